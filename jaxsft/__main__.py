@@ -1,0 +1,5 @@
+"""`python -m jaxsft`."""
+
+from jaxsft.cli import script
+
+script()

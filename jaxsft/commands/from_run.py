@@ -1,0 +1,70 @@
+"""What `eval`, `predict` and `generate` share: arguments of their own, strict overrides of a run's own config, and the opened run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxsft.config import compose, validate
+from jaxsft.config.schema import Config
+from jaxsft.errors import ConfigError
+
+OVERRIDABLE = ("data", "evaluation", "generate", "mesh", "precision", "seed", "loss.chunk", "model.attention", "model.unroll")
+
+
+def arguments(given: Sequence[str], own: Sequence[str], needed: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """(own arguments, overrides) of a command line of `key=value`. Raises ConfigError for a missing one."""
+    mine = {k: v for k, s, v in (a.partition("=") for a in given) if s and k in own}
+    if missing := [k for k in needed if not mine.get(k)]:
+        raise ConfigError(f"missing {missing[0]}=; give {' '.join(f'{k}=...' for k in needed)}")
+    return mine, [a for a in given if a.partition("=")[0] not in own]
+
+
+def open_run(folder: str, overrides: Sequence[str], data: dict[str, Any] | None = None):
+    """The run with its weights, its config changed by overrides that cannot change what the weights mean.
+
+    Args:
+      data: fields of the DataConfig that the command sets itself.
+    """
+    from jaxsft.training import runs
+
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE:
+            raise ConfigError(f"{key}: cannot be changed for a trained run; this command reads {', '.join(OVERRIDABLE)}")
+
+    def change(config: Config) -> Config:
+        config = compose.override(config, overrides)
+        validate.validate_values(compose.flat(compose.to_dict(config)))
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, **(data or {})))
+        return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
+
+    return runs.open_run(folder, change)
+
+
+def evaluate_records(run: Any, name: str, records: tuple[list[Any], list[str]]):
+    """(split, evaluation without generated answers) of records under a run's weights."""
+    import jax
+
+    from jaxsft.config.durations import Clock
+    from jaxsft.evaluation import evaluate as evaluation
+    from jaxsft.sharding import mesh as meshes
+    from jaxsft.training.step import make_hyper, objective_value
+
+    parts, rows = run.parts, meshes.rows(run.parts.mesh)
+    hyper = make_hyper(parts.config, Clock(1, 1, 1))
+    batches = parts.batches(parts.split(name, records))
+    step = jax.jit(parts.program.evaluate)
+    result = evaluation.evaluate(
+        lambda batch: step(run.weights, run.frozen, jax.device_put(batch, rows), hyper),
+        parts.task,
+        batches,
+        lambda terms, totals: objective_value(terms, totals, hyper["terms"]),
+    )
+    return batches.split, result
+
+
+def stem(path: str) -> str:
+    return Path(path).name.split(".")[0]

@@ -1,0 +1,34 @@
+"""Fine-tunes on the user's own data and leaves a run directory with weights, numbers, predictions and a report.
+
+  jaxsft train task=chat data.train=train.jsonl data.test=test.jsonl data.columns.prompt=question data.columns.completion=answer
+  jaxsft train task=classify data.path=all.csv                 split 70/15/15 by content
+  jaxsft train task=lm data.train=book.txt data.unit=paragraph
+  jaxsft train ... run_dir=runs/mine                           the same command again continues an unfinished run
+  jaxsft train ... debug=overfit                               learn ten rows by heart first
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from jaxsft.commands import hydra_app
+from jaxsft.config.schema import Config
+
+
+def main(arguments: list[str]) -> int:
+    return hydra_app.run(arguments, run)
+
+
+def run(config: Config) -> int:
+    from jaxsft.reports import figures, report
+    from jaxsft.training import loop
+
+    result = loop.train(config)
+    if result.stopped_by is None:
+        figures.write_figures(result.run_dir)
+        path = report.write_report(result.run_dir)
+        print(json.dumps(result.numbers, indent=1))
+        print(f"report: {path}")
+    sys.stdout.flush()
+    return loop.exit_code(result)

@@ -1,0 +1,202 @@
+"""From Hydra's composed config to the frozen, typed objects of `schema.py`, and back to YAML.
+
+OmegaConf cannot merge into frozen dataclasses, so Hydra gets plain twins of them, made here, with the same fields, types and defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import MISSING, OmegaConf, errors
+
+from jaxsft.config import optim, schema
+from jaxsft.errors import ConfigError
+
+OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
+GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS}
+
+
+@functools.cache
+def plain(cls: type) -> type:
+    """The twin of a frozen dataclass that OmegaConf can merge into."""
+    hints = typing.get_type_hints(cls)
+    bases = tuple(plain(b) for b in cls.__bases__ if dataclasses.is_dataclass(b))
+    fields = []
+    for f in dataclasses.fields(cls):
+        if f.default_factory is not dataclasses.MISSING:
+            example = f.default_factory()
+            factory = plain(type(example)) if dataclasses.is_dataclass(example) else f.default_factory
+            fields.append((f.name, _twin(hints[f.name]), dataclasses.field(default_factory=factory)))
+        else:
+            fields.append((f.name, _twin(hints[f.name]), dataclasses.field(default=f.default)))
+    return dataclasses.make_dataclass(cls.__name__, fields, bases=bases, namespace={"__module__": __name__})
+
+
+def _twin(hint: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return plain(hint)
+    if typing.get_origin(hint) is list:
+        return list[_twin(typing.get_args(hint)[0])]
+    return hint
+
+
+def register() -> None:
+    """Tells Hydra the schema: the root, and a class for each option of a group."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(name="schema", node=_root())
+    for group, options in GROUPS.items():
+        for name, cls in options.items():
+            store.store(group=f"schema/{group}", name=name, node=plain(cls))
+
+
+def _root() -> type:
+    """The root's twin with its groups open: which class a group has is decided by the option that is composed into it."""
+    opened = [(group, Any, dataclasses.field(default=MISSING)) for group in GROUPS]
+    return dataclasses.make_dataclass("Root", opened, bases=(plain(schema.Config),), namespace={"__module__": __name__})
+
+
+# --- to typed objects ------------------------------------------------------------------------------------------------------------------------
+def typed(node: Any) -> schema.Config:
+    """Frozen objects from a composed config (OmegaConf or plain dicts, as in a run's config.yaml).
+
+    Raises:
+      ConfigError: an unknown key, a wrong type, a missing value or an unknown option of a group.
+    """
+    values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    base = OmegaConf.structured(plain(schema.Config))
+    try:
+        for group, options in GROUPS.items():
+            name = (values.get(group) or {}).get("name" if group != "tokenizer" else "kind")
+            if name not in options:
+                raise ConfigError(f"{group}={name}: unknown; there are {', '.join(options)}")
+            base[group] = OmegaConf.structured(plain(options[name]))
+        merged = OmegaConf.merge(base, values)
+        container = OmegaConf.to_container(merged, throw_on_missing=True)
+    except errors.OmegaConfBaseException as error:
+        raise ConfigError(one_line(error)) from error
+    classes = {group: options[container[group]["name" if group != "tokenizer" else "kind"]] for group, options in GROUPS.items()}
+    return _freeze(schema.Config, container, classes)
+
+
+def _freeze(cls: type, values: dict[str, Any], classes: dict[str, type] = types.MappingProxyType({})) -> Any:
+    hints, out = typing.get_type_hints(cls), {}
+    for f in dataclasses.fields(cls):
+        value, hint = values[f.name], classes.get(f.name, hints[f.name])
+        if dataclasses.is_dataclass(hint):
+            value = _freeze(hint, value)
+        elif isinstance(value, list):
+            inner = typing.get_args(hint)[0] if typing.get_args(hint) else None
+            inner = typing.get_args(inner)[0] if typing.get_origin(inner) is list else inner  # Optional[list[...]]
+            value = tuple(_freeze(inner, v) if dataclasses.is_dataclass(inner) else v for v in value)
+        out[f.name] = value
+    return cls(**out)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values, ready for YAML and JSON."""
+    return {k: _plain_value(v) for k, v in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))}
+
+
+def _plain_value(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return [_plain_value(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def to_yaml(config: schema.Config) -> str:
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def read(path: Path) -> schema.Config:
+    """The config of a run directory. Raises ConfigError."""
+    try:
+        return typed(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path.parent}: not a run directory (it has no {path.name})") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not a readable config ({one_line(error)})") from error
+
+
+def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
+    """The config with `a.b=value` overrides, strict: for commands that start from a run's own config. The value is raw text.
+
+    Raises:
+      ConfigError: no `=`, an unknown key, or a value of the wrong type.
+    """
+    node = OmegaConf.create(to_dict(config))
+    OmegaConf.set_struct(node, True)
+    known = list(flat(to_dict(config)))
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"{text}: expected key=value")
+        if key not in known:
+            raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
+        is_text = isinstance(OmegaConf.select(node, key), str) or key in string_keys()
+        OmegaConf.update(node, key, value if is_text and value != "null" else yaml.safe_load(value))
+    return typed(node)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    out = {}
+    for key, value in values.items():
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
+@functools.cache
+def string_keys() -> frozenset[str]:
+    """The options whose value is text: the command line takes it raw there."""
+
+    def walk(cls: type, prefix: str) -> set[str]:
+        out = set()
+        for name, hint in typing.get_type_hints(cls).items():
+            if dataclasses.is_dataclass(hint):
+                out |= walk(hint, f"{prefix}{name}.")
+            elif hint is str or (typing.get_origin(hint) is typing.Union and str in typing.get_args(hint)):
+                out.add(prefix + name)
+        return out
+
+    keys = walk(schema.Config, "")
+    for group, options in GROUPS.items():
+        for cls in options.values():
+            keys |= walk(cls, f"{group}.")
+    return frozenset(keys)
+
+
+# --- messages --------------------------------------------------------------------------------------------------------------------------------
+def one_line(error: BaseException) -> str:
+    """What Hydra and OmegaConf say over several lines, with their advice to set variables left out, as one line."""
+    cause = error
+    while cause.__cause__ is not None and not isinstance(cause, errors.OmegaConfBaseException):
+        cause = cause.__cause__
+    text = str(cause)
+    key = re.search(r"full_key: (\S+)", text)
+    first = re.split(r"\n\s*full_key:|\n\s*object_type|\nSet the environment", text)[0]
+    if option := re.search(r"Could not find '(\w+)/([^']+)'\s+Available options in '\w+':\s+([\w\s]+?)\s+Config search path", first):
+        return f"{option[1]}={option[2]}: unknown; there are {', '.join(option[3].split())}"
+    found = re.search(r"Key '([^']+)' (?:is not in struct|not in '(\w+)')", first)
+    if found:
+        name = key[1] if key else found[1]
+        known = [k for k in flat(OmegaConf.to_container(OmegaConf.structured(plain(schema.Config)))) if k != name]  # of another option of its group
+        return f"{name}: unknown option{_suggest(name, known)}"
+    line = " ".join(part.strip() for part in first.splitlines() if part.strip())
+    return f"{key[1]}: {line}" if key and key[1] not in line else line
+
+
+def _suggest(key: str, known: Sequence[str]) -> str:
+    short = [k for k in known if key == k.rsplit(".", 1)[0] + "." + "".join(word[0] for word in k.rsplit(".", 1)[-1].split("_"))]  # optim.lr
+    close = short or difflib.get_close_matches(key, known, n=2, cutoff=0.6) or [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:2]
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,42 @@
+"""Durations with units: `60steps`, `3epochs`, `10000examples`, `5%`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+from jaxsft.errors import ConfigError
+
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)\s*(steps?|epochs?|examples?|%)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """What turns a duration into steps: steps and examples of one epoch, and the steps of the whole training (for percent)."""
+
+    steps_per_epoch: int
+    examples_per_epoch: int
+    total: int | None = None
+
+
+def parse(text: str, option: str) -> tuple[float, str]:
+    """`"3epochs"` -> `(3.0, "epoch")`. Raises ConfigError for anything else."""
+    match = _PATTERN.fullmatch(str(text).strip())
+    if not match:
+        raise ConfigError(f"{option}={text}: expected a number with a unit, such as 60steps, 3epochs, 10000examples or 5%")
+    return float(match[1]), match[2].rstrip("s")
+
+
+def steps(text: str, clock: Clock, option: str) -> int:
+    """The number of steps, rounded up. Percent needs `clock.total`."""
+    value, unit = parse(text, option)
+    if unit == "step":
+        return math.ceil(value)
+    if unit == "epoch":
+        return math.ceil(value * clock.steps_per_epoch)
+    if unit == "example":
+        return math.ceil(value * clock.steps_per_epoch / max(clock.examples_per_epoch, 1))
+    if clock.total is None:
+        raise ConfigError(f"{option}={text}: a percentage needs a whole; give steps, epochs or examples")
+    return math.ceil(value / 100 * clock.total)

@@ -1,0 +1,254 @@
+"""Every option of jaxsft, typed. These frozen objects are what the code sees; `config/compose.py` builds them from the composed Hydra config.
+
+A field that does not apply to an option does not exist in that option's class. Durations are strings with a unit: `60steps`, `3epochs`,
+`10000examples`, `5%` (of the whole training).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from jaxsft.config.optim import AdamW, OptimConfig
+
+
+# --- data ------------------------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Columns:
+    """Which column of the file holds what; null is the field's own name (for headerless files, a number)."""
+
+    prompt: Optional[str] = None
+    completion: Optional[str] = None
+    messages: Optional[str] = None
+    text: Optional[str] = None
+    text_pair: Optional[str] = None
+    label: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    train: Optional[str] = None
+    validation: Optional[str] = None
+    test: Optional[str] = None
+    path: Optional[str] = None  # one file, split by `fractions`; excludes train, validation and test
+    fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
+    split_seed: int = 0
+    format: str = "auto"  # auto | jsonl | json | csv | tsv | txt
+    header: str = "auto"  # auto | true | false
+    encoding: str = "utf-8"
+    unit: str = "line"  # of a .txt file: file | line | paragraph
+    columns: Columns = field(default_factory=Columns)
+    max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
+    too_long: str = "error"  # error | drop | truncate_left | truncate_right
+    max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
+    require_stop: bool = True  # the last trained token of every assistant turn is a stop token
+    limit: Optional[int] = None  # train on so many rows only, evenly spaced; labels and tokenizer are learnt from all
+    packing: bool = True
+    plan_seed: int = 0  # of the contents of packed rows; the same for every data seed
+    cache_dir: Optional[str] = None  # null: the user's cache folder
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    kind: str = "bytes"
+
+
+@dataclass(frozen=True)
+class BytesTokenizer(TokenizerConfig):
+    kind: str = "bytes"
+
+
+@dataclass(frozen=True)
+class BpeTokenizer(TokenizerConfig):
+    kind: str = "bpe"
+    vocab_size: int = 4096
+    lowercase: bool = False
+
+
+@dataclass(frozen=True)
+class PretrainedTokenizer(TokenizerConfig):
+    kind: str = "pretrained"
+    path: str = "???"  # a folder with tokenizer.json, or a run directory
+
+
+# --- task ------------------------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TaskConfig:
+    name: str = "???"
+
+
+@dataclass(frozen=True)
+class ChatTask(TaskConfig):
+    name: str = "chat"
+    template: str = "auto"  # auto: the tokenizer's own, else ours; default: ours; or a file with a Jinja template
+
+
+@dataclass(frozen=True)
+class LMTask(TaskConfig):
+    name: str = "lm"
+
+
+@dataclass(frozen=True)
+class ClassifyTask(TaskConfig):
+    name: str = "classify"
+    labels: Optional[list[str]] = None  # null: inferred from the training split
+    pool: str = "mean"  # mean | first | last
+    loss: str = "cross_entropy"  # a name from losses/registry.py
+    huber_delta: float = 1.0  # read by loss=huber
+
+
+# --- model -----------------------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ModelConfig:
+    layers: int = 4
+    embed: int = 128
+    heads: int = 4
+    kv_heads: int = 4
+    head_dim: int = 32
+    mlp: int = 384
+    context: int = 2048
+    causal: bool = True
+    norm: str = "rms"  # rms | layer
+    norm_position: str = "pre"  # pre | post
+    positions: str = "rope"  # rope | learned
+    rope_base: float = 10000.0
+    gated: bool = True
+    activation: str = "silu"  # silu | gelu
+    tied: bool = True
+    dropout: float = 0.0
+    attention: str = "auto"  # auto | reference | blocked
+    remat: bool = False
+    unroll: str = "auto"  # auto | none | full: of the scan over layers
+    pretrained: Optional[str] = None  # a run directory: its architecture, tokenizer and weights
+
+
+# --- schedule --------------------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ScheduleConfig:
+    name: str = "???"
+    warmup: str = "0steps"
+
+
+@dataclass(frozen=True)
+class Constant(ScheduleConfig):
+    name: str = "constant"
+
+
+@dataclass(frozen=True)
+class Linear(ScheduleConfig):
+    name: str = "linear"
+    final: float = 0.0  # as a fraction of the peak
+
+
+@dataclass(frozen=True)
+class Cosine(ScheduleConfig):
+    name: str = "cosine"
+    final: float = 0.0
+
+
+@dataclass(frozen=True)
+class InverseSqrt(ScheduleConfig):
+    name: str = "inverse_sqrt"
+
+
+@dataclass(frozen=True)
+class WSD(ScheduleConfig):
+    name: str = "wsd"
+    decay: str = "20%"
+    final: float = 0.0
+
+
+# --- loss and training -----------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Penalty:
+    kind: str = "l2"  # l1 | l2
+    pattern: str = ".*"
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    chunk: Any = "auto"  # rows of tokens whose logits are held at once: auto | none | a number
+    penalties: list[Penalty] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    duration: str = "3epochs"
+    batch_size: int = 8  # rows of a step
+    accumulate: int = 1  # micro-batches that a step is cut into
+    on_nan: str = "stop"  # stop | skip
+    ema: Optional[float] = None
+    freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
+    init_from: Optional[str] = None  # a run directory whose weights training starts from
+    init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it
+    log_every: str = "10steps"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Null is the run's `seed`."""
+
+    init: Optional[int] = None
+    data: Optional[int] = None
+    dropout: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every: str = "1epochs"
+    include_base: bool = False  # copy frozen weights into the checkpoint, instead of naming where they come from
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    every: str = "1epochs"
+    metric: str = "auto"  # which metric chooses the best checkpoint, e.g. validation/loss; auto: the task's
+    patience: Optional[int] = None  # evaluations without improvement before training stops
+    batch_size: Optional[int] = None  # rows; null: train.batch_size
+    on_train: bool = False  # evaluate the training split too, at the end
+    generate: str = "end"  # end | always | never: when answers are generated and scored
+    generate_rows: Optional[int] = 512  # generate for the first rows of a split only; null: for all of them
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    max_new_tokens: int = 128
+    temperature: float = 0.0  # 0: greedy
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    task: TaskConfig = field(default_factory=TaskConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=BytesTokenizer)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=AdamW)
+    schedule: ScheduleConfig = field(default_factory=Cosine)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    precision: str = "auto"  # auto | fp32 | bf16
+    seed: int = 0
+    seeds: Seeds = field(default_factory=Seeds)
+    run_dir: Optional[str] = None
+
+
+GROUPS: dict[str, dict[str, type]] = {
+    "task": {"chat": ChatTask, "lm": LMTask, "classify": ClassifyTask},
+    "tokenizer": {"bytes": BytesTokenizer, "bpe": BpeTokenizer, "pretrained": PretrainedTokenizer},
+    "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt, "wsd": WSD},
+}

@@ -1,0 +1,171 @@
+"""What cannot work is refused here, before any data is read: one sentence that names the option, what was found and what was expected."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from jaxsft.config import compose, durations
+from jaxsft.config.schema import BpeTokenizer, Config, ModelConfig
+from jaxsft.errors import ConfigError
+
+CHOICES: dict[str, Sequence[str]] = {
+    "data.format": ("auto", "json", "jsonl", "csv", "tsv", "txt"),
+    "data.header": ("auto", "true", "false"),
+    "data.unit": ("file", "line", "paragraph"),
+    "data.too_long": ("error", "drop", "truncate_left", "truncate_right"),
+    "model.norm": ("rms", "layer"),
+    "model.norm_position": ("pre", "post"),
+    "model.positions": ("rope", "learned"),
+    "model.activation": ("silu", "gelu"),
+    "model.attention": ("auto", "reference", "blocked"),
+    "model.unroll": ("auto", "none", "full"),
+    "train.on_nan": ("stop", "skip"),
+    "evaluation.generate": ("end", "always", "never"),
+    "precision": ("auto", "fp32", "bf16"),
+    "task.pool": ("mean", "first", "last"),
+    "task.loss": ("cross_entropy", "log_loss", "binary_cross_entropy", "mse", "mae", "huber"),
+}
+AT_LEAST_ONE = (
+    *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
+    *(f"mesh.{f}" for f in ("data", "fsdp", "tensor")),
+    "train.batch_size",
+    "train.accumulate",
+    "evaluation.batch_size",
+    "evaluation.patience",
+    "evaluation.generate_rows",
+    "generate.max_new_tokens",
+    "generate.batch_size",
+    "data.limit",
+)
+NOT_NEGATIVE = ("optim.learning_rate", "optim.weight_decay", "optim.eps", "optim.adam_eps", "schedule.final", "loss.z_loss", "generate.temperature")
+SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
+MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
+FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
+DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
+
+
+def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, generates: bool) -> None:
+    """Raises ConfigError. `metrics`, `causal` and `generates` are what the task declares."""
+    values = compose.flat(compose.to_dict(config))
+    validate_values(values)
+    for key in DURATIONS:
+        if key in values:
+            durations.parse(values[key], key)
+    if durations.parse(config.train.duration, "train.duration")[1] == "%":
+        raise ConfigError(f"train.duration={config.train.duration}: the whole cannot be a percentage; give steps, epochs or examples")
+    for key in ("train.duration", "train.log_every", "checkpoint.every", "evaluation.every"):
+        if durations.parse(values[key], key)[0] == 0:
+            raise ConfigError(f"{key}={values[key]}: expected more than 0")
+    _model(config, causal)
+    _data(config)
+    _batches(config)
+    _evaluation(config, metrics, generates)
+    _unread(config, values)
+
+
+def validate_values(values: dict[str, Any]) -> None:
+    """Each option by itself. Raises ConfigError.
+
+    Args:
+      values: the flat config.
+    """
+    for key, known in CHOICES.items():
+        if key in values and values[key] not in known:
+            raise ConfigError(f"{key}={values[key]}: expected one of {', '.join(known)}")
+    for keys, good, expected in (
+        (AT_LEAST_ONE, lambda v: v >= 1, "at least 1"),
+        (NOT_NEGATIVE, lambda v: 0 <= v < math.inf, "a finite number of at least 0"),
+        (SEEDS, lambda v: 0 <= v < 2**32, "at least 0 and less than 2^32"),
+        (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
+        (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
+        (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
+        (("data.max_dropped",), lambda v: 0 <= v <= 1, "between 0 and 1"),
+    ):
+        for key in keys:
+            if values.get(key) is not None and not good(values[key]):
+                raise ConfigError(f"{key}={values[key]}: expected {expected}")
+    for key, words in (("data.max_length", ("auto",)), ("loss.chunk", ("auto", "none"))):
+        value = values[key]
+        if value not in words and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ConfigError(f"{key}={value}: expected {', '.join(words)} or a number of tokens")
+    if values["run_dir"] == "":
+        raise ConfigError("run_dir= is empty; name a folder, or leave the option out")
+
+
+def _model(config: Config, causal: bool | None) -> None:
+    m = config.model
+    if causal is not None and m.causal != causal:
+        raise ConfigError(f"model.causal={m.causal}: task={config.task.name} needs model.causal={causal}")
+    if m.heads % m.kv_heads:
+        raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
+    if m.positions == "rope" and m.head_dim % 2:
+        raise ConfigError(f"model.head_dim={m.head_dim}: rotary positions need an even one")
+    if not m.tied and config.task.name == "classify":
+        raise ConfigError("model.tied=False: task=classify has no output matrix over the vocabulary")
+    if m.causal and getattr(config.task, "pool", None) == "first":
+        raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
+    if m.pretrained and config.train.init_from:
+        raise ConfigError("model.pretrained and train.init_from both name weights to start from; give one")
+    if config.train.init_fresh and not (m.pretrained or config.train.init_from):
+        raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
+
+
+def _data(config: Config) -> None:
+    d = config.data
+    parts = [name for name in ("train", "validation", "test") if getattr(d, name)]
+    if d.path and parts:
+        raise ConfigError(f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the splits")
+    if not d.path and not d.train:
+        raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
+    if d.max_length != "auto":
+        if d.max_length > config.model.context:
+            raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
+
+
+def _batches(config: Config) -> None:
+    t, shards = config.train, config.mesh.data * config.mesh.fsdp
+    if t.batch_size % (t.accumulate * shards):
+        raise ConfigError(f"train.batch_size={t.batch_size}: not divisible by train.accumulate={t.accumulate} times mesh.data x mesh.fsdp={shards}")
+    if config.evaluation.batch_size and config.evaluation.batch_size % shards:
+        raise ConfigError(f"evaluation.batch_size={config.evaluation.batch_size}: not divisible by mesh.data x mesh.fsdp={shards}")
+
+
+def _evaluation(config: Config, metrics: Sequence[str], generates: bool) -> None:
+    e, validation = config.evaluation, bool(config.data.validation or config.data.path)
+    if e.metric != "auto":
+        split, _, name = e.metric.partition("/")
+        if split != "validation" or name not in metrics:
+            choices = ", ".join(f"validation/{m}" for m in metrics)
+            raise ConfigError(f"evaluation.metric={e.metric}: unknown; task={config.task.name} has {choices} (the test split never chooses)")
+        if not validation:
+            raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
+        if name in ("exact_match", "stopped") and e.generate != "always":
+            raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
+    if e.patience is not None and not validation:
+        raise ConfigError(f"evaluation.patience={e.patience}: there is no validation data to lose patience with; set data.validation= or data.path=")
+
+
+def _unread(config: Config, values: dict[str, Any]) -> None:
+    """An option that was changed where nothing reads it would look as if it had an effect."""
+    default = {f"model.{f.name}": f.default for f in dataclasses.fields(ModelConfig)}
+    for key, unread, why in (
+        ("model.rope_base", config.model.positions != "rope", "is read with model.positions=rope only"),
+        ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
+        ("loss.chunk", config.task.name == "classify", "is read by the losses over a vocabulary only"),
+        ("loss.z_loss", config.task.name == "classify", "is read by the losses over a vocabulary only"),
+        ("data.fractions", not config.data.path, "is read with data.path only"),
+        ("data.split_seed", not config.data.path, "is read with data.path only"),
+    ):
+        standard = {**default, **DEFAULTS}[key]
+        if unread and key in values and values[key] != standard:
+            raise ConfigError(f"{key}={values[key]}: {why}")
+
+
+DEFAULTS = {"task.huber_delta": 1.0, "loss.chunk": "auto", "loss.z_loss": 0.0, "data.fractions": [0.7, 0.15, 0.15], "data.split_seed": 0}
+
+
+def lowercases(config: Config) -> bool:
+    return isinstance(config.tokenizer, BpeTokenizer) and config.tokenizer.lowercase

@@ -1,0 +1,171 @@
+"""From token ids with a weight each to examples: fitted into the context, shifted once, by position.
+
+A worked example, chat, with 1 on the tokens that are trained:
+
+    ids      <user> h i <end> <bot> y o <end>        (8 ids)
+    weights    0    0 0   0     0   1 1   1
+    tokens   <user> h i <end> <bot> y o              (7 positions)
+    targets    h    i <end> <bot> y o <end>
+    weights    0    0   0     0   1 1   1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsft.data.ledger import Ledger
+from jaxsft.errors import DataError
+
+TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoded:
+    """A record as ids, before it is fitted.
+
+    Attributes:
+      ids: `[n]` int32.
+      weights: `[n]` float32, the weight of each id as a target; None where nothing is predicted token by token.
+      segment: what belongs to the whole text, by name: numbers.
+      chunk: cut into consecutive examples instead of following `data.too_long` (raw text).
+      stop_ids: where given, the last trained id must be one of them to survive truncation.
+    """
+
+    ids: np.ndarray
+    weights: np.ndarray | None = None
+    segment: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    chunk: bool = False
+    stop_ids: tuple[int, ...] = ()
+
+    @property
+    def positions(self) -> int:
+        """How many places of a row it takes: the last target is never an input."""
+        return len(self.ids) - (self.weights is not None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+    """What a row is packed from. `(row, part)` is its id: metrics and predictions merge by row."""
+
+    row: int
+    part: int
+    tokens: np.ndarray
+    targets: np.ndarray | None
+    loss_weight: np.ndarray | None
+    segment: Mapping[str, float]
+
+
+def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs, targets and weights of the positions `[start, stop)`. The only place where anything is shifted."""
+    return encoded.ids[start:stop], encoded.ids[start + 1 : stop + 1], encoded.weights[start + 1 : stop + 1]
+
+
+def longest(encoded: Sequence[Encoded | None]) -> int:
+    return max((e.positions for e in encoded if e is not None), default=0)
+
+
+def fit(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
+    """The record cut to `limit` positions, and how many ids were cut. The caller has refused or dropped it where the policy says so."""
+    excess = encoded.positions - limit
+    if excess <= 0 or encoded.chunk:
+        return encoded, 0
+    keep = slice(excess, None) if too_long == "truncate_left" else slice(0, len(encoded.ids) - excess)
+    weights = None if encoded.weights is None else encoded.weights[keep]
+    return dataclasses.replace(encoded, ids=encoded.ids[keep], weights=weights), excess
+
+
+def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
+    """One example, or consecutive ones for a record that is chunked: every id but the first is a target exactly once."""
+    if encoded.weights is None:
+        return [Example(row, 0, encoded.ids, None, None, encoded.segment)]
+    starts = range(0, encoded.positions, limit) if encoded.chunk else [0]
+    return [
+        Example(row, part, *shift(encoded, start, min(start + limit, encoded.positions)), encoded.segment) for part, start in enumerate(starts)
+    ]
+
+
+def build(
+    encoded: Sequence[Encoded | str], where: Sequence[str], limit: int, *, too_long: str, require_stop: bool, max_dropped: float, split: str
+) -> tuple[list[Example], Ledger, dict[int, str]]:
+    """Fits every record, drops what cannot be trained on, and writes all of it into the ledger.
+
+    Args:
+      encoded: per row, its ids, or the reason why the task gave none ("empty").
+      where: per row, `file:line`.
+      limit: positions of a packed row.
+
+    Returns: the examples, the ledger, and the reason of each dropped row.
+
+    Raises:
+      DataError: a row is longer than `limit` under `too_long=error`; or more than `max_dropped` of the rows would be dropped.
+    """
+    ledger, out, dropped = Ledger(), [], {}
+
+    def drop(row: int, reason: str, tokens: int = 0) -> None:
+        ledger.drop(reason, tokens)
+        dropped[row] = reason
+
+    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.positions > limit and not e.chunk]
+    if over and too_long == "error":
+        i = max(over, key=lambda i: encoded[i].positions)
+        raise DataError(
+            f"{where[i]}: {encoded[i].positions} tokens, but a row holds {limit} ({len(over)} of {len(encoded)} rows of {split} are longer); "
+            f"raise model.context and data.max_length, or set data.too_long=drop|truncate_left|truncate_right"
+        )
+    for row, e in enumerate(encoded):
+        if isinstance(e, str):
+            drop(row, e)
+            continue
+        if e.positions > limit and not e.chunk and too_long == "drop":
+            drop(row, "too_long", len(e.ids))
+            continue
+        fitted, cut = fit(e, limit, too_long)
+        trained = 0 if fitted.weights is None else int(np.count_nonzero(fitted.weights[1:]))
+        if fitted.weights is not None and not trained:
+            drop(row, "no_trained_token", len(e.ids))
+            continue
+        if cut and require_stop and e.stop_ids and int(fitted.ids[np.flatnonzero(fitted.weights)[-1]]) not in e.stop_ids:
+            drop(row, "stop_token_truncated", len(e.ids))  # data.require_stop=false keeps it
+            continue
+        ledger.keep(len(fitted.ids), trained, cut, "truncated")
+        out.extend(examples(fitted, row, limit))
+    ledger.check()
+    _refuse_many_dropped(ledger, dropped, where, max_dropped, split)
+    return out, ledger, dropped
+
+
+def _refuse_many_dropped(ledger: Ledger, dropped: Mapping[int, str], where: Sequence[str], max_dropped: float, split: str) -> None:
+    if not dropped:
+        return
+    first, reason = next(iter(dropped.items()))
+    if len(dropped) > max_dropped * ledger.rows_read or not ledger.rows_kept:
+        raise DataError(
+            f"{where[first]}: {len(dropped)} of {ledger.rows_read} rows of {split} would be dropped "
+            f"({', '.join(f'{k}: {n}' for k, n in ledger.rows_dropped.items())}; this is the first, {reason}); "
+            f"data.max_dropped={max_dropped} allows fewer: mend the rows, or raise it"
+        )
+
+
+def segment_names(examples: Sequence[Example]) -> tuple[str, ...]:
+    return tuple(sorted(examples[0].segment)) if examples else ()
+
+
+def flat(examples: Sequence[Example]) -> dict[str, Any]:
+    """The examples as flat arrays with offsets: what the cache stores and the pipeline reads."""
+    lengths = np.array([len(e.tokens) for e in examples], np.int64)
+    arrays = {
+        "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        "row": np.array([e.row for e in examples], np.int64),
+        "part": np.array([e.part for e in examples], np.int32),
+        "tokens": np.concatenate([e.tokens for e in examples]).astype(np.int32),
+    }
+    if examples[0].targets is not None:
+        arrays["targets"] = np.concatenate([e.targets for e in examples]).astype(np.int32)
+        arrays["loss_weight"] = np.concatenate([e.loss_weight for e in examples]).astype(np.float32)
+    for name in segment_names(examples):
+        arrays[f"segment.{name}"] = np.array([e.segment[name] for e in examples])
+    return arrays

@@ -1,0 +1,57 @@
+"""What became of every row and token. The ledger must add up, or the run does not start.
+
+    rows read   = kept + dropped (by reason)
+    tokens read = kept + dropped (by reason);  kept tokens = trained + masked
+
+A token counts once, as a target: the first one of a record is never predicted, so it is masked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+
+@dataclasses.dataclass
+class Ledger:
+    rows_read: int = 0
+    rows_kept: int = 0
+    rows_dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+    tokens_read: int = 0
+    tokens_dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+    trained: int = 0
+    masked: int = 0
+    truncated_rows: int = 0
+
+    def keep(self, tokens: int, trained: int, cut: int = 0, reason: str = "") -> None:
+        """A row that stays, with `tokens` left (of which `trained` carry weight) after `cut` were taken off for `reason`."""
+        self.rows_read += 1
+        self.rows_kept += 1
+        self.tokens_read += tokens + cut
+        self.trained += trained
+        self.masked += tokens - trained
+        if cut:
+            self.tokens_dropped[reason] += cut
+            self.truncated_rows += 1
+
+    def drop(self, reason: str, tokens: int = 0) -> None:
+        """A row that does not stay, with all its tokens."""
+        self.rows_read += 1
+        self.rows_dropped[reason] += 1
+        self.tokens_read += tokens
+        if tokens:
+            self.tokens_dropped[reason] += tokens
+
+    def check(self) -> None:
+        """Raises AssertionError where the ledger does not add up: a bug, never the user's data."""
+        assert self.rows_read == self.rows_kept + sum(self.rows_dropped.values()), self
+        assert self.tokens_read == self.trained + self.masked + sum(self.tokens_dropped.values()), self
+
+    def as_dict(self) -> dict[str, Any]:
+        """The layout of `ledger.json`."""
+        self.check()
+        rows = {"read": self.rows_read, "kept": self.rows_kept, "dropped": dict(self.rows_dropped), "truncated": self.truncated_rows}
+        kept = self.trained + self.masked
+        tokens = {"read": self.tokens_read, "kept": kept, "dropped": dict(self.tokens_dropped), "trained": self.trained, "masked": self.masked}
+        return {"rows": rows, "tokens": tokens}

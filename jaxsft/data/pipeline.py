@@ -1,0 +1,190 @@
+"""From a split's rows to batches of fixed shapes. The batch of step k is a pure function of (plan, data seed, k)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsft.data import cache, encode, packing
+from jaxsft.data.ledger import Ledger
+
+ROW_MULTIPLE = 32  # row lengths are rounded up to it: matrix units like it, and near lengths share a compiled program
+
+
+class Batch(NamedTuple):
+    """B rows of S positions with up to G texts each. Segment 0, example -1 and weight 0 mark what is not there.
+
+    Attributes:
+      tokens, targets: `[B, S]` int32; targets are shifted already; None where nothing is predicted token by token.
+      loss_weight: `[B, S]` float32.
+      segment_ids: `[B, S]` int32, from 1. positions: `[B, S]` int32, from 0 in each segment.
+      example_ids: `[B, G]` int32 into the split's examples.
+      segment: `[B, G]` arrays by name: what belongs to a whole text.
+    """
+
+    tokens: Any
+    targets: Any
+    loss_weight: Any
+    segment_ids: Any
+    positions: Any
+    example_ids: Any
+    segment: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split, encoded.
+
+    Attributes:
+      arrays: flat arrays of `encode.flat`.
+      records, where: per input row, its record and `file:line`.
+      dropped: reason by row.
+    """
+
+    name: str
+    arrays: dict[str, np.ndarray]
+    records: Sequence[Any]
+    where: Sequence[str]
+    dropped: dict[int, str]
+    ledger: dict[str, Any]
+    limit: int
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.arrays["offsets"])
+
+    @property
+    def examples(self) -> int:
+        return len(self.arrays["row"])
+
+
+def row_length(longest: int, context: int, requested: Any) -> int:
+    """`auto`: the longest example, rounded up, up to the context."""
+    if requested != "auto":
+        return int(requested)
+    return min(-(-max(longest, 1) // ROW_MULTIPLE) * ROW_MULTIPLE, context)
+
+
+def load_split(name: str, records: Sequence[Any], where: Sequence[str], task: Any, data: Any, context: int, *, min_length: int = 1) -> Split:
+    """Encodes a split through the cache.
+
+    Args:
+      task: gives `encode(record, where) -> Encoded | reason` and `digest`.
+      data: the DataConfig.
+      min_length: rows are at least so long (evaluation splits share the training split's shape where they can).
+
+    Raises:
+      DataError: see `encode.build`.
+    """
+    options = {"max_length": data.max_length, "too_long": data.too_long, "max_dropped": data.max_dropped, "require_stop": data.require_stop}
+    key = cache.key({"records": [repr(r) for r in records], "task": task.digest, "context": context, "min": min_length, **options})
+
+    def build() -> tuple[dict, dict]:
+        encoded = task.encode_all(records, where)
+        long = encode.longest([e for e in encoded if not isinstance(e, str)])
+        limit = max(row_length(long, context, data.max_length), min(min_length, context))
+        built, ledger, dropped = encode.build(
+            encoded, where, limit, too_long=data.too_long, require_stop=data.require_stop, max_dropped=data.max_dropped, split=name
+        )
+        return encode.flat(built), {"ledger": ledger.as_dict(), "dropped": {str(k): v for k, v in dropped.items()}, "limit": limit}
+
+    arrays, facts = cache.load_or_build(cache.root(data.cache_dir) / key, build)
+    dropped = {int(k): v for k, v in facts["dropped"].items()}
+    return Split(name, arrays, records, where, dropped, facts["ledger"], facts["limit"])
+
+
+class Batches:
+    """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for Grain."""
+
+    def __init__(self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None):
+        """`seed` None keeps the plan's order (evaluation)."""
+        self.split, self.plan, self.batch_size, self.seed = split, plan, batch_size, seed
+        self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+
+    def __len__(self) -> int:
+        return -(-self.plan.rows // self.batch_size)
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        rows = self.plan.rows
+        order = np.arange(rows) if self.seed is None else np.random.default_rng([self.seed, epoch]).permutation(rows)
+        return np.concatenate([order, np.full(len(self) * self.batch_size - rows, -1)])  # the last batch is filled with empty rows
+
+    def rows_of(self, step: int) -> np.ndarray:
+        """The plan rows `[B]` of a step, -1 for empty ones."""
+        epoch, k = divmod(step, len(self))
+        return self._order(epoch)[k * self.batch_size : (k + 1) * self.batch_size]
+
+    def __getitem__(self, step: int) -> Batch:
+        arrays, b, s, g = self.split.arrays, self.batch_size, self.plan.row_length, self.plan.texts
+        by_token = {"tokens": np.zeros((b, s), np.int32), "segment_ids": np.zeros((b, s), np.int32), "positions": np.zeros((b, s), np.int32)}
+        copied = ["tokens"]
+        if "targets" in arrays:
+            by_token |= {"targets": np.zeros((b, s), np.int32), "loss_weight": np.zeros((b, s), np.float32)}
+            copied += ["targets", "loss_weight"]
+        example_ids = np.full((b, g), -1, np.int32)
+        for i, row in enumerate(self.rows_of(step)):
+            at = 0
+            for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
+                start, stop = arrays["offsets"][example : example + 2]
+                place = slice(at, at := at + int(stop - start))
+                for name in copied:
+                    by_token[name][i, place] = arrays[name][start:stop]
+                by_token["segment_ids"][i, place] = j + 1
+                by_token["positions"][i, place] = np.arange(stop - start)
+                example_ids[i, j] = example
+        present = example_ids >= 0
+        segment = {
+            name.removeprefix("segment."): np.where(present, values[example_ids], 0).astype(values.dtype)
+            for name, values in arrays.items()
+            if name.startswith("segment.")
+        }
+        return Batch(
+            by_token["tokens"],
+            by_token.get("targets"),
+            by_token.get("loss_weight"),
+            by_token["segment_ids"],
+            by_token["positions"],
+            example_ids,
+            segment,
+        )
+
+
+class _Steps:
+    """Steps `[start, stop)` as a Grain source."""
+
+    def __init__(self, batches: Batches, start: int, stop: int):
+        self.batches, self.start, self.stop = batches, start, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, i: int) -> Batch:
+        return self.batches[self.start + i]
+
+
+def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
+    """The batches of steps `[start, stop)`, read ahead by one thread. Resuming is starting elsewhere: nothing is skipped or stored."""
+    if stop <= start:
+        return iter(())
+    import grain  # heavy, and only training and evaluation need it
+
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)  # more threads only fight over the interpreter lock
+    return iter(grain.MapDataset.source(_Steps(batches, start, stop)).to_iter_dataset(options))
+
+
+def make_batches(split: Split, data: Any, batch_size: int, seed: int | None) -> Batches:
+    """Plans a split and gives its batches."""
+    plan = packing.plan(split.lengths, split.limit, seed=data.plan_seed, packing=data.packing)
+    return Batches(split, plan, batch_size, seed)
+
+
+def ledger_entry(batches: Batches) -> dict[str, Any]:
+    """The split's part of `ledger.json`."""
+    return {**batches.split.ledger, "packing": batches.plan.as_dict()}
+
+
+__all__ = ["Batch", "Batches", "Ledger", "Split", "ledger_entry", "load_split", "make_batches", "row_length", "stream"]

@@ -1,0 +1,379 @@
+"""Jinja output that knows, per character, whether the template or the data wrote it: the ground on which `templates.py` stands.
+
+Data goes into a template as `Tracked` strings, which carry their marks through +, ~, slices, strip, split, replace, join, filters, macros and
+`{% set %}` blocks. What no method can follow (`%`, `format`, `escape`) comes out as UNKNOWN, never as written by the template.
+
+The templates are foreign code: they run in Jinja's immutable sandbox, and each render may spend so much and no more.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from jinja2 import TemplateError, nodes, pass_context
+from jinja2.ext import Extension
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+
+from jaxsft.errors import DataError
+
+DATA, UNKNOWN = 1, 2  # who wrote a character; 0 is the template
+_TRAINED, _ODD = 4, 8  # inside {% generation %}; odd and even regions differ, so that two that touch stay two
+_BUDGET = 5_000_000  # steps of one render: an iteration, a call, or _STEP characters; some seconds at worst
+_STEP = 50
+_LARGEST = 100_000  # the largest number that a call may be given: Jinja's own limit for range()
+
+_only_source = bytes(mark & (DATA | UNKNOWN) for mark in range(256))
+_only_trained = bytes(mark & (_TRAINED | _ODD) for mark in range(256))
+
+
+class Tracked(str):
+    """A string with one mark per character. Without marks given, its source is UNKNOWN."""
+
+    __slots__ = ("_marks",)
+    _marks: bytes
+
+    def __new__(cls, text: str = "", marks: bytes | None = None) -> Tracked:
+        self = super().__new__(cls, text)
+        self._marks = bytes([UNKNOWN]) * len(self) if marks is None else marks
+        assert len(self._marks) == len(self)
+        return self
+
+    def __str__(self) -> str:
+        return self  # the output of a template is str(expression): the marks must survive it
+
+    def __add__(self, other: str) -> Tracked:
+        return join((self, other)) if isinstance(other, str) else NotImplemented
+
+    def __radd__(self, other: str) -> Tracked:
+        return join((other, self)) if isinstance(other, str) else NotImplemented
+
+    def __mul__(self, times: int) -> Tracked:
+        return Tracked(plain(self) * times, self._marks * times)
+
+    __rmul__ = __mul__
+
+    def __getitem__(self, key: Any) -> Tracked:
+        return Tracked(str.__getitem__(self, key), self._marks[key] if isinstance(key, slice) else self._marks[key:][:1])
+
+    def __iter__(self) -> Iterator[Tracked]:
+        return (self[index : index + 1] for index in range(len(self)))
+
+    def lstrip(self, chars: str | None = None) -> Tracked:
+        return self[len(self) - len(str.lstrip(self, chars)) :]
+
+    def rstrip(self, chars: str | None = None) -> Tracked:
+        return self[: len(str.rstrip(self, chars))]
+
+    def strip(self, chars: str | None = None) -> Tracked:
+        return self.lstrip(chars).rstrip(chars)
+
+    def removeprefix(self, prefix: str) -> Tracked:
+        return self[len(prefix) :] if self.startswith(prefix) else self
+
+    def removesuffix(self, suffix: str) -> Tracked:
+        return self[: len(self) - len(suffix)] if suffix and self.endswith(suffix) else self
+
+    def split(self, sep: str | None = None, maxsplit: int = -1) -> list[Tracked]:
+        return self._located(str.split(self, sep, maxsplit), sep)
+
+    def rsplit(self, sep: str | None = None, maxsplit: int = -1) -> list[Tracked]:
+        return self._located(str.rsplit(self, sep, maxsplit), sep)
+
+    def splitlines(self, keepends: bool = False) -> list[Tracked]:
+        whole = self._located(str.splitlines(self, True), "")
+        return whole if keepends else [line[: len(short)] for line, short in zip(whole, str.splitlines(self), strict=True)]
+
+    def partition(self, sep: str) -> tuple[Tracked, ...]:
+        return self._parted(str.partition(self, sep))
+
+    def rpartition(self, sep: str) -> tuple[Tracked, ...]:
+        return self._parted(str.rpartition(self, sep))
+
+    def replace(self, old: str, new: str, count: int = -1) -> Tracked:
+        return join(self.split(old, count), new) if old else Tracked(str.replace(self, old, new, count))
+
+    def join(self, items: Iterable[str]) -> Tracked:
+        return join(items, self)
+
+    def _located(self, parts: list[str], sep: str | None) -> list[Tracked]:
+        """The parts of a split, in order, as slices of self. Without a separator a part begins at its first occurrence after white space."""
+        found, position = [], 0
+        for part in parts:
+            position = self.find(part, position) if sep is None else position
+            found.append(self[position : position + len(part)])
+            position += len(part) + len(sep or "")
+        return found
+
+    def _parted(self, parts: tuple[str, str, str]) -> tuple[Tracked, ...]:
+        first, second = len(parts[0]), len(parts[0]) + len(parts[1])
+        return self[:first], self[first:second], self[second:]
+
+
+def _same_length(name: str) -> Callable:
+    def method(self: Tracked) -> Tracked:
+        text = getattr(str, name)(self)
+        return Tracked(text, self._marks if len(text) == len(self) else None)  # no letter grows shorter, so equal length means letter by letter
+
+    return method
+
+
+def _untracked(name: str) -> Callable:
+    return lambda self, *args, **options: Tracked(getattr(str, name)(plain(self), *args, **options))
+
+
+for _method in ("upper", "lower", "capitalize", "title", "casefold", "swapcase"):
+    setattr(Tracked, _method, _same_length(_method))
+for _method in ("center", "ljust", "rjust", "zfill", "expandtabs", "translate", "__mod__", "__rmod__"):
+    setattr(Tracked, _method, _untracked(_method))
+
+
+def plain(text: str) -> str:
+    """The same characters without marks."""
+    return str.__str__(text)
+
+
+def join(pieces: Iterable[str], separator: str = "") -> Tracked:
+    """Concatenate strings; those that are not Tracked were written by the template."""
+    items = list(pieces)
+    between = _marks_of(separator)
+    return Tracked(plain(separator).join(items), between.join([_marks_of(item) for item in items]))
+
+
+def track(value: Any) -> Any:
+    """The same nested data with every string (keys too) marked as DATA."""
+    if isinstance(value, str):
+        return Tracked(value, bytes([DATA]) * len(value))
+    if isinstance(value, Mapping):
+        return {track(key): track(part) for key, part in value.items()}
+    return [track(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def sources(text: Tracked, start: int, end: int) -> bytes:
+    """Who wrote the characters of [start, end): 0 (the template), DATA or UNKNOWN."""
+    return text._marks[start:end].translate(_only_source)
+
+
+def has_prefix(text: Tracked, prefix: Tracked) -> bool:
+    """Whether `text` begins with `prefix`, written by the same sources."""
+    return text.startswith(prefix) and sources(text, 0, len(prefix)) == sources(prefix, 0, len(prefix))
+
+
+def template_runs(text: Tracked) -> list[tuple[int, int]]:
+    """(start, end) of the longest runs without a character of the data."""
+    return [match.span() for match in re.finditer(rb"[\x00\x02]+", sources(text, 0, len(text)))]
+
+
+def trained_runs(text: Tracked) -> list[tuple[int, int]]:
+    """(start, end) of what stands inside {% generation %}."""
+    return [match.span() for match in re.finditer(rb"\x04+|\x0c+", text._marks.translate(_only_trained))]
+
+
+def _marks_of(text: str) -> bytes:
+    return text._marks if isinstance(text, Tracked) else bytes(len(text))
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """The strings inside an argument, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _leaves(key)
+            yield from _leaves(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _leaves(part)
+
+
+class _Generation(Extension):
+    """`{% generation %} ... {% endgeneration %}`: what the model is trained to write."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Any) -> nodes.Node:
+        line = next(parser.stream).lineno
+        self.environment.marks_turns = True
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("region"), [], [], body).set_lineno(line)
+
+    def region(self, caller: Callable[[], Tracked]) -> Tracked:
+        """Mark the output of the block."""
+        state = self.environment.state
+        state.regions += 1
+        flag = _TRAINED | (_ODD if state.regions % 2 else 0)
+        text = caller()
+        return Tracked(plain(text), _marks_of(text).translate(bytes(mark & (DATA | UNKNOWN) | flag for mark in range(256))))
+
+
+class _State(threading.local):
+    """What one render has used."""
+
+    spent = 0
+    regions = 0
+
+
+class Environment(ImmutableSandboxedEnvironment):
+    """Jinja as Hugging Face defines it for chat templates, with tracked strings and a budget.
+
+    Attributes:
+      marks_turns: whether the template compiled last has `{% generation %}`.
+    """
+
+    intercepted_binops = frozenset(("+", "*", "%", "**"))
+
+    def __init__(self, special: re.Pattern[str]) -> None:
+        """`special` finds the strings of special tokens."""
+        super().__init__(trim_blocks=True, lstrip_blocks=True, finalize=self._finalize, extensions=[_Generation, "jinja2.ext.loopcontrols"])
+        self.special, self.state, self.marks_turns = special, _State(), False
+        self.filters = {name: self._guarded(function) for name, function in self.filters.items()}
+        self.filters |= {
+            "tojson": self._tojson,
+            "join": self._join,
+            "replace": lambda text, old, new, count=-1: self._rebuilt(text).replace(str(old), str(new), -1 if count is None else count),
+            "safe": lambda value: value,
+            "string": self._finalize,
+            "_concat": lambda *values: self.concat(map(self._finalize, values)),
+            "_counted": self._counted,
+        }
+        self.globals["raise_exception"] = _raise
+
+    def compiled(self, source: str) -> Any:
+        """The template, compiled. Raises jinja2.TemplateSyntaxError."""
+        self.marks_turns = False
+        tree = self.parse(source)
+        for node in list(tree.find_all(nodes.For)):
+            node.iter = nodes.Filter(node.iter, "_counted", [], [], None, None, lineno=node.lineno)
+        _replace_concat(tree)
+        tree.set_environment(self)
+        return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
+
+    def run(self, template: Any, variables: dict[str, Any], where: str) -> Tracked:
+        """Render. Whatever the template raises is a DataError that begins with `where`, for it is the user's code."""
+        self.state.spent = self.state.regions = 0
+        try:
+            return self.concat(template.root_render_func(template.new_context(variables)))
+        except TemplateError as error:
+            raise DataError(f"{where}: {error.message or type(error).__name__}") from None
+        except Exception as error:
+            raise DataError(f"{where} fails ({type(error).__name__}: {error}); fix the template or the row") from None
+
+    # --- what Jinja calls ----------------------------------------------------------------------------------------------------------------
+    def concat(self, pieces: Iterable[str]) -> Tracked:
+        """Jinja joins the output of templates, macros and blocks with this."""
+        text = join(pieces)
+        self._spend(1 + len(text) // _STEP)
+        return text
+
+    def call(self, context: Any, function: Any, /, *args: Any, **options: Any) -> Any:
+        """Every call that a template makes."""
+        owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)  # Jinja wraps str.format
+        name = getattr(function, "__name__", "")
+        self._limit(args, options)
+        if type(owner) is str and name in Tracked.__dict__:  # ", ".join(data): a plain string would forget the marks of its arguments
+            function, owner = getattr(self._rebuilt(owner), name), None
+        if isinstance(owner, str) and name in ("format", "format_map"):
+            _limit_widths(owner)
+        if isinstance(owner, str) and name == "encode":
+            raise SecurityError("bytes cannot be told from data; use strings")
+        return self._kept(super().call(context, function, *args, **options), (owner, args, options))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """The operators that can grow something without bound, and `%`."""
+        if operator in ("*", "**"):
+            sizes = [abs(value) if isinstance(value, int | float) else len(value) for value in (left, right)]
+            if (
+                (operator == "**" and max(sizes) > 1000)
+                or ((not isinstance(left, int | float) or not isinstance(right, int | float))
+                and (sizes[0] * sizes[1] > 10 * _LARGEST))
+            ):
+                raise SecurityError(f"the operator {operator} is given too large an operand")
+        if operator == "%" and isinstance(left, str):
+            _limit_widths(left)
+            self._limit(right if isinstance(right, tuple) else (right,), {})
+        return self._kept(super().call_binop(context, operator, left, right), (left, right))
+
+    # --- tracking ------------------------------------------------------------------------------------------------------------------------
+    def _spend(self, steps: int) -> None:
+        self.state.spent += steps
+        if self.state.spent > _BUDGET:
+            raise SecurityError(f"the template runs too long (more than {_BUDGET} steps for one row)")
+
+    def _limit(self, args: Iterable[Any], options: Mapping[str, Any]) -> None:
+        self._spend(1)
+        if any(isinstance(value, int | float) and abs(value) > _LARGEST for value in (*args, *options.values())):
+            raise SecurityError(f"the template calls something with a number larger than {_LARGEST}")
+
+    def _kept(self, result: Any, given: Any) -> Any:
+        """A result that forgot where it came from has an unknown source, if data went in."""
+        if not isinstance(result, str):
+            return result
+        self._spend(len(result) // _STEP)
+        return Tracked(result) if not isinstance(result, Tracked) and any(isinstance(leaf, Tracked) for leaf in _leaves(given)) else result
+
+    def _finalize(self, value: Any) -> Any:
+        """What `{{ value }}` writes: a list or dict is written by Python, as one piece that may hold data."""
+        return value if isinstance(value, str) else self._kept(str(value), value)
+
+    def _rebuilt(self, value: Any) -> Tracked:
+        return join((self._finalize(value),))
+
+    def _guarded(self, function: Callable) -> Callable:
+        @functools.wraps(function)
+        def filtered(*args: Any, **options: Any) -> Any:
+            self._limit(args, options)
+            return self._kept(function(*args, **options), (args, options))
+
+        return filtered
+
+    def _join(self, values: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> Tracked:
+        if attribute is not None:
+            values = [self.getitem(value, attribute) for value in values]
+        return join([self._finalize(value) for value in values], self._finalize(d))
+
+    def _tojson(self, value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+        """JSON as Hugging Face writes it: characters stay, keys keep their order. It is data, where data went in."""
+        self._limit((indent,), {})
+        text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=tuple(separators) if separators else None, sort_keys=sort_keys)
+        leaves = list(_leaves(value))
+        if not any(isinstance(leaf, Tracked) for leaf in leaves):
+            return text
+        mixed = any(self.special.search(leaf) and set(_marks_of(leaf).translate(_only_source)) != {DATA} for leaf in leaves)
+        return Tracked(text, bytes([UNKNOWN if mixed else DATA]) * len(text))
+
+    @staticmethod
+    @pass_context  # keeps Jinja from running it when it compiles
+    def _counted(context: Any, values: Iterable[Any]) -> Iterator[Any]:
+        for value in values:
+            context.environment._spend(1)
+            yield value
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(str(message))
+
+
+def _limit_widths(form: str) -> None:
+    if re.search(r"\d{6}", form):
+        raise SecurityError("a format string asks for too wide a field")
+
+
+def _replace_concat(node: nodes.Node) -> None:
+    """Turn each `a ~ b` into a filter: Jinja's own operator makes plain strings."""
+    for field, value in node.iter_fields():
+        children = value if isinstance(value, list) else [value]
+        for index, child in enumerate(children):
+            if not isinstance(child, nodes.Node):
+                continue
+            _replace_concat(child)
+            if isinstance(child, nodes.Concat):
+                first, *rest = child.nodes
+                child = nodes.Filter(first, "_concat", rest, [], None, None, lineno=child.lineno)
+            if isinstance(value, list):
+                value[index] = child
+            else:
+                setattr(node, field, child)

@@ -1,0 +1,359 @@
+"""Chat templates: a conversation becomes token ids and a weight per token. One renderer serves training, evaluation and generation.
+
+    text   a sandboxed Jinja template writes it; every character knows whether the template or the data wrote it, and whether it is trained
+    cuts   at the special tokens that the template wrote, and at the borders of the trained regions
+    ids    each piece between two cuts is encoded by itself, as plain text
+
+So the ids of a generation prompt are a prefix of the training ids by construction, and text in the data that looks like a special token is
+spelled out. A template writes its own BOS or there is none. What differs per day (`strftime_now`) is not offered: runs must repeat.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import TemplateSyntaxError
+
+from jaxsft.data.provenance import UNKNOWN, Environment, Tracked, has_prefix, plain, sources, template_runs, track, trained_runs
+from jaxsft.data.records import Chat, Message
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError, DataError
+
+DEFAULT_TEMPLATE = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' }}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+_PROBES = (("ab", "cd"), ("ab", "\ncd"), ("ab\n", "cd"), ("ab", " cd"))
+_PROBE = "probe conversation"
+_HELLO = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as tokens.
+
+    Attributes:
+      ids: token ids.
+      weights: per token, the weight of its turn if it is trained, else 0.
+      text: what the template wrote.
+      turns: (first token, end token, index of the message) of each trained region.
+    """
+
+    ids: list[int]
+    weights: list[float]
+    text: str
+    turns: tuple[tuple[int, int, int], ...]
+
+
+@dataclasses.dataclass(slots=True)
+class _Layout:
+    """A rendered text, its trained regions (start, end, message) and its pieces (start, end, id of a special token or None for plain text)."""
+
+    text: Tracked
+    regions: list[tuple[int, int, int]]
+    pieces: list[tuple[int, int, int | None]]
+
+
+class Template:
+    """A Jinja chat template bound to a tokenizer.
+
+    Attributes:
+      name: for messages.
+      source: the Jinja text.
+      digest: sha256 (hex) of the source and the variables.
+      stop_ids: the tokens that end a turn of the assistant, for training and for generation.
+    """
+
+    def __init__(
+        self, source: str, tokenizer: Tokenizer, name: str, *, require_stop: bool = True, variables: Mapping[str, Any] | None = None
+    ) -> None:
+        """Compile and probe the template.
+
+        Args:
+          source: Jinja as Hugging Face defines it for chat templates, `{% generation %}` included.
+          tokenizer: of the same model.
+          name: of the template, for errors.
+          require_stop: each trained turn must end with a stop token (data.require_stop).
+          variables: further names that the template reads, such as enable_thinking.
+
+        Raises:
+          ConfigError: the template has a syntax error or no stop token, or the tokenizer cannot encode text in pieces.
+        """
+        self.name, self.source, self.tokenizer, self.require_stop = name, source, tokenizer, require_stop
+        self.variables = dict(variables or {})
+        self.digest = hashlib.sha256(json.dumps([source, self.variables], sort_keys=True).encode("ascii")).hexdigest()
+        for left, right in _PROBES:
+            if tokenizer.decode(tokenizer.encode(left) + tokenizer.encode(right)) != left + right:
+                raise ConfigError(
+                    f"template {name!r} needs a tokenizer that encodes text in pieces, but {left!r} and {right!r} do not give back "
+                    f"{left + right!r} (it adds or drops a space at the start, or folds case); use a byte-level one, or task=lm"
+                )
+        longest_first = sorted(tokenizer.special_strings, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._environment = Environment(self._special)
+        try:
+            self._template = self._environment.compiled(source)
+        except TemplateSyntaxError as error:
+            raise ConfigError(f"template {name!r}, line {error.lineno}: {error.message}") from None
+        self.stop_ids: tuple[int, ...] = ()
+        self._aligned = self._one_bos = True
+        self._probe()
+
+    @classmethod
+    def default(cls, tokenizer: Tokenizer, **options: Any) -> Template:
+        """The built-in compact template; the tokenizer must know its tokens (those of `Tokenizer.bytes` and `Tokenizer.train` do)."""
+        for token in ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"):
+            tokenizer.special_id(token)
+        return cls(DEFAULT_TEMPLATE, tokenizer, "default", **options)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, **options: Any) -> Template:
+        """The tokenizer's own chat template. Raises ConfigError if it has none."""
+        if tokenizer.chat_template is None:
+            raise ConfigError("the tokenizer has no chat_template; expected one in tokenizer_config.json or chat_template.jinja")
+        return cls(tokenizer.chat_template, tokenizer, "tokenizer", **options)
+
+    def render(self, chat: Chat, where: str) -> Rendered:
+        """The whole conversation for training.
+
+        Args:
+          chat: ends with an assistant turn.
+          where: `file:line` of the row, for errors.
+
+        Raises:
+          DataError: the template fails on the row; a generation prompt is no prefix of the text; a trained turn does not end with a stop token;
+            there is more than one BOS, or nothing but trained tokens; or data and special tokens cannot be told apart.
+        """
+        drafts: dict[tuple[int, bool], Tracked] = {}
+        last = len(chat.messages) - 1
+        layout = self._layout(chat.messages, chat.tools, False, where, drafts)
+        prompt = self._layout(chat.messages[:last], chat.tools, True, where, drafts)
+        if layout.pieces[: len(prompt.pieces)] != prompt.pieces:
+            raise self._no_prefix(where, last, prompt.text, layout.text)
+        ids: list[int] = []
+        weights: list[float] = []
+        turns = {index: [0, 0] for _, _, index in layout.regions}
+        regions = iter(layout.regions)
+        region = next(regions, None)
+        for start, end, token in layout.pieces:
+            while region and start >= region[1]:
+                region = next(regions, None)
+            found = [token] if token is not None else self.tokenizer.encode(plain(layout.text[start:end]))
+            inside = region is not None and region[0] <= start
+            if inside:
+                first, end_token = turns[region[2]]
+                turns[region[2]] = [first if end_token else len(ids), len(ids) + len(found)]
+            weights.extend([chat.messages[region[2]].weight if inside else 0.0] * len(found))
+            ids.extend(found)
+        rendered = Rendered(ids, weights, plain(layout.text), tuple((start, end, index) for index, (start, end) in turns.items()))
+        self._check_turns(rendered, chat, where)
+        self._check_bos(ids, where)
+        return rendered
+
+    def prompt(self, messages: Sequence[Message], where: str, tools: tuple = ()) -> list[int]:
+        """The ids that precede the next assistant turn after `messages`: a prefix of those that `render` gives. Raises DataError as `render`."""
+        layout = self._layout(tuple(messages), tools, True, where, {})
+        ids: list[int] = []
+        for start, end, token in layout.pieces:
+            ids.extend([token] if token is not None else self.tokenizer.encode(plain(layout.text[start:end])))
+        self._check_bos(ids, where)
+        return ids
+
+    # --- layout --------------------------------------------------------------------------------------------------------------------------
+    def _draft(self, messages: tuple[Message, ...], tools: tuple, prompt: bool, where: str, drafts: dict) -> Tracked:
+        """The text of `messages`; `drafts` keeps those of this conversation by (number of messages, prompt)."""
+        key = (len(messages), prompt)
+        if key not in drafts:
+            roles = self.tokenizer.role_strings()
+            drafts[key] = self._environment.run(
+                self._template,
+                {
+                    **roles,
+                    **self.variables,
+                    # A role is one of four known words, so the template may build its tokens from it.
+                    "messages": [{"role": m.role, "content": track(m.content), **track(dict(m.extra))} for m in messages],
+                    "tools": track(list(tools)) or None,
+                    "documents": None,
+                    "add_generation_prompt": prompt,
+                },
+                f"{where}: template {self.name!r}",
+            )
+        return drafts[key]
+
+    def _layout(self, messages: tuple[Message, ...], tools: tuple, prompt: bool, where: str, drafts: dict) -> _Layout:
+        text = self._draft(messages, tools, prompt, where, drafts)
+        matches = self._matches(text, messages, tools, where)
+        turns = [index for index, message in enumerate(messages) if message.role == "assistant"]
+        cuts = {len(text)}
+        if self._environment.marks_turns:
+            spans = trained_runs(text)
+            if len(spans) != len(turns):
+                raise DataError(
+                    f"{where}: template {self.name!r} marks {len(spans)} regions by {{% generation %}}, expected one for each of the {len(turns)} "
+                    "assistant turns; fix the template"
+                )
+            checked = turns if not self._aligned else turns[-1:] if not prompt else []
+        else:
+            spans, checked = [(0, 0)] * len(turns), turns
+        regions = []
+        for index, (start, end) in zip(turns, spans, strict=True):
+            if index in checked:
+                begin = self._prompt_end(index, messages, tools, text, where, drafts)
+                if self._environment.marks_turns and (begin < start or (self._aligned and begin > start)):
+                    raise DataError(
+                        f"{where}: template {self.name!r}: the generation prompt of message {index + 1} ends with {text[:begin][-20:]!r}, but its "
+                        f"trained region follows {text[:start][-20:]!r}; let {{% generation %}} begin where the generation prompt ends"
+                    )
+                start = begin
+                if not self._environment.marks_turns:
+                    end = self._turn_end(index, messages, tools, prompt, text, matches, where, drafts)
+            end = self._trim(text, start, end, matches)
+            cuts |= {start, end}
+            regions.append((start, max(start, end), index))
+        return _Layout(text, regions, self._pieces(text, cuts, matches))
+
+    def _prompt_end(self, index: int, messages: tuple, tools: tuple, text: Tracked, where: str, drafts: dict) -> int:
+        """Where the generation prompt for message `index` ends in `text`, of which it must be a prefix."""
+        before = self._draft(messages[:index], tools, True, where, drafts)
+        if not has_prefix(text, before):
+            raise self._no_prefix(where, index, before, text)
+        return len(before)
+
+    def _turn_end(self, index: int, messages: tuple, tools: tuple, prompt: bool, text: Tracked, matches: list, where: str, drafts: dict) -> int:
+        """Where message `index` ends in `text`, for a template that does not mark its turns: as far as the text that ends with it agrees."""
+        if index == len(messages) - 1 and not prompt:
+            return len(text)
+        alone = self._draft(messages[: index + 1], tools, False, where, drafts)
+        if text.startswith(alone):
+            return len(alone)
+        # What follows the stop token may depend on whether more turns come; the turn itself may not.
+        agreed = len(os.path.commonprefix([plain(alone), plain(text)]))
+        begin = len(self._draft(messages[:index], tools, True, where, drafts))
+        ends = [end for start, end, token in matches if token in self.stop_ids and begin <= start and end <= agreed]
+        if not ends or not _is_blank(alone, ends[-1], len(alone)):
+            raise DataError(
+                f"{where}: template {self.name!r} writes message {index + 1} otherwise when later turns follow (it differs at "
+                f"{alone[agreed : agreed + 20]!r}), so training differs from generation; mark the turns with {{% generation %}}, or give one per row"
+            )
+        return ends[-1]
+
+    def _trim(self, text: Tracked, start: int, end: int, matches: list) -> int:
+        """`end` moved back to the last stop token of the region, if nothing but white space of the template follows it there."""
+        ends = [stop for begin, stop, token in matches if token in self.stop_ids and start <= begin and stop <= end]
+        return ends[-1] if ends and _is_blank(text, ends[-1], end) else end
+
+    def _matches(self, text: Tracked, messages: tuple, tools: tuple, where: str) -> list[tuple[int, int, int]]:
+        """(start, end, id) of the special tokens that the template itself wrote."""
+        found = []
+        for begin, stop in template_runs(text):
+            for match in self._special.finditer(text, begin, stop):
+                start, end = match.span()
+                if UNKNOWN in sources(text, start, end) and any(map(self._special.search, _strings(messages, tools))):
+                    raise DataError(
+                        f"{where}: the row has text that looks like a special token, and template {self.name!r} cannot keep them apart "
+                        f"({match.group()!r} comes out of an expression whose parts are lost); write it with + or separate outputs"
+                    )
+                found.append((start, end, self.tokenizer.special_id(match.group())))
+        return found
+
+    def _pieces(self, text: Tracked, cuts: set[int], matches: list) -> list[tuple[int, int, int | None]]:
+        """Cut the text; tokens that swallow the white space beside them (lstrip, rstrip) swallow what the template wrote, up to a cut."""
+        pieces: list[tuple[int, int, int | None]] = []
+        position, borders = 0, sorted(cuts)
+        for start, end, token in [*matches, (len(text), len(text), None)]:
+            left = start
+            flags = self.tokenizer.added[text[start:end]] if token is not None else {}
+            while flags.get("lstrip") and left > position and left not in cuts and _is_blank(text, left - 1, left):
+                left -= 1
+            while position < left:
+                stop = min(borders[bisect.bisect_right(borders, position)], left)
+                pieces.append((position, stop, None))
+                position = stop
+            position = end
+            while flags.get("rstrip") and position < len(text) and position not in cuts and _is_blank(text, position, position + 1):
+                position += 1
+            if token is not None:
+                pieces.append((left, position, token))
+        return pieces
+
+    # --- checks --------------------------------------------------------------------------------------------------------------------------
+    def _check_turns(self, rendered: Rendered, chat: Chat, where: str) -> None:
+        if sum(end - start for start, end, _ in rendered.turns) >= len(rendered.ids):
+            raise DataError(f"{where}: template {self.name!r} leaves no token before the trained ones, so there is no prompt; fix the template")
+        for start, end, index in rendered.turns:
+            if self.require_stop and chat.messages[index].weight > 0 and (start >= end or rendered.ids[end - 1] not in self.stop_ids):
+                found = self.tokenizer.decode(rendered.ids[end - 1 : end], skip_special=False) if start < end else ""
+                raise DataError(
+                    f"{where}: the last trained token is not a stop token (found {found!r}, expected {self._stop_text()}); "
+                    "fix the template or set data.require_stop=false"
+                )
+
+    def _check_bos(self, ids: list[int], where: str) -> None:
+        bos = self.tokenizer.bos_id
+        if bos is not None and (ids[:2] == [bos, bos] or (self._one_bos and ids.count(bos) > 1)):
+            raise DataError(f"{where}: template {self.name!r} writes more than one BOS token, expected at most one; remove it from the template")
+
+    def _no_prefix(self, where: str, index: int, prompt: str, text: str) -> DataError:
+        agreed = len(os.path.commonprefix([plain(prompt), plain(text)]))
+        return DataError(
+            f"{where}: template {self.name!r}: the generation prompt of message {index + 1} is no prefix of the training text (prompt "
+            f"{prompt[agreed : agreed + 20]!r}, text {text[agreed : agreed + 20]!r} at character {agreed}); fix the template or its variables"
+        )
+
+    def _stop_text(self) -> str:
+        return " or ".join(repr(self.tokenizer.decode([token], skip_special=False)) for token in self.stop_ids)
+
+    def _probe(self) -> None:
+        """Learn the stop token from one exchange, and from two whether BOS comes once."""
+        try:
+            try:
+                self._learn_stop()
+            except DataError:
+                if not self._environment.marks_turns:
+                    raise
+                # The regions may begin before the prompt ends (a prompt that opens a thought); then every turn of every row is measured.
+                self._aligned = False
+                self._learn_stop()
+            bos, text = self.tokenizer.bos_id, self._draft(_HELLO, (), False, _PROBE, {})
+            self._one_bos = bos is None or sum(match[2] == bos for match in self._matches(text, (), (), _PROBE)) <= 1
+        except DataError as error:
+            raise ConfigError(str(error)) from None
+
+    def _learn_stop(self) -> None:
+        layout = self._layout(_HELLO[:2], (), False, _PROBE, {})
+        start, end, _ = layout.regions[-1]
+        inside = [match for match in self._matches(layout.text, (), (), _PROBE) if start <= match[0] and match[1] <= end]
+        if not inside or not _is_blank(layout.text, inside[-1][1], end):
+            raise ConfigError(
+                f"template {self.name!r} ends the assistant's turn with {layout.text[start:end][-20:]!r}, expected a special token that tells "
+                "the model to stop; fix the template, or take the tokenizer that belongs to it"
+            )
+        self.stop_ids = (inside[-1][2],)
+
+
+def _is_blank(text: Tracked, start: int, end: int) -> bool:
+    """Whether the template, not the data, wrote these characters, and all are white space."""
+    return not any(sources(text, start, end)) and not text[start:end].strip()
+
+
+def _strings(*values: Any) -> list[str]:
+    """Every string inside nested data."""
+    found: list[str] = []
+    for value in values:
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, Message):
+            found.extend(_strings(value.content, value.extra))
+        elif isinstance(value, Mapping):
+            found.extend(_strings(*value.keys(), *value.values()))
+        elif isinstance(value, list | tuple):
+            found.extend(_strings(*value))
+    return found

@@ -1,0 +1,218 @@
+"""Text to token ids and back, over the `tokenizers` library.
+
+Two encoders share one vocabulary. The full one knows the added tokens (`<|end|>`, `<think>`) and decodes. The plain one does not: text that
+looks like an added token is spelled out. `encode` is the plain one, always; added tokens enter only by id, through a template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from jaxsft.errors import ConfigError
+from jaxsft.rundir import write_json, write_text
+
+SPECIAL = ("<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+_ROLES = ("pad_token", "bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
+_OURS = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|end|>"}
+
+
+class Tokenizer:
+    """A vocabulary with its special tokens and, perhaps, a chat template. Immutable; make one with `bytes`, `train` or `load`.
+
+    Attributes:
+      vocab_size: the largest id + 1; an embedding needs as many rows.
+      special_strings: every added token, flagged special or not. Text that looks like one is still plain text for `encode`.
+      pad_id: an id inside the vocabulary (0 if there is no pad token): padding is told by segment, never by id.
+      bos_id, eos_id: None where the tokenizer declares none.
+      chat_template: its default Jinja template, or None.
+      digest: sha256 (hex) of everything that decides about ids or templates; the same after save and load.
+    """
+
+    def __init__(self, document: dict[str, Any], config: dict[str, Any]):
+        """From the content of tokenizer.json and tokenizer_config.json. Raises ConfigError where they do not fit together."""
+        self._config = {name: value for name, value in config.items() if value is not None}
+        self._document = document | {"truncation": None, "padding": None}
+        try:
+            self._declare_added()
+            self._full = tokenizers.Tokenizer.from_str(json.dumps(self._document))
+            self._plain = tokenizers.Tokenizer.from_str(json.dumps(_without_added(self._document)))
+        except ConfigError:
+            raise
+        except Exception as error:  # the library raises bare Exceptions
+            raise ConfigError(f"the tokenizer cannot be read ({error}); expected the content of a Hugging Face tokenizer.json") from None
+        vocabulary = self._full.get_vocab(with_added_tokens=True)
+        self.vocab_size: int = max(vocabulary.values(), default=-1) + 1
+        self.added: dict[str, Any] = {token["content"]: token for token in self._document["added_tokens"]}
+        self.special_strings: tuple[str, ...] = tuple(self.added)
+        model = self._document["model"]
+        unknown = {model.get("unk_id"), self.added.get(model.get("unk_token"), {}).get("id")}
+        self._added_ids = frozenset(token["id"] for token in self.added.values()) - unknown
+        self.chat_template = _default_template(self._config.get("chat_template"))
+        self.bos_id, self.eos_id = (self._role(role) for role in ("bos_token", "eos_token"))
+        pad = self._role("pad_token")
+        self.pad_id: int = 0 if pad is None else pad
+        roles = {role: _content(self._config.get(role)) for role in _ROLES}
+        matter = {"tokenizer": self._document, "roles": roles, "chat_template": self._config.get("chat_template")}
+        self.digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode("ascii")).hexdigest()
+
+    @classmethod
+    def bytes(cls) -> Tokenizer:
+        """One token per byte of UTF-8 (id = byte), and the special tokens from id 256 on. Decoding gives back any string exactly."""
+        letters = _byte_letters()
+        raw = tokenizers.Tokenizer(models.BPE(vocab={letter: byte for byte, letter in enumerate(letters)}, merges=[]))
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        raw.decoder = decoders.ByteLevel()
+        raw.add_special_tokens(list(SPECIAL))
+        return cls(json.loads(raw.to_str()), dict(_OURS))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
+        """A byte-level BPE learnt from texts, the same for the same texts; fewer tokens than `vocab_size` if the texts hold no more pairs.
+
+        Raises ConfigError if `vocab_size` has no room for the 256 bytes and the special tokens.
+        """
+        if vocab_size < 256 + len(SPECIAL):
+            raise ConfigError(f"tokenizer.vocab_size={vocab_size} is too small; expected at least {256 + len(SPECIAL)} (bytes and special tokens)")
+        raw = tokenizers.Tokenizer(models.BPE())
+        raw.normalizer = normalizers.Lowercase() if lowercase else None
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        raw.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
+        raw.train_from_iterator(texts, trainer)
+        return cls(json.loads(raw.to_str()), dict(_OURS))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """From a directory with tokenizer.json (tokenizer_config.json and chat_template.jinja, if there), or from such a file. Runs no code.
+
+        Raises:
+          ConfigError: a file is missing or not what it should be.
+        """
+        directory = Path(path)
+        file = directory if directory.is_file() else directory / "tokenizer.json"
+        document = _read_object(file, "a directory with a tokenizer.json, or that file")
+        config_file, template_file = file.parent / "tokenizer_config.json", file.parent / "chat_template.jinja"
+        config = _read_object(config_file, "JSON") if config_file.exists() else {}
+        if template_file.exists():
+            config["chat_template"] = template_file.read_text(encoding="utf-8")
+        try:
+            return cls(document, config)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from None
+
+    def save(self, directory: str | Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, each aside and then renamed; `load` gives the same tokenizer."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "tokenizer.json", json.dumps(self._document, ensure_ascii=False, indent=1))
+        write_json(folder / "tokenizer_config.json", self._config)
+        # Hugging Face lets this file win over the config; an old one must not outlive its tokenizer.
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of plain text: nothing is added, and what looks like a special token is spelled out."""
+        return self._checked(self._plain.encode(text, add_special_tokens=False).ids, text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, on all cores."""
+        found = self._plain.encode_batch(list(texts), add_special_tokens=False)
+        return [self._checked(one.ids, text) for one, text in zip(found, texts, strict=True)]
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of ids; without the tokens that are flagged special if `skip_special`."""
+        return self._full.decode([int(token) for token in ids], skip_special_tokens=skip_special)
+
+    def special_id(self, token: str) -> int:
+        """The id of an added token. Raises ConfigError if there is none of this name."""
+        if token not in self.added:
+            known = ", ".join(self.special_strings[:20]) or "none"
+            raise ConfigError(f"the tokenizer has no special token {token!r}; found {known}{' ...' if len(self.added) > 20 else ''}")
+        return self.added[token]["id"]
+
+    def role_strings(self) -> dict[str, str]:
+        """The declared bos_token, eos_token, pad_token ... by role: what a chat template may name."""
+        return {role: text for role in _ROLES if (text := _content(self._config.get(role)))}
+
+    def _checked(self, ids: list[int], text: str) -> list[int]:
+        # A model whose own vocabulary can spell a special token (from merges or whole words) would let data write control tokens.
+        if not self._added_ids.isdisjoint(ids) and any(token in text for token in self.special_strings):
+            raise ConfigError("the tokenizer's model spells a special token from plain text, so data could write control tokens; use another one")
+        return ids
+
+    def _role(self, role: str) -> int | None:
+        content = _content(self._config.get(role))
+        return self.added[content]["id"] if content in self.added else None
+
+    def _declare_added(self) -> None:
+        """Make the tokens that the config names as bos, eos, ... added tokens: old tokenizer.json files leave some in the vocabulary only."""
+        added = [dict(token) for token in self._document.get("added_tokens") or []]
+        known = {token["content"] for token in added}
+        vocabulary = self._document["model"].get("vocab") or {}
+        pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((piece[0], index) for index, piece in enumerate(vocabulary))
+        ids = dict(pairs)
+        for role in _ROLES:
+            content = _content(self._config.get(role))
+            if content and content not in known and content in ids:
+                added.append({"id": ids[content], "content": content, "special": True} | dict.fromkeys(_FLAGS, False))
+                known.add(content)
+            elif content and content not in known and role in ("bos_token", "eos_token"):
+                raise ConfigError(f"{role} {content!r} is not in the vocabulary, so no embedding belongs to it; correct tokenizer_config.json")
+        self._document["added_tokens"] = added
+
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+
+
+def _without_added(document: dict[str, Any]) -> dict[str, Any]:
+    """The same model without added tokens, and without their strings in its own vocabulary where nothing is merged into them or from them."""
+    model = dict(document["model"])
+    vocabulary, added = model.get("vocab"), {token["content"] for token in document["added_tokens"]}
+    if isinstance(vocabulary, dict):
+        needed = {model.get("unk_token")}
+        for merge in model.get("merges") or []:
+            left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+            needed |= added & {left, right, left + right}
+        model["vocab"] = {token: index for token, index in vocabulary.items() if token not in added or token in needed}
+    return document | {"model": model, "added_tokens": [], "post_processor": None}
+
+
+def _byte_letters() -> list[str]:
+    """The printable stand-in of each byte in byte-level BPE, in byte order: printable Latin-1 for itself, the others from U+0100 on."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+def _content(token: Any) -> str | None:
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _default_template(found: Any) -> str | None:
+    if isinstance(found, list):
+        named = {entry["name"]: entry["template"] for entry in found if isinstance(entry, dict) and {"name", "template"} <= entry.keys()}
+        found = named.get("default", next(iter(named.values())) if len(named) == 1 else None)
+        if found is None:
+            raise ConfigError(f"chat_template names {sorted(named)}, expected one called 'default'")
+    if found is not None and not isinstance(found, str):
+        raise ConfigError(f"chat_template is a {type(found).__name__}, expected a string or a list of named templates")
+    return found
+
+
+def _read_object(file: Path, expected: str) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot read the tokenizer ({error.strerror}); expected {expected}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{file}: found a JSON {type(found).__name__}, expected an object")
+    return found

@@ -1,0 +1,17 @@
+"""The errors that a user can mend. The command line prints each as one line and exits 1; anything else is a bug and keeps its traceback."""
+
+
+class JaxsftError(Exception):
+    """A problem that the user can mend. Its message names what was found, what was expected, and the override that relaxes it."""
+
+
+class ConfigError(JaxsftError):
+    """An option is unknown, has an impossible value, or contradicts another one."""
+
+
+class DataError(JaxsftError):
+    """A file, a row or a label is not what the task needs. The message starts with `file:line`."""
+
+
+class CheckpointError(JaxsftError):
+    """A checkpoint is missing, damaged, or belongs to another model."""

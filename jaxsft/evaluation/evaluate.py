@@ -1,0 +1,113 @@
+"""Evaluation of a split: one jitted pass for the loss, the metric states and the columns; generated answers after it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsft import rundir
+from jaxsft.config.schema import Config
+from jaxsft.data import pipeline
+from jaxsft.data.pipeline import Batch, Batches, Split
+from jaxsft.metrics import states
+from jaxsft.models.generate import generate
+from jaxsft.models.transformer import Params, Transformer
+from jaxsft.tasks.base import Task
+from jaxsft.tasks.chat import matches
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Numbers by name, columns `[examples, ...]`, and generated answers by row (None: none were asked for)."""
+
+    numbers: dict[str, float]
+    columns: dict[str, np.ndarray]
+    answers: dict[int, str] | None = None
+
+
+def run_pass(run: Callable[[Batch], tuple[Any, Mapping[str, Any]]], batches: Batches) -> tuple[Any, dict[str, np.ndarray]]:
+    """Merged (terms, totals, states) and columns of a split, each example exactly once. The device is read one batch late."""
+    sums, columns, seen = None, {}, np.zeros(batches.split.examples, np.int64)
+
+    def read(ids: np.ndarray, result: tuple[Any, Mapping[str, Any]]) -> None:
+        nonlocal sums
+        new, values = jax.device_get(result)
+        sums = states.merge(sums, states.widen(new))
+        there = ids >= 0
+        np.add.at(seen, ids[there], 1)
+        for name, value in values.items():
+            column = columns.setdefault(name, np.zeros((len(seen), *value.shape[2:]), value.dtype))
+            column[ids[there]] = value[there]
+
+    late = None
+    for batch in pipeline.stream(batches, 0, len(batches)):
+        result = run(batch)
+        if late is not None:
+            read(*late)
+        late = (batch.example_ids, result)
+    read(*late)
+    assert (seen == 1).all(), "an example was evaluated twice or not at all"
+    return sums, columns
+
+
+def evaluate(
+    run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float]
+) -> Evaluation:
+    """Loss and metrics of a split.
+
+    Args:
+      run: the compiled evaluation of a batch.
+      objective: the loss from merged (terms, totals): the one that training minimises.
+    """
+    (terms, totals, merged), columns = run_pass(run, batches)
+    return Evaluation({"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}, columns)
+
+
+def generate_answers(
+    task: Task, model: Transformer, params: Params, records: Sequence[Any], where: Sequence[str], config: Config
+) -> tuple[list[str], list[bool]]:
+    """The generated last turn of each record, and whether it ended with a stop token."""
+    g = config.generate
+    prompts = [task.prompt(record, place) for record, place in zip(records, where, strict=True)]
+    out = generate(
+        model,
+        params,
+        prompts,
+        max_new_tokens=g.max_new_tokens,
+        stop_ids=task.stop_ids,
+        batch_size=g.batch_size,
+        temperature=g.temperature,
+        seed=config.seed,
+    )
+    return [task.tokenizer.decode(ids) for ids, _ in out], [stopped for _, stopped in out]
+
+
+def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config, rows: int | None) -> tuple[dict[int, str], dict[str, float]]:
+    """Generates the last assistant turn of the first `rows` kept rows and scores it by exact match."""
+    kept = [row for row in range(len(split.records)) if row not in split.dropped][:rows]
+    records = [split.records[row] for row in kept]
+    texts, stopped = generate_answers(task, model, params, records, [split.where[row] for row in kept], config)
+    hits = [matches(text, task.reference(record)) for text, record in zip(texts, records, strict=True)]
+    numbers = {"exact_match": float(np.mean(hits)), "stopped": float(np.mean(stopped)), "generated_rows": len(kept)}
+    return dict(zip(kept, texts, strict=True)), numbers
+
+
+def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -> None:
+    """One line per input row, in order; a dropped row says why."""
+    lines = {line["row"]: line for line in task.predictions(split, result.columns, result.answers)}
+    with rundir.atomic_lines(path) as file:
+        for row in range(len(split.records)):
+            line = lines.get(row) or {"row": row, "dropped": split.dropped[row]}
+            file.write(rundir.json_text({**line, "where": split.where[row]}) + "\n")
+
+
+def write_results(run_dir: Any, task: Task, split: Split, result: Evaluation) -> None:
+    """`predictions/<split>.jsonl`, and the confusion matrix where the task has one."""
+    write_predictions(run_dir / "predictions" / f"{split.name}.jsonl", task, split, result)
+    if hasattr(task, "confusion"):
+        matrix = task.confusion(split, result.columns).matrix
+        rundir.write_json(run_dir / "figures" / f"confusion_{split.name}.json", {"labels": task.labels, "matrix": matrix.tolist()})

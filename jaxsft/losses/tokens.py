@@ -1,0 +1,78 @@
+"""Cross-entropy over the vocabulary for every token, without ever holding the logits of all of them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxsft.models.layers import at_least_fp32, contract
+
+PLAIN_LOGITS = 2**25  # logits that are held at once without a second thought: 128 MiB in float32
+CHUNK_LOGITS = 2**23
+
+
+class TokenStats(NamedTuple):
+    """Per token, `[...]`: what losses and metrics over a vocabulary are made of."""
+
+    nll: Float[Array, ...]  # -log p(target)
+    log_z: Float[Array, ...]  # log of the softmax's denominator
+    uniform: Float[Array, ...]  # mean over the vocabulary of -log p
+    correct: Array  # bool: the target has the largest logit
+
+
+def from_logits(logits: Float[Array, "... vocab"], targets: Int[Array, ...]) -> TokenStats:
+    logits = logits.astype(at_least_fp32(logits.dtype))
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    gold = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return TokenStats(log_z - gold, log_z, log_z - logits.mean(-1), logits.argmax(-1) == targets)
+
+
+def chunk_rows(chunk: Any, tokens: int, vocab: int) -> int | None:
+    """How many tokens' logits are held at once; None: all of them."""
+    if chunk == "none" or (chunk == "auto" and tokens * vocab <= PLAIN_LOGITS):
+        return None
+    rows = max(CHUNK_LOGITS // vocab, 128) if chunk == "auto" else int(chunk)
+    return rows if rows < tokens else None
+
+
+def token_stats(
+    hidden: Float[Array, "batch seq embed"], w: Float[Array, "embed vocab"], targets: Int[Array, "batch seq"], *, precision: str, chunk: Any = "auto"
+) -> TokenStats:
+    """`from_logits(hidden @ w, targets)`, chunk by chunk where the logits are many; a chunk is recomputed in the backward pass.
+
+    Returns: arrays `[batch, seq]`.
+    """
+    b, s, d = hidden.shape
+
+    def one(h, t):
+        with jax.named_scope("logits"):
+            return from_logits(contract("td,dv->tv", h, w, precision), t)
+
+    flat_hidden, flat_targets = hidden.reshape(b * s, d), targets.reshape(b * s)
+    rows = chunk_rows(chunk, b * s, w.shape[1])
+    if rows is None:
+        stats = one(flat_hidden, flat_targets)
+    else:
+        count = -(-b * s // rows)
+        pad = count * rows - b * s
+        chunks = (
+            jnp.pad(flat_hidden, ((0, pad), (0, 0))).reshape(count, rows, d),
+            jnp.pad(flat_targets, (0, pad)).reshape(count, rows),
+        )
+        stats = lax.map(lambda args: jax.checkpoint(one)(*args), chunks)
+        stats = jax.tree.map(lambda x: x.reshape(-1)[: b * s], stats)
+    return jax.tree.map(lambda x: x.reshape(b, s), stats)
+
+
+def smoothed(stats: TokenStats, label_smoothing) -> Float[Array, ...]:
+    """Cross-entropy against `(1 - e) onehot + e / vocab` (Szegedy et al., 2016, eq. 9)."""
+    return (1.0 - label_smoothing) * stats.nll + label_smoothing * stats.uniform
+
+
+def z_loss(stats: TokenStats) -> Float[Array, ...]:
+    """`log(Z)^2`, which keeps the softmax's denominator near 1 (Chowdhery et al., PaLM, 2022, section 5)."""
+    return jnp.square(stats.log_z)

@@ -1,0 +1,160 @@
+"""Attention block by block, skipping every block in which no query may look at any key: memory linear in the length, work linear in what a packed
+row really needs. The algorithm is FlashAttention-2 (Dao, 2023, arXiv:2307.08691, algorithms 1 and 2) with a softmax that is never stored.
+
+Letters: S queries, T keys, K kv heads, G query heads of a kv head, N head dim, C block.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxsft.models.layers import contract
+
+BLOCK = 128
+_LOW = -1e30  # below any score; finite, so that a row without keys gives no NaN
+
+
+class _Row(NamedTuple):
+    """One row, cut into blocks: queries `[blocks, K, G, C, N]`, keys and values `[blocks, K, C, N]`, segments and positions `[blocks, C]`."""
+
+    q: Array
+    k: Array
+    v: Array
+    q_where: tuple[Array, Array]
+    k_where: tuple[Array, Array]
+
+
+Mask = Callable[[tuple[Array, Array], tuple[Array, Array]], Array]
+
+
+def attend(q: Array, k: Array, v: Array, q_where: tuple, k_where: tuple, mask: Mask, precision: str) -> Float[Array, "batch queries heads head_dim"]:
+    """Softmax attention under `mask`.
+
+    Args:
+      q: `[B, S, H, N]`, already scaled; k, v: `[B, T, K, N]`, K divides H.
+      q_where, k_where: (segment ids, positions), `[B, S]` and `[B, T]`.
+      mask: from (segments, positions) `[C]` of queries and of keys to `[C, C]`. Padding has segment 0 and sees nothing.
+    """
+    b, s, h, n = q.shape
+    heads = k.shape[2]
+    q = q.reshape(b, s, heads, h // heads, n).transpose(0, 2, 3, 1, 4)  # [B, K, G, S, N]
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, T, N]
+    row = _Row(
+        _cut(q, 3),
+        _cut(k, 2),
+        _cut(v, 2),
+        tuple(_cut(x, 1) for x in q_where),
+        tuple(_cut(x, 1) for x in k_where),
+    )
+    out = _attend(mask, precision, row.q, row.k, row.v, row.q_where, row.k_where)  # [B, blocks, K, G, C, N]
+    out = jnp.moveaxis(out, 1, 3).reshape(b, heads, h // heads, -1, n)[:, :, :, :s]
+    return out.transpose(0, 3, 1, 2, 4).reshape(b, s, h, n)
+
+
+def _cut(x: Array, axis: int) -> Array:
+    """`[B, ..., S, ...]` -> `[B, blocks, ..., C, ...]`, filled up with zeros."""
+    pad = -x.shape[axis] % BLOCK
+    x = jnp.pad(x, [(0, pad if i == axis else 0) for i in range(x.ndim)])
+    x = x.reshape(*x.shape[:axis], -1, BLOCK, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis, 1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(mask, precision, q, k, v, q_where, k_where):
+    return _forward(mask, precision, q, k, v, q_where, k_where)[0]
+
+
+def _forward(mask, precision, q, k, v, q_where, k_where):
+    out, lse = lax.map(lambda row: _row_forward(mask, precision, _Row(*row)), (q, k, v, q_where, k_where))
+    return out, (q, k, v, q_where, k_where, out, lse)
+
+
+def _backward(mask, precision, saved, g):
+    q, k, v, q_where, k_where, out, lse = saved
+    delta = (out * g).sum(-1)  # [B, blocks, K, G, C]
+    dq, dk, dv = lax.map(lambda x: _row_backward(mask, precision, _Row(*x[:5]), *x[5:]), (q, k, v, q_where, k_where, lse, delta, g))
+    return dq, dk, dv, None, None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _at(x, i):
+    return jax.tree.map(lambda y: lax.dynamic_index_in_dim(y, i, keepdims=False), x)
+
+
+def _row_forward(mask: Mask, precision: str, row: _Row):
+    """out `[blocks, K, G, C, N]` and the log of the softmax's denominator `[blocks, K, G, C]`."""
+
+    def of_queries(i):
+        q, where = _at((row.q, row.q_where), i)
+
+        def visit(j, carry):
+            allowed = mask(where, _at(row.k_where, j))
+
+            def add(carry):
+                high, total, acc = carry
+                s = contract("kgsn,ktn->kgst", q, _at(row.k, j), precision)
+                s = jnp.where(allowed, s, _LOW)
+                new = jnp.maximum(high, s.max(-1))
+                p = jnp.where(allowed, jnp.exp(s - new[..., None]), 0)
+                scale = jnp.exp(high - new)
+                acc = acc * scale[..., None] + contract("kgst,ktn->kgsn", p, _at(row.v, j), precision)
+                return new, total * scale + p.sum(-1), acc
+
+            return lax.cond(allowed.any(), add, lambda carry: carry, carry)
+
+        start = (jnp.full(q.shape[:-1], _LOW, q.dtype), jnp.zeros(q.shape[:-1], q.dtype), jnp.zeros_like(q))
+        high, total, acc = lax.fori_loop(0, row.k.shape[0], visit, start)
+        total = jnp.where(total > 0, total, 1)  # a padding query has no key at all: its output is 0
+        return acc / total[..., None], high + jnp.log(total)
+
+    return lax.map(of_queries, jnp.arange(row.q.shape[0]))
+
+
+def _row_backward(mask: Mask, precision: str, row: _Row, lse, delta, g):
+    """dq, dk, dv in the layout of `row`; probabilities are computed again from the saved denominators."""
+
+    def scores_and_gradient(i, j, allowed):
+        q, lse_i, delta_i, g_i = _at((row.q, lse, delta, g), i)
+        k, v = _at((row.k, row.v), j)
+        s = contract("kgsn,ktn->kgst", q, k, precision)
+        p = jnp.where(allowed, jnp.exp(s - lse_i[..., None]), 0)
+        dp = contract("kgsn,ktn->kgst", g_i, v, precision)
+        return p, p * (dp - delta_i[..., None]), q, k, g_i
+
+    def of_queries(i):
+        def visit(j, dq):
+            allowed = mask(_at(row.q_where, i), _at(row.k_where, j))
+
+            def add(dq):
+                _, ds, _, k, _ = scores_and_gradient(i, j, allowed)
+                return dq + contract("kgst,ktn->kgsn", ds, k, precision)
+
+            return lax.cond(allowed.any(), add, lambda dq: dq, dq)
+
+        return lax.fori_loop(0, row.k.shape[0], visit, jnp.zeros_like(row.q[0]))
+
+    def of_keys(j):
+        def visit(i, carry):
+            allowed = mask(_at(row.q_where, i), _at(row.k_where, j))
+
+            def add(carry):
+                p, ds, q, _, g_i = scores_and_gradient(i, j, allowed)
+                dk, dv = carry
+                return dk + contract("kgst,kgsn->ktn", ds, q, precision), dv + contract("kgst,kgsn->ktn", p, g_i, precision)
+
+            return lax.cond(allowed.any(), add, lambda carry: carry, carry)
+
+        return lax.fori_loop(0, row.q.shape[0], visit, (jnp.zeros_like(row.k[0]), jnp.zeros_like(row.v[0])))
+
+    dq = lax.map(of_queries, jnp.arange(row.q.shape[0]))
+    dk, dv = lax.map(of_keys, jnp.arange(row.k.shape[0]))
+    return dq, dk, dv

@@ -1,0 +1,127 @@
+"""Generation with a KV cache: one compiled loop for a batch of prompts, padded on the left so that all of them write to the same slot."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxsft.models.attention import Cache, Tokens
+from jaxsft.models.layers import at_least_fp32, contract
+from jaxsft.models.transformer import Params, Transformer
+
+
+@functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "stop_ids"))
+def decode(
+    model: Transformer,
+    params: Params,
+    prompt: Int[Array, "batch width"],
+    length: Int[Array, batch],
+    key: Array,
+    temperature: Float[Array, ""],
+    *,
+    max_new_tokens: int,
+    stop_ids: tuple[int, ...],
+) -> Int[Array, "batch new"]:
+    """Continues prompts until each has written a stop token, or `max_new_tokens`.
+
+    Args:
+      prompt: the last `length` ids of each row are the prompt; a row of length 0 is filler and stops at once.
+      temperature: 0 takes the largest logit, otherwise samples from `softmax(logits / temperature)`.
+
+    Returns: the new ids, the stop token included; -1 after it.
+    """
+    b, width = prompt.shape
+    slots = width + max_new_tokens
+    index = jnp.arange(slots)[None, :]
+    begin = (width - length)[:, None]
+    position = jnp.maximum(index - begin, 0)  # [B, T]
+    real = (index >= begin).astype(jnp.int32)
+    c, dtype = model.config, at_least_fp32(params["embed"]["tokens"]["w"].dtype)
+    stop = jnp.array(stop_ids, jnp.int32)
+    w = model.output_matrix(params)
+
+    def caches_at(slot, caches):
+        written = Tokens(jnp.where(index < slot[1], real, 0), position)
+        return tuple(cache._replace(tokens=written, slot=slot[0]) for cache in caches)
+
+    def choose(hidden, step):  # [B, D] -> [B]
+        logits = contract("bd,dv->bv", hidden, w, model.precision)
+        noise = jax.random.gumbel(jax.random.fold_in(key, step), logits.shape, logits.dtype)
+        return (logits + temperature * noise).argmax(-1).astype(jnp.int32)  # the Gumbel-max trick; temperature 0 is greedy
+
+    empty = jnp.zeros((b, slots, c.kv_heads, c.head_dim), dtype)
+    no_tokens = Tokens(jnp.zeros((b, slots), jnp.int32), position)
+    caches = tuple(Cache(empty, empty, no_tokens, jnp.int32(0)) for _ in range(c.layers))
+    hidden, caches = model.decode(params, prompt, Tokens(real[:, :width], position[:, :width]), caches_at((jnp.int32(0), width), caches))
+    first = choose(hidden[:, -1], 0)
+    out = jnp.full((b, max_new_tokens), -1, jnp.int32).at[:, 0].set(jnp.where(length > 0, first, -1))
+
+    def unfinished(carry):
+        step, _, done, _, _ = carry
+        return (step < max_new_tokens) & ~done.all()
+
+    def one(carry):
+        step, token, done, caches, out = carry
+        slot = width + step - 1
+        where = Tokens(jnp.ones((b, 1), jnp.int32), lax.dynamic_slice_in_dim(position, slot, 1, axis=1))
+        hidden, caches = model.decode(params, token[:, None], where, caches_at((slot, slot + 1), caches))
+        token = choose(hidden[:, 0], step)
+        out = lax.dynamic_update_slice_in_dim(out, jnp.where(done, -1, token)[:, None], step, axis=1)
+        return step + 1, token, done | jnp.isin(token, stop), caches, out
+
+    done = jnp.isin(first, stop) | (length == 0)
+    return lax.while_loop(unfinished, one, (jnp.int32(1), first, done, caches, out))[-1]
+
+
+def width_of(longest: int) -> int:
+    """Prompt widths are powers of two, so that few programs are compiled."""
+    return max(16, 1 << (longest - 1).bit_length())
+
+
+def generate(
+    model: Transformer,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    batch_size: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[tuple[list[int], bool]]:
+    """Continuations of prompts, in their order: (new ids without the stop token, whether it stopped by itself).
+
+    Prompts of similar length share a batch. Sampling is a function of (seed, order of the prompts).
+    """
+    results: list[Any] = [None] * len(prompts)
+    for number, batch in enumerate(_batches(prompts, batch_size)):
+        width = width_of(max(len(prompts[i]) for i in batch))
+        ids = np.zeros((batch_size, width), np.int32)
+        length = np.zeros(batch_size, np.int32)
+        for row, i in enumerate(batch):
+            ids[row, width - len(prompts[i]) :] = prompts[i]
+            length[row] = len(prompts[i])
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        new = decode(model, params, ids, length, key, np.float32(temperature), max_new_tokens=max_new_tokens, stop_ids=tuple(stop_ids))
+        for row, i in enumerate(batch):
+            written = [int(t) for t in np.asarray(new[row]) if t >= 0]
+            stopped = bool(written) and written[-1] in stop_ids
+            results[i] = (written[:-1] if stopped else written, stopped)
+    return results
+
+
+def _batches(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(prompts)), key=lambda i: (width_of(len(prompts[i])), i))
+    start = 0
+    while start < len(order):
+        width = width_of(len(prompts[order[start]]))
+        batch = [i for i in order[start : start + batch_size] if width_of(len(prompts[i])) == width]
+        yield batch
+        start += len(batch)

@@ -1,0 +1,359 @@
+"""The files of a run directory: made once, written whole or not at all, appended line by line, hashed, and locked by one process.
+
+Files that are replaced (`result.json`, figures, predictions) are written aside in the same directory, flushed to the disk and renamed:
+a reader, or a run that comes back after a crash, sees the old content or the new one, never a part. `metrics.jsonl` grows by whole lines.
+
+JSON is strict: a number that is not finite is written as the string "NaN", "Infinity" or "-Infinity", so that every JSON reader takes
+the file. `read_json` and `read_jsonl` leave those strings as they are; `number` turns one into a float where a number is expected.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import stat
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from jaxsft.errors import DataError, JaxsftError
+
+try:
+    import fcntl
+except ImportError:  # no POSIX locks on this system: `lock` says so
+    fcntl = None
+
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_temporary = itertools.count()
+
+
+def create(path: str | Path | None, *, stem: str) -> Path:
+    """Return a run directory that exists: `path`, made if missing, or a new `runs/<stem>-<YYYYmmdd-HHMMSS>` in the working directory.
+
+    A new one is made exclusively, with `-2`, `-3` ... behind its name when it is taken, so that two runs never share one by chance.
+    Characters of `stem` that are awkward in a file name become `-`.
+
+    Raises:
+        JaxsftError: the directory cannot be made (no permission, a file in its place, a full disk).
+    """
+    if path is not None:
+        with _friendly(path, "make the run directory"):
+            Path(path).mkdir(parents=True, exist_ok=True)
+        return Path(path)
+    safe_stem = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "run"
+    name = f"{safe_stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    with _friendly(Path("runs"), "make the run directory"):
+        Path("runs").mkdir(exist_ok=True)
+        for attempt in itertools.count(1):
+            made = Path("runs") / (name if attempt == 1 else f"{name}-{attempt}")
+            with contextlib.suppress(FileExistsError):
+                made.mkdir()
+                return made
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def atomic_lines(path: str | Path) -> Iterator[IO[str]]:
+    """Give a text file (UTF-8, `\\n`) to write to; it takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        JaxsftError: the file cannot be written; what stood at `path` before is untouched.
+    """
+    # A lone surrogate (half of a broken emoji) is written as \udXXX, which inside a JSON string is exactly its escape.
+    with _aside(Path(path), mode="w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        yield file
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Replace `path` by `text`, all or nothing, and return the path. Raises JaxsftError if it cannot be written."""
+    with atomic_lines(path) as file:
+        file.write(text)
+    return Path(path)
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Replace `path` by `content`, all or nothing, and return the path. Raises JaxsftError if it cannot be written."""
+    with _aside(Path(path), mode="wb") as file:
+        file.write(content)
+    return Path(path)
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Replace `path` by `value` as indented strict JSON (arrays become lists), and return the path. Raises JaxsftError as `write_text`."""
+    return write_text(path, json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Return the content of a JSON file, "NaN" and its kind left as strings.
+
+    Raises:
+        JaxsftError: the file is missing or unreadable.
+        DataError: the file is not JSON.
+    """
+    with _friendly(path, "read"):
+        content = Path(path).read_bytes()
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{path}: not a JSON file ({error})") from error
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as one line of strict JSON, non-finite numbers as strings, other scripts unescaped."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def number(value: Any) -> float:
+    """Return a value of a JSON file as a float: a number, or one of "NaN", "Infinity" and "-Infinity". Raises DataError otherwise."""
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, str) and value in _NOT_FINITE:
+        return _NOT_FINITE[value]
+    raise DataError(f"expected a number, 'NaN', 'Infinity' or '-Infinity' (found {value!r})")
+
+
+class JsonLines:
+    """Appends objects to a file, one JSON line each, handed to the system per line so that a killed process loses none.
+
+    Opening the file cuts off a half line that a crash left, so that the next line never sticks to it.
+    """
+
+    def __init__(self, path: str | Path):
+        """Open `path` for appending; its directory is made if missing. Raises JaxsftError if it cannot be opened."""
+        self.path = Path(path)
+        with _friendly(self.path, "open"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+            self._end = self._mend()
+
+    def _mend(self) -> int:
+        """Return the length of the file after its last line was completed or, when it is only a part, cut off."""
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            return 0  # a device or a pipe has no last line; reading one may never end
+        self._file.seek(0)
+        content = self._file.read()
+        whole, tail = content[: content.rfind(b"\n") + 1], content[content.rfind(b"\n") + 1 :]
+        if tail and _is_json(tail):
+            self._file.write(b"\n")
+            return len(content) + 1
+        if tail:
+            self._file.truncate(len(whole))
+        return len(whole)
+
+    def append(self, row: dict) -> None:
+        """Write one line. Raises JaxsftError if it cannot be written; nothing of it is left in the file then."""
+        line = (json_text(row) + "\n").encode("utf-8", "backslashreplace")
+        with _friendly(self.path, "write"):
+            try:
+                written = 0
+                while written < len(line):  # a nearly full disk takes a part of the line, and refuses the rest
+                    written += self._file.write(line[written:])
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._end)
+                raise
+        self._end += len(line)
+
+    def sync(self) -> None:
+        """Force the lines onto the disk, so that they survive a power cut: call it before a checkpoint that refers to them."""
+        with _friendly(self.path, "write"):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> "JsonLines":
+        """Return itself; the file is closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+
+def read_jsonl(path: str | Path) -> list[dict]:
+    """Return the objects of a JSON-lines file; a last line that a crash cut short is dropped.
+
+    Raises:
+        JaxsftError: the file is missing or unreadable.
+        DataError: another line is not a JSON object; the message names file and line.
+    """
+    return [row for row, _ in _lines(path)]
+
+
+def truncate_jsonl(path: str | Path, keep: Callable[[dict], bool]) -> None:
+    """Rewrite a JSON-lines file, all or nothing, with the rows that `keep` accepts, byte for byte; a half last line goes too.
+
+    A file that does not exist is left so. Raises JaxsftError and DataError as `read_jsonl` and `write_text`.
+    """
+    if Path(path).exists():
+        write_bytes(path, b"".join(line + b"\n" for row, line in _lines(path) if keep(row)))
+
+
+def sha256_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal. Raises JaxsftError if it cannot be read."""
+    with _friendly(path, "read"), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """Return the SHA-256 of a text as UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Return the SHA-256 of a JSON value, whatever the order of its keys, in hexadecimal."""
+    return sha256_text(json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False))
+
+
+class RunLock:
+    """The right to write to one run directory, held until `release`, the end of the `with` block, or the end of the process."""
+
+    def __init__(self, run_dir: str | Path):
+        """Take the lock, `run.lock` in `run_dir`.
+
+        Raises:
+            JaxsftError: another process (or another lock in this one) holds it, or the file cannot be made.
+        """
+        path = Path(run_dir) / "run.lock"
+        with _friendly(path, "open"):
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open for as long as the lock is held
+        try:
+            self._take(path)
+        except BaseException:
+            self._file.close()
+            raise
+        _held.add(self)
+
+    def _take(self, path: Path) -> None:
+        try:
+            if fcntl is None:
+                raise OSError("this system has no flock")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.seek(0)
+            holder = self._file.read(200).decode("utf-8", "replace").strip() or "another process"
+            raise JaxsftError(f"{path.parent}: {holder} is writing to this run directory; wait for it, or choose another run_dir=") from error
+        except OSError as error:  # some network file systems have no locks at all; refusing every run there would help nobody
+            warnings.warn(f"{path}: no lock on this file system ({error}); start only one run in this directory", stacklevel=4)
+        with contextlib.suppress(OSError):  # who holds it is only for the message above
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing. The file stays: removing it would let two processes lock two files."""
+        self._file.close()
+        _held.discard(self)
+
+    def __enter__(self) -> "RunLock":
+        """Return itself; the lock is released at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release the lock."""
+        self.release()
+
+
+_held: set[RunLock] = set()
+
+
+def _forget_locks() -> None:
+    """Close a forked child's copies of the locks: it would keep them held after its parent was killed."""
+    for held in tuple(_held):
+        held.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
+
+
+@contextlib.contextmanager
+def _aside(path: Path, **how: Any) -> Iterator[IO[Any]]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_temporary)}.tmp")
+    with _friendly(path, "write", also=temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(temporary, **how)  # noqa: SIM115 - a file that cannot be opened must not be unlinked below
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename survive a power cut; file systems that cannot sync a directory order the rename themselves."""
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _friendly(path: str | Path, doing: str, also: Path | None = None) -> Iterator[None]:
+    """Turn an OSError about `path` (or about no named file: a write) into a JaxsftError; one about another file stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        ours = {None, str(path), str(Path(path).parent), str(also)}
+        if doing == "write" and error.filename not in ours:
+            raise
+        raise JaxsftError(f"{path}: cannot {doing} ({error.strerror or error})") from error
+
+
+def _lines(path: str | Path) -> list[tuple[dict, bytes]]:
+    with _friendly(path, "read"):
+        content = Path(path).read_bytes()
+    found, lines = [], content.split(b"\n")  # not splitlines: a JSON string may hold other line separators
+    for i, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError as error:
+            if i == len(lines):
+                break  # no newline behind it: the line was being written when the process ended
+            raise DataError(f"{path}:{i}: not a JSON object ({error})") from error
+        if row is not None and not isinstance(row, dict):
+            raise DataError(f"{path}:{i}: expected a JSON object (found {type(row).__name__})")
+        if row is not None:
+            found.append((row, line))
+    return found
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` in the types of strict JSON: arrays as lists, paths as text, numbers that are not finite as strings."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars, without importing either
+        listed = value.tolist()
+        return _plain(listed if type(listed) is not type(value) else float(value))
+    if hasattr(value, "__float__"):
+        return _plain(float(value))
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")

@@ -1,0 +1,73 @@
+"""One declaration per weight: shape, dtype, initialiser, logical axes and number of inputs, carried through `jax.eval_shape`.
+
+Everything else about a weight is derived from it: its initial value, its sharding, its place in a checkpoint, its row in the parameter table,
+whether it decays, and the matrix that Muon sees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+LAYERS = "layers"  # the logical axis of a stack of layers; always the first axis
+
+
+class Weight(nn.LogicallyPartitioned):
+    """A boxed parameter. `inputs` counts the leading axes (of one layer) that a matrix product sums over; 0 where the weight is no matrix."""
+
+    inputs: int = struct.field(default=0, pytree_node=False)
+
+
+def declare(init: Callable, axes: tuple[str, ...], inputs: int = 0) -> Callable:
+    """Wraps an initialiser, so that `module.param(name, declare(...), shape)` carries the declaration.
+
+    Args:
+      init: `init(key, shape, dtype) -> array`; it sees the shape of one layer, so fan-in is per layer of a stack.
+      axes: the logical name of each axis.
+      inputs: how many leading axes are summed over in the product `x @ w`; 0 for embeddings, scales and biases.
+    """
+
+    def boxed(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Weight:
+        if len(axes) != len(shape):
+            raise ValueError(f"{len(axes)} logical axes {axes} for shape {shape}")
+        return Weight(init(key, shape, dtype), names=axes, inputs=inputs)
+
+    return boxed
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSpec:
+    """What is known of a weight without its value. `shape` and `axes` include the leading layer axis of a stack."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    axes: tuple[str, ...]
+    inputs: int = 0
+
+    @property
+    def stacked(self) -> bool:
+        return bool(self.axes) and self.axes[0] == LAYERS
+
+    @property
+    def matrix(self) -> tuple[int, int] | None:
+        """(fan in, fan out) of one layer, or None where the weight is no matrix."""
+        if not self.inputs:
+            return None
+        shape = self.shape[1:] if self.stacked else self.shape
+        return math.prod(shape[: self.inputs]), math.prod(shape[self.inputs :])
+
+
+def specs(boxed: Any) -> Any:
+    """The tree of `WeightSpec` of a tree of `Weight` (arrays or shapes)."""
+    return jax.tree.map(lambda w: WeightSpec(tuple(w.value.shape), w.value.dtype, tuple(w.names), w.inputs), boxed, is_leaf=is_weight)
+
+
+def is_weight(x: Any) -> bool:
+    return isinstance(x, Weight)

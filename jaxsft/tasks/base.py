@@ -1,0 +1,141 @@
+"""The contract of a task. Everything that differs between tasks is in one file of this package: record, encoding, head, loss, metrics, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array
+
+from jaxsft.config.schema import Config
+from jaxsft.data.encode import Encoded
+from jaxsft.data.formats import Row
+from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.models.layers import Dropout
+from jaxsft.models.transformer import Params, Transformer
+
+Terms = dict[str, Array]  # by name: a weighted sum, or a sum of weights
+
+
+class Output(NamedTuple):
+    """What a task computes from a batch.
+
+    Attributes:
+      terms: per loss term `sum w v`, unnormalised; `Task.totals` gives its `sum w`.
+      states: metric states by name.
+      columns: `[B, G]` arrays by name, one value (or vector) per packed text.
+    """
+
+    terms: Terms
+    states: dict[str, Any]
+    columns: dict[str, Array]
+
+
+class Task:
+    """One kind of supervision.
+
+    Attributes:
+      causal: what the model's attention must be; None where both work.
+      generates: answers are generated from `prompt` and scored against `reference`.
+      can_generate: `prompt(record, where)` and `stop_ids` are there.
+      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`; lower is better for names in `LOWER_IS_BETTER`.
+      metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
+    """
+
+    name: str
+    causal: bool | None = None
+    generates = False
+    can_generate = False
+    metric = "loss"
+    metrics: tuple[str, ...] = ("loss",)
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
+        """`state` is what `fit` gave, from the training data of this run or from its `task.json`."""
+        self.config, self.tokenizer, self.state = config, tokenizer, dict(state)
+
+    # --- data --------------------------------------------------------------------------------------------------------------------------------
+    @staticmethod
+    def record(row: Row, columns: Any) -> Any:
+        """The typed record of a row. Raises DataError."""
+        raise NotImplementedError
+
+    @staticmethod
+    def inputs(columns: Any) -> list[str]:
+        """The columns of a delimited file that hold what is given."""
+        return [columns.text or "text"]
+
+    @staticmethod
+    def outputs(columns: Any) -> list[str]:
+        """Those that hold what is to be learnt."""
+        return []
+
+    @staticmethod
+    def infer_columns(row: Row, columns: Any) -> Any:
+        """The columns of a file, from its first row, where the names that were not given leave no doubt."""
+        return columns
+
+    def unlabelled(self, row: Row, columns: Any) -> Any:
+        """The record of a row without its answer, for prediction. Raises DataError."""
+        return self.record(row, columns)
+
+    @staticmethod
+    def texts(record: Any) -> list[str]:
+        """The texts of a record: what a tokenizer is trained on."""
+        raise NotImplementedError
+
+    @staticmethod
+    def stratum(record: Any) -> str:
+        """Rows of one stratum are spread evenly over the splits."""
+        return ""
+
+    @classmethod
+    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Any], where: Sequence[str]) -> dict[str, Any]:
+        """What must be known of the training data to encode anything (a label vocabulary); plain JSON."""
+        return {}
+
+    @property
+    def digest(self) -> dict[str, Any]:
+        """Everything that `encode_all` depends on, for the cache's key."""
+        return {"task": self.name, "tokenizer": self.tokenizer.digest, "state": self.state}
+
+    def encode_all(self, records: Sequence[Any], where: Sequence[str]) -> list[Encoded | str]:
+        """Per record its ids, or the reason why it cannot be trained on."""
+        raise NotImplementedError
+
+    # --- model -------------------------------------------------------------------------------------------------------------------------------
+    def head(self, vocab: int, precision: str) -> nn.Module | None:
+        raise NotImplementedError
+
+    def totals(self, batch: Batch) -> Terms:
+        """`sum w` of each loss term, from the batch alone."""
+        raise NotImplementedError
+
+    def loss(self, model: Transformer, params: Params, batch: Batch, hyper: Mapping[str, Any], noise: Dropout | None, *, columns: bool) -> Output:
+        """Loss terms and metric states of a batch or micro-batch; `columns` only where predictions are wanted."""
+        raise NotImplementedError
+
+    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    def summarise(self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Metrics of a split, from merged states and from columns `[examples, ...]`."""
+        raise NotImplementedError
+
+    def predictions(self, split: Split, columns: Mapping[str, np.ndarray], answers: Mapping[int, str] | None) -> Iterator[dict[str, Any]]:
+        """One dict per kept row, in order; `answers` are the generated texts by row."""
+        raise NotImplementedError
+
+    @staticmethod
+    def predicted(line: dict[str, Any]) -> dict[str, Any]:
+        """The part of a prediction that is there without a label."""
+        return {k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")}
+
+
+LOWER_IS_BETTER = ("loss", "perplexity")
+
+
+def by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
+    """The parts of each row together: `{row: [parts, ...]}`. Examples of a row are neighbours."""
+    rows, starts = np.unique(split.arrays["row"], return_index=True)
+    return dict(zip(rows.tolist(), np.split(values, starts[1:]), strict=True))

@@ -1,0 +1,66 @@
+"""Next-token prediction: the loss, metrics and predictions that `lm` and `chat` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsft.data.pipeline import Batch, Split
+from jaxsft.losses import tokens as token_losses
+from jaxsft.metrics import states
+from jaxsft.models.attention import Tokens
+from jaxsft.models.heads import VocabHead
+from jaxsft.models.transformer import Transformer
+from jaxsft.tasks.base import Output, Task, Terms, by_row
+
+
+class CausalTask(Task):
+    """Weighted cross-entropy of the next token (plus z-loss where it is set)."""
+
+    causal = True
+    metrics = ("loss", "perplexity", "token_accuracy", "tokens")
+
+    def head(self, vocab: int, precision: str):
+        return None if self.config.model.tied else VocabHead(self.config.model.embed, vocab, precision)
+
+    @property
+    def _z_loss(self) -> bool:
+        return self.config.loss.z_loss > 0
+
+    def totals(self, batch: Batch) -> Terms:
+        weight = batch.loss_weight.sum()
+        return {"cross_entropy": weight} | ({"z_loss": weight} if self._z_loss else {})
+
+    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
+        stats = token_losses.token_stats(
+            hidden, model.output_matrix(params), batch.targets, precision=model.precision, chunk=self.config.loss.chunk
+        )
+        weighted = lambda v: (batch.loss_weight * v).sum()
+        terms = {"cross_entropy": weighted(token_losses.smoothed(stats, hyper["label_smoothing"]))}
+        if self._z_loss:
+            terms["z_loss"] = weighted(token_losses.z_loss(stats))
+        mask = batch.loss_weight > 0
+        out = {"tokens": states.Tokens.update(stats.nll, stats.correct, mask)}
+        return Output(terms, out, _per_text(stats, mask, batch) if columns else {})
+
+    def summarise(self, split: Split, states: Mapping[str, Any], columns) -> dict[str, float]:
+        return states["tokens"].compute()
+
+    def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
+        nll, count = by_row(split, columns["nll"]), by_row(split, columns["count"])
+        for row in nll:
+            yield {"row": row, "nll": float(nll[row].sum()), "tokens": int(count[row].sum()), **self.describe(split.records[row], row, answers)}
+
+    def describe(self, record: Any, row: int, answers: Mapping[int, str] | None) -> dict[str, Any]:
+        return {"text": record.text}
+
+
+def _per_text(stats: token_losses.TokenStats, mask, batch: Batch) -> dict[str, Any]:
+    """Sums over each packed text, `[B, G]`."""
+    member = batch.segment_ids[:, None, :] == jnp.arange(1, batch.example_ids.shape[1] + 1)[None, :, None]  # [B, G, S]
+    add = lambda v: jnp.where(member & mask[:, None, :], v[:, None, :], 0).sum(-1)
+    return {"nll": add(stats.nll), "count": add(jnp.ones_like(batch.targets)), "correct": add(stats.correct.astype(np.int32))}

@@ -1,0 +1,102 @@
+"""`task=chat`: conversations, loss on the assistant's turns only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsft.config.schema import Config
+from jaxsft.data.encode import Encoded
+from jaxsft.data.formats import Row
+from jaxsft.data.records import Chat, chat_record
+from jaxsft.data.templates import Template
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError
+from jaxsft.tasks.causal import CausalTask
+
+
+def template_of(name: str, tokenizer: Tokenizer, require_stop: bool) -> Template:
+    """`auto` is the tokenizer's own template where it has one, else ours; anything else but `default` is a file."""
+    if name == "default" or (name == "auto" and tokenizer.chat_template is None):
+        return Template.default(tokenizer, require_stop=require_stop)
+    if name == "auto":
+        return Template.of(tokenizer, require_stop=require_stop)
+    try:
+        source = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"task.template={name}: expected auto, default or a readable file with a Jinja template ({error})") from error
+    return Template(source, tokenizer, name, require_stop=require_stop)
+
+
+class ChatSFT(CausalTask):
+    """One renderer for training, evaluation and generation; its source is kept with the run."""
+
+    name = "chat"
+    generates = True
+    metrics = (*CausalTask.metrics, "exact_match", "stopped", "generated_rows")
+    record = staticmethod(chat_record)
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
+        super().__init__(config, tokenizer, state)
+        stored = self.state["template"]
+        self.template = Template(stored["source"], tokenizer, stored["name"], require_stop=config.data.require_stop)
+
+    can_generate = True
+
+    @staticmethod
+    def inputs(columns: Any) -> list[str]:
+        return [columns.prompt or "prompt"]
+
+    @staticmethod
+    def outputs(columns: Any) -> list[str]:
+        return [columns.completion or "completion"]
+
+    def unlabelled(self, row: Row, columns: Any) -> Chat:
+        """The answer to come stands as an empty assistant turn; one that is there is replaced."""
+        name = columns.messages or "messages"
+        if isinstance(turns := row.fields.get(name), list):
+            given = turns[:-1] if turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant" else turns
+            fields = {**row.fields, name: [*given, {"role": "assistant", "content": ""}]}
+        else:
+            fields = {**row.fields, columns.completion or "completion": ""}
+        return self.record(dataclasses.replace(row, fields=fields), columns)
+
+    @property
+    def stop_ids(self) -> list[int]:
+        return self.state["stop_ids"]
+
+    @staticmethod
+    def texts(record: Chat) -> list[str]:
+        return [m.content for m in record.messages]
+
+    @classmethod
+    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]) -> dict[str, Any]:
+        template = template_of(config.task.template, tokenizer, config.data.require_stop)
+        return {"template": {"name": template.name, "source": template.source, "sha256": template.digest}, "stop_ids": list(template.stop_ids)}
+
+    def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
+        stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()
+        rendered = [self.template.render(record, place) for record, place in zip(records, where, strict=True)]
+        return [Encoded(np.array(r.ids, np.int32), np.array(r.weights, np.float32), stop_ids=stop) for r in rendered]
+
+    def prompt(self, record: Chat, where: str) -> list[int]:
+        """The ids that generation of the last assistant turn starts from."""
+        return self.template.prompt(record.messages[:-1], where, record.tools)
+
+    def reference(self, record: Chat) -> str:
+        return record.messages[-1].content
+
+    def describe(self, record: Chat, row: int, answers: Mapping[int, str] | None) -> dict[str, Any]:
+        out = {"prompt": "\n".join(m.content for m in record.messages[:-1]), "reference": self.reference(record)}
+        if answers is not None and row in answers:
+            out |= {"prediction": answers[row], "correct": matches(answers[row], self.reference(record))}
+        return out
+
+
+def matches(answer: str, reference: str) -> bool:
+    """Exact match, but for white space at the ends."""
+    return answer.strip() == reference.strip()

@@ -1,0 +1,43 @@
+"""`task=lm`: raw text, every token trained. For continued pretraining before tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxsft.data.encode import Encoded
+from jaxsft.data.records import Text, text_record
+from jaxsft.tasks.causal import CausalTask
+
+
+class LM(CausalTask):
+    """Documents are framed by the tokenizer's bos and eos; one that is longer than a row is cut into consecutive chunks, so that nothing is lost."""
+
+    name = "lm"
+    record = staticmethod(text_record)
+
+    can_generate = True
+
+    def prompt(self, record: Text, where: str) -> list[int]:
+        """The ids that a continuation of the text starts from."""
+        return ([] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]) + self.tokenizer.encode(record.text)
+
+    @property
+    def stop_ids(self) -> list[int]:
+        return [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
+
+    @staticmethod
+    def texts(record: Text) -> list[str]:
+        return [record.text]
+
+    def encode_all(self, records: Sequence[Text], where: Sequence[str]) -> list[Encoded | str]:
+        before = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        after = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
+        encoded = []
+        for record, ids in zip(records, self.tokenizer.encode_batch([r.text for r in records]), strict=True):
+            ids = np.array(before + ids + after, np.int32)
+            weights = np.ones(len(ids), np.float32)
+            weights[0] = 0  # nothing precedes it
+            encoded.append(Encoded(ids, weights, chunk=True) if record.text.strip() and len(ids) > 1 else "empty")
+        return encoded

@@ -1,0 +1,125 @@
+"""What a run shows and writes while it trains: the banner, a progress bar, `metrics.jsonl`, TensorBoard; and the signals that stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxsft import rundir
+from jaxsft.config.schema import Config
+from jaxsft.training.tensorboard import TensorBoard
+
+
+class StopSignal:
+    """SIGTERM and Ctrl-C ask the loop to save and end after the step; a second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+        print("\nstopping after this step, saving a checkpoint (once more: stop at once, without)", file=sys.stderr)
+
+
+class Metrics:
+    """`metrics.jsonl` and TensorBoard. A resumed run first drops what was written after the step it resumes from."""
+
+    def __init__(self, run_dir: Path, step: int):
+        path = run_dir / "metrics.jsonl"
+        rundir.truncate_jsonl(path, lambda line: line["step"] <= step)
+        self.lines = rundir.JsonLines(path)
+        self.board = TensorBoard(run_dir / "tensorboard", purge_step=step + 1 if step else None)
+
+    def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        self.lines.append({"step": step, "kind": kind, **values})
+        self.board.scalars(step, {f"{kind}/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)})
+
+    def sync(self) -> None:
+        self.lines.sync()
+
+    def close(self) -> None:
+        self.lines.close()
+        self.board.close()
+
+
+class Progress:
+    """A bar with loss, learning rate, real tokens per second and time left on a terminal; elsewhere a line per evaluation and nothing else."""
+
+    def __init__(self, total: int, start: int):
+        self.live = sys.stderr.isatty()
+        self.total, self.start, self.began, self._bar = total, start, time.monotonic(), None
+        if self.live:
+            from rich import progress
+
+            columns = ("[bold]{task.completed}/{task.total}", progress.BarColumn(), progress.TimeRemainingColumn(), "{task.description}")
+            self._bar = progress.Progress(*(progress.TextColumn(c) if isinstance(c, str) else c for c in columns), console=_console())
+            self._task = self._bar.add_task("", total=total, completed=start)
+            self._bar.start()
+
+    def update(self, step: int, values: dict[str, float]) -> None:
+        if self._bar:
+            text = f"loss {values['loss']:.4f} · lr {values['learning_rate']:.2e} · {values['tokens_per_second']:,.0f} tokens/s"
+            self._bar.update(self._task, completed=step, description=text)
+
+    def say(self, text: str) -> None:
+        if self._bar:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+def _console():
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def banner(config: Config, run_dir: Path, facts: dict[str, Any]) -> str:
+    """What will happen, before step 0. `facts`: parameters, steps, ledgers, memory and what is unusual."""
+    lines = [f"run        {run_dir}", f"task       {config.task.name}, model {facts['parameters']:,} parameters, {facts['trainable']:,} trained"]
+    for name, entry in facts["ledger"].items():
+        rows, packing = entry["rows"], entry["packing"]
+        dropped = ", ".join(f"{reason} {n}" for reason, n in rows["dropped"].items()) or "none"
+        cut = f", {rows['truncated']} truncated" if rows["truncated"] else ""
+        leak = f", {entry['also_in_train']} of them also in train!" if entry.get("also_in_train") else ""
+        lines.append(f"{name:<11}{rows['read']:,} rows read, {rows['kept']:,} kept (dropped: {dropped}){cut}{leak}; fill {packing['fill']:.1%}")
+    train = facts["ledger"]["train"]["packing"]
+    places = config.train.batch_size * train["row_length"]
+    lines.append(
+        f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} = {places:,} tokens, {places * train['fill']:,.0f} real; "
+        f"{facts['steps_per_epoch']:,} steps an epoch"
+    )
+    lines.append(f"device     {facts['devices']}, {config.precision}, {facts['memory']}")
+    return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])
+
+
+def memory_text(compiled: Any) -> str:
+    """What the compiled step needs, from the compiler."""
+    try:
+        m = compiled.memory_analysis()
+        gib = (m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes) / 2**30
+        return f"{gib:.2f} GiB for a step" if math.isfinite(gib) else "memory unknown"
+    except (AttributeError, NotImplementedError):
+        return "memory unknown"

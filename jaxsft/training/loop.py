@@ -1,0 +1,339 @@
+"""`train(config)`: from a config to a run directory with weights, numbers and a report. Reads from top to bottom as a run goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsft import rundir
+from jaxsft.config import compose, durations
+from jaxsft.config.schema import Config
+from jaxsft.data import pipeline
+from jaxsft.errors import ConfigError, JaxsftError
+from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.metrics import states
+from jaxsft.sharding import mesh as meshes
+from jaxsft.training import manifest, partition, setup
+from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
+from jaxsft.training.checkpoint import Checkpoints, digest, flatten
+from jaxsft.training.runs import starting_params
+from jaxsft.training.setup import Parts
+from jaxsft.training.step import State, Sums, make_hyper, objective_value
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run came to: its directory, the numbers of `result.json`, and how it ended."""
+
+    run_dir: Path
+    numbers: dict[str, float]
+    stopped_by: int | None = None  # a signal, if it is unfinished
+
+
+class Diverged(JaxsftError):
+    """A loss or gradient was not finite under train.on_nan=stop."""
+
+
+def train(config: Config) -> Result:
+    """Runs, or continues, one training.
+
+    Raises:
+      JaxsftError: anything that the user can mend; the run directory then holds what was finished before.
+    """
+    config = setup.resolve(config)
+    run_dir = rundir.create(config.run_dir, stem=config.task.name)
+    with rundir.RunLock(run_dir):
+        if (done := _finished(run_dir, config)) is not None:
+            return done
+        return Loop(config, run_dir).run()
+
+
+def _finished(run_dir: Path, config: Config) -> Result | None:
+    """The result of a run that is complete. Raises ConfigError where the directory belongs to another config."""
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        return None
+    before, now = (compose.flat(compose.to_dict(c)) for c in (compose.read(path), config))
+    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and k not in ("run_dir", "train.duration")]
+    if changed:
+        k = changed[0]
+        raise ConfigError(f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has {k}={now.get(k)}; choose another run_dir=")
+    if (run_dir / "result.json").exists() and before["train.duration"] == now["train.duration"]:
+        return Result(run_dir, rundir.read_json(run_dir / "result.json"))
+    return None
+
+
+class Loop:
+    """One training, its parts made in the order in which they are needed."""
+
+    def __init__(self, config: Config, run_dir: Path):
+        self.config, self.run_dir = config, run_dir
+        self.parts, self.batches, self.ledger = self._data()
+        self.program, self.task = self.parts.program, self.parts.task
+        train = self.batches["train"]
+        clock = durations.Clock(len(train), train.split.examples)
+        self.total = durations.steps(config.train.duration, clock, "train.duration")
+        self.clock = dataclasses.replace(clock, total=self.total)
+        self.hyper = make_hyper(config, self.clock)
+        self.every = {
+            "log": durations.steps(config.train.log_every, self.clock, "train.log_every"),
+            "checkpoint": durations.steps(config.checkpoint.every, self.clock, "checkpoint.every"),
+            "evaluation": durations.steps(config.evaluation.every, self.clock, "evaluation.every"),
+        }
+        self.rows = meshes.rows(self.parts.mesh)
+        self.params = starting_params(self.parts)
+        trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze)
+        self.state = self._place_state(trainable)
+        self.best: dict[str, Any] = {"value": None, "step": None}
+        self.impatience = 0
+        self.window: Any = None  # merged sums since the last log line
+        self.window_tokens, self.window_began = 0, time.monotonic()
+
+    def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
+        from jaxsft import tasks
+
+        config, kind = self.config, tasks.get(self.config.task.name)
+        records = setup.read_splits(config, kind)
+        tokenizer = setup.make_tokenizer(config, kind, records["train"][0])
+        parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records["train"]))
+        records["train"] = setup.limit(records["train"], config.data.limit)
+        self.digests = {name: setup.data_digest(part) for name, part in records.items()}
+        leaks = setup.in_training_too(records)
+        batches, ledger, length = {}, {}, 1
+        for name, part in records.items():
+            batches[name] = parts.batches(parts.split(name, part, min_length=length))
+            length = batches["train"].split.limit  # evaluation shares the shape of training, unless its rows are longer
+            ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
+        return parts, batches, ledger
+
+    def _place_state(self, trainable: Any) -> State:
+        shardings = self.parts.state_shardings(jax.eval_shape(self.program.init_state, trainable))
+        self.shardings = shardings
+        return jax.jit(self.program.init_state, out_shardings=shardings)(trainable)
+
+    # --- the run -----------------------------------------------------------------------------------------------------------------------------
+    def run(self) -> Result:
+        checkpoints = Checkpoints(self.run_dir)
+        self._write_start()
+        start = self._resume(checkpoints)
+        compiled = self._compile()
+        print(banner(self.config, self.run_dir, self._facts(compiled, start)), flush=True)
+        metrics, progress = Metrics(self.run_dir, start), Progress(self.total, start)
+        try:
+            with StopSignal() as stop:
+                if not self._out_of_patience():  # a run that stopped early, and then was killed before its results
+                    self._steps(start, compiled, checkpoints, metrics, progress, stop)
+                if stop.received is not None:
+                    checkpoints.close()
+                    progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.run_dir} continues")
+                    return Result(self.run_dir, {}, stop.received)
+            checkpoints.wait()
+            return self._finish(checkpoints, progress)
+        finally:
+            progress.close()
+            metrics.close()
+            checkpoints.close()
+
+    def _write_start(self) -> None:
+        """What the run is: written before it starts, so that a crash leaves a directory that explains itself."""
+        path = self.run_dir / "manifest.json"
+        facts = manifest.manifest(self.parts, self.digests)
+        if path.exists():
+            before = rundir.read_json(path)
+            changed = [k for k in facts["data"] if before["data"].get(k) != facts["data"][k]]
+            if changed or before["tokenizer"] != facts["tokenizer"]:
+                raise ConfigError(f"run_dir={self.run_dir}: the data of {', '.join(changed) or 'the tokenizer'} changed since; choose another run_dir=")
+        self.parts.tokenizer.save(self.run_dir / "tokenizer")
+        rundir.write_json(self.run_dir / "task.json", self.task.state)
+        rundir.write_json(self.run_dir / "ledger.json", self.ledger)
+        rundir.write_json(path, facts)
+        (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
+        rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))
+
+    def _resume(self, checkpoints: Checkpoints) -> int:
+        shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lambda: self.state), self.shardings)
+        found = checkpoints.restore_newest(shapes)
+        if found is None:
+            return 0
+        self.state, meta = found
+        self.best, self.impatience = meta["best"], meta["impatience"]
+        self.window = _from_json(meta["window"], self._empty_sums())
+        self.window_tokens = meta["window_tokens"]
+        if meta["frozen"] != digest(flatten(self.frozen)):
+            raise ConfigError(f"run_dir={self.run_dir}: the frozen weights are not those that this run was started with")
+        return int(self.state.step)
+
+    def _empty_sums(self) -> Any:
+        batch = self.batches["train"][0]
+        sums = jax.eval_shape(self.program.step, self.state, self.frozen, batch, self.hyper)[1]
+        return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), (sums.terms, sums.totals, sums.states))
+
+    def _compile(self) -> Any:
+        """The step, compiled once before the first batch; `AOT` means that another shape is an error, not a recompilation."""
+        step = jax.jit(self.program.step, donate_argnums=0, out_shardings=(self.shardings, meshes.replicated(self.parts.mesh)))
+        self.evaluate = jax.jit(self.program.evaluate)
+        return step.lower(self.state, self.frozen, self._put(self.batches["train"][0]), self.hyper).compile()
+
+    def _put(self, batch: pipeline.Batch) -> pipeline.Batch:
+        return jax.device_put(batch, self.rows)
+
+    def _facts(self, compiled: Any, start: int) -> dict[str, Any]:
+        count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+        notes = [f"resumed at step {start}"] if start else []
+        notes += [f"{path} stays whole on every device: the mesh does not divide it" for path in meshes.whole(self.parts.specs, self.parts.mesh)]
+        if "validation" not in self.batches:
+            notes.append("no validation data: the last weights are the result")
+        generated = self.config.evaluation.generate_rows
+        large = [name for name, b in self.batches.items() if name != "train" and self.task.generates and generated and b.split.examples > generated]
+        if large and self.config.evaluation.generate != "never":
+            notes.append(f"answers are generated for the first {generated} rows of {', '.join(large)} only (evaluation.generate_rows=null: all)")
+        return {
+            "parameters": count(self.params),
+            "trainable": count(self.state.trainable),
+            "ledger": self.ledger,
+            "steps": self.total,
+            "steps_per_epoch": self.clock.steps_per_epoch,
+            "devices": f"{self.parts.mesh.size} x {jax.devices()[0].device_kind}",
+            "memory": memory_text(compiled),
+            "notes": notes,
+        }
+
+    # --- the loop ----------------------------------------------------------------------------------------------------------------------------
+    def _steps(self, start: int, compiled: Any, checkpoints: Checkpoints, metrics: Metrics, progress: Progress, stop: StopSignal) -> None:
+        """Nothing here waits for the device but evaluation, checkpoints and the read of the step before."""
+        late: tuple[Sums, int] | None = None
+        self.window_began = time.monotonic()
+        for batch in pipeline.stream(self.batches["train"], start, self.total):
+            tokens = int(np.count_nonzero(batch.segment_ids))
+            self.state, sums = compiled(self.state, self.frozen, self._put(batch), self.hyper)
+            start += 1
+            if late is not None:
+                self._read(*late, metrics, progress)
+            late = (sums, tokens)
+            ends = start == self.total or stop.received is not None
+            evaluates = not ends and start % self.every["evaluation"] == 0
+            if ends or evaluates or start % self.every["checkpoint"] == 0:
+                self._read(*late, metrics, progress)
+                late = None
+                if ends and stop.received is not None and start < self.total:
+                    self._save(checkpoints, metrics)
+                    return
+                if evaluates or ends:
+                    self._validate(start, metrics, progress)
+                self._save(checkpoints, metrics)
+                self.window_began = time.monotonic()
+                if self._out_of_patience():
+                    progress.say(f"no improvement of {self.config.evaluation.metric} for {self.impatience} evaluations: stopped early")
+                    return
+
+    def _read(self, sums: Sums, tokens: int, metrics: Metrics, progress: Progress) -> None:
+        """The numbers of one step, read from the device after the next one was started."""
+        sums = fetch(sums)
+        step = int(sums.step) + 1
+        if sums.skipped:
+            progress.say(f"step {step}: skipped (gradient norm {float(sums.grad_norm)}, {_show_terms(sums)})")
+            if self.config.train.on_nan == "stop" and not (np.isfinite(sums.grad_norm) and all(np.isfinite(v) for v in sums.terms.values())):
+                raise Diverged(
+                    f"step {step}: the gradient is not finite (norm {float(sums.grad_norm)}, {_show_terms(sums)}); the weights are those before it; "
+                    f"lower optim.learning_rate, or set train.on_nan=skip"
+                )
+        self.window = states.merge(self.window, states.widen((sums.terms, sums.totals, sums.states)))
+        self.window_tokens += tokens
+        if step % self.every["log"] == 0 or step == self.total:
+            terms, totals, merged = self.window
+            values = {"loss": objective_value(terms, totals, self.hyper["terms"])}
+            for state in merged.values():
+                values |= state.brief()
+            seconds = max(time.monotonic() - self.window_began, 1e-9)
+            values |= {"learning_rate": float(sums.learning_rate), "grad_norm": float(sums.grad_norm), "skipped": bool(sums.skipped)}
+            values |= {"tokens_per_second": self.window_tokens / seconds}
+            metrics.write(step, "train", values)
+            progress.update(step, values)
+            self.window, self.window_tokens, self.window_began = None, 0, time.monotonic()
+
+    def _validate(self, step: int, metrics: Metrics, progress: Progress) -> None:
+        if "validation" not in self.batches:
+            return
+        always = self.config.evaluation.generate == "always"
+        result = self._evaluate("validation", self.program.weights(self.state), generate=always)
+        metrics.write(step, "validation", result.numbers)
+        progress.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
+        value = result.numbers[self.config.evaluation.metric.partition("/")[2]]
+        sign = -1 if setup.lower_is_better(self.config.evaluation.metric) else 1
+        if math.isfinite(value) and (self.best["value"] is None or sign * value > sign * self.best["value"]):
+            self.best, self.impatience = {"value": value, "step": step}, 0
+        else:
+            self.impatience += 1
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.evaluation.patience
+        return patience is not None and self.impatience >= patience
+
+    def _save(self, checkpoints: Checkpoints, metrics: Metrics) -> None:
+        metrics.sync()  # a checkpoint must not know of lines that a power cut could lose
+        meta = {"best": self.best, "impatience": self.impatience, "window": _to_json(self.window), "window_tokens": self.window_tokens}
+        meta |= {"frozen": digest(flatten(self.frozen)), "jaxsft": manifest.VERSION}
+        base = self.frozen if self.config.checkpoint.include_base else None
+        checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
+
+    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    def _evaluate(self, name: str, weights: Any, *, generate: bool) -> evaluation.Evaluation:
+        run = lambda batch: self.evaluate(weights, self.frozen, self._put(batch), self.hyper)
+        objective = lambda terms, totals: objective_value(terms, totals, self.hyper["terms"])
+        batches = self.parts.batches(dataclasses.replace(self.batches[name].split, name="on_train")) if name == "train" else self.batches[name]
+        result = evaluation.evaluate(run, self.task, batches, objective)
+        if not (generate and self.task.generates):
+            return result
+        params = partition.merge(weights, self.frozen)
+        rows = self.config.evaluation.generate_rows
+        answers, numbers = evaluation.answer(self.task, self.parts.model, params, batches.split, self.config, rows)
+        return evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
+
+    def _finish(self, checkpoints: Checkpoints, progress: Progress) -> Result:
+        """Evaluates the best weights on every split and writes the results; `result.json` comes last: it says that the run is complete."""
+        last = int(self.state.step)
+        if self.best["step"] is not None and self.best["step"] != last:
+            shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lambda: self.state), self.shardings)
+            self.state = checkpoints.restore(self.best["step"], shapes)[0]
+        numbers = {"train/steps": last, "train/skipped_steps": int(self.state.skipped)}
+        numbers |= {"train/best_step": int(self.state.step)}
+        names = [n for n in self.batches if n != "train"] + (["train"] if self.config.evaluation.on_train else [])
+        for name in names:
+            result = self._evaluate(name, self.program.weights(self.state), generate=self.config.evaluation.generate != "never")
+            numbers |= {f"{name}/{k}": v for k, v in result.numbers.items()}
+            evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
+            progress.say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
+        rundir.write_json(self.run_dir / "result.json", numbers)
+        return Result(self.run_dir, numbers)
+
+
+def fetch(tree: Any) -> Any:
+    """The one place where the loop reads from the device."""
+    return jax.device_get(tree)
+
+
+def _show_terms(sums: Sums) -> str:
+    return ", ".join(f"{k} {float(v) / max(float(sums.totals[k]), 1e-30):.4g}" for k, v in sums.terms.items())
+
+
+def _to_json(window: Any) -> list | None:
+    return None if window is None else [np.asarray(x).tolist() for x in jax.tree.leaves(window)]
+
+
+def _from_json(values: list | None, like: Any) -> Any:
+    if values is None:
+        return None
+    leaves = [np.asarray(v, np.int64 if x.dtype.kind == "i" else np.float64) for v, x in zip(values, jax.tree.leaves(like), strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def exit_code(result: Result) -> int:
+    """0, or what a shell expects of a program that a signal stopped."""
+    return 0 if result.stopped_by is None else 128 + int(result.stopped_by or signal.SIGINT)

@@ -1,0 +1,57 @@
+"""`manifest.json`: what a run was made with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import jaxsft
+from jaxsft import rundir
+from jaxsft.config import compose
+from jaxsft.config.schema import Config
+
+VERSION = jaxsft.__version__
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "hydra-core", "numpy", "tokenizers")
+
+
+def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
+    """Versions, devices, command, git revision, and the hashes of data, tokenizer, task state and config."""
+    return {
+        "versions": {"jaxsft": VERSION, "python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+        "platform": platform.platform(),
+        "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in parts.mesh.devices.flat],
+        "command": sys.argv,
+        "git": git_revision(),
+        "parameters": {"total": _count(parts.specs), "trainable": _count(parts.program.specs)},
+        "data": data,
+        "tokenizer": parts.tokenizer.digest,
+        "task": rundir.sha256_json(parts.task.state),
+        "config": config_hash(parts.config),
+    }
+
+
+def _count(specs: Any) -> int:
+    return sum(math.prod(s.shape) for s in jax.tree.leaves(specs))
+
+
+def config_hash(config: Config) -> str:
+    """Of everything that makes a run what it is; not of where it lies or how long it goes."""
+    values = compose.flat(compose.to_dict(config))
+    return rundir.sha256_json({k: v for k, v in values.items() if k not in ("run_dir", "train.duration")})
+
+
+def git_revision() -> str | None:
+    """Of the checkout that the code runs from, with `+` where it was changed; None outside one."""
+    here = Path(__file__).parent
+    try:
+        run = lambda *args: subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,136 @@
+"""Weights out of run directories: to evaluate a run, to generate with it, to start another one from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxsft import patterns, rundir
+from jaxsft.config import compose
+from jaxsft.config.schema import Config
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models.transformer import Params
+from jaxsft.sharding import mesh as meshes
+from jaxsft.training import partition
+from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
+from jaxsft.training.setup import Parts, make_parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished or unfinished run, opened for reading. `weights` are those that evaluation uses (best step, moving average)."""
+
+    folder: Path
+    parts: Parts
+    weights: Params
+    frozen: Params
+    step: int
+
+    @property
+    def params(self) -> Params:
+        return partition.merge(self.weights, self.frozen)
+
+
+def open_run(folder: str | Path, change: Any = lambda config: config) -> Run:
+    """A run's parts and weights, from its directory alone.
+
+    Args:
+      change: what a command's overrides make of the run's config.
+
+    Raises:
+      ConfigError: not a run directory.
+      CheckpointError: no good checkpoint, or the frozen weights are not those that it was trained with.
+    """
+    folder = Path(folder)
+    config: Config = change(compose.read(folder / "config.yaml"))
+    if not (folder / "task.json").is_file():
+        raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
+    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), rundir.read_json(folder / "task.json"))
+    checkpoints = Checkpoints(folder)
+    try:
+        return _read(folder, parts, checkpoints)
+    finally:
+        checkpoints.close()
+
+
+def _read(folder: Path, parts: Parts, checkpoints: Checkpoints) -> Run:
+    steps = checkpoints.steps()
+    if not steps:
+        raise CheckpointError(f"{folder}: has no checkpoint yet")
+    specs, failures = parts.program.specs, []
+    shapes = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), specs, meshes.shardings(specs, parts.mesh))
+    name = "trainable" if parts.config.train.ema is None else "ema"
+    for step in _preference(checkpoints, steps):
+        try:
+            state, meta = checkpoints.restore(step, {name: shapes}, select=lambda path: path.startswith(f"{name}/"))
+            return Run(folder, parts, state[name], frozen_weights(parts, meta, checkpoints, step), step)
+        except Damaged as error:
+            failures.append(str(error))
+    raise CheckpointError("; ".join(failures))
+
+
+def _preference(checkpoints: Checkpoints, steps: Sequence[int]) -> list[int]:
+    """The best step where it is known and there, then the newest first."""
+    try:
+        best = (checkpoints.meta(steps[-1]).get("best") or {}).get("step")
+    except Exception:  # a damaged meta is reported when that step is read
+        best = None
+    return ([best] if best in steps else []) + [s for s in reversed(steps) if s != best]
+
+
+def frozen_weights(parts: Parts, meta: dict, checkpoints: Checkpoints, step: int) -> Params:
+    """The weights that were not trained: from the checkpoint where it includes them, else made again as they were made, and verified."""
+    if not parts.config.train.freeze:
+        return {}
+    frozen = partition.partition(starting_params(parts), parts.specs, parts.config.train.freeze)[1]
+    if meta["leaves"]["base"]:
+        return checkpoints.restore(step, frozen, item="base")[0]
+    if digest(flatten(frozen)) != meta["frozen"]:
+        source = parts.config.train.init_from or parts.config.model.pretrained or f"seed {parts.config.seeds.init}"
+        raise CheckpointError(f"{checkpoints.folder}/{step}: the frozen weights made from {source} are not those that this run was trained with")
+    return frozen
+
+
+def starting_params(parts: Parts) -> Params:
+    """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh`.
+
+    Raises:
+      ConfigError: the other run has another tokenizer.
+      CheckpointError: a weight is missing, additional or of another shape.
+    """
+    params, config = parts.init_params(), parts.config
+    source = config.train.init_from or config.model.pretrained
+    if not source:
+        return params
+    run = open_run(source)
+    if run.parts.tokenizer.digest != parts.tokenizer.digest:
+        raise ConfigError(f"train.init_from={source}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
+    stored, wanted = flatten(partition.join(run.params)), flatten(params)
+    fresh = _fresh(parts, stored)
+    try:
+        check_same_leaves(describe(_without(stored, fresh)), describe(_without(wanted, fresh)), source)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; leave it out by train.init_fresh=[PATTERN], or use the same model options") from error
+    put = {name: jax.device_put(stored[name], like.sharding) if name not in fresh else like for name, like in wanted.items()}
+    return jax.tree.unflatten(jax.tree.structure(params), [put[name] for name in wanted])
+
+
+def _fresh(parts: Parts, stored: dict[str, Any]) -> set[str]:
+    """Names that match `train.init_fresh`, here or in the other run; a pattern must match something."""
+    names = set(flatten(parts.specs)) | set(stored)
+    out = set()
+    for pattern in parts.config.train.init_fresh:
+        found = {name for name in names if patterns.full(pattern, name, "train.init_fresh")}
+        if not found:
+            raise ConfigError(f"train.init_fresh: {pattern} matches no weight; there are {', '.join(sorted(names)[:5])} ...")
+        out |= found
+    return out
+
+
+def _without(flat: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {k: v for k, v in flat.items() if k not in names}

@@ -1,0 +1,172 @@
+"""Everything that a run is made of, from its config: rows, tokenizer, task, batches, model, mesh, parameters. From top to bottom, as it happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from jaxsft import tasks
+from jaxsft.config import compose
+from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
+from jaxsft.config.validate import validate
+from jaxsft.data import formats, pipeline, split
+from jaxsft.data.pipeline import Batches, Split
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError
+from jaxsft.models.transformer import Params, Transformer
+from jaxsft.optim.optimizers import match_params
+from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding import weights
+from jaxsft.tasks.base import LOWER_IS_BETTER, Task
+from jaxsft.training import partition
+from jaxsft.training.step import Program, State
+
+Records = tuple[list[Any], list[str]]  # records and `file:line` of a split
+
+
+# --- config ----------------------------------------------------------------------------------------------------------------------------------
+def resolve(config: Config) -> Config:
+    """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
+    if config.model.pretrained:
+        config = _like_pretrained(config)
+    task = tasks.get(config.task.name)
+    validate(config, metrics=task.metrics, causal=task.causal, generates=task.generates)
+    metric = f"validation/{task.metric}" if config.evaluation.metric == "auto" else config.evaluation.metric
+    return dataclasses.replace(
+        config,
+        precision="bf16" if config.precision == "auto" else config.precision,
+        evaluation=dataclasses.replace(config.evaluation, metric=metric, batch_size=config.evaluation.batch_size or config.train.batch_size),
+        seeds=dataclasses.replace(
+            config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}
+        ),
+    )
+
+
+def _like_pretrained(config: Config) -> Config:
+    """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
+    source = Path(config.model.pretrained)
+    found = compose.read(source / "config.yaml").model
+    own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
+    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=str(source)))
+
+
+def lower_is_better(metric: str) -> bool:
+    return metric.partition("/")[2] in LOWER_IS_BETTER
+
+
+# --- data ------------------------------------------------------------------------------------------------------------------------------------
+def read_rows(config: Config, path: str, columns: Sequence[str]) -> list[formats.Row]:
+    """All rows of a file; `columns` are those that the task reads. Raises DataError."""
+    d = config.data
+    return formats.read(path, format=d.format, header=d.header, encoding=d.encoding, unit=d.unit, columns=columns)
+
+
+def read_records(config: Config, path: str, task: type[Task]) -> tuple[list[formats.Row], list[Any]]:
+    """All rows of a file, and their records: every row is checked. Raises DataError."""
+    columns = config.data.columns
+    rows = read_rows(config, path, [*task.inputs(columns), *task.outputs(columns)])
+    columns = task.infer_columns(rows[0], columns)
+    return rows, [task.record(row, columns) for row in rows]
+
+
+def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
+    """train, and validation and test where there are any."""
+    d = config.data
+    if d.path:
+        rows, records = read_records(config, d.path, task)
+        record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
+        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]))
+        named = zip(("train", "validation", "test"), parts, strict=True)
+        out = {name: ([record_of[id(r)] for r in part], [r.where for r in part]) for name, part in named if part}
+        if "train" not in out:
+            raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
+    else:
+        out = {}
+        for name in ("train", "validation", "test"):
+            if file := getattr(d, name):
+                rows, records = read_records(config, file, task)
+                out[name] = (records, [row.where for row in rows])
+    return out
+
+
+def limit(records: Records, rows: int | None) -> Records:
+    """So many rows, evenly spaced: a file that is sorted by label keeps its labels."""
+    if not rows or rows >= len(records[0]):
+        return records
+    chosen = [i * len(records[0]) // rows for i in range(rows)]
+    return [records[0][i] for i in chosen], [records[1][i] for i in chosen]
+
+
+def in_training_too(records: dict[str, Records]) -> dict[str, int]:
+    """How many rows of each other split are in the training split, word for word."""
+    training = {repr(r) for r in records["train"][0]}
+    return {name: sum(repr(r) in training for r in part[0]) for name, part in records.items() if name != "train"}
+
+
+def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) -> Tokenizer:
+    """The tokenizer that the config names; a BPE learns from the training split only."""
+    t = config.tokenizer
+    if isinstance(t, PretrainedTokenizer):
+        folder = Path(t.path)
+        return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
+    if isinstance(t, BpeTokenizer):
+        return Tokenizer.train((text for record in training for text in task.texts(record)), t.vocab_size, t.lowercase)
+    return Tokenizer.bytes()
+
+
+def data_digest(records: Records) -> str:
+    hashed = hashlib.sha256()
+    for record in records[0]:
+        hashed.update(repr(record).encode("utf-8", "surrogatepass") + b"\0")
+    return hashed.hexdigest()
+
+
+# --- the run's parts -------------------------------------------------------------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A model that can evaluate and generate: what `eval`, `predict` and `generate` need, and training too."""
+
+    config: Config
+    tokenizer: Tokenizer
+    task: Task
+    model: Transformer
+    specs: Any  # of all weights
+    mesh: jax.sharding.Mesh
+
+    @functools.cached_property
+    def program(self) -> Program:
+        return Program(self.config, self.task, self.model, partition.partition(self.specs, self.specs, self.config.train.freeze)[0])
+
+    def init_params(self) -> Params:
+        """Fresh parameters from `seeds.init`, placed on the mesh from the start."""
+        init = lambda key: nn.meta.unbox(self.model.init(key))
+        return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(jax.random.key(self.config.seeds.init))
+
+    def split(self, name: str, records: Records, min_length: int = 1) -> Split:
+        return pipeline.load_split(name, *records, self.task, self.config.data, self.config.model.context, min_length=min_length)
+
+    def batches(self, split: Split) -> Batches:
+        training = split.name == "train"
+        size = self.config.train.batch_size if training else self.config.evaluation.batch_size
+        return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None)
+
+    def state_shardings(self, state: State) -> State:
+        """Where each array of the state lives: with the weight that it belongs to, else everywhere."""
+        everywhere, specs = meshes.replicated(self.mesh), self.program.specs
+        placed = meshes.shardings(specs, self.mesh)
+        return State(everywhere, everywhere, placed, match_params(state.opt, specs, placed, everywhere), None if state.ema is None else placed)
+
+
+def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any]) -> Parts:
+    """The static parts; `state` is what the task learnt from the training data."""
+    task = tasks.get(config.task.name)(config, tokenizer, state)
+    model = Transformer(config.model, tokenizer.vocab_size, config.precision, task.head(tokenizer.vocab_size, config.precision))
+    specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
+    return Parts(config, tokenizer, task, model, specs, meshes.make_mesh(config.mesh))

@@ -1,0 +1,189 @@
+"""The training step: one jitted function of (state, frozen, batch, hyper). What trials may differ in is traced, in `hyper`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+from jaxtyping import Array
+
+from jaxsft.config import durations
+from jaxsft.config.schema import Config
+from jaxsft.data.pipeline import Batch
+from jaxsft.losses import penalties
+from jaxsft.models.layers import Dropout
+from jaxsft.models.transformer import Params, Transformer
+from jaxsft.optim import optimizers, schedules
+from jaxsft.tasks.base import Task
+from jaxsft.training import partition
+
+Hyper = Mapping[str, Any]
+
+
+class State(struct.PyTreeNode):
+    """What a step changes, and nothing else. The learning-rate clock is `step`; a skipped step moves it and nothing but it."""
+
+    step: Array  # int32
+    skipped: Array  # int32: steps whose gradient was not finite, or that had nothing to train on
+    trainable: Params
+    opt: Any
+    ema: Params | None
+
+
+class Sums(struct.PyTreeNode):
+    """What a step reports: sums that add over steps, and a few numbers of the step itself."""
+
+    terms: dict[str, Array]
+    totals: dict[str, Array]
+    states: dict[str, Any]
+    learning_rate: Array
+    grad_norm: Array
+    skipped: Array  # bool
+    step: Array  # int32: which step it was
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The static half of training: what is compiled in. `specs` are those of the trainable parameters."""
+
+    config: Config
+    task: Task
+    model: Transformer
+    specs: Any
+
+    @functools.cached_property
+    def factors(self) -> tuple[Any, Any]:
+        return optimizers.factors(self.config.optim, self.specs)
+
+    @functools.cached_property
+    def penalty_masks(self) -> list[Any]:
+        return penalties.masks(self.config.loss.penalties, self.specs)
+
+    def init_state(self, trainable: Params) -> State:
+        opt = optimizers.init_state(self.config.optim, self.specs, trainable)
+        ema = optimizers.ema_init(trainable) if self.config.train.ema is not None else None
+        # A copy each: `step` donates its state, and two of its leaves must not be one buffer.
+        fresh = lambda tree: jax.tree.map(jnp.array, tree)
+        return State(jnp.int32(0), jnp.int32(0), fresh(trainable), fresh(opt), fresh(ema))
+
+    def weights(self, state: State) -> Params:
+        """What evaluation uses: the moving average where there is one."""
+        return state.trainable if state.ema is None else state.ema
+
+    # --- one step ----------------------------------------------------------------------------------------------------------------------------
+    def step(self, state: State, frozen: Params, batch: Batch, hyper: Hyper) -> tuple[State, Sums]:
+        """Gradient of `sum_k lambda_k S_k / W_k`, divided once by the weights of the whole batch, then one update."""
+        totals = self.task.totals(batch)
+        grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
+        grads = self._add_penalties(grads, state.trainable, hyper)
+        grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
+
+        rate = hyper["learning_rate"] * schedules.unit(
+            self.config.schedule.name, state.step, hyper["warmup"], hyper["total"], final=hyper["final"], decay=hyper["decay"]
+        )
+        tx = optimizers.build(self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors)
+        updates, opt = tx.update(grads, state.opt, state.trainable)
+        trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
+        ema = state.ema if state.ema is None else optimizers.ema_update(state.ema, trainable, hyper["ema"], state.step - state.skipped)
+
+        some = jnp.stack([w > 0 for w in totals.values()]).all()
+        good = some & jnp.isfinite(norm) & jnp.stack([jnp.isfinite(s) for s in terms.values()]).all()
+        new = State(state.step, state.skipped, trainable, opt, ema)
+        new = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, state)  # a bad step changes nothing but the clock
+        new = new.replace(step=state.step + 1, skipped=state.skipped + ~good)
+        return new, Sums(terms, totals, states, rate, norm, ~good, state.step)
+
+    def _gradient(self, state: State, frozen: Params, batch: Batch, hyper: Hyper, totals: dict[str, Array]):
+        """Gradient, term sums and metric states, summed over micro-batches."""
+        rows = batch.tokens.shape[0]
+        noise = self._noise(state.step, rows, hyper)
+
+        def objective(trainable: Params, micro: Batch, noise: Dropout | None):
+            params = partition.merge(trainable, frozen)
+            out = self.task.loss(self.model, params, micro, hyper, noise, columns=False)
+            value = sum(hyper["terms"][k] * s / _safe(totals[k]) for k, s in out.terms.items())
+            return value, (out.terms, out.states)
+
+        gradient = jax.grad(objective, has_aux=True)
+        n = self.config.train.accumulate
+        if n == 1:
+            grads, (terms, states) = gradient(state.trainable, batch, noise)
+            return grads, terms, states
+
+        def of_micro(micro):
+            batch, keys = micro
+            return gradient(state.trainable, batch, None if keys is None else Dropout(noise.rate, keys))
+
+        cut = lambda x: x.reshape(n, rows // n, *x.shape[1:])
+        micro_batches = jax.tree.map(cut, (batch, None if noise is None else noise.keys))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of_micro, _first(micro_batches)))
+        add = lambda sums, micro: (jax.tree.map(jnp.add, sums, of_micro(micro)), None)
+        (grads, (terms, states)), _ = lax.scan(add, zeros, micro_batches)
+        return grads, terms, states
+
+    def _noise(self, step: Array, rows: int, hyper: Hyper) -> Dropout | None:
+        """One dropout key per row, from (seed, step, row): the same however the batch is cut."""
+        if "dropout" not in hyper:
+            return None
+        key = jax.random.fold_in(jax.random.key(hyper["dropout_seed"], impl="threefry2x32"), step)
+        return Dropout(hyper["dropout"], jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows)))
+
+    def _add_penalties(self, grads: Params, trainable: Params, hyper: Hyper) -> Params:
+        for one, mask, weight in zip(self.config.loss.penalties, self.penalty_masks, hyper["penalties"], strict=True):
+            extra = jax.grad(lambda w: weight * penalties.penalty(one.kind, w, mask))(trainable)
+            grads = jax.tree.map(jnp.add, grads, extra)
+        return grads
+
+    # --- evaluation --------------------------------------------------------------------------------------------------------------------------
+    def evaluate(self, trainable: Params, frozen: Params, batch: Batch, hyper: Hyper) -> tuple[Any, dict[str, Array]]:
+        """(terms, totals, states) and columns of a batch, without dropout: the same loss as the step's."""
+        out = self.task.loss(self.model, partition.merge(trainable, frozen), batch, hyper, None, columns=True)
+        return (out.terms, self.task.totals(batch), out.states), out.columns
+
+
+def _safe(weight: Array) -> Array:
+    """No division by zero where nothing is trained; the step is then skipped and counted."""
+    return jnp.where(weight > 0, weight, 1)
+
+
+def _first(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def objective_value(terms: Mapping[str, Any], totals: Mapping[str, Any], weights: Mapping[str, Any]) -> float:
+    """`sum_k lambda_k S_k / W_k` of merged sums, on the host; NaN where there is nothing."""
+    return float(sum(float(weights[k]) * (float(terms[k]) / float(totals[k]) if totals[k] > 0 else float("nan")) for k in terms))
+
+
+def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
+    """The traced values of a run, from its config. Which keys there are is part of the program; their values are not."""
+    f = np.float32
+    schedule, optim = config.schedule, config.optim
+    hyper = {
+        "learning_rate": f(optim.learning_rate),
+        "warmup": f(durations.steps(schedule.warmup, clock, "schedule.warmup")),
+        "total": f(clock.total),
+        "final": f(getattr(schedule, "final", 0.0)),
+        "decay": f(durations.steps(getattr(schedule, "decay", "0steps"), clock, "schedule.decay")),
+        "clip_norm": f(np.inf if optim.clip_norm is None else optim.clip_norm),
+        "label_smoothing": f(config.loss.label_smoothing),
+        "terms": {getattr(config.task, "loss", "cross_entropy"): f(1)} | ({"z_loss": f(config.loss.z_loss)} if config.loss.z_loss > 0 else {}),
+        "penalties": [f(p.weight) for p in config.loss.penalties],
+    }
+    if hasattr(optim, "weight_decay"):
+        hyper["weight_decay"] = f(optim.weight_decay)
+    if config.model.dropout > 0:
+        seed = config.seed if config.seeds.dropout is None else config.seeds.dropout
+        hyper |= {"dropout": f(config.model.dropout), "dropout_seed": np.uint32(seed)}
+    if config.train.ema is not None:
+        hyper["ema"] = f(config.train.ema)
+    if hasattr(config.task, "huber_delta"):
+        hyper["huber_delta"] = f(config.task.huber_delta)
+    return hyper

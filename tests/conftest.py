@@ -1,0 +1,186 @@
+"""What all tests share: eight virtual CPU devices, caches away from the user's, and a small bench of real parts (`bench`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Before anything imports jax.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The programs are tiny and run once: LLVM's optimisations take two to four times as long as they save (measured).
+for _flag in ("xla_force_host_platform_device_count=8", "xla_backend_optimization_level=0"):
+    if _flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{_flag}".strip()
+# Programs are kept between sessions of one user; what is compiled in less than a quarter of a second is not worth its file.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"jaxsft-tests-{os.getuid()}" / "programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.25")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+_CACHE_HOME = tempfile.mkdtemp(prefix="jaxsft-tests-cache-")
+os.environ["XDG_CACHE_HOME"] = _CACHE_HOME
+
+import dataclasses  # noqa: E402
+import functools  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any  # noqa: E402
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from jaxsft import tasks  # noqa: E402
+from jaxsft.compat import enable_x64  # noqa: E402
+from jaxsft.config import optim as optim_config  # noqa: E402
+from jaxsft.config import schema  # noqa: E402
+from jaxsft.config.durations import Clock  # noqa: E402
+from jaxsft.data.pipeline import Batch, Batches  # noqa: E402
+from jaxsft.data.records import Chat, LabelledText, Message, Text  # noqa: E402
+from jaxsft.data.tokenizer import Tokenizer  # noqa: E402
+from jaxsft.sharding import mesh as meshes  # noqa: E402
+from jaxsft.training import partition, setup  # noqa: E402
+from jaxsft.training.step import make_hyper  # noqa: E402
+
+LABELS = ("bad", "fair", "good")
+TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
+SCHEDULES = schema.GROUPS["schedule"]
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(_CACHE_HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def x64():
+    with enable_x64():
+        yield
+
+
+# --- small parts -----------------------------------------------------------------------------------------------------------------------------
+def make_config(name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, **groups: dict) -> schema.Config:
+    """A resolved config of a model with two layers; each group is a dict of what differs: `model={"dropout": 0.1}`. Default: plain SGD, constant rate."""
+    options = {"task": {}, "data": {}, "model": {}, "loss": {}, "train": {}, "mesh": {}, "evaluation": {}, "seeds": {}, "generate": {}} | groups
+    model = {"layers": 2, "embed": 16, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp": 24, "context": 64, "causal": name != "classify"}
+    return setup.resolve(
+        schema.Config(
+            task=TASKS[name](**options["task"]),
+            data=schema.DataConfig(**({"train": "rows.jsonl", "validation": "rows.jsonl"} | options["data"])),
+            model=schema.ModelConfig(**(model | options["model"])),
+            loss=schema.LossConfig(**options["loss"]),
+            optim=optim or optim_config.SGD(learning_rate=0.5, momentum=0.0, clip_norm=None),
+            schedule=schedule or schema.Constant(),
+            train=schema.TrainConfig(**options["train"]),
+            mesh=schema.MeshConfig(**options["mesh"]),
+            evaluation=schema.EvaluationConfig(**options["evaluation"]),
+            seeds=schema.Seeds(**options["seeds"]),
+            generate=schema.GenerateConfig(**options["generate"]),
+            precision=precision,
+            seed=seed,
+        )
+    )
+
+
+def make_records(task: str, rows: int, seed: int = 0, shortest: int = 1, longest: int = 40) -> tuple[list[Any], list[str]]:
+    """Ragged rows of letters, and where they are. Chats have one or two trained turns of different weights, whose float32 sums are exact."""
+    rng = np.random.default_rng([seed, rows])
+
+    def text(n: int) -> str:
+        return "".join(chr(c) for c in rng.integers(97, 123, n))
+
+    records: list[Any] = []
+    for i in range(rows):
+        n = int(rng.integers(shortest, longest + 1))
+        if task == "chat":
+            first = (Message("user", text(n // 4)), Message("assistant", text(n // 4), float(rng.choice([0.0, 0.5, 2.0]))))
+            last = (Message("user", text(n // 4 + 1)), Message("assistant", text(n // 4), float(rng.choice([0.25, 1.0, 1.75]))))
+            records.append(Chat((*first, *last) if i % 3 else last))
+        elif task == "lm":
+            records.append(Text(text(n)))
+        else:
+            records.append(LabelledText(text(n), None, LABELS[i % len(LABELS)]))
+    return records, [f"rows.jsonl:{i + 1}" for i in range(rows)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Everything that a step takes, from `setup.make_parts`. Parameters are float64 where 64-bit types are on."""
+
+    config: schema.Config
+    parts: setup.Parts
+    batches: Batches
+    params: Any
+
+    @property
+    def program(self):
+        return self.parts.program
+
+    @functools.cached_property
+    def apart(self) -> tuple[Any, Any]:
+        """(trainable, frozen)."""
+        return partition.partition(self.params, self.parts.specs, self.config.train.freeze)
+
+    @functools.cached_property
+    def hyper(self) -> dict[str, Any]:
+        return make_hyper(self.config, Clock(len(self.batches), self.batches.split.examples, 10))
+
+    def state(self, trainable: Any = None) -> Any:
+        return self.program.init_state(self.apart[0] if trainable is None else trainable)
+
+    @functools.cached_property
+    def step(self):
+        """The compiled step, sharded as the training loop does it where the mesh has several devices."""
+        if self.parts.mesh.size == 1:
+            return jax.jit(self.program.step)
+        shardings = self.parts.state_shardings(jax.eval_shape(self.state))
+        return jax.jit(self.program.step, out_shardings=(shardings, meshes.replicated(self.parts.mesh)))
+
+    @functools.cached_property
+    def evaluate(self):
+        return jax.jit(self.program.evaluate)
+
+    def run(self, steps: int | Sequence[int] = 1, state: Any = None, **hyper: Any) -> tuple[Any, Any]:
+        """(state, the last step's sums) after steps from the start; `hyper` replaces traced values."""
+        state, sums = self.state() if state is None else state, None
+        for k in range(steps) if isinstance(steps, int) else steps:
+            state, sums = self.step(state, self.apart[1], self.put(self.batches[k]), self.hyper | hyper)
+        return state, sums
+
+    def put(self, batch: Batch) -> Batch:
+        return batch if self.parts.mesh.size == 1 else jax.device_put(batch, meshes.rows(self.parts.mesh))
+
+
+@functools.cache
+def _tokenizer() -> Tokenizer:
+    return Tokenizer.bytes()
+
+
+def bench(name: str = "chat", rows: int = 13, /, *, records: tuple[list, list] | None = None, longest: int = 40, **groups: Any) -> Bench:
+    """The parts of a run on generated rows."""
+    config, kind, tokenizer = make_config(name, **groups), tasks.get(name), _tokenizer()
+    records = records or make_records(name, rows, longest=longest)
+    parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records))
+    batches = parts.batches(parts.split("train", records))
+    params = parts.init_params()
+    if jax.config.jax_enable_x64:
+        params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    return Bench(config, parts, batches, params)
+
+
+def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 1e-12) -> None:
+    """Two trees of the same structure and values."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for path, x in jax.tree_util.tree_flatten_with_path(a)[0]:
+        y = functools.reduce(lambda t, k: t[getattr(k, "key", getattr(k, "idx", None))] if hasattr(k, "key") or hasattr(k, "idx") else getattr(t, k.name), path, b)
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=rtol, atol=atol, err_msg=jax.tree_util.keystr(path))
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Two trees that are equal to the bit (NaN equals NaN)."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+def distance(a: Any, b: Any) -> float:
+    """The largest difference anywhere in two trees."""
+    return max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))

@@ -1,0 +1,138 @@
+"""The trust suite of evaluation: a number belongs to the data, not to the batches that it was counted in."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn
+
+from jaxsft.data import pipeline
+from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.models.attention import Tokens
+from jaxsft.training.step import objective_value
+from tests.conftest import assert_same, bench, make_records
+
+pytestmark = pytest.mark.usefixtures("x64")
+ROWS = 13
+
+
+@functools.cache
+def made(task, mesh=(), packing=True):
+    loss = {"label_smoothing": 0.1, "z_loss": 0.01} if task != "classify" else {"label_smoothing": 0.1}
+    return bench(task, ROWS, loss=loss, data={"packing": packing}, model={"dropout": 0.3}, mesh=dict(mesh))
+
+
+@functools.cache
+def evaluated(task, batch_size, mesh=(), packing=True):
+    """(bench, Evaluation), as the training loop does it."""
+    b = made(task, mesh, packing)
+    split = dataclasses.replace(b.batches.split, name="validation")
+    batches = pipeline.make_batches(split, b.config.data, batch_size, None)
+    run = lambda batch: b.evaluate(*b.apart, b.put(batch), b.hyper)
+    result = evaluation.evaluate(run, b.parts.task, batches, lambda terms, totals: objective_value(terms, totals, b.hyper["terms"]))
+    return dataclasses.replace(b, batches=batches), result
+
+
+def same(one, other):
+    assert one.numbers.keys() == other.numbers.keys()
+    np.testing.assert_allclose(list(one.numbers.values()), list(other.numbers.values()), rtol=1e-12)
+    assert one.columns.keys() == other.columns.keys()
+    for name in one.columns:
+        np.testing.assert_allclose(one.columns[name], other.columns[name], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("task", ["chat", "classify"])
+def test_batch_size_does_not_matter(task, batch_size):  # guards E1, E3
+    _, expected = evaluated(task, 8)
+    assert all(math.isfinite(v) for v in expected.numbers.values())
+    same(evaluated(task, batch_size)[1], expected)
+
+
+@pytest.mark.parametrize("task", ["chat", "lm"])
+def test_packing_and_devices_do_not_matter(task):  # guards B9, E2
+    """Eight devices with thirteen texts: the last batch is mostly filler."""
+    _, expected = evaluated(task, 8)
+    same(evaluated(task, 8, mesh=(("data", 8),), packing=False)[1], expected)
+
+
+@pytest.mark.parametrize("task", ["chat", "lm", "classify"])
+def test_every_row_is_evaluated_once(task):  # guards E2, E3, E5
+    b, result = evaluated(task, 8)
+    counted = "rows" if task == "classify" else "tokens"
+    assert result.numbers[counted] == (ROWS if task == "classify" else b.batches.split.ledger["tokens"]["trained"])
+    lines = list(b.parts.task.predictions(b.batches.split, result.columns, None))
+    assert [line["row"] for line in lines] == list(range(ROWS))
+    if task != "classify":
+        assert sum(line["tokens"] for line in lines) == result.numbers["tokens"]
+    ids = [b.batches[k].example_ids for k in range(len(b.batches))]
+    assert sorted(int(e) for x in ids for e in x.ravel() if e >= 0) == list(range(ROWS))
+
+
+def test_a_row_that_is_missing_is_noticed():  # guards E2, E3
+    b, _ = evaluated("chat", 3)
+
+    class Short(pipeline.Batches):
+        def __getitem__(self, step):
+            batch = super().__getitem__(step)
+            return batch._replace(example_ids=np.full_like(batch.example_ids, -1)) if step == len(self) - 1 else batch
+
+    run = lambda batch: b.evaluate(*b.apart, batch, b.hyper)
+    with pytest.raises(AssertionError, match="twice or not at all"):
+        evaluation.run_pass(run, Short(b.batches.split, b.batches.plan, 3, None))
+
+
+def test_class_metrics_are_those_of_the_whole_file():  # guards E4
+    """From the predictions, by scikit-learn, over batches of one row."""
+    b, result = evaluated("classify", 1)
+    lines = list(b.parts.task.predictions(b.batches.split, result.columns, None))
+    gold, predicted = [line["label"] for line in lines], [line["prediction"] for line in lines]
+    assert gold == [r.label for r in make_records("classify", ROWS)[0]] and len(b.batches) > 1
+    assert result.numbers["accuracy"] == pytest.approx(sklearn.accuracy_score(gold, predicted), abs=1e-12)
+    for average in ("macro", "micro", "weighted"):
+        expected = sklearn.precision_recall_fscore_support(gold, predicted, average=average, zero_division=0)
+        found = [result.numbers[f"{m}_{average}"] for m in ("precision", "recall", "f1")]
+        np.testing.assert_allclose(found, expected[:3], atol=1e-12)
+    assert [line["correct"] for line in lines] == [g == p for g, p in zip(gold, predicted, strict=True)]
+    logits = result.columns["logits"]
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose([line["probability"] for line in lines], p.max(-1))
+
+
+def test_perplexity_by_hand():  # guards C15, E5
+    """Every trained token counts once, whatever its weight; the loss is weighted and smoothed, the perplexity is not."""
+    b, result = evaluated("chat", 8, packing=False)
+    nll, hits = {}, 0
+    for k in range(len(b.batches)):
+        batch = b.batches[k]
+        hidden = b.parts.model.hidden(b.params, batch.tokens, Tokens(batch.segment_ids, batch.positions))
+        logits = np.asarray(hidden @ b.params["embed"]["tokens"]["w"].T)
+        log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        for r, s in zip(*np.nonzero(batch.loss_weight > 0), strict=True):
+            nll.setdefault(int(batch.example_ids[r, 0]), []).append(-log_p[r, s, batch.targets[r, s]])
+            hits += logits[r, s].argmax() == batch.targets[r, s]
+    every = np.concatenate(list(nll.values()))
+    assert result.numbers["tokens"] == len(every) and result.numbers["token_accuracy"] == hits / len(every)
+    assert result.numbers["perplexity"] == pytest.approx(math.exp(every.mean()), rel=1e-12)
+    assert abs(result.numbers["loss"] - every.mean()) > 1e-3
+    lines = list(b.parts.task.predictions(b.batches.split, result.columns, None))
+    np.testing.assert_allclose([line["nll"] for line in lines], [sum(nll[line["row"]]) for line in lines], rtol=1e-12)
+
+
+def test_evaluation_repeats_and_changes_nothing():  # guards E13, H9
+    """The model has dropout: two evaluations are equal to the bit, and a training that is evaluated is the one that is not."""
+    b, result = evaluated("chat", 8)
+    evaluated.cache_clear()
+    again = evaluated("chat", 8)[1]
+    assert_same((result.numbers, result.columns), (again.numbers, again.columns))
+    train = made("chat")
+    straight, _ = train.run(2)
+    state, _ = train.run(1)
+    before = jax.tree.map(np.array, state)
+    evaluation.run_pass(lambda batch: train.evaluate(train.program.weights(state), train.apart[1], batch, train.hyper), b.batches)
+    assert_same(state, before)
+    state, _ = train.run([1], state)
+    assert_same(state, straight)

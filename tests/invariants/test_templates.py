@@ -1,0 +1,77 @@
+"""What every template and row must hold, whatever the data says."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxsft.data.records import Chat, Message
+from jaxsft.data.templates import Template
+from jaxsft.data.tokenizer import SPECIAL, Tokenizer
+from tests.realdata import real
+
+BYTES = Tokenizer.bytes()
+TRAINED = Tokenizer.train(["user\nassistant\nthe cat sat on the mat"] * 3, 300)
+UNMARKED = (
+    "<|bos|>{% for m in messages %}<|{{ m.role }}|>\n{{ m.content|trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+part = st.sampled_from([*SPECIAL, "<|im_end|>", "<|", "|>", "\n", " ", "a", "the cat", "é", "東京", "🙂"]) | st.text(
+    st.characters(exclude_categories=["Cs"]), max_size=4
+)
+content = st.lists(part, max_size=6).map("".join)
+weight = st.sampled_from([0.0, 0.5, 1.0])
+
+
+@st.composite
+def chats(draw):
+    messages = []
+    for _ in range(draw(st.integers(1, 3))):
+        messages += [Message(draw(st.sampled_from(["system", "user", "tool"])), draw(content)), Message("assistant", draw(content), draw(weight))]
+    return Chat(tuple(messages))
+
+
+def templates():
+    yield "default", Template.default(BYTES)
+    yield "default-bpe", Template.default(TRAINED)
+    yield "unmarked", Template(UNMARKED, TRAINED, "unmarked")
+
+
+TEMPLATES = dict(templates())
+
+
+def check(template, talk):
+    rendered = template.render(talk, "a:1")
+    tokenizer = template.tokenizer
+    assert len(rendered.ids) == len(rendered.weights)
+    assert tokenizer.decode(rendered.ids, skip_special=False) == rendered.text  # guards C11: nothing is lost or added
+    assert [index for _, _, index in rendered.turns] == [index for index, m in enumerate(talk.messages) if m.role == "assistant"]
+    inside = [0.0] * len(rendered.ids)
+    for start, end, index in rendered.turns:
+        # guards C9 C10: what generation sees is exactly what training saw before the turn
+        assert template.prompt(talk.messages[:index], "a:1", talk.tools) == rendered.ids[:start]
+        assert rendered.ids[end - 1] in template.stop_ids  # guards C1 C5
+        inside[start:end] = [talk.messages[index].weight] * (end - start)
+    assert inside == rendered.weights  # guards C2: by position, never by id
+    # guards C6 C11: the special tokens are those that the template writes for empty contents, whatever the contents say
+    empty = template.render(Chat(tuple(Message(m.role, "") for m in talk.messages)), "a:1")
+    special = {tokenizer.special_id(token) for token in tokenizer.special_strings}
+    assert [token for token in rendered.ids if token in special] == [token for token in empty.ids if token in special]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@settings(max_examples=50, deadline=None)
+@given(talk=chats())
+def test_invariants_of_rendering(name, talk):
+    check(TEMPLATES[name], talk)
+
+
+@pytest.fixture(scope="module")
+def minimind():
+    return Template.of(Tokenizer.load(real("tok_minimind")))
+
+
+@settings(max_examples=40, deadline=None)
+@given(talk=chats())
+def test_invariants_of_a_real_template(minimind, talk):
+    # This template drops a system message that is not the first but keeps the others; tools answers are joined: only user turns here.
+    check(minimind, Chat(tuple(Message("user" if m.role != "assistant" else m.role, m.content, m.weight) for m in talk.messages)))
