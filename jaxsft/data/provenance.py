@@ -193,7 +193,7 @@ def _leaves(value: Any) -> Iterator[str]:
 class _Generation(Extension):
     """`{% generation %} ... {% endgeneration %}`: what the model is trained to write."""
 
-    tags = {"generation"}
+    tags = frozenset({"generation"})
 
     def parse(self, parser: Any) -> nodes.Node:
         line = next(parser.stream).lineno

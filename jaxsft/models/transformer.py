@@ -76,7 +76,7 @@ class Table(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Transformer:
-    """The static half of a model. `head` is a Linen module of the task, applied by the task to the hidden states; None where the embedding is the head."""
+    """The static half of a model. `head` is a Linen module of the task, which applies it to the hidden states; None where the embedding is the head."""
 
     config: ModelConfig
     vocab: int
@@ -87,7 +87,7 @@ class Transformer:
         return Block(self.config, self.precision)
 
     def init(self, key: Array) -> Params:
-        """The boxed parameters (`sharding.weights.Weight`), every layer from a key of its own. Call it under `jax.eval_shape` for the declarations."""
+        """The boxed parameters (`sharding.weights.Weight`), every layer from a key of its own; under `jax.eval_shape`, the declarations."""
         embed_key, layer_key, head_key, norm_key = jax.random.split(key, 4)
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
         tokens = Tokens(ids + 1, ids)

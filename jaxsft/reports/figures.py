@@ -39,7 +39,8 @@ STYLE = {
     "text.parse_math": False,  # a label such as "costs $5 or $6" is not a formula
 }  # fmt: skip
 ANNOTATED_CLASSES, LABELLED_CLASSES, TOP_CONFUSIONS = 12, 30, 15
-NOT_METRICS = {"step", "kind", "epoch", "time", "seconds", "wall_time", "learning_rate", "tokens_per_second", "loss"}
+COUNTS = {"tokens", "rows", "generated_rows"}  # the same at every evaluation
+NOT_METRICS = {"step", "kind", "epoch", "time", "seconds", "wall_time", "learning_rate", "tokens_per_second", "loss", *COUNTS}
 AVERAGES = re.compile(r"(?:^|(?<=_))(?:macro|micro|weighted|samples)_|_(?:macro|micro|weighted|samples)$")
 
 
@@ -278,7 +279,9 @@ def _ledger_panels(ledger: Mapping[str, Any]) -> dict[str, dict[str, dict[str, f
         rows, tokens, packing = (entry.get(key) or {} for key in ("rows", "tokens", "packing"))
         dropped = {key: {f"dropped: {reason}": n for reason, n in (entry.get(key) or {}).get("dropped", {}).items()} for key in ("rows", "tokens")}
         panels["Rows"][split] = {"kept": rows.get("kept", 0)} | dropped["rows"]
-        panels["Tokens"][split] = {"trained": tokens.get("trained", 0), "masked": tokens.get("masked", 0)} | dropped["tokens"]
+        # Where whole texts carry the targets, no token is one.
+        kept = {k: tokens.get(k, 0) for k in (("trained", "masked") if tokens.get("trained") else ("kept",))}
+        panels["Tokens"][split] = kept | dropped["tokens"]
         panels["Positions of packed rows"][split] = {"real": packing.get("real", 0), "padding": packing.get("padded", 0)}
     used = {title: {split: parts for split, parts in splits.items() if sum(parts.values())} for title, splits in panels.items()}
     return {title: splits for title, splits in used.items() if splits}

@@ -139,7 +139,7 @@ def _training(run_dir: Path) -> str:
     lines.append(["steps", _number(max((int(number(row["step"])) for row in rows if "step" in row), default=0))])
     ledger = read_json(run_dir / "ledger.json") if (run_dir / "ledger.json").exists() else {}
     trained = (ledger.get("train") or {}).get("tokens", {}).get("trained")
-    if trained is not None:
+    if trained:  # none where whole texts carry the targets
         lines.append(["trained tokens in one pass over the training data", _number(trained)])
     if len(losses):
         lines.append(["training loss, first → last logged", f"{_number(losses[0])} → {_number(losses[-1])}"])
@@ -186,7 +186,7 @@ def _account(entry: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[str]
         lines.append((f"= {unit} kept", _number(part.get("kept", 0))))
         if part.get("read", 0) != part.get("kept", 0) + sum(dropped.values()):
             problems.append(f"{unit} read {part.get('read', 0):,} ≠ kept {part.get('kept', 0):,} + dropped {sum(dropped.values()):,}")
-        if unit == "tokens" and "trained" in part:
+        if unit == "tokens" and part.get("trained"):
             lines += [("of these trained", _number(part["trained"])), ("of these masked", _number(part.get("masked", 0)))]
             if part.get("kept", 0) != part["trained"] + part.get("masked", 0):
                 problems.append(f"tokens kept {part.get('kept', 0):,} ≠ trained {part['trained']:,} + masked {part.get('masked', 0):,}")

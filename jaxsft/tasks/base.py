@@ -1,4 +1,4 @@
-"""The contract of a task. Everything that differs between tasks is in one file of this package: record, encoding, head, loss, metrics, predictions."""
+"""The contract of a task. Everything that differs between tasks is in one file here: record, encoding, head, loss, metrics, predictions."""
 
 from __future__ import annotations
 
