@@ -58,7 +58,7 @@ class Tokens(State):
         if not n:
             return {"perplexity": math.nan, "token_accuracy": math.nan, "tokens": 0}
         mean = float(self.nll) / n
-        return {"perplexity": math.exp(mean) if mean < 700 else math.inf, "token_accuracy": int(self.correct) / n, "tokens": n}
+        return {"perplexity": math.inf if mean > 700 else math.exp(mean), "token_accuracy": int(self.correct) / n, "tokens": n}
 
 
 class Confusion(State):

@@ -60,8 +60,8 @@ def reference(q: Array, k: Array, v: Array, query: Tokens, key: Tokens, causal: 
     mask = segment_mask(query, key, causal)[:, None, None]
     scores = jnp.where(mask, scores.astype(at_least_fp32(scores.dtype)), jnp.finfo(jnp.float32).min)  # finite: a padding query has no key at all
     weights = jax.nn.softmax(scores, axis=-1)
-    out = contract("bkgst,bktn->bkgsn", weights, v, precision)
-    return out.transpose(0, 3, 1, 2, 4).reshape(b, s, h, n)
+    out = contract("bkgst,bktn->bkgsn", weights, v, precision).transpose(0, 3, 1, 2, 4).reshape(b, s, h, n)
+    return jnp.where(query.segment_ids[:, :, None, None] > 0, out, 0)  # without a key the softmax is uniform over everything
 
 
 def blocked(q: Array, k: Array, v: Array, query: Tokens, key: Tokens, causal: bool, precision: str) -> Float[Array, "batch queries heads head_dim"]:

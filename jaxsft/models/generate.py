@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Cache, Tokens
 from jaxsft.models.layers import at_least_fp32, contract
 from jaxsft.models.transformer import Params, Transformer
@@ -23,7 +24,7 @@ def decode(
     params: Params,
     prompt: Int[Array, "batch width"],
     length: Int[Array, batch],
-    key: Array,
+    keys: Array,
     temperature: Float[Array, ""],
     *,
     max_new_tokens: int,
@@ -33,6 +34,7 @@ def decode(
 
     Args:
       prompt: the last `length` ids of each row are the prompt; a row of length 0 is filler and stops at once.
+      keys: one a row, so that a row's samples depend neither on its place nor on the others.
       temperature: 0 takes the largest logit, otherwise samples from `softmax(logits / temperature)`.
 
     Returns: the new ids, the stop token included; -1 after it.
@@ -45,6 +47,7 @@ def decode(
     real = (index >= begin).astype(jnp.int32)
     c, dtype = model.config, at_least_fp32(params["embed"]["tokens"]["w"].dtype)
     stop = jnp.array(stop_ids, jnp.int32)
+    places = c.context if c.positions == "learned" else slots  # a learned table has no place for more
     w = model.output_matrix(params)
 
     def caches_at(slot, caches):
@@ -53,7 +56,7 @@ def decode(
 
     def choose(hidden, step):  # [B, D] -> [B]
         logits = contract("bd,dv->bv", hidden, w, model.precision)
-        noise = jax.random.gumbel(jax.random.fold_in(key, step), logits.shape, logits.dtype)
+        noise = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, step), logits.shape[1:], logits.dtype))(keys)
         return (logits + temperature * noise).argmax(-1).astype(jnp.int32)  # the Gumbel-max trick; temperature 0 is greedy
 
     empty = jnp.zeros((b, slots, c.kv_heads, c.head_dim), dtype)
@@ -62,6 +65,9 @@ def decode(
     hidden, caches = model.decode(params, prompt, Tokens(real[:, :width], position[:, :width]), caches_at((jnp.int32(0), width), caches))
     first = choose(hidden[:, -1], 0)
     out = jnp.full((b, max_new_tokens), -1, jnp.int32).at[:, 0].set(jnp.where(length > 0, first, -1))
+
+    def ends(token, step):
+        return jnp.isin(token, stop) | (length + step >= places)
 
     def unfinished(carry):
         step, _, done, _, _ = carry
@@ -74,9 +80,9 @@ def decode(
         hidden, caches = model.decode(params, token[:, None], where, caches_at((slot, slot + 1), caches))
         token = choose(hidden[:, 0], step)
         out = lax.dynamic_update_slice_in_dim(out, jnp.where(done, -1, token)[:, None], step, axis=1)
-        return step + 1, token, done | jnp.isin(token, stop), caches, out
+        return step + 1, token, done | ends(token, step), caches, out
 
-    done = jnp.isin(first, stop) | (length == 0)
+    done = ends(first, 0) | (length == 0)
     return lax.while_loop(unfinished, one, (jnp.int32(1), first, done, caches, out))[-1]
 
 
@@ -98,18 +104,25 @@ def generate(
 ) -> list[tuple[list[int], bool]]:
     """Continuations of prompts, in their order: (new ids without the stop token, whether it stopped by itself).
 
-    Prompts of similar length share a batch. Sampling is a function of (seed, order of the prompts).
+    Prompts of similar length share a batch. Samples of a prompt are a function of (seed, its number).
+
+    Raises:
+      ConfigError: a prompt is longer than a learned table of positions.
     """
+    longest = max(map(len, prompts), default=0)
+    if model.config.positions == "learned" and longest > model.config.context:
+        raise ConfigError(f"a prompt has {longest} tokens, but model.positions=learned ends at model.context={model.config.context}")
     results: list[Any] = [None] * len(prompts)
-    for number, batch in enumerate(_batches(prompts, batch_size)):
+    of_prompt = jax.vmap(jax.random.fold_in, (None, 0))
+    for batch in _batches(prompts, batch_size):
         width = width_of(max(len(prompts[i]) for i in batch))
         ids = np.zeros((batch_size, width), np.int32)
         length = np.zeros(batch_size, np.int32)
         for row, i in enumerate(batch):
             ids[row, width - len(prompts[i]) :] = prompts[i]
             length[row] = len(prompts[i])
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        new = decode(model, params, ids, length, key, np.float32(temperature), max_new_tokens=max_new_tokens, stop_ids=tuple(stop_ids))
+        keys = of_prompt(jax.random.key(seed), np.pad(np.array(batch, np.uint32), (0, batch_size - len(batch))))
+        new = decode(model, params, ids, length, keys, np.float32(temperature), max_new_tokens=max_new_tokens, stop_ids=tuple(stop_ids))
         for row, i in enumerate(batch):
             written = [int(t) for t in np.asarray(new[row]) if t >= 0]
             stopped = bool(written) and written[-1] in stop_ids

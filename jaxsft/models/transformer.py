@@ -76,7 +76,7 @@ class Table(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Transformer:
-    """The static half of a model. `head` is a Linen module of the task, which applies it to the hidden states; None where the embedding is the head."""
+    """The static half of a model. `head` is a Linen module of the task, which applies it to the hidden states; None: the embedding is the head."""
 
     config: ModelConfig
     vocab: int

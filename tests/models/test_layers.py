@@ -1,0 +1,115 @@
+"""The pieces of a block against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxsft.models.layers import ACTIVATIONS, MLP, Dropout, Linear, Norm, contract, dropout, fan_in_normal, rope_table, rotate
+
+x64 = pytest.mark.usefixtures("x64")
+RNG = np.random.default_rng(0)
+
+
+@x64
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_norm(kind):
+    x = RNG.normal(2.0, 3.0, (2, 3, 8))
+    params = {"scale": RNG.normal(size=8), "bias": RNG.normal(size=8)}
+    if kind == "rms":
+        expected = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * params["scale"]
+        del params["bias"]
+    else:
+        expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * params["scale"] + params["bias"]
+    assert set(nn.meta.unbox(Norm(kind).init(jax.random.key(0), x)["params"])) == set(params)
+    np.testing.assert_allclose(Norm(kind).apply({"params": params}, x), expected, rtol=1e-12)
+    assert np.isfinite(Norm(kind).apply({"params": params}, np.zeros((1, 8)))).all()
+
+
+def test_norm_of_bfloat16_is_computed_in_float32():
+    x = jnp.asarray(RNG.normal(size=(4, 64)), jnp.bfloat16)
+    found = Norm("rms").apply({"params": {"scale": jnp.ones(64)}}, x)
+    assert found.dtype == jnp.bfloat16
+    wide = np.asarray(x, np.float64)
+    np.testing.assert_allclose(np.asarray(found, np.float64), wide / np.sqrt((wide**2).mean(-1, keepdims=True)), rtol=2**-8)
+
+
+@x64
+def test_rope_is_a_rotation_that_knows_distances_only():
+    """Lengths stay; a product of query and key depends on how far apart they are; position 0 is the identity; by hand for one pair."""
+    q, k = RNG.normal(size=(2, 8))
+    turn = lambda x, p: np.asarray(rotate(x[None, None, None], rope_table(jnp.array([[p]]), 8, 10000.0, jnp.float64)))[0, 0, 0]
+    np.testing.assert_allclose(turn(q, 0), q)
+    assert np.linalg.norm(turn(q, 17)) == pytest.approx(np.linalg.norm(q), rel=1e-12)
+    products = [turn(q, p + 5) @ turn(k, p) for p in (0, 3, 100, 1000)]
+    np.testing.assert_allclose(products, products[0], rtol=1e-10)
+    assert abs(turn(q, 6) @ turn(k, 0) - products[0]) > 1e-3
+    angle = 3 * 10000.0 ** (-2 / 8)  # the second of four pairs, (x[1], x[5]), at position 3
+    found = turn(q, 3)
+    np.testing.assert_allclose(found[1], q[1] * np.cos(angle) - q[5] * np.sin(angle))
+    np.testing.assert_allclose(found[5], q[5] * np.cos(angle) + q[1] * np.sin(angle))
+
+
+@pytest.mark.parametrize(
+    "equation, x_shape, w_shape",
+    [("bsd,df->bsf", (2, 5, 32), (32, 7)), ("bshn,hnd->bsd", (2, 5, 4, 8), (4, 8, 6)), ("bkgsn,bktn->bkgst", (1, 2, 2, 3, 16), (1, 2, 4, 16))],
+)
+def test_products_in_bfloat16(equation, x_shape, w_shape):  # guards A12, H6
+    """Output and both gradients are float32, and those of fp32 within the rounding of bfloat16 (2^-8 of the sum of magnitudes)."""
+    x, w = (RNG.normal(size=s).astype(np.float32) for s in (x_shape, w_shape))
+    g = RNG.normal(size=jnp.einsum(equation, x, w).shape).astype(np.float32)
+    results = {}
+    for precision in ("fp32", "bf16"):
+        out, pull = jax.vjp(lambda x, w, precision=precision: contract(equation, x, w, precision), x, w)
+        results[precision] = (out, *pull(g))
+    np.testing.assert_allclose(results["fp32"][0], np.einsum(equation, x, w), rtol=1e-5, atol=1e-5)
+    (left, right), out = equation.split("->")[0].split(","), equation.split("->")[1]
+    sums = [np.einsum(e, abs(a), abs(b)) for e, a, b in ((equation, x, w), (f"{out},{right}->{left}", g, w), (f"{left},{out}->{right}", x, g))]
+    for found, expected, size in zip(results["bf16"], results["fp32"], sums, strict=True):
+        assert found.dtype == expected.dtype == np.float32
+        error = np.abs(found - expected) / size
+        assert 0 < error.max() < 2**-7
+
+
+@x64
+def test_fp32_keeps_float64():
+    x, w = RNG.normal(size=(3, 4)), RNG.normal(size=(4, 5))
+    found = contract("bd,df->bf", x, w, "fp32")
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, x @ w, rtol=1e-14)
+
+
+@x64
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_mlp(activation, gated):
+    x = RNG.normal(size=(2, 3, 4))
+    module = MLP(6, gated, activation, "fp32", 1.0)
+    params = jax.tree.map(lambda p: p.astype(np.float64), nn.meta.unbox(module.init(jax.random.key(0), x)["params"]))
+    act = {"silu": lambda y: y / (1 + np.exp(-y)), "gelu": lambda y: 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))}[activation]
+    up = x @ params["up"]["w"]
+    hidden = act(x @ params["gate"]["w"]) * up if gated else act(up)
+    assert ("gate" in params) == gated
+    np.testing.assert_allclose(module.apply({"params": params}, x), hidden @ params["down"]["w"], rtol=1e-10, atol=1e-12)
+
+
+def test_initial_weights_have_the_deviation_of_their_fan_in():
+    w = np.asarray(fan_in_normal(2, 0.5)(jax.random.key(0), (8, 16, 512), np.float32))
+    assert w.std() == pytest.approx(0.5 / np.sqrt(8 * 16), rel=0.01) and abs(w).max() <= 2 * 0.5 / np.sqrt(128) / 0.8796 + 1e-6
+    y = Linear("bsd,df->bsf", (256, 512), ("embed", "mlp"), "fp32").init_with_output(
+        jax.random.key(1), jax.random.normal(jax.random.key(2), (1, 64, 256))
+    )[0]
+    assert np.asarray(y).std() == pytest.approx(1, rel=0.03)
+
+
+def test_dropout():
+    """The rate, the mean, 0 and nothing; a mask belongs to a row's key and to its site."""
+    keys, x = jax.random.split(jax.random.key(0), 4), jnp.ones((4, 100, 50))
+    y = np.asarray(dropout(x, Dropout(jnp.float32(0.3), keys), 0))
+    assert (y == 0).mean() == pytest.approx(0.3, abs=0.01) and y.mean() == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.7], rtol=1e-4)
+    np.testing.assert_array_equal(dropout(x, Dropout(jnp.float32(0), keys), 0), x)
+    assert dropout(x, None, 0) is x
+    np.testing.assert_array_equal(dropout(x[1:3], Dropout(jnp.float32(0.3), keys[1:3]), 0), y[1:3])
+    assert (y[0] != y[1]).any() and (np.asarray(dropout(x, Dropout(jnp.float32(0.3), keys), 1)) != y).any()

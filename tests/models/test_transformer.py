@@ -1,0 +1,112 @@
+"""Every option of the model runs, has the weights that a count by hand gives, and takes part in the gradient."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxsft.config.schema import ModelConfig
+from jaxsft.models.attention import Tokens
+from jaxsft.models.heads import VocabHead
+from jaxsft.models.transformer import Transformer
+
+VOCAB, D, L, H, K, N, F, CONTEXT = 11, 8, 2, 4, 2, 2, 12, 9
+BASE = {"layers": L, "embed": D, "heads": H, "kv_heads": K, "head_dim": N, "mlp": F, "context": CONTEXT}
+WHERE = Tokens(np.array([[1, 1, 1, 1, 2, 2, 0]]), np.array([[0, 1, 2, 3, 0, 1, 0]]))
+IDS = np.array([[3, 1, 4, 1, 5, 9, 0]])
+
+
+def model(**options):
+    config = ModelConfig(**BASE | options)
+    return Transformer(config, VOCAB, "fp32", None if config.tied else VocabHead(D, VOCAB, "fp32"))
+
+
+@functools.cache
+def params_of(m):
+    return nn.meta.unbox(jax.jit(m.init)(jax.random.key(0)))
+
+
+def count_by_hand(norm="rms", norm_position="pre", positions="rope", gated=True, tied=True, kv_heads=K, **_):
+    one_norm = D * (2 if norm == "layer" else 1)
+    attention = D * H * N + 2 * D * kv_heads * N + H * N * D
+    block = attention + (3 if gated else 2) * D * F + 2 * one_norm
+    return VOCAB * D * (1 if tied else 2) + (CONTEXT * D if positions == "learned" else 0) + L * block + (one_norm if norm_position == "pre" else 0)
+
+
+OPTIONS = [
+    {},
+    {"norm": "layer"},
+    {"norm_position": "post", "norm": "layer", "positions": "learned", "gated": False, "activation": "gelu", "causal": False},
+    {"norm_position": "post", "tied": False, "kv_heads": H},
+    {"positions": "learned", "tied": False},
+    {"gated": False, "kv_heads": 1, "remat": True, "unroll": "none"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()) or "default")
+def test_every_option_runs(options):
+    m = model(**options)
+    params = params_of(m)
+    assert sum(x.size for x in jax.tree.leaves(params)) == count_by_hand(**options)
+
+    def value(params):
+        hidden = m.hidden(params, IDS, WHERE)
+        logits = hidden @ m.output_matrix(params)
+        return (jax.nn.log_softmax(logits)[:, :, 3] * (WHERE.segment_ids > 0)).sum(), (hidden, logits)
+
+    grads, (hidden, logits) = jax.jit(jax.grad(value, has_aux=True))(params)
+    assert hidden.shape == (1, 7, D) and logits.shape == (1, 7, VOCAB) and np.isfinite(logits).all()
+    for path, g in jax.tree_util.tree_flatten_with_path(grads)[0]:
+        assert np.isfinite(g).all() and np.abs(g).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_remat_and_unroll_change_nothing():
+    """Nor is there a weight more or less."""
+    m = model()
+    plain = jax.jit(m.hidden)(params_of(m), IDS, WHERE)
+    for options in ({"remat": True}, {"unroll": "none"}, {"unroll": "full"}, {"remat": True, "unroll": "full"}):
+        np.testing.assert_allclose(jax.jit(model(**options).hidden)(params_of(m), IDS, WHERE), plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_who_sees_whom(causal):  # guards B2
+    """A token changes the states behind it (or all) of its own text, to the bit, and no other."""
+    m = model(causal=causal)
+    run = jax.jit(m.hidden)
+    before, after = (np.asarray(run(params_of(m), ids, WHERE)) for ids in (IDS, np.where(np.arange(7) == 2, 7, IDS)))
+    moved = (before != after).any(-1)[0]
+    np.testing.assert_array_equal(moved, [not causal, not causal, True, True, False, False, False])
+
+
+def test_order_matters():
+    """Both kinds of positions tell two orders of the same tokens apart, also without a causal mask."""
+    for positions in ("rope", "learned"):
+        m = model(positions=positions, causal=False)
+        run, swapped = jax.jit(m.hidden), IDS.copy()
+        swapped[0, :2] = IDS[0, 1::-1]
+        last = [run(params_of(m), ids, WHERE)[0, 3] for ids in (IDS, swapped)]
+        assert np.abs(last[0] - last[1]).max() > 1e-5
+
+
+def test_layers_and_seeds_differ():  # guards H7
+    """Every layer has weights of its own; the seed alone decides."""
+    m = model()
+    one, again, other = (nn.meta.unbox(jax.jit(m.init)(jax.random.key(s))) for s in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    for name in ("q", "k", "v", "o"):
+        w = one["layers"]["0"]["attention"][name]["w"]
+        assert (w[0] != w[1]).all() and (w != other["layers"]["0"]["attention"][name]["w"]).all()
+
+
+def test_first_logits_are_near_uniform():
+    """The states have unit variance, and so have the logits of an untied head: the first loss is about log(vocab) + 1/2."""
+    options = {"embed": 64, "heads": 4, "head_dim": 16, "mlp": 128, "context": 64, "tied": False}
+    m = Transformer(ModelConfig(**BASE | options), 128, "fp32", VocabHead(64, 128, "fp32"))
+    params = params_of(m)
+    ids = np.random.default_rng(0).integers(0, 128, (4, 32))
+    hidden = jax.jit(m.hidden)(params, ids, Tokens(np.ones_like(ids), np.tile(np.arange(32), (4, 1))))
+    log_p = jax.nn.log_softmax(hidden @ m.output_matrix(params))
+    nll = -np.take_along_axis(np.asarray(log_p), np.roll(ids, -1, 1)[..., None], -1).mean()
+    assert np.asarray(hidden).std() == pytest.approx(1, rel=0.05) and nll == pytest.approx(np.log(128) + 0.5, abs=0.2)
