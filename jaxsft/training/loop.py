@@ -298,12 +298,11 @@ class Loop:
 
     def _finish(self, checkpoints: Checkpoints, progress: Progress) -> Result:
         """Evaluates the best weights on every split and writes the results; `result.json` comes last: it says that the run is complete."""
-        last = int(self.state.step)
+        last, skipped = int(self.state.step), int(self.state.skipped)
         if self.best["step"] is not None and self.best["step"] != last:
             shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lambda: self.state), self.shardings)
             self.state = checkpoints.restore(self.best["step"], shapes)[0]
-        numbers = {"train/steps": last, "train/skipped_steps": int(self.state.skipped)}
-        numbers |= {"train/best_step": int(self.state.step)}
+        numbers = {"train/steps": last, "train/skipped_steps": skipped, "train/best_step": int(self.state.step)}
         names = [n for n in self.batches if n != "train"] + (["train"] if self.config.evaluation.on_train else [])
         for name in names:
             result = self._evaluate(name, self.program.weights(self.state), generate=self.config.evaluation.generate != "never")

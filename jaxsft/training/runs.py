@@ -62,8 +62,7 @@ def _read(folder: Path, parts: Parts, checkpoints: Checkpoints) -> Run:
     steps = checkpoints.steps()
     if not steps:
         raise CheckpointError(f"{folder}: has no checkpoint yet")
-    specs, failures = parts.program.specs, []
-    shapes = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), specs, meshes.shardings(specs, parts.mesh))
+    shapes, failures = _shapes(parts.program.specs, parts.mesh), []
     name = "trainable" if parts.config.train.ema is None else "ema"
     for step in _preference(checkpoints, steps):
         try:
@@ -72,6 +71,10 @@ def _read(folder: Path, parts: Parts, checkpoints: Checkpoints) -> Run:
         except Damaged as error:
             failures.append(str(error))
     raise CheckpointError("; ".join(failures))
+
+
+def _shapes(specs: Any, mesh: jax.sharding.Mesh) -> Any:
+    return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), specs, meshes.shardings(specs, mesh))
 
 
 def _preference(checkpoints: Checkpoints, steps: Sequence[int]) -> list[int]:
@@ -87,9 +90,10 @@ def frozen_weights(parts: Parts, meta: dict, checkpoints: Checkpoints, step: int
     """The weights that were not trained: from the checkpoint where it includes them, else made again as they were made, and verified."""
     if not parts.config.train.freeze:
         return {}
-    frozen = partition.partition(starting_params(parts), parts.specs, parts.config.train.freeze)[1]
     if meta["leaves"]["base"]:
-        return checkpoints.restore(step, frozen, item="base")[0]
+        shapes = _shapes(partition.partition(parts.specs, parts.specs, parts.config.train.freeze)[1], parts.mesh)
+        return checkpoints.restore(step, shapes, item="base")[0]
+    frozen = partition.partition(starting_params(parts), parts.specs, parts.config.train.freeze)[1]
     if digest(flatten(frozen)) != meta["frozen"]:
         source = parts.config.train.init_from or parts.config.model.pretrained or f"seed {parts.config.seeds.init}"
         raise CheckpointError(f"{checkpoints.folder}/{step}: the frozen weights made from {source} are not those that this run was trained with")
@@ -107,7 +111,7 @@ def starting_params(parts: Parts) -> Params:
     source = config.train.init_from or config.model.pretrained
     if not source:
         return params
-    run = open_run(source)
+    run = open_run(source, lambda its: dataclasses.replace(its, mesh=config.mesh))
     if run.parts.tokenizer.digest != parts.tokenizer.digest:
         raise ConfigError(f"train.init_from={source}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
     stored, wanted = flatten(partition.join(run.params)), flatten(params)

@@ -1,0 +1,240 @@
+"""An interrupted run ends as if nothing had happened: the same lines, numbers and predictions, to the bit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from jaxsft import rundir
+from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.training import loop, runs
+from jaxsft.training.checkpoint import Checkpoints, flatten
+from tests import tiny
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`: nothing of the loop's own handles it."""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return tiny.data(tmp_path_factory.mktemp("data"))
+
+
+KINDS = {
+    "chat": dict(task="chat", train={"duration": "12steps", "batch_size": 4, "log_every": "3steps", "ema": 0.9}, evaluation={"generate": "end", "every": "4steps"}),
+    "classify": dict(task="classify", train={"duration": "12steps", "batch_size": 4, "log_every": "5steps", "accumulate": 2}),
+    "frozen": dict(task="chat", train={"duration": "12steps", "batch_size": 4, "freeze": ["layers/0/.*"]}, checkpoint={"every": "4steps", "include_base": True}),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def whole(request, files, tmp_path_factory):
+    """(options, outcome) of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    loop.train(tiny.config(files, folder, **KINDS[request.param]))
+    return KINDS[request.param], tiny.outcome(folder)
+
+
+def kill_at(monkeypatch, name: str, count: int) -> None:
+    """The `count`-th call of a method of the loop is the last thing that the run does."""
+    method, calls = getattr(loop.Loop, name), []
+
+    def counted(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == count:
+            raise Killed
+        return method(self, *args, **kwargs)
+
+    monkeypatch.setattr(loop.Loop, name, counted)
+
+
+@pytest.mark.parametrize("places", [[("_read", 3)], [("_read", 6), ("_read", 4)], [("_save", 2), ("_finish", 1)]], ids=["early", "twice", "save and end"])
+def test_a_killed_run_ends_like_one_that_was_not(whole, files, tmp_path, monkeypatch, places):  # guards F1, F4, F6, F9
+    options, outcome = whole
+    config = tiny.config(files, tmp_path / "run", **options)
+    for place in places:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_at(patch, *place)
+            loop.train(config)
+        assert not (tmp_path / "run" / "result.json").exists()
+    loop.train(config)
+    assert tiny.outcome(tmp_path / "run") == outcome
+
+
+def test_a_stop_signal_saves_and_the_same_config_continues(whole, files, tmp_path, monkeypatch):  # guards F1
+    options, outcome = whole
+    config = tiny.config(files, tmp_path / "run", **options)
+    read, count = loop.Loop._read, []
+
+    def stop_at_six(self, *args):
+        count.append(1)
+        if len(count) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_read", stop_at_six)
+        stopped = loop.train(config)
+    assert stopped.stopped_by == signal.SIGTERM and loop.exit_code(stopped) == 143 and not stopped.numbers
+    assert 0 < rundir.read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["step"] < 12
+    loop.train(config)
+    assert tiny.outcome(tmp_path / "run") == outcome
+
+
+def flip(folder) -> None:
+    """One byte in the middle of the largest file."""
+    file = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_flipped_byte_costs_one_checkpoint_and_no_number(whole, files, tmp_path, monkeypatch, capsys):  # guards F3, F9
+    options, outcome = whole
+    config = tiny.config(files, tmp_path / "run", **options)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, "_read", 11)
+        loop.train(config)
+    flip(tmp_path / "run" / "checkpoints" / "8" / "state")
+    loop.train(config)
+    assert "checkpoints/8: damaged" in capsys.readouterr().out
+    assert (tmp_path / "run" / "damaged" / "step-8").is_dir()
+    assert tiny.outcome(tmp_path / "run") == outcome
+
+
+def test_patience_and_best_survive(files, tmp_path, monkeypatch):  # guards F4
+    def options(folder):
+        evaluation = {"generate": "never", "every": "1steps", "patience": 3}
+        train = {"duration": "40steps", "batch_size": 4, "log_every": "1steps"}
+        optim = tiny.AdamW(learning_rate=0.3)  # too high: the loss on held-out rows soon rises
+        return tiny.config(files, folder, evaluation=evaluation, train=train, optim=optim, checkpoint={"every": "1steps"})
+
+    whole = loop.train(options(tmp_path / "whole"))
+    steps = whole.numbers["train/steps"]
+    assert steps == whole.numbers["train/best_step"] + 3 < 40
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, "_validate", int(steps) - 1)  # in the middle of losing patience
+        loop.train(options(tmp_path / "run"))
+    loop.train(options(tmp_path / "run"))
+    assert tiny.outcome(tmp_path / "run") == tiny.outcome(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_kill_minus_nine(files, tmp_path):  # guards F1, F9
+    args = ["train", "task=classify", f"data.train={files / 'labels.jsonl'}", f"data.test={files / 'labels_held.jsonl'}", *tiny.FAST]
+    args += ["train.duration=120steps", "train.log_every=5steps", "checkpoint.every=20steps", "model.dropout=0.1"]
+    whole = tiny.start(*args, f"run_dir={tmp_path / 'whole'}", cwd=tmp_path)
+    assert whole.wait(120) == 0, whole.stderr.read()
+    killed = tiny.start(*args, f"run_dir={tmp_path / 'run'}", cwd=tmp_path)
+    lines, until = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 60
+    while killed.poll() is None and time.monotonic() < until and not (lines.exists() and lines.read_bytes().count(b"\n") >= 5):
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait(30) == -signal.SIGKILL, killed.stderr.read()
+    assert tiny.start(*args, f"run_dir={tmp_path / 'run'}", cwd=tmp_path).wait(120) == 0
+    assert tiny.outcome(tmp_path / "run") == tiny.outcome(tmp_path / "whole")
+
+
+# --- what a run directory refuses --------------------------------------------------------------------------------------------------------------
+def test_a_run_directory_belongs_to_one_config(files, tmp_path):  # guards F7
+    loop.train(tiny.config(files, tmp_path / "run", train={"duration": "2steps", "batch_size": 4}))
+    with pytest.raises(ConfigError, match=r"holds a run with seed=0, this one has seed=1; choose another run_dir="):
+        loop.train(tiny.config(files, tmp_path / "run", train={"duration": "2steps", "batch_size": 4}, seed=1))
+
+
+def test_a_longer_duration_continues(files, tmp_path):  # guards F1
+    options = lambda n: {"train": {"duration": f"{n}steps", "batch_size": 4, "log_every": "1steps"}, "schedule": loop.compose.schema.Constant()}  # noqa: E731
+    loop.train(tiny.config(files, tmp_path / "run", **options(6)))
+    loop.train(tiny.config(files, tmp_path / "run", **options(12)))
+    loop.train(tiny.config(files, tmp_path / "whole", **options(12)))
+    trained = lambda name: [x for x in tiny.outcome(tmp_path / name)["metrics"] if x["kind"] == "train"]  # noqa: E731
+    assert trained("run") == trained("whole")
+
+
+def test_changed_data_is_refused(files, tmp_path):  # guards D7
+    own = tmp_path / "rows.jsonl"
+    own.write_bytes((files / "chat.jsonl").read_bytes())
+    config = tiny.config(files, tmp_path / "run", data={"train": str(own), "validation": None}, train={"duration": "4steps", "batch_size": 4})
+    loop.train(config)
+    (tmp_path / "run" / "result.json").unlink()
+    tiny.write_lines(own, rundir.read_jsonl(own)[1:])
+    with pytest.raises(ConfigError, match="the data of train changed since"):
+        loop.train(config)
+
+
+# --- starting from another run -----------------------------------------------------------------------------------------------------------------
+def weights(folder) -> dict[str, np.ndarray]:
+    return {k: np.asarray(v) for k, v in flatten(runs.open_run(folder).params).items()}
+
+
+@pytest.fixture(scope="module")
+def pretrained(files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm") / "run"
+    loop.train(tiny.config(files, folder, task="lm", train={"duration": "4steps", "batch_size": 4}))
+    return folder
+
+
+def test_training_starts_from_the_weights_of_another_run(pretrained, files, tmp_path):  # guards F2, F3
+    train = {"duration": "1steps", "batch_size": 4, "init_from": str(pretrained)}
+    loop.train(tiny.config(files, tmp_path / "run", train=train, optim=tiny.AdamW(learning_rate=0.0, weight_decay=0.0)))
+    before, after = weights(pretrained), weights(tmp_path / "run")
+    assert before.keys() == after.keys() and all(np.array_equal(before[k], after[k]) for k in before)
+
+
+def test_another_shape_or_tokenizer_is_refused(pretrained, files, tmp_path):  # guards F3
+    model = {"layers": 2, "embed": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 40, "context": 128}
+    train = {"duration": "1steps", "batch_size": 4, "init_from": str(pretrained)}
+    with pytest.raises(CheckpointError, match=r"mlp.* is float32.*this model needs.*train.init_fresh"):
+        loop.train(tiny.config(files, tmp_path / "run", train=train, model=model))
+    with pytest.raises(ConfigError, match="its tokenizer is another one; set tokenizer=pretrained"):
+        loop.train(tiny.config(files, tmp_path / "other", train=train, tokenizer=loop.compose.schema.BpeTokenizer(vocab_size=300)))
+
+
+def test_frozen_weights_are_those_of_the_start(pretrained, files, tmp_path):  # guards G10
+    train = {"duration": "4steps", "batch_size": 4, "init_from": str(pretrained), "freeze": ["embed/.*", "layers/0/.*"]}
+    loop.train(tiny.config(files, tmp_path / "run", train=train))
+    run, before = runs.open_run(tmp_path / "run"), weights(pretrained)
+    after = flatten(run.frozen)
+    assert np.array_equal(after["embed/tokens/w"], before["embed/tokens/w"])
+    assert all(np.array_equal(after[k], before[k][:1]) for k in after if k.startswith("layers/0/"))
+    moved = {k: np.asarray(v) for k, v in flatten(run.weights).items() if k.startswith("layers/1/")}
+    assert moved and all(not np.array_equal(v, before[k.replace("layers/1/", "layers/0/")][1:]) for k, v in moved.items() if v.ndim > 2)
+
+
+def test_weights_of_a_frozen_base_that_changed_are_refused(pretrained, files, tmp_path):  # guards F2, F3
+    base = tmp_path / "base"
+    shutil.copytree(pretrained, base)
+    train = {"duration": "2steps", "batch_size": 4, "init_from": str(base), "freeze": ["layers/0/.*"]}
+    loop.train(tiny.config(files, tmp_path / "run", train=train))
+    shutil.rmtree(base)
+    loop.train(tiny.config(files, base, task="lm", seed=7, train={"duration": "1steps", "batch_size": 4}))
+    with pytest.raises(CheckpointError, match="are not those that this run was trained with"):
+        runs.open_run(tmp_path / "run")
+
+
+def test_a_run_with_its_base_needs_no_other(pretrained, files, tmp_path):  # guards F2
+    base = tmp_path / "base"
+    shutil.copytree(pretrained, base)
+    train = {"duration": "2steps", "batch_size": 4, "init_from": str(base), "freeze": ["layers/0/.*"]}
+    loop.train(tiny.config(files, tmp_path / "run", train=train, checkpoint={"include_base": True}))
+    shutil.rmtree(base)
+    frozen, before = flatten(runs.open_run(tmp_path / "run").frozen), weights(pretrained)
+    assert frozen and all(np.array_equal(after, before[name][:1]) for name, after in frozen.items())
+
+
+def test_no_best_without_a_finite_number(files, tmp_path, monkeypatch):  # guards E10
+    found = loop.Loop._evaluate
+
+    def not_a_number(self, *args, **kwargs):
+        result = found(self, *args, **kwargs)
+        return loop.evaluation.Evaluation(result.numbers | {"loss": float("nan")}, result.columns, result.answers)
+
+    monkeypatch.setattr(loop.Loop, "_evaluate", not_a_number)
+    result = loop.train(tiny.config(files, tmp_path / "run"))
+    assert Checkpoints(tmp_path / "run").meta(12)["best"] == {"value": None, "step": None} and np.isnan(result.numbers["validation/loss"])
