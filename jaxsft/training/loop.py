@@ -241,7 +241,7 @@ class Loop:
             progress.say(f"step {step}: skipped (gradient norm {float(sums.grad_norm)}, {_show_terms(sums)})")
             if self.config.train.on_nan == "stop" and not (np.isfinite(sums.grad_norm) and all(np.isfinite(v) for v in sums.terms.values())):
                 raise Diverged(
-                    f"step {step}: the gradient is not finite (norm {float(sums.grad_norm)}, {_show_terms(sums)}); the weights are those before it; "
+                    f"step {step}: the gradient is not finite (norm {float(sums.grad_norm)}, {_show_terms(sums)}); the newest checkpoint is from before it; "
                     f"lower optim.learning_rate, or set train.on_nan=skip"
                 )
         self.window = states.merge(self.window, states.widen((sums.terms, sums.totals, sums.states)))
