@@ -215,13 +215,15 @@ def sha256_json(value: Any) -> str:
 class RunLock:
     """The right to write to one run directory, held until `release`, the end of the `with` block, or the end of the process."""
 
+    NAME = "run.lock"
+
     def __init__(self, run_dir: str | Path):
         """Take the lock, `run.lock` in `run_dir`.
 
         Raises:
             JaxsftError: another process (or another lock in this one) holds it, or the file cannot be made.
         """
-        path = Path(run_dir) / "run.lock"
+        path = Path(run_dir) / self.NAME
         with _friendly(path, "open"):
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open for as long as the lock is held
         try:

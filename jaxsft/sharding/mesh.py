@@ -32,7 +32,8 @@ def make_mesh(config: MeshConfig) -> Mesh:
     """Raises ConfigError where the mesh needs more devices than there are."""
     shape = tuple(getattr(config, axis) for axis in AXES)
     if min(shape) < 1 or np.prod(shape) > jax.device_count():
-        raise ConfigError(f"mesh {dict(zip(AXES, shape, strict=True))} needs {np.prod(shape)} devices, found {jax.device_count()}")
+        wanted = " ".join(f"mesh.{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
+        raise ConfigError(f"{wanted} needs {np.prod(shape)} devices, found {jax.device_count()}; give a smaller mesh by these options")
     return jax.make_mesh(shape, AXES, axis_types=auto_axes(3), devices=jax.devices()[: int(np.prod(shape))])
 
 

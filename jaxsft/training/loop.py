@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -50,9 +52,15 @@ def train(config: Config) -> Result:
     config = setup.resolve(config)
     run_dir = rundir.create(config.run_dir, stem=config.task.name)
     with rundir.RunLock(run_dir):
-        if (done := _finished(run_dir, config)) is not None:
-            return done
-        return Loop(config, run_dir).run()
+        try:
+            if (done := _finished(run_dir, config)) is not None:
+                print(f"{run_dir}: this run is complete; these are its numbers", file=sys.stderr)
+                return done
+            return Loop(config, run_dir).run()
+        except JaxsftError:
+            if [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
+                shutil.rmtree(run_dir)
+            raise
 
 
 def _finished(run_dir: Path, config: Config) -> Result | None:

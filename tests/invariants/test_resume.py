@@ -149,11 +149,11 @@ def test_a_run_directory_belongs_to_one_config(files, tmp_path):  # guards F7
 
 
 def test_a_longer_duration_continues(files, tmp_path):  # guards F1
-    options = lambda n: {"train": {"duration": f"{n}steps", "batch_size": 4, "log_every": "1steps"}, "schedule": loop.compose.schema.Constant()}  # noqa: E731
+    options = lambda n: {"train": {"duration": f"{n}steps", "batch_size": 4, "log_every": "1steps"}, "schedule": loop.compose.schema.Constant()}
     loop.train(tiny.config(files, tmp_path / "run", **options(6)))
     loop.train(tiny.config(files, tmp_path / "run", **options(12)))
     loop.train(tiny.config(files, tmp_path / "whole", **options(12)))
-    trained = lambda name: [x for x in tiny.outcome(tmp_path / name)["metrics"] if x["kind"] == "train"]  # noqa: E731
+    trained = lambda name: [x for x in tiny.outcome(tmp_path / name)["metrics"] if x["kind"] == "train"]
     assert trained("run") == trained("whole")
 
 

@@ -1,0 +1,173 @@
+"""The command line as a user meets it: every command, and one clear line for everything that is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxsft import rundir
+from tests import realdata, tiny
+from tests.tiny import jaxsft
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return tiny.data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def classified(files, tmp_path_factory):
+    run = tmp_path_factory.mktemp("classify") / "run"
+    code, out, err = jaxsft("train", "task=classify", f"data.train={files / 'labels.jsonl'}", f"data.test={files / 'labels_held.jsonl'}", f"run_dir={run}", *tiny.FAST)
+    assert code == 0, err
+    return run, out
+
+
+@pytest.fixture(scope="module")
+def chatted(files, tmp_path_factory):
+    run = tmp_path_factory.mktemp("chat") / "run"
+    code, _, err = jaxsft("train", "task=chat", f"data.train={files / 'chat.jsonl'}", f"run_dir={run}", *tiny.FAST)
+    assert code == 0, err
+    return run
+
+
+# --- what works --------------------------------------------------------------------------------------------------------------------------------
+def test_help_answers_in_a_second_without_jax():
+    began = time.monotonic()
+    code = "import sys; from jaxsft import cli; cli.main(['--help']); cli.main(['train', '--help']); print('jax' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.endswith("False\n") and "usage: jaxsft" in out and "debug=overfit" in out
+    assert time.monotonic() - began < 5  # a second on an idle machine
+
+
+def test_a_run_directory_is_whole(classified):
+    run, out = classified
+    wanted = {"config.yaml", "manifest.json", "ledger.json", "metrics.jsonl", "result.json", "checkpoints", "predictions", "figures", "tensorboard", "report.md"}
+    assert wanted <= {p.name for p in run.iterdir()}
+    numbers = rundir.read_json(run / "result.json")
+    assert json.loads(out[out.index("{\n") : out.rindex("}") + 1]) == numbers and numbers["test/rows"] == 12
+    lines = rundir.read_jsonl(run / "predictions" / "test.jsonl")
+    assert [line["row"] for line in lines] == list(range(12))
+    assert sum(line["correct"] for line in lines) / 12 == numbers["test/accuracy"]
+
+
+def test_eval_gives_the_numbers_of_training(classified, files):  # guards A10, E1
+    run, _ = classified
+    code, out, err = jaxsft("eval", f"run={run}", f"data.path={files / 'labels_held.jsonl'}", "evaluation.batch_size=3")
+    assert code == 0, err
+    again, numbers = json.loads(out), rundir.read_json(run / "result.json")
+    for name in ("accuracy", "f1_macro", "rows", "loss"):
+        assert again[f"labels_held/{name}"] == pytest.approx(numbers[f"test/{name}"], rel=1e-6)
+
+
+def test_predict_answers_every_row_in_order(classified, chatted, files, tmp_path):  # guards E2, E3
+    texts = [r["text"] for r in rundir.read_jsonl(files / "labels_held.jsonl")]
+    tiny.write_lines(tmp_path / "in.jsonl", [{"text": t} for t in texts])
+    code, _, err = jaxsft("predict", f"run={classified[0]}", f"input={tmp_path / 'in.jsonl'}", f"output={tmp_path / 'out.jsonl'}")
+    assert code == 0, err
+    lines, before = rundir.read_jsonl(tmp_path / "out.jsonl"), rundir.read_jsonl(classified[0] / "predictions" / "test.jsonl")
+    assert [x["text"] for x in lines] == texts
+    assert [x["prediction"] for x in lines] == [x["prediction"] for x in before]
+    tiny.write_lines(tmp_path / "ask.jsonl", [{"prompt": t} for t in texts[:3]])
+    code, _, err = jaxsft("predict", f"run={chatted}", f"input={tmp_path / 'ask.jsonl'}", f"output={tmp_path / 'answers.jsonl'}")
+    assert code == 0, err
+    answers = rundir.read_jsonl(tmp_path / "answers.jsonl")
+    assert [x["prompt"] for x in answers] == texts[:3]
+    code, out, _ = jaxsft("generate", f"run={chatted}", f"prompt={texts[0]}")
+    assert code == 0 and out.strip() == answers[0]["prediction"].strip()  # guards C10
+
+
+def test_one_file_is_split_and_a_second_start_repeats_the_numbers(files, tmp_path):
+    args = ("train", "task=classify", f"data.path={files / 'labels.tsv'}", "data.columns.text=1", "data.columns.label=0", f"run_dir={tmp_path / 'run'}", *tiny.FAST)
+    code, out, err = jaxsft(*args)
+    assert code == 0, err
+    ledger = rundir.read_json(tmp_path / "run" / "ledger.json")
+    assert set(ledger) == {"train", "validation", "test"} and sum(part["rows"]["read"] for part in ledger.values()) == 40
+    code, again, err = jaxsft(*args)
+    assert code == 0 and "is complete" in err and again == out[out.index("{\n") :]
+
+
+def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = jaxsft("train", "-m", "task=lm", f"data.train={files / 'book.txt'}", "model.kv_heads=3,1,2", *[o for o in tiny.FAST if "kv_heads" not in o])
+    assert code == 1 and err.count("jaxsft: ") == 1 and "model.kv_heads=3: does not divide model.heads=2" in err
+    runs = sorted(tmp_path.glob("**/result.json"))
+    assert len(runs) == 2 and len({p.parent for p in runs}) == 2
+
+
+def test_text_is_taken_as_it_stands(tmp_path):
+    code, _, err = jaxsft("train", "task=lm", f"data.train={tmp_path}/it's a=b, 中文 (x).txt")
+    assert code == 1 and err == f"jaxsft: {tmp_path}/it's a=b, 中文 (x).txt: there is no such file\n"
+
+
+# --- what is wrong -----------------------------------------------------------------------------------------------------------------------------
+FILES = {
+    "empty.csv": b"",
+    "bytes.csv": b"text,label\nx,a\n\xff,b\n",
+    "columns.csv": b"foo,bar\n1,2\n",
+    "good.csv": b"text,label\nx,a\ny,b\n",
+    "label.csv": b"text,label\nx,a\ny,q\n",
+    "cells.csv": b"text,label\nx,a\ny,b,c\n",
+    "broken.jsonl": b'{"prompt": "a", "completion": "b"}\n{"prompt": "a",\n',
+    "long.jsonl": json.dumps({"prompt": "a" * 3000, "completion": "b"}).encode() + b"\n",
+}
+WRONG = [
+    (["train"], "no training data: set data.train=FILE"),
+    (["train", "task=classify", "data.train=none.csv"], "none.csv: there is no such file"),
+    (["train", "task=classify", "data.train=empty.csv"], "empty.csv:1: the file is empty"),
+    (["train", "task=classify", "data.train=bytes.csv"], "bytes.csv:3: byte 15 (0xff) is not valid utf-8"),
+    (["train", "task=classify", "data.train=columns.csv"], "columns.csv:1: missing column 'text'"),
+    (["train", "task=classify", "data.train=cells.csv"], "cells.csv:3: found 3 cells, expected 2"),
+    (["train", "task=classify", "data.train=good.csv", "data.test=label.csv"], "label.csv:3: label 'q' is not in the vocabulary of 2 labels"),
+    (["train", "task=chat", "data.train=broken.jsonl"], "broken.jsonl:2: broken JSON"),
+    (["train", "task=chat", "data.train=long.jsonl"], "long.jsonl:1: "),
+    (["train", "task=clasify", "data.train=good.csv"], "task=clasify: unknown; there are chat, classify, lm"),
+    (["train", "data.train=good.csv", "optim.lr=1"], "optim.lr: unknown option; did you mean optim.learning_rate?"),
+    (["train", "task=classify", "data.train=good.csv", "optim=sgd", "optim.b1=0.9"], "optim.b1: unknown option"),
+    (["train", "task=classify", "data.train=good.csv", "evaluation.metric=validation/foo"], "evaluation.metric=validation/foo: unknown"),
+    (["train", "task=classify", "data.train=good.csv", "train.duration=5"], "train.duration=5: expected a number with a unit"),
+    (["train", "task=classify", "data.train=good.csv", "mesh.data=16"], "mesh.data=16 mesh.fsdp=1 mesh.tensor=1 needs 16 devices, found 8"),
+    (["train", "task=classify", "data.train=good.csv", "data.path=good.csv"], "data.path excludes data.train"),
+    (["train", "task=classify", "data.train=good.csv", "train.freeze=[nothing]"], "nothing"),
+    (["train", "data.train"], "data.train: expected key=value"),
+    (["eval", "run=none", "data.path=good.csv"], "none: not a run directory"),
+    (["predict", "run=none"], "missing input="),
+    (["report", "none"], "none"),
+    (["nothing"], "unknown command nothing; there are demo, train"),
+]
+
+
+@pytest.mark.parametrize("arguments, message", WRONG, ids=lambda x: " ".join(x[-2:]) if isinstance(x, list) else "")
+def test_what_is_wrong_is_one_line(arguments, message, tmp_path, monkeypatch):  # guards D9, D12, E8, H5
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    code, out, err = jaxsft(*arguments)
+    assert code == 1 and not out
+    assert err.startswith("jaxsft: ") and err.count("\n") == 1 and message in err
+    assert not list(tmp_path.glob("runs/*"))  # nothing is left behind
+
+
+def test_what_a_run_cannot_change_is_refused(classified, files):
+    code, _, err = jaxsft("eval", f"run={classified[0]}", f"data.path={files / 'labels_held.jsonl'}", "model.layers=9")
+    assert code == 1 and "model.layers: cannot be changed for a trained run" in err
+
+
+def test_predictions_are_written_whole_or_not_at_all(classified, tmp_path):
+    (tmp_path / "in.csv").write_bytes(b"text\nfine\n\xff\n")
+    code, _, err = jaxsft("predict", f"run={classified[0]}", f"input={tmp_path / 'in.csv'}", f"output={tmp_path / 'out.jsonl'}")
+    assert code == 1 and "in.csv:3: byte" in err and not (tmp_path / "out.jsonl").exists()
+
+
+# --- real files --------------------------------------------------------------------------------------------------------------------------------
+def test_the_ledger_of_gsm8k_is_full(tmp_path):  # guards B6
+    folder = realdata.real("gsm8k")
+    columns = ("data.columns.prompt=question", "data.columns.completion=answer")
+    code, _, err = jaxsft("train", "task=chat", f"data.train={folder / 'test.jsonl'}", *columns, f"run_dir={tmp_path / 'run'}", *tiny.FAST, "model.context=2048")
+    assert code == 0, err
+    rows = rundir.read_json(tmp_path / "run" / "ledger.json")["train"]["rows"]
+    assert rows["read"] == rows["kept"] == 1319
