@@ -1,0 +1,196 @@
+"""Every option does something: change it, and the start, the examples, the plan, the traced values or the lowered step change.
+
+An option without an entry here fails; what acts outside the step is listed with the test that shows its effect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsft import rundir, tasks
+from jaxsft.config import compose, schema
+from jaxsft.config import optim as optims
+from jaxsft.training import loop, runs, setup
+from jaxsft.training.checkpoint import flatten
+from tests import conftest, tiny
+
+BASE = {
+    "model": {"dropout": 0.1},
+    "train": {"ema": 0.9},
+    "optim": optims.AdamW(learning_rate=0.01, weight_decay=0.1),
+    "schedule": schema.Cosine(warmup="2steps", final=0.1),
+}
+STEP = {  # option -> another value
+    "data.max_length": 50,
+    "data.too_long": "truncate_left",
+    "data.packing": False,
+    "data.plan_seed": 1,
+    "model.layers": 3,
+    "model.embed": 32,
+    "model.heads": 2,
+    "model.kv_heads": 4,
+    "model.head_dim": 8,
+    "model.mlp": 32,
+    "model.context": 48,
+    "model.norm": "layer",
+    "model.norm_position": "post",
+    "model.positions": "learned",
+    "model.rope_base": 500.0,
+    "model.gated": False,
+    "model.activation": "gelu",
+    "model.tied": False,
+    "model.dropout": 0.2,
+    "model.attention": "blocked",
+    "model.remat": True,
+    "model.unroll": "none",
+    "loss.label_smoothing": 0.1,
+    "loss.z_loss": 0.1,
+    "loss.chunk": 8,
+    "loss.penalties": [schema.Penalty("l2", ".*", 0.1)],
+    "optim.learning_rate": 0.02,
+    "optim.clip_norm": 0.5,
+    "optim.lr_groups": [optims.Group(pattern="embed/.*", factor=0.5)],
+    "optim.b1": 0.8,
+    "optim.b2": 0.9,
+    "optim.eps": 1e-3,
+    "optim.weight_decay": 0.2,
+    "optim.decay_groups": [optims.Group(pattern="embed/.*", factor=0.5)],
+    "schedule.warmup": "3steps",
+    "schedule.final": 0.2,
+    "train.batch_size": 4,
+    "train.accumulate": 2,
+    "train.ema": 0.8,
+    "train.freeze": ["embed/.*"],
+    "mesh.data": 2,
+    "mesh.fsdp": 2,
+    "mesh.tensor": 2,
+    "precision": "bf16",
+    "seed": 1,
+    "seeds.init": 1,
+    "seeds.data": 1,
+    "seeds.dropout": 1,
+}
+GROUPS = ("task.name", "tokenizer.kind", "optim.name", "schedule.name", "model.causal")  # chosen by their group, compared in the tests of each
+ELSEWHERE = {
+    "tests/data/test_formats.py": ("data.format", "data.header", "data.encoding", "data.unit"),
+    "tests/data/test_records.py": (*(f"data.columns.{c}" for c in ("prompt", "completion", "messages", "text", "text_pair", "label")),),
+    "tests/data/test_encode.py": ("data.max_dropped", "data.require_stop"),
+    "tests/data/test_split.py": ("data.fractions",),
+    "tests/data/test_templates.py": ("task.template",),
+    "tests/test_cli.py": ("data.train", "data.test", "data.path", "run_dir", "evaluation.batch_size", "train.duration"),
+    "tests/invariants/test_resume.py": (
+        *("train.init_from", "train.log_every", "checkpoint.every", "checkpoint.include_base"),
+        *("evaluation.every", "evaluation.patience", "evaluation.generate"),
+    ),
+    "tests/training/test_loop.py": ("train.on_nan",),
+    "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size"),
+}
+RUN = ("data.validation", "data.limit", "data.cache_dir", "data.split_seed", "evaluation.metric", "evaluation.on_train", "evaluation.generate_rows")
+RUN += ("model.pretrained", "train.init_fresh")  # shown at the end of this file
+
+
+MAKE = conftest.make_config
+
+
+def with_value(config: schema.Config, key: str, value) -> schema.Config:
+    head, _, rest = key.partition(".")
+    return dataclasses.replace(config, **{head: with_value(getattr(config, head), rest, value) if rest else value})
+
+
+def fingerprint(change=lambda config: config) -> dict:
+    """What a run computes, without running it."""
+    try:
+        conftest.make_config = lambda *a, **k: change(MAKE(*a, **k))
+        b = conftest.bench("chat", 24, longest=45, **BASE)
+    finally:
+        conftest.make_config = MAKE
+    batches = [b.batches[k] for k in range(2 * len(b.batches))]
+    state = jax.eval_shape(b.state)
+    text = jax.jit(b.program.step).lower(state, b.apart[1], batches[0], b.hyper).as_text()
+    return {
+        "start": [np.asarray(x).tobytes() for x in jax.tree.leaves(b.params)],
+        "places": [str(x.sharding) for x in jax.tree.leaves(b.params)],
+        "plan": [[np.asarray(x).tobytes() for x in jax.tree.leaves(batch)] for batch in batches],
+        "hyper": repr(b.hyper),
+        "step": text,
+    }
+
+
+@functools.cache
+def base() -> dict:
+    return fingerprint()
+
+
+@pytest.mark.parametrize("key", STEP)
+def test_an_option_changes_what_is_computed(key):  # guards H5
+    config = conftest.make_config("chat", **BASE)
+    head, _, rest = key.partition(".")
+    before = getattr(getattr(config, head), rest) if rest else getattr(config, head)
+    assert STEP[key] != before
+    if key == "data.too_long":  # read where a row is too long only
+        shorter = lambda config: with_value(with_value(config, "data.max_length", 30), "data.max_dropped", 1.0)
+        one, two = (fingerprint(lambda c, v=v: with_value(shorter(c), key, v)) for v in ("truncate_right", "truncate_left"))
+        assert one["plan"] != two["plan"]
+    elif key == "seed":  # the others follow it where they are not given
+        assert fingerprint(lambda _: MAKE("chat", seed=1, **BASE)) != base()
+    else:
+        cut = lambda c: with_value(c, "data.too_long", "truncate_right") if key in ("model.context", "data.max_length") else c
+        assert fingerprint(lambda c: with_value(cut(c), key, STEP[key])) != base()
+
+
+def test_the_same_config_is_the_same_run():  # guards H7
+    assert fingerprint() == base()
+
+
+def test_every_option_has_a_test():
+    listed = {*STEP, *GROUPS, *RUN, *(key for keys in ELSEWHERE.values() for key in keys)}
+    there = set(compose.flat(compose.to_dict(schema.Config(task=schema.ChatTask()))))
+    assert there - listed == set(), "options without a test"
+    assert listed - there == set(), "tests of options that are no more"
+    root = Path(__file__).parents[2]
+    for file, keys in ELSEWHERE.items():
+        source = (root / file).read_text(encoding="utf-8")
+        assert not (missing := [key for key in keys if key.rsplit(".", 1)[-1] not in source]), f"{file}: {missing}"
+
+
+# --- what acts on a whole run --------------------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return tiny.data(tmp_path_factory.mktemp("data"))
+
+
+def test_options_of_data_and_evaluation_act(files, tmp_path):  # guards H5
+    data = {"train": str(files / "chat.jsonl"), "validation": str(files / "chat_held.jsonl"), "limit": 8, "cache_dir": str(tmp_path / "cache")}
+    evaluation = {"metric": "validation/token_accuracy", "on_train": True, "generate_rows": 3, "generate": "end", "every": "2steps"}
+    result = loop.train(tiny.config(files, tmp_path / "run", data=data, evaluation=evaluation, train={"duration": "6steps", "batch_size": 4}))
+    ledger, lines = rundir.read_json(tmp_path / "run" / "ledger.json"), rundir.read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert ledger["train"]["rows"]["read"] == 8 and ledger["validation"]["rows"]["read"] == 12
+    assert list((tmp_path / "cache").rglob("facts.json"))
+    assert result.numbers["validation/generated_rows"] == 3 and "train/loss" in result.numbers
+    accuracy = {x["step"]: x["token_accuracy"] for x in lines if x["kind"] == "validation"}
+    assert result.numbers["train/best_step"] == max(accuracy, key=lambda step: (accuracy[step], -step))
+
+
+def test_the_seed_of_the_split_acts(files):
+    def parts(seed):
+        config = MAKE("classify", data={"train": None, "validation": None, "path": str(files / "labels.jsonl"), "split_seed": seed})
+        return setup.read_splits(config, tasks.get("classify"))["train"][1]
+
+    assert parts(0) == parts(0) != parts(1)
+
+
+def test_pretrained_weights_are_taken_and_fresh_ones_are_not(files, tmp_path):
+    still = {"optim": optims.AdamW(learning_rate=0.0, weight_decay=0.0)}
+    train = {"duration": "1steps", "batch_size": 4}
+    model = {"layers": 2, "embed": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 32, "context": 128}
+    loop.train(tiny.config(files, tmp_path / "a", task="lm", train={"duration": "3steps", "batch_size": 4}))
+    loop.train(tiny.config(files, tmp_path / "b", train=train | {"init_fresh": ["norm/.*", "embed/.*"]}, seed=3, model=model | {"pretrained": str(tmp_path / "a")}, **still))
+    a, b = (flatten(runs.open_run(tmp_path / name).params) for name in "ab")
+    same = {name: np.array_equal(a[name], b[name]) for name in a}
+    assert not same["embed/tokens/w"] and all(same[name] for name in same if name.startswith("layers/"))
