@@ -90,7 +90,7 @@ class Checkpoints:
     """The folder `checkpoints/` of a run."""
 
     def __init__(self, run_dir: Path, warn: Callable[[str], None] = print):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save there
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save there; its failures come as exceptions too
         self.run_dir, self.warn = Path(run_dir), warn
         self.folder = (self.run_dir / "checkpoints").absolute()
         self._policy = _KeepBestAndLatest()
