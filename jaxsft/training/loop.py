@@ -202,6 +202,7 @@ class Loop:
         large = [name for name, b in self.batches.items() if name != "train" and self.task.generates and generated and b.split.examples > generated]
         if large and self.config.evaluation.generate != "never":
             notes.append(f"answers are generated for the first {generated} rows of {', '.join(large)} only (evaluation.generate_rows=null: all)")
+        notes += self._answers_that_do_not_fit()
         return {
             "parameters": count(self.params),
             "trainable": count(self.state.trainable),
@@ -212,6 +213,19 @@ class Loop:
             "memory": memory_text(compiled),
             "notes": notes,
         }
+
+    def _answers_that_do_not_fit(self) -> list[str]:
+        """A reference that is longer than what is generated cannot match, whatever the model learns."""
+        config, notes = self.config, []
+        if not self.task.generates or config.evaluation.generate == "never":
+            return notes
+        for name in [n for n in self.batches if n != "train" or config.evaluation.on_train]:
+            records = self.batches[name].split.records[: config.evaluation.generate_rows]
+            ids = self.parts.tokenizer.encode_batch([self.task.reference(r) for r in records])
+            if long := sum(len(x) >= config.generate.max_new_tokens for x in ids):
+                limit = f"generate.max_new_tokens={config.generate.max_new_tokens}"
+                notes.append(f"{long} of {len(ids)} reference answers of {name} are longer than {limit} and cannot match exactly")
+        return notes
 
     # --- the loop ----------------------------------------------------------------------------------------------------------------------------
     def _steps(self, start: int, compiled: Any, checkpoints: Checkpoints, metrics: Metrics, progress: Progress, stop: StopSignal) -> None:
