@@ -2,19 +2,23 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-all clean
+.PHONY: demo test test-all check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/jaxsft demo
 
-test: $(VENV)/.installed
-	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+test: check
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-test-all: $(VENV)/.installed
+test-all: check
+	$(BIN)/python -m pytest $(WORKERS)
+
+check: $(VENV)/.installed
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/ruff check -q
+	$(BIN)/ruff format -q --check
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

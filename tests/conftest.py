@@ -58,8 +58,10 @@ def x64():
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------------------------------
-def make_config(name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, **groups: dict) -> schema.Config:
-    """A resolved config of a model with two layers; each group is a dict of what differs: `model={"dropout": 0.1}`. Default: plain SGD, constant rate."""
+def make_config(
+    name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, **groups: dict
+) -> schema.Config:
+    """A resolved config of a model with two layers; each group is a dict of what differs: `model={"dropout": 0.1}`. Plain SGD, constant rate."""
     options = {"task": {}, "data": {}, "model": {}, "loss": {}, "train": {}, "mesh": {}, "evaluation": {}, "seeds": {}, "generate": {}} | groups
     model = {"layers": 2, "embed": 16, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp": 24, "context": 64, "causal": name != "classify"}
     return setup.resolve(
@@ -171,7 +173,9 @@ def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 1e-12) -> None
     """Two trees of the same structure and values."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for path, x in jax.tree_util.tree_flatten_with_path(a)[0]:
-        y = functools.reduce(lambda t, k: t[getattr(k, "key", getattr(k, "idx", None))] if hasattr(k, "key") or hasattr(k, "idx") else getattr(t, k.name), path, b)
+        y = functools.reduce(
+            lambda t, k: t[getattr(k, "key", getattr(k, "idx", None))] if hasattr(k, "key") or hasattr(k, "idx") else getattr(t, k.name), path, b
+        )
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=rtol, atol=atol, err_msg=jax.tree_util.keystr(path))
 
 

@@ -22,7 +22,9 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classified(files, tmp_path_factory):
     run = tmp_path_factory.mktemp("classify") / "run"
-    code, out, err = jaxsft("train", "task=classify", f"data.train={files / 'labels.jsonl'}", f"data.test={files / 'labels_held.jsonl'}", f"run_dir={run}", *tiny.FAST)
+    code, out, err = jaxsft(
+        "train", "task=classify", f"data.train={files / 'labels.jsonl'}", f"data.test={files / 'labels_held.jsonl'}", f"run_dir={run}", *tiny.FAST
+    )
     assert code == 0, err
     return run, out
 
@@ -46,7 +48,18 @@ def test_help_answers_in_a_second_without_jax():
 
 def test_a_run_directory_is_whole(classified):
     run, out = classified
-    wanted = {"config.yaml", "manifest.json", "ledger.json", "metrics.jsonl", "result.json", "checkpoints", "predictions", "figures", "tensorboard", "report.md"}
+    wanted = {
+        "config.yaml",
+        "manifest.json",
+        "ledger.json",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints",
+        "predictions",
+        "figures",
+        "tensorboard",
+        "report.md",
+    }
     assert wanted <= {p.name for p in run.iterdir()}
     numbers = rundir.read_json(run / "result.json")
     assert json.loads(out[out.index("{\n") : out.rindex("}") + 1]) == numbers and numbers["test/rows"] == 12
@@ -82,7 +95,15 @@ def test_predict_answers_every_row_in_order(classified, chatted, files, tmp_path
 
 
 def test_one_file_is_split_and_a_second_start_repeats_the_numbers(files, tmp_path):
-    args = ("train", "task=classify", f"data.path={files / 'labels.tsv'}", "data.columns.text=1", "data.columns.label=0", f"run_dir={tmp_path / 'run'}", *tiny.FAST)
+    args = (
+        "train",
+        "task=classify",
+        f"data.path={files / 'labels.tsv'}",
+        "data.columns.text=1",
+        "data.columns.label=0",
+        f"run_dir={tmp_path / 'run'}",
+        *tiny.FAST,
+    )
     code, out, err = jaxsft(*args)
     assert code == 0, err
     ledger = rundir.read_json(tmp_path / "run" / "ledger.json")
@@ -93,7 +114,9 @@ def test_one_file_is_split_and_a_second_start_repeats_the_numbers(files, tmp_pat
 
 def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = jaxsft("train", "-m", "task=lm", f"data.train={files / 'book.txt'}", "model.kv_heads=3,1,2", *[o for o in tiny.FAST if "kv_heads" not in o])
+    code, _, err = jaxsft(
+        "train", "-m", "task=lm", f"data.train={files / 'book.txt'}", "model.kv_heads=3,1,2", *[o for o in tiny.FAST if "kv_heads" not in o]
+    )
     assert code == 1 and err.count("jaxsft: ") == 1 and "model.kv_heads=3: does not divide model.heads=2" in err
     runs = sorted(tmp_path.glob("**/result.json"))
     assert len(runs) == 2 and len({p.parent for p in runs}) == 2
@@ -126,7 +149,7 @@ WRONG = [
     (["train", "task=chat", "data.train=broken.jsonl"], "broken.jsonl:2: broken JSON"),
     (["train", "task=chat", "data.train=long.jsonl"], "long.jsonl:1: "),
     (["train", "task=clasify", "data.train=good.csv"], "task=clasify: unknown; there are chat, classify, lm"),
-    (["train", "data.train=good.csv", "optim.lr=1"], "optim.lr: unknown option; did you mean optim.learning_rate?"),
+    (["train", "data.train=good.csv", "optim.lr=1"], "optim.lr: unknown option of optim=adamw; did you mean optim.learning_rate?"),
     (["train", "task=classify", "data.train=good.csv", "optim=sgd", "optim.b1=0.9"], "optim.b1: unknown option"),
     (["train", "task=classify", "data.train=good.csv", "evaluation.metric=validation/foo"], "evaluation.metric=validation/foo: unknown"),
     (["train", "task=classify", "data.train=good.csv", "train.duration=5"], "train.duration=5: expected a number with a unit"),
@@ -163,11 +186,43 @@ def test_predictions_are_written_whole_or_not_at_all(classified, tmp_path):
     assert code == 1 and "in.csv:3: byte" in err and not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_run_of_many_devices_opens_on_one(classified, files, tmp_path, monkeypatch):
+    import jax
+
+    given = ("train", "task=classify", f"data.train={files / 'labels.jsonl'}", f"data.test={files / 'labels_held.jsonl'}", *tiny.FAST)
+    code, _, err = jaxsft(*given, "mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", f"run_dir={tmp_path / 'run'}")
+    assert code == 0, err
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    code, out, err = jaxsft("eval", f"run={tmp_path / 'run'}", f"data.path={files / 'labels_held.jsonl'}")
+    assert code == 0 and "trained on 8 devices; running on one of 1" in err
+    again, numbers = json.loads(out), rundir.read_json(tmp_path / "run" / "result.json")
+    assert again["labels_held/loss"] == pytest.approx(numbers["test/loss"], rel=1e-5)
+
+
+def test_an_answer_that_cannot_be_reached_is_an_error(files, tmp_path):
+    given = [
+        "train",
+        "task=chat",
+        f"data.train={files / 'chat.jsonl'}",
+        f"data.test={files / 'chat_held.jsonl'}",
+        f"run_dir={tmp_path / 'run'}",
+        *tiny.FAST,
+    ]
+    given = [*given, "evaluation.generate=end"]
+    code, _, err = jaxsft(*given)
+    assert code == 1 and "chat_held.jsonl:" in err and "more than generate.max_new_tokens=4" in err and "generate.allow_cut=true" in err
+    assert not (tmp_path / "run").exists()
+    code, out, err = jaxsft(*given, "generate.allow_cut=true")
+    assert code == 0 and "references are longer and count as wrong" in out
+
+
 # --- real files --------------------------------------------------------------------------------------------------------------------------------
 def test_the_ledger_of_gsm8k_is_full(tmp_path):  # guards B6
     folder = realdata.real("gsm8k")
     columns = ("data.columns.prompt=question", "data.columns.completion=answer")
-    code, _, err = jaxsft("train", "task=chat", f"data.train={folder / 'test.jsonl'}", *columns, f"run_dir={tmp_path / 'run'}", *tiny.FAST, "model.context=2048")
+    code, _, err = jaxsft(
+        "train", "task=chat", f"data.train={folder / 'test.jsonl'}", *columns, f"run_dir={tmp_path / 'run'}", *tiny.FAST, "model.context=2048"
+    )
     assert code == 0, err
     rows = rundir.read_json(tmp_path / "run" / "ledger.json")["train"]["rows"]
     assert rows["read"] == rows["kept"] == 1319

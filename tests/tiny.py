@@ -40,14 +40,25 @@ def data(folder: Path) -> Path:
 def config(folder: Path, run_dir: Path, /, task: str = "chat", **groups: dict) -> schema.Config:
     """A small run with dropout, validation after every epoch and held-out data; each group is a dict of what differs."""
     stem = {"chat": "chat", "classify": "labels"}.get(task)
-    files = {"train": str(folder / f"{stem}.jsonl"), "validation": str(folder / f"{stem}_held.jsonl")} if stem else {"train": str(folder / "book.txt")}
+    files = (
+        {"train": str(folder / f"{stem}.jsonl"), "validation": str(folder / f"{stem}_held.jsonl")} if stem else {"train": str(folder / "book.txt")}
+    )
     given = {
         "data": files,
-        "model": {"layers": 2, "embed": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 32, "context": 128, "causal": task != "classify", "dropout": 0.1},
+        "model": {
+            "layers": 2,
+            "embed": 16,
+            "heads": 2,
+            "kv_heads": 2,
+            "head_dim": 8,
+            "mlp": 32,
+            "context": 128,
+            "causal": task != "classify",
+            "dropout": 0.1,
+        },
         "train": {"duration": "12steps", "batch_size": 4, "log_every": "1steps"},
         "evaluation": {"generate": "never", "every": "4steps"},
         "checkpoint": {"every": "4steps"},
-        "generate": {"max_new_tokens": 4},
     }
     types = {"data": schema.DataConfig, "model": schema.ModelConfig, "train": schema.TrainConfig, "evaluation": schema.EvaluationConfig}
     types |= {"checkpoint": schema.CheckpointConfig, "generate": schema.GenerateConfig, "loss": schema.LossConfig, "seeds": schema.Seeds}

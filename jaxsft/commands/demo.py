@@ -56,4 +56,6 @@ def check_held_out(run_dir: Path) -> None:
     prompts = [row["prompt"] for row in rundir.read_jsonl(run_dir / "data.jsonl")]
     leaks = json.loads((run_dir / "ledger.json").read_text(encoding="utf-8"))["test"]["also_in_train"]
     if leaks or len(set(prompts)) != len(prompts):
-        raise JaxsftError(f"{run_dir / 'data.jsonl'}: {leaks} test rows are in the training set, {len(prompts) - len(set(prompts))} prompts are repeated")
+        raise JaxsftError(
+            f"{run_dir / 'data.jsonl'}: {leaks} test rows are in the training set, {len(prompts) - len(set(prompts))} prompts are repeated"
+        )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxsft.config import compose, validate
-from jaxsft.config.schema import Config
+from jaxsft.config.schema import Config, MeshConfig
 from jaxsft.errors import ConfigError
 
 OVERRIDABLE = ("data", "evaluation", "generate", "mesh", "precision", "seed", "loss.chunk", "model.attention", "model.unroll")
@@ -39,9 +40,21 @@ def open_run(folder: str, overrides: Sequence[str], data: dict[str, Any] | None 
         config = compose.override(config, overrides)
         validate.validate_values(compose.flat(compose.to_dict(config)))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, **(data or {})))
+        if not any(text.startswith("mesh.") for text in overrides):
+            config = dataclasses.replace(config, mesh=_mesh_here(config.mesh))
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
     return runs.open_run(folder, change)
+
+
+def _mesh_here(mesh: MeshConfig) -> MeshConfig:
+    """The run's own mesh, or one device where there are fewer than it was trained on."""
+    import jax
+
+    if mesh.data * mesh.fsdp * mesh.tensor <= jax.device_count():
+        return mesh
+    print(f"trained on {mesh.data * mesh.fsdp * mesh.tensor} devices; running on one of {jax.device_count()}", file=sys.stderr)
+    return MeshConfig()
 
 
 def evaluate_records(run: Any, name: str, records: tuple[list[Any], list[str]]):
@@ -64,6 +77,12 @@ def evaluate_records(run: Any, name: str, records: tuple[list[Any], list[str]]):
         lambda terms, totals: objective_value(terms, totals, hyper["terms"]),
     )
     return batches.split, result
+
+
+def new_tokens(run: Any) -> int:
+    """How many tokens are generated at most where there is no reference."""
+    limit = run.parts.config.generate.max_new_tokens
+    return run.parts.task.answers_up_to if limit == "auto" else limit
 
 
 def stem(path: str) -> str:

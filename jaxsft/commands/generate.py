@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         run.parts.model,
         run.params,
         [task.prompt(record, "prompt")],
-        max_new_tokens=config.generate.max_new_tokens,
+        max_new_tokens=from_run.new_tokens(run),
         stop_ids=task.stop_ids,
         batch_size=1,
         temperature=config.generate.temperature,

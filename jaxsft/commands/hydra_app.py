@@ -38,7 +38,9 @@ def quote(argument: str, multirun: bool) -> str:
         return argument
     plus, key, value = match.groups()
     plus = "" if key in ("experiment", "debug") else plus
-    taken_as_is = not value or _PLAIN.fullmatch(value) or value == "null" or value.startswith("${") or (value[:1] in "'\"" and value[-1:] == value[:1])
+    taken_as_is = (
+        not value or _PLAIN.fullmatch(value) or value == "null" or value.startswith("${") or (value[:1] in "'\"" and value[-1:] == value[:1])
+    )
     if key not in compose.string_keys() or taken_as_is or (multirun and "," in value):
         return f"{plus}{key}={value}"
     # A backslash is special to Hydra only before a quote, and at the end, where one follows.

@@ -1,6 +1,6 @@
 """Writes the figures and report.md of a run directory again.
 
-  jaxsft report runs/mine
+jaxsft report runs/mine
 """
 
 from __future__ import annotations

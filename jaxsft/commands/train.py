@@ -1,10 +1,10 @@
 """Fine-tunes on the user's own data and leaves a run directory with weights, numbers, predictions and a report.
 
-  jaxsft train task=chat data.train=train.jsonl data.test=test.jsonl data.columns.prompt=question data.columns.completion=answer
-  jaxsft train task=classify data.path=all.csv                 split 70/15/15 by content
-  jaxsft train task=lm data.train=book.txt data.unit=paragraph
-  jaxsft train ... run_dir=runs/mine                           the same command again continues an unfinished run
-  jaxsft train ... debug=overfit                               learn ten rows by heart first
+jaxsft train task=chat data.train=train.jsonl data.test=test.jsonl data.columns.prompt=question data.columns.completion=answer
+jaxsft train task=classify data.path=all.csv                 split 70/15/15 by content
+jaxsft train task=lm data.train=book.txt data.unit=paragraph
+jaxsft train ... run_dir=runs/mine                           the same command again continues an unfinished run
+jaxsft train ... debug=overfit                               learn ten rows by heart first
 """
 
 from __future__ import annotations

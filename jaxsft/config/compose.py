@@ -143,8 +143,7 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
             raise ConfigError(f"{text}: expected key=value")
         if key not in known:
             raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
-        is_text = isinstance(OmegaConf.select(node, key), str) or key in string_keys()
-        OmegaConf.update(node, key, value if is_text and value != "null" else yaml.safe_load(value))
+        OmegaConf.update(node, key, value if key in string_keys() and value != "null" else yaml.safe_load(value))
     return typed(node)
 
 
@@ -190,13 +189,26 @@ def one_line(error: BaseException) -> str:
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '(\w+)')", first)
     if found:
         name = key[1] if key else found[1]
-        known = [k for k in flat(OmegaConf.to_container(OmegaConf.structured(plain(schema.Config)))) if k != name]  # of another option of its group
-        return f"{name}: unknown option{_suggest(name, known)}"
+        return _unknown(name, str(cause))
     line = " ".join(part.strip() for part in first.splitlines() if part.strip())
     return f"{key[1]}: {line}" if key and key[1] not in line else line
 
 
-def _suggest(key: str, known: Sequence[str]) -> str:
+def _unknown(name: str, text: str) -> str:
+    """The message for an option that does not exist; the error names the class that lacks it, so the options of that one are suggested."""
+    group = name.partition(".")[0]
+    chosen = re.search(r"object_type=(?:\w+\.)*(\w+)", text)
+    for option, cls in GROUPS.get(group, {}).items():
+        if chosen and cls.__name__ == chosen[1]:
+            known = [f"{group}.{f.name}" for f in dataclasses.fields(cls) if f.name not in ("name", "kind")]
+            return f"{name}: unknown option of {group}={option}{_suggest(name, known, 0.8) or '; it has ' + (', '.join(known) or 'none')}"
+    known = flat(OmegaConf.to_container(OmegaConf.structured(plain(schema.Config))))
+    return f"{name}: unknown option{_suggest(name, list(known))}"
+
+
+def _suggest(key: str, known: Sequence[str], alike: float = 0.6) -> str:
     short = [k for k in known if key == k.rsplit(".", 1)[0] + "." + "".join(word[0] for word in k.rsplit(".", 1)[-1].split("_"))]  # optim.lr
-    close = short or difflib.get_close_matches(key, known, n=2, cutoff=0.6) or [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:2]
+    close = (
+        short or difflib.get_close_matches(key, known, n=2, cutoff=alike) or [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:2]
+    )
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -81,6 +81,7 @@ class TaskConfig:
 class ChatTask(TaskConfig):
     name: str = "chat"
     template: str = "auto"  # auto: the tokenizer's own, else ours; default: ours; or a file with a Jinja template
+    variables: dict[str, Any] = field(default_factory=dict)  # further names that the template reads, such as enable_thinking
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    max_new_tokens: int = 128
+    max_new_tokens: Any = "auto"  # auto: what the longest reference needs; without references, twice the longest answer of training
+    allow_cut: bool = False  # references longer than max_new_tokens count as wrong, instead of being an error
     temperature: float = 0.0  # 0: greedy
     batch_size: int = 64
 

@@ -36,7 +36,6 @@ AT_LEAST_ONE = (
     "evaluation.batch_size",
     "evaluation.patience",
     "evaluation.generate_rows",
-    "generate.max_new_tokens",
     "generate.batch_size",
     "data.limit",
 )
@@ -87,7 +86,7 @@ def validate_values(values: dict[str, Any]) -> None:
         for key in keys:
             if values.get(key) is not None and not good(values[key]):
                 raise ConfigError(f"{key}={values[key]}: expected {expected}")
-    for key, words in (("data.max_length", ("auto",)), ("loss.chunk", ("auto", "none"))):
+    for key, words in (("data.max_length", ("auto",)), ("generate.max_new_tokens", ("auto",)), ("loss.chunk", ("auto", "none"))):
         value = values[key]
         if value not in words and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigError(f"{key}={value}: expected {', '.join(words)} or a number of tokens")
@@ -120,9 +119,8 @@ def _data(config: Config) -> None:
         raise ConfigError(f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the splits")
     if not d.path and not d.train:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
-    if d.max_length != "auto":
-        if d.max_length > config.model.context:
-            raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
+    if d.max_length != "auto" and d.max_length > config.model.context:
+        raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
 
 
 def _batches(config: Config) -> None:
@@ -156,6 +154,7 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
         ("loss.chunk", config.task.name == "classify", "is read by the losses over a vocabulary only"),
         ("loss.z_loss", config.task.name == "classify", "is read by the losses over a vocabulary only"),
+        ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
         ("data.split_seed", not config.data.path, "is read with data.path only"),
     ):
@@ -164,7 +163,14 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
             raise ConfigError(f"{key}={values[key]}: {why}")
 
 
-DEFAULTS = {"task.huber_delta": 1.0, "loss.chunk": "auto", "loss.z_loss": 0.0, "data.fractions": [0.7, 0.15, 0.15], "data.split_seed": 0}
+DEFAULTS = {
+    "generate.allow_cut": False,
+    "task.huber_delta": 1.0,
+    "loss.chunk": "auto",
+    "loss.z_loss": 0.0,
+    "data.fractions": [0.7, 0.15, 0.15],
+    "data.split_seed": 0,
+}
 
 
 def lowercases(config: Config) -> bool:

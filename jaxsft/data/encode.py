@@ -83,9 +83,7 @@ def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
     if encoded.weights is None:
         return [Example(row, 0, encoded.ids, None, None, encoded.segment)]
     starts = range(0, encoded.positions, limit) if encoded.chunk else [0]
-    return [
-        Example(row, part, *shift(encoded, start, min(start + limit, encoded.positions)), encoded.segment) for part, start in enumerate(starts)
-    ]
+    return [Example(row, part, *shift(encoded, start, min(start + limit, encoded.positions)), encoded.segment) for part, start in enumerate(starts)]
 
 
 def build(

@@ -286,10 +286,8 @@ class Environment(ImmutableSandboxedEnvironment):
         """The operators that can grow something without bound, and `%`."""
         if operator in ("*", "**"):
             sizes = [abs(value) if isinstance(value, int | float) else len(value) for value in (left, right)]
-            if (
-                (operator == "**" and max(sizes) > 1000)
-                or ((not isinstance(left, int | float) or not isinstance(right, int | float))
-                and (sizes[0] * sizes[1] > 10 * _LARGEST))
+            if (operator == "**" and max(sizes) > 1000) or (
+                (not isinstance(left, int | float) or not isinstance(right, int | float)) and (sizes[0] * sizes[1] > 10 * _LARGEST)
             ):
                 raise SecurityError(f"the operator {operator} is given too large an operand")
         if operator == "%" and isinstance(left, str):

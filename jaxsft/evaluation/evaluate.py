@@ -13,6 +13,7 @@ from jaxsft import rundir
 from jaxsft.config.schema import Config
 from jaxsft.data import pipeline
 from jaxsft.data.pipeline import Batch, Batches, Split
+from jaxsft.errors import ConfigError
 from jaxsft.metrics import states
 from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Params, Transformer
@@ -54,9 +55,7 @@ def run_pass(run: Callable[[Batch], tuple[Any, Mapping[str, Any]]], batches: Bat
     return sums, columns
 
 
-def evaluate(
-    run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float]
-) -> Evaluation:
+def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float]) -> Evaluation:
     """Loss and metrics of a split.
 
     Args:
@@ -67,17 +66,42 @@ def evaluate(
     return Evaluation({"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}, columns)
 
 
+def rows_to_answer(split: Split, rows: int | None) -> list[int]:
+    """The first `rows` kept rows; None: all of them."""
+    return [row for row in range(len(split.records)) if row not in split.dropped][:rows]
+
+
+def answer_limit(task: Task, split: Split, config: Config) -> tuple[int, int]:
+    """(new tokens that are generated for the rows of a split, how many of their references need more).
+
+    Raises:
+      ConfigError: a reference needs more than `generate.max_new_tokens`, so that it could not match whatever the model learns.
+    """
+    kept, limit = rows_to_answer(split, config.evaluation.generate_rows), config.generate.max_new_tokens
+    needed = [task.answer_length(split.records[row], split.where[row]) for row in kept]
+    if limit == "auto":
+        return -(-max(needed, default=1) // 64) * 64, 0  # splits that are alike share a compiled program
+    long = [i for i, n in enumerate(needed) if n > limit]
+    if long and not config.generate.allow_cut:
+        raise ConfigError(
+            f"{split.where[kept[long[0]]]}: the answer has {needed[long[0]]} tokens with its stop token, more than generate.max_new_tokens={limit}, "
+            f"and cannot match ({len(long)} of {len(kept)} such rows); set generate.max_new_tokens=auto, or generate.allow_cut=true to count them "
+            "as wrong"
+        )
+    return limit, len(long)
+
+
 def generate_answers(
-    task: Task, model: Transformer, params: Params, records: Sequence[Any], where: Sequence[str], config: Config
+    task: Task, model: Transformer, params: Params, records: Sequence[Any], where: Sequence[str], config: Config, limit: int
 ) -> tuple[list[str], list[bool]]:
-    """The generated last turn of each record, and whether it ended with a stop token."""
+    """The generated last turn of each record, of at most `limit` tokens, and whether it ended with a stop token."""
     g = config.generate
     prompts = [task.prompt(record, place) for record, place in zip(records, where, strict=True)]
     out = generate(
         model,
         params,
         prompts,
-        max_new_tokens=g.max_new_tokens,
+        max_new_tokens=limit,
         stop_ids=task.stop_ids,
         batch_size=g.batch_size,
         temperature=g.temperature,
@@ -86,11 +110,11 @@ def generate_answers(
     return [task.tokenizer.decode(ids) for ids, _ in out], [stopped for _, stopped in out]
 
 
-def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config, rows: int | None) -> tuple[dict[int, str], dict[str, float]]:
-    """Generates the last assistant turn of the first `rows` kept rows and scores it by exact match."""
-    kept = [row for row in range(len(split.records)) if row not in split.dropped][:rows]
+def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config) -> tuple[dict[int, str], dict[str, float]]:
+    """Generates the last assistant turn of the first `evaluation.generate_rows` kept rows and scores it by exact match. Raises as `answer_limit`."""
+    kept, (limit, _) = rows_to_answer(split, config.evaluation.generate_rows), answer_limit(task, split, config)
     records = [split.records[row] for row in kept]
-    texts, stopped = generate_answers(task, model, params, records, [split.where[row] for row in kept], config)
+    texts, stopped = generate_answers(task, model, params, records, [split.where[row] for row in kept], config, limit)
     hits = [matches(text, task.reference(record)) for text, record in zip(texts, records, strict=True)]
     numbers = {"exact_match": float(np.mean(hits)), "stopped": float(np.mean(stopped)), "generated_rows": len(kept)}
     return dict(zip(kept, texts, strict=True)), numbers

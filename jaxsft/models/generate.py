@@ -45,29 +45,24 @@ def decode(
     begin = (width - length)[:, None]
     position = jnp.maximum(index - begin, 0)  # [B, T]
     real = (index >= begin).astype(jnp.int32)
-    c, dtype = model.config, at_least_fp32(params["embed"]["tokens"]["w"].dtype)
-    stop = jnp.array(stop_ids, jnp.int32)
+    c, w = model.config, model.output_matrix(params)
     places = c.context if c.positions == "learned" else slots  # a learned table has no place for more
-    w = model.output_matrix(params)
 
     def caches_at(slot, caches):
         written = Tokens(jnp.where(index < slot[1], real, 0), position)
         return tuple(cache._replace(tokens=written, slot=slot[0]) for cache in caches)
 
     def choose(hidden, step):  # [B, D] -> [B]
-        logits = contract("bd,dv->bv", hidden, w, model.precision)
-        noise = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, step), logits.shape[1:], logits.dtype))(keys)
-        return (logits + temperature * noise).argmax(-1).astype(jnp.int32)  # the Gumbel-max trick; temperature 0 is greedy
+        return draw(contract("bd,dv->bv", hidden, w, model.precision), keys, step, temperature)
 
-    empty = jnp.zeros((b, slots, c.kv_heads, c.head_dim), dtype)
-    no_tokens = Tokens(jnp.zeros((b, slots), jnp.int32), position)
-    caches = tuple(Cache(empty, empty, no_tokens, jnp.int32(0)) for _ in range(c.layers))
+    empty = jnp.zeros((b, slots, c.kv_heads, c.head_dim), at_least_fp32(w.dtype))
+    caches = (Cache(empty, empty, Tokens(jnp.zeros((b, slots), jnp.int32), position), jnp.int32(0)),) * c.layers
     hidden, caches = model.decode(params, prompt, Tokens(real[:, :width], position[:, :width]), caches_at((jnp.int32(0), width), caches))
     first = choose(hidden[:, -1], 0)
     out = jnp.full((b, max_new_tokens), -1, jnp.int32).at[:, 0].set(jnp.where(length > 0, first, -1))
 
     def ends(token, step):
-        return jnp.isin(token, stop) | (length + step >= places)
+        return jnp.isin(token, jnp.array(stop_ids, jnp.int32)) | (length + step >= places)
 
     def unfinished(carry):
         step, _, done, _, _ = carry
@@ -84,6 +79,12 @@ def decode(
 
     done = ends(first, 0) | (length == 0)
     return lax.while_loop(unfinished, one, (jnp.int32(1), first, done, caches, out))[-1]
+
+
+def draw(logits: Float[Array, "batch vocab"], keys: Array, step: Int[Array, ""], temperature: Float[Array, ""]) -> Int[Array, batch]:
+    """One id a row from `softmax(logits / temperature)`, by the Gumbel-max trick; temperature 0 is greedy."""
+    noise = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, step), logits.shape[1:], logits.dtype))(keys)
+    return (logits + temperature * noise).argmax(-1).astype(jnp.int32)
 
 
 def width_of(longest: int) -> int:

@@ -8,7 +8,6 @@ After freezing, `layers` holds several segments, each named by its first layer; 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -54,23 +53,22 @@ class Embed(nn.Module):
     @nn.compact
     def __call__(self, tokens: Int[Array, "batch seq"], positions: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
         c = self.config
-        x = Table(self.vocab, c.embed, "vocab", c.embed**-0.5, name="tokens")(tokens)
+        x = Table(self.vocab, c.embed, "vocab", name="tokens")(tokens)
         if c.positions == "learned":
-            x = x + Table(c.context, c.embed, "positions", 0.1 * c.embed**-0.5, name="positions")(positions)
+            x = x + Table(c.context, c.embed, "positions", name="positions")(positions)
         return x
 
 
 class Table(nn.Module):
-    """A row of `w` `[rows, D]` for each id."""
+    """A row of `w` `[rows, D]` for each id. Rows of unit length at the start, so that the logits of a tied head have unit variance."""
 
     rows: int
     embed: int
     axis: str
-    std: float
 
     @nn.compact
     def __call__(self, ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
-        w = self.param("w", declare(nn.initializers.normal(self.std), (self.axis, "embed")), (self.rows, self.embed))
+        w = self.param("w", declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")), (self.rows, self.embed))
         return jnp.take(w, ids, axis=0)
 
 
@@ -101,9 +99,7 @@ class Transformer:
             params["head"] = self.head.init(head_key, x)["params"]
         return params
 
-    def hidden(
-        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None
-    ) -> Float[Array, "batch seq embed"]:
+    def hidden(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None) -> Float[Array, "batch seq embed"]:
         """The last hidden state of every token, normed. Dropout only where `noise` is given."""
         x = self._embed(params, tokens, where, noise)
         rope = self._rope(where.positions, x.dtype)
@@ -138,9 +134,7 @@ class Transformer:
 
     def _embed(self, params, tokens, where, noise):
         x = Embed(self.vocab, self.config).apply({"params": params["embed"]}, tokens, where.positions)
-        # Unit variance into the stack; the table itself is small, so that a tied head starts with small logits.
-        x = (x * math.sqrt(self.config.embed)).astype(at_least_fp32(x.dtype))
-        return dropout(x, noise.at(self.config.layers) if noise else None, 0)
+        return dropout(x.astype(at_least_fp32(x.dtype)), noise.at(self.config.layers) if noise else None, 0)
 
     def _rope(self, positions, dtype):
         return rope_table(positions, self.config.head_dim, self.config.rope_base, dtype) if self.config.positions == "rope" else None

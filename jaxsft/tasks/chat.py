@@ -19,17 +19,17 @@ from jaxsft.errors import ConfigError
 from jaxsft.tasks.causal import CausalTask
 
 
-def template_of(name: str, tokenizer: Tokenizer, require_stop: bool) -> Template:
+def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
     """`auto` is the tokenizer's own template where it has one, else ours; anything else but `default` is a file."""
     if name == "default" or (name == "auto" and tokenizer.chat_template is None):
-        return Template.default(tokenizer, require_stop=require_stop)
+        return Template.default(tokenizer, **options)
     if name == "auto":
-        return Template.of(tokenizer, require_stop=require_stop)
+        return Template.of(tokenizer, **options)
     try:
         source = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"task.template={name}: expected auto, default or a readable file with a Jinja template ({error})") from error
-    return Template(source, tokenizer, name, require_stop=require_stop)
+    return Template(source, tokenizer, name, **options)
 
 
 class ChatSFT(CausalTask):
@@ -43,7 +43,8 @@ class ChatSFT(CausalTask):
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
         stored = self.state["template"]
-        self.template = Template(stored["source"], tokenizer, stored["name"], require_stop=config.data.require_stop)
+        options = {"require_stop": config.data.require_stop, "variables": stored["variables"]}
+        self.template = Template(stored["source"], tokenizer, stored["name"], **options)
 
     can_generate = True
 
@@ -75,8 +76,10 @@ class ChatSFT(CausalTask):
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]) -> dict[str, Any]:
-        template = template_of(config.task.template, tokenizer, config.data.require_stop)
-        return {"template": {"name": template.name, "source": template.source, "sha256": template.digest}, "stop_ids": list(template.stop_ids)}
+        template = template_of(config.task.template, tokenizer, require_stop=config.data.require_stop, variables=config.task.variables)
+        kept = {"name": template.name, "source": template.source, "variables": template.variables, "sha256": template.digest}
+        answers = tokenizer.encode_batch([record.messages[-1].content for record in records])
+        return {"template": kept, "stop_ids": list(template.stop_ids), "longest_answer": max(map(len, answers))}
 
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()
@@ -89,6 +92,15 @@ class ChatSFT(CausalTask):
 
     def reference(self, record: Chat) -> str:
         return record.messages[-1].content
+
+    def answer_length(self, record: Chat, where: str) -> int:
+        """Tokens of the last turn, what the template writes into it and the stop token included."""
+        start, end, _ = self.template.render(record, where).turns[-1]
+        return end - start
+
+    @property
+    def answers_up_to(self) -> int:
+        return 2 * self.state["longest_answer"] + 16
 
     def describe(self, record: Chat, row: int, answers: Mapping[int, str] | None) -> dict[str, Any]:
         out = {"prompt": "\n".join(m.content for m in record.messages[:-1]), "reference": self.reference(record)}

@@ -108,8 +108,8 @@ def banner(config: Config, run_dir: Path, facts: dict[str, Any]) -> str:
     train = facts["ledger"]["train"]["packing"]
     places = config.train.batch_size * train["row_length"]
     lines.append(
-        f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} = {places:,} tokens, {places * train['fill']:,.0f} real; "
-        f"{facts['steps_per_epoch']:,} steps an epoch"
+        f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} = {places:,} tokens, "
+        f"{places * train['fill']:,.0f} real; {facts['steps_per_epoch']:,} steps an epoch"
     )
     lines.append(f"device     {facts['devices']}, {config.precision}, {facts['memory']}")
     return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])

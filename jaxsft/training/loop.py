@@ -95,6 +95,7 @@ class Loop:
             "checkpoint": durations.steps(config.checkpoint.every, self.clock, "checkpoint.every"),
             "evaluation": durations.steps(config.evaluation.every, self.clock, "evaluation.every"),
         }
+        self.answers = self._answers()
         self.rows = meshes.rows(self.parts.mesh)
         self.params = starting_params(self.parts)
         trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze)
@@ -157,7 +158,9 @@ class Loop:
             before = rundir.read_json(path)
             changed = [k for k in facts["data"] if before["data"].get(k) != facts["data"][k]]
             if changed or before["tokenizer"] != facts["tokenizer"]:
-                raise ConfigError(f"run_dir={self.run_dir}: the data of {', '.join(changed) or 'the tokenizer'} changed since; choose another run_dir=")
+                raise ConfigError(
+                    f"run_dir={self.run_dir}: the data of {', '.join(changed) or 'the tokenizer'} changed since; choose another run_dir="
+                )
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
@@ -199,10 +202,11 @@ class Loop:
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows
-        large = [name for name, b in self.batches.items() if name != "train" and self.task.generates and generated and b.split.examples > generated]
-        if large and self.config.evaluation.generate != "never":
-            notes.append(f"answers are generated for the first {generated} rows of {', '.join(large)} only (evaluation.generate_rows=null: all)")
-        notes += self._answers_that_do_not_fit()
+        for name, (limit, cut) in self.answers.items():
+            rows = self.batches[name].split.examples
+            some = f"the first {generated} rows of {name} only (evaluation.generate_rows=null: all)" if generated and rows > generated else name
+            unreachable = f"; {cut} references are longer and count as wrong (generate.allow_cut)" if cut else ""
+            notes.append(f"answers of up to {limit} tokens are generated for {some}{unreachable}")
         return {
             "parameters": count(self.params),
             "trainable": count(self.state.trainable),
@@ -214,18 +218,12 @@ class Loop:
             "notes": notes,
         }
 
-    def _answers_that_do_not_fit(self) -> list[str]:
-        """A reference that is longer than what is generated cannot match, whatever the model learns."""
-        config, notes = self.config, []
-        if not self.task.generates or config.evaluation.generate == "never":
-            return notes
-        for name in [n for n in self.batches if n != "train" or config.evaluation.on_train]:
-            records = self.batches[name].split.records[: config.evaluation.generate_rows]
-            ids = self.parts.tokenizer.encode_batch([self.task.reference(r) for r in records])
-            if long := sum(len(x) >= config.generate.max_new_tokens for x in ids):
-                limit = f"generate.max_new_tokens={config.generate.max_new_tokens}"
-                notes.append(f"{long} of {len(ids)} reference answers of {name} are longer than {limit} and cannot match exactly")
-        return notes
+    def _answers(self) -> dict[str, tuple[int, int]]:
+        """Of each split for which answers are generated: how many tokens, and how many references need more. Raises ConfigError."""
+        if not self.task.generates or self.config.evaluation.generate == "never":
+            return {}
+        names = [name for name in self.batches if name != "train" or self.config.evaluation.on_train]
+        return {name: evaluation.answer_limit(self.task, self.batches[name].split, self.config) for name in names}
 
     # --- the loop ----------------------------------------------------------------------------------------------------------------------------
     def _steps(self, start: int, compiled: Any, checkpoints: Checkpoints, metrics: Metrics, progress: Progress, stop: StopSignal) -> None:
@@ -263,8 +261,8 @@ class Loop:
             progress.say(f"step {step}: skipped (gradient norm {float(sums.grad_norm)}, {_show_terms(sums)})")
             if self.config.train.on_nan == "stop" and not (np.isfinite(sums.grad_norm) and all(np.isfinite(v) for v in sums.terms.values())):
                 raise Diverged(
-                    f"step {step}: the gradient is not finite (norm {float(sums.grad_norm)}, {_show_terms(sums)}); the newest checkpoint is from before it; "
-                    f"lower optim.learning_rate, or set train.on_nan=skip"
+                    f"step {step}: the gradient is not finite (norm {float(sums.grad_norm)}, {_show_terms(sums)}); the newest checkpoint is from "
+                    f"before it; lower optim.learning_rate, or set train.on_nan=skip"
                 )
         self.window = states.merge(self.window, states.widen((sums.terms, sums.totals, sums.states)))
         self.window_tokens += tokens
@@ -314,8 +312,7 @@ class Loop:
         if not (generate and self.task.generates):
             return result
         params = partition.merge(weights, self.frozen)
-        rows = self.config.evaluation.generate_rows
-        answers, numbers = evaluation.answer(self.task, self.parts.model, params, batches.split, self.config, rows)
+        answers, numbers = evaluation.answer(self.task, self.parts.model, params, batches.split, self.config)
         return evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
 
     def _finish(self, checkpoints: Checkpoints, progress: Progress) -> Result:

@@ -43,9 +43,7 @@ def resolve(config: Config) -> Config:
         config,
         precision="bf16" if config.precision == "auto" else config.precision,
         evaluation=dataclasses.replace(config.evaluation, metric=metric, batch_size=config.evaluation.batch_size or config.train.batch_size),
-        seeds=dataclasses.replace(
-            config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}
-        ),
+        seeds=dataclasses.replace(config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}),
     )
 
 

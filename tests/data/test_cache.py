@@ -144,7 +144,10 @@ def test_a_change_of_the_code_is_seen():  # guards D7
 
 
 def test_a_split_is_the_same_from_the_cache(tmp_path):
-    config, records = make_config("chat", data={"cache_dir": str(tmp_path), "max_dropped": 0.5, "too_long": "drop"}), make_records("chat", 20, longest=60)
+    config, records = (
+        make_config("chat", data={"cache_dir": str(tmp_path), "max_dropped": 0.5, "too_long": "drop"}),
+        make_records("chat", 20, longest=60),
+    )
     kind, tokenizer = tasks.get("chat"), Tokenizer.bytes()
     one = kind(config, tokenizer, kind.fit(config, tokenizer, *records))
     fresh, stored = (pipeline.load_split("train", *records, one, config.data, 48) for _ in range(2))

@@ -81,7 +81,7 @@ def test_broken_tools():
 
 
 def test_missing_messages_names_the_options():
-    with pytest.raises(DataError, match="missing column 'messages': found columns 'question'.*data.columns.prompt"):
+    with pytest.raises(DataError, match=r"missing column 'messages': found columns 'question'.*data.columns.prompt"):
         chat_record(row(question="a"), columns())
     with pytest.raises(DataError, match="missing column 'talk'"):
         chat_record(row(prompt="a", completion="b"), columns(messages="talk"))
@@ -91,7 +91,7 @@ def test_text():
     assert text_record(row(text=""), columns()) == Text("")
     assert text_record(row(body="x"), columns(text="body")) == Text("x")
     for bad in (None, 3):
-        with pytest.raises(DataError, match="expected a string; set data.columns.text"):
+        with pytest.raises(DataError, match=r"expected a string; set data.columns.text"):
             text_record(row(text=bad), columns())
 
 
@@ -104,11 +104,11 @@ def test_labels_of_any_type(found, label):  # guards D10
 
 @pytest.mark.parametrize("bad", [None, "", " ", 1.5, float("nan"), float("inf"), ["a"], {}])
 def test_labels_that_are_none(bad):
-    with pytest.raises(DataError, match="data.jsonl:117: column 'label' holds"):
+    with pytest.raises(DataError, match=r"data.jsonl:117: column 'label' holds"):
         label_record(row(text="x", label=bad), columns())
 
 
 def test_pairs():
     assert label_record(row(a="x", b="y", c="z"), columns(text="a", text_pair="b", label="c")) == LabelledText("x", "y", "z")
-    with pytest.raises(DataError, match="missing column 'b'.*data.columns.text_pair"):
+    with pytest.raises(DataError, match=r"missing column 'b'.*data.columns.text_pair"):
         label_record(row(text="x", label="z"), columns(text_pair="b"))

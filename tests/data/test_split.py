@@ -60,7 +60,7 @@ def test_one_text_with_two_labels_does_not_leak():
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.9, 0.2, -0.1), (0.5, 0.2, 0.2), (float("nan"), 0.5, 0.5)])
 def test_impossible_fractions(fractions):
-    with pytest.raises(ConfigError, match="data.fractions"):
+    with pytest.raises(ConfigError, match=r"data.fractions"):
         split_rows([], fractions)
 
 

@@ -48,7 +48,7 @@ def test_training_is_deterministic():
     assert TRAINED.vocab_size <= 300 and len(TRAINED.encode("the cat")) < 7
     low = Tokenizer.train(TEXTS, 300, lowercase=True)
     assert low.encode("THE") == low.encode("the") and TRAINED.encode("THE") != TRAINED.encode("the")
-    with pytest.raises(ConfigError, match="tokenizer.vocab_size=100"):
+    with pytest.raises(ConfigError, match=r"tokenizer.vocab_size=100"):
         Tokenizer.train(TEXTS, 100)
 
 
@@ -119,7 +119,7 @@ def test_data_that_the_model_itself_would_spell_as_special_is_refused(tmp_path):
 
 
 def test_files_that_are_no_tokenizer(tmp_path):
-    with pytest.raises(ConfigError, match="expected a directory with a tokenizer.json"):
+    with pytest.raises(ConfigError, match=r"expected a directory with a tokenizer.json"):
         Tokenizer.load(tmp_path / "none")
     for content, part in (("{", "not valid JSON"), ("[]", "found a JSON list"), ("{}", "cannot be read")):
         (tmp_path / "tokenizer.json").write_text(content)

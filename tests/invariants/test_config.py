@@ -16,6 +16,7 @@ import pytest
 from jaxsft import rundir, tasks
 from jaxsft.config import compose, schema
 from jaxsft.config import optim as optims
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.training import loop, runs, setup
 from jaxsft.training.checkpoint import flatten
 from tests import conftest, tiny
@@ -89,6 +90,7 @@ ELSEWHERE = {
         *("evaluation.every", "evaluation.patience", "evaluation.generate"),
     ),
     "tests/training/test_loop.py": ("train.on_nan",),
+    "tests/invariants/test_eval.py": ("generate.allow_cut",),
     "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size"),
 }
 RUN = ("data.validation", "data.limit", "data.cache_dir", "data.split_seed", "evaluation.metric", "evaluation.on_train", "evaluation.generate_rows")
@@ -177,6 +179,25 @@ def test_options_of_data_and_evaluation_act(files, tmp_path):  # guards H5
     assert result.numbers["train/best_step"] == max(accuracy, key=lambda step: (accuracy[step], -step))
 
 
+def test_the_variables_of_a_template_act(tmp_path):  # guards C10
+    """They reach training and generation, and are kept with what the task learnt."""
+    path = tmp_path / "template.jinja"
+    path.write_text(
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ mood }}{{ m.content }}<|assistant|>"
+        "{% else %}{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% endif %}{% endfor %}"
+    )
+    records, where = conftest.make_records("chat", 3)
+
+    def made(**variables):
+        config = MAKE("chat", task={"template": str(path), "variables": variables})
+        parts = setup.make_parts(config, Tokenizer.bytes(), tasks.get("chat").fit(config, Tokenizer.bytes(), records, where))
+        return parts.task, parts.task.encode_all(records, where)[0].ids.tolist(), parts.task.prompt(records[0], where[0])
+
+    task, ids, prompt = made(mood="be kind ")
+    assert len(ids) == len(made(mood="")[1]) + len(records[0].messages) // 2 * 8 and ids[: len(prompt)] == prompt
+    assert task.state["template"]["variables"] == {"mood": "be kind "} and task.digest != made(mood="")[0].digest
+
+
 def test_the_seed_of_the_split_acts(files):
     def parts(seed):
         config = MAKE("classify", data={"train": None, "validation": None, "path": str(files / "labels.jsonl"), "split_seed": seed})
@@ -190,7 +211,16 @@ def test_pretrained_weights_are_taken_and_fresh_ones_are_not(files, tmp_path):
     train = {"duration": "1steps", "batch_size": 4}
     model = {"layers": 2, "embed": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 32, "context": 128}
     loop.train(tiny.config(files, tmp_path / "a", task="lm", train={"duration": "3steps", "batch_size": 4}))
-    loop.train(tiny.config(files, tmp_path / "b", train=train | {"init_fresh": ["norm/.*", "embed/.*"]}, seed=3, model=model | {"pretrained": str(tmp_path / "a")}, **still))
+    loop.train(
+        tiny.config(
+            files,
+            tmp_path / "b",
+            train=train | {"init_fresh": ["norm/.*", "embed/.*"]},
+            seed=3,
+            model=model | {"pretrained": str(tmp_path / "a")},
+            **still,
+        )
+    )
     a, b = (flatten(runs.open_run(tmp_path / name).params) for name in "ab")
     same = {name: np.array_equal(a[name], b[name]) for name in a}
     assert not same["embed/tokens/w"] and all(same[name] for name in same if name.startswith("layers/"))

@@ -10,6 +10,8 @@ import pytest
 from sklearn import metrics as sklearn
 
 from jaxsft.data import pipeline
+from jaxsft.data.records import Chat, Message
+from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models.attention import Tokens
 from jaxsft.training.step import objective_value
@@ -120,6 +122,22 @@ def test_perplexity_by_hand():  # guards C15, E5
     assert abs(result.numbers["loss"] - every.mean()) > 1e-3
     lines = list(b.parts.task.predictions(b.batches.split, result.columns, None))
     np.testing.assert_allclose([line["nll"] for line in lines], [sum(nll[line["row"]]) for line in lines], rtol=1e-12)
+
+
+def test_generation_reaches_every_reference():
+    """`auto` is enough for the longest answer with its stop token; a number that is not is an error that names the row, unless cuts are allowed."""
+    records = [Chat((Message("user", "ask"), Message("assistant", "x" * n))) for n in (3, 70, 5)]
+    where = [f"rows.jsonl:{i + 1}" for i in range(3)]
+
+    def limit(rows=None, **generate):
+        b = bench("chat", records=(records, where), model={"context": 128}, generate=generate, evaluation={"generate_rows": rows})
+        return evaluation.answer_limit(b.parts.task, b.batches.split, b.config)
+
+    assert limit() == (128, 0) and limit(rows=1) == (64, 0)  # 71 and 4, rounded up
+    assert limit(max_new_tokens=71) == (71, 0) and limit(rows=1, max_new_tokens=4) == (4, 0)
+    with pytest.raises(ConfigError, match=r"rows\.jsonl:2: the answer has 71 tokens .*max_new_tokens=70, .*1 of 3 such rows"):
+        limit(max_new_tokens=70)
+    assert limit(max_new_tokens=5, allow_cut=True) == (5, 2)
 
 
 def test_evaluation_repeats_and_changes_nothing():  # guards E13, H9

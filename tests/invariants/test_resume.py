@@ -27,9 +27,17 @@ def files(tmp_path_factory):
 
 
 KINDS = {
-    "chat": dict(task="chat", train={"duration": "12steps", "batch_size": 4, "log_every": "3steps", "ema": 0.9}, evaluation={"generate": "end", "every": "4steps"}),
-    "classify": dict(task="classify", train={"duration": "12steps", "batch_size": 4, "log_every": "5steps", "accumulate": 2}),
-    "frozen": dict(task="chat", train={"duration": "12steps", "batch_size": 4, "freeze": ["layers/0/.*"]}, checkpoint={"every": "4steps", "include_base": True}),
+    "chat": {
+        "task": "chat",
+        "train": {"duration": "12steps", "batch_size": 4, "log_every": "3steps", "ema": 0.9},
+        "evaluation": {"generate": "end", "every": "4steps"},
+    },
+    "classify": {"task": "classify", "train": {"duration": "12steps", "batch_size": 4, "log_every": "5steps", "accumulate": 2}},
+    "frozen": {
+        "task": "chat",
+        "train": {"duration": "12steps", "batch_size": 4, "freeze": ["layers/0/.*"]},
+        "checkpoint": {"every": "4steps", "include_base": True},
+    },
 }
 
 
@@ -54,7 +62,9 @@ def kill_at(monkeypatch, name: str, count: int) -> None:
     monkeypatch.setattr(loop.Loop, name, counted)
 
 
-@pytest.mark.parametrize("places", [[("_read", 3)], [("_read", 6), ("_read", 4)], [("_save", 2), ("_finish", 1)]], ids=["early", "twice", "save and end"])
+@pytest.mark.parametrize(
+    "places", [[("_read", 3)], [("_read", 6), ("_read", 4)], [("_save", 2), ("_finish", 1)]], ids=["early", "twice", "save and end"]
+)
 def test_a_killed_run_ends_like_one_that_was_not(whole, files, tmp_path, monkeypatch, places):  # guards F1, F4, F6, F9
     options, outcome = whole
     config = tiny.config(files, tmp_path / "run", **options)

@@ -54,7 +54,9 @@ def test_micro_batches_give_the_same_step(accumulate, k):  # guards A1, A4, A5, 
 
 @functools.cache
 def classify(accumulate=1, loss="huber"):
-    return bench("classify", task={"loss": loss}, loss={"label_smoothing": 0.1}, train={"accumulate": accumulate, "batch_size": 4}, data={"packing": False})
+    return bench(
+        "classify", task={"loss": loss}, loss={"label_smoothing": 0.1}, train={"accumulate": accumulate, "batch_size": 4}, data={"packing": False}
+    )
 
 
 def test_micro_batches_of_texts():  # guards A1, A2, A5
@@ -114,7 +116,9 @@ def test_jit_changes_nothing():  # guards H10
 # --- steps that cannot be taken --------------------------------------------------------------------------------------------------------------
 @functools.cache
 def averaged():
-    return bench("chat", loss=LOSS | {"penalties": (schema.Penalty("l2", "embed/.*", 0.1),)}, train={"batch_size": 8, "ema": 0.9}, optim=optim.AdamW())
+    return bench(
+        "chat", loss=LOSS | {"penalties": (schema.Penalty("l2", "embed/.*", 0.1),)}, train={"batch_size": 8, "ema": 0.9}, optim=optim.AdamW()
+    )
 
 
 def test_a_batch_without_trained_tokens_is_skipped_and_counted():  # guards A7
@@ -183,7 +187,19 @@ def test_sums_are_at_least_float32():  # guards A12, H6
         assert {x.dtype for x in jax.tree.leaves((state.trainable, sums.terms, sums.totals, sums.grad_norm))} == {np.dtype(np.float32)}
         low = {eqn.primitive.name for eqn in equations(closed.jaxpr) if any(getattr(v.aval, "dtype", None) == jnp.bfloat16 for v in eqn.outvars)}
         assert "dot_general" in {eqn.primitive.name for eqn in equations(closed.jaxpr)} and "convert_element_type" in low
-        moving = {"convert_element_type", "transpose", "reshape", "broadcast_in_dim", "squeeze", "dynamic_slice", "slice", "pad", "copy", "while", "scan"}
+        moving = {
+            "convert_element_type",
+            "transpose",
+            "reshape",
+            "broadcast_in_dim",
+            "squeeze",
+            "dynamic_slice",
+            "slice",
+            "pad",
+            "copy",
+            "while",
+            "scan",
+        }
         containers = {"pjit", "jit", "custom_vjp_call", "cond", "remat2", "checkpoint", "closed_call", "name", "gather", "optimization_barrier"}
         assert low <= moving | containers, low
 

@@ -119,7 +119,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_older_steps(store, monkeypat
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=r"cannot write the checkpoint of step 2 .*No space left.*steps \[1\] are intact"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CheckpointError, match=r"cannot write the checkpoint of step 2 .*No space left.*steps \[1\] are intact"),
+    ):
         patch.setattr(store.manager, "save", full)
         store.save(2, state(2), {}, None)
     assert int(store.restore_newest(shapes(state()))[0]["step"]) == 1

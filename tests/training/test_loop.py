@@ -251,7 +251,6 @@ def test_ten_examples_are_learnt_by_heart(tmp_path):  # guards C1, C3, C10, C15
         train={"duration": "120steps", "batch_size": 4, "log_every": "40steps"},
         evaluation={"generate": "end", "every": "1000steps"},
         checkpoint={"every": "1000steps"},
-        generate={"max_new_tokens": 48},
         optim=AdamW(learning_rate=1e-2),
         schedule=Constant(),
     )

@@ -1,0 +1,82 @@
+"""From YAML to frozen objects and back, strict overrides of a finished run, and messages that name the option."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from jaxsft.config import compose, optim, schema
+from jaxsft.errors import ConfigError
+
+CONFIG = schema.Config(
+    task=schema.ChatTask(variables={"enable_thinking": False, "names": ["a", "b"]}),
+    data=schema.DataConfig(train="it's a=b, 中文.jsonl", columns=schema.Columns(prompt="0")),
+    tokenizer=schema.BpeTokenizer(vocab_size=300),
+    optim=optim.Muon(lr_groups=(optim.Group(pattern="embed/.*", factor=0.5),)),
+    schedule=schema.WSD(warmup="2%"),
+    loss=schema.LossConfig(penalties=(schema.Penalty("l1", ".*", 0.1),)),
+)
+
+
+def test_a_config_survives_its_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(compose.to_yaml(CONFIG), encoding="utf-8")
+    found = compose.read(path)
+    assert compose.to_dict(found) == compose.to_dict(CONFIG)
+    assert type(found.optim) is optim.Muon and type(found.schedule) is schema.WSD and found.data.fractions == (0.7, 0.15, 0.15)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.seed = 1
+
+
+@pytest.mark.parametrize("name", compose.GROUPS["optim"])
+def test_every_optimizer_survives(name):
+    config = dataclasses.replace(CONFIG, optim=compose.GROUPS["optim"][name]())
+    again = compose.typed(yaml.safe_load(compose.to_yaml(config)))
+    assert type(again.optim) is type(config.optim) and compose.to_dict(again) == compose.to_dict(config)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"sead": 1}, r"sead: unknown option; did you mean seed"),
+        ({"train": {"batch_sise": 1}}, r"train\.batch_sise: unknown option; did you mean train\.batch_size"),
+        ({"optim": {"name": "sgd", "b1": 0.9}}, r"optim\.b1: unknown option of optim=sgd; it has optim\.learning_rate"),
+        ({"schedule": {"name": "constant", "final": 0.1}}, r"schedule\.final: unknown option of schedule=constant; it has schedule\.warmup"),
+        ({"optim": {"name": "adamv"}}, r"optim=adamv: unknown; there are .*adamw"),
+        ({"seed": "many"}, r"seed: .*many"),
+        ({"task": {}}, r"task=None: unknown; there are chat"),
+    ],
+)
+def test_what_is_not_there_is_named(change, message):  # guards H5
+    values = compose.to_dict(schema.Config(task=schema.LMTask())) | change
+    with pytest.raises(ConfigError, match=message) as error:
+        compose.typed(values)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_take_text_as_text_and_numbers_as_numbers():
+    text = ["data.path=true", "data.columns.text=1", "run_dir=null", "precision=fp32"]
+    numbers = [
+        "generate.max_new_tokens=64",
+        "data.max_length=10",
+        "generate.temperature=1e-3",
+        "evaluation.generate_rows=null",
+        "data.fractions=[0.5,0.5,0]",
+    ]
+    found = compose.override(CONFIG, [*text, *numbers])
+    assert (found.data.path, found.data.columns.text, found.run_dir, found.precision) == ("true", "1", None, "fp32")
+    assert (found.generate.max_new_tokens, found.data.max_length, found.generate.temperature) == (64, 10, 1e-3)
+    assert found.evaluation.generate_rows is None and found.data.fractions == (0.5, 0.5, 0.0)
+    assert CONFIG.generate.max_new_tokens == "auto"  # the original stays
+
+
+@pytest.mark.parametrize(
+    "text, message", [("seed", "expected key=value"), ("generate.temprature=1", "did you mean generate.temperature"), ("seed=x", "seed: ")]
+)
+def test_overrides_are_strict(text, message):  # guards H5
+    with pytest.raises(ConfigError, match=message):
+        compose.override(CONFIG, [text])
+
+
+def test_flat():
+    assert compose.flat({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
