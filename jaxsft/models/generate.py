@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -55,7 +55,9 @@ def decode(
     def choose(hidden, step):  # [B, D] -> [B]
         return draw(contract("bd,dv->bv", hidden, w, model.precision), keys, step, temperature)
 
-    empty = jnp.zeros((b, slots, c.kv_heads, c.head_dim), at_least_fp32(w.dtype))
+    # Half the bytes for a step to read, where products of bfloat16 are fast; on CPU those of one token are not (measured: 42 against 5 ms).
+    dtype = jnp.bfloat16 if model.precision == "bf16" and jax.default_backend() != "cpu" else at_least_fp32(w.dtype)
+    empty = jnp.zeros((b, c.kv_heads, slots, c.head_dim), dtype)
     caches = (Cache(empty, empty, Tokens(jnp.zeros((b, slots), jnp.int32), position), jnp.int32(0)),) * c.layers
     hidden, caches = model.decode(params, prompt, Tokens(real[:, :width], position[:, :width]), caches_at((jnp.int32(0), width), caches))
     first = choose(hidden[:, -1], 0)
@@ -115,7 +117,8 @@ def generate(
         raise ConfigError(f"a prompt has {longest} tokens, but model.positions=learned ends at model.context={model.config.context}")
     results: list[Any] = [None] * len(prompts)
     of_prompt = jax.vmap(jax.random.fold_in, (None, 0))
-    for batch in _batches(prompts, batch_size):
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    for batch in (order[start : start + batch_size] for start in range(0, len(order), batch_size)):
         width = width_of(max(len(prompts[i]) for i in batch))
         ids = np.zeros((batch_size, width), np.int32)
         length = np.zeros(batch_size, np.int32)
@@ -129,13 +132,3 @@ def generate(
             stopped = bool(written) and written[-1] in stop_ids
             results[i] = (written[:-1] if stopped else written, stopped)
     return results
-
-
-def _batches(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(prompts)), key=lambda i: (width_of(len(prompts[i])), i))
-    start = 0
-    while start < len(order):
-        width = width_of(len(prompts[order[start]]))
-        batch = [i for i in order[start : start + batch_size] if width_of(len(prompts[i])) == width]
-        yield batch
-        start += len(batch)
