@@ -122,6 +122,14 @@ def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path
     assert len(runs) == 2 and len({p.parent for p in runs}) == 2
 
 
+@pytest.mark.parametrize("given", ["task.variables={mood: kind, deep: false}", "task.variables.mood=kind +task.variables.deep=false"])
+def test_the_user_names_the_variables_of_a_template(given, files, tmp_path):
+    given = given.split(" ") if "{" not in given else [given]
+    code, _, err = jaxsft("train", "task=chat", f"data.train={files / 'chat.jsonl'}", f"run_dir={tmp_path / 'run'}", *tiny.FAST, *given)
+    assert code == 0, err
+    assert rundir.read_json(tmp_path / "run" / "task.json")["template"]["variables"] == {"mood": "kind", "deep": False}
+
+
 def test_text_is_taken_as_it_stands(tmp_path):
     code, _, err = jaxsft("train", "task=lm", f"data.train={tmp_path}/it's a=b, 中文 (x).txt")
     assert code == 1 and err == f"jaxsft: {tmp_path}/it's a=b, 中文 (x).txt: there is no such file\n"

@@ -22,6 +22,7 @@ from jaxsft.errors import ConfigError, JaxsftError
 
 WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-i", "--info", "-sc", "--shell-completion", "--experimental-rerun")
 FLAGS = ("-m", "--multirun", "--resolve", *WITH_VALUE)  # those of Hydra that make sense here
+OPEN = r"task\.variables(\.|$)"  # the user names its keys, so that adding one is no mistake
 _PLAIN = re.compile(r"[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
 
 
@@ -38,6 +39,7 @@ def quote(argument: str, multirun: bool) -> str:
         return argument
     plus, key, value = match.groups()
     plus = "" if key in ("experiment", "debug") else plus
+    plus = "++" if re.match(OPEN, key) else plus
     taken_as_is = (
         not value or _PLAIN.fullmatch(value) or value == "null" or value.startswith("${") or (value[:1] in "'\"" and value[-1:] == value[:1])
     )
