@@ -168,6 +168,7 @@ def _loss(rows: list[dict]) -> Figure:
     finite = both[np.isfinite(both)]
     if len(finite) and finite.min() > 0 and finite.max() / finite.min() > 200:
         axes.set(yscale="log", ylabel="loss (log scale)")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))  # matplotlib's own is a formula, and those are off
     elif len(finite) and finite.min() >= 0:
         axes.set_ylim(bottom=0)
     bad = np.concatenate([steps[~np.isfinite(values)], checked[~np.isfinite(checks)]])

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from jaxsft.errors import DataError, JaxsftError
+from jaxsft.reports import figures
 from jaxsft.reports.figures import confusions, drawable, metric_groups, read_confusion, series, smooth, write_figures
 from jaxsft.reports.report import escape, samples_table, shorten, write_report
 from jaxsft.rundir import write_json, write_text
@@ -153,3 +154,11 @@ def test_read_confusion_names_the_file(tmp_path):
     write_json(tmp_path / "confusion_x.json", {"labels": ["a"]})
     with pytest.raises(DataError, match=r"confusion_x.json: expected labels and a matrix"):
         read_confusion(tmp_path / "confusion_x.json")
+
+
+def test_a_loss_over_decades_has_numbers_at_its_axis():
+    rows = [{"step": k, "kind": "train", "loss": 10 ** (1 - k / 10)} for k in range(40)]
+    figure = figures._loss(rows)
+    figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert "0.1" in labels and not any("$" in label for label in labels)
