@@ -188,6 +188,13 @@ def test_what_a_run_cannot_change_is_refused(classified, files):
     assert code == 1 and "model.layers: cannot be changed for a trained run" in err
 
 
+def test_a_batch_that_the_devices_cannot_share_is_refused(classified, files):
+    given = ("eval", f"run={classified[0]}", f"data.path={files / 'labels_held.jsonl'}", "mesh.data=8")
+    code, _, err = jaxsft(*given, "evaluation.batch_size=3")
+    assert code == 1 and "evaluation.batch_size=3: not divisible by mesh.data x mesh.fsdp=8" in err and "Traceback" not in err
+    assert jaxsft(*given, "evaluation.batch_size=8")[0] == 0
+
+
 def test_predictions_are_written_whole_or_not_at_all(classified, tmp_path):
     (tmp_path / "in.csv").write_bytes(b"text\nfine\n\xff\n")
     code, _, err = jaxsft("predict", f"run={classified[0]}", f"input={tmp_path / 'in.csv'}", f"output={tmp_path / 'out.jsonl'}")

@@ -42,6 +42,7 @@ def open_run(folder: str, overrides: Sequence[str], data: dict[str, Any] | None 
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, **(data or {})))
         if not any(text.startswith("mesh.") for text in overrides):
             config = dataclasses.replace(config, mesh=_mesh_here(config.mesh))
+        validate.evaluation_batches(config)
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
     return runs.open_run(folder, change)

@@ -127,6 +127,12 @@ def _batches(config: Config) -> None:
     t, shards = config.train, config.mesh.data * config.mesh.fsdp
     if t.batch_size % (t.accumulate * shards):
         raise ConfigError(f"train.batch_size={t.batch_size}: not divisible by train.accumulate={t.accumulate} times mesh.data x mesh.fsdp={shards}")
+    evaluation_batches(config)
+
+
+def evaluation_batches(config: Config) -> None:
+    """Raises ConfigError where a batch of the evaluation cannot be shared out."""
+    shards = config.mesh.data * config.mesh.fsdp
     if config.evaluation.batch_size and config.evaluation.batch_size % shards:
         raise ConfigError(f"evaluation.batch_size={config.evaluation.batch_size}: not divisible by mesh.data x mesh.fsdp={shards}")
 
