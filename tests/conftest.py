@@ -73,7 +73,7 @@ def make_config(
             optim=optim or optim_config.SGD(learning_rate=0.5, momentum=0.0, clip_norm=None),
             schedule=schedule or schema.Constant(),
             train=schema.TrainConfig(**options["train"]),
-            mesh=schema.MeshConfig(**options["mesh"]),
+            mesh=schema.MeshConfig(**({"data": 1} | options["mesh"])),
             evaluation=schema.EvaluationConfig(**options["evaluation"]),
             seeds=schema.Seeds(**options["seeds"]),
             generate=schema.GenerateConfig(**options["generate"]),

@@ -16,7 +16,7 @@ from jaxsft.data import synthetic
 from jaxsft.rundir import json_text, read_json, read_jsonl
 
 MODEL = ["model.layers=2", "model.embed=16", "model.heads=2", "model.kv_heads=2", "model.head_dim=8", "model.mlp=32", "model.context=128"]
-FAST = [*MODEL, "precision=fp32", "train.duration=4steps", "evaluation.generate=never", "generate.max_new_tokens=4"]
+FAST = [*MODEL, "precision=fp32", "train.duration=4steps", "evaluation.generate=never", "generate.max_new_tokens=4", "mesh.data=1"]
 
 
 def write_lines(path: Path, rows: list[dict]) -> Path:
@@ -64,7 +64,13 @@ def config(folder: Path, run_dir: Path, /, task: str = "chat", **groups: dict) -
     types |= {"checkpoint": schema.CheckpointConfig, "generate": schema.GenerateConfig, "loss": schema.LossConfig, "seeds": schema.Seeds}
     made = {name: cls(**(given.get(name, {}) | groups.get(name, {}))) for name, cls in types.items()}
     plain = {k: v for k, v in groups.items() if k not in types}
-    base = {"optim": AdamW(learning_rate=1e-2), "schedule": schema.Cosine(), "precision": "fp32", "run_dir": str(run_dir)}
+    base = {
+        "optim": AdamW(learning_rate=1e-2),
+        "schedule": schema.Cosine(),
+        "precision": "fp32",
+        "mesh": schema.MeshConfig(data=1),
+        "run_dir": str(run_dir),
+    }
     return schema.Config(task=compose.GROUPS["task"][task](), **{**base, **made, **plain})
 
 

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     rows, records = setup.read_records(config, path, type(task))
     split, result = from_run.evaluate_records(run, from_run.stem(path), (records, [row.where for row in rows]))
     if task.generates and config.evaluation.generate != "never":
-        answers, numbers = evaluation.answer(task, run.parts.model, run.params, split, config)
+        answers, numbers = evaluation.answer(task, run.parts.model, run.params, split, config, run.parts.mesh)
         result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
     folder = Path(mine.get("output") or Path(mine["run"]) / "evaluations" / split.name)
     evaluation.write_results(folder, task, split, result)

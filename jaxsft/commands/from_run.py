@@ -29,6 +29,7 @@ def open_run(folder: str, overrides: Sequence[str], data: dict[str, Any] | None 
     Args:
       data: fields of the DataConfig that the command sets itself.
     """
+    from jaxsft.sharding import mesh as meshes
     from jaxsft.training import runs
 
     for text in overrides:
@@ -40,8 +41,8 @@ def open_run(folder: str, overrides: Sequence[str], data: dict[str, Any] | None 
         config = compose.override(config, overrides)
         validate.validate_values(compose.flat(compose.to_dict(config)))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, **(data or {})))
-        if not any(text.startswith("mesh.") for text in overrides):
-            config = dataclasses.replace(config, mesh=_mesh_here(config.mesh))
+        given = any(text.startswith("mesh.") for text in overrides)
+        config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh))
         validate.evaluation_batches(config)
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
@@ -55,7 +56,7 @@ def _mesh_here(mesh: MeshConfig) -> MeshConfig:
     if mesh.data * mesh.fsdp * mesh.tensor <= jax.device_count():
         return mesh
     print(f"trained on {mesh.data * mesh.fsdp * mesh.tensor} devices; running on one of {jax.device_count()}", file=sys.stderr)
-    return MeshConfig()
+    return MeshConfig(data=1)
 
 
 def evaluate_records(run: Any, name: str, records: tuple[list[Any], list[str]]):
@@ -67,12 +68,12 @@ def evaluate_records(run: Any, name: str, records: tuple[list[Any], list[str]]):
     from jaxsft.sharding import mesh as meshes
     from jaxsft.training.step import make_hyper, objective_value
 
-    parts, rows = run.parts, meshes.rows(run.parts.mesh)
+    parts = run.parts
     hyper = make_hyper(parts.config, Clock(1, 1, 1))
     batches = parts.batches(parts.split(name, records))
-    step = jax.jit(parts.program.evaluate)
+    step = jax.jit(parts.program.evaluate, out_shardings=meshes.replicated(parts.mesh))
     result = evaluation.evaluate(
-        lambda batch: step(run.weights, run.frozen, jax.device_put(batch, rows), hyper),
+        lambda batch: step(run.weights, run.frozen, parts.put(batch, batches), hyper),
         parts.task,
         batches,
         lambda terms, totals: objective_value(terms, totals, hyper["terms"]),

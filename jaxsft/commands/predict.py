@@ -23,7 +23,8 @@ def main(arguments: list[str]) -> int:
     rows = setup.read_rows(config, mine["input"], task.inputs(config.data.columns))
     records, where = [task.unlabelled(row, config.data.columns) for row in rows], [row.where for row in rows]
     if task.generates:
-        answers, stopped = evaluation.generate_answers(task, run.parts.model, run.params, records, where, config, from_run.new_tokens(run))
+        limit = from_run.new_tokens(run)
+        answers, stopped = evaluation.generate_answers(task, run.parts.model, run.params, records, where, config, limit, run.parts.mesh)
         lines = [{"prediction": answers[i], "stopped": stopped[i]} for i in range(len(records))]
     else:
         split, result = from_run.evaluate_records(run, "input", (records, where))

@@ -22,10 +22,13 @@ def main(arguments: list[str]) -> int:
 
 def run(config: Config) -> int:
     from jaxsft.reports import figures, report
+    from jaxsft.sharding import hosts
     from jaxsft.training import loop
 
     result = loop.train(config)
-    if result.stopped_by is None:
+    if result.stopped_by is not None:
+        hosts.leave()
+    if result.stopped_by is None and hosts.first():
         figures.write_figures(result.run_dir)
         path = report.write_report(result.run_dir)
         print(json.dumps(result.numbers, indent=1))

@@ -224,9 +224,23 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = 1
+    """Devices along each axis; one of them may be `auto`: what the others leave of all devices."""
+
+    data: Any = "auto"  # rows of a batch are spread over data x fsdp
+    fsdp: Any = 1  # weights, gradients and optimizer state are spread over it, and gathered where they are used
+    tensor: Any = 1  # heads, MLP and vocabulary are spread over it
+    show: bool = False  # print where every array lies
+    allow_replicated: bool = False  # a large array that every device holds whole is a note, not an error
+
+
+@dataclass(frozen=True)
+class HostsConfig:
+    """The processes of one run. Null: as a TPU pod or SLURM says, else this process alone."""
+
+    coordinator: Optional[str] = None  # host:port of process 0
+    count: Optional[int] = None
+    index: Optional[int] = None
+    timeout: int = 60  # seconds without a sign of life after which a process is lost
 
 
 @dataclass(frozen=True)
@@ -243,6 +257,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    hosts: HostsConfig = field(default_factory=HostsConfig)
     precision: str = "auto"  # auto | fp32 | bf16
     seed: int = 0
     seeds: Seeds = field(default_factory=Seeds)

@@ -30,7 +30,8 @@ CHOICES: dict[str, Sequence[str]] = {
 }
 AT_LEAST_ONE = (
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
-    *(f"mesh.{f}" for f in ("data", "fsdp", "tensor")),
+    "hosts.count",
+    "hosts.timeout",
     "train.batch_size",
     "train.accumulate",
     "evaluation.batch_size",
@@ -86,6 +87,12 @@ def validate_values(values: dict[str, Any]) -> None:
         for key in keys:
             if values.get(key) is not None and not good(values[key]):
                 raise ConfigError(f"{key}={values[key]}: expected {expected}")
+    mesh = [f"mesh.{axis}" for axis in ("data", "fsdp", "tensor")]
+    if len(autos := [key for key in mesh if values[key] == "auto"]) > 1:
+        raise ConfigError(f"{' and '.join(f'{key}=auto' for key in autos)}: only one axis can take what the others leave")
+    for key in (key for key in mesh if values[key] != "auto"):
+        if isinstance(values[key], bool) or not isinstance(values[key], int) or values[key] < 1:
+            raise ConfigError(f"{key}={values[key]}: expected auto, or a number of devices")
     for key, words in (("data.max_length", ("auto",)), ("generate.max_new_tokens", ("auto",)), ("loss.chunk", ("auto", "none"))):
         value = values[key]
         if value not in words and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -100,9 +100,10 @@ def load_split(name: str, records: Sequence[Any], where: Sequence[str], task: An
 class Batches:
     """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for Grain."""
 
-    def __init__(self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None):
-        """`seed` None keeps the plan's order (evaluation)."""
+    def __init__(self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None, here: np.ndarray | None = None):
+        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them."""
         self.split, self.plan, self.batch_size, self.seed = split, plan, batch_size, seed
+        self.here = np.arange(batch_size) if here is None else here
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
 
     def __len__(self) -> int:
@@ -118,15 +119,30 @@ class Batches:
         epoch, k = divmod(step, len(self))
         return self._order(epoch)[k * self.batch_size : (k + 1) * self.batch_size]
 
+    def example_ids(self, step: int) -> np.ndarray:
+        """Which examples a step has, on all processes together: `[B, G]`, -1 where there is none."""
+        out = np.full((self.batch_size, self.plan.texts), -1, np.int32)
+        for i, row in enumerate(self.rows_of(step)):
+            examples = self.plan.row(row) if row >= 0 else ()
+            out[i, : len(examples)] = examples
+        return out
+
+    def tokens(self, step: int) -> int:
+        """How many real tokens a step has, on all processes together."""
+        ids = self.example_ids(step)
+        return int(self.split.lengths[ids[ids >= 0]].sum())
+
     def __getitem__(self, step: int) -> Batch:
-        arrays, b, s, g = self.split.arrays, self.batch_size, self.plan.row_length, self.plan.texts
+        """The rows of a step that this process reads: arrays `[rows, S]`."""
+        rows = self.rows_of(step)[self.here]
+        arrays, b, s, g = self.split.arrays, len(rows), self.plan.row_length, self.plan.texts
         by_token = {"tokens": np.zeros((b, s), np.int32), "segment_ids": np.zeros((b, s), np.int32), "positions": np.zeros((b, s), np.int32)}
         copied = ["tokens"]
         if "targets" in arrays:
             by_token |= {"targets": np.zeros((b, s), np.int32), "loss_weight": np.zeros((b, s), np.float32)}
             copied += ["targets", "loss_weight"]
         example_ids = np.full((b, g), -1, np.int32)
-        for i, row in enumerate(self.rows_of(step)):
+        for i, row in enumerate(rows):
             at = 0
             for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
                 start, stop = arrays["offsets"][example : example + 2]
@@ -176,10 +192,10 @@ def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
     return iter(grain.MapDataset.source(_Steps(batches, start, stop)).to_iter_dataset(options))
 
 
-def make_batches(split: Split, data: Any, batch_size: int, seed: int | None) -> Batches:
-    """Plans a split and gives its batches."""
+def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None) -> Batches:
+    """Plans a split and gives its batches; `here` as in `Batches`."""
     plan = packing.plan(split.lengths, split.limit, seed=data.plan_seed, packing=data.packing)
-    return Batches(split, plan, batch_size, seed)
+    return Batches(split, plan, batch_size, seed, here)
 
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxsft import rundir
 from jaxsft.config.schema import Config
@@ -45,11 +46,11 @@ def run_pass(run: Callable[[Batch], tuple[Any, Mapping[str, Any]]], batches: Bat
             column[ids[there]] = value[there]
 
     late = None
-    for batch in pipeline.stream(batches, 0, len(batches)):
+    for step, batch in enumerate(pipeline.stream(batches, 0, len(batches))):
         result = run(batch)
         if late is not None:
             read(*late)
-        late = (batch.example_ids, result)
+        late = (batches.example_ids(step), result)
     read(*late)
     assert (seen == 1).all(), "an example was evaluated twice or not at all"
     return sums, columns
@@ -92,7 +93,7 @@ def answer_limit(task: Task, split: Split, config: Config) -> tuple[int, int]:
 
 
 def generate_answers(
-    task: Task, model: Transformer, params: Params, records: Sequence[Any], where: Sequence[str], config: Config, limit: int
+    task: Task, model: Transformer, params: Params, records: Sequence[Any], where: Sequence[str], config: Config, limit: int, mesh: Mesh
 ) -> tuple[list[str], list[bool]]:
     """The generated last turn of each record, of at most `limit` tokens, and whether it ended with a stop token."""
     g = config.generate
@@ -106,15 +107,16 @@ def generate_answers(
         batch_size=g.batch_size,
         temperature=g.temperature,
         seed=config.seed,
+        mesh=mesh,
     )
     return [task.tokenizer.decode(ids) for ids, _ in out], [stopped for _, stopped in out]
 
 
-def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config) -> tuple[dict[int, str], dict[str, float]]:
+def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config, mesh: Mesh) -> tuple[dict[int, str], dict[str, float]]:
     """Generates the last assistant turn of the first `evaluation.generate_rows` kept rows and scores it by exact match. Raises as `answer_limit`."""
     kept, (limit, _) = rows_to_answer(split, config.evaluation.generate_rows), answer_limit(task, split, config)
     records = [split.records[row] for row in kept]
-    texts, stopped = generate_answers(task, model, params, records, [split.where[row] for row in kept], config, limit)
+    texts, stopped = generate_answers(task, model, params, records, [split.where[row] for row in kept], config, limit, mesh)
     hits = [matches(text, task.reference(record)) for text, record in zip(texts, records, strict=True)]
     numbers = {"exact_match": float(np.mean(hits)), "stopped": float(np.mean(stopped)), "generated_rows": len(kept)}
     return dict(zip(kept, texts, strict=True)), numbers

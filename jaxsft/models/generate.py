@@ -10,32 +10,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Cache, Tokens
 from jaxsft.models.layers import at_least_fp32, contract
 from jaxsft.models.transformer import Params, Transformer
+from jaxsft.sharding import mesh as meshes
 
 
-@functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "stop_ids"))
+@functools.partial(jax.jit, static_argnames=("model", "max_new_tokens", "stop_ids", "mesh"))
 def decode(
     model: Transformer,
     params: Params,
     prompt: Int[Array, "batch width"],
     length: Int[Array, batch],
-    keys: Array,
+    seed: UInt32[Array, ""],
+    numbers: UInt32[Array, batch],
     temperature: Float[Array, ""],
     *,
     max_new_tokens: int,
     stop_ids: tuple[int, ...],
+    mesh: Mesh | None = None,
 ) -> Int[Array, "batch new"]:
     """Continues prompts until each has written a stop token, or `max_new_tokens`.
 
     Args:
       prompt: the last `length` ids of each row are the prompt; a row of length 0 is filler and stops at once.
-      keys: one a row, so that a row's samples depend neither on its place nor on the others.
+      seed, numbers: of the run and of each prompt; a row's samples depend neither on its place nor on the others.
       temperature: 0 takes the largest logit, otherwise samples from `softmax(logits / temperature)`.
+      mesh: where `params` lie; the ids come back whole to each of its processes.
 
     Returns: the new ids, the stop token included; -1 after it.
     """
@@ -47,6 +52,8 @@ def decode(
     real = (index >= begin).astype(jnp.int32)
     c, w = model.config, model.output_matrix(params)
     places = c.context if c.positions == "learned" else slots  # a learned table has no place for more
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
     def caches_at(slot, caches):
         written = Tokens(jnp.where(index < slot[1], real, 0), position)
@@ -80,7 +87,8 @@ def decode(
         return step + 1, token, done | ends(token, step), caches, out
 
     done = ends(first, 0) | (length == 0)
-    return lax.while_loop(unfinished, one, (jnp.int32(1), first, done, caches, out))[-1]
+    out = lax.while_loop(unfinished, one, (jnp.int32(1), first, done, caches, out))[-1]
+    return out if mesh is None else lax.with_sharding_constraint(out, meshes.replicated(mesh))
 
 
 def draw(logits: Float[Array, "batch vocab"], keys: Array, step: Int[Array, ""], temperature: Float[Array, ""]) -> Int[Array, batch]:
@@ -104,10 +112,11 @@ def generate(
     batch_size: int,
     temperature: float = 0.0,
     seed: int = 0,
+    mesh: Mesh | None = None,
 ) -> list[tuple[list[int], bool]]:
     """Continuations of prompts, in their order: (new ids without the stop token, whether it stopped by itself).
 
-    Prompts of similar length share a batch. Samples of a prompt are a function of (seed, its number).
+    Prompts of similar length share a batch. Samples of a prompt are a function of (seed, its number). On a mesh, rows are spread over its devices.
 
     Raises:
       ConfigError: a prompt is longer than a learned table of positions.
@@ -116,7 +125,8 @@ def generate(
     if model.config.positions == "learned" and longest > model.config.context:
         raise ConfigError(f"a prompt has {longest} tokens, but model.positions=learned ends at model.context={model.config.context}")
     results: list[Any] = [None] * len(prompts)
-    of_prompt = jax.vmap(jax.random.fold_in, (None, 0))
+    if mesh is not None:  # each device gets as many rows
+        batch_size = -(-batch_size // meshes.row_shards(mesh)) * meshes.row_shards(mesh)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     for batch in (order[start : start + batch_size] for start in range(0, len(order), batch_size)):
         width = width_of(max(len(prompts[i]) for i in batch))
@@ -125,10 +135,14 @@ def generate(
         for row, i in enumerate(batch):
             ids[row, width - len(prompts[i]) :] = prompts[i]
             length[row] = len(prompts[i])
-        keys = of_prompt(jax.random.key(seed), np.pad(np.array(batch, np.uint32), (0, batch_size - len(batch))))
-        new = decode(model, params, ids, length, keys, np.float32(temperature), max_new_tokens=max_new_tokens, stop_ids=tuple(stop_ids))
+        numbers = np.pad(np.array(batch, np.uint32), (0, batch_size - len(batch)))
+        if mesh is not None:
+            here = meshes.rows_here(mesh, batch_size)
+            ids, length, numbers = meshes.place_rows((ids[here], length[here], numbers[here]), mesh, batch_size)
+        scalars, limits = (np.uint32(seed), numbers, np.float32(temperature)), {"max_new_tokens": max_new_tokens, "stop_ids": tuple(stop_ids)}
+        new = np.asarray(decode(model, params, ids, length, *scalars, **limits, mesh=mesh))
         for row, i in enumerate(batch):
-            written = [int(t) for t in np.asarray(new[row]) if t >= 0]
+            written = [int(t) for t in new[row] if t >= 0]
             stopped = bool(written) and written[-1] in stop_ids
             results[i] = (written[:-1] if stopped else written, stopped)
     return results

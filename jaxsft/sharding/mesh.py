@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxsft.compat import auto_axes
 from jaxsft.config.schema import MeshConfig
 from jaxsft.errors import ConfigError
-from jaxsft.sharding.weights import WeightSpec
+from jaxsft.sharding.weights import WeightSpec, flatten
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # the mesh axes that rows are spread over
@@ -28,13 +30,36 @@ RULES: dict[str, str | None] = {
 }
 
 
+def resolve(config: MeshConfig, rows: int | None = None) -> MeshConfig:
+    """`auto` as a number: all devices that the other axes leave.
+
+    Args:
+      rows: of a micro-batch. In one process, `data=auto` takes only as many devices as can share them.
+
+    Raises:
+      ConfigError: the other axes do not divide the devices.
+    """
+    given = {axis: getattr(config, axis) for axis in AXES}
+    if "auto" not in given.values():
+        return config
+    (free,) = (axis for axis, n in given.items() if n == "auto")
+    others = math.prod(n for n in given.values() if n != "auto")
+    if jax.device_count() % others:
+        wanted = " ".join(f"mesh.{axis}={n}" for axis, n in given.items())
+        raise ConfigError(f"{wanted}: {others} does not divide the {jax.device_count()} devices; give mesh.{free}= as a number")
+    left = jax.device_count() // others
+    if free == "data" and rows and jax.process_count() == 1:
+        left = math.gcd(left, max(rows // config.fsdp, 1))
+    return dataclasses.replace(config, **{free: left})
+
+
 def make_mesh(config: MeshConfig) -> Mesh:
     """Raises ConfigError where the mesh needs more devices than there are."""
     shape = tuple(getattr(config, axis) for axis in AXES)
-    if min(shape) < 1 or np.prod(shape) > jax.device_count():
+    if math.prod(shape) > jax.device_count():
         wanted = " ".join(f"mesh.{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
-        raise ConfigError(f"{wanted} needs {np.prod(shape)} devices, found {jax.device_count()}; give a smaller mesh by these options")
-    return jax.make_mesh(shape, AXES, axis_types=auto_axes(3), devices=jax.devices()[: int(np.prod(shape))])
+        raise ConfigError(f"{wanted} needs {math.prod(shape)} devices, found {jax.device_count()}; give a smaller mesh by these options")
+    return jax.make_mesh(shape, AXES, axis_types=auto_axes(3), devices=jax.devices()[: math.prod(shape)])
 
 
 def partition_spec(spec: WeightSpec, mesh: Mesh, path: str = "") -> PartitionSpec:
@@ -74,3 +99,59 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def rows(mesh: Mesh) -> NamedSharding:
     """The sharding of `[batch, ...]` arrays."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def row_shards(mesh: Mesh) -> int:
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def rows_here(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Which rows of a global batch the devices of this process hold, in ascending order."""
+    slices = rows(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
+
+
+def place_rows(tree: Any, mesh: Mesh, batch_size: int) -> Any:
+    """The rows of this process, as arrays `[batch_size, ...]` of all of them."""
+    where = rows(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, where)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x, (batch_size, *x.shape[1:])), tree)
+
+
+# --- what lies where -------------------------------------------------------------------------------------------------------------------------
+LARGE = 2**20  # elements: 4 MiB in float32, on every device
+
+
+def check_spread(tree: Any, mesh: Mesh, allow: bool) -> list[str]:
+    """A note for each large array that every device holds whole, although the mesh was made to spread weights.
+
+    Args:
+      tree: arrays, or shapes with shardings.
+
+    Raises:
+      ConfigError: there is one, and `allow` is false.
+    """
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
+        return []
+    found = [(path, x) for path, x in flatten(tree).items() if x.size >= LARGE and x.sharding.is_fully_replicated]
+    if found and not allow:
+        path, x = found[0]
+        raise ConfigError(
+            f"{path} {list(x.shape)} would lie whole on each of {mesh.size} devices ({len(found)} such arrays): mesh.fsdp={mesh.shape['fsdp']} "
+            f"mesh.tensor={mesh.shape['tensor']} divide none of its axes; choose sizes that do, or set mesh.allow_replicated=true"
+        )
+    return [f"{path} {list(x.shape)} lies whole on every device" for path, x in found]
+
+
+def table(tree: Any) -> str:
+    """Path, shape, spec and bytes on each device of every array, and the sum."""
+    lines, total = [("array", "shape", "spec", "bytes per device")], 0
+    for path, x in flatten(tree).items():
+        size = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        total += size
+        spec = ", ".join(str(axis or "-") for axis in (*x.sharding.spec, *[None] * (x.ndim - len(x.sharding.spec))))
+        lines.append((path, str(list(x.shape)), f"({spec})", f"{size:,}"))
+    lines.append(("sum", "", "", f"{total:,}"))
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    return "\n".join("  ".join([*map(str.ljust, line[:3], widths), line[3].rjust(widths[3])]) for line in lines)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+Flat = dict[str, Any]
 LAYERS = "layers"  # the logical axis of a stack of layers; always the first axis
 
 
@@ -67,6 +68,12 @@ class WeightSpec:
 def specs(boxed: Any) -> Any:
     """The tree of `WeightSpec` of a tree of `Weight` (arrays or shapes)."""
     return jax.tree.map(lambda w: WeightSpec(tuple(w.value.shape), w.value.dtype, tuple(w.names), w.inputs), boxed, is_leaf=is_weight)
+
+
+def flatten(tree: Any) -> Flat:
+    """`{"trainable/embed/tokens/w": array, ...}`: names that an error can show."""
+    name = lambda key: str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
+    return {"/".join(map(name, path)): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def is_weight(x: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.config.schema import Config
+from jaxsft.sharding import hosts
 from jaxsft.training.tensorboard import TensorBoard
 
 
@@ -43,28 +44,35 @@ class Metrics:
     """`metrics.jsonl` and TensorBoard. A resumed run first drops what was written after the step it resumes from."""
 
     def __init__(self, run_dir: Path, step: int):
+        self.lines = self.board = None
+        if not hosts.first():
+            return
         path = run_dir / "metrics.jsonl"
         rundir.truncate_jsonl(path, lambda line: line["step"] <= step)
         self.lines = rundir.JsonLines(path)
         self.board = TensorBoard(run_dir / "tensorboard", purge_step=step + 1 if step else None)
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        if self.lines is None:
+            return
         self.lines.append({"step": step, "kind": kind, **values})
         self.board.scalars(step, {f"{kind}/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)})
 
     def sync(self) -> None:
-        self.lines.sync()
+        if self.lines is not None:
+            self.lines.sync()
 
     def close(self) -> None:
-        self.lines.close()
-        self.board.close()
+        for writer in (self.lines, self.board):
+            if writer is not None:
+                writer.close()
 
 
 class Progress:
     """A bar with loss, learning rate, real tokens per second and time left on a terminal; elsewhere a line per evaluation and nothing else."""
 
     def __init__(self, total: int, start: int):
-        self.live = sys.stderr.isatty()
+        self.live = sys.stderr.isatty() and hosts.first()
         self.total, self.start, self.began, self._bar = total, start, time.monotonic(), None
         if self.live:
             from rich import progress
@@ -82,7 +90,7 @@ class Progress:
     def say(self, text: str) -> None:
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
-        else:
+        elif hosts.first():
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -7,7 +7,9 @@ device; a step that does not match is moved to `damaged/`, and the newest good o
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,15 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from jaxsft.errors import CheckpointError
-
-Flat = dict[str, Any]
+from jaxsft.sharding import hosts
+from jaxsft.sharding.weights import Flat, flatten
 
 
 # --- checksums -------------------------------------------------------------------------------------------------------------------------------
-@jax.jit
 def checksums(arrays: Flat) -> dict[str, Array]:
     """Two position-weighted sums (modulo 2^32) of the bits of each array, `[2]` uint32: on the device, and alike on every mesh.
 
@@ -36,26 +38,29 @@ def checksums(arrays: Flat) -> dict[str, Array]:
 
 def _checksum(x: Array) -> Array:
     words = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
-    bits = (x.astype(jnp.uint8) if x.dtype == jnp.bool_ else jax.lax.bitcast_convert_type(x, words)).reshape(-1).astype(jnp.uint32)
-    odd = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
+    bits = (x.astype(jnp.uint8) if x.dtype == jnp.bool_ else jax.lax.bitcast_convert_type(x, words)).astype(jnp.uint32)
+    # The place of each word, without a reshape: that would gather a sharded array on every device.
+    strides = [math.prod(bits.shape[axis + 1 :]) for axis in range(bits.ndim)]
+    place = sum((jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(s % 2**32) for axis, s in enumerate(strides)), jnp.uint32(0))
+    odd = 2 * place + 1
     mixed = (odd * jnp.uint32(2654435761)) ^ (odd >> 15) | jnp.uint32(1)  # Knuth's multiplicative hash
     return jnp.stack([(bits * odd).sum(dtype=jnp.uint32), (bits * mixed).sum(dtype=jnp.uint32)])
 
 
 def digest(arrays: Flat) -> dict[str, list[int]]:
-    return {name: np.asarray(v).tolist() for name, v in checksums(arrays).items()} if arrays else {}
+    if not arrays:
+        return {}
+    place = next(iter(arrays.values())).sharding
+    whole = NamedSharding(place.mesh, PartitionSpec()) if isinstance(place, NamedSharding) else None
+    return {name: np.asarray(v).tolist() for name, v in _compiled(whole)(arrays).items()}
+
+
+@functools.cache
+def _compiled(place: Any) -> Callable[[Flat], dict[str, Array]]:
+    return jax.jit(checksums, out_shardings=place)
 
 
 # --- trees as flat dicts ---------------------------------------------------------------------------------------------------------------------
-def flatten(tree: Any) -> Flat:
-    """`{"trainable/embed/tokens/w": array, ...}`: names that an error can show."""
-    return {"/".join(_name(k) for k in path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def _name(key: Any) -> str:
-    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
-
-
 def unflatten(flat: Flat, like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [flat[name] for name in flatten(like)])
 
@@ -190,8 +195,11 @@ class Checkpoints:
         target = self.run_dir / "damaged" / f"step-{step}"
         while target.exists():
             target = target.with_name(target.name + "-again")
-        target.parent.mkdir(exist_ok=True)
-        os.replace(self.folder / str(step), target)
+        hosts.sync("damaged step found")  # all have chosen the same name
+        if hosts.first():
+            target.parent.mkdir(exist_ok=True)
+            os.replace(self.folder / str(step), target)
+        hosts.sync("damaged step moved")
         return target
 
     @contextlib.contextmanager

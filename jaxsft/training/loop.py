@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import shutil
@@ -21,6 +22,7 @@ from jaxsft.data import pipeline
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
+from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import manifest, partition, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
@@ -49,18 +51,22 @@ def train(config: Config) -> Result:
     Raises:
       JaxsftError: anything that the user can mend; the run directory then holds what was finished before.
     """
+    hosts.start(config.hosts)
     config = setup.resolve(config)
-    run_dir = rundir.create(config.run_dir, stem=config.task.name)
-    with rundir.RunLock(run_dir):
-        try:
-            if (done := _finished(run_dir, config)) is not None:
-                print(f"{run_dir}: this run is complete; these are its numbers", file=sys.stderr)
-                return done
-            return Loop(config, run_dir).run()
-        except JaxsftError:
-            if [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
-                shutil.rmtree(run_dir)
-            raise
+    with hosts.losses_told():
+        run_dir = Path(hosts.of_first(lambda: rundir.create(config.run_dir, stem=config.task.name)))
+        if not run_dir.is_dir():
+            raise ConfigError(f"run_dir={run_dir}: process {jax.process_index()} does not see it; it must lie where all processes do")
+        with rundir.RunLock(run_dir) if hosts.first() else contextlib.nullcontext():
+            try:
+                if (done := _finished(run_dir, config)) is not None:
+                    print(f"{run_dir}: this run is complete; these are its numbers", file=sys.stderr)
+                    return done
+                return Loop(config, run_dir).run()
+            except JaxsftError:
+                if hosts.first() and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
+                    shutil.rmtree(run_dir)
+                raise
 
 
 def _finished(run_dir: Path, config: Config) -> Result | None:
@@ -69,7 +75,7 @@ def _finished(run_dir: Path, config: Config) -> Result | None:
     if not path.exists():
         return None
     before, now = (compose.flat(compose.to_dict(c)) for c in (compose.read(path), config))
-    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and k not in ("run_dir", "train.duration")]
+    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(compose.CHANGEABLE)]
     if changed:
         k = changed[0]
         raise ConfigError(f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has {k}={now.get(k)}; choose another run_dir=")
@@ -96,12 +102,14 @@ class Loop:
             "evaluation": durations.steps(config.evaluation.every, self.clock, "evaluation.every"),
         }
         self.answers = self._answers()
-        self.rows = meshes.rows(self.parts.mesh)
+        self._check_same()
         self.params = starting_params(self.parts)
         trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze)
         self.state = self._place_state(trainable)
+        self.spread = meshes.check_spread({"state": self.state, "frozen": self.frozen}, self.parts.mesh, config.mesh.allow_replicated)
         self.best: dict[str, Any] = {"value": None, "step": None}
-        self.impatience = 0
+        self.impatience, self.validated = 0, 0  # evaluations without improvement, and the step of the last one
+        self.stopped_by: int | None = None  # a signal
         self.window: Any = None  # merged sums since the last log line
         self.window_tokens, self.window_began = 0, time.monotonic()
 
@@ -127,22 +135,30 @@ class Loop:
         self.shardings = shardings
         return jax.jit(self.program.init_state, out_shardings=shardings)(trainable)
 
+    def _check_same(self) -> None:
+        """What all processes must have alike, or their batches would differ, or one would wait for a step that another does not have."""
+        facts = {"config": manifest.config_hash(self.config), "tokenizer": self.parts.tokenizer.digest, "number of steps": self.total}
+        hosts.check_same({**{f"split {name}": digest for name, digest in self.digests.items()}, **facts, "task state": self.task.state})
+
     # --- the run -----------------------------------------------------------------------------------------------------------------------------
     def run(self) -> Result:
         checkpoints = Checkpoints(self.run_dir)
         self._write_start()
         start = self._resume(checkpoints)
         compiled = self._compile()
-        print(banner(self.config, self.run_dir, self._facts(compiled, start)), flush=True)
+        if hosts.first():
+            print(banner(self.config, self.run_dir, self._facts(compiled, start)), flush=True)
+            if self.config.mesh.show:
+                print(meshes.table({"state": self.state, "frozen": self.frozen}), flush=True)
         metrics, progress = Metrics(self.run_dir, start), Progress(self.total, start)
         try:
             with StopSignal() as stop:
                 if not self._out_of_patience():  # a run that stopped early, and then was killed before its results
                     self._steps(start, compiled, checkpoints, metrics, progress, stop)
-                if stop.received is not None:
+                if self.stopped_by is not None:
                     checkpoints.close()
                     progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.run_dir} continues")
-                    return Result(self.run_dir, {}, stop.received)
+                    return Result(self.run_dir, {}, self.stopped_by)
             checkpoints.wait()
             return self._finish(checkpoints, progress)
         finally:
@@ -161,6 +177,9 @@ class Loop:
                 raise ConfigError(
                     f"run_dir={self.run_dir}: the data of {', '.join(changed) or 'the tokenizer'} changed since; choose another run_dir="
                 )
+        hosts.sync("the run directory was read")
+        if not hosts.first():
+            return
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
@@ -174,7 +193,7 @@ class Loop:
         if found is None:
             return 0
         self.state, meta = found
-        self.best, self.impatience = meta["best"], meta["impatience"]
+        self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
         self.window = _from_json(meta["window"], self._empty_sums())
         self.window_tokens = meta["window_tokens"]
         if meta["frozen"] != digest(flatten(self.frozen)):
@@ -182,23 +201,26 @@ class Loop:
         return int(self.state.step)
 
     def _empty_sums(self) -> Any:
-        batch = self.batches["train"][0]
-        sums = jax.eval_shape(self.program.step, self.state, self.frozen, batch, self.hyper)[1]
+        sums = jax.eval_shape(self.program.step, self.state, self.frozen, self._first_batch(), self.hyper)[1]
         return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), (sums.terms, sums.totals, sums.states))
 
     def _compile(self) -> Any:
         """The step, compiled once before the first batch; `AOT` means that another shape is an error, not a recompilation."""
         step = jax.jit(self.program.step, donate_argnums=0, out_shardings=(self.shardings, meshes.replicated(self.parts.mesh)))
-        self.evaluate = jax.jit(self.program.evaluate)
-        return step.lower(self.state, self.frozen, self._put(self.batches["train"][0]), self.hyper).compile()
+        self.evaluate = jax.jit(self.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh))
+        return step.lower(self.state, self.frozen, self._first_batch(), self.hyper).compile()
 
-    def _put(self, batch: pipeline.Batch) -> pipeline.Batch:
-        return jax.device_put(batch, self.rows)
+    def _first_batch(self) -> pipeline.Batch:
+        train = self.batches["train"]
+        return self.parts.put(train[0], train)
 
     def _facts(self, compiled: Any, start: int) -> dict[str, Any]:
         count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
         notes = [f"resumed at step {start}"] if start else []
         notes += [f"{path} stays whole on every device: the mesh does not divide it" for path in meshes.whole(self.parts.specs, self.parts.mesh)]
+        notes += self.spread
+        if (used := self.parts.mesh.size) < jax.device_count():
+            notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows
@@ -213,7 +235,7 @@ class Loop:
             "ledger": self.ledger,
             "steps": self.total,
             "steps_per_epoch": self.clock.steps_per_epoch,
-            "devices": f"{self.parts.mesh.size} x {jax.devices()[0].device_kind}",
+            "devices": f"{self.parts.mesh.size} x {jax.devices()[0].device_kind}" + (f" in {jax.process_count()} processes" if hosts.many() else ""),
             "memory": memory_text(compiled),
             "notes": notes,
         }
@@ -229,20 +251,25 @@ class Loop:
     def _steps(self, start: int, compiled: Any, checkpoints: Checkpoints, metrics: Metrics, progress: Progress, stop: StopSignal) -> None:
         """Nothing here waits for the device but evaluation, checkpoints and the read of the step before."""
         late: tuple[Sums, int] | None = None
+        if 0 < start < self.total and start % self.every["evaluation"] == 0 and self.validated != start:
+            self._validate(start, metrics, progress)  # a signal came at this step, and waits for no evaluation
         self.window_began = time.monotonic()
-        for batch in pipeline.stream(self.batches["train"], start, self.total):
-            tokens = int(np.count_nonzero(batch.segment_ids))
-            self.state, sums = compiled(self.state, self.frozen, self._put(batch), self.hyper)
+        train, agreed = self.batches["train"], hosts.Agreement(self.parts.mesh)
+        for batch in pipeline.stream(train, start, self.total):
+            self.state, sums = compiled(self.state, self.frozen, self.parts.put(batch, train), self.hyper)
+            tokens = train.tokens(start)
             start += 1
             if late is not None:
                 self._read(*late, metrics, progress)
+            stopped_by = agreed(stop.received or 0)
             late = (sums, tokens)
-            ends = start == self.total or stop.received is not None
+            ends = start == self.total or stopped_by
             evaluates = not ends and start % self.every["evaluation"] == 0
             if ends or evaluates or start % self.every["checkpoint"] == 0:
                 self._read(*late, metrics, progress)
                 late = None
-                if ends and stop.received is not None and start < self.total:
+                if stopped_by and start < self.total:
+                    self.stopped_by = stopped_by
                     self._save(checkpoints, metrics)
                     return
                 if evaluates or ends:
@@ -281,6 +308,7 @@ class Loop:
     def _validate(self, step: int, metrics: Metrics, progress: Progress) -> None:
         if "validation" not in self.batches:
             return
+        self.validated = step
         always = self.config.evaluation.generate == "always"
         result = self._evaluate("validation", self.program.weights(self.state), generate=always)
         metrics.write(step, "validation", result.numbers)
@@ -298,21 +326,22 @@ class Loop:
 
     def _save(self, checkpoints: Checkpoints, metrics: Metrics) -> None:
         metrics.sync()  # a checkpoint must not know of lines that a power cut could lose
-        meta = {"best": self.best, "impatience": self.impatience, "window": _to_json(self.window), "window_tokens": self.window_tokens}
+        meta = {"best": self.best, "impatience": self.impatience, "validated": self.validated}
+        meta |= {"window": _to_json(self.window), "window_tokens": self.window_tokens}
         meta |= {"frozen": digest(flatten(self.frozen)), "jaxsft": manifest.VERSION}
         base = self.frozen if self.config.checkpoint.include_base else None
         checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------
     def _evaluate(self, name: str, weights: Any, *, generate: bool) -> evaluation.Evaluation:
-        run = lambda batch: self.evaluate(weights, self.frozen, self._put(batch), self.hyper)
         objective = lambda terms, totals: objective_value(terms, totals, self.hyper["terms"])
         batches = self.parts.batches(dataclasses.replace(self.batches[name].split, name="on_train")) if name == "train" else self.batches[name]
+        run = lambda batch: self.evaluate(weights, self.frozen, self.parts.put(batch, batches), self.hyper)
         result = evaluation.evaluate(run, self.task, batches, objective)
         if not (generate and self.task.generates):
             return result
         params = partition.merge(weights, self.frozen)
-        answers, numbers = evaluation.answer(self.task, self.parts.model, params, batches.split, self.config)
+        answers, numbers = evaluation.answer(self.task, self.parts.model, params, batches.split, self.config, self.parts.mesh)
         return evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
 
     def _finish(self, checkpoints: Checkpoints, progress: Progress) -> Result:
@@ -326,9 +355,12 @@ class Loop:
         for name in names:
             result = self._evaluate(name, self.program.weights(self.state), generate=self.config.evaluation.generate != "never")
             numbers |= {f"{name}/{k}": v for k, v in result.numbers.items()}
-            evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
+            if hosts.first():
+                evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
             progress.say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
-        rundir.write_json(self.run_dir / "result.json", numbers)
+        if hosts.first():
+            rundir.write_json(self.run_dir / "result.json", numbers)
+        hosts.sync("results are written")
         return Result(self.run_dir, numbers)
 
 

@@ -26,6 +26,7 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
     return {
         "versions": {"jaxsft": VERSION, "python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
         "platform": platform.platform(),
+        "processes": jax.process_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in parts.mesh.devices.flat],
         "command": sys.argv,
         "git": git_revision(),
@@ -44,7 +45,7 @@ def _count(specs: Any) -> int:
 def config_hash(config: Config) -> str:
     """Of everything that makes a run what it is; not of where it lies or how long it goes."""
     values = compose.flat(compose.to_dict(config))
-    return rundir.sha256_json({k: v for k, v in values.items() if k not in ("run_dir", "train.duration")})
+    return rundir.sha256_json({k: v for k, v in values.items() if not k.startswith(compose.CHANGEABLE)})
 
 
 def git_revision() -> str | None:

@@ -15,9 +15,9 @@ from flax import linen as nn
 from jaxsft import tasks
 from jaxsft.config import compose
 from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
-from jaxsft.config.validate import validate
+from jaxsft.config.validate import validate, validate_values
 from jaxsft.data import formats, pipeline, split
-from jaxsft.data.pipeline import Batches, Split
+from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models.transformer import Params, Transformer
@@ -37,6 +37,8 @@ def resolve(config: Config) -> Config:
     if config.model.pretrained:
         config = _like_pretrained(config)
     task = tasks.get(config.task.name)
+    validate_values(compose.flat(compose.to_dict(config)))
+    config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
     validate(config, metrics=task.metrics, causal=task.causal, generates=task.generates)
     metric = f"validation/{task.metric}" if config.evaluation.metric == "auto" else config.evaluation.metric
     return dataclasses.replace(
@@ -153,7 +155,11 @@ class Parts:
     def batches(self, split: Split) -> Batches:
         training = split.name == "train"
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
-        return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None)
+        return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size))
+
+    def put(self, batch: Batch, batches: Batches) -> Batch:
+        """A batch on the devices: each process gives its rows."""
+        return meshes.place_rows(batch, self.mesh, batches.batch_size)
 
     def state_shardings(self, state: State) -> State:
         """Where each array of the state lives: with the weight that it belongs to, else everywhere."""

@@ -11,7 +11,7 @@ TASKS = {"chat": schema.ChatTask(), "classify": schema.ClassifyTask(), "lm": sch
 
 
 def check(name="chat", /, **groups):
-    groups = {"data": {"train": "a.jsonl", "validation": "b.jsonl"}, "model": {"causal": name != "classify"}} | groups
+    groups = {"data": {"train": "a.jsonl", "validation": "b.jsonl"}, "model": {"causal": name != "classify"}, "mesh": {"data": 1}} | groups
     config = schema.Config(task=TASKS[name])
     for group, values in groups.items():
         value = dataclasses.replace(getattr(config, group), **values) if isinstance(values, dict) else values

@@ -91,6 +91,8 @@ ELSEWHERE = {
     ),
     "tests/training/test_loop.py": ("train.on_nan",),
     "tests/invariants/test_eval.py": ("generate.allow_cut",),
+    "tests/sharding/test_hosts.py": ("hosts.coordinator", "hosts.count", "hosts.index", "hosts.timeout"),
+    "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size"),
 }
 RUN = ("data.validation", "data.limit", "data.cache_dir", "data.split_seed", "evaluation.metric", "evaluation.on_train", "evaluation.generate_rows")

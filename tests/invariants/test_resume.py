@@ -77,19 +77,20 @@ def test_a_killed_run_ends_like_one_that_was_not(whole, files, tmp_path, monkeyp
     assert tiny.outcome(tmp_path / "run") == outcome
 
 
-def test_a_stop_signal_saves_and_the_same_config_continues(whole, files, tmp_path, monkeypatch):  # guards F1
+@pytest.mark.parametrize("reads", [6, 7], ids=["between evaluations", "where one is due"])
+def test_a_stop_signal_saves_and_the_same_config_continues(whole, files, tmp_path, monkeypatch, reads):  # guards F1, F4
     options, outcome = whole
     config = tiny.config(files, tmp_path / "run", **options)
     read, count = loop.Loop._read, []
 
-    def stop_at_six(self, *args):
+    def stop(self, *args):
         count.append(1)
-        if len(count) == 6:
+        if len(count) == reads:
             os.kill(os.getpid(), signal.SIGTERM)
         return read(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_read", stop_at_six)
+        patch.setattr(loop.Loop, "_read", stop)
         stopped = loop.train(config)
     assert stopped.stopped_by == signal.SIGTERM and loop.exit_code(stopped) == 143 and not stopped.numbers
     assert 0 < rundir.read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["step"] < 12

@@ -15,7 +15,7 @@ from jaxsft.config.schema import Constant
 from jaxsft.data import synthetic
 from jaxsft.models import generate
 from jaxsft.rundir import read_json, read_jsonl
-from jaxsft.training import loop
+from jaxsft.training import loop, setup
 from jaxsft.training.checkpoint import Checkpoints
 from tests import tiny
 
@@ -190,14 +190,16 @@ def test_nothing_waits_for_the_device(files, tmp_path, sealed):
     ids=["float", "asarray", "block", "item of another array"],
 )
 def test_a_read_between_two_steps_is_caught(files, tmp_path, sealed, monkeypatch, read):
-    put = loop.Loop._put
+    put, facts, running = setup.Parts.put, loop.Loop._facts, []
 
-    def curious(self, batch):
+    def curious(self, batch, batches):
         if sealed:
-            read(self, batch)
-        return put(self, batch)
+            read(running[0], batch)
+        return put(self, batch, batches)
 
-    monkeypatch.setattr(loop.Loop, "_put", curious)
+    monkeypatch.setattr(loop.Loop, "_facts", lambda self, *args: running.append(self) or facts(self, *args))
+
+    monkeypatch.setattr(setup.Parts, "put", curious)
     with pytest.raises(Read):
         loop.train(small(files, tmp_path / "run"))
     assert sealed == ["step"]
@@ -207,15 +209,15 @@ def test_a_read_between_two_steps_is_caught(files, tmp_path, sealed, monkeypatch
 @pytest.fixture
 def poisoned(monkeypatch):
     """The third batch has a loss weight that is infinite."""
-    put, count = loop.Loop._put, []
+    put, count = setup.Parts.put, []
 
-    def put_third(self, batch):
+    def put_third(self, batch, batches):
         count.append(1)
         if len(count) == 4:  # the first one is for compilation
             batch = batch._replace(loss_weight=np.where(batch.loss_weight > 0, np.float32(np.inf), 0))
-        return put(self, batch)
+        return put(self, batch, batches)
 
-    monkeypatch.setattr(loop.Loop, "_put", put_third)
+    monkeypatch.setattr(setup.Parts, "put", put_third)
 
 
 def test_a_run_that_diverges_stops(files, tmp_path, poisoned):  # guards E10, A7

@@ -1,0 +1,148 @@
+"""Many processes, one program: start-up, what only the first one does, what all of them agree on, and how a lost one ends the others.
+
+Every process runs the same code on the same config and reads the same files; arrays on the device are global. Only the first process writes
+to the run directory, but for checkpoints, to which each writes its own shards: the directory must lie where all of them see it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxsft.config.schema import HostsConfig
+from jaxsft.errors import ConfigError, JaxsftError
+
+_started: HostsConfig | None = None
+
+
+def start(config: HostsConfig) -> None:
+    """Joins the processes of a run; does nothing where there is one only, and the second time. Must come before JAX sees its devices.
+
+    Raises:
+      ConfigError: the options are incomplete, or contradict an earlier start in this process.
+      JaxsftError: the others were not found in time.
+    """
+    global _started
+    given = (config.coordinator, config.count, config.index)
+    if None in given and any(v is not None for v in given):
+        raise ConfigError("hosts.coordinator, hosts.count and hosts.index belong together: give all three, or none to have them detected")
+    if config.count is not None and not 0 <= config.index < config.count:
+        raise ConfigError(f"hosts.index={config.index}: expected 0 to {config.count - 1} (hosts.count={config.count})")
+    if config.count == 1 or (config.count is None and not detected()):
+        return
+    if _started is not None:
+        if _started != config:
+            raise ConfigError("hosts.*: this process has joined a run with other options already")
+        return
+    # Only the CPU backend reads it: its default has no collectives between processes in some versions.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(config.coordinator, config.count, config.index, heartbeat_timeout_seconds=config.timeout)
+    except (RuntimeError, ValueError) as error:
+        raise JaxsftError(f"the {config.count or ''} processes of hosts.coordinator={config.coordinator} did not meet ({_line(error)})") from error
+    _started = config
+
+
+def detected() -> bool:
+    """Whether a cluster says that this is one of several processes: a SLURM step of several tasks, or a TPU pod."""
+    slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1  # SLURM_NTASKS is set in the batch script too, where one process runs
+    return slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "") or _has_tpu()
+
+
+def _has_tpu() -> bool:
+    """Chips and their library: JAX then asks the machine who the others are, and one that is alone starts alone."""
+    chips = any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
+    return chips and importlib.util.find_spec("libtpu") is not None and os.environ.get("TPU_SKIP_MDS_QUERY") is None
+
+
+def many() -> bool:
+    return jax.process_count() > 1
+
+
+def first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def sync(name: str) -> None:
+    """Waits until every process is here."""
+    if many():
+        multihost_utils.sync_global_devices(name)
+
+
+def leave() -> None:
+    """Parts from the others in good order, so that none of them takes the end of this process for a loss."""
+    if _started is not None:
+        jax.distributed.shutdown()
+
+
+def of_first(make: Callable[[], Any]) -> str:
+    """The text that the first process makes, on all of them."""
+    if not many():
+        return str(make())
+    text = str(make()).encode() if first() else b""
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(size, b"\0"), np.uint8))
+    return bytes(np.asarray(told, np.uint8)).decode()
+
+
+def check_same(facts: dict[str, Any]) -> None:
+    """Raises ConfigError where another process found other data, another tokenizer, another number of steps ... than the first."""
+    if not many():
+        return
+    hashed = [np.frombuffer(hashlib.sha256(repr(value).encode()).digest()[:8], np.uint32) for value in facts.values()]
+    everyone = np.asarray(multihost_utils.process_allgather(np.stack(hashed)))  # [processes, facts, 2]
+    for index, theirs in enumerate(everyone):
+        for name, mine, other in zip(facts, everyone[0], theirs, strict=True):
+            if (mine != other).any():
+                raise ConfigError(f"process {index} has another {name} than process 0: all of them must read the same files with the same options")
+
+
+class Agreement:
+    """The largest number that any process gave, on all of them. With several, it is that of the call before: nothing waits for the device.
+
+    Every process must call it equally often.
+    """
+
+    def __init__(self, mesh: jax.sharding.Mesh):
+        spec = jax.sharding.PartitionSpec
+        self._places = jax.sharding.NamedSharding(mesh, spec(mesh.axis_names))
+        self._largest = jax.jit(lambda x: x.max(), out_shardings=jax.sharding.NamedSharding(mesh, spec()))
+        self._late: Any = None
+
+    def __call__(self, value: int) -> int:
+        if not many():
+            return value
+        late = 0 if self._late is None else int(self._late)
+        shape = (self._places.mesh.size,)
+        mine = np.full(len(self._places.addressable_devices), value, np.int32)
+        self._late = self._largest(jax.make_array_from_process_local_data(self._places, mine, shape))
+        return late
+
+
+@contextlib.contextmanager
+def losses_told() -> Iterator[None]:
+    """A collective that fails because another process is gone becomes one sentence. Raises JaxsftError."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, JaxsftError) as error:
+        causes = [error, error.__cause__, error.__context__]  # a save that failed for it says so in a sentence of its own
+        if not many() or not any(isinstance(e, jax.errors.JaxRuntimeError) for e in causes):
+            raise
+        raise JaxsftError(
+            f"process {jax.process_index()} of {jax.process_count()}: another process of this run was lost ({_line(error)}); the newest checkpoint "
+            "is intact: start all of them again with the same run_dir="
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

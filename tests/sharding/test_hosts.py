@@ -1,0 +1,162 @@
+"""One run of several processes: the numbers of one process, one directory, one end. Two processes of two virtual devices each, over gloo."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxsft.config import schema
+from jaxsft.errors import ConfigError
+from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.sharding import hosts
+from tests import tiny
+
+GIVEN = [
+    *tiny.MODEL,
+    "task=classify",
+    "precision=fp32",
+    "train.batch_size=4",
+    "train.log_every=1steps",
+    "model.dropout=0.1",
+    "checkpoint.every=4steps",
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return tiny.data(tmp_path_factory.mktemp("data"))
+
+
+def given(files, *more, steps=30):
+    return [
+        "train",
+        *GIVEN,
+        f"data.train={files / 'labels.jsonl'}",
+        f"data.test={files / 'labels_held.jsonl'}",
+        f"train.duration={steps}steps",
+        *more,
+    ]
+
+
+def start(arguments, cwd, count=2, devices=2, folders=None):
+    """The processes of one run; with one of them, all devices are its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"}
+    joined = lambda i: [f"hosts.coordinator=127.0.0.1:{port}", f"hosts.count={count}", f"hosts.index={i}", "hosts.timeout=20"] if count > 1 else []
+    command = [sys.executable, "-m", "jaxsft", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen([*command, *joined(i)], cwd=folders[i] if folders else cwd, env=env, **pipes) for i in range(count)]
+
+
+def finish(processes, timeout=120):
+    """[(exit code, stderr)] in order; a process that hangs is a failure."""
+    try:
+        told = [p.communicate(timeout=timeout)[1] for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    return [(p.returncode, err) for p, err in zip(processes, told, strict=True)]
+
+
+def wait_for_step(run_dir, step, processes):
+    """Until the run has logged a step, and has saved one before it."""
+    for _ in range(600):
+        time.sleep(0.1)
+        path = run_dir / "metrics.jsonl"
+        if path.exists() and any(row["step"] >= step for row in read_jsonl(path)) and list((run_dir / "checkpoints").glob("[0-9]*")):
+            return
+        assert all(p.poll() is None for p in processes), finish(processes)
+    raise AssertionError("the run logs nothing")
+
+
+def numbers(run_dir):
+    return {row["step"]: row["loss"] for row in read_jsonl(run_dir / "metrics.jsonl") if row["kind"] == "train"}
+
+
+@pytest.fixture(scope="module")
+def solo(files, tmp_path_factory):
+    """The run on one device of one process."""
+    folder = tmp_path_factory.mktemp("solo")
+    [(code, err)] = finish(start(given(files, f"run_dir={folder / 'run'}"), folder, count=1, devices=1))
+    assert code == 0, err
+    return folder / "run"
+
+
+def same(run_dir, solo):
+    assert numbers(run_dir) == pytest.approx(numbers(solo), rel=2e-5)
+    assert read_json(run_dir / "result.json") == pytest.approx(read_json(solo / "result.json"), rel=2e-5)
+    here, there = (read_jsonl(d / "predictions" / "test.jsonl") for d in (run_dir, solo))
+    assert [(p["row"], p["prediction"]) for p in here] == [(p["row"], p["prediction"]) for p in there]
+
+
+@pytest.mark.parametrize("mesh", [("mesh.data=auto",), ("mesh.data=1", "mesh.fsdp=2", "mesh.tensor=2")], ids=["data", "fsdp x tensor"])
+def test_two_processes_give_the_numbers_of_one(mesh, files, solo, tmp_path):  # guards A3, B7, E2, I8
+    ended = finish(start(given(files, *mesh), tmp_path))
+    assert [code for code, _ in ended] == [0, 0], ended
+    [run_dir] = (tmp_path / "runs").iterdir()  # the first process names it
+    same(run_dir, solo)
+    assert read_json(run_dir / "manifest.json")["processes"] == 2
+
+
+def test_a_lost_process_ends_the_others_and_the_run_goes_on_elsewhere(files, solo, tmp_path):  # guards F1, F9
+    run_dir = tmp_path / "run"
+    processes = start(given(files, f"run_dir={run_dir}", "mesh.data=1", "mesh.fsdp=auto"), tmp_path)
+    wait_for_step(run_dir, 6, processes)
+    processes[1].kill()
+    began = time.monotonic()
+    (code, err), _ = finish(processes, timeout=60)
+    assert code != 0 and re.search("another process of this run was lost|another task died", err), err
+    assert time.monotonic() - began < 45
+    # An unfinished run may be continued on another mesh, by one process.
+    [(code, err)] = finish(start(given(files, f"run_dir={run_dir}", "mesh.tensor=2", "mesh.data=2"), tmp_path, count=1, devices=4))
+    assert code == 0, err
+    same(run_dir, solo)
+
+
+def test_a_signal_to_one_process_stops_all_of_them_at_one_step(files, solo, tmp_path):  # guards F1
+    run_dir = tmp_path / "run"
+    processes = start(given(files, f"run_dir={run_dir}", steps=4000), tmp_path)
+    wait_for_step(run_dir, 5, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    ended = finish(processes)
+    assert [code for code, _ in ended] == [143, 143], ended
+    step = max(numbers(run_dir))
+    assert (run_dir / "checkpoints" / str(step)).is_dir() and f"stopped at step {step};" in ended[0][1]
+
+
+def test_processes_that_read_different_files_are_told(files, tmp_path):  # guards B7
+    folders = [tmp_path / "0", tmp_path / "1"]
+    rows = (files / "labels.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    for folder, part in zip(folders, (rows, rows[1:]), strict=True):
+        folder.mkdir()
+        (folder / "labels.jsonl").write_text("".join(part), encoding="utf-8")
+    arguments = ["train", *GIVEN, "data.train=labels.jsonl", "train.duration=4steps", f"run_dir={tmp_path / 'run'}"]
+    ended = finish(start(arguments, tmp_path, folders=folders))
+    assert all(code == 1 and "process 1 has another split train than process 0" in err for code, err in ended), ended
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [{"count": 2}, {"coordinator": "a:1", "count": 2}, {"coordinator": "a:1", "count": 2, "index": 2}])
+def test_half_an_address_is_refused(options):
+    with pytest.raises(ConfigError, match=r"hosts\."):
+        hosts.start(schema.HostsConfig(**options))
+
+
+def test_clusters_are_detected(monkeypatch):
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    assert not hosts.detected()
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # a batch script, outside srun
+    assert not hosts.detected()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert hosts.detected()
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "host-0,host-1")
+    assert hosts.detected()
