@@ -40,32 +40,40 @@ def chunk_rows(chunk: Any, tokens: int, vocab: int) -> int | None:
 
 
 def token_stats(
-    hidden: Float[Array, "batch seq embed"], w: Float[Array, "embed vocab"], targets: Int[Array, "batch seq"], *, precision: str, chunk: Any = "auto"
+    hidden: Float[Array, "batch seq embed"],
+    w: Float[Array, "embed vocab"],
+    targets: Int[Array, "batch seq"],
+    *,
+    precision: str,
+    chunk: Any = "auto",
+    shards: int = 1,
 ) -> TokenStats:
     """`from_logits(hidden @ w, targets)`, chunk by chunk where the logits are many; a chunk is recomputed in the backward pass.
 
+    Args:
+      chunk: tokens of a device whose logits are held at once, rounded to whole columns of its rows: auto | none | a number.
+      shards: how many devices share the rows.
+
     Returns: arrays `[batch, seq]`.
     """
-    b, s, d = hidden.shape
+    b, s, _ = hidden.shape
 
     def one(h, t):
         with jax.named_scope("logits"):
-            return from_logits(contract("td,dv->tv", h, w, precision), t)
+            return from_logits(contract("bsd,dv->bsv", h, w, precision), t)
 
-    flat_hidden, flat_targets = hidden.reshape(b * s, d), targets.reshape(b * s)
-    rows = chunk_rows(chunk, b * s, w.shape[1])
-    if rows is None:
-        stats = one(flat_hidden, flat_targets)
-    else:
-        count = -(-b * s // rows)
-        pad = count * rows - b * s
-        chunks = (
-            jnp.pad(flat_hidden, ((0, pad), (0, 0))).reshape(count, rows, d),
-            jnp.pad(flat_targets, (0, pad)).reshape(count, rows),
-        )
-        stats = lax.map(lambda args: jax.checkpoint(one)(*args), chunks)
-        stats = jax.tree.map(lambda x: x.reshape(-1)[: b * s], stats)
-    return jax.tree.map(lambda x: x.reshape(b, s), stats)
+    tokens = chunk_rows(chunk, -(-b // shards) * s, w.shape[1])
+    if tokens is None:
+        return one(hidden, targets)
+    columns = min(max(tokens * shards // b, 1), s)  # columns, not rows: every device has a part of each chunk
+    count = -(-s // columns)
+
+    def cut(x):  # [B, S, ...] -> [count, B, columns, ...]
+        x = jnp.pad(x, ((0, 0), (0, count * columns - s), *[(0, 0)] * (x.ndim - 2)))
+        return jnp.moveaxis(x.reshape(b, count, columns, *x.shape[2:]), 1, 0)
+
+    stats = lax.map(lambda args: jax.checkpoint(one)(*args), (cut(hidden), cut(targets)))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1)[:, :s], stats)
 
 
 def smoothed(stats: TokenStats, label_smoothing) -> Float[Array, ...]:

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from jaxsft.config.schema import ModelConfig
 from jaxsft.models.attention import Attention, Cache, Tokens
 from jaxsft.models.layers import MLP, Dropout, Norm, at_least_fp32, dropout, rope_table
+from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import declare
 
 Params = dict[str, Any]
@@ -80,6 +82,12 @@ class Transformer:
     vocab: int
     precision: str = "fp32"
     head: nn.Module | None = None
+    mesh: Mesh | None = None  # rows of activations are kept apart on it
+
+    @property
+    def row_shards(self) -> int:
+        """How many devices share the rows of a batch."""
+        return 1 if self.mesh is None else meshes.row_shards(self.mesh)
 
     def block(self) -> Block:
         return Block(self.config, self.precision)
@@ -106,7 +114,7 @@ class Transformer:
 
         def body(x, layer):
             weights, index = layer
-            return self.block().apply({"params": weights}, x, where, rope, noise.at(index) if noise else None)[0], None
+            return self._rows(self.block().apply({"params": weights}, x, where, rope, noise.at(index) if noise else None)[0]), None
 
         if self.config.remat:
             body = jax.checkpoint(body)
@@ -134,7 +142,11 @@ class Transformer:
 
     def _embed(self, params, tokens, where, noise):
         x = Embed(self.vocab, self.config).apply({"params": params["embed"]}, tokens, where.positions)
-        return dropout(x.astype(at_least_fp32(x.dtype)), noise.at(self.config.layers) if noise else None, 0)
+        return dropout(self._rows(x.astype(at_least_fp32(x.dtype))), noise.at(self.config.layers) if noise else None, 0)
+
+    def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
+        # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
+        return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.rows(self.mesh))
 
     def _rope(self, positions, dtype):
         return rope_table(positions, self.config.head_dim, self.config.rope_base, dtype) if self.config.positions == "rope" else None

@@ -36,7 +36,9 @@ class CausalTask(Task):
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
         hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
-        stats = token_losses.token_stats(hidden, model.output_matrix(params), batch.targets, precision=model.precision, chunk=self.config.loss.chunk)
+        stats = token_losses.token_stats(
+            hidden, model.output_matrix(params), batch.targets, precision=model.precision, chunk=self.config.loss.chunk, shards=model.row_shards
+        )
         weighted = lambda v: (batch.loss_weight * v).sum()
         terms = {"cross_entropy": weighted(token_losses.smoothed(stats, hyper["label_smoothing"]))}
         if self._z_loss:

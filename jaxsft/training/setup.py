@@ -168,9 +168,10 @@ class Parts:
         return State(everywhere, everywhere, placed, match_params(state.opt, specs, placed, everywhere), None if state.ema is None else placed)
 
 
-def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any]) -> Parts:
-    """The static parts; `state` is what the task learnt from the training data."""
+def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh: jax.sharding.Mesh | None = None) -> Parts:
+    """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here."""
     task = tasks.get(config.task.name)(config, tokenizer, state)
-    model = Transformer(config.model, tokenizer.vocab_size, config.precision, task.head(tokenizer.vocab_size, config.precision))
+    mesh = mesh or meshes.make_mesh(config.mesh)
+    model = Transformer(config.model, tokenizer.vocab_size, config.precision, task.head(tokenizer.vocab_size, config.precision), mesh)
     specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
-    return Parts(config, tokenizer, task, model, specs, meshes.make_mesh(config.mesh))
+    return Parts(config, tokenizer, task, model, specs, mesh)
