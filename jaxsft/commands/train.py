@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 
+from jaxsft import remote
 from jaxsft.commands import hydra_app
 from jaxsft.config.schema import Config
 
@@ -31,7 +32,8 @@ def run(config: Config) -> int:
     if result.stopped_by is None and hosts.first():
         figures.write_figures(result.run_dir)
         path = report.write_report(result.run_dir)
+        result.mirror.push()
         print(json.dumps(result.numbers, indent=1))
-        print(f"report: {path}")
+        print(f"report: {remote.join(result.mirror.place, path.name)}")
     sys.stdout.flush()
     return loop.exit_code(result)

@@ -104,7 +104,7 @@ def _console():
     return Console(stderr=True)
 
 
-def banner(config: Config, run_dir: Path, facts: dict[str, Any]) -> str:
+def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
     """What will happen, before step 0. `facts`: parameters, steps, ledgers, memory and what is unusual."""
     lines = [f"run        {run_dir}", f"task       {config.task.name}, model {facts['parameters']:,} parameters, {facts['trainable']:,} trained"]
     for name, entry in facts["ledger"].items():

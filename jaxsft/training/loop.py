@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import rundir
+from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
 from jaxsft.data import pipeline
@@ -36,9 +36,10 @@ from jaxsft.training.step import State, Sums, make_hyper, objective_value
 class Result:
     """What a run came to: its directory, the numbers of `result.json`, and how it ended."""
 
-    run_dir: Path
+    run_dir: Path  # on this machine
     numbers: dict[str, float]
     stopped_by: int | None = None  # a signal, if it is unfinished
+    mirror: remote.Mirror | None = None  # to the directory at a store, if it lies there: what is written into `run_dir` later must be pushed
 
 
 class Diverged(JaxsftError):
@@ -54,19 +55,32 @@ def train(config: Config) -> Result:
     hosts.start(config.hosts)
     config = setup.resolve(config)
     with hosts.losses_told():
-        run_dir = Path(hosts.of_first(lambda: rundir.create(config.run_dir, stem=config.task.name)))
+        home = hosts.of_first(lambda: _home(config))
+        run_dir = remote.working_copy(home, jax.process_index())
+        if remote.is_remote(home):
+            rundir.create(run_dir, stem="")
         if not run_dir.is_dir():
             raise ConfigError(f"run_dir={run_dir}: process {jax.process_index()} does not see it; it must lie where all processes do")
-        with rundir.RunLock(run_dir) if hosts.first() else contextlib.nullcontext():
+        with rundir.RunLock(run_dir) if hosts.first() or remote.is_remote(home) else contextlib.nullcontext():
             try:
+                remote.pull(home, run_dir)
+                mirror = remote.Mirror(home, run_dir)
                 if (done := _finished(run_dir, config)) is not None:
-                    print(f"{run_dir}: this run is complete; these are its numbers", file=sys.stderr)
-                    return done
-                return Loop(config, run_dir).run()
+                    print(f"{home}: this run is complete; these are its numbers", file=sys.stderr)
+                    return dataclasses.replace(done, mirror=mirror)
+                return dataclasses.replace(Loop(config, run_dir, mirror).run(), mirror=mirror)
             except JaxsftError:
                 if hosts.first() and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
                     shutil.rmtree(run_dir)
                 raise
+
+
+def _home(config: Config) -> str:
+    """Where the run directory lies: made, if it is a local one. Raises ConfigError where the store cannot be reached from here."""
+    if config.run_dir is not None and remote.is_remote(config.run_dir):
+        remote.path(config.run_dir)
+        return config.run_dir
+    return str(rundir.create(config.run_dir, stem=config.task.name))
 
 
 def _finished(run_dir: Path, config: Config) -> Result | None:
@@ -87,8 +101,8 @@ def _finished(run_dir: Path, config: Config) -> Result | None:
 class Loop:
     """One training, its parts made in the order in which they are needed."""
 
-    def __init__(self, config: Config, run_dir: Path):
-        self.config, self.run_dir = config, run_dir
+    def __init__(self, config: Config, run_dir: Path, mirror: remote.Mirror):
+        self.config, self.run_dir, self.mirror = config, run_dir, mirror
         self.parts, self.batches, self.ledger = self._data()
         self.program, self.task = self.parts.program, self.parts.task
         train = self.batches["train"]
@@ -142,12 +156,12 @@ class Loop:
 
     # --- the run -----------------------------------------------------------------------------------------------------------------------------
     def run(self) -> Result:
-        checkpoints = Checkpoints(self.run_dir)
+        checkpoints = Checkpoints(self.mirror.place)
         self._write_start()
         start = self._resume(checkpoints)
         compiled = self._compile()
         if hosts.first():
-            print(banner(self.config, self.run_dir, self._facts(compiled, start)), flush=True)
+            print(banner(self.config, self.mirror.place, self._facts(compiled, start)), flush=True)
             if self.config.mesh.show:
                 print(meshes.table({"state": self.state, "frozen": self.frozen}), flush=True)
         metrics, progress = Metrics(self.run_dir, start), Progress(self.total, start)
@@ -157,7 +171,7 @@ class Loop:
                     self._steps(start, compiled, checkpoints, metrics, progress, stop)
                 if self.stopped_by is not None:
                     checkpoints.close()
-                    progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.run_dir} continues")
+                    progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.mirror.place} continues")
                     return Result(self.run_dir, {}, self.stopped_by)
             checkpoints.wait()
             return self._finish(checkpoints, progress)
@@ -186,6 +200,7 @@ class Loop:
         rundir.write_json(path, facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))
+        self.mirror.push()
 
     def _resume(self, checkpoints: Checkpoints) -> int:
         shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lambda: self.state), self.shardings)
@@ -326,6 +341,8 @@ class Loop:
 
     def _save(self, checkpoints: Checkpoints, metrics: Metrics) -> None:
         metrics.sync()  # a checkpoint must not know of lines that a power cut could lose
+        if hosts.first():
+            self.mirror.push()
         meta = {"best": self.best, "impatience": self.impatience, "validated": self.validated}
         meta |= {"window": _to_json(self.window), "window_tokens": self.window_tokens}
         meta |= {"frozen": digest(flatten(self.frozen)), "jaxsft": manifest.VERSION}
@@ -360,6 +377,7 @@ class Loop:
             progress.say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
         if hosts.first():
             rundir.write_json(self.run_dir / "result.json", numbers)
+            self.mirror.push()
         hosts.sync("results are written")
         return Result(self.run_dir, numbers)
 
