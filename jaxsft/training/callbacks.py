@@ -119,7 +119,8 @@ def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
         f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} = {places:,} tokens, "
         f"{places * train['fill']:,.0f} real; {facts['steps_per_epoch']:,} steps an epoch"
     )
-    lines.append(f"device     {facts['devices']}, {config.precision}, {facts['memory']}")
+    peak = "peak unknown" if facts["peak"] is None else f"peak {facts['peak'] / 1e12:,.0f} TFLOP/s each"
+    lines.append(f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']}, {facts['flops'] / 1e9:,.1f} GFLOP of the model")
     return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])
 
 

@@ -8,7 +8,6 @@ import math
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import manifest, partition, setup
+from jaxsft.training import device, manifest, partition, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, digest, flatten
 from jaxsft.training.runs import starting_params
@@ -53,6 +52,7 @@ def train(config: Config) -> Result:
       JaxsftError: anything that the user can mend; the run directory then holds what was finished before.
     """
     hosts.start(config.hosts)
+    device.keep_programs(config.compilation_cache)
     config = setup.resolve(config)
     with hosts.losses_told():
         home = hosts.of_first(lambda: _home(config))
@@ -125,7 +125,8 @@ class Loop:
         self.impatience, self.validated = 0, 0  # evaluations without improvement, and the step of the last one
         self.stopped_by: int | None = None  # a signal
         self.window: Any = None  # merged sums since the last log line
-        self.window_tokens, self.window_began = 0, time.monotonic()
+        self.meter = device.Meter(self.parts.mesh.devices)
+        self.trace = device.Trace(config.profile, run_dir / "profile", self.total)
 
     def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
         from jaxsft import tasks
@@ -176,6 +177,7 @@ class Loop:
             checkpoints.wait()
             return self._finish(checkpoints, progress)
         finally:
+            self.trace.close()
             progress.close()
             metrics.close()
             checkpoints.close()
@@ -210,7 +212,6 @@ class Loop:
         self.state, meta = found
         self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
         self.window = _from_json(meta["window"], self._empty_sums())
-        self.window_tokens = meta["window_tokens"]
         if meta["frozen"] != digest(flatten(self.frozen)):
             raise ConfigError(f"run_dir={self.run_dir}: the frozen weights are not those that this run was started with")
         return int(self.state.step)
@@ -224,6 +225,9 @@ class Loop:
         step = jax.jit(self.program.step, donate_argnums=0, out_shardings=(self.shardings, meshes.replicated(self.parts.mesh)))
         self.evaluate = jax.jit(self.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh))
         return step.lower(self.state, self.frozen, self._first_batch(), self.hyper).compile()
+
+    def _model_flops(self, lengths: np.ndarray) -> float:
+        return device.model_flops(self.config, self.task, self.parts.specs, self.program.specs, lengths)
 
     def _first_batch(self) -> pipeline.Batch:
         train = self.batches["train"]
@@ -250,8 +254,10 @@ class Loop:
             "ledger": self.ledger,
             "steps": self.total,
             "steps_per_epoch": self.clock.steps_per_epoch,
-            "devices": f"{self.parts.mesh.size} x {jax.devices()[0].device_kind}" + (f" in {jax.process_count()} processes" if hosts.many() else ""),
+            "devices": device.describe(self.parts.mesh.devices),
             "memory": memory_text(compiled),
+            "flops": self._model_flops(self.batches["train"].lengths(0)),
+            "peak": device.peak_flops(jax.devices()[0]),
             "notes": notes,
         }
 
@@ -265,24 +271,27 @@ class Loop:
     # --- the loop ----------------------------------------------------------------------------------------------------------------------------
     def _steps(self, start: int, compiled: Any, checkpoints: Checkpoints, metrics: Metrics, progress: Progress, stop: StopSignal) -> None:
         """Nothing here waits for the device but evaluation, checkpoints and the read of the step before."""
-        late: tuple[Sums, int] | None = None
+        late: tuple[Sums, np.ndarray] | None = None
         if 0 < start < self.total and start % self.every["evaluation"] == 0 and self.validated != start:
             self._validate(start, metrics, progress)  # a signal came at this step, and waits for no evaluation
-        self.window_began = time.monotonic()
+        self.meter.resume()
         train, agreed = self.batches["train"], hosts.Agreement(self.parts.mesh)
         for batch in pipeline.stream(train, start, self.total):
+            self.trace.before(start + 1)
             self.state, sums = compiled(self.state, self.frozen, self.parts.put(batch, train), self.hyper)
-            tokens = train.tokens(start)
+            lengths = train.lengths(start)
             start += 1
+            self.trace.after(start, sums)
             if late is not None:
                 self._read(*late, metrics, progress)
             stopped_by = agreed(stop.received or 0)
-            late = (sums, tokens)
+            late = (sums, lengths)
             ends = start == self.total or stopped_by
             evaluates = not ends and start % self.every["evaluation"] == 0
             if ends or evaluates or start % self.every["checkpoint"] == 0:
                 self._read(*late, metrics, progress)
                 late = None
+                self.meter.pause()
                 if stopped_by and start < self.total:
                     self.stopped_by = stopped_by
                     self._save(checkpoints, metrics)
@@ -290,12 +299,12 @@ class Loop:
                 if evaluates or ends:
                     self._validate(start, metrics, progress)
                 self._save(checkpoints, metrics)
-                self.window_began = time.monotonic()
+                self.meter.resume()
                 if self._out_of_patience():
                     progress.say(f"no improvement of {self.config.evaluation.metric} for {self.impatience} evaluations: stopped early")
                     return
 
-    def _read(self, sums: Sums, tokens: int, metrics: Metrics, progress: Progress) -> None:
+    def _read(self, sums: Sums, lengths: np.ndarray, metrics: Metrics, progress: Progress) -> None:
         """The numbers of one step, read from the device after the next one was started."""
         sums = fetch(sums)
         step = int(sums.step) + 1
@@ -307,18 +316,17 @@ class Loop:
                     f"before it; lower optim.learning_rate, or set train.on_nan=skip"
                 )
         self.window = states.merge(self.window, states.widen((sums.terms, sums.totals, sums.states)))
-        self.window_tokens += tokens
+        self.meter.add(int(lengths.sum()), self._model_flops(lengths))
         if step % self.every["log"] == 0 or step == self.total:
             terms, totals, merged = self.window
             values = {"loss": objective_value(terms, totals, self.hyper["terms"])}
             for state in merged.values():
                 values |= state.brief()
-            seconds = max(time.monotonic() - self.window_began, 1e-9)
             values |= {"learning_rate": float(sums.learning_rate), "grad_norm": float(sums.grad_norm), "skipped": bool(sums.skipped)}
-            values |= {"tokens_per_second": self.window_tokens / seconds}
+            values |= self.meter.read()
             metrics.write(step, "train", values)
             progress.update(step, values)
-            self.window, self.window_tokens, self.window_began = None, 0, time.monotonic()
+            self.window = None
 
     def _validate(self, step: int, metrics: Metrics, progress: Progress) -> None:
         if "validation" not in self.batches:
@@ -344,8 +352,7 @@ class Loop:
         if hosts.first():
             self.mirror.push()
         meta = {"best": self.best, "impatience": self.impatience, "validated": self.validated}
-        meta |= {"window": _to_json(self.window), "window_tokens": self.window_tokens}
-        meta |= {"frozen": digest(flatten(self.frozen)), "jaxsft": manifest.VERSION}
+        meta |= {"window": _to_json(self.window), "frozen": digest(flatten(self.frozen)), "jaxsft": manifest.VERSION}
         base = self.frozen if self.config.checkpoint.include_base else None
         checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
 
