@@ -58,10 +58,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def script() -> None:
     """The program `jaxsft`. After a failure it ends at once: a write that failed leaves threads behind that would add tracebacks to its one line."""
+    sys.unraisablehook = _quiet_after_failure
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code) if code else sys.exit(0)
+
+
+def _quiet_after_failure(what: object, told=sys.unraisablehook) -> None:
+    """A save that failed has closed its event loop, and TensorStore still reports to it: the failure is told already, by its exception."""
+    if not (isinstance(what.exc_value, RuntimeError) and "Event loop is closed" in str(what.exc_value)):
+        told(what)
 
 
 def _module_help(command: str) -> str:

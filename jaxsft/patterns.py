@@ -31,7 +31,7 @@ def path_string(keypath: Sequence[Any]) -> str:
 def virtual_paths(specs: Any) -> list[str]:
     """Every parameter of a tree of `WeightSpec`, layer by layer, in the order of the tree's leaves."""
     leaves = jax.tree_util.tree_flatten_with_path(specs)[0]
-    return [path for keypath, spec in leaves for path in _paths_of_leaf(keypath, spec)]
+    return [path for keypath, spec in leaves for path in paths_of(path_string(keypath), spec)]
 
 
 def resolve(rules: Sequence[tuple[str, T]], specs: Any, default: T, *, option: str) -> Any:
@@ -60,7 +60,7 @@ def resolve(rules: Sequence[tuple[str, T]], specs: Any, default: T, *, option: s
                 return value
         return default
 
-    values = jax.tree_util.tree_map_with_path(lambda keypath, spec: _collapse([value_of(p) for p in _paths_of_leaf(keypath, spec)]), specs)
+    values = jax.tree_util.tree_map_with_path(lambda keypath, spec: _collapse([value_of(p) for p in paths_of(path_string(keypath), spec)]), specs)
     for i, (regex, _) in enumerate(compiled):
         if i not in deciding:
             raise ConfigError(_without_effect(regex, [r for r, _ in compiled[:i]], virtual_paths(specs), option))
@@ -72,8 +72,8 @@ def full(pattern: str, path: str, option: str) -> bool:
     return _compile(pattern, option).fullmatch(path) is not None
 
 
-def _paths_of_leaf(keypath: Sequence[Any], spec: Any) -> list[str]:
-    path = path_string(keypath)
+def paths_of(path: str, spec: Any) -> list[str]:
+    """The virtual paths of one leaf: one, or one for each layer of a stack."""
     if not spec.stacked:
         return [path]
     keys = path.split("/")

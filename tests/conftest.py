@@ -162,7 +162,7 @@ def bench(name: str = "chat", rows: int = 13, /, *, records: tuple[list, list] |
     config, kind, tokenizer = make_config(name, **groups), tasks.get(name), _tokenizer()
     records = records or make_records(name, rows, longest=longest)
     parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records))
-    batches = parts.batches(parts.split("train", records))
+    batches = parts.batches(parts.split("train", records), training=True)
     params = parts.init_params()
     if jax.config.jax_enable_x64:
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)

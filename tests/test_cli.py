@@ -125,7 +125,11 @@ def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path
 @pytest.mark.parametrize("given", ["task.variables={mood: kind, deep: false}", "task.variables.mood=kind +task.variables.deep=false"])
 def test_the_user_names_the_variables_of_a_template(given, files, tmp_path):
     given = given.split(" ") if "{" not in given else [given]
-    code, _, err = jaxsft("train", "task=chat", f"data.train={files / 'chat.jsonl'}", f"run_dir={tmp_path / 'run'}", *tiny.FAST, *given)
+    turn, prompt = "<|user|>{{ mood }}{{ deep }}{{ m.content }}<|end|>", "<|user|>{{ mood }}{{ deep }}"
+    template = "{% for m in messages %}" + turn + "{% endfor %}{% if add_generation_prompt %}" + prompt + "{% endif %}"
+    (tmp_path / "mine.jinja").write_text(template)
+    given += [f"task.template={tmp_path / 'mine.jinja'}", f"run_dir={tmp_path / 'run'}"]
+    code, _, err = jaxsft("train", "task=chat", f"data.train={files / 'chat.jsonl'}", *tiny.FAST, *given)
     assert code == 0, err
     assert rundir.read_json(tmp_path / "run" / "task.json")["template"]["variables"] == {"mood": "kind", "deep": False}
 

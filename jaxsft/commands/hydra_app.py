@@ -23,7 +23,8 @@ from jaxsft.errors import ConfigError, JaxsftError
 WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-i", "--info", "-sc", "--shell-completion", "--experimental-rerun")
 FLAGS = ("-m", "--multirun", "--resolve", *WITH_VALUE)  # those of Hydra that make sense here
 OPEN = r"task\.variables(\.|$)"  # the user names its keys, so that adding one is no mistake
-_PLAIN = re.compile(r"[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
+_PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
+_VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
 
 
 def config_folder() -> str:
@@ -40,9 +41,9 @@ def quote(argument: str, multirun: bool) -> str:
     plus, key, value = match.groups()
     plus = "" if key in ("experiment", "debug") else plus
     plus = "++" if re.match(OPEN, key) else plus
-    taken_as_is = (
-        not value or _PLAIN.fullmatch(value) or value == "null" or value.startswith("${") or (value[:1] in "'\"" and value[-1:] == value[:1])
-    )
+    word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
+    quoted = len(value) > 1 and value[0] in "'\"" and value[-1] == value[0] and value[0] not in value[1:-1]
+    taken_as_is = not value or word or value == "null" or value.startswith("${") or quoted
     if key not in compose.string_keys() or taken_as_is or (multirun and "," in value):
         return f"{plus}{key}={value}"
     # A backslash is special to Hydra only before a quote, and at the end, where one follows.

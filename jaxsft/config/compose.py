@@ -101,6 +101,8 @@ def _freeze(cls: type, values: dict[str, Any], classes: dict[str, type] = types.
             inner = typing.get_args(hint)[0] if typing.get_args(hint) else None
             inner = typing.get_args(inner)[0] if typing.get_origin(inner) is list else inner  # Optional[list[...]]
             value = tuple(_freeze(inner, v) if dataclasses.is_dataclass(inner) else v for v in value)
+        elif hint is str and value in ("True", "False"):  # a bare true or false of a YAML file, where an option takes words
+            value = value.lower()
         out[f.name] = value
     return cls(**out)
 

@@ -42,9 +42,14 @@ def steps(text: str, clock: Clock, option: str) -> int:
     if unit == "step":
         return math.ceil(value)
     if unit == "epoch":
-        return math.ceil(value * clock.steps_per_epoch)
+        return _up(value * clock.steps_per_epoch)
     if unit == "example":
-        return math.ceil(value * clock.steps_per_epoch / max(clock.examples_per_epoch, 1))
+        return _up(value * clock.steps_per_epoch / max(clock.examples_per_epoch, 1))
     if clock.total is None:
         raise ConfigError(f"{option}={text}: a percentage needs a whole; give steps, epochs or examples")
-    return math.ceil(value / 100 * clock.total)
+    return _up(value * clock.total / 100)
+
+
+def _up(steps: float) -> int:
+    """Rounded up, but not by what a float lacks: 7% of 100 steps are 7."""
+    return math.ceil(round(steps, 6))

@@ -82,6 +82,7 @@ class ChatTask(TaskConfig):
     name: str = "chat"
     template: str = "auto"  # auto: the tokenizer's own, else ours; default: ours; or a file with a Jinja template
     variables: dict[str, Any] = field(default_factory=dict)  # further names that the template reads, such as enable_thinking
+    allow_unwritten: bool = False  # a message or tools that the template leaves out are no error
 
 
 @dataclass(frozen=True)

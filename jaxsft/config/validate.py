@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.config import compose, durations
-from jaxsft.config.schema import BpeTokenizer, Config, ModelConfig
+from jaxsft.config.schema import Config, ModelConfig
 from jaxsft.errors import ConfigError
 
 CHOICES: dict[str, Sequence[str]] = {
@@ -61,6 +61,13 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
             raise ConfigError(f"{key}={values[key]}: expected more than 0")
     if config.profile is not None:
         durations.profile_steps(config.profile)
+    for key in ("optim.lr_groups", "optim.decay_groups"):
+        for group in getattr(config.optim, key.partition(".")[2], ()):
+            if not 0 <= group.factor < math.inf:
+                raise ConfigError(f"{key}: factor {group.factor} of {group.pattern!r}: expected a finite number of at least 0")
+    for penalty in config.loss.penalties:
+        if not 0 < penalty.weight < math.inf:
+            raise ConfigError(f"loss.penalties: weight {penalty.weight} of {penalty.pattern!r}: expected a finite number of more than 0")
     _model(config, causal)
     _data(config)
     _batches(config)
@@ -127,6 +134,8 @@ def _data(config: Config) -> None:
     parts = [name for name in ("train", "validation", "test") if getattr(d, name)]
     if d.path and parts:
         raise ConfigError(f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the splits")
+    if d.columns.messages and (d.columns.prompt or d.columns.completion):
+        raise ConfigError("data.columns.messages excludes data.columns.prompt and data.columns.completion: a row has one form")
     if not d.path and not d.train:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
     if d.max_length != "auto" and d.max_length > config.model.context:
@@ -148,7 +157,7 @@ def evaluation_batches(config: Config) -> None:
 
 
 def _evaluation(config: Config, metrics: Sequence[str], generates: bool) -> None:
-    e, validation = config.evaluation, bool(config.data.validation or config.data.path)
+    e, validation = config.evaluation, bool(config.data.validation or (config.data.path and config.data.fractions[1] > 0))
     if e.metric != "auto":
         split, _, name = e.metric.partition("/")
         if split != "validation" or name not in metrics:
@@ -187,7 +196,3 @@ DEFAULTS = {
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
 }
-
-
-def lowercases(config: Config) -> bool:
-    return isinstance(config.tokenizer, BpeTokenizer) and config.tokenizer.lowercase

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from jinja2 import TemplateError, nodes, pass_context
+from jinja2 import TemplateError, meta, nodes, pass_context
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
@@ -251,6 +251,10 @@ class Environment(ImmutableSandboxedEnvironment):
         _replace_concat(tree)
         tree.set_environment(self)
         return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
+
+    def names(self, source: str) -> set[str]:
+        """The names that a template expects to be given."""
+        return meta.find_undeclared_variables(self.parse(source))
 
     def run(self, template: Any, variables: dict[str, Any], where: str) -> Tracked:
         """Render. Whatever the template raises is a DataError that begins with `where`, for it is the user's code."""

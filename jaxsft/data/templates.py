@@ -31,7 +31,7 @@ DEFAULT_TEMPLATE = (
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-_PROBES = (("ab", "cd"), ("ab", "\ncd"), ("ab\n", "cd"), ("ab", " cd"))
+_PROBES = (("ab", "cd"), ("ab", "\ncd"), ("ab\n", "cd"), ("ab", " cd"), ("Ab", "cD"))
 _PROBE = "probe conversation"
 _HELLO = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d"))
 
@@ -73,7 +73,14 @@ class Template:
     """
 
     def __init__(
-        self, source: str, tokenizer: Tokenizer, name: str, *, require_stop: bool = True, variables: Mapping[str, Any] | None = None
+        self,
+        source: str,
+        tokenizer: Tokenizer,
+        name: str,
+        *,
+        require_stop: bool = True,
+        allow_unwritten: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> None:
         """Compile and probe the template.
 
@@ -82,13 +89,14 @@ class Template:
           tokenizer: of the same model.
           name: of the template, for errors.
           require_stop: each trained turn must end with a stop token (data.require_stop).
+          allow_unwritten: a message or a tool that the template leaves out is no error (task.allow_unwritten).
           variables: further names that the template reads, such as enable_thinking.
 
         Raises:
-          ConfigError: the template has a syntax error or no stop token, or the tokenizer cannot encode text in pieces.
+          ConfigError: the template has a syntax error or no stop token, never reads a variable, or the tokenizer cannot encode text in pieces.
         """
         self.name, self.source, self.tokenizer, self.require_stop = name, source, tokenizer, require_stop
-        self.variables = dict(variables or {})
+        self.allow_unwritten, self.variables = allow_unwritten, dict(variables or {})
         self.digest = hashlib.sha256(json.dumps([source, self.variables], sort_keys=True).encode("ascii")).hexdigest()
         for left, right in _PROBES:
             if tokenizer.decode(tokenizer.encode(left) + tokenizer.encode(right)) != left + right:
@@ -103,6 +111,10 @@ class Template:
             self._template = self._environment.compiled(source)
         except TemplateSyntaxError as error:
             raise ConfigError(f"template {name!r}, line {error.lineno}: {error.message}") from None
+        if unread := sorted(set(self.variables) - self._environment.names(source)):
+            raise ConfigError(
+                f"task.variables: template {name!r} reads no {unread[0]}; it reads {', '.join(sorted(self._environment.names(source)))}"
+            )
         self.stop_ids: tuple[int, ...] = ()
         self._aligned = self._one_bos = True
         self._probe()
@@ -130,7 +142,8 @@ class Template:
 
         Raises:
           DataError: the template fails on the row; a generation prompt is no prefix of the text; a trained turn does not end with a stop token;
-            there is more than one BOS, or nothing but trained tokens; or data and special tokens cannot be told apart.
+            there is more than one BOS, or nothing but trained tokens; the template leaves a message or tools out; or data and special tokens cannot
+            be told apart.
         """
         drafts: dict[tuple[int, bool], Tracked] = {}
         last = len(chat.messages) - 1
@@ -155,6 +168,8 @@ class Template:
             ids.extend(found)
         rendered = Rendered(ids, weights, plain(layout.text), tuple((start, end, index) for index, (start, end) in turns.items()))
         self._check_turns(rendered, chat, where)
+        if not self.allow_unwritten:
+            self._check_written(chat, layout.text, where)
         self._check_bos(ids, where)
         return rendered
 
@@ -200,7 +215,8 @@ class Template:
                     f"{where}: template {self.name!r} marks {len(spans)} regions by {{% generation %}}, expected one for each of the {len(turns)} "
                     "assistant turns; fix the template"
                 )
-            checked = turns if not self._aligned else turns[-1:] if not prompt else []
+            trained = [index for index in turns if messages[index].weight > 0]
+            checked = turns if not self._aligned else trained if not prompt else []
         else:
             spans, checked = [(0, 0)] * len(turns), turns
         regions = []
@@ -295,6 +311,34 @@ class Template:
                     f"{where}: the last trained token is not a stop token (found {found!r}, expected {self._stop_text()}); "
                     "fix the template or set data.require_stop=false"
                 )
+
+    def _check_written(self, chat: Chat, text: Tracked, where: str) -> None:
+        """Raises DataError where a message, tool call or tool leaves no trace in the text."""
+
+        def same_without(messages: Sequence[Message], tools: tuple) -> bool:
+            return plain(self._draft(tuple(messages), tools, False, where, {})) == plain(text)
+
+        found = len(text) - sources(text, 0, len(text)).count(0)
+        if found < sum(
+            len(m.content.strip()) for m in chat.messages
+        ):  # something is missing; a part of a message may be (a thought of an earlier turn)
+            for index, m in enumerate(chat.messages):
+                other = dataclasses.replace(m, content="1" if m.content == "0" else "0")
+                if m.content.strip() and same_without([*chat.messages[:index], other, *chat.messages[index + 1 :]], chat.tools):
+                    raise self._unwritten(f"the content of message {index + 1} ({m.role})", where)
+        for index, m in enumerate(chat.messages):
+            if m.extra.get("tool_calls"):
+                other = dataclasses.replace(m, extra={k: v for k, v in m.extra.items() if k != "tool_calls"})
+                if same_without([*chat.messages[:index], other, *chat.messages[index + 1 :]], chat.tools):
+                    raise self._unwritten(f"the tool calls of message {index + 1}", where)
+        if chat.tools and same_without(chat.messages, ()):
+            raise self._unwritten("the tools", where)
+
+    def _unwritten(self, what: str, where: str) -> DataError:
+        return DataError(
+            f"{where}: template {self.name!r} does not write {what}, so that it would be lost; use another task.template, or set "
+            "task.allow_unwritten=true"
+        )
 
     def _check_bos(self, ids: list[int], where: str) -> None:
         bos = self.tokenizer.bos_id

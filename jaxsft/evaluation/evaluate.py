@@ -72,14 +72,29 @@ def rows_to_answer(split: Split, rows: int | None) -> list[int]:
     return [row for row in range(len(split.records)) if row not in split.dropped][:rows]
 
 
+def check_prompts(lengths: Sequence[int], context: int, where: Sequence[str]) -> None:
+    """Raises ConfigError where a prompt is longer than a learned table of positions, whatever training did with such rows."""
+    for length, place in zip(lengths, where, strict=True):
+        if length > context:
+            raise ConfigError(
+                f"{place}: the prompt has {length} tokens, but model.positions=learned ends at model.context={context}; raise that, take "
+                "model.positions=rope, or set evaluation.generate=never"
+            )
+
+
 def answer_limit(task: Task, split: Split, config: Config) -> tuple[int, int]:
     """(new tokens that are generated for the rows of a split, how many of their references need more).
 
     Raises:
-      ConfigError: a reference needs more than `generate.max_new_tokens`, so that it could not match whatever the model learns.
+      ConfigError: a reference needs more than `generate.max_new_tokens`, so that it could not match whatever the model learns; or a prompt is longer
+        than a learned table of positions.
     """
     kept, limit = rows_to_answer(split, config.evaluation.generate_rows), config.generate.max_new_tokens
-    needed = [task.answer_length(split.records[row], split.where[row]) for row in kept]
+    if config.model.positions == "learned":
+        check_prompts(
+            [len(task.prompt(split.records[row], split.where[row])) for row in kept], config.model.context, [split.where[row] for row in kept]
+        )
+    needed = [len(task.answer(split.records[row], split.where[row])) for row in kept]
     if limit == "auto":
         return -(-max(needed, default=1) // 64) * 64, 0  # splits that are alike share a compiled program
     long = [i for i, n in enumerate(needed) if n > limit]
@@ -117,7 +132,7 @@ def answer(task: Task, model: Transformer, params: Params, split: Split, config:
     kept, (limit, _) = rows_to_answer(split, config.evaluation.generate_rows), answer_limit(task, split, config)
     records = [split.records[row] for row in kept]
     texts, stopped = generate_answers(task, model, params, records, [split.where[row] for row in kept], config, limit, mesh)
-    hits = [matches(text, task.reference(record)) for text, record in zip(texts, records, strict=True)]
+    hits = [matches(text, task.reference(split.records[row], split.where[row])) for row, text in zip(kept, texts, strict=True)]
     numbers = {"exact_match": float(np.mean(hits)), "stopped": float(np.mean(stopped)), "generated_rows": len(kept)}
     return dict(zip(kept, texts, strict=True)), numbers
 

@@ -99,12 +99,20 @@ def check_same(facts: dict[str, Any]) -> None:
     """Raises ConfigError where another process found other data, another tokenizer, another number of steps ... than the first."""
     if not many():
         return
-    hashed = [np.frombuffer(hashlib.sha256(repr(value).encode()).digest()[:8], np.uint32) for value in facts.values()]
-    everyone = np.asarray(multihost_utils.process_allgather(np.stack(hashed)))  # [processes, facts, 2]
-    for index, theirs in enumerate(everyone):
+    gather = lambda values: np.asarray(multihost_utils.process_allgather(np.stack([_hash(value) for value in values])))  # [processes, values, 2]
+    told = "than process 0: all of them must read the same files with the same options"
+    names = gather([sorted(facts)])  # first whether they speak of the same things: arrays of other shapes cannot be compared
+    for index, theirs in enumerate(names):
+        if (theirs != names[0]).any():
+            raise ConfigError(f"process {index} has other splits of data {told}")
+    for index, theirs in enumerate(everyone := gather(facts.values())):
         for name, mine, other in zip(facts, everyone[0], theirs, strict=True):
             if (mine != other).any():
-                raise ConfigError(f"process {index} has another {name} than process 0: all of them must read the same files with the same options")
+                raise ConfigError(f"process {index} has another {name} {told}")
+
+
+def _hash(value: Any) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(repr(value).encode()).digest()[:8], np.uint32)
 
 
 class Agreement:

@@ -53,9 +53,11 @@ class CausalTask(Task):
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         nll, count = by_row(split, columns["nll"]), by_row(split, columns["count"])
         for row in nll:
-            yield {"row": row, "nll": float(nll[row].sum()), "tokens": int(count[row].sum()), **self.describe(split.records[row], row, answers)}
+            about = self.describe(split.records[row], split.where[row], None if answers is None else answers.get(row))
+            yield {"row": row, "nll": float(nll[row].sum()), "tokens": int(count[row].sum()), **about}
 
-    def describe(self, record: Any, row: int, answers: Mapping[int, str] | None) -> dict[str, Any]:
+    def describe(self, record: Any, where: str, answer: str | None) -> dict[str, Any]:
+        """What a line of predictions says of a row; `answer` is the generated one, if there is."""
         return {"text": record.text}
 
 

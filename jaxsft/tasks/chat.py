@@ -43,7 +43,7 @@ class ChatSFT(CausalTask):
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
         stored = self.state["template"]
-        options = {"require_stop": config.data.require_stop, "variables": stored["variables"]}
+        options = {"require_stop": config.data.require_stop, "allow_unwritten": config.task.allow_unwritten, "variables": stored["variables"]}
         self.template = Template(stored["source"], tokenizer, stored["name"], **options)
 
     can_generate = True
@@ -90,23 +90,28 @@ class ChatSFT(CausalTask):
         """The ids that generation of the last assistant turn starts from."""
         return self.template.prompt(record.messages[:-1], where, record.tools)
 
-    def reference(self, record: Chat) -> str:
-        return record.messages[-1].content
+    @property
+    def digest(self) -> dict[str, Any]:
+        return {**super().digest, "allow_unwritten": self.config.task.allow_unwritten}
 
-    def answer_length(self, record: Chat, where: str) -> int:
-        """Tokens of the last turn, what the template writes into it and the stop token included."""
-        start, end, _ = self.template.render(record, where).turns[-1]
-        return end - start
+    def answer(self, record: Chat, where: str) -> list[int]:
+        """The ids that the model is trained to write for the last turn, what the template writes into it and the stop token included."""
+        rendered = self.template.render(record, where)
+        start, end, _ = rendered.turns[-1]
+        return rendered.ids[start:end]
+
+    def reference(self, record: Chat, where: str) -> str:
+        """The last turn as it is trained, which may be other than its content: a tool call, or an answer whose thought the prompt has opened."""
+        ids = self.answer(record, where)
+        return self.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
 
     @property
     def answers_up_to(self) -> int:
         return 2 * self.state["longest_answer"] + 16
 
-    def describe(self, record: Chat, row: int, answers: Mapping[int, str] | None) -> dict[str, Any]:
-        out = {"prompt": "\n".join(m.content for m in record.messages[:-1]), "reference": self.reference(record)}
-        if answers is not None and row in answers:
-            out |= {"prediction": answers[row], "correct": matches(answers[row], self.reference(record))}
-        return out
+    def describe(self, record: Chat, where: str, answer: str | None) -> dict[str, Any]:
+        out = {"prompt": "\n".join(m.content for m in record.messages[:-1]), "reference": self.reference(record, where)}
+        return out if answer is None else out | {"prediction": answer, "correct": matches(answer, out["reference"])}
 
 
 def matches(answer: str, reference: str) -> bool:

@@ -43,12 +43,13 @@ class StopSignal:
 class Metrics:
     """`metrics.jsonl` and TensorBoard. A resumed run first drops what was written after the step it resumes from."""
 
-    def __init__(self, run_dir: Path, step: int):
+    def __init__(self, run_dir: Path, step: int, validated: int):
+        """`step`, `validated`: what the checkpoint knows that is resumed from: its step, and that of the last evaluation before it."""
         self.lines = self.board = None
         if not hosts.first():
             return
         path = run_dir / "metrics.jsonl"
-        rundir.truncate_jsonl(path, lambda line: line["step"] <= step)
+        rundir.truncate_jsonl(path, lambda line: line["step"] <= (validated if line["kind"] == "validation" else step))
         self.lines = rundir.JsonLines(path)
         self.board = TensorBoard(run_dir / "tensorboard", purge_step=step + 1 if step else None)
 

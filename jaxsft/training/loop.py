@@ -25,7 +25,7 @@ from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import device, manifest, partition, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
-from jaxsft.training.checkpoint import Checkpoints, digest, flatten
+from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
 from jaxsft.training.runs import starting_params
 from jaxsft.training.setup import Parts
 from jaxsft.training.step import State, Sums, make_hyper, objective_value
@@ -55,6 +55,8 @@ def train(config: Config) -> Result:
     device.keep_programs(config.compilation_cache)
     config = setup.resolve(config)
     with hosts.losses_told():
+        same = {k: v for k, v in compose.flat(compose.to_dict(config)).items() if not k.startswith(("hosts.", "run_dir"))}
+        hosts.check_same({f"option {k}": v for k, v in same.items()})  # before arrays are placed: another mesh would hang
         home = hosts.of_first(lambda: _home(config))
         run_dir = remote.working_copy(home, jax.process_index())
         if remote.is_remote(home):
@@ -65,9 +67,7 @@ def train(config: Config) -> Result:
             try:
                 remote.pull(home, run_dir)
                 mirror = remote.Mirror(home, run_dir)
-                if (done := _finished(run_dir, config)) is not None:
-                    print(f"{home}: this run is complete; these are its numbers", file=sys.stderr)
-                    return dataclasses.replace(done, mirror=mirror)
+                _check_config(run_dir, config)
                 return dataclasses.replace(Loop(config, run_dir, mirror).run(), mirror=mirror)
             except JaxsftError:
                 if hosts.first() and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
@@ -83,19 +83,16 @@ def _home(config: Config) -> str:
     return str(rundir.create(config.run_dir, stem=config.task.name))
 
 
-def _finished(run_dir: Path, config: Config) -> Result | None:
-    """The result of a run that is complete. Raises ConfigError where the directory belongs to another config."""
+def _check_config(run_dir: Path, config: Config) -> None:
+    """Raises ConfigError where the directory belongs to another config."""
     path = run_dir / "config.yaml"
     if not path.exists():
-        return None
+        return
     before, now = (compose.flat(compose.to_dict(c)) for c in (compose.read(path), config))
     changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(compose.CHANGEABLE)]
     if changed:
         k = changed[0]
         raise ConfigError(f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has {k}={now.get(k)}; choose another run_dir=")
-    if (run_dir / "result.json").exists() and before["train.duration"] == now["train.duration"]:
-        return Result(run_dir, rundir.read_json(run_dir / "result.json"))
-    return None
 
 
 class Loop:
@@ -125,6 +122,7 @@ class Loop:
         self.impatience, self.validated = 0, 0  # evaluations without improvement, and the step of the last one
         self.stopped_by: int | None = None  # a signal
         self.window: Any = None  # merged sums since the last log line
+        self.window_skipped = 0  # steps
         self.meter = device.Meter(self.parts.mesh.devices)
         self.trace = device.Trace(config.profile, run_dir / "profile", self.total)
 
@@ -140,7 +138,7 @@ class Loop:
         leaks = setup.in_training_too(records)
         batches, ledger, length = {}, {}, 1
         for name, part in records.items():
-            batches[name] = parts.batches(parts.split(name, part, min_length=length))
+            batches[name] = parts.batches(parts.split(name, part, min_length=length), training=name == "train")
             length = batches["train"].split.limit  # evaluation shares the shape of training, unless its rows are longer
             ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
         return parts, batches, ledger
@@ -157,15 +155,19 @@ class Loop:
 
     # --- the run -----------------------------------------------------------------------------------------------------------------------------
     def run(self) -> Result:
+        facts = manifest.manifest(self.parts, self.digests)
+        self._check_unchanged(facts)
+        if (done := self._complete()) is not None:
+            return done
         checkpoints = Checkpoints(self.mirror.place)
-        self._write_start()
         start = self._resume(checkpoints)
+        self._write_start(facts)
         compiled = self._compile()
         if hosts.first():
             print(banner(self.config, self.mirror.place, self._facts(compiled, start)), flush=True)
             if self.config.mesh.show:
                 print(meshes.table({"state": self.state, "frozen": self.frozen}), flush=True)
-        metrics, progress = Metrics(self.run_dir, start), Progress(self.total, start)
+        metrics, progress = Metrics(self.run_dir, start, self.validated), Progress(self.total, start)
         try:
             with StopSignal() as stop:
                 if not self._out_of_patience():  # a run that stopped early, and then was killed before its results
@@ -182,24 +184,35 @@ class Loop:
             metrics.close()
             checkpoints.close()
 
-    def _write_start(self) -> None:
-        """What the run is: written before it starts, so that a crash leaves a directory that explains itself."""
+    def _check_unchanged(self, facts: dict[str, Any]) -> None:
+        """Raises ConfigError where the run was started with other data, another tokenizer or another template than it finds now."""
         path = self.run_dir / "manifest.json"
-        facts = manifest.manifest(self.parts, self.digests)
-        if path.exists():
-            before = rundir.read_json(path)
-            changed = [k for k in facts["data"] if before["data"].get(k) != facts["data"][k]]
-            if changed or before["tokenizer"] != facts["tokenizer"]:
-                raise ConfigError(
-                    f"run_dir={self.run_dir}: the data of {', '.join(changed) or 'the tokenizer'} changed since; choose another run_dir="
-                )
+        if not path.exists():
+            return
+        before = rundir.read_json(path)
+        changed = [f"the data of {k}" for k in sorted(facts["data"].keys() | before["data"].keys()) if before["data"].get(k) != facts["data"].get(k)]
+        changed += [what for key, what in (("tokenizer", "the tokenizer"), ("task", "the template or the labels")) if before[key] != facts[key]]
+        if changed:
+            raise ConfigError(f"run_dir={self.mirror.place}: {', '.join(changed)} changed since; choose another run_dir=")
+
+    def _complete(self) -> Result | None:
+        """The result of a run that has reached this very duration."""
+        path = self.run_dir / "result.json"
+        if not path.exists() or compose.read(self.run_dir / "config.yaml").train.duration != self.config.train.duration:
+            return None
+        if hosts.first():
+            print(f"{self.mirror.place}: this run is complete; these are its numbers", file=sys.stderr)
+        return Result(self.run_dir, rundir.read_json(path))
+
+    def _write_start(self, facts: dict[str, Any]) -> None:
+        """What the run is: written before it starts, so that a crash leaves a directory that explains itself."""
         hosts.sync("the run directory was read")
         if not hosts.first():
             return
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
-        rundir.write_json(path, facts)
+        rundir.write_json(self.run_dir / "manifest.json", facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))
         self.mirror.push()
@@ -211,10 +224,15 @@ class Loop:
             return 0
         self.state, meta = found
         self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
-        self.window = _from_json(meta["window"], self._empty_sums())
+        self.window, self.window_skipped = _from_json(meta["window"], self._empty_sums()), meta["window_skipped"]
         if meta["frozen"] != digest(flatten(self.frozen)):
-            raise ConfigError(f"run_dir={self.run_dir}: the frozen weights are not those that this run was started with")
-        return int(self.state.step)
+            raise ConfigError(f"run_dir={self.mirror.place}: the frozen weights are not those that this run was started with")
+        if (start := int(self.state.step)) > self.total:
+            raise ConfigError(
+                f"run_dir={self.mirror.place}: has trained {start} steps already, more than train.duration={self.config.train.duration} "
+                f"({self.total} steps); give a longer one, or another run_dir="
+            )
+        return start
 
     def _empty_sums(self) -> Any:
         sums = jax.eval_shape(self.program.step, self.state, self.frozen, self._first_batch(), self.hyper)[1]
@@ -274,6 +292,8 @@ class Loop:
         late: tuple[Sums, np.ndarray] | None = None
         if 0 < start < self.total and start % self.every["evaluation"] == 0 and self.validated != start:
             self._validate(start, metrics, progress)  # a signal came at this step, and waits for no evaluation
+            if self._out_of_patience():
+                return
         self.meter.resume()
         train, agreed = self.batches["train"], hosts.Agreement(self.parts.mesh)
         for batch in pipeline.stream(train, start, self.total):
@@ -308,6 +328,7 @@ class Loop:
         """The numbers of one step, read from the device after the next one was started."""
         sums = fetch(sums)
         step = int(sums.step) + 1
+        self.window_skipped += int(sums.skipped)
         if sums.skipped:
             progress.say(f"step {step}: skipped (gradient norm {float(sums.grad_norm)}, {_show_terms(sums)})")
             if self.config.train.on_nan == "stop" and not (np.isfinite(sums.grad_norm) and all(np.isfinite(v) for v in sums.terms.values())):
@@ -322,11 +343,11 @@ class Loop:
             values = {"loss": objective_value(terms, totals, self.hyper["terms"])}
             for state in merged.values():
                 values |= state.brief()
-            values |= {"learning_rate": float(sums.learning_rate), "grad_norm": float(sums.grad_norm), "skipped": bool(sums.skipped)}
+            values |= {"learning_rate": float(sums.learning_rate), "grad_norm": float(sums.grad_norm), "skipped": self.window_skipped}
             values |= self.meter.read()
             metrics.write(step, "train", values)
             progress.update(step, values)
-            self.window = None
+            self.window, self.window_skipped = None, 0
 
     def _validate(self, step: int, metrics: Metrics, progress: Progress) -> None:
         if "validation" not in self.batches:
@@ -352,14 +373,19 @@ class Loop:
         if hosts.first():
             self.mirror.push()
         meta = {"best": self.best, "impatience": self.impatience, "validated": self.validated}
-        meta |= {"window": _to_json(self.window), "frozen": digest(flatten(self.frozen)), "jaxsft": manifest.VERSION}
+        meta |= {
+            "window": _to_json(self.window),
+            "window_skipped": self.window_skipped,
+            "frozen": digest(flatten(self.frozen)),
+            "jaxsft": manifest.VERSION,
+        }
         base = self.frozen if self.config.checkpoint.include_base else None
         checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------
     def _evaluate(self, name: str, weights: Any, *, generate: bool) -> evaluation.Evaluation:
         objective = lambda terms, totals: objective_value(terms, totals, self.hyper["terms"])
-        batches = self.parts.batches(dataclasses.replace(self.batches[name].split, name="on_train")) if name == "train" else self.batches[name]
+        batches = self.parts.batches(self.batches[name].split) if name == "train" else self.batches[name]
         run = lambda batch: self.evaluate(weights, self.frozen, self.parts.put(batch, batches), self.hyper)
         result = evaluation.evaluate(run, self.task, batches, objective)
         if not (generate and self.task.generates):
@@ -373,7 +399,10 @@ class Loop:
         last, skipped = int(self.state.step), int(self.state.skipped)
         if self.best["step"] is not None and self.best["step"] != last:
             shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lambda: self.state), self.shardings)
-            self.state = checkpoints.restore(self.best["step"], shapes)[0]
+            try:
+                self.state = checkpoints.restore(self.best["step"], shapes)[0]
+            except Damaged as error:
+                progress.say(f"{error}; moved to {checkpoints.set_aside(self.best['step'])}: the last weights are the result, not the best ones")
         numbers = {"train/steps": last, "train/skipped_steps": skipped, "train/best_step": int(self.state.step)}
         names = [n for n in self.batches if n != "train"] + (["train"] if self.config.evaluation.on_train else [])
         for name in names:

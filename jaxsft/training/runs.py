@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxsft import patterns, remote, rundir
 from jaxsft.config import compose
@@ -115,24 +117,34 @@ def starting_params(parts: Parts) -> Params:
     if run.parts.tokenizer.digest != parts.tokenizer.digest:
         raise ConfigError(f"train.init_from={source}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
     stored, wanted = flatten(partition.join(run.params)), flatten(params)
-    fresh = _fresh(parts, stored)
+    fresh = _fresh(config.train.init_fresh, flatten(parts.specs), flatten(run.parts.specs))
+    whole = {name for name, layers in fresh.items() if np.all(layers)}
     try:
-        check_same_leaves(describe(_without(stored, fresh)), describe(_without(wanted, fresh)), source)
+        check_same_leaves(describe(_without(stored, whole)), describe(_without(wanted, whole)), source)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; leave it out by train.init_fresh=[PATTERN], or use the same model options") from error
-    put = {name: jax.device_put(stored[name], like.sharding) if name not in fresh else like for name, like in wanted.items()}
-    return jax.tree.unflatten(jax.tree.structure(params), [put[name] for name in wanted])
+
+    def start(name: str, like: jax.Array) -> jax.Array:
+        if name in whole:
+            return like
+        taken = jax.device_put(stored[name], like.sharding)
+        if not np.any(fresh[name]):
+            return taken
+        return jnp.where(jnp.reshape(fresh[name], (-1, *[1] * (like.ndim - 1))), like, taken)  # some layers of a stack
+
+    return jax.tree.unflatten(jax.tree.structure(params), [start(name, like) for name, like in wanted.items()])
 
 
-def _fresh(parts: Parts, stored: dict[str, Any]) -> set[str]:
-    """Names that match `train.init_fresh`, here or in the other run; a pattern must match something."""
-    names = set(flatten(parts.specs)) | set(stored)
-    out = set()
-    for pattern in parts.config.train.init_fresh:
-        found = {name for name in names if patterns.full(pattern, name, "train.init_fresh")}
-        if not found:
-            raise ConfigError(f"train.init_fresh: {pattern} matches no weight; there are {', '.join(sorted(names)[:5])} ...")
-        out |= found
+def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
+    """Which weights, or layers of a stack (`[L]`), match `train.init_fresh`, of this model and of the other run. Raises ConfigError."""
+    out, unused = {}, set(given)
+    for name, spec in (there | here).items():
+        paths = patterns.paths_of(name, spec)
+        hits = {pattern: [patterns.full(pattern, path, "train.init_fresh") for path in paths] for pattern in given}
+        unused -= {pattern for pattern, hit in hits.items() if any(hit)}
+        out[name] = np.any([*hits.values(), [False] * len(paths)], axis=0)
+    if unused:
+        raise ConfigError(f"train.init_fresh: {sorted(unused)[0]} matches no weight; there are {', '.join(sorted(out)[:5])} ...")
     return out
 
 

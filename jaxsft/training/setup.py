@@ -150,8 +150,8 @@ class Parts:
     def split(self, name: str, records: Records, min_length: int = 1) -> Split:
         return pipeline.load_split(name, *records, self.task, self.config.data, self.config.model.context, min_length=min_length)
 
-    def batches(self, split: Split) -> Batches:
-        training = split.name == "train"
+    def batches(self, split: Split, training: bool = False) -> Batches:
+        """`training` shuffles by epoch, and has its own size of batches."""
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
         return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size))
 

@@ -115,6 +115,10 @@ def test_header_auto(tmp_path):
     assert found(headed)[0][0] == 2
     fails(bare, f"{bare}:1: missing column 'text'", "'hello', 'x'", "data.header=false", columns=["text", "label"])
     fails(put(tmp_path, "c.csv", "hello,x\n"), "data.header=true or data.header=false")
+    numbered = put(tmp_path, "n.csv", "0,1\nham,x\nspam,y\n")  # as pandas writes what has no names
+    for columns in ([], ["0", "1"]):
+        fails(numbered, f"{numbered}:1: the first row, '0', '1', may be a header or data", "data.header=true", columns=columns)
+    assert found(numbered, header="true") == [(2, {"0": "ham", "1": "x"}), (3, {"0": "spam", "1": "y"})]
     assert found(bare, header="true")[0] == (2, {"hello": "bye", "x": "y"})
 
 

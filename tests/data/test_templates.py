@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jinja2
@@ -11,6 +12,8 @@ from jaxsft.data.records import Chat, Message
 from jaxsft.data.templates import DEFAULT_TEMPLATE, Template
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.tasks.chat import ChatSFT
+from tests import conftest
 from tests.realdata import real
 
 BYTES = Tokenizer.bytes()
@@ -199,6 +202,34 @@ def test_a_prompt_that_reaches_into_the_trained_region():  # guards C9
     assert [mine.prompt(talk.messages[:turn], "a:1") == rendered.ids[:start] for start, _, turn in rendered.turns] == [True, True]
 
 
+def test_the_prompt_of_every_trained_turn_is_checked():  # guards C9 C10
+    """A template that adds to the last question writes the first answer after another prompt than generation sees."""
+    body = "{% generation %}{{ m.content }}<|end|>{% endgeneration %}"
+    asks = "{{ m.content }}{% if loop.index0 == last.index %} /short{% endif %}<|end|>"
+    source = (
+        "{% set last = namespace(index=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set last.index = loop.index0 %}{% endif %}{% endfor %}"
+    )
+    mine = template(source + MARKED.replace("{{ m.content }}<|end|>", asks).replace("Y", body) + "{% if add_generation_prompt %}<|user|>{% endif %}")
+    assert mine.render(chat("u", "a"), "a:1").text == "<|user|>u /short<|end|><|user|>a<|end|>"
+    talk = chat("u", "a", "v", "b")
+    fails(lambda: mine.render(talk, "a:1"), "the generation prompt of message 2 is no prefix")
+    untrained = dataclasses.replace(talk.messages[1], weight=0.0)
+    assert mine.render(Chat((talk.messages[0], untrained, *talk.messages[2:])), "a:1").turns[-1][2] == 3
+
+
+def test_what_a_template_leaves_out_is_an_error():  # task.allow_unwritten
+    calls, tools = [{"type": "function", "function": {"name": "f", "arguments": {}}}], ({"type": "function", "function": {"name": "f"}},)
+    called = Chat((Message("user", "w?"), Message("assistant", "", 1.0, {"tool_calls": calls})))
+    fails(lambda: DEFAULT.render(called, "a:1"), "a:1: ", "does not write the tool calls of message 2", "task.allow_unwritten=true")
+    fails(lambda: DEFAULT.render(Chat(chat("u", "a").messages, tools), "a:1"), "does not write the tools")
+    silent = DEFAULT_TEMPLATE.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
+    talk = Chat((Message("system", "a"), *chat("aa", "a").messages))
+    fails(lambda: template(silent).render(talk, "a:1"), "does not write the content of message 1 (system)")
+    assert template(silent, allow_unwritten=True).render(talk, "a:1").ids == DEFAULT.render(chat("aa", "a"), "a:1").ids
+    assert DEFAULT.render(Chat((Message("system", " "), *chat("u", "").messages)), "a:1").turns  # blank is nothing to lose
+    fails(lambda: template(DEFAULT_TEMPLATE, variables={"enable_thinkin": True}), "reads no enable_thinkin", error=ConfigError)
+
+
 def test_at_most_one_bos():  # guards C6
     once = template("{{ bos_token }}" + TURN.replace("X", "m.content"))
     assert once.render(chat("u", "<|bos|>", "v", "b"), "a:1").ids.count(BOS) == 1
@@ -263,6 +294,24 @@ def test_tokens_that_swallow_white_space(tmp_path):
 def test_a_tokenizer_that_cannot_encode_in_pieces():
     stories = Tokenizer.load(real("stories260K_hf"))
     fails(lambda: Template("{% for m in messages %}{{ m.content }}</s>{% endfor %}", stories, "mine"), "encodes text in pieces", error=ConfigError)
+
+
+def test_a_tokenizer_that_folds_case():
+    """Its answers could never match a reference with a capital."""
+    uncased = Tokenizer.train(["some text to learn from"] * 4, 300, True)
+    fails(lambda: Template.default(uncased), "folds case", error=ConfigError)
+
+
+def test_the_stop_token_is_trained_where_it_pads_too(tmp_path):  # guards C2
+    BYTES.save(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": "<|end|>"}))
+    tokenizer, records = Tokenizer.load(tmp_path), [chat("u", "a")]
+    assert tokenizer.pad_id == END
+    config = conftest.make_config("chat")
+    task = ChatSFT(config, tokenizer, ChatSFT.fit(config, tokenizer, records, ["a:1"]))
+    [encoded] = task.encode_all(records, ["a:1"])
+    assert encoded.ids[-2:].tolist() == [97, END] and encoded.weights[-2:].tolist() == [1, 1]
 
 
 # --- a real template, against independent oracles ------------------------------------------------------------------------------------------

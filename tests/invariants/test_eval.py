@@ -140,7 +140,42 @@ def test_generation_reaches_every_reference():
     assert limit(max_new_tokens=5, allow_cut=True) == (5, 2)
 
 
-def test_evaluation_repeats_and_changes_nothing():  # guards E13, H9
+def test_a_reference_is_what_is_trained(tmp_path):
+    """Not the content of the message: a template may write more (a tool call), or the prompt may open what the content begins with."""
+    source = (
+        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}{% if m.tool_calls %}CALL {{ m.tool_calls | tojson }}"
+        "{% endif %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    (tmp_path / "mine.jinja").write_text(source)
+    calls = [{"type": "function", "function": {"name": "w"}}]
+    records = [
+        Chat((Message("user", "ask"), Message("assistant", "", 1.0, {"tool_calls": calls}))),
+        Chat((Message("user", "b"), Message("assistant", "B"))),
+    ]
+    b = bench("chat", records=(records, ["a:1", "a:2"]), task={"template": str(tmp_path / "mine.jinja")}, model={"context": 128}, longest=120)
+    call = 'CALL [{"type": "function", "function": {"name": "w"}}]'
+    assert [b.parts.task.reference(r, "a:1") for r in records] == [call, "B"]
+    line = b.parts.task.describe(records[0], "a:1", call)
+    assert line["correct"] and not b.parts.task.describe(records[0], "a:1", "")["correct"]
+
+
+def test_a_prompt_that_has_no_positions_is_named_before_training():  # guards E8
+    records = [Chat((Message("user", "x" * n), Message("assistant", "a"))) for n in (3, 90)]
+    cut = {"too_long": "truncate_left", "max_length": 64}
+    b = bench("chat", records=(records, ["a:1", "a:2"]), model={"positions": "learned", "context": 64}, data=cut)
+    with pytest.raises(ConfigError, match=r"^a:2: the prompt has 93 tokens, .*model\.context=64"):
+        evaluation.answer_limit(b.parts.task, b.batches.split, b.config)
+
+
+@pytest.mark.parametrize("name", ["train", "held"])
+def test_a_file_that_is_called_train_is_evaluated_in_order(name):  # guards E1
+    b = bench("classify", 13, evaluation={"batch_size": 3}, train={"batch_size": 5})
+    batches = b.parts.batches(dataclasses.replace(b.batches.split, name=name))
+    assert batches.batch_size == 3 and batches.seed is None
+
+
+def test_evaluation_repeats_and_changes_nothing():  # guards E13
     """The model has dropout: two evaluations are equal to the bit, and a training that is evaluated is the one that is not."""
     b, result = evaluated("chat", 8)
     evaluated.cache_clear()

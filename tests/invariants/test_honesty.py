@@ -64,6 +64,17 @@ def test_a_cut_conversation_keeps_its_own_mask(too_long):  # guards C8, D2
     assert set(cut.arrays["targets"][cut.arrays["loss_weight"] > 0]) <= {97, 98, 258} and 0 < (cut.arrays["loss_weight"] > 0).mean() < 1
 
 
+@pytest.mark.parametrize("blank", ["", " \n", "\u3000"])
+def test_a_row_without_text_is_dropped_by_its_task(blank):  # guards D5
+    records = {"classify": LabelledText(blank, None, "good"), "lm": Text(blank)}
+    for name, record in records.items():
+        full, where = make_records(name, 5)
+        task = bench(name, 5).parts.task
+        assert task.encode_all([*full, record], [*where, "rows.jsonl:6"])[-1] == "empty"
+    pair = LabelledText(blank, "words", "good")
+    assert bench("classify", 5).parts.task.encode_all([pair], ["rows.jsonl:1"])[0] != "empty"
+
+
 def test_a_label_that_training_never_saw_is_named():  # guards D12
     b = bench("classify")
     with pytest.raises(

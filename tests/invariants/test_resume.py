@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -62,6 +63,30 @@ def kill_at(monkeypatch, name: str, count: int) -> None:
     monkeypatch.setattr(loop.Loop, name, counted)
 
 
+def stop_at(monkeypatch, reads: int) -> None:
+    """SIGTERM while the loop reads a step for the `reads`-th time."""
+    read, count = loop.Loop._read, []
+
+    def stop(self, *args):
+        count.append(1)
+        if len(count) == reads:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, *args)
+
+    monkeypatch.setattr(loop.Loop, "_read", stop)
+
+
+def worse_and_worse(monkeypatch) -> None:
+    """The validation loss is the number of the step."""
+    evaluate = loop.Loop._evaluate
+
+    def measured(self, *args, **kwargs):
+        result = evaluate(self, *args, **kwargs)
+        return dataclasses.replace(result, numbers=result.numbers | {"loss": float(self.state.step)})
+
+    monkeypatch.setattr(loop.Loop, "_evaluate", measured)
+
+
 @pytest.mark.parametrize(
     "places", [[("_read", 3)], [("_read", 6), ("_read", 4)], [("_save", 2), ("_finish", 1)]], ids=["early", "twice", "save and end"]
 )
@@ -81,16 +106,8 @@ def test_a_killed_run_ends_like_one_that_was_not(whole, files, tmp_path, monkeyp
 def test_a_stop_signal_saves_and_the_same_config_continues(whole, files, tmp_path, monkeypatch, reads):  # guards F1, F4
     options, outcome = whole
     config = tiny.config(files, tmp_path / "run", **options)
-    read, count = loop.Loop._read, []
-
-    def stop(self, *args):
-        count.append(1)
-        if len(count) == reads:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return read(self, *args)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_read", stop)
+        stop_at(patch, reads)
         stopped = loop.train(config)
     assert stopped.stopped_by == signal.SIGTERM and loop.exit_code(stopped) == 143 and not stopped.numbers
     assert 0 < rundir.read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["step"] < 12
@@ -177,6 +194,68 @@ def test_changed_data_is_refused(files, tmp_path):  # guards D7
     tiny.write_lines(own, rundir.read_jsonl(own)[1:])
     with pytest.raises(ConfigError, match="the data of train changed since"):
         loop.train(config)
+
+
+def test_data_that_changed_after_a_complete_run_is_refused(files, tmp_path):  # guards D7, F7
+    own = tmp_path / "rows.jsonl"
+    own.write_bytes((files / "chat.jsonl").read_bytes())
+    template = tmp_path / "mine.jinja"
+    template.write_text("{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|user|>{% endif %}")
+    data, train = {"train": str(own), "validation": None}, {"duration": "2steps", "batch_size": 4}
+    config = tiny.config(files, tmp_path / "run", data=data, train=train)
+    config = dataclasses.replace(config, task=dataclasses.replace(config.task, template=str(template)))
+    numbers = loop.train(config).numbers
+    assert loop.train(config).numbers == numbers
+    template.write_text(template.read_text().replace("<|user|>", "<|system|>"))
+    with pytest.raises(ConfigError, match="the template or the labels changed since"):
+        loop.train(config)
+    tiny.write_lines(own, rundir.read_jsonl(own)[1:])
+    with pytest.raises(ConfigError, match="the data of train, the template or the labels changed since"):
+        loop.train(config)
+
+
+def test_a_shorter_duration_is_refused(files, tmp_path):  # guards F7
+    options = lambda n: tiny.config(files, tmp_path / "run", train={"duration": f"{n}steps", "batch_size": 4})
+    loop.train(options(6))
+    before = tiny.outcome(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"has trained 6 steps already, more than train.duration=4steps"):
+        loop.train(options(4))
+    assert tiny.outcome(tmp_path / "run") == before and "duration: 6steps" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_an_evaluation_that_a_signal_put_off_counts_once_and_ends_patience(files, tmp_path, monkeypatch):  # guards F1, F4
+    def options(folder, patience=None):
+        evaluation = {"generate": "never", "every": "4steps", "patience": patience}
+        return tiny.config(files, folder, evaluation=evaluation, checkpoint={"every": "6steps"})
+
+    worse_and_worse(monkeypatch)
+    for name, patience in (("one", None), ("two", 1)):
+        loop.train(options(tmp_path / name / "whole", patience))
+        steps = [x["step"] for x in tiny.outcome(tmp_path / name / "whole")["metrics"] if x["kind"] == "validation"]
+        assert steps == ([4, 8, 12] if patience is None else [4, 8])
+        due = steps[-2] if patience is None else steps[-1]
+        with monkeypatch.context() as patch:
+            stop_at(patch, due - 1)  # read while the step at which it is due runs
+            assert loop.train(options(tmp_path / name / "run", patience)).stopped_by == signal.SIGTERM
+        if patience is None:  # killed again, after the evaluation and before the next checkpoint
+            with monkeypatch.context() as patch, pytest.raises(Killed):
+                kill_at(patch, "_read", 2)
+                loop.train(options(tmp_path / name / "run", patience))
+        loop.train(options(tmp_path / name / "run", patience))
+        assert tiny.outcome(tmp_path / name / "run") == tiny.outcome(tmp_path / name / "whole")
+
+
+def test_a_damaged_best_step_costs_the_best_weights_and_says_so(files, tmp_path, monkeypatch, capsys):  # guards F3, F9
+    worse_and_worse(monkeypatch)
+    options = tiny.config(files, tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, "_finish", 1)
+        loop.train(options)
+    best = Checkpoints(tmp_path / "run").meta(12)["best"]["step"]
+    assert best == 4
+    flip(tmp_path / "run" / "checkpoints" / str(best) / "state")
+    assert loop.train(options).numbers["train/best_step"] == 12
+    assert f"checkpoints/{best}: damaged" in (err := capsys.readouterr().err) and "not the best ones" in err
 
 
 # --- starting from another run -----------------------------------------------------------------------------------------------------------------

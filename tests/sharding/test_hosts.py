@@ -43,7 +43,7 @@ def given(files, *more, steps=30):
     ]
 
 
-def start(arguments, cwd, count=2, devices=2, folders=None):
+def start(arguments, cwd, count=2, devices=2, folders=None, own=None):
     """The processes of one run; with one of them, all devices are its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -52,7 +52,9 @@ def start(arguments, cwd, count=2, devices=2, folders=None):
     joined = lambda i: [f"hosts.coordinator=127.0.0.1:{port}", f"hosts.count={count}", f"hosts.index={i}", "hosts.timeout=20"] if count > 1 else []
     command = [sys.executable, "-m", "jaxsft", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return [subprocess.Popen([*command, *joined(i)], cwd=folders[i] if folders else cwd, env=env, **pipes) for i in range(count)]
+    return [
+        subprocess.Popen([*command, *(own[i] if own else ()), *joined(i)], cwd=folders[i] if folders else cwd, env=env, **pipes) for i in range(count)
+    ]
 
 
 def finish(processes, timeout=120):
@@ -141,6 +143,19 @@ def test_processes_that_read_different_files_are_told(files, tmp_path):  # guard
     ended = finish(start(arguments, tmp_path, folders=folders))
     assert all(code == 1 and "process 1 has another split train than process 0" in err for code, err in ended), ended
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mine, told",
+    [(["mesh.data=4", "mesh.fsdp=1"], "option mesh.data"), (["seed=3"], "option seed"), (["data.validation=FILE"], "option data.validation")],
+    ids=["mesh", "seed", "validation"],
+)
+def test_processes_with_other_options_are_told(mine, told, files, tmp_path):  # guards B7
+    arguments = given(files, "mesh.data=2", "mesh.fsdp=2", f"run_dir={tmp_path / 'run'}", steps=4)
+    own = [[], [option.replace("FILE", str(files / "labels_held.jsonl")) for option in mine]]
+    ended = finish(start(arguments, tmp_path, own=own))
+    assert all(code == 1 and f"process 1 has another {told} than process 0" in err for code, err in ended), ended
 
 
 @pytest.mark.parametrize("options", [{"count": 2}, {"coordinator": "a:1", "count": 2}, {"coordinator": "a:1", "count": 2, "index": 2}])

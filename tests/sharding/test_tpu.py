@@ -50,12 +50,16 @@ def compiled(data: int, fsdp: int, tensor: int):
     parts = setup.make_parts(config, tokenizer, tasks.get("chat").fit(config, tokenizer, *records), mesh)
     assert parts.model.vocab == VOCAB
     shaped = lambda tree, places: jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
-    batch = parts.batches(parts.split("train", records))[0]
+    batch = parts.batches(parts.split("train", records), training=True)[0]
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((ROWS, *x.shape[1:]), x.dtype, sharding=meshes.rows(mesh)), batch)
     state = jax.eval_shape(parts.program.init_state, shaped(parts.specs, meshes.shardings(parts.specs, mesh)))
     places = parts.state_shardings(state)
     step = jax.jit(parts.program.step, donate_argnums=0, out_shardings=(places, meshes.replicated(mesh)))
-    return step.lower(shaped(state, places), {}, batch, make_hyper(config, Clock(10, 10, 10))).compile()
+    jax.config.update("jax_enable_compilation_cache", False)  # it has no place for programs of a device that is not here
+    try:
+        return step.lower(shaped(state, places), {}, batch, make_hyper(config, Clock(10, 10, 10))).compile()
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
 
 
 def results(program, operation: str) -> list[tuple[int, ...]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsft.config.optim import AdamW
-from jaxsft.config.schema import Constant
+from jaxsft.config.schema import Constant, Linear
 from jaxsft.data import synthetic
 from jaxsft.models import generate
 from jaxsft.rundir import read_json, read_jsonl
@@ -38,6 +38,18 @@ def small(files, run_dir, task="chat", **groups):
 
 def lines(run_dir, kind="train"):
     return [{k: v for k, v in line.items() if k not in tiny.RATES} for line in read_jsonl(run_dir / "metrics.jsonl") if line["kind"] == kind]
+
+
+def test_the_schedule_ends_with_the_packed_batches(files, tmp_path):  # guards B14
+    """28 rows are packed into fewer than 28: an epoch is as many steps as there are packed batches, and the rate reaches its end with the last."""
+    data = {"train": str(files / "chat.jsonl"), "validation": None, "packing": True, "max_length": 64}
+    train = {"duration": "2epochs", "batch_size": 2, "log_every": "1steps"}
+    result = loop.train(tiny.config(files, tmp_path / "run", "chat", data=data, model=SMALL, train=train, schedule=Linear(final=0.5)))
+    packing = read_json(tmp_path / "run" / "ledger.json")["train"]["packing"]
+    steps = -(-packing["rows"] // 2)
+    assert packing["rows"] < 28 and result.numbers["train/steps"] == 2 * steps < 28
+    rates = [line["learning_rate"] for line in lines(tmp_path / "run")]
+    assert rates == pytest.approx([0.01 * (1 - 0.5 * k / (2 * steps)) for k in range(2 * steps)], rel=1e-5)
 
 
 # --- programs --------------------------------------------------------------------------------------------------------------------------------
@@ -235,7 +247,7 @@ def test_a_bad_step_is_skipped_and_counted(files, tmp_path, poisoned, capfd):  #
     result = loop.train(small(files, tmp_path / "run", train={"on_nan": "skip"}))
     assert result.numbers["train/skipped_steps"] == 1 and math.isfinite(result.numbers["validation/loss"])
     found = lines(tmp_path / "run")
-    assert [line["skipped"] for line in found] == [k == 2 for k in range(7)]
+    assert [line["skipped"] for line in found] == [int(k == 2) for k in range(7)]
     assert [math.isfinite(float(line["loss"])) for line in found] == [k != 2 for k in range(7)]  # it is shown, not hidden
     assert "step 3: skipped" in capfd.readouterr().err
 

@@ -33,7 +33,7 @@ class Variant:
         records = setup.read_splits(config, kind)["train"]
         tokenizer = setup.make_tokenizer(config, kind, records[0])
         parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records))
-        self.batches = parts.batches(parts.split("train", records))
+        self.batches = parts.batches(parts.split("train", records), training=True)
         self.hyper = make_hyper(config, Clock(len(self.batches), self.batches.split.examples, len(self.batches)))
         self.step = jax.jit(parts.program.step, donate_argnums=0, out_shardings=(None, meshes.replicated(parts.mesh)))
         self.state, self.k = jax.jit(parts.program.init_state)(parts.init_params()), 0

@@ -60,6 +60,8 @@ def has_header(table: Sequence[Cells], file: str, columns: Sequence[str]) -> boo
       DataError: it cannot be known; the message asks for data.header=true or false.
     """
     line, first = table[0]
+    if len(first) > 1 and first == [str(index) for index in range(len(first))]:
+        raise DataError(f"{file}:{line}: the first row, {_show(first)}, may be a header or data; set data.header=true or data.header=false")
     if columns:
         named = [name for name in columns if not name.isdecimal()]
         if not named:
