@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/jaxsft demo
@@ -13,9 +13,15 @@ test: check
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 # The TPU compiler is large, and runs without a TPU; where it cannot be had, its tests are skipped by name.
-test-all: check
+test-all: check $(VENV)/.docs
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[aot]" || echo "libtpu cannot be installed here: tests/sharding/test_tpu.py is skipped"
 	$(BIN)/python -m pytest $(WORKERS)
+	$(MAKE) docs
+
+# Writes the generated pages of docs/ again and builds all of them into site/; a warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/python -m tools.docs.generate
+	$(BIN)/mkdocs build --strict --quiet
 
 check: $(VENV)/.installed
 	$(BIN)/lint-imports
@@ -27,5 +33,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site
