@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/jaxsft demo
@@ -16,9 +16,15 @@ test: check
 # its tests are skipped by name.
 EXTRAS ?= aot gcs
 
-test-all: check
+test-all: check $(VENV)/.docs
 	for extra in $(EXTRAS); do $(BIN)/python -m pip install -q -c constraints.txt -e ".[$$extra]" || echo "the extra $$extra cannot be installed here"; done
 	$(BIN)/python -m pytest $(WORKERS)
+	$(MAKE) docs
+
+# Writes the generated pages of docs/ again and builds all of them into site/; a warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/python -m tools.docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: $(VENV)/.installed
 	$(BIN)/lint-imports
@@ -30,5 +36,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site

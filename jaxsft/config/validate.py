@@ -165,7 +165,7 @@ def _evaluation(config: Config, metrics: Sequence[str], generates: bool) -> None
             raise ConfigError(f"evaluation.metric={e.metric}: unknown; task={config.task.name} has {choices} (the test split never chooses)")
         if not validation:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
-        if name in ("exact_match", "stopped") and e.generate != "always":
+        if name in ("exact_match", "stopped", "generated_rows") and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
     if e.patience is not None and not validation:
         raise ConfigError(f"evaluation.patience={e.patience}: there is no validation data to lose patience with; set data.validation= or data.path=")

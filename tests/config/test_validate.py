@@ -17,7 +17,7 @@ def check(name="chat", /, **groups):
         value = dataclasses.replace(getattr(config, group), **values) if isinstance(values, dict) else values
         config = dataclasses.replace(config, **{group: value})
     causal = {"chat": True, "lm": True, "classify": None}[name]
-    validate.validate(config, metrics=("loss", "accuracy", "exact_match"), causal=causal, generates=name == "chat")
+    validate.validate(config, metrics=("loss", "accuracy", "exact_match", "generated_rows"), causal=causal, generates=name == "chat")
 
 
 def test_the_defaults_are_good():
@@ -59,6 +59,7 @@ def test_the_defaults_are_good():
         ("evaluation.metric", {"evaluation": {"metric": "test/loss"}}),
         ("evaluation.metric", {"evaluation": {"metric": "validation/bleu"}}),
         ("evaluation.metric", {"evaluation": {"metric": "validation/exact_match"}}),
+        ("evaluation.metric", {"evaluation": {"metric": "validation/generated_rows"}}),
         ("evaluation.metric", {"evaluation": {"metric": "validation/loss"}, "data": {"train": "a"}}),
         ("evaluation.patience", {"evaluation": {"patience": 2}, "data": {"train": "a"}}),
         ("run_dir", {"run_dir": ""}),

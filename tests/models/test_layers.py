@@ -35,6 +35,13 @@ def test_norm_of_bfloat16_is_computed_in_float32():
     np.testing.assert_allclose(np.asarray(found, np.float64), wide / np.sqrt((wide**2).mean(-1, keepdims=True)), rtol=2**-8)
 
 
+def test_the_gradient_of_a_transposed_matrix_in_bfloat16_runs_on_any_cpu():
+    """That of a tied head: XLA folded the transpose into a product that only CPUs with AMX have."""
+    x, w = jnp.asarray(RNG.normal(size=(2, 8, 16)), jnp.float32), jnp.asarray(RNG.normal(size=(24, 16)), jnp.float32)
+    gradient = lambda precision: jax.jit(jax.grad(lambda w: (contract("bsd,dv->bsv", x, w.T, precision) ** 2).sum()))(w)
+    np.testing.assert_allclose(gradient("bf16"), gradient("fp32"), rtol=0.05, atol=0.5)
+
+
 @x64
 def test_rope_is_a_rotation_that_knows_distances_only():
     """Lengths stay; a product of query and key depends on how far apart they are; position 0 is the identity; by hand for one pair."""

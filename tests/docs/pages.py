@@ -1,0 +1,18 @@
+"""What the tests of the pages share: the pages, and the blocks of code in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def text(page: str) -> str:
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str) -> dict[str, str]:
+    """The fenced blocks of a page that have a title."""
+    return {m[1]: m[2] for m in re.finditer(r'^```\w+ title="([^"]+)"\n(.*?)^```$', text(page), re.MULTILINE | re.DOTALL)}

@@ -1,0 +1,128 @@
+"""The pages say what is so: generated pages are current, examples run, and every file, option and command that is named exists."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from jaxsft.config import compose, schema
+from jaxsft.metrics import states
+from tests.docs import pages
+from tools.docs import generate
+from tools.docs.composed import composed
+
+IDS = [page.name for page in pages.PAGES]
+WRITTEN = [page for page in pages.PAGES if page.name not in generate.pages()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", generate.pages())
+def test_a_generated_page_is_current(name):
+    assert pages.text(name) == generate.pages()[name](), f"docs/{name}: not what the code says; `make docs` writes it again"
+
+
+@pytest.mark.parametrize("page", [p for p in pages.PAGES if ">>>" in p.read_text(encoding="utf-8")], ids=lambda p: p.name)
+def test_examples_give_what_the_page_shows(page):
+    source = page.read_text(encoding="utf-8")
+    example = doctest.DocTestParser().get_doctest(source, {}, page.name, str(page), 0)
+    out: list[str] = []
+    failed = doctest.DocTestRunner(verbose=False).run(example, out=out.append).failed
+    assert example.examples and not failed, "".join(out)
+
+
+# --- what is named exists ----------------------------------------------------------------------------------------------------------------------
+FILE = re.compile(r"`((?:jaxsft|tests|tools|conf|docs)/[\w./]*)`")
+LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
+OPTION = re.compile(r"(?<![\w./-])((?:" + "|".join(f.name for f in schema.Config.__dataclass_fields__.values()) + r")(?:\.\w+)+)(?=[=`\s,;:)])")
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.name)
+def test_files_that_are_named_exist(page):
+    made = set(pages.blocks(page.name)) if page.parent.name == "docs" else set()
+    names = set(FILE.findall(page.read_text(encoding="utf-8"))) - made
+    missing = [name for name in names if not (pages.ROOT / name).exists()]
+    assert not missing, f"{page.name}: {missing}"
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=IDS)
+def test_links_between_pages_lead_somewhere(page):
+    targets = [t for t in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in t]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing, f"{page.name}: {missing}"
+
+
+def test_tests_that_are_named_in_the_guarantees_exist():
+    table = [line for line in pages.text("guarantees.md").splitlines() if line.startswith("| ")][1:]
+    for line in table:
+        names = re.findall(r"`([^`]*(?:\.py|/))`", line.split("|")[-2])
+        assert names, f"no test: {line}"
+        for name in names:
+            path = pages.ROOT / (name if name.startswith("tests/") else f"tests/invariants/{name}")
+            assert path.exists(), f"{name}: not there ({line})"
+
+
+def _known() -> set[str]:
+    """Every option of any choice of a group, and every part of the config."""
+    flat = set(compose.flat(compose.to_dict(schema.Config(task=schema.ChatTask()))))
+    for group, classes in compose.GROUPS.items():
+        flat |= {f"{group}.{name}" for cls in classes.values() for name in cls.__dataclass_fields__}
+    return flat | {key.rsplit(".", 1)[0] for key in flat}
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.name)
+def test_options_that_are_named_exist(page):
+    source = re.sub(r"^```(python|pycon|text).*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    code = " ".join(re.findall(r"`[^`\n]+`|^    .*$", source, re.MULTILINE))
+    names = {n for n in OPTION.findall(code) if not n.endswith((".py", ".md", ".yaml", ".jsonl", ".json", ".csv", ".txt"))}
+    unknown = {n for n in names if n not in _known() and not n.startswith("task.variables.")}
+    assert not unknown, f"{page.name}: {unknown}"
+
+
+# --- commands ----------------------------------------------------------------------------------------------------------------------------------
+def commands() -> list[tuple[str, str]]:
+    """Every `jaxsft train ...` of the pages that is whole."""
+    found = []
+    for page in WRITTEN:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^(?:    |\$ |srun .*)?(jaxsft train .*)$", text, re.MULTILINE):
+            command = line.partition("  #")[0].partition("          ")[0].strip()
+            if "..." not in command and "--" not in command and "task=regress" not in command:
+                found.append((page.name, command))
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_commands_compose(page, command):
+    words = shlex.split(command)[2:]
+    if "-m" in words:  # the first run of the sweep
+        words = [w.partition(",")[0] for w in words if w != "-m"]
+    task = next((w.partition("=")[2] for w in words if w.startswith("task=")), "chat")
+    composed(task, *(w for w in words if not w.startswith("task=")))
+
+
+def test_the_checks_find_something():
+    """A pattern that matches nothing would pass everything."""
+    assert len(commands()) >= 6
+    text = "".join(page.read_text(encoding="utf-8") for page in WRITTEN)
+    assert len(set(FILE.findall(text))) > 30 and len(set(OPTION.findall(text))) > 50
+    assert OPTION.findall("`model.layer=2`") == ["model.layer"] and "model.layer" not in _known()
+
+
+# --- the metric of the page --------------------------------------------------------------------------------------------------------------------
+def test_the_metric_of_the_page_adds_up(tmp_path, monkeypatch):
+    """Merged over batches it is that of the whole, and what is masked does not matter, whatever it is."""
+    from tests.docs.test_add_a_task import load
+
+    metric = load("page_metric", pages.blocks("add_a_metric.md")["jaxsft/metrics/states.py"], tmp_path, monkeypatch).Errors
+    error, mask = np.random.default_rng(0).normal(size=(7, 5)), np.random.default_rng(1).random((7, 5)) < 0.6
+    whole = states.widen(metric.update(error, mask)).compute()
+    parts = None
+    for rows in (slice(0, 3), slice(3, 4), slice(4, 7)):
+        parts = states.merge(parts, states.widen(metric.update(np.where(mask, error, np.nan)[rows], mask[rows])))
+    kept = error[mask]
+    expected = {"mae": np.abs(kept).mean(), "rmse": np.sqrt((kept**2).mean()), "rows": len(kept)}
+    assert whole == pytest.approx(expected, rel=1e-6) and parts.compute() == pytest.approx(expected, rel=1e-6)

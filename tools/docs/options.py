@@ -1,0 +1,227 @@
+"""docs/config.md: every option with its type, default, what is accepted and its comment, from the code that reads it.
+
+Defaults are those of composed configs, so that presets count. What is accepted is asked of the validators: their refusal of an impossible value
+says what they expected.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import json
+import math
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jaxsft import tasks
+from jaxsft.config import compose, schema, validate
+from jaxsft.config import optim as optim_options
+from jaxsft.errors import ConfigError
+from tools.docs.composed import FILE, GIVEN, composed, with_values
+
+TASKS = tuple(schema.GROUPS["task"])
+TITLES = {"": "The run itself", "data": "Data", "model": "Model", "loss": "Loss", "train": "Training", "seeds": "Seeds", "checkpoint": "Checkpoints"}
+TITLES |= {"evaluation": "Evaluation", "generate": "Generated answers", "mesh": "Devices", "hosts": "Processes"}
+NAMES = ("name", "kind")  # chosen by the group's option: optim=adamw
+
+
+def page() -> str:
+    out = [
+        "# Config",
+        "",
+        "Written by `tools/docs/options.py` from `jaxsft/config/schema.py`, `jaxsft/config/optim.py`, `jaxsft/config/validate.py` and `conf/`; "
+        "`make docs` writes it again.",
+        "",
+        "`jaxsft train --cfg job task=chat` prints all options of a command as they would run. A default is what runs where nothing else is given; "
+        "where it differs between tasks, each has its own. A duration is a number with a unit: `60steps`, `3epochs`, `10000examples`, `5%`. "
+        "Lists and mappings are written in quotes: `train.freeze='[\"embed/.*\"]'`.",
+        "",
+    ]
+    for name, cls in _sections():
+        out += [f"## {TITLES[name]}", "", *_about(cls), *_table(cls, name, TASKS), ""]
+    out += ["Each item of `loss.penalties`:", "", *_items(schema.Penalty), ""]
+    for group, title in (("task", "Tasks"), ("tokenizer", "Tokenizers"), ("schedule", "Schedules"), ("optim", "Optimizers")):
+        out += [f"## {title}", "", *_group(group)]
+    out += ["Each item of `optim.lr_groups` and `optim.decay_groups`:", "", *_about(optim_options.Group), *_items(optim_options.Group), ""]
+    out += ["## Presets", "", "What a file in `conf/` sets, beside the defaults above:", "", *_presets(), ""]
+    return "\n".join(out).rstrip() + "\n"
+
+
+# --- sections ----------------------------------------------------------------------------------------------------------------------------------
+def _sections() -> list[tuple[str, type]]:
+    """(prefix, class) of every part of the config that is no group; the root's own options come first."""
+    hints = typing.get_type_hints(schema.Config)
+    parts = [(name, hint) for name, hint in hints.items() if dataclasses.is_dataclass(hint) and name not in compose.GROUPS]
+    return [("", schema.Config), *parts]
+
+
+def _group(group: str) -> list[str]:
+    out = []
+    for option, cls in compose.GROUPS[group].items():
+        where = (option,) if group == "task" else ("chat",)
+        table = _table(cls, group, where, None if group == "task" else f"{group}={option}")
+        out += [f"### {group}={option}", "", *_about(cls), *(table if len(table) > 2 else ["No options of its own."]), ""]
+    return out
+
+
+def _about(cls: type) -> list[str]:
+    """The class's docstring, where it wrote one."""
+    return [" ".join(cls.__doc__.split()), ""] if "__doc__" in vars(cls) and not cls.__doc__.startswith(f"{cls.__name__}(") else []
+
+
+def _table(cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | None = None) -> list[str]:
+    rows = ["| option | type | default | accepted | |", "|---|---|---|---|---|"]
+    hints, comments = typing.get_type_hints(cls), _comments(cls)
+    for f in dataclasses.fields(cls):
+        key = f"{prefix}.{f.name}" if prefix else f.name
+        if f.name in NAMES or (not prefix and dataclasses.is_dataclass(hints[f.name])):
+            continue
+        if dataclasses.is_dataclass(hints[f.name]):  # data.columns
+            about = " ".join(hints[f.name].__doc__.split())
+            for name, hint in typing.get_type_hints(hints[f.name]).items():
+                rows.append(_row(f"{key}.{name}", hint, _default(f"{key}.{name}", for_tasks, choice), "", about))
+                about = ""
+            continue
+        accepted = _accepted(key, for_tasks[0], choice)
+        comment = comments.get(f.name, "")
+        if set(comment.split(" | ")) == set(validate.CHOICES.get(key, ())):
+            comment = ""  # it stands in the column before
+        notes = "; ".join(filter(None, [comment, *_read_only_where(key)]))
+        rows.append(_row(key, hints[f.name], _default(key, for_tasks, choice), accepted, notes))
+    return rows
+
+
+def _items(cls: type) -> list[str]:
+    comments, hints = _comments(cls), typing.get_type_hints(cls)
+    rows = ["| field | type | default | |", "|---|---|---|---|"]
+    for f in dataclasses.fields(cls):
+        rows.append(f"| `{f.name}` | {_type(hints[f.name])} | {_show(f.default)} | {_cell(comments.get(f.name, ''))} |")
+    return rows
+
+
+def _row(key: str, hint: Any, default: str, accepted: str, comment: str) -> str:
+    return f"| `{key}` | {_type(hint)} | {default} | {accepted} | {_cell(comment)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _type(hint: Any) -> str:
+    arguments = typing.get_args(hint)
+    if type(None) in arguments:
+        return f"{_type(arguments[0])} or null"
+    if hint is Any:
+        return "number or word"
+    if typing.get_origin(hint) is list:
+        return f"list of {_type(arguments[0])}"
+    if typing.get_origin(hint) is dict:
+        return "mapping"
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "Penalty": "penalties", "Group": "groups"}[hint.__name__]
+
+
+# --- what the code says ------------------------------------------------------------------------------------------------------------------------
+@functools.cache
+def _comments(cls: type) -> dict[str, str]:
+    """The comment behind each field, inherited fields included."""
+    out = {}
+    for base in reversed(cls.__mro__[:-1]):
+        source = inspect.getsource(base)
+        lines = source.splitlines()
+        for node in ast.parse(source).body[0].body:
+            if isinstance(node, ast.AnnAssign):
+                match = re.search(r"#\s*(.*)", lines[node.end_lineno - 1][node.end_col_offset :])
+                out |= {node.target.id: match[1]} if match else {}
+    return out
+
+
+def _default(key: str, for_tasks: tuple[str, ...], choice: str | None) -> str:
+    shown = {task: _show(_value(composed(task, *([choice] if choice else [])), key)) for task in for_tasks}
+    return next(iter(shown.values())) if len(set(shown.values())) == 1 else "<br>".join(f"{task}: {text}" for task, text in shown.items())
+
+
+def _value(config: schema.Config, key: str) -> Any:
+    value = functools.reduce(getattr, key.split("."), config)
+    return None if value == FILE else value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple | dict):
+        return f"`{json.dumps(value)}`"
+    return "must be given" if value in ("???", GIVEN) else f"`{_plain(value)}`"
+
+
+def _plain(value: Any) -> str:
+    return {True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _accepted(key: str, task: str, choice: str | None) -> str:
+    """What the validators say that they expect, where they refuse an impossible value."""
+    if key in validate.CHOICES:
+        return ", ".join(f"`{c}`" for c in validate.CHOICES[key])
+    if key in validate.DURATIONS:
+        return "a duration"
+    values = compose.flat(compose.to_dict(composed(task, *([choice] if choice else []))))
+    if not isinstance(values.get(key), int | float | str | None) or isinstance(values.get(key), bool):
+        return ""
+    for impossible in (-1, math.inf, ""):
+        try:
+            validate.validate_values({**values, key: impossible})
+        except ConfigError as error:
+            if found := re.search(r": expected (.*)", str(error)):
+                return found[1]
+        except TypeError:  # not of this type
+            continue
+    return ""
+
+
+def _read_only_where(key: str) -> list[str]:
+    """What the validators say of an option that is changed where nothing reads it."""
+    out = {}
+    for task in TASKS:
+        for extra in ({}, {"model.positions": "learned"}):
+            config = composed(task)
+            values = compose.flat(compose.to_dict(config))
+            if key not in values or (other := _another(key, values[key])) is None:
+                continue
+            kind = tasks.get(task)
+            try:
+                changed = with_values(config, {"mesh.data": 1, **extra, key: other})
+                validate.validate(changed, metrics=kind.metrics, causal=kind.causal, generates=kind.generates)
+            except ConfigError as error:
+                if found := re.search(r": (is read (?:with|by) .*)", str(error)):
+                    out[found[1]] = None
+    return list(out)
+
+
+def _another(key: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if value == "auto" and key not in compose.string_keys():
+        return 7
+    return [0.8, 0.1, 0.1] if isinstance(value, tuple) and len(value) == 3 else None
+
+
+# --- presets -----------------------------------------------------------------------------------------------------------------------------------
+def _presets() -> list[str]:
+    rows = ["| preset | sets | |", "|---|---|---|"]
+    folder = Path(__file__).parents[2] / "conf"
+    for path in sorted(folder.glob("*/*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        comment = " ".join(m[1] for m in re.finditer(r"^# (?!@)(.*)$", text, re.MULTILINE))
+        values = yaml.safe_load(text) or {}
+        prefix = "" if "@package _global_" in text else f"{path.parent.name}."
+        defaults = [item for d in values.pop("defaults", []) if isinstance(d, dict) for item in d.items()]
+        chosen = [f"{key.split()[-1].strip('/')}={value}" for key, value in defaults if key.startswith("override")]
+        sets = [*chosen, *(f"{prefix}{k}={_plain(v)}" for k, v in compose.flat(values).items())]
+        if sets:
+            rows.append(f"| `{path.parent.name}={path.stem}` | {' '.join(f'`{s}`' for s in sets)} | {_cell(comment)} |")
+    return rows
