@@ -1,7 +1,7 @@
 """`report.html` of a run: one page without any network, from the files of the run directory.
 
-The page is `templates/page.html.jinja` with `page.css` inside it; everything that a run holds goes through Jinja's escaping. It works without a script:
-the few lines of `page.js` only open the examples of a cell of a confusion matrix when the cell is clicked.
+The page is `templates/page.html.jinja` with `page.css` inside it; everything that a run holds goes through Jinja's escaping. It works
+without a script: the few lines of `page.js` only open the examples of a cell of a confusion matrix when the cell is clicked.
 """
 
 import base64
@@ -28,7 +28,13 @@ DRAWN = 4000  # coloured cells of a map
 TEXT_WIDTH = 600  # characters of a text
 HEADLINES = ("exact_match", "accuracy", "f1_macro", "perplexity", "token_accuracy", "loss")
 INPUTS = ("prompt", "text", "text_pair")
-SCRIPTS = (("ja", "\u3040-\u30ff"), ("ko", "\uac00-\ud7af\u1100-\u11ff"), ("zh", "\u4e00-\u9fff\u3400-\u4dbf"), ("ar", "\u0600-\u06ff"), ("he", "\u0590-\u05ff"))
+SCRIPTS = (
+    ("ja", "\u3040-\u30ff"),
+    ("ko", "\uac00-\ud7af\u1100-\u11ff"),
+    ("zh", "\u4e00-\u9fff\u3400-\u4dbf"),
+    ("ar", "\u0600-\u06ff"),
+    ("he", "\u0590-\u05ff"),
+)
 FILES = {
     "config.yaml": "every option as it ran",
     "manifest.json": "versions, devices, command, hashes",
@@ -123,9 +129,12 @@ def _results(run_dir: Path) -> dict[str, Any]:
     out = {"training": lines, "broken_steps": broken, "tiles": [], "table": None, "broken": 0, "split": "", "checked_at": None}
     if facts.finished(run_dir):
         found = facts.results(run_dir)
-        splits = facts.by_split(found.splits)
-        out |= {"table": {"splits": splits, "metrics": found.metrics, "values": found.values}, "broken": found.broken}
-        out["count"] = len(found.values)
+        of_run = [metric for metric in found.metrics if all(s in ("", "train") for s, m in found.values if m == metric) and metric not in HEADLINES]
+        told = {name for name, _ in lines}
+        out["training"] = lines + [(m.replace("_", " "), number_or_text(v)) for (_, m), v in found.values.items() if m in of_run and m not in told]
+        metrics = sorted((m for m in found.metrics if m not in of_run), key=lambda m: HEADLINES.index(m) if m in HEADLINES else len(HEADLINES))
+        splits = [s for s in facts.by_split(found.splits) if any((s, m) in found.values for m in metrics)]
+        out |= {"table": {"splits": splits, "metrics": metrics, "values": found.values}, "broken": found.broken, "count": len(found.values)}
         split = next((name for name in splits if any((name, metric) in found.values for metric in HEADLINES)), "")
         numbers = {metric: value for (name, metric), value in found.values.items() if name == split}
     elif checks:

@@ -44,10 +44,10 @@ def write_report(run_dir: str | Path) -> Path:
     return write_text(run_dir / "report.md", "\n\n".join(parts) + "\n")
 
 
-def samples_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], width: int = CELL_WIDTH) -> str:
+def samplestable(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], width: int = CELL_WIDTH) -> str:
     """Return a Markdown table of rows; cells are escaped, line breaks shown as ⏎, and shortened in the middle to `width` characters."""
     lines = [[_cell(row.get(column), width) for column in columns] for row in rows]
-    return _table([escape(column.replace("_", " ")) for column in columns], lines, numbers=False)
+    return table([escape(column.replace("_", " ")) for column in columns], lines, numbers=False)
 
 
 def escape(text: str) -> str:
@@ -61,7 +61,7 @@ def escape(text: str) -> str:
 def _title(run_dir: Path) -> str:
     heading = escape(facts.title(run_dir))
     note = "" if facts.finished(run_dir) else "\n\n**This run is unfinished: it has no `result.json` yet.**"
-    return f"# {heading}\n\nRun {_code(run_dir.resolve().name)}, last written {facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}.{note}"
+    return f"# {heading}\n\nRun {code(run_dir.resolve().name)}, last written {facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}.{note}"
 
 
 def _results(run_dir: Path) -> str:
@@ -69,25 +69,25 @@ def _results(run_dir: Path) -> str:
     if not found.metrics:
         return "*`result.json` holds no numbers.*"
     value = lambda split, metric: facts.number_text(found.values[split, metric]) if (split, metric) in found.values else ""
-    lines = [[_code(metric), *(value(split, metric) for split in found.splits)] for metric in found.metrics]
+    lines = [[code(metric), *(value(split, metric) for split in found.splits)] for metric in found.metrics]
     broken = found.broken
     note = f"\n\n**{broken} of {len(found.values)} numbers {'is' if broken == 1 else 'are'} not finite.**" if broken else ""
-    return _table(["metric", *(escape(split) or "run" for split in found.splits)], lines) + note
+    return table(["metric", *(escape(split) or "run" for split in found.splits)], lines) + note
 
 
 def _training(run_dir: Path) -> str:
     lines, broken = facts.training(run_dir)
     note = f"\n\n**The training loss was not finite at {len(broken)} logged steps, first at step {broken[0]:,}.**" if broken else ""
-    return _table(["", "value"], [[escape(name), value] for name, value in lines]) + note
+    return table(["", "value"], [[escape(name), value] for name, value in lines]) + note
 
 
 def _ledger(run_dir: Path) -> str:
     splits, lines, problems = facts.accounts(run_dir)
     if not splits:
         return "*`ledger.json` lists no split.*"
-    table = _table(["", *map(escape, splits)], [[escape(label), *(counts.get(split, "") for split in splits)] for label, counts in lines.items()])
+    counted = table(["", *map(escape, splits)], [[escape(label), *(counts.get(split, "") for split in splits)] for label, counts in lines.items()])
     verdict = "".join(f"\n\n**Does not add up: {escape(problem)}.**" for problem in problems) or "\n\nEvery row and token is accounted for."
-    return table + verdict
+    return counted + verdict
 
 
 def _figures(run_dir: Path) -> str:
@@ -107,7 +107,7 @@ def _confusions(path: Path) -> str:
     if not top:
         return f"No class was taken for another on {split}."
     lines = [[_cell(true, CELL_WIDTH), _cell(guess, CELL_WIDTH), facts.number_text(count)] for true, guess, count in top]
-    return _table([f"most frequent confusions on {split}: true", "predicted", "examples"], lines, numbers=False)
+    return table([f"most frequent confusions on {split}: true", "predicted", "examples"], lines, numbers=False)
 
 
 def _caption(stem: str) -> str:
@@ -126,9 +126,7 @@ def _split_samples(split: str, rows: list[dict]) -> str:
     columns = list(dict.fromkeys(key for row in chosen for key in row))
     correct, judged = facts.judged(rows)
     share = f" {correct:,} of {judged:,} predictions are correct." if judged else ""
-    return (
-        f"### {escape(split)}\n\n{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed seed.{share}\n\n{samples_table(chosen, columns)}"
-    )
+    return f"### {escape(split)}\n\n{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed seed.{share}\n\n{samplestable(chosen, columns)}"
 
 
 def _configuration(run_dir: Path) -> str:
@@ -143,16 +141,16 @@ def _configuration(run_dir: Path) -> str:
         return f"*{escape(str(error))}*\n\n{full}"
     if not changed:
         return f"All options have their default values.\n\n{full}"
-    lines = [[_code(key), *(_code(facts.shorten(str(value), CELL_WIDTH)) for value in pair)] for key, *pair in changed]
-    return f"{_table(['option that is not at its default', 'value', 'default'], lines, numbers=False)}\n\n{full}"
+    lines = [[code(key), *(code(facts.shorten(str(value), CELL_WIDTH)) for value in pair)] for key, *pair in changed]
+    return f"{table(['option that is not at its default', 'value', 'default'], lines, numbers=False)}\n\n{full}"
 
 
 def _environment(run_dir: Path) -> str:
     manifest = {key: value for key, value in facts.read(run_dir, "manifest.json").items() if key != "parameters"}
-    return _table(["", "value"], [[escape(key), _cell(value, CELL_WIDTH)] for key, value in facts.flat(manifest).items()], numbers=False)
+    return table(["", "value"], [[escape(key), _cell(value, CELL_WIDTH)] for key, value in facts.flat(manifest).items()], numbers=False)
 
 
-def _table(heads: Sequence[str], lines: Iterable[Sequence[str]], numbers: bool = True) -> str:
+def table(heads: Sequence[str], lines: Iterable[Sequence[str]], numbers: bool = True) -> str:
     """Return a Markdown table of finished cells; with `numbers`, all columns but the first are aligned to the right."""
     rule = ["---"] + ["---:" if numbers else "---"] * (len(heads) - 1)
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *lines))
@@ -170,7 +168,7 @@ def _cell(value: Any, width: int) -> str:
     return escape(facts.shorten(str(value), width)).strip() or "*(empty)*"
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Return a code span that may stand in a table cell."""
     ticks = "`" * (1 + max((len(found) for found in re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
