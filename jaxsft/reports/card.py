@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from jaxsft.reports import facts
+from jaxsft.reports.curves import COUNTS
 from jaxsft.reports.report import code, escape, table
 from jaxsft.rundir import write_text
 
@@ -83,7 +84,7 @@ def _scored(run_dir: Path, split: str, kind: str, metrics: Mapping[str, Any]) ->
     data = {"name": f"{name} ({split})", "type": name, "split": split}
     digest = (facts.read_or(run_dir, "manifest.json", {}).get("data") or {}).get(split)
     data |= {"revision": digest} if isinstance(digest, str) else {}
-    listed = [{"type": metric, "name": metric.replace("_", " "), "value": value} for metric, value in metrics.items()]
+    listed = [{"type": metric, "name": metric.replace("_", " "), "value": value} for metric, value in metrics.items() if metric not in COUNTS]
     return {"task": {"type": kind}, "dataset": data, "metrics": listed}
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from jaxsft.reports import charts, facts
 from jaxsft.reports.confusion import behind, most_confused, per_class, read_confusion, shares
@@ -71,7 +71,7 @@ def render(run_dir: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxsft.reports"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"num": facts.number_text, "shown": shown, "lang": language, "cut": lambda text: facts.shorten(str(text), TEXT_WIDTH)}
+    environment.filters |= {"num": facts.number_text, "shown": shown, "lang": language, "cut": cut, "breakable": breakable}
     sections = (
         ("results", "Results", _results), ("curves", "Curves", _curves), ("confusions", "Confusions", _confusions),
         ("samples", "Samples", _samples), ("data", "Data", _data), ("configuration", "Configuration", _configuration),
@@ -113,6 +113,16 @@ def shown(text: Any) -> str:
     """Return text with its control characters made visible; those that reorder what stands around them count as such."""
     bad = lambda c: (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t") or c in "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
     return "".join(f"\\u{ord(c):04x}" if bad(c) else c for c in str(text).replace("\r\n", "\n"))
+
+
+def cut(text: str) -> str:
+    """Return a text of at most TEXT_WIDTH characters, its middle left out where it is longer."""
+    return facts.shorten(text, TEXT_WIDTH)
+
+
+def breakable(text: str) -> Markup:
+    """Return escaped text that may be broken behind an underscore: labels often have no other place for it."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))
 
 
 def language(text: Any) -> str:

@@ -44,7 +44,7 @@ def write_report(run_dir: str | Path) -> Path:
     return write_text(run_dir / "report.md", "\n\n".join(parts) + "\n")
 
 
-def samplestable(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], width: int = CELL_WIDTH) -> str:
+def samples_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], width: int = CELL_WIDTH) -> str:
     """Return a Markdown table of rows; cells are escaped, line breaks shown as ⏎, and shortened in the middle to `width` characters."""
     lines = [[_cell(row.get(column), width) for column in columns] for row in rows]
     return table([escape(column.replace("_", " ")) for column in columns], lines, numbers=False)
@@ -126,7 +126,7 @@ def _split_samples(split: str, rows: list[dict]) -> str:
     columns = list(dict.fromkeys(key for row in chosen for key in row))
     correct, judged = facts.judged(rows)
     share = f" {correct:,} of {judged:,} predictions are correct." if judged else ""
-    return f"### {escape(split)}\n\n{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed seed.{share}\n\n{samplestable(chosen, columns)}"
+    return f"### {escape(split)}\n\n{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed seed.{share}\n\n{samples_table(chosen, columns)}"
 
 
 def _configuration(run_dir: Path) -> str:
