@@ -126,7 +126,8 @@ def _split_samples(split: str, rows: list[dict]) -> str:
     columns = list(dict.fromkeys(key for row in chosen for key in row))
     correct, judged = facts.judged(rows)
     share = f" {correct:,} of {judged:,} predictions are correct." if judged else ""
-    return f"### {escape(split)}\n\n{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed seed.{share}\n\n{samples_table(chosen, columns)}"
+    about = f"{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed seed.{share}"
+    return f"### {escape(split)}\n\n{about}\n\n{samples_table(chosen, columns)}"
 
 
 def _configuration(run_dir: Path) -> str:

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -102,8 +103,9 @@ def test_every_cell_has_the_count_of_the_matrix_and_its_own_examples(tmp_path, l
     matrix = np.array(read_json(run / "figures" / "confusion_test.json")["matrix"])
     draw = np.random.default_rng(0)
     rows = [(i, j) for i in range(len(labels)) for j in range(len(labels)) for _ in range(matrix[i, j])]
-    lines = [{"row": n, "text": f"text of row {n}.", "label": labels[i], "prediction": labels[j], "probability": float(draw.random()), "correct": i == j}
-             for n, (i, j) in enumerate(rows)]  # fmt: skip
+    chances = draw.random(len(rows)).tolist()
+    lines = [{"row": n, "text": f"text of row {n}.", "label": labels[i], "prediction": labels[j], "probability": p, "correct": i == j}
+             for n, ((i, j), p) in enumerate(zip(rows, chances, strict=True))]  # fmt: skip
     write_text(run / "predictions" / "test.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     _, tree = written(run)
     cells = {attrs["id"]: attrs for tag, attrs in tree.tags if tag == "details" and attrs.get("id", "").startswith("cell-")}
@@ -174,7 +176,7 @@ def test_other_scripts_have_a_direction_and_a_language(tmp_path):
     run = make(tmp_path)
     lines = [{"row": 0, "prompt": "翻译：红色的猫 🐈", "reference": "a red cat", "prediction": "قطة حمراء", "correct": False}]
     write_text(run / "predictions" / "test.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    text, tree = written(run)
+    text, _ = written(run)
     assert '<meta charset="utf-8">' in text
     assert '<p class="said " dir="auto" lang="zh">翻译：红色的猫 🐈</p>' in text and 'dir="auto" lang="ar">قطة حمراء<' in text
     assert page.language("ひらがなと漢字") == "ja" and page.language("한국어") == "ko" and page.language("plain") == ""
@@ -209,7 +211,7 @@ def test_histograms_hold_every_example(tmp_path):
         lengths = draw.integers(1, draw.integers(2, 500), draw.integers(1, 60))
         found = length_summary(lengths)
         edges, counts = found["histogram"]["edges"], found["histogram"]["counts"]
-        assert counts == [int(((lengths >= low) & (lengths < high)).sum()) for low, high in zip(edges, edges[1:], strict=False)]
+        assert counts == [int(((lengths >= low) & (lengths < high)).sum()) for low, high in pairwise(edges)]
         assert sum(counts) == len(lengths) and len(counts) <= 25
         assert found["quantiles"]["p50"] in lengths and (found["min"], found["max"]) == (lengths.min(), lengths.max())
 
