@@ -242,7 +242,7 @@ def _lengths(entry: Mapping[str, Any]) -> dict[str, Any]:
     highest = max(counts)
     bars = [(low, high - 1, count, round(100 * count / highest, 2)) for (low, high), count in zip(pairwise(edges), counts, strict=True)]
     facts_of = [("shortest", entry["min"]), *entry["quantiles"].items(), ("longest", entry["max"]), ("mean", number(entry["mean"]))]
-    return {"bars": bars, "facts": facts_of, "first": edges[0], "last": edges[-1] - 1, "highest": highest}
+    return {"bars": bars, "facts": facts_of, "first": entry["min"], "last": entry["max"], "highest": highest}
 
 
 def _configuration(run_dir: Path) -> dict[str, Any]:

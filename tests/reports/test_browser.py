@@ -57,7 +57,11 @@ def text(request, tmp_path_factory):
     if not _works():
         pytest.skip("no Chromium: install the package chromium to see report.html in a browser")
     labels = {"two": ["ham", "spam"], "scripts": LONG, "many": MANY, "chat": None}[request.param]
-    return page.write_page(make(tmp_path_factory.mktemp("run"), labels, broken=(7, 300))).read_text("utf-8")
+    run = make(tmp_path_factory.mktemp("run"), labels, broken=(7, 300))
+    if labels is None:  # what an untrained model says has no place to break a line
+        row = {"row": 0, "prompt": "قطة" * 60, "reference": "\x01" * 99, "prediction": "\ufffdx" * 200, "correct": False, "where": "x" * 99}
+        (run / "predictions" / "test.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    return page.write_page(run).read_text("utf-8")
 
 
 def look(text, folder, width, dark):
