@@ -47,8 +47,8 @@ def path(place: str | Path) -> Any:
     return epath.Path(place)
 
 
-def join(place: str | Path, *parts: str) -> str | Path:
-    return "/".join((str(place).rstrip("/"), *parts)) if is_remote(place) else Path(place, *parts)
+def join(place: str | Path, *parts: str | Path) -> str | Path:
+    return "/".join((str(place).rstrip("/"), *map(str, parts))) if is_remote(place) else Path(place, *parts)
 
 
 def working_copy(place: str | Path, process: int = 0) -> Path:

@@ -1,4 +1,4 @@
-"""Writes the figures and report.md of a run directory again.
+"""Writes the figures, report.md, report.html and the model card (README.md) of a run directory again.
 
 jaxsft report runs/mine
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from jaxsft import remote
 from jaxsft.errors import ConfigError
-from jaxsft.reports import figures, report
+from jaxsft.reports import outputs
 
 
 def main(arguments: list[str]) -> int:
@@ -16,8 +16,8 @@ def main(arguments: list[str]) -> int:
     place = arguments[0].removeprefix("run=")
     run_dir = remote.opened(place)
     mirror = remote.Mirror(place, run_dir)
-    figures.write_figures(run_dir)
-    path = report.write_report(run_dir)
+    paths = outputs.write_all(run_dir)
     mirror.push()
-    print(remote.join(place, path.name))
+    for path in paths:
+        print(remote.join(place, path.relative_to(run_dir)))
     return 0

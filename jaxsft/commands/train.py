@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(config: Config) -> int:
-    from jaxsft.reports import figures, report
+    from jaxsft.reports import outputs
     from jaxsft.sharding import hosts
     from jaxsft.training import loop
 
@@ -30,8 +30,7 @@ def run(config: Config) -> int:
     if result.stopped_by is not None:
         hosts.leave()
     if result.stopped_by is None and hosts.first():
-        figures.write_figures(result.run_dir)
-        path = report.write_report(result.run_dir)
+        *_, path = outputs.write_all(result.run_dir)
         result.mirror.push()
         print(json.dumps(result.numbers, indent=1))
         print(f"report: {remote.join(result.mirror.place, path.name)}")

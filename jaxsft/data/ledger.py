@@ -12,6 +12,11 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
+BINS = 24  # of the histogram of lengths, at most
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
 
 @dataclasses.dataclass
 class Ledger:
@@ -55,3 +60,25 @@ class Ledger:
         kept = self.trained + self.masked
         tokens = {"read": self.tokens_read, "kept": kept, "dropped": dict(self.tokens_dropped), "trained": self.trained, "masked": self.masked}
         return {"rows": rows, "tokens": tokens}
+
+
+def length_summary(lengths: np.ndarray) -> dict[str, Any]:
+    """What is told of the lengths of a split's examples, `[examples]` in positions.
+
+    Returns: `min`, `mean`, `max`, `quantiles` by name (`p50` is the median), and a `histogram` of `counts` between neighbouring `edges`: whole
+    numbers, the last one outside, so that the counts add up to the examples.
+    """
+    lengths = np.asarray(lengths, np.int64)
+    if not len(lengths):
+        return {}
+    low, high = int(lengths.min()), int(lengths.max())
+    width = -(-(high - low + 1) // BINS)
+    edges = np.arange(low, high + width + 1, width)
+    quantiles = np.quantile(lengths, QUANTILES, method="inverted_cdf")  # lengths that occur
+    return {
+        "min": low,
+        "mean": float(lengths.mean()),
+        "max": high,
+        "quantiles": {f"p{100 * q:.0f}": int(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
+        "histogram": {"edges": edges.tolist(), "counts": np.histogram(lengths, edges)[0].tolist()},
+    }

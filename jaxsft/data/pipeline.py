@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsft.data import cache, encode, packing
-from jaxsft.data.ledger import Ledger
+from jaxsft.data.ledger import Ledger, length_summary
 
 ROW_MULTIPLE = 32  # row lengths are rounded up to it: matrix units like it, and near lengths share a compiled program
 
@@ -200,7 +200,7 @@ def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, her
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:
     """The split's part of `ledger.json`."""
-    return {**batches.split.ledger, "packing": batches.plan.as_dict()}
+    return {**batches.split.ledger, "packing": batches.plan.as_dict(), "lengths": length_summary(batches.split.lengths)}
 
 
 __all__ = ["Batch", "Batches", "Ledger", "Split", "ledger_entry", "load_split", "make_batches", "row_length", "stream"]

@@ -8,7 +8,7 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from jaxsft.errors import DataError, JaxsftError
-from jaxsft.rundir import number, read_json, read_jsonl, write_bytes
+from jaxsft.errors import JaxsftError
+from jaxsft.reports.confusion import confusions, read_confusion, shares
+from jaxsft.reports.curves import metric_groups, needs_log_scale, series, smooth, smoothing
+from jaxsft.reports.facts import ledger_panels, short
+from jaxsft.rundir import read_json, read_jsonl, write_bytes
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db5", "#e07b39", "#3a9d6e", "#c8403a", "#8a8f98"
 PALETTE = (BLUE, ORANGE, GREEN, RED, "#7d5ba6", "#b08d2e", "#3aa6b9", "#c65b93")
@@ -39,22 +42,6 @@ STYLE = {
     "text.parse_math": False,  # a label such as "costs $5 or $6" is not a formula
 }  # fmt: skip
 ANNOTATED_CLASSES, LABELLED_CLASSES, TOP_CONFUSIONS = 12, 30, 15
-COUNTS = {"tokens", "rows", "generated_rows"}  # the same at every evaluation
-NOT_METRICS = {
-    "step",
-    "kind",
-    "epoch",
-    "time",
-    "seconds",
-    "wall_time",
-    "learning_rate",
-    "tokens_per_second",
-    "model_flops_per_second",
-    "mfu",
-    "loss",
-    *COUNTS,
-}
-AVERAGES = re.compile(r"(?:^|(?<=_))(?:macro|micro|weighted|samples)_|_(?:macro|micro|weighted|samples)$")
 
 
 def write_figures(run_dir: str | Path) -> list[Path]:
@@ -78,59 +65,6 @@ def write_figures(run_dir: str | Path) -> list[Path]:
     return written
 
 
-def series(rows: Iterable[Mapping[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps `[N]` and values `[N]` (float64, NaN where NaN was logged) of one number in the lines of `metrics.jsonl`."""
-    found = [(number(row.get("step", 0)), number(row[key])) for row in rows if row.get("kind") == kind and row.get(key) is not None]
-    steps, values = np.array(found, dtype=float).reshape(-1, 2).T
-    return steps, values
-
-
-def metric_groups(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the validation metrics other than the loss by the chart they share: macro_f1 and f1_micro go to "f1", f1/cat too."""
-    groups: dict[str, list[str]] = {}
-    for key in dict.fromkeys(key for row in rows if row.get("kind") == "validation" for key in row):
-        if key not in NOT_METRICS:
-            groups.setdefault(AVERAGES.sub("", key.split("/")[0]) or key, []).append(key)
-    return groups
-
-
-def confusions(labels: Sequence[str], matrix: np.ndarray) -> list[tuple[str, str, int]]:
-    """Return (true, predicted, count) for each pair of different classes that were confused, the most frequent first."""
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
-    return [(labels[i], labels[j], int(wrong[i, j])) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)]
-
-
-def read_confusion(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """Return the labels and the counts `[true, predicted]` of a confusion file. Raises DataError if it holds something else."""
-    content = read_json(path)
-    try:
-        labels, matrix = [str(label) for label in content["labels"]], np.array(content["matrix"], dtype=float)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: expected labels and a matrix of counts ({type(error).__name__}: {error})") from error
-    if not labels or matrix.shape != (len(labels), len(labels)):
-        raise DataError(f"{path}: expected a matrix of {len(labels)} x {len(labels)} counts (found shape {matrix.shape})")
-    return labels, matrix
-
-
-def short(text: str, width: int) -> str:
-    """Return the text on one line, with an ellipsis at its end where it is longer than `width` characters."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
-
-
-def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the centred mean over `width` points (odd), fewer at the ends; points that are not finite are left out, not spread."""
-    finite = np.isfinite(values)
-    half = width // 2
-    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
-    count = np.concatenate([[0], np.cumsum(finite)])
-    low, high = np.clip(np.arange(len(values)) - half, 0, None), np.clip(np.arange(len(values)) + half + 1, None, len(values))
-    seen = count[high] - count[low]
-    return np.where(seen > 0, (total[high] - total[low]) / np.maximum(seen, 1), np.nan)
-
-
 def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
     rows = read_jsonl(run_dir / "metrics.jsonl") if (run_dir / "metrics.jsonl").exists() else []
     if any("loss" in row for row in rows):
@@ -146,7 +80,7 @@ def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
         yield path.stem, draw(path.stem.removeprefix("confusion_"), labels, matrix)
     if (run_dir / "ledger.json").exists():
         ledger = read_json(run_dir / "ledger.json")
-        panels = _ledger_panels(ledger) if isinstance(ledger, dict) else {}
+        panels = ledger_panels(ledger) if isinstance(ledger, dict) else {}
         if panels:
             yield "ledger", _ledger(panels)
 
@@ -168,7 +102,7 @@ def _loss(rows: list[dict]) -> Figure:
     figure, axes = _canvas()
     _by_step(axes, "Loss", "loss")
     steps, values = series(rows, "train", "loss")
-    width = max(1, len(values) // 25) | 1
+    width = smoothing(len(values))
     if len(values) and width > 1:
         axes.plot(steps, values, color=BLUE, alpha=0.25, linewidth=0.9)
         axes.plot(steps, smooth(values, width), color=BLUE, label=f"training (mean of {width} points)")
@@ -179,7 +113,7 @@ def _loss(rows: list[dict]) -> Figure:
         axes.plot(checked, checks, color=ORANGE, marker="o", markersize=5.5, markeredgecolor="white", linewidth=1.3, label="validation")
     both = np.concatenate([values, checks])
     finite = both[np.isfinite(both)]
-    if len(finite) and finite.min() > 0 and finite.max() / finite.min() > 200:
+    if needs_log_scale(finite):
         axes.set(yscale="log", ylabel="loss (log scale)")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))  # matplotlib's own is a formula, and those are off
     elif len(finite) and finite.min() >= 0:
@@ -216,16 +150,10 @@ def _validation(rows: list[dict], group: str, keys: list[str]) -> Figure:
     return figure
 
 
-def _shares(matrix: np.ndarray) -> np.ndarray:
-    """Return each row divided by its sum; a class that never occurs gives NaN, which is drawn grey."""
-    totals = matrix.sum(axis=1, keepdims=True)
-    return np.divide(matrix, totals, out=np.full_like(matrix, np.nan), where=totals > 0)
-
-
-def _heat(figure: Figure, axes: Axes, shares: np.ndarray) -> None:
+def _heat(figure: Figure, axes: Axes, by_class: np.ndarray) -> None:
     colours = matplotlib.colormaps["Blues"].with_extremes(bad="#e3e5e9")
     # The square root of the share: a confusion of 2 % has to be visible beside a diagonal of 95 %.
-    image = axes.imshow(shares, cmap=colours, norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
+    image = axes.imshow(by_class, cmap=colours, norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted", ylabel="true")
@@ -240,8 +168,8 @@ def _small_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
     side = max(3.0, 0.62 * count if count <= ANNOTATED_CLASSES else 0.3 * count)
     longest = max(map(len, names))
     figure, axes = _canvas(side + 1.8 + 0.08 * longest, side + 1.0 + (0.08 * longest if count > 4 else 0))
-    shares = _shares(matrix)
-    _heat(figure, axes, shares)
+    by_class = shares(matrix)
+    _heat(figure, axes, by_class)
     axes.set_title(f"Confusions on {drawable(split, 'this split')} ({int(matrix.sum()):,} examples)")
     tilted = count > 4 and longest > 4
     axes.set_xticks(range(count), names, rotation=45 if tilted else 0, ha="right" if tilted else "center", rotation_mode="anchor")
@@ -252,8 +180,8 @@ def _small_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
         axes.tick_params(axis="x", pad=8)
     if count <= ANNOTATED_CLASSES:
         for (i, j), value in np.ndenumerate(matrix):
-            dark = shares[i, j] > 0.35
-            share = f"\n{shares[i, j]:.0%}" if count <= 6 and np.isfinite(shares[i, j]) else ""
+            dark = by_class[i, j] > 0.35
+            share = f"\n{by_class[i, j]:.0%}" if count <= 6 and np.isfinite(by_class[i, j]) else ""
             size = 11 if count <= 6 else 9
             if value or count <= 6:
                 axes.text(j, i, f"{value:,.0f}{share}", ha="center", va="center", fontsize=size, color="white" if dark else "#2b303b")
@@ -264,7 +192,7 @@ def _large_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
     top = confusions(labels, matrix)[:TOP_CONFUSIONS]
     figure = Figure(figsize=(14.5, 6.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    _heat(figure, left, _shares(matrix))
+    _heat(figure, left, shares(matrix))
     left.set_anchor("N")
     left.set_title(f"Confusions on {drawable(split, 'this split')} ({len(labels)} classes, {int(matrix.sum()):,} examples)")
     left.set(xlabel="predicted (number of the class)", ylabel="true (number of the class)")
@@ -282,23 +210,6 @@ def _large_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
     right.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     right.margins(x=0.1)
     return figure
-
-
-def _ledger_panels(ledger: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return title → split → part → count, in the order in which the parts are stacked."""
-    panels: dict[str, dict[str, dict[str, float]]] = {"Rows": {}, "Tokens": {}, "Positions of packed rows": {}}
-    for split, entry in ledger.items():
-        if not isinstance(entry, Mapping):
-            continue
-        rows, tokens, packing = (entry.get(key) or {} for key in ("rows", "tokens", "packing"))
-        dropped = {key: {f"dropped: {reason}": n for reason, n in (entry.get(key) or {}).get("dropped", {}).items()} for key in ("rows", "tokens")}
-        panels["Rows"][split] = {"kept": rows.get("kept", 0)} | dropped["rows"]
-        # Where whole texts carry the targets, no token is one.
-        kept = {k: tokens.get(k, 0) for k in (("trained", "masked") if tokens.get("trained") else ("kept",))}
-        panels["Tokens"][split] = kept | dropped["tokens"]
-        panels["Positions of packed rows"][split] = {"real": packing.get("real", 0), "padding": packing.get("padded", 0)}
-    used = {title: {split: parts for split, parts in splits.items() if sum(parts.values())} for title, splits in panels.items()}
-    return {title: splits for title, splits in used.items() if splits}
 
 
 def _ledger(panels: dict[str, dict[str, dict[str, float]]]) -> Figure:

@@ -4,6 +4,11 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
+import yaml
+
+from jaxsft.data.ledger import length_summary
+from jaxsft.reports import facts
 from jaxsft.rundir import JsonLines, write_json, write_text
 
 LEDGER = {
@@ -13,6 +18,7 @@ LEDGER = {
             "read": 150_000, "kept": 145_000, "dropped": {"truncated": 3_000, "duplicate prompt": 2_000}, "trained": 40_000, "masked": 105_000,
         },
         "packing": {"rows": 1200, "row_length": 128, "examples": 4870, "fill": 0.944, "real": 145_000, "padded": 8_600},
+        "lengths": length_summary(np.arange(4870) % 59 + 1),
     },
     "validation": {
         "rows": {"read": 500, "kept": 500, "dropped": {}},
@@ -50,8 +56,10 @@ def confusion(path: Path, labels: list[str]) -> None:
 def make(run: Path, labels: list[str] | None = None, broken: tuple[int, ...] = ()) -> Path:
     """Write a whole run directory: a classification run where `labels` are given, else a chat run."""
     task = "classify" if labels else "chat"
-    write_text(run / "config.yaml", f"task:\n  name: {task}\ndata:\n  name: demo\n  rows: 5000\ntrain:\n  steps: 400\n  seed: 3\n")
-    write_text(run / "config_defaults.yaml", f"task:\n  name: {task}\ndata:\n  name: demo\n  rows: 5000\ntrain:\n  steps: 1000\n  seed: 0\n")
+    config = facts.defaults(task)
+    config["data"] |= {"path": "rows/demo"}
+    config["train"] |= {"duration": "400steps"}
+    write_text(run / "config.yaml", yaml.safe_dump(config | {"seed": 3}))
     write_json(run / "manifest.json", {
         "versions": {"jaxsft": "0.1.0", "jax": "0.10.2", "python": "3.11.9"},
         "devices": ["cpu:0"],

@@ -12,8 +12,11 @@ from matplotlib.image import imread
 
 from jaxsft.errors import DataError, JaxsftError
 from jaxsft.reports import figures
-from jaxsft.reports.figures import confusions, drawable, metric_groups, read_confusion, series, smooth, write_figures
-from jaxsft.reports.report import escape, samples_table, shorten, write_report
+from jaxsft.reports.confusion import confusions, read_confusion
+from jaxsft.reports.curves import metric_groups, series, smooth
+from jaxsft.reports.facts import shorten
+from jaxsft.reports.figures import drawable, write_figures
+from jaxsft.reports.report import escape, samples_table, write_report
 from jaxsft.rundir import write_json, write_text
 from tests.reports.fake_run import make, metrics
 
@@ -88,7 +91,7 @@ def test_report_of_a_whole_run(tmp_path):
     assert "| − rows dropped: duplicate prompt | 100 |  |" in text and "Every row and token is accounted for." in text
     assert "![Confusions on test](figures/confusion_test.png)" in text and text.index("figures/loss.png") < text.index("figures/ledger.png")
     assert "35 of 40 predictions are correct" in text and r"\| a⏎b | negative |" in text
-    assert "| `train.steps` | `400` | `1000` |" in text and "`data.rows`" not in text
+    assert "| `train.duration` | `400steps` | `10epochs` |" in text and "`data.split_seed`" not in text
     assert "| versions.jax | 0.10.2 |" in text and "| parameters, total | 919,680 |" in text
 
 
@@ -113,7 +116,7 @@ def test_a_wrong_ledger_is_told(tmp_path):
 def test_missing_and_damaged_files_cost_their_section_only(tmp_path):
     metrics(tmp_path / "metrics.jsonl", steps=3)
     text = write_report(tmp_path).read_text("utf-8")
-    for words in ("`result.json` is missing", "`ledger.json` is missing", "No figures", "No predictions", "`config.yaml` is missing", "| steps | 3"):
+    for words in ("result.json is missing", "ledger.json is missing", "No figures", "No predictions", "config.yaml is missing", "| steps | 3"):
         assert words in text
     write_text(tmp_path / "ledger.json", "{broken")
     write_text(tmp_path / "config.yaml", "a: [1")
@@ -146,7 +149,7 @@ def test_fences_are_longer_than_those_in_the_config(tmp_path):
 
 
 def test_reports_never_import_jax():
-    code = "import sys, jaxsft.reports.report, jaxsft.reports.figures, jaxsft.training.tensorboard; sys.exit('jax' in sys.modules)"
+    code = "import sys, jaxsft.reports.outputs, jaxsft.training.tensorboard; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

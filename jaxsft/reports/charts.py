@@ -1,0 +1,156 @@
+"""Curves as numbers that a page can place: paths in a square of 1000 x 1000, and everything else in percent of its sides.
+
+The square is stretched to the width of the page and its lines keep their thickness; text stands beside it, in percent, and keeps its size.
+That is why a chart is readable on a phone without a script.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxsft.reports import curves, facts
+from jaxsft.reports.curves import series
+
+SIZE = 1000
+POINTS = 400  # of a drawn line: more cannot be told apart, and the page stays small
+BAD_MARKS = 200
+COLOURS = 8  # the page has so many for the lines of one chart
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: its path, its style, and the steps (in percent) at which its value was not finite."""
+
+    name: str
+    path: str
+    dots: str
+    style: str
+    bad: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing: ticks are (percent from the left or from the top, text); `broken` counts the values that were not finite."""
+
+    title: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    broken: int = 0
+    note: str = ""
+    latest: str = ""
+
+
+def charts(rows: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Return the charts that the lines of `metrics.jsonl` allow: loss, learning rate, and each group of validation metrics."""
+    out = []
+    if any(row.get("loss") is not None for row in rows):
+        out.append(_loss(rows))
+    steps, rates = series(rows, "train", "learning_rate")
+    if len(steps):
+        out.append(_chart("Learning rate", [("learning rate", steps, rates, "rate")], zero=True))
+    for group, keys in curves.metric_groups(rows).items():
+        shown = keys[:COLOURS]
+        found = [(key, *series(rows, "validation", key), f"dotted s{i}") for i, key in enumerate(shown)]
+        note = f"{len(shown)} of {len(keys)} shown" if len(keys) > len(shown) else ""
+        out.append(_chart(f"Validation: {facts.short(group, 60)}", found, note=note))
+    return out
+
+
+def _loss(rows: Sequence[dict[str, Any]]) -> Chart:
+    steps, values = series(rows, "train", "loss")
+    width = curves.smoothing(len(values))
+    found = []
+    if len(values) and width > 1:
+        found.append(("", steps, values, "raw"))
+        found.append((f"training (mean of {width} points)", steps, curves.smooth(values, width), "train smooth"))
+    elif len(values):
+        found.append(("training", steps, values, "train dotted"))
+    checked, checks = series(rows, "validation", "loss")
+    if len(checks):
+        found.append(("validation", checked, checks, "check dotted"))
+    log = curves.needs_log_scale(np.concatenate([values, checks]))
+    return _chart("Loss", found, log=log, zero=True, note="log scale" if log else "")
+
+
+def _chart(title: str, found: list[tuple[str, np.ndarray, np.ndarray, str]], *, log: bool = False, zero: bool = False, note: str = "") -> Chart:
+    steps = np.concatenate([x for _, x, _, _ in found])
+    values = np.concatenate([y for _, _, y, _ in found])
+    finite = values[np.isfinite(values)]
+    first, last = _range(float(steps.min()), float(steps.max()))
+    low, high, y_ticks = _log_axis(finite) if log else _axis(finite, zero)
+    at = lambda y: 100 * (1 - ((math.log10(y) if log else y) - low) / (high - low))
+    place_x = lambda x: 100 * (x - first) / (last - first)
+    lines = [_line(name, x, y, style, place_x, at) for name, x, y, style in found]
+    x_ticks = [(place_x(x), f"{x:,.0f}") for x in ticks(first, last, 6) if first <= x <= last and x == round(x)]
+    broken = sum(int((~np.isfinite(y)).sum()) for _, _, y, style in found if "smooth" not in style)
+    latest = ", ".join(f"{facts.number_text(float(y[-1]))}" for _, _, y, style in found[-1:] if len(found) == 1)
+    return Chart(title, lines, x_ticks, [(at(y), _tick_text(y)) for y in y_ticks], broken, note, latest)
+
+
+def _line(name: str, steps: np.ndarray, values: np.ndarray, style: str, place_x: Any, place_y: Any) -> Line:
+    """Draw through the finite points; a point that is not finite interrupts the line."""
+    bad = [] if "smooth" in style else [round(place_x(x), 2) for x in steps[~np.isfinite(values)][:BAD_MARKS]]
+    steps, values = _thin(steps, values)
+    path, dots, pen = [], [], "M"
+    for x, y in zip(steps, values, strict=True):
+        if not math.isfinite(y):
+            pen = "M"
+            continue
+        where = f"{place_x(x) * SIZE / 100:.1f} {place_y(y) * SIZE / 100:.1f}"
+        path.append(f"{pen}{where}")
+        dots.append(f"M{where}h0")
+        pen = "L"
+    return Line(name, "".join(path), "".join(dots) if "dotted" in style or len(path) == 1 else "", style, bad)
+
+
+def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most about POINTS points: the lowest and the highest of each stretch, so that no spike is lost, and what is not finite."""
+    if len(values) <= POINTS:
+        return steps, values
+    keep = {0, len(values) - 1}
+    for part in np.array_split(np.arange(len(values)), POINTS // 2):
+        finite = part[np.isfinite(values[part])]
+        keep |= {int(finite[values[finite].argmin()]), int(finite[values[finite].argmax()])} if len(finite) else {int(part[0])}
+        keep |= set(part[~np.isfinite(values[part])][:1].tolist())
+    order = sorted(keep)
+    return steps[order], values[order]
+
+
+def _range(low: float, high: float) -> tuple[float, float]:
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _axis(finite: np.ndarray, zero: bool) -> tuple[float, float, list[float]]:
+    """Return the ends of a linear axis and its ticks; with `zero` it begins there where no value is below."""
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    if zero and low >= 0:
+        low = 0.0
+    if high <= low:
+        room = abs(low) / 10 or 1.0
+        low, high = (low if zero and low >= 0 else low - room), high + room
+    marks = ticks(low, high, 5)
+    return marks[0], marks[-1], marks
+
+
+def _log_axis(finite: np.ndarray) -> tuple[float, float, list[float]]:
+    """Return the ends of an axis in powers of ten, and a tick for each power."""
+    low, high = math.floor(math.log10(finite.min())), math.ceil(math.log10(finite.max()))
+    every = max(1, round((high - low) / 6))
+    return low, high, [10.0**power for power in range(low, high + 1, every)]
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """Return about `count` round numbers (1, 2 or 5 times a power of ten apart) from at or below `low` to at or above `high`."""
+    raw = (high - low) / max(count - 1, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(step * i, 12 - math.floor(math.log10(step))) for i in range(first, last + 1)]
+
+
+def _tick_text(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 and value == round(value) else f"{value:.6g}"

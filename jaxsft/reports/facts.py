@@ -1,0 +1,316 @@
+"""What the files of a run say, whatever it is written as: `report.md`, `report.html` and the model card are made from these facts.
+
+Text is given as it was found; each writer escapes it in its own way.
+"""
+
+import datetime
+import math
+import random
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import jaxsft
+from jaxsft.config.compose import register
+from jaxsft.errors import DataError, JaxsftError
+from jaxsft.reports.curves import series
+from jaxsft.rundir import number, read_json, read_jsonl
+
+SAMPLES = 10
+RUN_FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "result.json")
+SPLITS = ("test", "validation", "train")  # what a reader asks for first
+ABSENT = "(absent)"
+# A file that an editor or a crash damaged costs its own section: the rest of a report is worth more.
+DAMAGE = (JaxsftError, OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError)
+
+
+class Missing(Exception):
+    """A file that a section needs is not there; the message is what the section says."""
+
+
+def check(run_dir: Path) -> None:
+    """Raise JaxsftError where `run_dir` is not the directory of a run."""
+    if not any((run_dir / name).is_file() for name in RUN_FILES):
+        raise JaxsftError(f"{run_dir}: not a run directory (expected one of {', '.join(RUN_FILES)} in it)")
+
+
+def read(run_dir: Path, name: str) -> Any:
+    """Return the content of a JSON or JSON-lines file of the run. Raises Missing, and JaxsftError as `rundir.read_json`."""
+    path = run_dir / name
+    if not path.exists():
+        raise Missing(f"{name} is missing from this run.")
+    return read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
+
+
+def read_or(run_dir: Path, name: str, otherwise: Any) -> Any:
+    """Return the content of a file of the run, or `otherwise` where there is none."""
+    return read(run_dir, name) if (run_dir / name).exists() else otherwise
+
+
+def config(run_dir: Path) -> dict:
+    """Return `config.yaml`, empty where there is none. Raises OSError, ValueError or YAMLError where it is damaged."""
+    path = run_dir / "config.yaml"
+    content = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def config_or_empty(run_dir: Path) -> dict:
+    """Return `config.yaml`, empty where there is none or it is damaged."""
+    try:
+        return config(run_dir)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+
+
+def finished(run_dir: Path) -> bool:
+    """Return whether the run is complete: `result.json` is its last file."""
+    return (run_dir / "result.json").is_file()
+
+
+def by_split(names: Sequence[str]) -> list[str]:
+    """Return the names of splits, test first, then validation and train, then what else there is, in its order."""
+    return sorted(dict.fromkeys(names), key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS))
+
+
+# --- title and results -----------------------------------------------------------------------------------------------------------------------
+def title(run_dir: Path) -> str:
+    """Return what a run is called: its task and its data."""
+    found = config_or_empty(run_dir)
+    return " on ".join(name for name in (_name(found.get(key)) for key in ("task", "data")) if name) or "Run"
+
+
+def last_written(run_dir: Path) -> datetime.datetime:
+    """Return when the newest of the files that make a run was written, in local time."""
+    latest = max((path.stat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0)
+    return datetime.datetime.fromtimestamp(latest).astimezone()
+
+
+def _name(part: Any) -> str:
+    """Return what a part of the config is called: itself, or its name, kind or path."""
+    if isinstance(part, Mapping):
+        found = next((part[key] for key in ("name", "kind", "type", "path", "train") if isinstance(part.get(key), str)), "")
+        return Path(found).name if "/" in found else found
+    return str(part or "")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The numbers of `result.json` by (split, metric); the split of a number of the whole run is ""."""
+
+    splits: list[str]
+    metrics: list[str]
+    values: dict[tuple[str, str], Any]
+
+    @property
+    def broken(self) -> int:
+        """How many numbers are not finite."""
+        return sum(not math.isfinite(number(value)) for value in self.values.values())
+
+
+def results(run_dir: Path) -> Results:
+    """Return the numbers of a run. Raises Missing where it is unfinished, and DataError for what is no number."""
+    found = read(run_dir, "result.json")
+    values = {}
+    for key, value in found.items():
+        split, slash, metric = key.partition("/")
+        number(value)
+        values[(split, metric) if slash else ("", key)] = value
+    return Results(list(dict.fromkeys(s for s, _ in values)), list(dict.fromkeys(m for _, m in values)), values)
+
+
+# --- training and data -----------------------------------------------------------------------------------------------------------------------
+def training(run_dir: Path) -> tuple[list[tuple[str, str]], list[int]]:
+    """Return (name, value) of what was trained, and the logged steps at which the training loss was not finite. Raises Missing."""
+    rows = read(run_dir, "metrics.jsonl")
+    steps, losses = series(rows, "train", "loss")
+    _, rates = series(rows, "train", "tokens_per_second")
+    lines = [(f"parameters{f', {kind}' if kind else ''}", number_text(count)) for kind, count in parameters(read_or(run_dir, "manifest.json", {}))]
+    lines.append(("steps", number_text(last_step(rows))))
+    trained = (read_or(run_dir, "ledger.json", {}).get("train") or {}).get("tokens", {}).get("trained")
+    if trained:  # none where whole texts carry the targets
+        lines.append(("trained tokens in one pass over the training data", number_text(trained)))
+    if len(losses):
+        lines.append(("training loss, first → last logged", f"{number_text(losses[0])} → {number_text(losses[-1])}"))
+    if len(rates):
+        lines.append(("tokens per second, median", number_text(round(statistics.median(rates)))))
+    return lines, [int(step) for step, loss in zip(steps, losses, strict=True) if not math.isfinite(loss)]
+
+
+def last_step(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return the last step in the lines of `metrics.jsonl`, 0 where there is none."""
+    return max((int(number(row["step"])) for row in rows if "step" in row), default=0)
+
+
+def parameters(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Return (kind, count) of the parameters in a manifest; the kind of a single count is ""."""
+    found = manifest.get("parameters")
+    if isinstance(found, Mapping):
+        return [(kind, count) for kind, count in found.items() if isinstance(count, int)]
+    return [("", found)] if isinstance(found, int) else []
+
+
+def ledger(run_dir: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the entries of `ledger.json` by split. Raises Missing."""
+    found = read(run_dir, "ledger.json")
+    return {split: entry for split, entry in found.items() if isinstance(entry, Mapping)}
+
+
+def account(entry: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the lines of one split's account, and a sentence for each sum that is wrong."""
+    lines, problems = [], []
+    for unit in ("rows", "tokens"):
+        part = entry.get(unit) or {}
+        if not part:
+            continue
+        lines.append((f"{unit} read", number_text(part.get("read", 0))))
+        dropped = part.get("dropped") or {}
+        lines += [(f"− {unit} dropped: {reason}", number_text(count)) for reason, count in dropped.items()]
+        lines.append((f"= {unit} kept", number_text(part.get("kept", 0))))
+        if part.get("read", 0) != part.get("kept", 0) + sum(dropped.values()):
+            problems.append(f"{unit} read {part.get('read', 0):,} ≠ kept {part.get('kept', 0):,} + dropped {sum(dropped.values()):,}")
+        if unit == "tokens" and part.get("trained"):
+            lines += [("of these trained", number_text(part["trained"])), ("of these masked", number_text(part.get("masked", 0)))]
+            if part.get("kept", 0) != part["trained"] + part.get("masked", 0):
+                problems.append(f"tokens kept {part.get('kept', 0):,} ≠ trained {part['trained']:,} + masked {part.get('masked', 0):,}")
+    packing = entry.get("packing") or {}
+    if packing:
+        lines.append(("packed rows × length", f"{number_text(packing.get('rows', 0))} × {number_text(packing.get('row_length', 0))}"))
+        lines.append(("filled with real tokens", f"{number(packing.get('fill', math.nan)):.1%}"))
+    return lines, problems
+
+
+def accounts(run_dir: Path) -> tuple[list[str], dict[str, dict[str, str]], list[str]]:
+    """Return the splits of the ledger, the lines of their accounts side by side (label → split → count), and what does not add up."""
+    entries = ledger(run_dir)
+    lines: dict[str, dict[str, str]] = {}
+    problems = []
+    for split, entry in entries.items():
+        counts, wrong = account(entry)
+        problems += [f"{split}: {problem}" for problem in wrong]
+        for label, count in counts:
+            lines.setdefault(label, {})[split] = count
+        if "also_in_train" in entry:
+            lines.setdefault("rows that are also in training", {})[split] = number_text(entry["also_in_train"])
+    return list(entries), lines, problems
+
+
+def ledger_panels(entries: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return title → split → part → count, in the order in which the parts are stacked."""
+    panels: dict[str, dict[str, dict[str, float]]] = {"Rows": {}, "Tokens": {}, "Positions of packed rows": {}}
+    for split, entry in entries.items():
+        if not isinstance(entry, Mapping):
+            continue
+        rows, tokens, packing = (entry.get(key) or {} for key in ("rows", "tokens", "packing"))
+        dropped = {key: {f"dropped: {reason}": n for reason, n in (entry.get(key) or {}).get("dropped", {}).items()} for key in ("rows", "tokens")}
+        panels["Rows"][split] = {"kept": rows.get("kept", 0)} | dropped["rows"]
+        # Where whole texts carry the targets, no token is one.
+        kept = {k: tokens.get(k, 0) for k in (("trained", "masked") if tokens.get("trained") else ("kept",))}
+        panels["Tokens"][split] = kept | dropped["tokens"]
+        panels["Positions of packed rows"][split] = {"real": packing.get("real", 0), "padding": packing.get("padded", 0)}
+    used = {name: {split: parts for split, parts in splits.items() if sum(parts.values())} for name, splits in panels.items()}
+    return {name: splits for name, splits in used.items() if splits}
+
+
+# --- predictions -----------------------------------------------------------------------------------------------------------------------------
+def predictions(run_dir: Path) -> Iterator[tuple[str, list[dict]]]:
+    """Give (split, lines) of each predictions file, test first. Raises Missing where there is none."""
+    folder = run_dir / "predictions"
+    names = by_split([path.stem for path in sorted(folder.glob("*.jsonl"))])
+    if not names:
+        raise Missing("No predictions were saved for this run.")
+    for name in names:
+        yield name, read_jsonl(folder / f"{name}.jsonl")
+
+
+def drawn(rows: Sequence[Any], count: int = SAMPLES) -> list[Any]:
+    """Return up to `count` rows in their order, drawn at random with a fixed seed: rows that come in a pattern (every eighth from one
+    source) would give a false picture if they were evenly spaced."""
+    return [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), min(count, len(rows))))]
+
+
+def judged(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Return how many predictions are correct, and how many were judged at all."""
+    marks = [row["correct"] for row in rows if isinstance(row.get("correct"), bool)]
+    return sum(marks), len(marks)
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------------------------------
+def difference(run_dir: Path) -> list[tuple[str, Any, Any]]:
+    """Return (option, value, default) of every option that has not the value of `jaxsft train task=...` alone; ABSENT where there is none.
+
+    Raises:
+        Missing: there is no config.yaml.
+        DataError: its task is not one of this version.
+    """
+    if not (run_dir / "config.yaml").exists():
+        raise Missing("config.yaml is missing from this run.")
+    here = config(run_dir)
+    task = (here.get("task") or {}).get("name") if isinstance(here.get("task"), Mapping) else None
+    if not isinstance(task, str) or not (_folder() / "task" / f"{task}.yaml").is_file():
+        raise DataError(f"{run_dir / 'config.yaml'}: no task of this version of jaxsft (found {task!r}), so there are no defaults to compare with")
+    ours, usual = flat(here), flat(defaults(task))
+    keys = [key for key in dict.fromkeys([*ours, *usual]) if ours.get(key, ABSENT) != usual.get(key, ABSENT)]
+    return [(key, ours.get(key, ABSENT), usual.get(key, ABSENT)) for key in keys]
+
+
+def filled_in(default: Any) -> bool:
+    """Return whether a default says nothing of its own: null, `auto` and `???` are filled in by the user or by the run."""
+    return default in (None, "auto", "???")
+
+
+def defaults(task: str) -> dict[str, Any]:
+    """Return the config of a task as this version composes it without any override."""
+    register()
+    around = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(_folder()), version_base="1.3"):
+            return OmegaConf.to_container(compose("config", [f"task={task}"]))
+    finally:
+        if around is not None:
+            GlobalHydra.instance().initialize(around)
+
+
+def _folder() -> Path:
+    """Return `conf/`: inside the installed package, or beside it in a checkout."""
+    package = Path(jaxsft.__file__).resolve().parent
+    return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`; an empty mapping stays a value."""
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value} if prefix else {}
+    return {key: leaf for name, part in value.items() for key, leaf in flat(part, f"{prefix}.{name}" if prefix else str(name)).items()}
+
+
+# --- text ------------------------------------------------------------------------------------------------------------------------------------
+def number_text(value: Any) -> str:
+    """Return a count with thousands marks, another number with four significant digits, and NaN and infinities by name."""
+    value = value if isinstance(value, int) else number(value)
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def shorten(text: str, width: int) -> str:
+    """Return the text with its middle replaced by … where it is longer than `width` characters: both ends of a prompt matter."""
+    if len(text) <= width:
+        return text
+    tail = width // 3
+    return f"{text[: width - tail - 1]}…{text[len(text) - tail :]}"
+
+
+def short(text: str, width: int) -> str:
+    """Return the text on one line, with an ellipsis at its end where it is longer than `width` characters."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"

@@ -1,0 +1,293 @@
+"""`report.html` of a run: one page without any network, from the files of the run directory.
+
+The page is `templates/page.html.jinja` with `page.css` inside it; everything that a run holds goes through Jinja's escaping. It works
+without a script: the few lines of `page.js` only open the examples of a cell of a confusion matrix when the cell is clicked.
+"""
+
+import base64
+import hashlib
+import re
+import shlex
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from jaxsft.reports import charts, facts
+from jaxsft.reports.confusion import behind, most_confused, per_class, read_confusion, shares
+from jaxsft.rundir import number, write_text
+
+EXAMPLES = 5  # behind one cell
+LARGE = 12  # classes; a larger matrix is drawn as a map, with a list of its most frequent confusions
+LISTED = 30  # cells of a large matrix whose examples are in the page
+DRAWN = 4000  # coloured cells of a map
+TEXT_WIDTH = 600  # characters of a text
+HEADLINES = ("exact_match", "accuracy", "f1_macro", "perplexity", "token_accuracy", "loss")
+INPUTS = ("prompt", "text", "text_pair")
+SCRIPTS = (
+    ("ja", "\u3040-\u30ff"),
+    ("ko", "\uac00-\ud7af\u1100-\u11ff"),
+    ("zh", "\u4e00-\u9fff\u3400-\u4dbf"),
+    ("ar", "\u0600-\u06ff"),
+    ("he", "\u0590-\u05ff"),
+)
+FILES = {
+    "config.yaml": "every option as it ran",
+    "manifest.json": "versions, devices, command, hashes",
+    "task.json": "labels, template, stop tokens",
+    "tokenizer": "the tokenizer, in the format of Hugging Face",
+    "ledger.json": "what became of every row and token",
+    "metrics.jsonl": "a line per log interval and evaluation",
+    "result.json": "the final numbers; written last",
+    "predictions": "one line per input row",
+    "evaluations": "results of jaxsft eval",
+    "checkpoints": "weights, optimizer, best metric",
+    "figures": "pictures, and confusion matrices as JSON",
+    "report.md": "this report as Markdown",
+    "report.html": "this page",
+    "README.md": "the model card",
+    "tensorboard": "the numbers of metrics.jsonl",
+    "run.lock": "held while a process works here",
+}
+
+
+def write_page(run_dir: str | Path) -> Path:
+    """Write `report.html` into a run directory and return its path.
+
+    Raises:
+        JaxsftError: `run_dir` is not the directory of a run, or the page cannot be written.
+    """
+    run_dir = Path(run_dir)
+    facts.check(run_dir)
+    return write_text(run_dir / "report.html", render(run_dir))
+
+
+def render(run_dir: Path) -> str:
+    """Return the page as text. A file that is missing or damaged costs its own section, which says so."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxsft.reports"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"num": facts.number_text, "shown": shown, "lang": language, "cut": cut, "breakable": breakable}
+    sections = (
+        ("results", "Results", _results), ("curves", "Curves", _curves), ("confusions", "Confusions", _confusions),
+        ("samples", "Samples", _samples), ("data", "Data", _data), ("configuration", "Configuration", _configuration),
+        ("environment", "Environment", _environment), ("files", "Files", _files),
+    )  # fmt: skip
+    found = [(name, heading, *_section(section, run_dir)) for name, heading, section in sections]
+    script = environment.get_template("page.js").render()
+    return environment.get_template("page.html.jinja").render(
+        title=facts.title(run_dir),
+        run=run_dir.resolve().name,
+        written=f"{facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}",
+        finished=facts.finished(run_dir),
+        step=_step(run_dir),
+        sections=[section for section in found if section[2] is not None],
+        script=Markup(script),  # ours, and nothing in it comes from the run
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _section(section: Any, run_dir: Path) -> tuple[Any, str]:
+    """Return the content of a section (None: the run has no such thing) and, where it could not be made, why."""
+    try:
+        return section(run_dir), ""
+    except facts.Missing as missing:
+        return {}, str(missing)
+    except facts.DAMAGE as error:
+        return {}, f"This section could not be written: {type(error).__name__}: {error}"
+
+
+def _step(run_dir: Path) -> int:
+    try:
+        return facts.last_step(facts.read_or(run_dir, "metrics.jsonl", []))
+    except facts.DAMAGE:
+        return 0
+
+
+# --- text ------------------------------------------------------------------------------------------------------------------------------------
+def shown(text: Any) -> str:
+    """Return text with its control characters made visible; those that reorder what stands around them count as such."""
+    bad = lambda c: (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t") or c in "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
+    return "".join(f"\\u{ord(c):04x}" if bad(c) else c for c in str(text).replace("\r\n", "\n"))
+
+
+def cut(text: str) -> str:
+    """Return a text of at most TEXT_WIDTH characters, its middle left out where it is longer."""
+    return facts.shorten(text, TEXT_WIDTH)
+
+
+def breakable(text: str) -> Markup:
+    """Return escaped text that may be broken behind an underscore: labels often have no other place for it."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))
+
+
+def language(text: Any) -> str:
+    """Return the language by which a browser chooses a font for the script of a text, empty for all others: Han without kana is drawn as Chinese."""
+    return next((name for name, letters in SCRIPTS if re.search(f"[{letters}]", str(text))), "")
+
+
+# --- sections --------------------------------------------------------------------------------------------------------------------------------
+def _results(run_dir: Path) -> dict[str, Any]:
+    """Return headline numbers, the table of all numbers, and what was trained; an unfinished run has the newest validation instead."""
+    rows = facts.read_or(run_dir, "metrics.jsonl", [])
+    checks = [row for row in rows if row.get("kind") == "validation"]
+    lines, broken = facts.training(run_dir) if rows else ([], [])
+    out = {"training": lines, "broken_steps": broken, "tiles": [], "table": None, "broken": 0, "split": "", "checked_at": None}
+    if facts.finished(run_dir):
+        found = facts.results(run_dir)
+        of_run = [metric for metric in found.metrics if all(s in ("", "train") for s, m in found.values if m == metric) and metric not in HEADLINES]
+        told = {name for name, _ in lines}
+        out["training"] = lines + [(m.replace("_", " "), number_or_text(v)) for (_, m), v in found.values.items() if m in of_run and m not in told]
+        metrics = sorted((m for m in found.metrics if m not in of_run), key=lambda m: HEADLINES.index(m) if m in HEADLINES else len(HEADLINES))
+        splits = [s for s in facts.by_split(found.splits) if any((s, m) in found.values for m in metrics)]
+        out |= {"table": {"splits": splits, "metrics": metrics, "values": found.values}, "broken": found.broken, "count": len(found.values)}
+        split = next((name for name in splits if any((name, metric) in found.values for metric in HEADLINES)), "")
+        numbers = {metric: value for (name, metric), value in found.values.items() if name == split}
+    elif checks:
+        split, numbers = "validation", checks[-1]
+        out["checked_at"] = checks[-1].get("step")
+    else:
+        return out
+    out["split"] = split
+    out["tiles"] = [(metric.replace("_", " "), numbers[metric]) for metric in HEADLINES if metric in numbers][:4]
+    return out
+
+
+def _curves(run_dir: Path) -> dict[str, Any]:
+    rows = facts.read(run_dir, "metrics.jsonl")
+    return {"charts": charts.charts(rows)}
+
+
+def _confusions(run_dir: Path) -> dict[str, Any] | None:
+    paths = {path.stem.removeprefix("confusion_"): path for path in sorted((run_dir / "figures").glob("confusion_*.json"))}
+    if not paths:
+        return None
+    return {"splits": [_confusion(run_dir, split, *read_confusion(paths[split])) for split in facts.by_split(list(paths))]}
+
+
+def _confusion(run_dir: Path, split: str, labels: list[str], matrix: Any) -> dict[str, Any]:
+    """Return the cells of one matrix with their shade, and the examples behind those that are listed."""
+    large = len(labels) > LARGE
+    wrong = most_confused(matrix)
+    listed = wrong[:LISTED] if large else wrong + [(i, i) for i in range(len(labels)) if matrix[i, i]]
+    cells = behind(labels, matrix, facts.read_or(run_dir, f"predictions/{split}.jsonl", []), listed, EXAMPLES)
+    by_class = shares(matrix)
+    where = [(i, j) for i in range(len(labels)) for j in range(len(labels)) if matrix[i, j]] if large else []
+    where = sorted(where, key=lambda place: -matrix[place])[:DRAWN]
+    return {
+        "split": split, "labels": labels, "large": large, "examples": int(matrix.sum()), "right": int(matrix.trace()), "most": EXAMPLES,
+        "rows": [] if large else [[(int(matrix[i, j]), _shade(by_class[i, j])) for j in range(len(labels))] for i in range(len(labels))],
+        "map": [(i, j, int(matrix[i, j]), _shade(by_class[i, j])) for i, j in where],
+        "cells": cells, "confused": len(wrong), "listed": min(len(wrong), len(listed)), "wrong": int(sum(matrix[place] for place in wrong)),
+        "highest": max((int(matrix[place]) for place in wrong), default=0),
+        "reachable": set(listed), "classes": per_class(labels, matrix),
+    }  # fmt: skip
+
+
+def _shade(share: float) -> float:
+    """Return the square root of a share, 0 for NaN: a confusion of 2 % has to be visible beside a diagonal of 95 %."""
+    return round(float(share) ** 0.5, 3) if share > 0 else 0.0
+
+
+def _samples(run_dir: Path) -> dict[str, Any]:
+    """Return some predictions of each split, drawn at random, and some more of the wrong ones."""
+    splits = []
+    for split, rows in facts.predictions(run_dir):
+        kept = [row for row in rows if "dropped" not in row]
+        answered = [row for row in kept if "prediction" in row] or kept  # answers may have been generated for the first rows only
+        wrong = [row for row in answered if row.get("correct") is False]
+        right, judged = facts.judged(rows)
+        splits.append({
+            "split": split, "rows": len(rows), "dropped": len(rows) - len(kept), "answered": len(answered), "right": right, "judged": judged,
+            "drawn": [_sample(row) for row in facts.drawn(answered)], "wrong": len(wrong),
+            "wrong_drawn": [_sample(row) for row in facts.drawn(wrong)],
+        })  # fmt: skip
+    return {"splits": splits}
+
+
+def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+    texts = [(name.replace("_", " "), row[name]) for name in INPUTS if row.get(name) is not None]
+    gold = next(((name, row[name]) for name in ("reference", "label") if row.get(name) is not None), None)
+    answer = ("prediction", row["prediction"]) if row.get("prediction") is not None else None
+    likelihood = None
+    if row.get("tokens") and row.get("nll") is not None and answer is None:
+        likelihood = number(row["nll"]) / number(row["tokens"])
+    return {"texts": texts, "gold": gold, "answer": answer, "correct": row.get("correct"), "probability": row.get("probability"),
+            "nll": likelihood, "tokens": row.get("tokens"), "where": Path(str(row.get("where", ""))).name}  # fmt: skip
+
+
+def _data(run_dir: Path) -> dict[str, Any]:
+    splits, lines, problems = facts.accounts(run_dir)
+    entries = facts.ledger(run_dir)
+    panels = {title: _bars(bars) for title, bars in facts.ledger_panels(entries).items()}
+    lengths = {split: _lengths(entry["lengths"]) for split, entry in entries.items() if entry.get("lengths")}
+    return {"splits": splits, "lines": lines, "problems": problems, "panels": panels, "lengths": lengths}
+
+
+def _bars(bars: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    names = list(dict.fromkeys(part for parts in bars.values() for part in parts))
+    kinds = {"kept": "k0", "trained": "k0", "real": "k0", "masked": "k1", "padding": "k2"}
+    reasons = iter(f"d{i % 6}" for i in range(len(names)))
+    classes = {name: kinds.get(name) or next(reasons) for name in names}
+    rows = [(split, [(name, int(n), round(100 * n / sum(parts.values()), 3)) for name, n in parts.items() if n]) for split, parts in bars.items()]
+    return {"rows": rows, "classes": classes}
+
+
+def _lengths(entry: Mapping[str, Any]) -> dict[str, Any]:
+    edges, counts = entry["histogram"]["edges"], entry["histogram"]["counts"]
+    highest = max(counts)
+    bars = [(low, high - 1, count, round(100 * count / highest, 2)) for (low, high), count in zip(pairwise(edges), counts, strict=True)]
+    facts_of = [("shortest", entry["min"]), *entry["quantiles"].items(), ("longest", entry["max"]), ("mean", number(entry["mean"]))]
+    return {"bars": bars, "facts": facts_of, "first": entry["min"], "last": entry["max"], "highest": highest}
+
+
+def _configuration(run_dir: Path) -> dict[str, Any]:
+    if not (run_dir / "config.yaml").exists():
+        raise facts.Missing("config.yaml is missing from this run.")
+    out = {"text": (run_dir / "config.yaml").read_text("utf-8"), "changed": [], "filled": [], "problem": ""}
+    try:
+        found = facts.difference(run_dir)
+    except facts.DAMAGE as error:
+        return out | {"problem": str(error)}
+    return out | {"changed": [row for row in found if not facts.filled_in(row[2])], "filled": [row for row in found if facts.filled_in(row[2])]}
+
+
+def _environment(run_dir: Path) -> dict[str, Any]:
+    manifest = facts.read(run_dir, "manifest.json")
+    if not isinstance(manifest, Mapping):
+        raise ValueError(f"manifest.json: expected an object (found {type(manifest).__name__})")
+    return {"lines": [(key, _plain(key, value)) for key, value in facts.flat(manifest).items()]}
+
+
+def _plain(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        return shlex.join(map(str, value)) if key == "command" else ", ".join(map(str, value))
+    return "–" if value is None else number_or_text(value)
+
+
+def number_or_text(value: Any) -> str:
+    """Return a number as a report shows it, and any other value as its text."""
+    return facts.number_text(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _files(run_dir: Path) -> dict[str, Any]:
+    """Return name, files, bytes and meaning of everything in the run directory; the page itself has no size yet."""
+    names = sorted({path.name for path in run_dir.iterdir() if not path.name.startswith(".")} | {"report.html"})
+    return {"lines": [_file(run_dir / name) for name in names]}
+
+
+def _file(path: Path) -> tuple[str, int, str, str]:
+    inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    size = "" if path.name == "report.html" else _bytes(sum(p.stat().st_size for p in inside))
+    return path.name + ("/" if path.is_dir() else ""), len(inside), size, FILES.get(path.name, "")
+
+
+def _bytes(count: int) -> str:
+    """Return a size in the largest unit of which there is at least one."""
+    units: Sequence[str] = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{count / 1024**power:,.1f} {units[power]}" if power else f"{count} B"
