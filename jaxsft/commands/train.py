@@ -21,17 +21,15 @@ def main(arguments: list[str]) -> int:
 
 
 def run(config: Config) -> int:
-    from jaxsft.reports import figures, report
+    from jaxsft import api
     from jaxsft.sharding import hosts
     from jaxsft.training import loop
 
-    result = loop.train(config)
+    result = api.train(config)
     if result.stopped_by is not None:
         hosts.leave()
-    if result.stopped_by is None and hosts.first():
-        figures.write_figures(result.run_dir)
-        path = report.write_report(result.run_dir)
+    elif hosts.first():
         print(json.dumps(result.numbers, indent=1))
-        print(f"report: {path}")
+        print(f"report: {result.run_dir / 'report.md'}")
     sys.stdout.flush()
     return loop.exit_code(result)

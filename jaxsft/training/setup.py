@@ -19,7 +19,7 @@ from jaxsft.config.validate import validate, validate_values
 from jaxsft.data import formats, pipeline, split
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, DataError
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
@@ -72,8 +72,15 @@ def read_records(config: Config, path: str, task: type[Task]) -> tuple[list[form
     """All rows of a file, and their records: every row is checked. Raises DataError."""
     columns = config.data.columns
     rows = read_rows(config, path, [*task.inputs(columns), *task.outputs(columns)])
-    columns = task.infer_columns(rows[0], columns)
-    return rows, [task.record(row, columns) for row in rows]
+    return rows, records_of(config, rows, task)
+
+
+def records_of(config: Config, rows: Sequence[formats.Row], task: type[Task]) -> list[Any]:
+    """The records of all rows of a file. Raises DataError."""
+    if not rows:
+        raise DataError("there are no rows")
+    columns = task.infer_columns(rows[0], config.data.columns)
+    return [task.record(row, columns) for row in rows]
 
 
 def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
