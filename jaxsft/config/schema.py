@@ -244,6 +244,15 @@ class HostsConfig:
 
 
 @dataclass(frozen=True)
+class TrackersConfig:
+    """Where the numbers go beside `metrics.jsonl` and TensorBoard, which are always written."""
+
+    use: list[str] = field(default_factory=list)  # wandb | mlflow | trackio; each needs the extra of its name
+    project: str = "jaxsft"  # in MLflow the experiment
+    name: Optional[str] = None  # of the run; null: the name of its directory
+
+
+@dataclass(frozen=True)
 class Config:
     task: TaskConfig = field(default_factory=TaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -258,6 +267,7 @@ class Config:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
+    trackers: TrackersConfig = field(default_factory=TrackersConfig)
     precision: str = "auto"  # auto | fp32 | bf16
     seed: int = 0
     seeds: Seeds = field(default_factory=Seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -44,6 +45,7 @@ NOT_NEGATIVE = ("optim.learning_rate", "optim.weight_decay", "optim.eps", "optim
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
+TRACKERS = ("wandb", "mlflow", "trackio")
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
 
 
@@ -63,6 +65,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _data(config)
     _batches(config)
     _evaluation(config, metrics, generates)
+    _trackers(config.trackers.use)
     _unread(config, values)
 
 
@@ -159,6 +162,15 @@ def _evaluation(config: Config, metrics: Sequence[str], generates: bool) -> None
         raise ConfigError(f"evaluation.patience={e.patience}: there is no validation data to lose patience with; set data.validation= or data.path=")
 
 
+def _trackers(use: Sequence[str]) -> None:
+    for name in use:
+        if name not in TRACKERS:
+            raise ConfigError(f"trackers.use=[{name}]: unknown; there are {', '.join(TRACKERS)} (TensorBoard is always written)")
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a folder wandb/ of offline runs in the working directory is a package too, with no file
+            raise ConfigError(f"trackers.use=[{name}]: install jaxsft[{name}]")
+
+
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
     default = {f"model.{f.name}": f.default for f in dataclasses.fields(ModelConfig)}
@@ -170,6 +182,8 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
         ("data.split_seed", not config.data.path, "is read with data.path only"),
+        ("trackers.project", not config.trackers.use, "is read with trackers.use only"),
+        ("trackers.name", not config.trackers.use, "is read with trackers.use only"),
     ):
         standard = {**default, **DEFAULTS}[key]
         if unread and key in values and values[key] != standard:
@@ -183,6 +197,8 @@ DEFAULTS = {
     "loss.z_loss": 0.0,
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
+    "trackers.project": "jaxsft",
+    "trackers.name": None,
 }
 
 

@@ -150,7 +150,7 @@ class Loop:
             print(banner(self.config, self.run_dir, self._facts(compiled, start)), flush=True)
             if self.config.mesh.show:
                 print(meshes.table({"state": self.state, "frozen": self.frozen}), flush=True)
-        metrics, progress = Metrics(self.run_dir, start), Progress(self.total, start)
+        metrics, progress = Metrics(self.run_dir, start, self.config), Progress(self.total, start)
         try:
             with StopSignal() as stop:
                 if not self._out_of_patience():  # a run that stopped early, and then was killed before its results
@@ -160,7 +160,9 @@ class Loop:
                     progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.run_dir} continues")
                     return Result(self.run_dir, {}, self.stopped_by)
             checkpoints.wait()
-            return self._finish(checkpoints, progress)
+            result = self._finish(checkpoints, progress)
+            metrics.finish(result.numbers)
+            return result
         finally:
             progress.close()
             metrics.close()
@@ -172,6 +174,7 @@ class Loop:
         facts = manifest.manifest(self.parts, self.digests)
         if path.exists():
             before = rundir.read_json(path)
+            facts["trackers"] = before.get("trackers", {})  # the ids under which they know this run
             changed = [k for k in facts["data"] if before["data"].get(k) != facts["data"][k]]
             if changed or before["tokenizer"] != facts["tokenizer"]:
                 raise ConfigError(
