@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations
+from jaxsft.config import compose, durations, hubid
 from jaxsft.config.schema import BpeTokenizer, Config, ModelConfig
 from jaxsft.errors import ConfigError
 
@@ -66,6 +66,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _batches(config)
     _evaluation(config, metrics, generates)
     _trackers(config.trackers.use)
+    _hub(values)
     _unread(config, values)
 
 
@@ -160,6 +161,13 @@ def _evaluation(config: Config, metrics: Sequence[str], generates: bool) -> None
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
     if e.patience is not None and not validation:
         raise ConfigError(f"evaluation.patience={e.patience}: there is no validation data to lose patience with; set data.validation= or data.path=")
+
+
+def _hub(values: dict[str, Any]) -> None:
+    files = [f"data.{name}" for name in ("train", "validation", "test", "path")]
+    for key in (*files, "tokenizer.path", "model.pretrained", "train.init_from"):
+        if hubid.is_hub(values.get(key)):
+            hubid.parse(values[key], file=key in files)
 
 
 def _trackers(use: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from jaxsft import tasks
 from jaxsft.config import compose
 from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, pipeline, split
+from jaxsft.data import formats, hub, pipeline, split
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
@@ -51,10 +50,10 @@ def resolve(config: Config) -> Config:
 
 def _like_pretrained(config: Config) -> Config:
     """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
-    source = Path(config.model.pretrained)
-    found = compose.read(source / "config.yaml").model
+    source = config.model.pretrained
+    found = compose.read(hub.run_dir(source) / "config.yaml").model
     own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
-    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=str(source)))
+    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
 
 
 def lower_is_better(metric: str) -> bool:
@@ -121,7 +120,7 @@ def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) ->
     """The tokenizer that the config names; a BPE learns from the training split only."""
     t = config.tokenizer
     if isinstance(t, PretrainedTokenizer):
-        folder = Path(t.path)
+        folder = hub.tokenizer_dir(t.path)
         return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
     if isinstance(t, BpeTokenizer):
         return Tokenizer.train((text for record in training for text in task.texts(record)), t.vocab_size, t.lowercase)
