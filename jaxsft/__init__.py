@@ -4,7 +4,7 @@
     result = jaxsft.train("task=chat", "data.train=train.jsonl", seed=1)
     print(jaxsft.load(result).generate("translate: red cat"))
 
-`compose`, `train`, `load`, `Model` and `Result` are those of jaxsft/api.py; JAX is imported when one of them is first asked for.
+`compose`, `batches`, `train`, `load`, `Model` and `Result` are those of jaxsft/api.py; JAX is imported when one of them is first asked for.
 """
 
 import importlib
@@ -13,8 +13,8 @@ from typing import Any
 from jaxsft.errors import CheckpointError, ConfigError, DataError, JaxsftError
 
 __version__ = "0.1.0"
-__all__ = ["CheckpointError", "ConfigError", "DataError", "JaxsftError", "Model", "Result", "compose", "load", "train"]
-_LAZY = ("Model", "Result", "compose", "load", "train")
+__all__ = ["CheckpointError", "ConfigError", "DataError", "JaxsftError", "Model", "Result", "batches", "compose", "load", "train"]
+_LAZY = ("Model", "Result", "batches", "compose", "load", "train")
 
 
 def __getattr__(name: str) -> Any:

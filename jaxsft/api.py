@@ -24,7 +24,8 @@ from jaxsft.config.durations import Clock
 from jaxsft.config.schema import Columns, Config, MeshConfig
 from jaxsft.data import pipeline
 from jaxsft.data.formats import Row
-from jaxsft.data.pipeline import Split
+from jaxsft.data.pipeline import Batches, Split
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
@@ -52,6 +53,16 @@ def compose(*overrides: str, **options: Any) -> Config:
       ConfigError: an unknown option, a wrong type or a missing value.
     """
     return over.composed([*overrides, *over.from_values(options)])
+
+
+def batches(config: Config) -> tuple[Batches, Tokenizer]:
+    """The batches that training would see, `batches[step]` (a `jaxsft.data.pipeline.Batch`), and the tokenizer that reads them.
+
+    Raises:
+      JaxsftError: as `train`, for what is wrong with config or data.
+    """
+    parts, records = setup.prepare(setup.resolve(config))
+    return parts.batches(parts.split("train", records["train"])), parts.tokenizer
 
 
 def train(config: Config | str, *overrides: str, **options: Any) -> Result:

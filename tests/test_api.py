@@ -128,6 +128,20 @@ def test_what_is_wrong_is_an_error_of_ours(call, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_batches_are_those_that_are_trained_on(classified, files):
+    config = jaxsft.compose("task=classify", *tiny.FAST, data={"train": files / "labels.jsonl"})
+    batches, tokenizer = jaxsft.batches(config)
+    manifest = rundir.read_json(classified.run_dir / "manifest.json")
+    ledger = rundir.read_json(classified.run_dir / "ledger.json")["train"]["packing"]
+    assert tokenizer.digest == manifest["tokenizer"] and batches[0].tokens.shape == (batches.batch_size, ledger["row_length"])
+    texts = {row["text"].lower() for row in rundir.read_jsonl(files / "labels.jsonl")}
+    first = batches[0]
+    read = [
+        tokenizer.decode(first.tokens[row][first.segment_ids[row] == 1]) for row in range(len(first.tokens)) if (first.segment_ids[row] == 1).any()
+    ]
+    assert read and set(read) <= texts  # in lower case: the tokenizer of task=classify
+
+
 # --- the same as the commands --------------------------------------------------------------------------------------------------------------------
 def test_a_run_is_that_of_the_command(classified, files, tmp_path):
     given = (

@@ -114,13 +114,7 @@ class Loop:
         self.window_tokens, self.window_began = 0, time.monotonic()
 
     def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
-        from jaxsft import tasks
-
-        config, kind = self.config, tasks.get(self.config.task.name)
-        records = setup.read_splits(config, kind)
-        tokenizer = setup.make_tokenizer(config, kind, records["train"][0])
-        parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records["train"]))
-        records["train"] = setup.limit(records["train"], config.data.limit)
+        parts, records = setup.prepare(self.config)
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
         leaks = setup.in_training_too(records)
         batches, ledger, length = {}, {}, 1

@@ -181,3 +181,12 @@ def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh
     model = Transformer(config.model, tokenizer.vocab_size, config.precision, task.head(tokenizer.vocab_size, config.precision), mesh)
     specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
     return Parts(config, tokenizer, task, model, specs, mesh)
+
+
+def prepare(config: Config) -> tuple[Parts, dict[str, Records]]:
+    """The parts of a new run, and the records of its splits: tokenizer and labels are learnt from all of the training split."""
+    kind = tasks.get(config.task.name)
+    records = read_splits(config, kind)
+    tokenizer = make_tokenizer(config, kind, records["train"][0])
+    parts = make_parts(config, tokenizer, kind.fit(config, tokenizer, *records["train"]))
+    return parts, {**records, "train": limit(records["train"], config.data.limit)}
