@@ -29,10 +29,10 @@ def data_file(path: str | Path) -> Path:
     return _data_file(parse(path, file=True)) if is_hub(path) else Path(path)
 
 
-def run_dir(path: str | Path) -> Path:
-    """A run directory on this machine: a path as it is, or `hub:owner/name@revision` of a model, fetched. Raises ConfigError as `data_file`."""
+def run_dir(path: str | Path) -> str | Path:
+    """A run directory: `hub:owner/name@revision` of a model, fetched, or any other name as it stands. Raises ConfigError as `data_file`."""
     if not is_hub(path):
-        return Path(path)
+        return path
     name = parse(str(path), file=False)
     folder = _snapshot(name, RUN)
     if missing := [part for part in ("config.yaml", "task.json", "tokenizer/tokenizer.json", "checkpoints") if not (folder / part).exists()]:
@@ -40,10 +40,10 @@ def run_dir(path: str | Path) -> Path:
     return folder
 
 
-def tokenizer_dir(path: str | Path) -> Path:
-    """A folder with tokenizer.json, or a run directory; a path as it is, or `hub:owner/name@revision`, fetched. Raises ConfigError."""
+def tokenizer_dir(path: str | Path) -> str | Path:
+    """A folder with tokenizer.json, or a run directory: `hub:owner/name@revision`, fetched, or any other name as it stands. Raises ConfigError."""
     if not is_hub(path):
-        return Path(path)
+        return path
     name = parse(str(path), file=False)
     folder = _snapshot(name, TOKENIZER)
     if not any((folder / part).is_file() for part in ("tokenizer.json", "tokenizer/tokenizer.json")):
@@ -57,7 +57,7 @@ def commits(values: Mapping[str, Any]) -> dict[str, str]:
     for key, value in values.items():
         if is_hub(value):
             local = data_file(value) if key.startswith("data.") else tokenizer_dir(value) if key.startswith("tokenizer.") else run_dir(value)
-            parts = local.parts
+            parts = Path(local).parts
             out[value] = parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]  # .../snapshots/<commit>/...
     return out
 
