@@ -12,9 +12,12 @@ demo: $(VENV)/.installed
 test: check
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-# The TPU compiler is large, and runs without a TPU; where it cannot be had, its tests are skipped by name.
+# What some tests need beyond the set-up: the TPU compiler, which is large and needs no TPU, and a client of object stores. Where one cannot be had,
+# its tests are skipped by name.
+EXTRAS ?= aot gcs
+
 test-all: check
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[aot]" || echo "libtpu cannot be installed here: tests/sharding/test_tpu.py is skipped"
+	for extra in $(EXTRAS); do $(BIN)/python -m pip install -q -c constraints.txt -e ".[$$extra]" || echo "the extra $$extra cannot be installed here"; done
 	$(BIN)/python -m pytest $(WORKERS)
 
 check: $(VENV)/.installed

@@ -86,6 +86,7 @@ def train(config: Config | str, *overrides: str, **options: Any) -> Result:
     if result.stopped_by is None and hosts.first():
         figures.write_figures(result.run_dir)
         report.write_report(result.run_dir)
+        result.mirror.push()
     return result
 
 
@@ -113,7 +114,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
         validate.evaluation_batches(config)
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
-    return Model(runs.open_run(run.run_dir if isinstance(run, Result) else run, change))
+    return Model(runs.open_run(run.mirror.place if isinstance(run, Result) else run, change))
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:

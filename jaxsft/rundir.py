@@ -41,6 +41,8 @@ def create(path: str | Path | None, *, stem: str) -> Path:
     Raises:
         JaxsftError: the directory cannot be made (no permission, a file in its place, a full disk).
     """
+    if "://" in str(path):
+        raise JaxsftError(f"{path}: expected a local folder here")
     if path is not None:
         with _friendly(path, "make the run directory"):
             Path(path).mkdir(parents=True, exist_ok=True)

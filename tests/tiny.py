@@ -15,6 +15,7 @@ from jaxsft.config.optim import AdamW
 from jaxsft.data import synthetic
 from jaxsft.rundir import json_text, read_json, read_jsonl
 
+RATES = ("tokens_per_second", "model_flops_per_second", "mfu")  # they depend on the machine
 MODEL = ["model.layers=2", "model.embed=16", "model.heads=2", "model.kv_heads=2", "model.head_dim=8", "model.mlp=32", "model.context=128"]
 FAST = [*MODEL, "precision=fp32", "train.duration=4steps", "evaluation.generate=never", "generate.max_new_tokens=4", "mesh.data=1"]
 
@@ -90,6 +91,6 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen:
 
 def outcome(run_dir: Path) -> dict:
     """Everything that a run came to and that must not depend on how often it was interrupted."""
-    lines = [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read_jsonl(run_dir / "metrics.jsonl")]
+    lines = [{k: v for k, v in line.items() if k not in RATES} for line in read_jsonl(run_dir / "metrics.jsonl")]
     predictions = {p.name: p.read_bytes() for p in sorted((run_dir / "predictions").glob("*"))}
     return {"result": read_json(run_dir / "result.json"), "metrics": lines, "predictions": predictions}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 
+from jaxsft import remote
 from jaxsft.commands import hydra_app
 from jaxsft.config.schema import Config
 
@@ -30,6 +31,6 @@ def run(config: Config) -> int:
         hosts.leave()
     elif hosts.first():
         print(json.dumps(result.numbers, indent=1))
-        print(f"report: {result.run_dir / 'report.md'}")
+        print(f"report: {remote.join(result.mirror.place, 'report.md')}")
     sys.stdout.flush()
     return loop.exit_code(result)

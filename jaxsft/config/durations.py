@@ -28,6 +28,14 @@ def parse(text: str, option: str) -> tuple[float, str]:
     return float(match[1]), match[2].rstrip("s")
 
 
+def profile_steps(text: str) -> tuple[int, int]:
+    """`"steps:10-15"` -> `(10, 15)`. Raises ConfigError for anything else."""
+    match = re.fullmatch(r"steps:(\d+)-(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"profile={text}: expected steps:FIRST-LAST, counted from 1, such as steps:10-15")
+    return int(match[1]), int(match[2])
+
+
 def steps(text: str, clock: Clock, option: str) -> int:
     """The number of steps, rounded up. Percent needs `clock.total`."""
     value, unit = parse(text, option)

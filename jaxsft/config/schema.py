@@ -272,6 +272,8 @@ class Config:
     seed: int = 0
     seeds: Seeds = field(default_factory=Seeds)
     run_dir: Optional[str] = None
+    profile: Optional[str] = None  # steps:10-15 writes a trace of these steps into profile/ of the run directory
+    compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
 
 
 GROUPS: dict[str, dict[str, type]] = {

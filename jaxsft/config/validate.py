@@ -61,6 +61,8 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     for key in ("train.duration", "train.log_every", "checkpoint.every", "evaluation.every"):
         if durations.parse(values[key], key)[0] == 0:
             raise ConfigError(f"{key}={values[key]}: expected more than 0")
+    if config.profile is not None:
+        durations.profile_steps(config.profile)
     _model(config, causal)
     _data(config)
     _batches(config)
@@ -101,8 +103,9 @@ def validate_values(values: dict[str, Any]) -> None:
         value = values[key]
         if value not in words and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigError(f"{key}={value}: expected {', '.join(words)} or a number of tokens")
-    if values["run_dir"] == "":
-        raise ConfigError("run_dir= is empty; name a folder, or leave the option out")
+    for key, what in (("run_dir", "name a folder, or leave the option out"), ("compilation_cache", "name a folder, auto or none")):
+        if values[key] == "":
+            raise ConfigError(f"{key}= is empty; {what}")
 
 
 def _model(config: Config, causal: bool | None) -> None:

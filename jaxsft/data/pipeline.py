@@ -127,10 +127,10 @@ class Batches:
             out[i, : len(examples)] = examples
         return out
 
-    def tokens(self, step: int) -> int:
-        """How many real tokens a step has, on all processes together."""
+    def lengths(self, step: int) -> np.ndarray:
+        """The real tokens of each text of a step, on all processes together: `[texts]`."""
         ids = self.example_ids(step)
-        return int(self.split.lengths[ids[ids >= 0]].sum())
+        return self.split.lengths[ids[ids >= 0]]
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of a step that this process reads: arrays `[rows, S]`."""

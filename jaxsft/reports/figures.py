@@ -40,7 +40,20 @@ STYLE = {
 }  # fmt: skip
 ANNOTATED_CLASSES, LABELLED_CLASSES, TOP_CONFUSIONS = 12, 30, 15
 COUNTS = {"tokens", "rows", "generated_rows"}  # the same at every evaluation
-NOT_METRICS = {"step", "kind", "epoch", "time", "seconds", "wall_time", "learning_rate", "tokens_per_second", "loss", *COUNTS}
+NOT_METRICS = {
+    "step",
+    "kind",
+    "epoch",
+    "time",
+    "seconds",
+    "wall_time",
+    "learning_rate",
+    "tokens_per_second",
+    "model_flops_per_second",
+    "mfu",
+    "loss",
+    *COUNTS,
+}
 AVERAGES = re.compile(r"(?:^|(?<=_))(?:macro|micro|weighted|samples)_|_(?:macro|micro|weighted|samples)$")
 
 

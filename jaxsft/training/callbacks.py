@@ -113,7 +113,7 @@ def _console():
     return Console(stderr=True)
 
 
-def banner(config: Config, run_dir: Path, facts: dict[str, Any]) -> str:
+def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
     """What will happen, before step 0. `facts`: parameters, steps, ledgers, memory and what is unusual."""
     lines = [f"run        {run_dir}", f"task       {config.task.name}, model {facts['parameters']:,} parameters, {facts['trainable']:,} trained"]
     for name, entry in facts["ledger"].items():
@@ -128,7 +128,8 @@ def banner(config: Config, run_dir: Path, facts: dict[str, Any]) -> str:
         f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} = {places:,} tokens, "
         f"{places * train['fill']:,.0f} real; {facts['steps_per_epoch']:,} steps an epoch"
     )
-    lines.append(f"device     {facts['devices']}, {config.precision}, {facts['memory']}")
+    peak = "peak unknown" if facts["peak"] is None else f"peak {facts['peak'] / 1e12:,.0f} TFLOP/s each"
+    lines.append(f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']}, {facts['flops'] / 1e9:,.1f} GFLOP of the model")
     return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])
 
 

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from jaxsft import remote
 from jaxsft.errors import CheckpointError
 from jaxsft.sharding import hosts
 from jaxsft.sharding.weights import Flat, flatten
@@ -92,12 +92,12 @@ class _KeepBestAndLatest:
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run."""
+    """The folder `checkpoints/` of a run, here or at an object store."""
 
-    def __init__(self, run_dir: Path, warn: Callable[[str], None] = print):
+    def __init__(self, run_dir: str | Path, warn: Callable[[str], None] = print):
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save there; its failures come as exceptions too
-        self.run_dir, self.warn = Path(run_dir), warn
-        self.folder = (self.run_dir / "checkpoints").absolute()
+        self.run_dir, self.warn = remote.path(run_dir if remote.is_remote(run_dir) else Path(run_dir).absolute()), warn
+        self.folder = self.run_dir / "checkpoints"
         self._policy = _KeepBestAndLatest()
         self._manager: ocp.CheckpointManager | None = None
 
@@ -198,7 +198,7 @@ class Checkpoints:
         hosts.sync("damaged step found")  # all have chosen the same name
         if hosts.first():
             target.parent.mkdir(exist_ok=True)
-            os.replace(self.folder / str(step), target)
+            remote.move(self.folder / str(step), target)  # what is left of it, should this be cut off, is found damaged again
         hosts.sync("damaged step moved")
         return target
 
@@ -210,7 +210,8 @@ class Checkpoints:
             raise CheckpointError(f"{what} ({_first_line(error)}); the steps {self._complete()} are intact") from error
 
     def _complete(self) -> list[int]:
-        return sorted(int(p.name) for p in self.folder.glob("*") if p.name.isdigit()) if self.folder.is_dir() else []
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(int(p.name) for p in there if p.name.isdigit() and (not remote.is_remote(p) or (p / "commit_success.txt").exists()))
 
 
 class Damaged(CheckpointError):

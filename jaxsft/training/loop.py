@@ -8,14 +8,13 @@ import math
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxsft import rundir
+from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
 from jaxsft.data import pipeline
@@ -24,7 +23,7 @@ from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import manifest, partition, setup
+from jaxsft.training import device, manifest, partition, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, digest, flatten
 from jaxsft.training.runs import starting_params
@@ -36,9 +35,10 @@ from jaxsft.training.step import State, Sums, make_hyper, objective_value
 class Result:
     """What a run came to: its directory, the numbers of `result.json`, and how it ended."""
 
-    run_dir: Path
+    run_dir: Path  # on this machine
     numbers: dict[str, float]
     stopped_by: int | None = None  # a signal, if it is unfinished
+    mirror: remote.Mirror | None = None  # to the directory at a store, if it lies there: what is written into `run_dir` later must be pushed
 
 
 class Diverged(JaxsftError):
@@ -52,21 +52,35 @@ def train(config: Config) -> Result:
       JaxsftError: anything that the user can mend; the run directory then holds what was finished before.
     """
     hosts.start(config.hosts)
+    device.keep_programs(config.compilation_cache)
     config = setup.resolve(config)
     with hosts.losses_told():
-        run_dir = Path(hosts.of_first(lambda: rundir.create(config.run_dir, stem=config.task.name)))
+        home = hosts.of_first(lambda: _home(config))
+        run_dir = remote.working_copy(home, jax.process_index())
+        if remote.is_remote(home):
+            rundir.create(run_dir, stem="")
         if not run_dir.is_dir():
             raise ConfigError(f"run_dir={run_dir}: process {jax.process_index()} does not see it; it must lie where all processes do")
-        with rundir.RunLock(run_dir) if hosts.first() else contextlib.nullcontext():
+        with rundir.RunLock(run_dir) if hosts.first() or remote.is_remote(home) else contextlib.nullcontext():
             try:
+                remote.pull(home, run_dir)
+                mirror = remote.Mirror(home, run_dir)
                 if (done := _finished(run_dir, config)) is not None:
-                    print(f"{run_dir}: this run is complete; these are its numbers", file=sys.stderr)
-                    return done
-                return Loop(config, run_dir).run()
+                    print(f"{home}: this run is complete; these are its numbers", file=sys.stderr)
+                    return dataclasses.replace(done, mirror=mirror)
+                return dataclasses.replace(Loop(config, run_dir, mirror).run(), mirror=mirror)
             except JaxsftError:
                 if hosts.first() and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
                     shutil.rmtree(run_dir)
                 raise
+
+
+def _home(config: Config) -> str:
+    """Where the run directory lies: made, if it is a local one. Raises ConfigError where the store cannot be reached from here."""
+    if config.run_dir is not None and remote.is_remote(config.run_dir):
+        remote.path(config.run_dir)
+        return config.run_dir
+    return str(rundir.create(config.run_dir, stem=config.task.name))
 
 
 def _finished(run_dir: Path, config: Config) -> Result | None:
@@ -87,8 +101,8 @@ def _finished(run_dir: Path, config: Config) -> Result | None:
 class Loop:
     """One training, its parts made in the order in which they are needed."""
 
-    def __init__(self, config: Config, run_dir: Path):
-        self.config, self.run_dir = config, run_dir
+    def __init__(self, config: Config, run_dir: Path, mirror: remote.Mirror):
+        self.config, self.run_dir, self.mirror = config, run_dir, mirror
         self.parts, self.batches, self.ledger = self._data()
         self.program, self.task = self.parts.program, self.parts.task
         train = self.batches["train"]
@@ -111,7 +125,8 @@ class Loop:
         self.impatience, self.validated = 0, 0  # evaluations without improvement, and the step of the last one
         self.stopped_by: int | None = None  # a signal
         self.window: Any = None  # merged sums since the last log line
-        self.window_tokens, self.window_began = 0, time.monotonic()
+        self.meter = device.Meter(self.parts.mesh.devices)
+        self.trace = device.Trace(config.profile, run_dir / "profile", self.total)
 
     def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
         parts, records = setup.prepare(self.config)
@@ -136,12 +151,12 @@ class Loop:
 
     # --- the run -----------------------------------------------------------------------------------------------------------------------------
     def run(self) -> Result:
-        checkpoints = Checkpoints(self.run_dir)
+        checkpoints = Checkpoints(self.mirror.place)
         self._write_start()
         start = self._resume(checkpoints)
         compiled = self._compile()
         if hosts.first():
-            print(banner(self.config, self.run_dir, self._facts(compiled, start)), flush=True)
+            print(banner(self.config, self.mirror.place, self._facts(compiled, start)), flush=True)
             if self.config.mesh.show:
                 print(meshes.table({"state": self.state, "frozen": self.frozen}), flush=True)
         metrics, progress = Metrics(self.run_dir, start, self.config), Progress(self.total, start)
@@ -151,13 +166,14 @@ class Loop:
                     self._steps(start, compiled, checkpoints, metrics, progress, stop)
                 if self.stopped_by is not None:
                     checkpoints.close()
-                    progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.run_dir} continues")
+                    progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.mirror.place} continues")
                     return Result(self.run_dir, {}, self.stopped_by)
             checkpoints.wait()
             result = self._finish(checkpoints, progress)
             metrics.finish(result.numbers)
             return result
         finally:
+            self.trace.close()
             progress.close()
             metrics.close()
             checkpoints.close()
@@ -183,6 +199,7 @@ class Loop:
         rundir.write_json(path, facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))
+        self.mirror.push()
 
     def _resume(self, checkpoints: Checkpoints) -> int:
         shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lambda: self.state), self.shardings)
@@ -192,7 +209,6 @@ class Loop:
         self.state, meta = found
         self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
         self.window = _from_json(meta["window"], self._empty_sums())
-        self.window_tokens = meta["window_tokens"]
         if meta["frozen"] != digest(flatten(self.frozen)):
             raise ConfigError(f"run_dir={self.run_dir}: the frozen weights are not those that this run was started with")
         return int(self.state.step)
@@ -206,6 +222,9 @@ class Loop:
         step = jax.jit(self.program.step, donate_argnums=0, out_shardings=(self.shardings, meshes.replicated(self.parts.mesh)))
         self.evaluate = jax.jit(self.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh))
         return step.lower(self.state, self.frozen, self._first_batch(), self.hyper).compile()
+
+    def _model_flops(self, lengths: np.ndarray) -> float:
+        return device.model_flops(self.config, self.task, self.parts.specs, self.program.specs, lengths)
 
     def _first_batch(self) -> pipeline.Batch:
         train = self.batches["train"]
@@ -232,8 +251,10 @@ class Loop:
             "ledger": self.ledger,
             "steps": self.total,
             "steps_per_epoch": self.clock.steps_per_epoch,
-            "devices": f"{self.parts.mesh.size} x {jax.devices()[0].device_kind}" + (f" in {jax.process_count()} processes" if hosts.many() else ""),
+            "devices": device.describe(self.parts.mesh.devices),
             "memory": memory_text(compiled),
+            "flops": self._model_flops(self.batches["train"].lengths(0)),
+            "peak": device.peak_flops(jax.devices()[0]),
             "notes": notes,
         }
 
@@ -247,24 +268,27 @@ class Loop:
     # --- the loop ----------------------------------------------------------------------------------------------------------------------------
     def _steps(self, start: int, compiled: Any, checkpoints: Checkpoints, metrics: Metrics, progress: Progress, stop: StopSignal) -> None:
         """Nothing here waits for the device but evaluation, checkpoints and the read of the step before."""
-        late: tuple[Sums, int] | None = None
+        late: tuple[Sums, np.ndarray] | None = None
         if 0 < start < self.total and start % self.every["evaluation"] == 0 and self.validated != start:
             self._validate(start, metrics, progress)  # a signal came at this step, and waits for no evaluation
-        self.window_began = time.monotonic()
+        self.meter.resume()
         train, agreed = self.batches["train"], hosts.Agreement(self.parts.mesh)
         for batch in pipeline.stream(train, start, self.total):
+            self.trace.before(start + 1)
             self.state, sums = compiled(self.state, self.frozen, self.parts.put(batch, train), self.hyper)
-            tokens = train.tokens(start)
+            lengths = train.lengths(start)
             start += 1
+            self.trace.after(start, sums)
             if late is not None:
                 self._read(*late, metrics, progress)
             stopped_by = agreed(stop.received or 0)
-            late = (sums, tokens)
+            late = (sums, lengths)
             ends = start == self.total or stopped_by
             evaluates = not ends and start % self.every["evaluation"] == 0
             if ends or evaluates or start % self.every["checkpoint"] == 0:
                 self._read(*late, metrics, progress)
                 late = None
+                self.meter.pause()
                 if stopped_by and start < self.total:
                     self.stopped_by = stopped_by
                     self._save(checkpoints, metrics)
@@ -272,12 +296,12 @@ class Loop:
                 if evaluates or ends:
                     self._validate(start, metrics, progress)
                 self._save(checkpoints, metrics)
-                self.window_began = time.monotonic()
+                self.meter.resume()
                 if self._out_of_patience():
                     progress.say(f"no improvement of {self.config.evaluation.metric} for {self.impatience} evaluations: stopped early")
                     return
 
-    def _read(self, sums: Sums, tokens: int, metrics: Metrics, progress: Progress) -> None:
+    def _read(self, sums: Sums, lengths: np.ndarray, metrics: Metrics, progress: Progress) -> None:
         """The numbers of one step, read from the device after the next one was started."""
         sums = fetch(sums)
         step = int(sums.step) + 1
@@ -289,18 +313,17 @@ class Loop:
                     f"before it; lower optim.learning_rate, or set train.on_nan=skip"
                 )
         self.window = states.merge(self.window, states.widen((sums.terms, sums.totals, sums.states)))
-        self.window_tokens += tokens
+        self.meter.add(int(lengths.sum()), self._model_flops(lengths))
         if step % self.every["log"] == 0 or step == self.total:
             terms, totals, merged = self.window
             values = {"loss": objective_value(terms, totals, self.hyper["terms"])}
             for state in merged.values():
                 values |= state.brief()
-            seconds = max(time.monotonic() - self.window_began, 1e-9)
             values |= {"learning_rate": float(sums.learning_rate), "grad_norm": float(sums.grad_norm), "skipped": bool(sums.skipped)}
-            values |= {"tokens_per_second": self.window_tokens / seconds}
+            values |= self.meter.read()
             metrics.write(step, "train", values)
             progress.update(step, values)
-            self.window, self.window_tokens, self.window_began = None, 0, time.monotonic()
+            self.window = None
 
     def _validate(self, step: int, metrics: Metrics, progress: Progress) -> None:
         if "validation" not in self.batches:
@@ -323,9 +346,10 @@ class Loop:
 
     def _save(self, checkpoints: Checkpoints, metrics: Metrics) -> None:
         metrics.sync()  # a checkpoint must not know of lines that a power cut could lose
+        if hosts.first():
+            self.mirror.push()
         meta = {"best": self.best, "impatience": self.impatience, "validated": self.validated}
-        meta |= {"window": _to_json(self.window), "window_tokens": self.window_tokens}
-        meta |= {"frozen": digest(flatten(self.frozen)), "jaxsft": manifest.VERSION}
+        meta |= {"window": _to_json(self.window), "frozen": digest(flatten(self.frozen)), "jaxsft": manifest.VERSION}
         base = self.frozen if self.config.checkpoint.include_base else None
         checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
 
@@ -357,6 +381,7 @@ class Loop:
             progress.say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
         if hosts.first():
             rundir.write_json(self.run_dir / "result.json", numbers)
+            self.mirror.push()
         hosts.sync("results are written")
         return Result(self.run_dir, numbers)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxsft import patterns, rundir
+from jaxsft import patterns, remote, rundir
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
@@ -47,12 +47,12 @@ def open_run(folder: str | Path, change: Any = lambda config: config) -> Run:
       ConfigError: not a run directory.
       CheckpointError: no good checkpoint, or the frozen weights are not those that it was trained with.
     """
-    folder = Path(folder)
+    place, folder = folder, remote.opened(str(folder))
     config: Config = change(compose.read(folder / "config.yaml"))
     if not (folder / "task.json").is_file():
         raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
     parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), rundir.read_json(folder / "task.json"))
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(place)
     try:
         return _read(folder, parts, checkpoints)
     finally:

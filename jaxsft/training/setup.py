@@ -6,13 +6,12 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 from flax import linen as nn
 
-from jaxsft import tasks
+from jaxsft import remote, tasks
 from jaxsft.config import compose
 from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
@@ -52,7 +51,7 @@ def resolve(config: Config) -> Config:
 def _like_pretrained(config: Config) -> Config:
     """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
-    found = compose.read(Path(hub.run_dir(source)) / "config.yaml").model
+    found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
     own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
 
@@ -121,7 +120,7 @@ def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) ->
     """The tokenizer that the config names; a BPE learns from the training split only."""
     t = config.tokenizer
     if isinstance(t, PretrainedTokenizer):
-        folder = Path(hub.tokenizer_dir(t.path))
+        folder = remote.opened(str(hub.tokenizer_dir(t.path)))
         return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
     if isinstance(t, BpeTokenizer):
         return Tokenizer.train((text for record in training for text in task.texts(record)), t.vocab_size, t.lowercase)

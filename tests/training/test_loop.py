@@ -37,7 +37,7 @@ def small(files, run_dir, task="chat", **groups):
 
 
 def lines(run_dir, kind="train"):
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read_jsonl(run_dir / "metrics.jsonl") if line["kind"] == kind]
+    return [{k: v for k, v in line.items() if k not in tiny.RATES} for line in read_jsonl(run_dir / "metrics.jsonl") if line["kind"] == kind]
 
 
 # --- programs --------------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""Run directories in object stores (`gs://bucket/run`): a working copy on this machine, and what makes the two alike.
+
+An object store has no rename, no append and no locks; an object appears whole or not at all. So the small files of a run are written to a working
+copy on the local disk, as everywhere else, and copied object by object; `result.json`, which says that a run is complete, comes last. Where both
+exist the store is right: opening a run throws its working copy away. Checkpoints are no small files: Orbax reads and writes them at the store
+itself, each process its own shards, and marks a complete step by an object that it writes last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxsft import rundir
+from jaxsft.errors import ConfigError, JaxsftError
+
+APART = ("checkpoints", "damaged", rundir.RunLock.NAME)  # never copied
+LAST = "result.json"
+
+
+def is_remote(place: str | Path) -> bool:
+    return "://" in str(place)
+
+
+def path(place: str | Path) -> Any:
+    """A `Path`, or its like at the store. Raises ConfigError where the scheme is not supported here."""
+    if not is_remote(place):
+        return Path(place)
+    scheme = str(place).partition("://")[0]
+    if scheme != "gs":
+        raise ConfigError(f"{place}: {scheme}:// is not supported; give a local folder, or gs://bucket/folder")
+    from etils import epath
+
+    try:
+        import gcsfs  # noqa: F401 - what fsspec and etils reach Google Cloud Storage through
+    except ImportError as error:
+        raise ConfigError(f"{place}: Google Cloud Storage needs the extra `gcs`: pip install 'jaxsft[gcs]'") from error
+    import fsspec
+
+    fsspec.filesystem("gcs", finalize_on_close=True).invalidate_cache()  # that of etils; another machine may have written since it listed
+    return epath.Path(place)
+
+
+def join(place: str | Path, *parts: str) -> str | Path:
+    return "/".join((str(place).rstrip("/"), *parts)) if is_remote(place) else Path(place, *parts)
+
+
+def working_copy(place: str | Path, process: int = 0) -> Path:
+    """Where the small files of a run lie on this machine: the run itself, or a folder of the user's cache, one for each process."""
+    if not is_remote(place):
+        return Path(place)
+    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxsft" / "runs"
+    name = hashlib.sha256(str(place).rstrip("/").encode()).hexdigest()[:16]
+    return root / f"{name}-{process}"
+
+
+def pull(place: str | Path, copy: Path) -> None:
+    """Makes the working copy what the store has. Raises JaxsftError."""
+    if not is_remote(place):
+        return
+    with _friendly(place, "read"):
+        for old in copy.iterdir() if copy.is_dir() else ():
+            if old.name not in APART:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        for name, source in _small_files(path(place)):
+            target = copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+
+
+class Mirror:
+    """Copies what changed in a working copy to the store. Does nothing for a local run."""
+
+    def __init__(self, place: str | Path, copy: Path):
+        self.place, self.copy = place, copy
+        self._sent = {name: _stamp(file) for name, file in _small_files(copy)} if is_remote(place) else {}
+
+    def push(self) -> None:
+        """Raises JaxsftError; the store then has each file as it was or as it is, and no `result.json` of this push."""
+        if not is_remote(self.place):
+            return
+        with _friendly(self.place, "write"):
+            there, here = path(self.place), dict(_small_files(self.copy))
+            for name in sorted(self._sent.keys() - here.keys()):
+                (there / name).unlink(missing_ok=True)
+                del self._sent[name]
+            for name in sorted(here, key=lambda name: (name == LAST, name)):
+                if self._sent.get(name) != (stamp := _stamp(here[name])):
+                    (there / name).parent.mkdir(parents=True, exist_ok=True)
+                    (there / name).write_bytes(here[name].read_bytes())
+                    self._sent[name] = stamp
+
+
+@functools.cache
+def opened(place: str) -> Path:
+    """The small files of a run to read from: the run itself, or a working copy of it, fetched once by this process. Raises JaxsftError."""
+    if not is_remote(place):
+        return Path(place)
+    copy = working_copy(place, os.getpid())
+    pull(place, copy)
+    return copy
+
+
+def files(folder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, file) of every file below a folder, here or at a store."""
+    for entry in sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else ():
+        if entry.is_dir():
+            yield from files(entry, f"{prefix}{entry.name}/")
+        else:
+            yield f"{prefix}{entry.name}", entry
+
+
+def move(source: Any, target: Any) -> None:
+    """A folder to another place of the same kind. At a store object by object: cut off in the middle, both places have a part."""
+    if not is_remote(source):
+        source.replace(target)
+        return
+    for name, file in files(source):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(file.read_bytes())
+    source.rmtree()
+
+
+def _small_files(folder: Any) -> Iterator[tuple[str, Any]]:
+    """Those of a run that are copied."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name not in APART:
+            found = files(entry, f"{entry.name}/") if entry.is_dir() else [(entry.name, entry)]
+            yield from ((name, file) for name, file in found if not name.endswith(".tmp"))
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@contextlib.contextmanager
+def _friendly(place: str | Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except JaxsftError:
+        raise
+    except Exception as error:  # whatever the client of a store raises: no credentials, no bucket, no network
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise JaxsftError(f"{place}: cannot {doing} ({line})") from error

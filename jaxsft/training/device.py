@@ -1,0 +1,179 @@
+"""What the machine does with a run: compiled programs kept between runs, traces of some steps, tokens and model FLOPs per second."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxsft.config import durations
+from jaxsft.config.schema import Config
+from jaxsft.data import cache
+from jaxsft.errors import ConfigError
+from jaxsft.sharding import hosts
+from jaxsft.tasks.base import Task
+from jaxsft.tasks.causal import CausalTask
+
+# Dense bfloat16 FLOP/s of one device, from the makers' data sheets; the first name that the device's kind contains counts.
+PEAKS = {
+    "TPU v6": 918e12,
+    "TPU v5p": 459e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v4": 275e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+}
+
+
+def peak_flops(device: Any) -> float | None:
+    """Of products in bfloat16; None where it is not known, as on CPU."""
+    return next((flops for name, flops in PEAKS.items() if name in device.device_kind), None)
+
+
+# --- model FLOPs -----------------------------------------------------------------------------------------------------------------------------
+def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: np.ndarray) -> float:
+    """What one training step must compute for texts of these lengths, padding and recomputation left out (Chowdhery et al., 2022, appendix B).
+
+    Two FLOPs for each weight of a product and token, and `4 x heads x head_dim` for each query and key that see each other; as much again for the
+    gradient of the inputs, in and above the lowest trained layer, and of the weights that are trained.
+
+    Args:
+      specs, trained: `WeightSpec` trees of all weights, and of those that are trained (cut into segments).
+      lengths: tokens of each text.
+    """
+    tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) // 2 if config.model.causal else lengths**2).sum())
+    lowest = _lowest_trained(trained)
+    flops = 0.0
+    for spec in _leaves(specs["layers"]["0"]):
+        if spec.matrix:
+            flops += 2 * math.prod(spec.matrix) * tokens * (config.model.layers + max(config.model.layers - lowest, 0))
+    for spec in (s for stack in trained["layers"].values() for s in _leaves(stack)) if "layers" in trained else ():
+        if spec.matrix:
+            flops += 2 * math.prod(spec.matrix) * tokens * spec.shape[0]
+    attention = 4 * config.model.heads * config.model.head_dim * pairs
+    flops += attention * (config.model.layers + 2 * max(config.model.layers - lowest, 0))
+    head = _head_size(config, task, specs)
+    uses = tokens if isinstance(task, CausalTask) else float(len(lengths))
+    head_trained = bool(_leaves(trained.get("embed", {})) if config.model.tied and isinstance(task, CausalTask) else _leaves(trained.get("head", {})))
+    return flops + 2 * head * uses * (2 + head_trained)
+
+
+def _lowest_trained(trained: Any) -> int:
+    """The lowest layer that a gradient must reach: 0 where embeddings are trained; beyond the last where no layer is."""
+    if _leaves(trained.get("embed", {})):
+        return 0
+    return min((int(start) for start in trained.get("layers", {})), default=10**9)
+
+
+def _head_size(config: Config, task: Task, specs: Any) -> int:
+    if isinstance(task, CausalTask) and config.model.tied:
+        return math.prod(specs["embed"]["tokens"]["w"].shape)
+    return sum(math.prod(s.matrix) for s in _leaves(specs["head"]) if s.matrix)
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return jax.tree.leaves(tree)
+
+
+# --- rates -----------------------------------------------------------------------------------------------------------------------------------
+class Meter:
+    """Real tokens and model FLOPs per second since the last reading, without the time of evaluations and checkpoints."""
+
+    def __init__(self, devices: Any):
+        peak = peak_flops(devices.flat[0])
+        self._peak = None if peak is None else peak * devices.size
+        self._tokens = self._flops = self._seconds = 0.0
+        self._since: float | None = None
+
+    def resume(self) -> None:
+        self._since = time.monotonic()
+
+    def pause(self) -> None:
+        if self._since is not None:
+            self._seconds += time.monotonic() - self._since
+            self._since = None
+
+    def add(self, tokens: int, flops: float) -> None:
+        self._tokens += tokens
+        self._flops += flops
+
+    def read(self) -> dict[str, Any]:
+        """The rates, of all devices together; `mfu` is the share of their peak in bfloat16, or "unknown"."""
+        self.pause()
+        seconds = max(self._seconds, 1e-9)
+        out = {"tokens_per_second": self._tokens / seconds, "model_flops_per_second": self._flops / seconds}
+        out["mfu"] = "unknown" if self._peak is None else self._flops / seconds / self._peak
+        self._tokens = self._flops = self._seconds = 0.0
+        self.resume()
+        return out
+
+
+# --- traces ----------------------------------------------------------------------------------------------------------------------------------
+class Trace:
+    """`profile=steps:10-15`: what the device did in these steps, for TensorBoard or Perfetto, in `profile/` of the run directory."""
+
+    def __init__(self, profile: str | None, folder: Path, total: int):
+        self.first, self.last = durations.profile_steps(profile) if profile else (0, 0)
+        if self.last > total:
+            raise ConfigError(f"profile={profile}: training has {total} steps only")
+        self.folder, self._running = folder, False
+
+    def before(self, step: int) -> None:
+        """Called before each step, counted from 1."""
+        if self.first <= step <= self.last and not self._running:
+            jax.profiler.start_trace(str(self.folder))
+            self._running = True
+
+    def after(self, step: int, result: Any) -> None:
+        """Called when a step was started; at the last one, its result is waited for."""
+        if self._running and step >= self.last:
+            jax.block_until_ready(result)
+            self.close()
+
+    def close(self) -> None:
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
+
+
+# --- compiled programs -----------------------------------------------------------------------------------------------------------------------
+def keep_programs(folder: str) -> None:
+    """Compiled programs are kept on disk, so that the next run of the same shapes starts at once.
+
+    Args:
+      folder: `auto` is the user's cache, unless JAX was told of a folder already; `none` keeps nothing.
+    """
+    if folder == "none" or (folder == "auto" and jax.config.jax_compilation_cache_dir):
+        return
+    # A program for this processor may not run on the next one that shares the home directory.
+    place = cache.root(None) / "programs" / _processor() if folder == "auto" else Path(folder)
+    compilation_cache.reset_cache()  # JAX looks for a folder once, when it compiles for the first time
+    jax.config.update("jax_compilation_cache_dir", str(place))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _processor() -> str:
+    try:
+        flags = next(line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        flags = platform.processor()
+    return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
+
+
+def describe(devices: Any) -> str:
+    """`8 x TPU v5e in 2 processes`."""
+    return f"{devices.size} x {devices.flat[0].device_kind}" + (f" in {jax.process_count()} processes" if hosts.many() else "")

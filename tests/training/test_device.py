@@ -1,0 +1,112 @@
+"""What the machine does with a run: FLOPs of the model against those that XLA counts, rates, traces, kept programs."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsft.config import schema
+from jaxsft.config.durations import profile_steps
+from jaxsft.data.records import LabelledText, Text
+from jaxsft.errors import ConfigError
+from jaxsft.rundir import read_jsonl
+from jaxsft.training import device, loop
+from tests import conftest, tiny
+
+WIDE = {"layers": 4, "embed": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 128, "context": 64, "attention": "reference", "unroll": "full"}
+
+
+def bench(task, **train):
+    """One text that fills its row, so that XLA computes nothing for padding."""
+    text = "".join(chr(97 + i % 26) for i in range(61 if task == "classify" else 62))
+    records = (
+        [LabelledText(text + "ab"[i], None, conftest.LABELS[i]) for i in range(2)] if task == "classify" else [Text(text + "ab"[i]) for i in range(2)]
+    )
+    where = [f"rows.jsonl:{i + 1}" for i in range(2)]
+    model = WIDE | ({"tied": False} if task == "lm" else {})
+    return conftest.bench(
+        task,
+        records=(records, where),
+        model=model,
+        train={"batch_size": 2, **train},
+        data={"max_length": 64},
+        loss={"chunk": "none"} if task == "lm" else {},
+    )
+
+
+def counted(b):
+    """FLOPs of loss and gradient as XLA's cost analysis counts them."""
+    trained, frozen = b.apart
+    gradient = lambda t, f, batch: b.program._gradient(b.state(t).replace(opt=None), f, batch, b.hyper, b.parts.task.totals(batch))[0]
+    return jax.jit(gradient).lower(trained, frozen, b.batches[0]).compile().cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("task", ["classify", "lm"])
+@pytest.mark.parametrize(
+    "freeze", [(), ("embed/.*", "layers/[01]/.*"), ("layers/[01]/.*",)], ids=["all", "bottom frozen", "frozen above the embedding"]
+)
+def test_flops_of_the_model_are_those_that_are_computed(task, freeze):
+    b = bench(task, freeze=list(freeze))
+    lengths = b.batches.lengths(0)
+    assert list(lengths) == [64, 64]
+    ours = device.model_flops(b.config, b.parts.task, b.parts.specs, b.program.specs, lengths)
+    if task == "lm":  # the reference computes what a causal mask hides
+        layers, lowest = 4, 2 if freeze and "embed/.*" in freeze else 0
+        ours += 4 * 64 * (2 * 64 * 64 - 2 * 64 * 65 // 2) * (layers + 2 * (layers - lowest))
+    assert counted(b) == pytest.approx(ours, rel=0.08)  # norms, softmax, activations and the loss come on top
+
+
+def test_twice_the_text_is_twice_the_products_and_four_times_the_attention():
+    b = bench("classify")
+    flops = lambda *n: device.model_flops(b.config, b.parts.task, b.parts.specs, b.program.specs, np.array(n))
+    attention = 3 * 4 * 4 * 64
+    assert flops(128) - flops(64, 64) == pytest.approx(attention * 2 * 64**2 - 3 * 2 * 64 * 2)  # one pooled text less, of two classes
+    assert flops(10, 20) == pytest.approx(flops(10) + flops(20))
+
+
+def test_rates_leave_pauses_out(monkeypatch):
+    clock = iter([0.0, 2.0, 100.0, 102.0, 102.0])
+    monkeypatch.setattr(device.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(device, "peak_flops", lambda d: 50.0)
+    meter = device.Meter(np.array([None, None]))
+    meter.resume()
+    meter.add(100, 120.0)
+    meter.pause()
+    meter.resume()
+    meter.add(100, 120.0)
+    assert meter.read() == {"tokens_per_second": 50.0, "model_flops_per_second": 60.0, "mfu": 0.6}
+
+
+@pytest.mark.parametrize("kind, peak", [("TPU v5 lite", 197e12), ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("cpu", None)])
+def test_peaks(kind, peak):
+    assert device.peak_flops(type("Device", (), {"device_kind": kind})) == peak
+
+
+@pytest.mark.parametrize("text", ["10-15", "steps:0-3", "steps:5-4", "steps:a-b", "epochs:1-2", ""])
+def test_other_profiles_are_refused(text):
+    with pytest.raises(ConfigError, match="steps:FIRST-LAST"):
+        profile_steps(text)
+
+
+def test_a_run_is_traced_counted_and_its_programs_are_kept(tmp_path, monkeypatch):
+    files, place = tiny.data(tmp_path), str(jax.config.jax_compilation_cache_dir)
+    train = {"duration": "4steps", "batch_size": 4, "log_every": "2steps"}
+    options = {"task": "classify", "train": train, "compilation_cache": str(tmp_path / "programs")}
+    try:
+        loop.train(tiny.config(files, tmp_path / "run", profile="steps:2-3", **options))
+        assert [p.suffix for p in (tmp_path / "run" / "profile").rglob("*.xplane.pb")] == [".pb"]
+        assert list((tmp_path / "programs").iterdir())
+        rows = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "train"]
+        assert all(row["model_flops_per_second"] > 0 and row["mfu"] == "unknown" for row in rows) and len(rows) == 2
+        with pytest.raises(ConfigError, match="training has 4 steps only"):
+            loop.train(tiny.config(files, tmp_path / "short", profile="steps:2-5", **options))
+    finally:
+        device.compilation_cache.reset_cache()
+        jax.config.update("jax_compilation_cache_dir", place)
+
+
+def test_programs_are_kept_where_jax_or_the_user_says(monkeypatch):
+    told = []
+    monkeypatch.setattr(device.jax.config, "update", lambda name, value: told.append(value))
+    device.keep_programs("none")
+    device.keep_programs("auto")  # the tests set JAX_COMPILATION_CACHE_DIR
+    assert not told and schema.Config().compilation_cache == "auto"
