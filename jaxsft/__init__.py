@@ -1,3 +1,27 @@
-"""jaxsft: supervised fine-tuning of Transformers in JAX."""
+"""jaxsft: supervised fine-tuning of Transformers in JAX.
+
+    import jaxsft
+    result = jaxsft.train("task=chat", "data.train=train.jsonl", seed=1)
+    print(jaxsft.load(result).generate("translate: red cat"))
+
+`compose`, `batches`, `train`, `load`, `Model` and `Result` are those of jaxsft/api.py; JAX is imported when one of them is first asked for.
+"""
+
+import importlib
+from typing import Any
+
+from jaxsft.errors import CheckpointError, ConfigError, DataError, JaxsftError
 
 __version__ = "0.1.0"
+__all__ = ["CheckpointError", "ConfigError", "DataError", "JaxsftError", "Model", "Result", "batches", "compose", "load", "train"]
+_LAZY = ("Model", "Result", "batches", "compose", "load", "train")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module("jaxsft.api"), name)
+    raise AttributeError(f"module 'jaxsft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

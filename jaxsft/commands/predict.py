@@ -13,23 +13,11 @@ from jaxsft.data import formats
 
 def main(arguments: list[str]) -> int:
     mine, overrides = from_run.arguments(arguments, ("run", "input", "output"), ("run", "input", "output"))
-    # A row that cannot be predicted is an error here, never a hole in the output.
-    run = from_run.open_run(mine["run"], overrides, {"train": None, "validation": None, "test": None, "path": mine["input"], "max_dropped": 1.0})
 
-    from jaxsft.evaluation import evaluate as evaluation
-    from jaxsft.training import setup
+    from jaxsft import api
 
-    config, task = run.parts.config, run.parts.task
-    rows = setup.read_rows(config, mine["input"], task.inputs(config.data.columns))
-    records, where = [task.unlabelled(row, config.data.columns) for row in rows], [row.where for row in rows]
-    if task.generates:
-        limit = from_run.new_tokens(run)
-        answers, stopped = evaluation.generate_answers(task, run.parts.model, run.params, records, where, config, limit, run.parts.mesh)
-        lines = [{"prediction": answers[i], "stopped": stopped[i]} for i in range(len(records))]
-    else:
-        split, result = from_run.evaluate_records(run, "input", (records, where))
-        found = {line["row"]: task.predicted(line) for line in task.predictions(split, result.columns, None)}
-        lines = [found.get(i) or {"prediction": None, "dropped": split.dropped[i]} for i in range(len(records))]
-    formats.write(({**row.fields, **line} for row, line in zip(rows, lines, strict=True)), mine["output"])
-    print(f"{len(rows)} rows: {mine['output']}")
+    model = api.load(mine["run"], *overrides)
+    lines = model.predict(model.read(mine["input"]))
+    formats.write(lines, mine["output"])
+    print(f"{len(lines)} rows: {mine['output']}")
     return 0

@@ -22,17 +22,15 @@ def main(arguments: list[str]) -> int:
 
 
 def run(config: Config) -> int:
-    from jaxsft.reports import outputs
+    from jaxsft import api
     from jaxsft.sharding import hosts
     from jaxsft.training import loop
 
-    result = loop.train(config)
+    result = api.train(config)
     if result.stopped_by is not None:
         hosts.leave()
-    if result.stopped_by is None and hosts.first():
-        *_, path = outputs.write_all(result.run_dir)
-        result.mirror.push()
+    elif hosts.first():
         print(json.dumps(result.numbers, indent=1))
-        print(f"report: {remote.join(result.mirror.place, path.name)}")
+        print(f"report: {remote.join(result.mirror.place, 'report.html')}")
     sys.stdout.flush()
     return loop.exit_code(result)

@@ -27,7 +27,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class DataConfig:
-    train: Optional[str] = None
+    train: Optional[str] = None  # a file, or hub:owner/name@revision/path of a data set on the Hugging Face Hub
     validation: Optional[str] = None
     test: Optional[str] = None
     path: Optional[str] = None  # one file, split by `fractions`; excludes train, validation and test
@@ -68,7 +68,7 @@ class BpeTokenizer(TokenizerConfig):
 @dataclass(frozen=True)
 class PretrainedTokenizer(TokenizerConfig):
     kind: str = "pretrained"
-    path: str = "???"  # a folder with tokenizer.json, or a run directory
+    path: str = "???"  # a folder with tokenizer.json, a run directory, or hub:owner/name@revision
 
 
 # --- task ------------------------------------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class ModelConfig:
     attention: str = "auto"  # auto | reference | blocked
     remat: bool = False
     unroll: str = "auto"  # auto | none | full: of the scan over layers
-    pretrained: Optional[str] = None  # a run directory: its architecture, tokenizer and weights
+    pretrained: Optional[str] = None  # a run directory, or hub:owner/name@revision of one: its architecture, tokenizer and weights
 
 
 # --- schedule --------------------------------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class TrainConfig:
     on_nan: str = "stop"  # stop | skip
     ema: Optional[float] = None
     freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
-    init_from: Optional[str] = None  # a run directory whose weights training starts from
+    init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from
     init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it
     log_every: str = "10steps"
 
@@ -245,6 +245,15 @@ class HostsConfig:
 
 
 @dataclass(frozen=True)
+class TrackersConfig:
+    """Where the numbers go beside `metrics.jsonl` and TensorBoard, which are always written."""
+
+    use: list[str] = field(default_factory=list)  # wandb | mlflow | trackio; each needs the extra of its name
+    project: str = "jaxsft"  # in MLflow the experiment
+    name: Optional[str] = None  # of the run; null: the name of its directory
+
+
+@dataclass(frozen=True)
 class Config:
     task: TaskConfig = field(default_factory=TaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -259,6 +268,7 @@ class Config:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
+    trackers: TrackersConfig = field(default_factory=TrackersConfig)
     precision: str = "auto"  # auto | fp32 | bf16
     seed: int = 0
     seeds: Seeds = field(default_factory=Seeds)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations
+from jaxsft.config import compose, durations, hubid
 from jaxsft.config.schema import Config, ModelConfig
 from jaxsft.errors import ConfigError
 
@@ -44,6 +45,7 @@ NOT_NEGATIVE = ("optim.learning_rate", "optim.weight_decay", "optim.eps", "optim
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
+TRACKERS = ("wandb", "mlflow", "trackio")
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
 
 
@@ -72,6 +74,8 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _data(config)
     _batches(config)
     _evaluation(config, metrics, generates)
+    _trackers(config.trackers.use)
+    _hub(values)
     _unread(config, values)
 
 
@@ -171,6 +175,22 @@ def _evaluation(config: Config, metrics: Sequence[str], generates: bool) -> None
         raise ConfigError(f"evaluation.patience={e.patience}: there is no validation data to lose patience with; set data.validation= or data.path=")
 
 
+def _hub(values: dict[str, Any]) -> None:
+    files = [f"data.{name}" for name in ("train", "validation", "test", "path")]
+    for key in (*files, "tokenizer.path", "model.pretrained", "train.init_from"):
+        if hubid.is_hub(values.get(key)):
+            hubid.parse(values[key], file=key in files)
+
+
+def _trackers(use: Sequence[str]) -> None:
+    for name in use:
+        if name not in TRACKERS:
+            raise ConfigError(f"trackers.use=[{name}]: unknown; there are {', '.join(TRACKERS)} (TensorBoard is always written)")
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a folder wandb/ of offline runs in the working directory is a package too, with no file
+            raise ConfigError(f"trackers.use=[{name}]: install jaxsft[{name}]")
+
+
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
     default = {f"model.{f.name}": f.default for f in dataclasses.fields(ModelConfig)}
@@ -182,6 +202,8 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
         ("data.split_seed", not config.data.path, "is read with data.path only"),
+        ("trackers.project", not config.trackers.use, "is read with trackers.use only"),
+        ("trackers.name", not config.trackers.use, "is read with trackers.use only"),
     ):
         standard = {**default, **DEFAULTS}[key]
         if unread and key in values and values[key] != standard:
@@ -195,4 +217,6 @@ DEFAULTS = {
     "loss.z_loss": 0.0,
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
+    "trackers.project": "jaxsft",
+    "trackers.name": None,
 }

@@ -9,7 +9,20 @@ import numpy as np
 from jaxsft.rundir import number
 
 COUNTS = {"tokens", "rows", "generated_rows"}  # the same at every evaluation
-NOT_METRICS = {"step", "kind", "epoch", "time", "seconds", "wall_time", "learning_rate", "tokens_per_second", "model_flops_per_second", "mfu", "loss", *COUNTS}
+NOT_METRICS = {
+    "step",
+    "kind",
+    "epoch",
+    "time",
+    "seconds",
+    "wall_time",
+    "learning_rate",
+    "tokens_per_second",
+    "model_flops_per_second",
+    "mfu",
+    "loss",
+    *COUNTS,
+}
 AVERAGES = re.compile(r"(?:^|(?<=_))(?:macro|micro|weighted|samples)_|_(?:macro|micro|weighted|samples)$")
 DECADES = 200  # a loss that falls by more than this factor is drawn on a log scale
 

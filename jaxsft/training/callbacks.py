@@ -14,6 +14,7 @@ from jaxsft import rundir
 from jaxsft.config.schema import Config
 from jaxsft.sharding import hosts
 from jaxsft.training.tensorboard import TensorBoard
+from jaxsft.training.trackers import Trackers
 
 
 class StopSignal:
@@ -41,30 +42,38 @@ class StopSignal:
 
 
 class Metrics:
-    """`metrics.jsonl` and TensorBoard. A resumed run first drops what was written after the step it resumes from."""
+    """`metrics.jsonl`, TensorBoard and trackers. A resumed run first drops what was written after the step it resumes from."""
 
-    def __init__(self, run_dir: Path, step: int, validated: int):
+    def __init__(self, run_dir: Path, step: int, validated: int, config: Config):
         """`step`, `validated`: what the checkpoint knows that is resumed from: its step, and that of the last evaluation before it."""
-        self.lines = self.board = None
+        self.lines = self.board = self.trackers = None
         if not hosts.first():
             return
         path = run_dir / "metrics.jsonl"
         rundir.truncate_jsonl(path, lambda line: line["step"] <= (validated if line["kind"] == "validation" else step))
         self.lines = rundir.JsonLines(path)
         self.board = TensorBoard(run_dir / "tensorboard", purge_step=step + 1 if step else None)
+        self.trackers = Trackers(run_dir, config)
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
         if self.lines is None:
             return
         self.lines.append({"step": step, "kind": kind, **values})
-        self.board.scalars(step, {f"{kind}/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)})
+        numbers = {f"{kind}/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)}
+        self.board.scalars(step, numbers)
+        self.trackers.scalars(step, numbers)
+
+    def finish(self, numbers: dict[str, float]) -> None:
+        """The run is complete; without this call `close` tells the trackers that it is not."""
+        if self.trackers is not None:
+            self.trackers.finish(numbers, ok=True)
 
     def sync(self) -> None:
         if self.lines is not None:
             self.lines.sync()
 
     def close(self) -> None:
-        for writer in (self.lines, self.board):
+        for writer in (self.lines, self.board, self.trackers):
             if writer is not None:
                 writer.close()
 

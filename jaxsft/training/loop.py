@@ -127,13 +127,7 @@ class Loop:
         self.trace = device.Trace(config.profile, run_dir / "profile", self.total)
 
     def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
-        from jaxsft import tasks
-
-        config, kind = self.config, tasks.get(self.config.task.name)
-        records = setup.read_splits(config, kind)
-        tokenizer = setup.make_tokenizer(config, kind, records["train"][0])
-        parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records["train"]))
-        records["train"] = setup.limit(records["train"], config.data.limit)
+        parts, records = setup.prepare(self.config)
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
         leaks = setup.in_training_too(records)
         batches, ledger, length = {}, {}, 1
@@ -167,7 +161,7 @@ class Loop:
             print(banner(self.config, self.mirror.place, self._facts(compiled, start)), flush=True)
             if self.config.mesh.show:
                 print(meshes.table({"state": self.state, "frozen": self.frozen}), flush=True)
-        metrics, progress = Metrics(self.run_dir, start, self.validated), Progress(self.total, start)
+        metrics, progress = Metrics(self.run_dir, start, self.validated, self.config), Progress(self.total, start)
         try:
             with StopSignal() as stop:
                 if not self._out_of_patience():  # a run that stopped early, and then was killed before its results
@@ -177,7 +171,9 @@ class Loop:
                     progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.mirror.place} continues")
                     return Result(self.run_dir, {}, self.stopped_by)
             checkpoints.wait()
-            return self._finish(checkpoints, progress)
+            result = self._finish(checkpoints, progress)
+            metrics.finish(result.numbers)
+            return result
         finally:
             self.trace.close()
             progress.close()
@@ -190,6 +186,7 @@ class Loop:
         if not path.exists():
             return
         before = rundir.read_json(path)
+        facts["trackers"] = before.get("trackers", {})  # the ids under which they know this run
         changed = [f"the data of {k}" for k in sorted(facts["data"].keys() | before["data"].keys()) if before["data"].get(k) != facts["data"].get(k)]
         changed += [what for key, what in (("tokenizer", "the tokenizer"), ("task", "the template or the labels")) if before[key] != facts[key]]
         if changed:

@@ -16,13 +16,14 @@ import jaxsft
 from jaxsft import rundir
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
+from jaxsft.data import hub
 
 VERSION = jaxsft.__version__
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "hydra-core", "numpy", "tokenizers")
 
 
 def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
-    """Versions, devices, command, git revision, and the hashes of data, tokenizer, task state and config."""
+    """Versions, devices, command, git revision, hashes of data, tokenizer, task state and config, commits of what came from the hub."""
     return {
         "versions": {"jaxsft": VERSION, "python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
         "platform": platform.platform(),
@@ -35,6 +36,7 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
         "tokenizer": parts.tokenizer.digest,
         "task": rundir.sha256_json(parts.task.state),
         "config": config_hash(parts.config),
+        "hub": hub.commits(compose.flat(compose.to_dict(parts.config))),
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxsft import patterns, remote, rundir
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
+from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models.transformer import Params
@@ -113,7 +114,7 @@ def starting_params(parts: Parts) -> Params:
     source = config.train.init_from or config.model.pretrained
     if not source:
         return params
-    run = open_run(source, lambda its: dataclasses.replace(its, mesh=config.mesh))
+    run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh))
     if run.parts.tokenizer.digest != parts.tokenizer.digest:
         raise ConfigError(f"train.init_from={source}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
     stored, wanted = flatten(partition.join(run.params)), flatten(params)

@@ -15,10 +15,10 @@ from jaxsft import remote, tasks
 from jaxsft.config import compose
 from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, pipeline, split
+from jaxsft.data import formats, hub, pipeline, split
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, DataError
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
@@ -50,9 +50,10 @@ def resolve(config: Config) -> Config:
 
 def _like_pretrained(config: Config) -> Config:
     """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
-    found = compose.read(remote.opened(str(config.model.pretrained)) / "config.yaml").model
+    source = config.model.pretrained
+    found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
     own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
-    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=config.model.pretrained))
+    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
 
 
 def lower_is_better(metric: str) -> bool:
@@ -70,8 +71,15 @@ def read_records(config: Config, path: str, task: type[Task]) -> tuple[list[form
     """All rows of a file, and their records: every row is checked. Raises DataError."""
     columns = config.data.columns
     rows = read_rows(config, path, [*task.inputs(columns), *task.outputs(columns)])
-    columns = task.infer_columns(rows[0], columns)
-    return rows, [task.record(row, columns) for row in rows]
+    return rows, records_of(config, rows, task)
+
+
+def records_of(config: Config, rows: Sequence[formats.Row], task: type[Task]) -> list[Any]:
+    """The records of all rows of a file. Raises DataError."""
+    if not rows:
+        raise DataError("there are no rows")
+    columns = task.infer_columns(rows[0], config.data.columns)
+    return [task.record(row, columns) for row in rows]
 
 
 def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
@@ -112,7 +120,7 @@ def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) ->
     """The tokenizer that the config names; a BPE learns from the training split only."""
     t = config.tokenizer
     if isinstance(t, PretrainedTokenizer):
-        folder = remote.opened(t.path)
+        folder = remote.opened(str(hub.tokenizer_dir(t.path)))
         return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
     if isinstance(t, BpeTokenizer):
         return Tokenizer.train((text for record in training for text in task.texts(record)), t.vocab_size, t.lowercase)
@@ -173,3 +181,12 @@ def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh
     model = Transformer(config.model, tokenizer.vocab_size, config.precision, task.head(tokenizer.vocab_size, config.precision), mesh)
     specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
     return Parts(config, tokenizer, task, model, specs, mesh)
+
+
+def prepare(config: Config) -> tuple[Parts, dict[str, Records]]:
+    """The parts of a new run, and the records of its splits: tokenizer and labels are learnt from all of the training split."""
+    kind = tasks.get(config.task.name)
+    records = read_splits(config, kind)
+    tokenizer = make_tokenizer(config, kind, records["train"][0])
+    parts = make_parts(config, tokenizer, kind.fit(config, tokenizer, *records["train"]))
+    return parts, {**records, "train": limit(records["train"], config.data.limit)}

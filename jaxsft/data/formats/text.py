@@ -7,18 +7,21 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxsft.data import hub
 from jaxsft.errors import ConfigError, DataError
 
 
 def load(path: str | Path, encoding: str) -> str:
     """The characters of a file (unpacked if its name ends in .gz), without a byte-order mark and with its line ends as they are.
 
+    `path` may be one of the hub, `hub:owner/name@revision/path`.
+
     Raises:
       DataError: the file is missing, a directory, unreadable, empty, a damaged .gz, or not in `encoding` (with the line and the byte).
       ConfigError: the encoding does not exist.
     """
     try:
-        content = Path(path).read_bytes()
+        content = hub.data_file(path).read_bytes()
         if str(path).endswith(".gz"):
             content = gzip.decompress(content)
     except FileNotFoundError:

@@ -1,0 +1,276 @@
+"""jaxsft from Python: compose a config, train, open a run, use its model. The commands are thin readers of arguments over this file.
+
+config = jaxsft.compose("task=classify", "data.path=all.csv", seed=1)
+result = jaxsft.train(config)
+model = jaxsft.load(result)
+model.predict(["a text", "another"])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from jaxsft.config import compose as composing
+from jaxsft.config import overrides as over
+from jaxsft.config import validate
+from jaxsft.config.durations import Clock
+from jaxsft.config.schema import Columns, Config, MeshConfig
+from jaxsft.data import pipeline
+from jaxsft.data.formats import Row
+from jaxsft.data.pipeline import Batches, Split
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.models import generate as generation
+from jaxsft.sharding import hosts
+from jaxsft.sharding import mesh as meshes
+from jaxsft.training import loop, runs, setup
+from jaxsft.training.loop import Result
+from jaxsft.training.step import make_hyper, objective_value
+
+OVERRIDABLE = ("data", "evaluation", "generate", "mesh", "precision", "seed", "loss.chunk", "model.attention", "model.unroll")
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[Message]  # a text, or a conversation that waits for the assistant's turn
+
+
+# --- train -----------------------------------------------------------------------------------------------------------------------------------
+def compose(*overrides: str, **options: Any) -> Config:
+    """The config of `jaxsft train` with these options, from the same groups of `conf/`.
+
+    Args:
+      overrides: `key=value`, as on the command line.
+      options: the same as Python values, applied after them: `seed=1`, `task="classify"`, `data={"train": path}`.
+
+    Raises:
+      ConfigError: an unknown option, a wrong type or a missing value.
+    """
+    return over.composed([*overrides, *over.from_values(options)])
+
+
+def batches(config: Config) -> tuple[Batches, Tokenizer]:
+    """The batches that training would see, `batches[step]` (a `jaxsft.data.pipeline.Batch`), and the tokenizer that reads them.
+
+    Raises:
+      JaxsftError: as `train`, for what is wrong with config or data.
+    """
+    parts, records = setup.prepare(setup.resolve(config))
+    return parts.batches(parts.split("train", records["train"]), training=True), parts.tokenizer
+
+
+def train(config: Config | str, *overrides: str, **options: Any) -> Result:
+    """Trains, or continues the unfinished run in `run_dir`, and writes the figures and the report.
+
+    Args:
+      config: what `compose` gave; or the first of overrides, which with `options` are composed here.
+
+    Returns: the run directory and the numbers of `result.json`; after Ctrl-C `stopped_by` is the signal, and the same call continues.
+
+    Raises:
+      JaxsftError: anything that the user can mend.
+    """
+    if not isinstance(config, Config):
+        config = compose(config, *overrides, **options)
+    elif overrides or options:
+        raise ConfigError("give a Config, or overrides: a Config is complete; dataclasses.replace changes it")
+    from jaxsft.reports import outputs  # with matplotlib, which nothing else here needs
+
+    result = loop.train(config)
+    if result.stopped_by is None and hosts.first():
+        outputs.write_all(result.run_dir)
+        result.mirror.push()
+    return result
+
+
+# --- use -------------------------------------------------------------------------------------------------------------------------------------
+def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
+    """A trained model, from its run directory alone: the best weights (the newest ones of a run without validation or not yet finished).
+
+    Args:
+      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed.
+
+    Raises:
+      ConfigError: not a run directory, or an option that cannot be changed for a trained run.
+      CheckpointError: no good checkpoint.
+    """
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE:
+            raise ConfigError(f"{key}: cannot be changed for a trained run; what can is {', '.join(OVERRIDABLE)}")
+
+    def change(config: Config) -> Config:
+        config = composing.override(config, overrides)
+        validate.validate_values(composing.flat(composing.to_dict(config)))
+        given = any(text.startswith("mesh.") for text in overrides)
+        config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh))
+        validate.evaluation_batches(config)
+        return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
+
+    return Model(runs.open_run(run.mirror.place if isinstance(run, Result) else run, change))
+
+
+def _mesh_here(mesh: MeshConfig) -> MeshConfig:
+    """The run's own mesh, or one device where there are fewer than it was trained on."""
+    if mesh.data * mesh.fsdp * mesh.tensor <= jax.device_count():
+        return mesh
+    print(f"trained on {mesh.data * mesh.fsdp * mesh.tensor} devices; running on one of {jax.device_count()}", file=sys.stderr)
+    return MeshConfig(data=1)
+
+
+class Model:
+    """The weights of a run and what they were trained with: tokenizer, template, stop tokens, labels. Made by `load`."""
+
+    def __init__(self, run: runs.Run):
+        self.run, self.folder, self.step = run, run.folder, run.step
+        self.config, self.task, self.tokenizer = run.parts.config, run.parts.task, run.parts.tokenizer
+
+    def __repr__(self) -> str:
+        return f"<jaxsft model of {self.folder}: task={self.task.name}, step {self.step}>"
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`."""
+        return self.run.params
+
+    def generate(
+        self, prompts: Prompt | Sequence[Prompt], *, max_new_tokens: int | None = None, temperature: float | None = None, seed: int | None = None
+    ) -> str | list[str]:
+        """What the model answers; with task=lm, how it continues a text. Equal to `jaxsft generate`.
+
+        Args:
+          prompts: a text or a conversation (a list of messages with role and content): one answer. A list of either: a list of answers.
+          max_new_tokens: at most so many tokens; None: `generate.max_new_tokens`, whose `auto` is twice the longest answer of training.
+          temperature: 0 is greedy; None: `generate.temperature`.
+          seed: of the samples; None: the run's. A sample depends on the seed and on its place in the list.
+
+        Raises:
+          ConfigError: the task generates nothing, or an option is out of range.
+          DataError: a message is malformed, or the assistant has the last word.
+        """
+        if not self.task.can_generate:
+            raise ConfigError(f"run={self.folder}: task={self.task.name} generates nothing; use jaxsft predict")
+        given = {"generate.max_new_tokens": max_new_tokens, "generate.temperature": temperature, "seed": seed}
+        config = composing.override(self.config, [f"{key}={value}" for key, value in given.items() if value is not None])
+        validate.validate_values(composing.flat(composing.to_dict(config)))
+        single = isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], Mapping))
+        rows = [self._prompt_row(prompt, i) for i, prompt in enumerate([prompts] if single else prompts, start=1)]
+        ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
+        out = generation.generate(
+            self.run.parts.model,
+            self.params,
+            ids,
+            max_new_tokens=self._new_tokens(config),
+            stop_ids=self.task.stop_ids,
+            batch_size=min(config.generate.batch_size, 1 << (len(ids) - 1).bit_length())
+            if ids
+            else 1,  # few sizes, so that few programs are compiled
+            temperature=config.generate.temperature,
+            seed=config.seed,
+            mesh=self.run.parts.mesh,
+        )
+        texts = [self.tokenizer.decode(new) for new, _ in out]
+        return texts[0] if single else texts
+
+    def predict(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
+        """Per row, in order, its fields and what is predicted (for chats the generated answer). Equal to `jaxsft predict`; labels need not be there.
+
+        Args:
+          rows: dicts with the columns of training, or texts.
+
+        Raises:
+          DataError: a row cannot be read.
+        """
+        columns = self.config.data.columns
+        rows = self._rows(rows, (columns.prompt or "prompt") if self.task.generates else (columns.text or "text"))
+        records, where = [self.task.unlabelled(row, columns) for row in rows], [row.where for row in rows]
+        if not rows:
+            return []
+        if self.task.generates:
+            parts, limit = self.run.parts, self._new_tokens(self.config)
+            answers, stopped = evaluation.generate_answers(self.task, parts.model, self.params, records, where, self.config, limit, parts.mesh)
+            lines = [{"prediction": text, "stopped": ended} for text, ended in zip(answers, stopped, strict=True)]
+        else:
+            # A row that cannot be predicted is told in its line, never a hole in the output.
+            data = dataclasses.replace(self.config.data, max_dropped=1.0)
+            split, result = self._evaluate(pipeline.load_split("input", records, where, self.task, data, self.config.model.context))
+            found = {line["row"]: self.task.predicted(line) for line in self.task.predictions(split, result.columns, None)}
+            lines = [found.get(i) or {"prediction": None, "dropped": split.dropped[i]} for i in range(len(records))]
+        return [{**row.fields, **line} for row, line in zip(rows, lines, strict=True)]
+
+    def evaluate(self, data: str | os.PathLike | Sequence[Mapping[str, Any] | Row]) -> dict[str, float]:
+        """Loss and metrics of a file or of rows, by name. Equal to `jaxsft eval`, whose names begin with that of the file.
+
+        Raises:
+          DataError: a row cannot be read, its label is unknown, or there is none.
+        """
+        return self.scored(data, "rows")[2]
+
+    def scored(self, data: Any, name: str) -> tuple[Split, evaluation.Evaluation, dict[str, float]]:
+        """(the split of this name, columns and answers of its rows, its numbers): what predictions are written from."""
+        config, parts = self.config, self.run.parts
+        if isinstance(data, str | os.PathLike):
+            rows, records = setup.read_records(config, str(data), type(self.task))
+        else:
+            rows = self._rows(data, None)
+            records = setup.records_of(config, rows, type(self.task))
+        split, result = self._evaluate(parts.split(name, (records, [row.where for row in rows])))
+        if self.task.generates and config.evaluation.generate != "never":
+            answers, numbers = evaluation.answer(self.task, parts.model, self.params, split, config, parts.mesh)
+            result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
+        return split, result, {**result.numbers, "rows_read": len(records)}
+
+    def read(self, path: str | os.PathLike) -> list[Row]:
+        """The rows of a file of inputs, for `predict`. Raises DataError."""
+        return setup.read_rows(self.config, str(path), self.task.inputs(self.config.data.columns))
+
+    # --- inside ------------------------------------------------------------------------------------------------------------------------------
+    @functools.cached_property
+    def _pass(self) -> Callable[..., Any]:
+        """The evaluation of a batch; one function for the life of the model, so that a shape is compiled once."""
+        return jax.jit(self.run.parts.program.evaluate, out_shardings=meshes.replicated(self.run.parts.mesh))
+
+    def _evaluate(self, split: Split) -> tuple[Split, evaluation.Evaluation]:
+        """Loss, metrics and columns; without generated answers."""
+        parts, run = self.run.parts, self.run
+        hyper, batches = make_hyper(self.config, Clock(1, 1, 1)), parts.batches(split)
+        step = lambda batch: self._pass(run.weights, run.frozen, parts.put(batch, batches), hyper)
+        objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])
+        return batches.split, evaluation.evaluate(step, self.task, batches, objective)
+
+    def _new_tokens(self, config: Config) -> int:
+        """How many tokens are generated at most where there is no reference."""
+        limit = config.generate.max_new_tokens
+        return self.task.answers_up_to if limit == "auto" else limit
+
+    @staticmethod
+    def _rows(given: Sequence[Any], text: str | None) -> list[Row]:
+        """Rows with a place for messages; `text` is the column of what is given as a text, None where a text will not do. Raises DataError."""
+        if isinstance(given, str | Mapping):
+            raise DataError(f"expected a list of rows (found one {type(given).__name__}); put it into a list")
+        out = []
+        for i, row in enumerate(given, start=1):
+            if isinstance(row, str) and text is not None:
+                row = {text: row}
+            if not isinstance(row, Row | Mapping):
+                raise DataError(f"rows:{i}: found a {type(row).__name__}, expected a dict of columns" + (" or a text" if text else ""))
+            out.append(row if isinstance(row, Row) else Row(dict(row), "rows", i))
+        return out
+
+    def _prompt_row(self, prompt: Prompt, number: int) -> Row:
+        """The row of a prompt, under the names of `Columns()`. Raises DataError."""
+        if isinstance(prompt, str):
+            return Row({"prompt" if self.task.generates else "text": prompt}, "prompt", number)
+        if not isinstance(prompt, Sequence) or not prompt or not all(isinstance(message, Mapping) for message in prompt):
+            raise DataError(f"prompt:{number}: found {prompt!r:.60}, expected a text or a list of messages with role and content")
+        if not self.task.generates:
+            raise DataError(f"prompt:{number}: found messages, but task={self.task.name} continues a text")
+        if prompt[-1].get("role") == "assistant":
+            raise DataError(f"prompt:{number}: the last message is from the assistant, expected one that it can answer")
+        return Row({"messages": [dict(message) for message in prompt]}, "prompt", number)

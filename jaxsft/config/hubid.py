@@ -1,0 +1,45 @@
+"""Names of files on the Hugging Face Hub: `hub:owner/name@revision`, and `hub:owner/name@revision/path/file.jsonl` in a data set."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from jaxsft.errors import ConfigError
+
+PREFIX = "hub:"
+MOVING = ("main", "master", "HEAD")
+_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<path>.+))?")
+
+
+class HubId(NamedTuple):
+    """`path` is a file of a data set; empty for a model or a tokenizer."""
+
+    repo: str
+    revision: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.repo}@{self.revision}" + (f"/{self.path}" if self.path else "")
+
+
+def is_hub(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(PREFIX)
+
+
+def parse(value: str, *, file: bool) -> HubId:
+    """The parts of a name. `file`: whether it is one of a file in a data set.
+
+    Raises:
+      ConfigError: not such a name; no revision, or a branch that moves, so that the same command would read something else tomorrow.
+    """
+    expected = f"{PREFIX}owner/name@revision" + ("/path/file.jsonl" if file else "")
+    match = _NAME.fullmatch(value.removeprefix(PREFIX))
+    if not match or ".." in value.split("/"):
+        raise ConfigError(f"{value}: expected {expected}")
+    if match["revision"] is None or match["revision"] in MOVING:
+        found = f"@{match['revision']} moves" if match["revision"] else "no revision"
+        raise ConfigError(f"{value}: {found}; expected {expected}, with a tag or, better, a commit")
+    if file != bool(match["path"]):
+        raise ConfigError(f"{value}: {'names no file' if file else 'names a file'}; expected {expected}")
+    return HubId(match["repo"], match["revision"], match["path"] or "")

@@ -1,0 +1,117 @@
+"""Overrides, as on the command line and as Python values, composed over the groups of `conf/`.
+
+Hydra's grammar has opinions on quotes, commas, `=` and other characters; where an option is text, the value is taken as it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from jaxsft.config import compose
+from jaxsft.config.schema import Config
+from jaxsft.errors import ConfigError
+
+OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
+OPEN = r"task\.variables(\.|$)"  # the user names its keys, so that adding one is no mistake
+_PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
+_VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
+
+
+def config_folder() -> Path:
+    """`conf/`: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    return next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
+
+
+def composed(arguments: Sequence[str]) -> Config:
+    """The config of `jaxsft train` with these overrides; the working directory and a Hydra application around it stay as they are.
+
+    Raises:
+      ConfigError: the overrides do not compose, in one line.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    compose.register()
+    for argument in arguments:
+        if not isinstance(argument, str) or not re.match(OVERRIDE, argument):
+            raise ConfigError(f"{argument}: expected key=value")
+    around = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with as_config_error(), hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            node = hydra.compose("config", [quote(a, multirun=False) for a in arguments])
+            OmegaConf.resolve(node)
+    finally:
+        if around is not None:
+            GlobalHydra.instance().initialize(around)
+    return compose.typed(node)
+
+
+def from_values(options: Mapping[str, Any]) -> list[str]:
+    """Overrides from Python values: `{"task": "classify", "data": {"train": path}, "seed": 1}`. A mapping holds the options of a group."""
+    groups = {p.name for p in config_folder().iterdir() if p.is_dir()}
+    out = []
+    for key, value in options.items():
+        if isinstance(value, Mapping) and not re.match(OPEN, key):
+            out += from_values({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            plus = "++" if re.match(OPEN, key) else ""
+            out.append(f"{plus}{key}={value if key in groups else _hydra_text(value)}")
+    return out
+
+
+def _hydra_text(value: Any) -> str:
+    """A Python value in Hydra's grammar. Raises ConfigError for a type that no option has."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | os.PathLike):
+        return _quoted(os.fspath(value))
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_hydra_text(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ",".join(_hydra_text(inner) for inner in value) + "]"
+    if hasattr(value, "item"):  # a NumPy scalar
+        return _hydra_text(value.item())
+    raise ConfigError(f"an option cannot be a {type(value).__name__} ({value!r}); expected text, a number, a list or a dict")
+
+
+def quote(argument: str, multirun: bool) -> str:
+    """An override with its value quoted where the option is text and Hydra would read more into it."""
+    match = re.fullmatch(r"(\+{0,2})([\w.]+)=(.*)", argument, re.DOTALL)
+    if not match:
+        return argument
+    plus, key, value = match.groups()
+    plus = "" if key in ("experiment", "debug") else plus
+    plus = "++" if re.match(OPEN, key) else plus
+    word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
+    quoted = len(value) > 1 and value[0] in "'\"" and value[-1] == value[0] and value[0] not in value[1:-1]
+    taken_as_is = not value or word or value == "null" or value.startswith("${") or quoted
+    if key not in compose.string_keys() or taken_as_is or (multirun and "," in value):
+        return f"{plus}{key}={value}"
+    return f"{plus}{key}={_quoted(value)}"
+
+
+def _quoted(text: str) -> str:
+    # A backslash is special to Hydra only before a quote, and at the end, where one follows.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text)
+    return f"'{escaped}'"
+
+
+@contextlib.contextmanager
+def as_config_error() -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(compose.one_line(error)) from error

@@ -1,0 +1,105 @@
+"""Files from the Hugging Face Hub, by name and revision, through its local cache. What is fetched is read as data; no code of it ever runs.
+
+Only the files named here are fetched. What the cache holds needs no network; HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they
+mean everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxsft.config.hubid import HubId, is_hub, parse
+from jaxsft.errors import ConfigError, DataError
+
+RUN = ("config.yaml", "task.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer/*.json")
+
+
+def data_file(path: str | Path) -> Path:
+    """A data file on this machine: a path as it is, or `hub:owner/name@revision/path/file.jsonl` of a data set, fetched.
+
+    Raises:
+      ConfigError: the name is malformed, or huggingface_hub is missing.
+      DataError: no such data set, revision or file; or no network and no copy in the cache.
+    """
+    return _data_file(parse(path, file=True)) if is_hub(path) else Path(path)
+
+
+def run_dir(path: str | Path) -> str | Path:
+    """A run directory: `hub:owner/name@revision` of a model, fetched, or any other name as it stands. Raises ConfigError as `data_file`."""
+    if not is_hub(path):
+        return path
+    name = parse(str(path), file=False)
+    folder = _snapshot(name, RUN)
+    if missing := [part for part in ("config.yaml", "task.json", "tokenizer/tokenizer.json", "checkpoints") if not (folder / part).exists()]:
+        raise ConfigError(f"{name}: not a run directory of jaxsft (it has no {missing[0]}); other layouts cannot be read")
+    return folder
+
+
+def tokenizer_dir(path: str | Path) -> str | Path:
+    """A folder with tokenizer.json, or a run directory: `hub:owner/name@revision`, fetched, or any other name as it stands. Raises ConfigError."""
+    if not is_hub(path):
+        return path
+    name = parse(str(path), file=False)
+    folder = _snapshot(name, TOKENIZER)
+    if not any((folder / part).is_file() for part in ("tokenizer.json", "tokenizer/tokenizer.json")):
+        raise ConfigError(f"{name}: it has no tokenizer.json")
+    return folder
+
+
+def commits(values: Mapping[str, Any]) -> dict[str, str]:
+    """Of every name of the hub in a flat config, the commit that was read. They are all in the cache by now."""
+    out = {}
+    for key, value in values.items():
+        if is_hub(value):
+            local = data_file(value) if key.startswith("data.") else tokenizer_dir(value) if key.startswith("tokenizer.") else run_dir(value)
+            parts = Path(local).parts
+            out[value] = parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]  # .../snapshots/<commit>/...
+    return out
+
+
+@functools.lru_cache(maxsize=64)
+def _data_file(name: HubId) -> Path:
+    with _friendly(name, DataError):
+        import huggingface_hub
+
+        return Path(huggingface_hub.hf_hub_download(name.repo, name.path, repo_type="dataset", revision=name.revision))
+
+
+@functools.lru_cache(maxsize=64)
+def _snapshot(name: HubId, files: Sequence[str]) -> Path:
+    with _friendly(name, ConfigError):
+        import huggingface_hub
+
+        return Path(huggingface_hub.snapshot_download(name.repo, revision=name.revision, allow_patterns=list(files)))
+
+
+@contextlib.contextmanager
+def _friendly(name: HubId, kind: type[ConfigError | DataError]) -> Iterator[None]:
+    """What the library raises, as one sentence."""
+    try:
+        from huggingface_hub import errors
+    except ImportError:
+        raise ConfigError(f"{name}: install jaxsft[hub]") from None
+    try:
+        yield
+    except errors.LocalEntryNotFoundError as error:
+        raise kind(f"{name}: there is no copy in the cache and the hub cannot be reached; fetch it once with a network ({_line(error)})") from None
+    except errors.GatedRepoError:
+        raise kind(f"{name}: access must be granted first; ask for it on the page of {name.repo}, and log in") from None
+    except errors.RepositoryNotFoundError:
+        raise kind(f"{name}: there is no {name.repo}, or it is private and you are not logged in") from None
+    except errors.RevisionNotFoundError:
+        raise kind(f"{name}: {name.repo} has no revision {name.revision}") from None
+    except errors.EntryNotFoundError:
+        raise kind(f"{name}: {name.repo} has no file {name.path} at {name.revision}") from None
+    except (errors.HTTPError, errors.HFValidationError, errors.RevisionResolutionError, OSError, ValueError) as error:
+        raise kind(f"{name}: cannot be fetched ({_line(error)})") from None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
