@@ -31,6 +31,7 @@ from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
+from jaxsft.tasks.base import PREDICTED
 from jaxsft.training import loop, runs, setup
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
@@ -189,6 +190,9 @@ class Model:
         """
         columns = self.config.data.columns
         rows = self._rows(rows, (columns.prompt or "prompt") if self.task.generates else (columns.text or "text"))
+        for row in rows:
+            if taken := [name for name in PREDICTED if name in row.fields]:
+                raise DataError(f"{row.where}: has a column {taken[0]!r}, which the prediction would overwrite; rename it")
         records, where = [self.task.unlabelled(row, columns) for row in rows], [row.where for row in rows]
         if not rows:
             return []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jaxsft import rundir
+from jaxsft import remote, rundir
 from jaxsft.commands import from_run
 
 
@@ -22,9 +22,11 @@ def main(arguments: list[str]) -> int:
 
     model = api.load(mine["run"], *overrides)
     split, result, numbers = model.scored(mine["data.path"], Path(mine["data.path"]).name.split(".")[0])
+    mirror = remote.Mirror(mine["run"], model.folder)
     folder = Path(mine.get("output") or model.folder / "evaluations" / split.name)
     write_results(folder, model.task, split, result)
     numbers = {f"{split.name}/{name}": value for name, value in numbers.items()}
     rundir.write_json(folder / "result.json", {**numbers, "checkpoint_step": model.step})
+    mirror.push()
     print(json.dumps(numbers, indent=1))
     return 0

@@ -34,6 +34,7 @@ AT_LEAST_ONE = (
     "hosts.count",
     "hosts.timeout",
     "train.batch_size",
+    "optim.ns_steps",
     "train.accumulate",
     "evaluation.batch_size",
     "evaluation.patience",
@@ -41,16 +42,26 @@ AT_LEAST_ONE = (
     "generate.batch_size",
     "data.limit",
 )
-NOT_NEGATIVE = ("optim.learning_rate", "optim.weight_decay", "optim.eps", "optim.adam_eps", "schedule.final", "loss.z_loss", "generate.temperature")
+NOT_NEGATIVE = (
+    "optim.learning_rate",
+    "optim.weight_decay",
+    "optim.eps",
+    "optim.adam_eps",
+    "optim.initial_accumulator",
+    "schedule.final",
+    "loss.z_loss",
+    "generate.temperature",
+)
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
 TRACKERS = ("wandb", "mlflow", "trackio")
+COUNTS = ("rows", "tokens", "generated_rows")  # metrics that do not depend on the weights
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
 
 
-def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, generates: bool) -> None:
-    """Raises ConfigError. `metrics`, `causal` and `generates` are what the task declares."""
+def validate(config: Config, *, metrics: Sequence[str], causal: bool | None) -> None:
+    """Raises ConfigError. `metrics` and `causal` are what the task declares."""
     values = compose.flat(compose.to_dict(config))
     validate_values(values)
     for key in DURATIONS:
@@ -73,7 +84,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _model(config, causal)
     _data(config)
     _batches(config)
-    _evaluation(config, metrics, generates)
+    _evaluation(config, metrics)
     _trackers(config.trackers.use)
     _hub(values)
     _unread(config, values)
@@ -160,7 +171,7 @@ def evaluation_batches(config: Config) -> None:
         raise ConfigError(f"evaluation.batch_size={config.evaluation.batch_size}: not divisible by mesh.data x mesh.fsdp={shards}")
 
 
-def _evaluation(config: Config, metrics: Sequence[str], generates: bool) -> None:
+def _evaluation(config: Config, metrics: Sequence[str]) -> None:
     e, validation = config.evaluation, bool(config.data.validation or (config.data.path and config.data.fractions[1] > 0))
     if e.metric != "auto":
         split, _, name = e.metric.partition("/")
@@ -169,8 +180,10 @@ def _evaluation(config: Config, metrics: Sequence[str], generates: bool) -> None
             raise ConfigError(f"evaluation.metric={e.metric}: unknown; task={config.task.name} has {choices} (the test split never chooses)")
         if not validation:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
-        if name in ("exact_match", "stopped", "generated_rows") and e.generate != "always":
+        if name in ("exact_match", "stopped") and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
+        if name in COUNTS:
+            raise ConfigError(f"evaluation.metric={e.metric}: a count is the same at every evaluation, and chooses nothing")
     if e.patience is not None and not validation:
         raise ConfigError(f"evaluation.patience={e.patience}: there is no validation data to lose patience with; set data.validation= or data.path=")
 
@@ -199,6 +212,8 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
         ("loss.chunk", config.task.name == "classify", "is read by the losses over a vocabulary only"),
         ("loss.z_loss", config.task.name == "classify", "is read by the losses over a vocabulary only"),
+        ("data.require_stop", config.task.name != "chat", "is read by task=chat only"),
+        ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
         ("data.split_seed", not config.data.path, "is read with data.path only"),
@@ -211,6 +226,8 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
 
 
 DEFAULTS = {
+    "data.require_stop": True,
+    "data.too_long": "error",
     "generate.allow_cut": False,
     "task.huber_delta": 1.0,
     "loss.chunk": "auto",

@@ -32,12 +32,14 @@ def start(config: HostsConfig) -> None:
       JaxsftError: the others were not found in time.
     """
     global _started
+    if config.count == 1:  # alone, whatever a cluster says
+        return
     given = (config.coordinator, config.count, config.index)
     if None in given and any(v is not None for v in given):
         raise ConfigError("hosts.coordinator, hosts.count and hosts.index belong together: give all three, or none to have them detected")
     if config.count is not None and not 0 <= config.index < config.count:
         raise ConfigError(f"hosts.index={config.index}: expected 0 to {config.count - 1} (hosts.count={config.count})")
-    if config.count == 1 or (config.count is None and not detected()):
+    if config.count is None and not detected():
         return
     if _started is not None:
         if _started != config:

@@ -42,8 +42,9 @@ class Task:
       generates: answers are generated from `prompt` and scored against `reference`.
       can_generate: `prompt(record, where)` and `stop_ids` are there.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
-      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`; lower is better for names in `LOWER_IS_BETTER`.
+      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`.
       metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
+      lower_is_better: those of which less is better.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task:
     answers_up_to = 128
     metric = "loss"
     metrics: tuple[str, ...] = ("loss",)
+    lower_is_better: tuple[str, ...] = ("loss", "perplexity")
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         """`state` is what `fit` gave, from the training data of this run or from its `task.json`."""
@@ -131,10 +133,10 @@ class Task:
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
         """The part of a prediction that is there without a label."""
-        return {k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")}
+        return {k: v for k, v in line.items() if k in PREDICTED}
 
 
-LOWER_IS_BETTER = ("loss", "perplexity")
+PREDICTED = ("prediction", "probability", "nll", "tokens", "stopped", "dropped")  # the fields that `predict` adds to a row
 
 
 def by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:

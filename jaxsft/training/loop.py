@@ -354,8 +354,8 @@ class Loop:
         result = self._evaluate("validation", self.program.weights(self.state), generate=always)
         metrics.write(step, "validation", result.numbers)
         progress.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
-        value = result.numbers[self.config.evaluation.metric.partition("/")[2]]
-        sign = -1 if setup.lower_is_better(self.config.evaluation.metric) else 1
+        name = self.config.evaluation.metric.partition("/")[2]
+        value, sign = result.numbers[name], -1 if name in self.task.lower_is_better else 1
         if math.isfinite(value) and (self.best["value"] is None or sign * value > sign * self.best["value"]):
             self.best, self.impatience = {"value": value, "step": step}, 0
         else:

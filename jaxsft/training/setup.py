@@ -23,7 +23,7 @@ from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
-from jaxsft.tasks.base import LOWER_IS_BETTER, Task
+from jaxsft.tasks.base import Task
 from jaxsft.training import partition
 from jaxsft.training.step import Program, State
 
@@ -38,7 +38,7 @@ def resolve(config: Config) -> Config:
     task = tasks.get(config.task.name)
     validate_values(compose.flat(compose.to_dict(config)))
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
-    validate(config, metrics=task.metrics, causal=task.causal, generates=task.generates)
+    validate(config, metrics=task.metrics, causal=task.causal)
     metric = f"validation/{task.metric}" if config.evaluation.metric == "auto" else config.evaluation.metric
     return dataclasses.replace(
         config,
@@ -54,10 +54,6 @@ def _like_pretrained(config: Config) -> Config:
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
     own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
-
-
-def lower_is_better(metric: str) -> bool:
-    return metric.partition("/")[2] in LOWER_IS_BETTER
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------------------------
