@@ -12,9 +12,9 @@ demo: $(VENV)/.installed
 test: check
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-# What some tests need beyond the set-up: the TPU compiler, which is large and needs no TPU, and a client of object stores. Where one cannot be had,
+# What some tests need beyond the set-up: the TPU compiler, which is large and needs no TPU, clients of stores and trackers. Where one cannot be had,
 # its tests are skipped by name.
-EXTRAS ?= aot gcs
+EXTRAS ?= aot gcs hub wandb mlflow
 
 test-all: check $(VENV)/.docs
 	for extra in $(EXTRAS); do $(BIN)/python -m pip install -q -c constraints.txt -e ".[$$extra]" || echo "the extra $$extra cannot be installed here"; done

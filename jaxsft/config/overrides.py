@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jaxsft.config import compose
@@ -33,7 +33,15 @@ def config_folder() -> Path:
 
 
 def composed(arguments: Sequence[str]) -> Config:
-    """The config of `jaxsft train` with these overrides; the working directory and a Hydra application around it stay as they are.
+    """The config of `jaxsft train` with these overrides. Raises ConfigError as `node`."""
+    composed = node(arguments)
+    with as_config_error():
+        OmegaConf.resolve(composed)
+    return compose.typed(composed)
+
+
+def node(arguments: Sequence[str]) -> DictConfig:
+    """What Hydra composes from these overrides; the working directory and a Hydra application around it stay as they are.
 
     Raises:
       ConfigError: the overrides do not compose, in one line.
@@ -49,12 +57,10 @@ def composed(arguments: Sequence[str]) -> Config:
     GlobalHydra.instance().clear()
     try:
         with as_config_error(), hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            node = hydra.compose("config", [quote(a, multirun=False) for a in arguments])
-            OmegaConf.resolve(node)
+            return hydra.compose("config", [quote(a, multirun=False) for a in arguments])
     finally:
         if around is not None:
             GlobalHydra.instance().initialize(around)
-    return compose.typed(node)
 
 
 def from_values(options: Mapping[str, Any]) -> list[str]:
@@ -96,7 +102,7 @@ def quote(argument: str, multirun: bool) -> str:
     plus = "" if key in ("experiment", "debug") else plus
     plus = "++" if re.match(OPEN, key) else plus
     word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
-    quoted = len(value) > 1 and value[0] in "'\"" and value[-1] == value[0] and value[0] not in value[1:-1]
+    quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
     taken_as_is = not value or word or value == "null" or value.startswith("${") or quoted
     if key not in compose.string_keys() or taken_as_is or (multirun and "," in value):
         return f"{plus}{key}={value}"

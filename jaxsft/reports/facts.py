@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-import jaxsft
-from jaxsft.config.compose import register
+from jaxsft.config import overrides
 from jaxsft.errors import DataError, JaxsftError
 from jaxsft.reports.curves import series
 from jaxsft.rundir import number, read_json, read_jsonl
@@ -253,7 +250,7 @@ def difference(run_dir: Path) -> list[tuple[str, Any, Any]]:
         raise Missing("config.yaml is missing from this run.")
     here = config(run_dir)
     task = (here.get("task") or {}).get("name") if isinstance(here.get("task"), Mapping) else None
-    if not isinstance(task, str) or not (_folder() / "task" / f"{task}.yaml").is_file():
+    if not isinstance(task, str) or not (overrides.config_folder() / "task" / f"{task}.yaml").is_file():
         raise DataError(f"{run_dir / 'config.yaml'}: no task of this version of jaxsft (found {task!r}), so there are no defaults to compare with")
     ours, usual = flat(here), flat(defaults(task))
     keys = [key for key in dict.fromkeys([*ours, *usual]) if ours.get(key, ABSENT) != usual.get(key, ABSENT)]
@@ -267,21 +264,7 @@ def filled_in(default: Any) -> bool:
 
 def defaults(task: str) -> dict[str, Any]:
     """Return the config of a task as this version composes it without any override."""
-    register()
-    around = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(_folder()), version_base="1.3"):
-            return OmegaConf.to_container(compose("config", [f"task={task}"]))
-    finally:
-        if around is not None:
-            GlobalHydra.instance().initialize(around)
-
-
-def _folder() -> Path:
-    """Return `conf/`: inside the installed package, or beside it in a checkout."""
-    package = Path(jaxsft.__file__).resolve().parent
-    return next(path for path in (package / "conf", package.parent / "conf") if path.is_dir())
+    return OmegaConf.to_container(overrides.node([f"task={task}"]))
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

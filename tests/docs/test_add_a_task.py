@@ -12,7 +12,7 @@ import pytest
 
 from jaxsft import rundir, tasks
 from jaxsft.commands import hydra_app
-from jaxsft.config import compose, schema
+from jaxsft.config import compose, overrides, schema
 from tests import tiny
 from tests.docs import pages
 
@@ -33,9 +33,10 @@ def registered(tmp_path, monkeypatch):
     imports = "from dataclasses import dataclass\n\nfrom jaxsft.config.schema import TaskConfig\n\n\n"
     options = load("page_options", imports + blocks["jaxsft/config/schema.py"], tmp_path, monkeypatch)
     task = load("jaxsft.tasks.regress", blocks["jaxsft/tasks/regress.py"], tmp_path, monkeypatch)
-    shutil.copytree(hydra_app.config_folder(), tmp_path / "conf")
+    shutil.copytree(overrides.config_folder(), tmp_path / "conf")
     (tmp_path / "conf" / "task" / "regress.yaml").write_text(blocks["conf/task/regress.yaml"], encoding="utf-8")
-    monkeypatch.setattr(hydra_app, "config_folder", lambda: str(tmp_path / "conf"))
+    for module in (hydra_app, overrides):
+        monkeypatch.setattr(module, "config_folder", lambda: tmp_path / "conf")
     monkeypatch.setitem(schema.GROUPS["task"], "regress", options.RegressTask)
     monkeypatch.setattr(tasks, "get", lambda name: task.Regress if name == "regress" else known(name))
     compose.string_keys.cache_clear()

@@ -27,7 +27,7 @@ from tools.docs.composed import FILE, GIVEN, composed, with_values
 
 TASKS = tuple(schema.GROUPS["task"])
 TITLES = {"": "The run itself", "data": "Data", "model": "Model", "loss": "Loss", "train": "Training", "seeds": "Seeds", "checkpoint": "Checkpoints"}
-TITLES |= {"evaluation": "Evaluation", "generate": "Generated answers", "mesh": "Devices", "hosts": "Processes"}
+TITLES |= {"evaluation": "Evaluation", "generate": "Generated answers", "mesh": "Devices", "hosts": "Processes", "trackers": "Trackers"}
 NAMES = ("name", "kind")  # chosen by the group's option: optim=adamw
 
 
