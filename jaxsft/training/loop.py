@@ -53,6 +53,7 @@ def train(config: Config) -> Result:
     """
     hosts.start(config.hosts)
     device.keep_programs(config.compilation_cache)
+    device.keep_memory()
     config = setup.resolve(config)
     with hosts.losses_told():
         same = {k: v for k, v in compose.flat(compose.to_dict(config)).items() if not k.startswith(("hosts.", "run_dir"))}

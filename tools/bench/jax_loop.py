@@ -18,7 +18,7 @@ from jaxsft.data.pipeline import Batch
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.models.generate import generate
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import setup
+from jaxsft.training import device, setup
 from jaxsft.training.checkpoint import unflatten
 from jaxsft.training.step import make_hyper, objective_value
 
@@ -38,6 +38,7 @@ def main(folder: str, variant: str) -> None:
     order = itertools.cycle(range(len(batches)))
     first = None
 
+    device.keep_memory()
     for line in sys.stdin:
         asked = json.loads(line)
         done = {"real": 0, "supervised": 0, "texts": 0}
