@@ -242,6 +242,7 @@ class HostsConfig:
     count: Optional[int] = None
     index: Optional[int] = None
     timeout: int = 60  # seconds without a sign of life after which a process is lost
+    wait: int = 300  # seconds that the processes wait for each other at the start
 
 
 @dataclass(frozen=True)

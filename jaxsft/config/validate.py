@@ -33,6 +33,7 @@ AT_LEAST_ONE = (
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
     "hosts.count",
     "hosts.timeout",
+    "hosts.wait",
     "train.batch_size",
     "optim.ns_steps",
     "train.accumulate",

@@ -48,7 +48,8 @@ def start(config: HostsConfig) -> None:
     # Only the CPU backend reads it: its default has no collectives between processes in some versions.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(config.coordinator, config.count, config.index, heartbeat_timeout_seconds=config.timeout)
+        patience = {"heartbeat_timeout_seconds": config.timeout, "initialization_timeout": config.wait}
+        jax.distributed.initialize(config.coordinator, config.count, config.index, **patience)
     except (RuntimeError, ValueError) as error:
         raise JaxsftError(f"the {config.count or ''} processes of hosts.coordinator={config.coordinator} did not meet ({_line(error)})") from error
     _started = config

@@ -91,7 +91,7 @@ ELSEWHERE = {
     ),
     "tests/training/test_loop.py": ("train.on_nan",),
     "tests/invariants/test_eval.py": ("generate.allow_cut",),
-    "tests/sharding/test_hosts.py": ("hosts.coordinator", "hosts.count", "hosts.index", "hosts.timeout"),
+    "tests/sharding/test_hosts.py": ("hosts.coordinator", "hosts.count", "hosts.index", "hosts.timeout", "hosts.wait"),
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
