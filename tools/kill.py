@@ -36,7 +36,7 @@ def start(folder: Path, run_dir: Path, processes: int) -> list[subprocess.Popen]
     flags = f"--xla_force_host_platform_device_count={DEVICES // processes} --xla_backend_optimization_level=0"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
     data = [f"data.train={folder / 'train.jsonl'}", f"data.validation={folder / 'held.jsonl'}", f"run_dir={run_dir}"]
-    joined = lambda i: [f"hosts.coordinator=127.0.0.1:{port}", f"hosts.count={processes}", f"hosts.index={i}", "hosts.timeout=10"]
+    joined = lambda i: [f"hosts.coordinator=127.0.0.1:{port}", f"hosts.count={processes}", f"hosts.index={i}", "hosts.timeout=10", "hosts.wait=20"]
     command = lambda i: [sys.executable, "-m", "jaxsft", "train", *OPTIONS, *data, *(joined(i) if processes > 1 else [])]
     log = open(folder / "log.txt", "ab")  # noqa: SIM115 - the processes write to it
     return [subprocess.Popen(command(i), cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True) for i in range(processes)]
@@ -50,10 +50,12 @@ def checkpoint(run_dir: Path) -> int:
     return max((int(p.name) for p in (run_dir / "checkpoints").glob("*") if p.name.isdigit()), default=0)
 
 
-def kill(processes: list[subprocess.Popen], rng: random.Random) -> str:
-    """Kills both, or one; returns what became of them. Raises RuntimeError where the other one goes on."""
-    if all(p.poll() is not None for p in processes):
-        return "had ended"
+def kill(processes: list[subprocess.Popen], rng: random.Random) -> str | None:
+    """Kills both, or one; returns what became of them, None where the run had ended. Raises RuntimeError where the other one goes on, or one failed."""
+    if any(p.poll() is not None for p in processes):
+        if any(p.wait(60) for p in processes):
+            raise RuntimeError(f"a process ended by itself with {[p.returncode for p in processes]}")
+        return None
     victims = processes if rng.random() < 0.8 else [rng.choice(processes)]
     for p in victims:
         p.send_signal(signal.SIGKILL)
@@ -103,7 +105,9 @@ def main(kills: int = 100, seed: int = 0) -> None:
         for _ in range(min(KILLS_A_RUN, kills - done)):
             processes = start(folder, run_dir, 2)
             time.sleep(rng.uniform(0.0, LONGEST))
-            told.append(f"{kill(processes, rng)} at {max((step for _, step in losses(run_dir)), default=0)}")
+            if (how := kill(processes, rng)) is None:
+                break
+            told.append(f"{how} at {max((step for _, step in losses(run_dir)), default=0)}")
             done += 1
         exact_until = 10**9 if last == 2 else checkpoint(run_dir)
         finish(folder, run_dir, last)

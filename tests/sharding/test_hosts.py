@@ -43,7 +43,7 @@ def given(files, *more, steps=30):
     ]
 
 
-def start(arguments, cwd, count=2, devices=2, folders=None, own=None):
+def start(arguments, cwd, count=2, devices=2, folders=None, own=None, come=None):
     """The processes of one run; with one of them, all devices are its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -53,7 +53,8 @@ def start(arguments, cwd, count=2, devices=2, folders=None, own=None):
     command = [sys.executable, "-m", "jaxsft", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [
-        subprocess.Popen([*command, *(own[i] if own else ()), *joined(i)], cwd=folders[i] if folders else cwd, env=env, **pipes) for i in range(count)
+        subprocess.Popen([*command, *(own[i] if own else ()), *joined(i)], cwd=folders[i] if folders else cwd, env=env, **pipes)
+        for i in range(come or count)
     ]
 
 
@@ -156,6 +157,14 @@ def test_processes_with_other_options_are_told(mine, told, files, tmp_path):  # 
     own = [[], [option.replace("FILE", str(files / "labels_held.jsonl")) for option in mine]]
     ended = finish(start(arguments, tmp_path, own=own))
     assert all(code == 1 and f"process 1 has another {told} than process 0" in err for code, err in ended), ended
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_ever(files, tmp_path):
+    """A process whose partner never comes ends after hosts.wait."""
+    [alone] = start(given(files, f"run_dir={tmp_path / 'run'}", "hosts.wait=5"), tmp_path, come=1)
+    [(code, err)] = finish([alone], timeout=60)
+    assert code != 0 and re.search("did not meet|timed out|deadline", err, re.IGNORECASE), err
 
 
 @pytest.mark.parametrize("options", [{"count": 2}, {"coordinator": "a:1", "count": 2}, {"coordinator": "a:1", "count": 2, "index": 2}])
