@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from jaxsft import remote
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
@@ -114,6 +115,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
         validate.evaluation_batches(config)
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
+    remote.opened.cache_clear()  # the run may have gone on since
     return Model(runs.open_run(run.mirror.place if isinstance(run, Result) else run, change))
 
 

@@ -8,11 +8,13 @@ itself, each process its own shards, and marks a complete step by an object that
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,7 @@ def pull(place: str | Path, copy: Path) -> None:
     """Makes the working copy what the store has. Raises JaxsftError."""
     if not is_remote(place):
         return
-    with _friendly(place, "read"):
+    with friendly(place, "read"):
         for old in copy.iterdir() if copy.is_dir() else ():
             if old.name not in APART:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
@@ -85,7 +87,7 @@ class Mirror:
         """Raises JaxsftError; the store then has each file as it was or as it is, and no `result.json` of this push."""
         if not is_remote(self.place):
             return
-        with _friendly(self.place, "write"):
+        with friendly(self.place, "write"):
             there, here = path(self.place), dict(_small_files(self.copy))
             for name in sorted(self._sent.keys() - here.keys()):
                 (there / name).unlink(missing_ok=True)
@@ -99,10 +101,11 @@ class Mirror:
 
 @functools.cache
 def opened(place: str) -> Path:
-    """The small files of a run to read from: the run itself, or a working copy of it, fetched once by this process. Raises JaxsftError."""
+    """The small files of a run to read from: the run itself, or a copy of it that lives as long as this process. Raises JaxsftError."""
     if not is_remote(place):
         return Path(place)
-    copy = working_copy(place, os.getpid())
+    copy = Path(tempfile.mkdtemp(prefix="jaxsft-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
     pull(place, copy)
     return copy
 
@@ -110,6 +113,8 @@ def opened(place: str) -> Path:
 def files(folder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(name, file) of every file below a folder, here or at a store."""
     for entry in sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else ():
+        if entry.name in ("", ".", "..") or set(entry.name) & set("/\\"):
+            raise JaxsftError(f"{folder}: has a file of the name {entry.name!r}, which cannot be one of a run")
         if entry.is_dir():
             yield from files(entry, f"{prefix}{entry.name}/")
         else:
@@ -130,6 +135,8 @@ def move(source: Any, target: Any) -> None:
 def _small_files(folder: Any) -> Iterator[tuple[str, Any]]:
     """Those of a run that are copied."""
     for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name in ("", ".", ".."):
+            raise JaxsftError(f"{folder}: has a file of the name {entry.name!r}, which cannot be one of a run")
         if entry.name not in APART:
             found = files(entry, f"{entry.name}/") if entry.is_dir() else [(entry.name, entry)]
             yield from ((name, file) for name, file in found if not name.endswith(".tmp"))
@@ -141,7 +148,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _friendly(place: str | Path, doing: str) -> Iterator[None]:
+def friendly(place: str | Path, doing: str) -> Iterator[None]:
     try:
         yield
     except JaxsftError:

@@ -51,7 +51,7 @@ def checkpoint(run_dir: Path) -> int:
 
 
 def kill(processes: list[subprocess.Popen], rng: random.Random) -> str | None:
-    """Kills both, or one; returns what became of them, None where the run had ended. Raises RuntimeError where the other one goes on, or one failed."""
+    """Kills both, or one; returns what became of them; None: the run had ended. Raises RuntimeError where the other goes on, or one failed."""
     if any(p.poll() is not None for p in processes):
         if any(p.wait(60) for p in processes):
             raise RuntimeError(f"a process ended by itself with {[p.returncode for p in processes]}")

@@ -31,11 +31,11 @@ def parse(value: str, *, file: bool) -> HubId:
     """The parts of a name. `file`: whether it is one of a file in a data set.
 
     Raises:
-      ConfigError: not such a name; no revision, or a branch that moves, so that the same command would read something else tomorrow.
+      ConfigError: not such a name; no revision, or the main branch, so that the same command would read something else tomorrow.
     """
     expected = f"{PREFIX}owner/name@revision" + ("/path/file.jsonl" if file else "")
     match = _NAME.fullmatch(value.removeprefix(PREFIX))
-    if not match or ".." in value.split("/"):
+    if not match or {".", ".."} & set(re.split("[/@]", value.removeprefix(PREFIX))):
         raise ConfigError(f"{value}: expected {expected}")
     if match["revision"] is None or match["revision"] in MOVING:
         found = f"@{match['revision']} moves" if match["revision"] else "no revision"

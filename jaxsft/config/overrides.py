@@ -80,6 +80,8 @@ def _hydra_text(value: Any) -> str:
     """A Python value in Hydra's grammar. Raises ConfigError for a type that no option has."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if hasattr(value, "item"):  # a NumPy scalar
+        return _hydra_text(value.item())
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str | os.PathLike):
@@ -88,8 +90,6 @@ def _hydra_text(value: Any) -> str:
         return "{" + ",".join(f"{name}:{_hydra_text(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, Sequence):
         return "[" + ",".join(_hydra_text(inner) for inner in value) + "]"
-    if hasattr(value, "item"):  # a NumPy scalar
-        return _hydra_text(value.item())
     raise ConfigError(f"an option cannot be a {type(value).__name__} ({value!r}); expected text, a number, a list or a dict")
 
 

@@ -51,11 +51,14 @@ def tokenizer_dir(path: str | Path) -> str | Path:
     return folder
 
 
+READ = (*(f"data.{name}" for name in ("train", "validation", "test", "path")), "tokenizer.path", "model.pretrained", "train.init_from")
+
+
 def commits(values: Mapping[str, Any]) -> dict[str, str]:
     """Of every name of the hub in a flat config, the commit that was read. They are all in the cache by now."""
     out = {}
     for key, value in values.items():
-        if is_hub(value):
+        if is_hub(value) and key in READ:
             local = data_file(value) if key.startswith("data.") else tokenizer_dir(value) if key.startswith("tokenizer.") else run_dir(value)
             parts = Path(local).parts
             out[value] = parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]  # .../snapshots/<commit>/...

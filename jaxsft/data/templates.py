@@ -318,10 +318,9 @@ class Template:
         def same_without(messages: Sequence[Message], tools: tuple) -> bool:
             return plain(self._draft(tuple(messages), tools, False, where, {})) == plain(text)
 
-        found = len(text) - sources(text, 0, len(text)).count(0)
-        if found < sum(
-            len(m.content.strip()) for m in chat.messages
-        ):  # something is missing; a part of a message may be (a thought of an earlier turn)
+        # Only where nothing but contents can have been written does their length say that all are there.
+        plain_row, found = not chat.tools and not any(m.extra for m in chat.messages), sources(text, 0, len(text))
+        if not plain_row or UNKNOWN in found or len(text) - found.count(0) < sum(len(m.content.strip()) for m in chat.messages):
             for index, m in enumerate(chat.messages):
                 other = dataclasses.replace(m, content="1" if m.content == "0" else "0")
                 if m.content.strip() and same_without([*chat.messages[:index], other, *chat.messages[index + 1 :]], chat.tools):

@@ -41,7 +41,6 @@ class Chart:
     y_ticks: list[tuple[float, str]]
     broken: int = 0
     note: str = ""
-    latest: str = ""
 
 
 def charts(rows: Sequence[dict[str, Any]]) -> list[Chart]:
@@ -87,8 +86,7 @@ def _chart(title: str, found: list[tuple[str, np.ndarray, np.ndarray, str]], *, 
     lines = [_line(name, x, y, style, place_x, at) for name, x, y, style in found]
     x_ticks = [(place_x(x), f"{x:,.0f}") for x in ticks(first, last, 6) if first <= x <= last and x == round(x)]
     broken = sum(int((~np.isfinite(y)).sum()) for _, _, y, style in found if "smooth" not in style)
-    latest = ", ".join(f"{facts.number_text(float(y[-1]))}" for _, _, y, style in found[-1:] if len(found) == 1)
-    return Chart(title, lines, x_ticks, [(at(y), _tick_text(y)) for y in y_ticks], broken, note, latest)
+    return Chart(title, lines, x_ticks, [(at(y), _tick_text(y)) for y in y_ticks], broken, note)
 
 
 def _line(name: str, steps: np.ndarray, values: np.ndarray, style: str, place_x: Any, place_y: Any) -> Line:

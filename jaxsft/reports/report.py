@@ -171,6 +171,7 @@ def _cell(value: Any, width: int) -> str:
 
 def code(text: str) -> str:
     """Return a code span that may stand in a table cell."""
+    text = "".join(c if c.isprintable() or c == "\n" else " " for c in text) or " "
     ticks = "`" * (1 + max((len(found) for found in re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
     return f"{ticks}{space}{text.replace('|', chr(92) + '|').replace(chr(10), '⏎')}{space}{ticks}"

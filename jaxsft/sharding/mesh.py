@@ -59,7 +59,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
     if math.prod(shape) > jax.device_count():
         wanted = " ".join(f"mesh.{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
         raise ConfigError(f"{wanted} needs {math.prod(shape)} devices, found {jax.device_count()}; give a smaller mesh by these options")
-    return jax.make_mesh(shape, AXES, axis_types=auto_axes(3), devices=jax.devices()[: math.prod(shape)])
+    chosen = jax.devices()[: math.prod(shape)]
+    if len({d.process_index for d in chosen}) < jax.process_count():
+        wanted = " ".join(f"mesh.{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
+        raise ConfigError(f"{wanted} takes {len(chosen)} of {jax.device_count()} devices and leaves a process without one; use all of them")
+    return jax.make_mesh(shape, AXES, axis_types=auto_axes(3), devices=chosen)
 
 
 def partition_spec(spec: WeightSpec, mesh: Mesh, path: str = "") -> PartitionSpec:

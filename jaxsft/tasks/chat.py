@@ -76,10 +76,17 @@ class ChatSFT(CausalTask):
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]) -> dict[str, Any]:
-        template = template_of(config.task.template, tokenizer, require_stop=config.data.require_stop, variables=config.task.variables)
+        options = {"require_stop": config.data.require_stop, "allow_unwritten": config.task.allow_unwritten, "variables": config.task.variables}
+        template = template_of(config.task.template, tokenizer, **options)
         kept = {"name": template.name, "source": template.source, "variables": template.variables, "sha256": template.digest}
-        answers = tokenizer.encode_batch([record.messages[-1].content for record in records])
-        return {"template": kept, "stop_ids": list(template.stop_ids), "longest_answer": max(map(len, answers))}
+        return {"template": kept, "stop_ids": list(template.stop_ids), "longest_answer": cls._longest_answer(template, records, where)}
+
+    @staticmethod
+    def _longest_answer(template: Template, records: Sequence[Chat], where: Sequence[str]) -> int:
+        """Tokens of the longest last turn as it is trained, among the rows whose last message is long or has more than its content."""
+        likely = sorted(range(len(records)), key=lambda i: len(records[i].messages[-1].content))[-64:]
+        likely += [i for i, record in enumerate(records) if record.messages[-1].extra]
+        return max(end - start for i in likely for start, end, _ in [template.render(records[i], where[i]).turns[-1]])
 
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()

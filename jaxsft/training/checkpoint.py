@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import math
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ class Checkpoints:
             meta = self.meta(step)
             stored = {k: v for k, v in meta["leaves"][item].items() if select(k)}
         except Exception as error:  # whatever a damaged file makes Orbax raise
+            _not_our_files(what, error)
             raise Damaged(f"{what}: damaged (meta cannot be read: {_first_line(error)})") from error
         check_same_leaves(stored, describe(wanted), what)
         try:
@@ -160,6 +162,7 @@ class Checkpoints:
             arrays = self._restore_arrays(step, item, wanted, partial=len(stored) < len(meta["leaves"][item]))
             found = digest(arrays)
         except Exception as error:
+            _not_our_files(what, error)
             raise Damaged(f"{what}: damaged ({_first_line(error)})") from error
         if bad := [name for name, value in found.items() if value != meta["checksums"][item][name]]:
             raise Damaged(f"{what}: damaged ({bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} does not match its checksum)")
@@ -198,7 +201,8 @@ class Checkpoints:
         hosts.sync("damaged step found")  # all have chosen the same name
         if hosts.first():
             target.parent.mkdir(exist_ok=True)
-            remote.move(self.folder / str(step), target)  # what is left of it, should this be cut off, is found damaged again
+            with remote.friendly(self.folder, "move"):
+                remote.move(self.folder / str(step), target)  # what is left of it, should this be cut off, is found damaged again
         hosts.sync("damaged step moved")
         return target
 
@@ -216,6 +220,16 @@ class Checkpoints:
 
 class Damaged(CheckpointError):
     """A step that cannot be trusted."""
+
+
+# What TensorStore and XLA say where memory, rights or a network failed.
+_ELSEWHERE = re.compile(r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|CANCELLED")
+
+
+def _not_our_files(what: str, error: Exception) -> None:
+    """Raises CheckpointError where something else failed than a file: a good step must not be set aside for that."""
+    if isinstance(error, PermissionError | TimeoutError | ConnectionError | jax.errors.JaxRuntimeError) or _ELSEWHERE.search(str(error)):
+        raise CheckpointError(f"{what}: cannot be read now ({_first_line(error)}); it was left as it is") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import ctypes
 import hashlib
 import math
 import platform
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -24,26 +25,30 @@ from jaxsft.tasks.base import Task
 from jaxsft.tasks.causal import CausalTask
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-# Dense bfloat16 FLOP/s of one device, from the makers' data sheets; the first name that the device's kind contains counts.
+# Dense bfloat16 FLOP/s of one device, from the makers' data sheets; the first name that the device's kind has as words counts.
 PEAKS = {
-    "TPU v6": 918e12,
+    "TPU v6e": 918e12,
+    "TPU v6 lite": 918e12,
     "TPU v5p": 459e12,
     "TPU v5 lite": 197e12,
     "TPU v5e": 197e12,
     "TPU v5": 459e12,
     "TPU v4": 275e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
+    "H100 NVL": 835e12,
     "H100 PCIe": 756e12,
     "H100": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
 }
 
 
 def peak_flops(device: Any) -> float | None:
     """Of products in bfloat16; None where it is not known, as on CPU."""
-    return next((flops for name, flops in PEAKS.items() if name in device.device_kind), None)
+    return next((flops for name, flops in PEAKS.items() if re.search(rf"\b{name}\b", device.device_kind)), None)
 
 
 # --- model FLOPs -----------------------------------------------------------------------------------------------------------------------------
@@ -71,7 +76,8 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
     head = _head_size(config, task, specs)
     uses = tokens if isinstance(task, CausalTask) else float(len(lengths))
     head_trained = bool(_leaves(trained.get("embed", {})) if config.model.tied and isinstance(task, CausalTask) else _leaves(trained.get("head", {})))
-    return flops + 2 * head * uses * (2 + head_trained)
+    below = lowest < 10**9 or bool(_leaves(trained.get("norm", {})))  # something under the head is trained
+    return flops + 2 * head * uses * (1 + below + head_trained)
 
 
 def _lowest_trained(trained: Any) -> int:

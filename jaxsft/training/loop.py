@@ -189,7 +189,8 @@ class Loop:
         before = rundir.read_json(path)
         facts["trackers"] = before.get("trackers", {})  # the ids under which they know this run
         changed = [f"the data of {k}" for k in sorted(facts["data"].keys() | before["data"].keys()) if before["data"].get(k) != facts["data"].get(k)]
-        changed += [what for key, what in (("tokenizer", "the tokenizer"), ("task", "the template or the labels")) if before[key] != facts[key]]
+        parts = {"tokenizer": "the tokenizer", "task": "the template or the labels", "hub": "a file of the hub"}
+        changed += [what for key, what in parts.items() if (before.get(key) or None) != (facts.get(key) or None)]
         if changed:
             raise ConfigError(f"run_dir={self.mirror.place}: {', '.join(changed)} changed since; choose another run_dir=")
 

@@ -226,6 +226,12 @@ def test_what_a_template_leaves_out_is_an_error():  # task.allow_unwritten
     talk = Chat((Message("system", "a"), *chat("aa", "a").messages))
     fails(lambda: template(silent).render(talk, "a:1"), "does not write the content of message 1 (system)")
     assert template(silent, allow_unwritten=True).render(talk, "a:1").ids == DEFAULT.render(chat("aa", "a"), "a:1").ids
+    either = DEFAULT_TEMPLATE.replace(
+        "{% generation %}{{ m.content }}", "{% generation %}{{ (m.tool_calls | tojson) if m.tool_calls else m.content }}"
+    )
+    both = Chat((Message("user", "w?"), Message("assistant", "I will look it up.", 1.0, {"tool_calls": calls})))
+    fails(lambda: template(either).render(both, "a:1"), "does not write the content of message 2")
+    assert template(either).render(called, "a:1").turns
     assert DEFAULT.render(Chat((Message("system", " "), *chat("u", "").messages)), "a:1").turns  # blank is nothing to lose
     fails(lambda: template(DEFAULT_TEMPLATE, variables={"enable_thinkin": True}), "reads no enable_thinkin", error=ConfigError)
 

@@ -76,7 +76,19 @@ def test_rates_leave_pauses_out(monkeypatch):
     assert meter.read() == {"tokens_per_second": 50.0, "model_flops_per_second": 60.0, "mfu": 0.6}
 
 
-@pytest.mark.parametrize("kind, peak", [("TPU v5 lite", 197e12), ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("cpu", None)])
+@pytest.mark.parametrize(
+    "kind, peak",
+    [
+        ("TPU v5 lite", 197e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("cpu", None),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L4", 121e12),
+        ("TPU v4", 275e12),
+        ("NVIDIA A10", None),
+    ],
+)
 def test_peaks(kind, peak):
     assert device.peak_flops(type("Device", (), {"device_kind": kind})) == peak
 

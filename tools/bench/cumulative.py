@@ -22,7 +22,7 @@ from jaxsft.commands import hydra_app
 from jaxsft.config.durations import Clock
 from jaxsft.config.schema import Config
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import setup
+from jaxsft.training import device, setup
 from jaxsft.training.step import make_hyper
 
 STEPS, ROUNDS = 3, 5
@@ -71,6 +71,7 @@ def variants(config: Config) -> dict[str, Config]:
 
 
 def bench(config: Config) -> int:
+    device.keep_memory()
     made = {name: Variant(setup.resolve(changed)) for name, changed in variants(config).items()}
     speeds = {name: [] for name in made}
     for _, (name, variant) in itertools.product(range(ROUNDS), made.items()):
