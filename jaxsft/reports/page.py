@@ -77,18 +77,29 @@ def render(run_dir: Path) -> str:
         ("samples", "Samples", _samples), ("data", "Data", _data), ("configuration", "Configuration", _configuration),
         ("environment", "Environment", _environment), ("files", "Files", _files),
     )  # fmt: skip
-    found = [(name, heading, *_section(section, run_dir)) for name, heading, section in sections]
     script = environment.get_template("page.js").render()
-    return environment.get_template("page.html.jinja").render(
-        title=facts.title(run_dir),
-        run=run_dir.resolve().name,
-        written=f"{facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}",
-        finished=facts.finished(run_dir),
-        step=_step(run_dir),
-        sections=[section for section in found if section[2] is not None],
-        script=Markup(script),  # ours, and nothing in it comes from the run
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+
+    def page(sections: list[tuple]) -> str:
+        return environment.get_template("page.html.jinja").render(
+            title=facts.title(run_dir),
+            run=run_dir.resolve().name,
+            written=f"{facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}",
+            finished=facts.finished(run_dir),
+            step=_step(run_dir),
+            sections=sections,
+            script=Markup(script),  # ours, and nothing in it comes from the run
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+
+    def sound(section: tuple) -> tuple:
+        try:  # a value that cannot be shown is found when it is written
+            page([section])
+            return section
+        except facts.DAMAGE as error:
+            return (*section[:2], {}, _why(error))
+
+    found = [(name, heading, *_section(section, run_dir)) for name, heading, section in sections]
+    return page([sound(section) for section in found if section[2] is not None])
 
 
 def _section(section: Any, run_dir: Path) -> tuple[Any, str]:
@@ -98,7 +109,11 @@ def _section(section: Any, run_dir: Path) -> tuple[Any, str]:
     except facts.Missing as missing:
         return {}, str(missing)
     except facts.DAMAGE as error:
-        return {}, f"This section could not be written: {type(error).__name__}: {error}"
+        return {}, _why(error)
+
+
+def _why(error: Exception) -> str:
+    return f"This section could not be written: {type(error).__name__}: {error}"
 
 
 def _step(run_dir: Path) -> int:

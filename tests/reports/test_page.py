@@ -13,7 +13,7 @@ from jaxsft.data.ledger import length_summary
 from jaxsft.errors import JaxsftError
 from jaxsft.reports import card, charts, facts, outputs, page
 from jaxsft.reports.confusion import behind, per_class
-from jaxsft.rundir import read_json, read_jsonl, write_json, write_text
+from jaxsft.rundir import json_text, read_json, read_jsonl, write_json, write_text
 from tests.reports.fake_run import make
 
 EVIL = "<script>alert(1)</script>\"'&</title></style><!--"
@@ -272,6 +272,14 @@ def test_missing_and_damaged_files_cost_their_section_only(tmp_path):
     assert card.write_card(tmp_path).read_text("utf-8").count("could not be written") >= 2
     with pytest.raises(JaxsftError, match="not a run directory"):
         page.write_page(tmp_path / "figures")
+
+
+def test_a_value_that_cannot_be_shown_costs_its_section_only(tmp_path):
+    run = make(tmp_path, ["yes", "no"])
+    rows = read_jsonl(run / "predictions" / "test.jsonl")
+    write_text(run / "predictions" / "test.jsonl", "".join(json_text(row | {"probability": "often"}) + "\n" for row in rows))
+    text, tree = written(run)
+    assert "could not be written: DataError" in text and {"results", "curves", "files"} <= set(tree.texts)
 
 
 def test_the_card_says_what_the_files_say(tmp_path):
