@@ -32,7 +32,6 @@ from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.tasks.base import PREDICTED
 from jaxsft.training import loop, runs, setup
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
@@ -192,9 +191,6 @@ class Model:
         """
         columns = self.config.data.columns
         rows = self._rows(rows, (columns.prompt or "prompt") if self.task.generates else (columns.text or "text"))
-        for row in rows:
-            if taken := [name for name in PREDICTED if name in row.fields]:
-                raise DataError(f"{row.where}: has a column {taken[0]!r}, which the prediction would overwrite; rename it")
         records, where = [self.task.unlabelled(row, columns) for row in rows], [row.where for row in rows]
         if not rows:
             return []
@@ -208,6 +204,9 @@ class Model:
             split, result = self._evaluate(pipeline.load_split("input", records, where, self.task, data, self.config.model.context))
             found = {line["row"]: self.task.predicted(line) for line in self.task.predictions(split, result.columns, None)}
             lines = [found.get(i) or {"prediction": None, "dropped": split.dropped[i]} for i in range(len(records))]
+        for row, line in zip(rows, lines, strict=True):
+            if taken := [name for name in line if name in row.fields]:
+                raise DataError(f"{row.where}: has a column {taken[0]!r}, which the prediction would overwrite; rename it")
         return [{**row.fields, **line} for row, line in zip(rows, lines, strict=True)]
 
     def evaluate(self, data: str | os.PathLike | Sequence[Mapping[str, Any] | Row]) -> dict[str, float]:

@@ -9,6 +9,7 @@ import threading
 
 import hydra
 import jax
+import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
@@ -91,6 +92,8 @@ def test_values_compose_to_what_overrides_compose_to():
     assert jaxsft.compose(*text) == values and values.data.train == "it's a=b, 中文 (x).csv" and values.seed == 3
     assert jaxsft.compose(*text, seed=4).seed == 4  # values come after
     assert jaxsft.compose("experiment=demo").train.duration == "5epochs"
+    rates = [jaxsft.compose(optim={"learning_rate": rate}).optim.learning_rate for rate in np.geomspace(1e-4, 1e-2, 3)]  # NumPy scalars
+    assert rates == pytest.approx([1e-4, 1e-3, 1e-2])
     variables = jaxsft.compose(task={"variables": {"mood": "kind, 'soft'", "deep": False}}).task.variables
     assert variables == {"mood": "kind, 'soft'", "deep": False}
 
@@ -177,6 +180,13 @@ def test_predictions_are_those_of_the_command(classified, chatted, files, tmp_pa
         assert model.predict([]) == []
     empty, whole = jaxsft.load(classified).predict(["", texts[0]])
     assert empty == {"text": "", "prediction": None, "dropped": "empty"} and whole["prediction"]  # told, not left out
+
+
+def test_a_prediction_overwrites_no_column(classified):
+    model = jaxsft.load(classified)
+    assert model.predict([{"text": "a", "tokens": 3}])[0]["tokens"] == 3  # no field of a classifier's prediction
+    with pytest.raises(jaxsft.DataError, match="rows:1: has a column 'prediction', which the prediction would overwrite"):
+        model.predict([{"text": "a", "prediction": "b"}])
 
 
 def test_answers_are_those_of_the_command(chatted, read_on):

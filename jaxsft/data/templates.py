@@ -322,7 +322,7 @@ class Template:
         plain_row, found = not chat.tools and not any(m.extra for m in chat.messages), sources(text, 0, len(text))
         if not plain_row or UNKNOWN in found or len(text) - found.count(0) < sum(len(m.content.strip()) for m in chat.messages):
             for index, m in enumerate(chat.messages):
-                other = dataclasses.replace(m, content="1" if m.content == "0" else "0")
+                other = dataclasses.replace(m, content="1" if m.content.strip() == "0" else "0")
                 if m.content.strip() and same_without([*chat.messages[:index], other, *chat.messages[index + 1 :]], chat.tools):
                     raise self._unwritten(f"the content of message {index + 1} ({m.role})", where)
         for index, m in enumerate(chat.messages):

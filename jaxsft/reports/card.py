@@ -11,7 +11,7 @@ import yaml
 
 from jaxsft.reports import facts
 from jaxsft.reports.curves import COUNTS
-from jaxsft.reports.report import code, escape, table
+from jaxsft.reports.report import code, escape, table, written_sections
 from jaxsft.rundir import write_text
 
 MARK = "<!-- Written by jaxsft report. Remove this line to keep a text of your own. -->"
@@ -43,14 +43,7 @@ def card(run_dir: Path) -> str:
     parts = [f"---\n{front}---\n{MARK}", f"# {escape(facts.title(run_dir))}"]
     if not facts.finished(run_dir):
         parts.append("**This run is unfinished: it has no results yet.**")
-    for heading, section in sections:
-        try:
-            body = section(run_dir)
-        except facts.Missing as missing:
-            body = f"*{escape(str(missing))}*"
-        except facts.DAMAGE as error:
-            body = f"*This section could not be written: {escape(f'{type(error).__name__}: {error}')}*"
-        parts.append(f"## {heading}\n\n{body}")
+    parts += written_sections(run_dir, sections)
     return "\n\n".join(parts) + "\n"
 
 

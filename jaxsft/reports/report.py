@@ -6,7 +6,7 @@ missing or damaged costs its own section, which says so. Numbers that are not fi
 
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +33,13 @@ def write_report(run_dir: str | Path) -> Path:
         ("Sample predictions", _samples), ("Configuration", _configuration), ("Environment", _environment),
     )  # fmt: skip
     parts = [_title(run_dir)]
+    parts += written_sections(run_dir, sections)
+    return write_text(run_dir / "report.md", "\n\n".join(parts) + "\n")
+
+
+def written_sections(run_dir: Path, sections: Sequence[tuple[str, Callable[[Path], str]]]) -> list[str]:
+    """Return each section under its heading. A file that is missing or damaged costs its own section, which says so."""
+    out = []
     for heading, section in sections:
         try:
             body = section(run_dir)
@@ -40,8 +47,8 @@ def write_report(run_dir: str | Path) -> Path:
             body = f"*{escape(str(missing))}*"
         except facts.DAMAGE as error:
             body = f"*This section could not be written: {escape(f'{type(error).__name__}: {error}')}*"
-        parts.append(f"## {heading}\n\n{body}")
-    return write_text(run_dir / "report.md", "\n\n".join(parts) + "\n")
+        out.append(f"## {heading}\n\n{body}")
+    return out
 
 
 def samples_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], width: int = CELL_WIDTH) -> str:

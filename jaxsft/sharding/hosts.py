@@ -107,7 +107,7 @@ def check_same(facts: dict[str, Any]) -> None:
     names = gather([sorted(facts)])  # first whether they speak of the same things: arrays of other shapes cannot be compared
     for index, theirs in enumerate(names):
         if (theirs != names[0]).any():
-            raise ConfigError(f"process {index} has other splits of data {told}")
+            raise ConfigError(f"process {index} has other options or splits of data {told}")
     for index, theirs in enumerate(everyone := gather(facts.values())):
         for name, mine, other in zip(facts, everyone[0], theirs, strict=True):
             if (mine != other).any():

@@ -133,10 +133,7 @@ class Task:
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
         """The part of a prediction that is there without a label."""
-        return {k: v for k, v in line.items() if k in PREDICTED}
-
-
-PREDICTED = ("prediction", "probability", "nll", "tokens", "stopped", "dropped")  # the fields that `predict` adds to a row
+        return {k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")}
 
 
 def by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:

@@ -33,6 +33,7 @@ PEAKS = {
     "TPU v5 lite": 197e12,
     "TPU v5e": 197e12,
     "TPU v5": 459e12,
+    "TPU v4 lite": 138e12,
     "TPU v4": 275e12,
     "H200 NVL": 835e12,
     "H200": 989e12,

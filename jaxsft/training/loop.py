@@ -187,7 +187,6 @@ class Loop:
         if not path.exists():
             return
         before = rundir.read_json(path)
-        facts["trackers"] = before.get("trackers", {})  # the ids under which they know this run
         changed = [f"the data of {k}" for k in sorted(facts["data"].keys() | before["data"].keys()) if before["data"].get(k) != facts["data"].get(k)]
         parts = {"tokenizer": "the tokenizer", "task": "the template or the labels", "hub": "a file of the hub"}
         changed += [what for key, what in parts.items() if (before.get(key) or None) != (facts.get(key) or None)]
@@ -208,10 +207,12 @@ class Loop:
         hosts.sync("the run directory was read")
         if not hosts.first():
             return
+        if (path := self.run_dir / "manifest.json").exists():
+            facts = facts | {"trackers": rundir.read_json(path).get("trackers", {})}  # the ids under which they know this run
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
-        rundir.write_json(self.run_dir / "manifest.json", facts)
+        rundir.write_json(path, facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))
         self.mirror.push()

@@ -232,6 +232,8 @@ def test_what_a_template_leaves_out_is_an_error():  # task.allow_unwritten
     both = Chat((Message("user", "w?"), Message("assistant", "I will look it up.", 1.0, {"tool_calls": calls})))
     fails(lambda: template(either).render(both, "a:1"), "does not write the content of message 2")
     assert template(either).render(called, "a:1").turns
+    named = Chat((Message("user", " 0 ", 1.0, {"name": "x"}), Message("assistant", "b")))  # what stands in for a content differs from it
+    assert template(DEFAULT_TEMPLATE.replace("{{ m.content }}", "{{ m.content | trim }}")).render(named, "a:1").turns
     assert DEFAULT.render(Chat((Message("system", " "), *chat("u", "").messages)), "a:1").turns  # blank is nothing to lose
     fails(lambda: template(DEFAULT_TEMPLATE, variables={"enable_thinkin": True}), "reads no enable_thinkin", error=ConfigError)
 
