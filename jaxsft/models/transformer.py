@@ -146,7 +146,7 @@ class Transformer:
 
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
-        return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.rows(self.mesh))
+        return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
 
     def _rope(self, positions, dtype):
         return rope_table(positions, self.config.head_dim, self.config.rope_base, dtype) if self.config.positions == "rope" else None

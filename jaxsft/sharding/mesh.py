@@ -16,7 +16,8 @@ from jaxsft.errors import ConfigError
 from jaxsft.sharding.weights import WeightSpec, flatten
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = ("data", "fsdp")  # the mesh axes that rows are spread over
+# Of activations `[rows, sequence, ...]`. A `context` mesh axis, which spreads long rows, is to be the sequence's, once attention can work on parts.
+ACTIVATIONS: dict[str, tuple[str, ...] | None] = {"rows": ("data", "fsdp"), "sequence": None}
 RULES: dict[str, str | None] = {
     "embed": "fsdp",
     "vocab": "tensor",
@@ -100,13 +101,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def sequences(mesh: Mesh) -> NamedSharding:
+    """The sharding of `[batch, seq, embed]` activations."""
+    return NamedSharding(mesh, PartitionSpec(ACTIVATIONS["rows"], ACTIVATIONS["sequence"]))
+
+
 def rows(mesh: Mesh) -> NamedSharding:
-    """The sharding of `[batch, ...]` arrays."""
-    return NamedSharding(mesh, PartitionSpec(BATCH))
+    """The sharding of `[batch, ...]` arrays of input."""
+    return NamedSharding(mesh, PartitionSpec(ACTIVATIONS["rows"]))
 
 
 def row_shards(mesh: Mesh) -> int:
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return math.prod(mesh.shape[axis] for axis in ACTIVATIONS["rows"])
 
 
 def rows_here(mesh: Mesh, batch_size: int) -> np.ndarray:

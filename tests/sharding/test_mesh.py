@@ -42,6 +42,15 @@ def test_rules():
         spec(("unheard",), (16,))
 
 
+def test_a_rule_for_the_sequence_spreads_it(monkeypatch):
+    mesh = meshes.make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    x = np.zeros((8, 6, 4))
+    shard = lambda: meshes.sequences(mesh).shard_shape(x.shape)
+    assert shard() == (2, 6, 4)
+    monkeypatch.setitem(meshes.ACTIVATIONS, "sequence", ("tensor",))
+    assert shard() == (2, 3, 4)
+
+
 def test_the_rows_of_a_process_are_those_of_its_devices():
     mesh = meshes.make_mesh(MeshConfig(data=4, tensor=2))
     assert meshes.rows_here(mesh, 16).tolist() == list(range(16))  # one process holds all of them
