@@ -71,6 +71,13 @@ def atomic_lines(path: str | Path) -> Iterator[IO[str]]:
         yield file
 
 
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """As `atomic_lines`, for bytes."""
+    with _aside(Path(path), mode="wb") as file:
+        yield file
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Replace `path` by `text`, all or nothing, and return the path. Raises JaxsftError if it cannot be written."""
     with atomic_lines(path) as file:
@@ -80,7 +87,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Replace `path` by `content`, all or nothing, and return the path. Raises JaxsftError if it cannot be written."""
-    with _aside(Path(path), mode="wb") as file:
+    with atomic_file(path) as file:
         file.write(content)
     return Path(path)
 

@@ -1,113 +1,135 @@
-"""Rows in and out: one file per format. A reader returns every row of the file with its line, or raises; it never drops one silently.
+"""Rows in and out: one file per format. A reader gives every row of the file with its line, or an error; it never drops one silently.
 
-| suffix (each also with .gz) | format | rows |
-|---|---|---|
-| .json .jsonl .ndjson | `json`, `jsonl` | a list of objects, `{"data": [...]}`, or one object per line |
-| .csv | `csv` | cells, quoted with `"` where they hold a comma, a quote or a line break |
-| .tsv | `tsv` | cells between tabs; quotes are ordinary characters, so a cell holds neither a tab nor a line break |
-| .txt | `txt` | the field `text`: a line, a paragraph, or the whole file |
+The format is told by its name (`data.format`), by the beginning of the file, or by the suffix. `FORMATS` has all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxsft import rundir
 from jaxsft.data.formats import delimited, jsonl, text
+from jaxsft.data.formats.rows import Bad, Format, Row, require_column
+from jaxsft.data.formats.source import Source, Tree, sources, tree
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.rundir import write_bytes
 
-FORMATS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt"}
-SEPARATORS = {"csv": ",", "tsv": "\t"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
-    """One row as read: its fields, the file (spelled as the user gave it) and the 1-based physical line where the row begins."""
-
-    fields: dict[str, Any]
-    file: str
-    line: int
-
-    @property
-    def where(self) -> str:
-        """`train.csv:17`: what an error message about this row begins with."""
-        return f"{self.file}:{self.line}"
+# In the order in which the beginning of a file is compared with them: the strict ones first, then what nearly every text could be.
+FORMATS: dict[str, Format] = {format.name: format for format in (jsonl.LINES, jsonl.DOCUMENT, delimited.CSV, delimited.TSV, text.FORMAT)}
+GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
 
-def read(
+def stream(
     path: str | Path,
     *,
     format: str = "auto",
-    header: str = "auto",
     encoding: str = "utf-8",
+    header: str = "auto",
     unit: str = "line",
     columns: Sequence[str] = (),
-) -> list[Row]:
-    """Read all rows of a file.
+    options: Mapping[str, Any] | None = None,
+    quarantine: Callable[[Bad], None] | None = None,
+) -> Iterator[Row]:
+    """All rows of a file, as they are read; of all files that a pattern, a folder or an archive means (see `source.sources`), in their order.
 
     Args:
-      path: a local file; a name that ends in .gz is unpacked.
-      format: json, jsonl, csv, tsv, txt, or auto (from the suffix).
-      header: of csv and tsv: true, false, or auto (see `delimited.has_header`). Without a header the columns are named "0", "1", ...
+      path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, or a file of the hub.
+      format: a name of `FORMATS`, or auto.
       encoding: of the bytes; a byte-order mark of UTF-8 is accepted.
+      header: of csv and tsv: true, false, or auto (see `delimited.has_header`). Without a header the columns are named "0", "1", ...
       unit: of txt: what is one row: line (empty ones are skipped), paragraph (separated by empty lines) or file.
       columns: the names of the columns that the caller wants; they decide `header=auto`.
+      options: further options of the format, by name.
+      quarantine: is given the rows that cannot be read; None: the first of them is an error.
 
     Raises:
-      DataError: the file is missing, empty, not in the encoding, has no rows, or a row of it is broken (named by file and line).
+      DataError: a file is missing, empty, damaged, or a row of it is broken (named by file and line).
       ConfigError: an option has a value that does not exist.
     """
-    kind = _format(path, format)
-    for option, value, known in (("header", header, ("auto", "true", "false")), ("unit", unit, ("file", "line", "paragraph"))):
-        if value not in known:
-            raise ConfigError(f"data.{option}={value!r} is unknown; expected one of {', '.join(known)}")
-    content = text.load(path, encoding)
-    if kind == "txt":
-        numbered = text.parse(content, unit)
-    elif kind in SEPARATORS:
-        numbered = delimited.parse(content, str(path), SEPARATORS[kind], header, columns)
-    else:
-        numbered = jsonl.parse(content, str(path), lines=kind == "jsonl")
-    rows = [Row(fields, str(path), line) for line, fields in numbered]
-    if not rows:
-        raise DataError(f"{path}:1: the file has no rows")
-    return rows
+    asked = {"header": header, "unit": unit, "columns": tuple(columns), **(options or {})}
+    for source in [tree(path)] if format != "auto" and _named(format).tree else _openings(path):
+        kind = detect(source) if format == "auto" else _named(format)
+        empty = True
+        for found in kind.read(source, encoding, _options(kind, asked, options or {})):
+            empty = False
+            if not isinstance(found, Bad):
+                yield Row(found[1], source.name, found[0])
+                continue
+            bad = dataclasses.replace(found, file=found.file or source.name)
+            if quarantine is None:
+                raise DataError(f"{bad.where}: {bad.reason}; data.on_bad_row=quarantine puts such rows aside")
+            quarantine(bad)
+        if empty:
+            blank = isinstance(source, Source) and not source.head().strip()
+            raise DataError(f"{source.name}:1: the file {'is empty' if blank else 'has no rows'}")
 
 
-def write(rows: Iterable[dict[str, Any]], path: str | Path) -> None:
-    """Write dicts to a .json(l), .csv or .tsv file (optionally .gz), aside and then renamed: a crash leaves the old file or the new one.
+def read(path: str | Path, **how: Any) -> list[Row]:
+    """All rows of a file at once; see `stream`."""
+    return list(stream(path, **how))
+
+
+def write(rows: Iterable[dict[str, Any]], path: str | Path, format: str = "auto") -> None:
+    """Write dicts to a file (optionally .gz), aside and then renamed: a crash leaves the old file or the new one. The same rows give the same bytes.
 
     Raises:
       DataError: a row does not fit the format (a list in a CSV cell, a tab in a TSV cell, columns that differ from those of the first row).
-      ConfigError: the suffix names no format that can be written.
+      ConfigError: the format cannot be written, or the suffix names none.
     """
-    kind = _format(path, "auto")
-    if kind == "txt":
-        raise ConfigError(f"cannot write rows to {path}; expected a name that ends in .jsonl, .csv or .tsv, each optionally with .gz")
-    content = jsonl.dump(rows, as_list=kind == "json") if kind not in SEPARATORS else delimited.dump(rows, str(path), SEPARATORS[kind])
-    packed = content.encode("utf-8", "backslashreplace")  # half of a broken emoji stays the escape that it is in JSON
-    # No time stamp inside: the same rows give the same bytes.
-    write_bytes(path, gzip.compress(packed, mtime=0) if str(path).endswith(".gz") else packed)
+    kind = _named(format) if format != "auto" else _by_suffix(path)
+    if kind is None or kind.write is None:
+        can = ", ".join(suffix for f in FORMATS.values() if f.write for suffix in f.suffixes)
+        raise ConfigError(f"cannot write rows to {path}; expected a name that ends in {can}, each optionally with .gz")
+    with rundir.atomic_file(path) as file, contextlib.ExitStack() as opened:
+        packed = opened.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)) if str(path).endswith(".gz") else file
+        kind.write(rows, packed, str(path))
 
 
-def require_column(row: Row, name: str, option: str) -> Any:
-    """Return `row.fields[name]`; a missing column is a DataError that lists those found and names `option` (such as data.columns.text)."""
-    if name not in row.fields:
-        found = ", ".join(repr(column) for column in row.fields) or "none"
-        raise DataError(f"{row.where}: missing column {name!r}: found columns {found}; set {option}=<column>")
-    return row.fields[name]
+def detect(source: Source | Tree) -> Format:
+    """The format of a file, from its beginning and its suffix. Raises ConfigError where neither tells."""
+    is_tree = isinstance(source, Tree)
+    head = source if is_tree else source.head()
+    suffix = None if is_tree else _by_suffix(source.name)
+    for kind in FORMATS.values():
+        strict = kind.name not in GENERIC or suffix is None
+        if kind.tree == is_tree and strict and kind.looks_like is not None and kind.looks_like(head):
+            return kind
+    if suffix is not None:
+        return suffix
+    known = ", ".join(itertools.chain.from_iterable(f.suffixes for f in FORMATS.values()))
+    raise ConfigError(f"cannot tell the format of {source.name} from its content or its suffix; expected {known}, or set data.format=<format>")
 
 
-def _format(path: str | Path, format: str) -> str:
-    if format != "auto":
-        if format not in FORMATS.values():
-            raise ConfigError(f"data.format={format!r} is unknown; expected auto, {', '.join(dict.fromkeys(FORMATS.values()))}")
-        return format
-    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
-    if suffix not in FORMATS:
-        raise ConfigError(f"cannot tell the format of {path} from its suffix {suffix!r}; expected {', '.join(FORMATS)}, or set data.format=<format>")
-    return FORMATS[suffix]
+def _openings(path: str | Path) -> list[Source] | list[Tree]:
+    """A folder or archive that is of one format as a whole; otherwise its files, one by one."""
+    if Path(path).is_dir() or str(path).lower().endswith(".zip"):
+        whole = tree(path)
+        if any(kind.tree and kind.looks_like is not None and kind.looks_like(whole) for kind in FORMATS.values()):
+            return [whole]
+    return sources(path)
+
+
+def _by_suffix(path: str | Path) -> Format | None:
+    suffix = Path(str(path).lower().removesuffix(".gz")).suffix
+    return next((kind for kind in FORMATS.values() if suffix in kind.suffixes), None)
+
+
+def _named(format: str) -> Format:
+    if format not in FORMATS:
+        raise ConfigError(f"data.format={format!r} is unknown; expected auto, {', '.join(FORMATS)}")
+    return FORMATS[format]
+
+
+def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    known = [f.name for f in dataclasses.fields(kind.options)]
+    if unknown := [name for name in given if name not in known]:
+        raise ConfigError(f"data.options.{unknown[0]}: format {kind.name} has no such option; it has {', '.join(known) or 'none'}")
+    return kind.options(**{name: value for name, value in asked.items() if name in known})
+
+
+__all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "read", "require_column", "sources", "stream", "tree", "write"]

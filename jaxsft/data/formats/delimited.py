@@ -3,53 +3,68 @@
 from __future__ import annotations
 
 import csv
-import io
+import dataclasses
+import itertools
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
-from jaxsft.errors import DataError
+from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.source import Source
+from jaxsft.errors import ConfigError, DataError
 
 Cells = tuple[int, list[str]]
+LOOKED_AT = 10_000  # rows that decide whether there is a header
+HEADER = ("auto", "true", "false")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DelimitedOptions:
+    header: str = "auto"  # auto | true | false; without one the columns are named "0", "1", ...
+    columns: Sequence[str] = ()  # that the caller wants; they decide header=auto
+
 
 # A column name: begins with a letter, is short, and has none of the signs that end or part sentences.
 _name = re.compile(r"[^\W\d][\w .:/#%()\[\]-]{0,39}")
 
 
-def parse(content: str, file: str, separator: str, header: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _read(source: Source, encoding: str, options: DelimitedOptions, separator: str) -> Numbered:
     """Yield (line, {column: cell}); cells are strings, as in the file. Lines without any character are skipped.
 
-    Args:
-      content: the whole file.
-      file: its name, for errors.
-      separator: "," (cells may be quoted) or a tab (quotes are ordinary characters).
-      header: true, false, or auto (see `has_header`).
-      columns: the names that the caller wants.
-
     Raises:
-      DataError: a row with more or fewer cells than the first, a quote that is never closed, a column name that occurs twice, or a header
-        that cannot be told from data.
+      DataError: a quote that is never closed, a column name that occurs twice, or a header that cannot be told from data.
     """
-    table = list(_read_quoted(content, file) if separator == "," else _read_plain(content))
-    if not table:
+    if options.header not in HEADER:
+        raise ConfigError(f"data.header={options.header!r} is unknown; expected one of {', '.join(HEADER)}")
+    table = _read_quoted(source, encoding) if separator == "," else _read_plain(source, encoding)
+    begin = list(itertools.islice(table, LOOKED_AT))
+    known = [found for found in begin if not isinstance(found, Bad)]
+    if not known:
+        yield from begin
         return
-    line, first = table[0]
+    line, first = known[0]
     names = [str(index) for index in range(len(first))]
-    if header == "true" or (header == "auto" and has_header(table, file, columns)):
+    headed = options.header == "true" or (options.header == "auto" and has_header(begin, source.name, options.columns))
+    if headed:
         # pandas leaves the name of its index column empty.
         names = [cell or str(index) for index, cell in enumerate(first)]
         if repeated := next((name for name in names if names.count(name) > 1), None):
-            raise DataError(f"{file}:{line}: the column name {repeated!r} occurs twice; rename one, or set data.header=false if this is no header")
-        table = table[1:]
-    for line, cells in table:
-        if len(cells) != len(names):
-            hint = "; quote cells that hold a comma" if separator == "," and len(cells) > len(names) else ""
-            raise DataError(f"{file}:{line}: found {len(cells)} cells, expected {len(names)} as in the first row{hint}")
-        yield line, dict(zip(names, cells, strict=True))
+            raise DataError(
+                f"{source.name}:{line}: the column name {repeated!r} occurs twice; rename one, or set data.header=false if this is no header"
+            )
+        begin.remove(known[0])
+    for found in itertools.chain(begin, table):
+        if isinstance(found, Bad):
+            yield found
+        elif len(found[1]) != len(names):
+            hint = "; quote cells that hold a comma" if separator == "," and len(found[1]) > len(names) else ""
+            yield Bad(found[0], f"found {len(found[1])} cells, expected {len(names)} as in the first row{hint}")
+        else:
+            yield found[0], dict(zip(names, found[1], strict=True))
 
 
-def has_header(table: Sequence[Cells], file: str, columns: Sequence[str]) -> bool:
+def has_header(table: Sequence[Cells | Bad], file: str, columns: Sequence[str]) -> bool:
     """Whether the first row names the columns.
 
     With wanted `columns`: numbers only: no; all wanted names in the first row: yes; otherwise that is an error.
@@ -59,7 +74,7 @@ def has_header(table: Sequence[Cells], file: str, columns: Sequence[str]) -> boo
     Raises:
       DataError: it cannot be known; the message asks for data.header=true or false.
     """
-    line, first = table[0]
+    (line, first), *others = (row for row in table if not isinstance(row, Bad))
     if len(first) > 1 and first == [str(index) for index in range(len(first))]:
         raise DataError(f"{file}:{line}: the first row, {_show(first)}, may be a header or data; set data.header=true or data.header=false")
     if columns:
@@ -77,33 +92,35 @@ def has_header(table: Sequence[Cells], file: str, columns: Sequence[str]) -> boo
         return False
     if len(table) == 1:
         raise DataError(f"{file}:{line}: the only row, {_show(first)}, may be a header or data; set data.header=true or data.header=false")
-    again = any(cell == other for _, row in table[1:] for cell, other in zip(first, row, strict=False) if cell)
+    again = any(cell == other for _, row in others for cell, other in zip(first, row, strict=False) if cell)
     return not again
 
 
-def dump(rows: Iterable[dict[str, Any]], file: str, separator: str) -> str:
+def _write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str, separator: str) -> None:
     """A header and one line per row. Null becomes an empty cell, numbers and booleans their JSON spelling.
 
     Raises:
       DataError: no rows, a column that the first row lacks or misses, a list or dict in a cell, a tab or a line break in a TSV cell, an
         empty cell that is the only one of its line in TSV.
     """
-    table: list[list[str]] = []
     names: list[str] = []
     for number, row in enumerate(rows, start=1):
-        names = names or list(row)
+        if number == 1:
+            names = list(row)
+            file.write(_joined([_cell(column, f"{name}: the header", separator) for column in names], separator))
         if set(row) != set(names):
-            raise DataError(f"{file}: row {number} has the columns {sorted(row)}, expected {sorted(names)} as in the first; write .jsonl instead")
-        table.append([_cell(row[name], f"{file}: row {number}, column {name!r}", separator) for name in names])
-    if not table:
-        raise DataError(f"{file}: there are no rows to write, and so no columns; write .jsonl instead")
-    if separator == "\t" and [""] in table:
-        raise DataError(f"{file}: row {table.index(['']) + 1} is an empty line, which a reader skips; write .csv or .jsonl instead")
-    table.insert(0, [_cell(name, f"{file}: the header", separator) for name in names])
-    if separator == "\t":
-        return "".join("\t".join(cells) + "\n" for cells in table)
+            raise DataError(f"{name}: row {number} has the columns {sorted(row)}, expected {sorted(names)} as in the first; write .jsonl instead")
+        cells = [_cell(row[column], f"{name}: row {number}, column {column!r}", separator) for column in names]
+        if separator == "\t" and cells == [""]:
+            raise DataError(f"{name}: row {number} is an empty line, which a reader skips; write .csv or .jsonl instead")
+        file.write(_joined(cells, separator))
+    if not names:
+        raise DataError(f"{name}: there are no rows to write, and so no columns; write .jsonl instead")
+
+
+def _joined(cells: Sequence[str], separator: str) -> bytes:
     # Not csv.writer: it leaves a carriage return inside a cell unquoted.
-    return "".join(",".join(map(_quoted, cells)) + "\n" for cells in table)
+    return (separator.join(cells if separator == "\t" else map(_quoted, cells)) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _quoted(cell: str) -> str:
@@ -125,38 +142,68 @@ def _show(cells: Sequence[str]) -> str:
     return ", ".join(repr(cell if len(cell) <= 40 else cell[:37] + "...") for cell in cells)
 
 
-def _read_plain(content: str) -> Iterator[Cells]:
-    for number, line in enumerate(content.split("\n"), start=1):
-        line = line.removesuffix("\r")
-        if line:
-            yield number, line.split("\t")
+def _read_plain(source: Source, encoding: str) -> Iterator[Cells | Bad]:
+    for found in source.lines(encoding):
+        if isinstance(found, Bad):
+            yield found
+        elif found[1]:
+            yield found[0], found[1].split("\t")
 
 
-def _read_quoted(content: str, file: str) -> Iterator[Cells]:
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+class _Lines:
+    """What `csv.reader` asks for its lines; those that cannot be decoded are noted, and end the row that they stand in."""
+
+    def __init__(self, source: Source, encoding: str):
+        self.found, self.undecodable, self.number = source.lines(encoding, ends=True), [], 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        found = next(self.found)
+        if isinstance(found, Bad):
+            self.undecodable.append(found)
+            self.number = found.line
+            return "\n"
+        self.number = found[0]
+        return found[1]
+
+
+def _read_quoted(source: Source, encoding: str) -> Iterator[Cells | Bad]:
+    lines = _Lines(source, encoding)
+    reader = csv.reader(lines, strict=True)
     limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a text may be longer than the default of 128 KiB
     try:
         while True:
-            begin = reader.line_num + 1
+            begin = lines.number + 1
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                if reader.line_num and (opened := _open_quote(content, begin)):
-                    raise DataError(f"{file}:{opened}: the quote that opens here is never closed; double a quote inside a quoted cell") from None
-                raise DataError(f"{file}:{reader.line_num}: {error}; double a quote inside a quoted cell, and quote the whole cell") from None
-            if cells:
+                if opened := _open_quote(source, encoding, begin):
+                    raise DataError(
+                        f"{source.name}:{opened}: the quote that opens here is never closed; double a quote inside a quoted cell"
+                    ) from None
+                yield Bad(lines.number, f"{error}; double a quote inside a quoted cell, and quote the whole cell")
+                continue
+            if lines.undecodable:
+                yield from lines.undecodable
+                if begin < lines.undecodable[0].line or lines.number > lines.undecodable[0].line:
+                    yield Bad(begin, "the row goes over a line that cannot be decoded")
+                lines.undecodable = []
+            elif cells:
                 yield begin, cells
     finally:
         csv.field_size_limit(limit)
 
 
-def _open_quote(content: str, begin: int) -> int | None:
+def _open_quote(source: Source, encoding: str, begin: int) -> int | None:
     """The line of the quote that is still open at the end of the file, from the row that begins in line `begin`; None if none is."""
     opened: int | None = None
     before, closed, at_start = 0, False, True
-    for number, part in enumerate(io.StringIO(content, newline=""), start=1):
+    for found in source.lines(encoding, ends=True):
+        number, part = (found.line, "") if isinstance(found, Bad) else found
         for sign in part if number >= begin else "":
             if opened is not None:
                 if sign == '"':
@@ -168,3 +215,39 @@ def _open_quote(content: str, begin: int) -> int | None:
             else:
                 at_start, closed = sign in ",\r\n", False
     return opened
+
+
+def _looks_quoted(head: bytes) -> bool:
+    """A first line of at least two cells that are column names, and as many commas in the lines behind it, where no quote joins lines."""
+    return _looks_delimited(head, ",")
+
+
+def _looks_tabbed(head: bytes) -> bool:
+    return _looks_delimited(head, "\t")
+
+
+def _looks_delimited(head: bytes, separator: str) -> bool:
+    try:
+        lines = [line for line in head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")[:20] if line.strip()]
+        rows = list(csv.reader(lines, strict=True)) if separator == "," else [line.split(separator) for line in lines]
+    except csv.Error:
+        return False
+    return len(rows) > 2 and len(rows[0]) > 1 and all(len(row) == len(rows[0]) for row in rows[:-1])
+
+
+def _of(separator: str) -> dict[str, Any]:
+    return {
+        "read": lambda source, encoding, options: _read(source, encoding, options, separator),
+        "write": lambda rows, file, name: _write(rows, file, name, separator),
+        "options": DelimitedOptions,
+    }
+
+
+CSV = Format("csv", (".csv",), rows='cells, quoted with `"` where they hold a comma, a quote or a line break', looks_like=_looks_quoted, **_of(","))
+TSV = Format(
+    "tsv",
+    (".tsv", ".tab"),
+    rows="cells between tabs; quotes are ordinary characters, so a cell holds neither a tab nor a line break",
+    looks_like=_looks_tabbed,
+    **_of("\t"),
+)

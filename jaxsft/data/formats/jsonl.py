@@ -5,50 +5,74 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import IO, Any
 
+from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
-
-Numbered = Iterator[tuple[int, dict[str, Any]]]
 
 _space = re.compile(r"[ \t\r\n]*")
 _half_emoji = re.compile("[\ud800-\udfff]")
 _decoder = json.JSONDecoder()
 
 
-def parse(content: str, file: str, lines: bool) -> Numbered:
-    """Yield (line, object) of JSON text: a list, `{"data": [...]}`, or one object per line.
+def read_lines(source: Source, encoding: str, options: NoOptions) -> Numbered:
+    """One object per line, as they are read; a file that begins with `[` is a list all the same."""
+    if source.head().lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        yield from _whole(source.text(encoding), source.name)
+    else:
+        yield from _check(_lines(source, encoding))
 
-    Args:
-      content: the whole file.
-      file: its name, for errors.
-      lines: the name promises one object per line; a file that begins with `[` is a list all the same.
 
-    Raises:
-      DataError: broken JSON, a row that is no object, or text with half a surrogate pair, each with its line.
-    """
+def read_document(source: Source, encoding: str, options: NoOptions) -> Numbered:
+    """A list of objects, or `{"data": [...]}`; or one object per line. A list is read as a whole: JSON lines are for what memory does not hold."""
+    if _is_lines(source.head()):
+        yield from read_lines(source, encoding, options)
+    else:
+        yield from _whole(source.text(encoding), source.name)
+
+
+def _whole(content: str, file: str) -> Numbered:
     begin = _space.match(content).end()
     if content.startswith("[", begin):
-        yield from _check(_list(content, begin, file), file)
-    elif not lines and content.startswith("{", begin) and not _is_lines(content, begin):
-        yield from _check(_document(content, begin, file), file)
-    else:
-        yield from _check(_lines(content, file), file)
+        yield from _check(_list(content, begin, file))
+    elif content.startswith("{", begin):
+        yield from _check(_document(content, begin, file))
+    elif begin < len(content):
+        yield Bad(1 + content.count("\n", 0, begin), f"found {content[begin : begin + 20]!r}, expected a JSON list or object")
 
 
-def dump(rows: Iterable[dict[str, Any]], as_list: bool = False) -> str:
-    """One compact object per line; between brackets and commas if `as_list`."""
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    return "[\n" + ",\n".join(lines) + "\n]\n" if as_list else "".join(line + "\n" for line in lines)
+def write_lines(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
+    """One compact object per line."""
+    for row in rows:
+        file.write(_dumped(row) + b"\n")
 
 
-def _check(rows: Iterable[tuple[int, Any]], file: str) -> Numbered:
-    for line, row in rows:
+def write_list(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
+    """One compact object per line, between brackets and commas."""
+    before = b"[\n"
+    for row in rows:
+        file.write(before + _dumped(row))
+        before = b",\n"
+    file.write(b"\n]\n" if before == b",\n" else b"[]\n")
+
+
+def _dumped(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace")  # half of a broken emoji stays the escape that it is in JSON
+
+
+def _check(rows: Iterable[tuple[int, Any] | Bad]) -> Numbered:
+    for found in rows:
+        if isinstance(found, Bad):
+            yield found
+            continue
+        line, row = found
         if not isinstance(row, dict):
-            raise DataError(f'{file}:{line}: found a JSON {_kind(row)}, expected an object with named fields such as {{"text": ...}}')
-        if (found := _surrogate(row)) is not None:
-            raise DataError(f"{file}:{line}: a text holds {found}, half of a surrogate pair, which is no character; mend or remove it")
-        yield line, row
+            yield Bad(line, f'found a JSON {_kind(row)}, expected an object with named fields such as {{"text": ...}}')
+        elif (half := _surrogate(row)) is not None:
+            yield Bad(line, f"a text holds {half}, half of a surrogate pair, which is no character; mend or remove it")
+        else:
+            yield line, row
 
 
 def _surrogate(value: Any) -> str | None:
@@ -64,25 +88,27 @@ def _kind(value: Any) -> str:
     return "null" if value is None else names.get(type(value), "object")
 
 
-def _is_lines(content: str, begin: int) -> bool:
+def _is_lines(head: bytes) -> bool:
     """Whether the first line is an object by itself and more follows: a .json file that holds JSON lines."""
-    end = content.find("\n", begin)
-    if end < 0 or not content[end:].strip():
+    first, _, rest = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
+    if not rest.strip():
         return False
     try:
-        return isinstance(json.loads(content[begin:end]), dict)
-    except json.JSONDecodeError:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
         return False
 
 
-def _lines(content: str, file: str) -> Iterator[tuple[int, Any]]:
-    # Not splitlines: JSON strings may hold Unicode line separators.
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
+def _lines(source: Source, encoding: str) -> Iterator[tuple[int, Any] | Bad]:
+    # Only LF ends a line: JSON strings may hold Unicode line separators.
+    for found in source.lines(encoding):
+        if isinstance(found, Bad):
+            yield found
+        elif found[1].strip():
             try:
-                yield number, json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise DataError(f"{file}:{number}: broken JSON ({error}); expected one object per line") from None
+                yield found[0], json.loads(found[1])
+            except (ValueError, RecursionError) as error:
+                yield Bad(found[0], f"broken JSON ({error}); expected one object per line")
 
 
 class _Cursor:
@@ -116,6 +142,8 @@ class _Cursor:
         except json.JSONDecodeError as error:
             self.move(error.pos)
             raise self.error(error.msg) from None
+        except ValueError as error:  # a number of more than 4,300 digits
+            raise self.error(str(error)) from None
         except RecursionError:
             raise self.error("nested too deeply") from None
         self.move(end)
@@ -171,3 +199,13 @@ def _end(at: _Cursor) -> None:
     at.skip()
     if at.position < len(at.content):
         raise at.error(f"found {at.content[at.position : at.position + 20]!r} after the end of the value")
+
+
+def _begins_as_document(head: bytes) -> bool:
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"{"))
+
+
+LINES = Format("jsonl", (".jsonl", ".ndjson"), read_lines, "one JSON object per line", looks_like=_is_lines, write=write_lines)
+DOCUMENT = Format(
+    "json", (".json",), read_document, 'a list of objects, `{"data": [...]}`, or one object', looks_like=_begins_as_document, write=write_list
+)

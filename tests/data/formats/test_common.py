@@ -68,14 +68,16 @@ def test_bytes_that_are_not_the_encoding(tmp_path):
 def test_files_that_hold_nothing(tmp_path):
     fails(tmp_path / "no.csv", "no.csv: there is no such file")
     (tmp_path / "d.csv").mkdir()
-    fails(tmp_path / "d.csv", "found a directory")
+    fails(tmp_path / "d.csv", "there is no file in it")
     fails(put(tmp_path, "e.csv", ""), "the file is empty")
     fails(put(tmp_path, "e.txt", " \n"), "the file is empty")
     fails(put(tmp_path, "h.csv", "text,label\n"), "has no rows", header="true")
     fails(put(tmp_path, "l.json", "[]"), "has no rows")
     fails(put(tmp_path, "g.jsonl.gz", b"not packed"), "not a whole gzip file")
     fails(put(tmp_path, "cut.txt.gz", gzip.compress(b"text " * 1000)[:-9]), "not a whole gzip file")
-    fails(tmp_path / "x.parquet", "suffix '.parquet'", "data.format=", error=ConfigError)
+    fails(tmp_path / "x.csv", "there is no such file")
+    fails(put(tmp_path, "x.npz", "\x01\x02"), "cannot tell the format", "data.format=", error=ConfigError)
+    fails(put(tmp_path, "y.jsonl", "{}"), "data.options.unit: format jsonl has no such option", error=ConfigError, options={"unit": "line"})
     fails(put(tmp_path, "a.txt", "x"), "data.unit='word'", error=ConfigError, unit="word")
 
 
@@ -126,7 +128,7 @@ def test_text_units(tmp_path):
     path = put(tmp_path, "a.txt", "a\r\nb\n\n \nc\x0bd\n")
     assert found(path) == [(1, {"text": "a"}), (2, {"text": "b"}), (5, {"text": "c\x0bd"})]
     assert found(path, unit="paragraph") == [(1, {"text": "a\nb"}), (5, {"text": "c\x0bd"})]
-    assert found(path, unit="file") == [(1, {"text": "a\r\nb\n\n \nc\x0bd\n"})]
+    assert found(path, unit="file") == [(1, {"text": "a\r\nb\n\n \nc\x0bd\n", "folder": tmp_path.name})]
 
 
 def test_missing_column_lists_those_found():
@@ -167,7 +169,7 @@ def test_write_refuses_what_a_cell_cannot_hold(tmp_path):
         with pytest.raises(DataError, match=part):
             write(rows, tmp_path / "a.tsv")
     with pytest.raises(ConfigError):
-        write([{"text": "x"}], tmp_path / "a.txt")
+        write([{"text": "x"}], tmp_path / "a.npz")
     assert (tmp_path / "a.tsv").read_text().startswith("a\tb")  # a failed write leaves the old file
 
 

@@ -1,0 +1,79 @@
+"""A row as read, and what stands in its place where it cannot be read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
+
+from jaxsft.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One row as read: its fields, the file (spelled as the user gave it) and the 1-based physical line where the row begins."""
+
+    fields: dict[str, Any]
+    file: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        """`train.csv:17`: what an error message about this row begins with."""
+        return f"{self.file}:{self.line}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bad:
+    """A row that cannot be read, and why; the reader goes on behind it. `data.on_bad_row` says whether it ends the run or is put aside."""
+
+    line: int
+    reason: str
+    file: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+Numbered = Iterator[tuple[int, dict[str, Any]] | Bad]  # what a reader yields: a row's line and fields
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NoOptions:
+    """Of a format that reads one way only."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Format:
+    """A file format.
+
+    Attributes:
+      name: what `data.format` calls it.
+      suffixes: of its file names, lower case, without .gz.
+      read: `read(source, encoding, options)` yields every row of a file, in order, and `Bad` for one that it cannot read; it raises DataError
+        where it cannot go on. With `tree` the source is a folder or an archive as a whole (`source.Tree`).
+      options: the frozen dataclass of its options, `data.options`; the fields header, unit and columns come from the options of that name.
+      looks_like: whether the beginning of a file (64 KiB at most, the last line possibly cut) is of this format beyond doubt, whatever the file is
+        called; None: the suffix alone tells. With `tree` it takes the tree.
+      write: `write(rows, file, name)` writes dicts as UTF-8 to an open binary file; None: cannot be written. `name` is for errors.
+      tree: reads a folder or an archive, not a file.
+      rows: what its rows hold, in half a sentence, for the documentation.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Any, str, Any], Numbered]
+    rows: str
+    options: type = NoOptions
+    looks_like: Callable[[Any], bool] | None = None
+    write: Callable[[Iterable[dict[str, Any]], IO[bytes], str], None] | None = None
+    tree: bool = False
+
+
+def require_column(row: Row, name: str, option: str) -> Any:
+    """Return `row.fields[name]`; a missing column is a DataError that lists those found and names `option` (such as data.columns.text)."""
+    if name not in row.fields:
+        found = ", ".join(repr(column) for column in row.fields) or "none"
+        raise DataError(f"{row.where}: missing column {name!r}: found columns {found}; set {option}=<column>")
+    return row.fields[name]

@@ -1,0 +1,261 @@
+"""Where bytes come from: a file, a packed one, a member of an archive; and the one place where bytes become characters.
+
+Archives are read in place: nothing is unpacked to the disk. A member whose name leaves the archive, and one that grows without measure, is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import gzip
+import io
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from jaxsft.data import hub
+from jaxsft.data.formats.rows import Bad
+from jaxsft.errors import ConfigError, DataError
+
+HEAD = 2**16  # bytes that are looked at to tell the format
+GROWTH, FREE = 200, 2**26  # a packed file may grow 200-fold, and by 64 MiB in any case; text packs 3- to 20-fold
+WIDE = ("utf-16", "utf-32", "utf16", "utf32", "utf-7", "utf7")  # encodings in which a line does not end with the byte 10 alone
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """One file. `name` is what messages call it: the path as the user spelled it, and the member of an archive behind it."""
+
+    name: str
+    path: Path
+    member: str | None = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Its bytes, unpacked as they are read where the name ends in .gz.
+
+        Raises:
+          DataError: missing, a directory, unreadable, encrypted, a damaged archive or .gz, one that grows without measure.
+        """
+        with _told(self.name), contextlib.ExitStack() as opened:
+            if self.member is None:
+                file, size = opened.enter_context(open(self.path, "rb")), self.path.stat().st_size
+            else:
+                archive = opened.enter_context(zipfile.ZipFile(self.path))
+                size = archive.getinfo(self.member).compress_size
+                file = opened.enter_context(_Bounded(archive.open(self.member), size, self.name))
+            if self.name.endswith(".gz"):
+                file = opened.enter_context(_Bounded(gzip.GzipFile(fileobj=file, mode="rb"), size, self.name))
+            yield file
+
+    def head(self) -> bytes:
+        with self.open() as file:
+            return file.read(HEAD)
+
+    def lines(self, encoding: str, ends: bool = False) -> Iterator[tuple[int, str] | Bad]:
+        """Each line with its number from 1, as it is read; `Bad` for one that is not in the encoding. A byte-order mark is no part of the first.
+
+        Args:
+          ends: keep the line ends; without, one LF or CR LF is taken off. Only a LF ends a line: a form feed or U+2028 is a character of the text.
+
+        Raises:
+          DataError: as `open`; or bytes of UTF-16 or UTF-32 that cannot be read on.
+          ConfigError: the encoding does not exist.
+        """
+        _known(encoding)
+        with self.open() as file:
+            if encoding.lower().replace("_", "-").startswith(WIDE):
+                yield from self._wide(file, encoding, ends)
+                return
+            at = 0
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = line.decode(encoding)
+                except UnicodeError as error:
+                    yield Bad(number, _undecodable(error, at, encoding), self.name)
+                else:
+                    yield number, _line(text, number, ends)
+                at += len(line)
+
+    def _wide(self, file: IO[bytes], encoding: str, ends: bool) -> Iterator[tuple[int, str]]:
+        number = 0
+        try:
+            with io.TextIOWrapper(file, encoding, newline="\n") as text:
+                for number, line in enumerate(text, start=1):
+                    yield number, _line(line, number, ends)
+        except UnicodeError as error:
+            raise DataError(f"{self.name}:{number + 1}: {_undecodable(error, 0, encoding)}") from None
+
+    def text(self, encoding: str) -> str:
+        """All characters, without a byte-order mark and with the line ends as they are, for formats that are read as a whole.
+
+        Raises:
+          DataError: as `open`; or the bytes are not in `encoding` (with the line and the byte).
+          ConfigError: the encoding does not exist.
+        """
+        _known(encoding)
+        with self.open() as file:
+            content = file.read()
+        try:
+            return content.decode(encoding).removeprefix("\ufeff")
+        except UnicodeError as error:
+            line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
+            raise DataError(f"{self.name}:{line}: {_undecodable(error, 0, encoding)}") from None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tree:
+    """A folder or an archive as a whole: for formats that spread a data set over files. `files` are all its files by their path inside it, sorted."""
+
+    name: str
+    path: Path
+    files: dict[str, Source]
+
+    def match(self, pattern: str) -> list[Source]:
+        """The files whose path inside the tree fits a pattern: `*` stands for anything, slashes too."""
+        return [source for inside, source in self.files.items() if fnmatchcase(inside, pattern)]
+
+
+def sources(path: str | Path) -> list[Source]:
+    """The files that a path means: one file, a pattern (`data/*.jsonl`), the members of an archive (`set.zip/train/*.txt`), the files of a folder or
+    an archive; or one of the hub, `hub:owner/name@revision/path`. Sorted by name; hidden files are left out.
+
+    Raises:
+      DataError: there is none.
+    """
+    text = str(path)
+    if hub.is_hub(text):
+        return [Source(text, hub.data_file(text))]
+    plain = Path(text)
+    with _told(text):
+        if plain.is_file():
+            return list(tree(text).files.values()) if _is_zip(plain) else [Source(text, plain)]
+        if plain.is_dir():
+            return list(tree(text).files.values())
+        if inside := _inside_archive(text):
+            archive, pattern = inside
+            found = [source for name, source in tree(archive).files.items() if fnmatchcase(name, pattern)]
+        else:
+            found = [Source(name, Path(name)) for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]
+    if not found:
+        what = "no file fits the pattern" if glob.has_magic(text) else "there is no such file"
+        raise DataError(f"{text}: {what}")
+    return found
+
+
+def tree(path: str | Path) -> Tree:
+    """A folder or an archive as a whole. Raises DataError where it is neither, or an archive's member would leave it."""
+    text, plain = str(path), Path(path)
+    with _told(text):
+        if plain.is_dir():
+            inside = sorted(p for p in plain.rglob("*") if p.is_file())
+            names = [p.relative_to(plain).as_posix() for p in inside]
+            files = {n: Source(f"{text.rstrip('/')}/{n}", p) for n, p in zip(names, inside, strict=True) if not _hidden(n)}
+        elif plain.is_file() and _is_zip(plain):
+            with zipfile.ZipFile(plain) as archive:
+                files = {i.filename: Source(f"{text}/{i.filename}", plain, i.filename) for i in _members(archive, text)}
+            files = dict(sorted(files.items()))
+        elif plain.exists():
+            raise DataError(f"{text}: found a file, expected a folder or a .zip archive")
+        else:
+            raise DataError(f"{text}: there is no such folder or archive")
+    if not files:
+        raise DataError(f"{text}: there is no file in it")
+    return Tree(text, plain, files)
+
+
+def _members(archive: zipfile.ZipFile, name: str) -> Iterator[zipfile.ZipInfo]:
+    for info in archive.infolist():
+        inside = PurePosixPath(info.filename.replace("\\", "/"))
+        if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
+            raise DataError(f"{name}: the archive names {info.filename!r}, a path outside itself; it is not read")
+        if info.flag_bits & 1:
+            raise DataError(f"{name}: {info.filename!r} is encrypted; unpack it with its password first")
+        if not (info.is_dir() or stat.S_ISLNK(info.external_attr >> 16) or _hidden(info.filename)):
+            yield info
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _is_zip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return path.suffix.lower() == ".zip" or file.read(4) == b"PK\x03\x04"
+
+
+def _inside_archive(text: str) -> tuple[str, str] | None:
+    """`set.zip/a/*.txt` -> (`set.zip`, `a/*.txt`)."""
+    parts = PurePosixPath(text).parts
+    for i in range(1, len(parts)):
+        archive = Path(*parts[:i])
+        if archive.suffix.lower() == ".zip" and archive.is_file():
+            return str(archive), "/".join(parts[i:])
+    return None
+
+
+class _Bounded(io.RawIOBase):
+    """Unpacked bytes that end in an error where they grow out of all proportion to what is packed."""
+
+    def __init__(self, file: IO[bytes], packed: int, name: str):
+        self.file, self.left, self.name, self.packed = file, max(GROWTH * packed, FREE), name, packed
+
+    def __enter__(self) -> io.BufferedReader:  # type: ignore[override]
+        return io.BufferedReader(self, 2**20)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        part = self.file.read(len(buffer))
+        self.left -= len(part)
+        if self.left < 0:
+            raise DataError(f"{self.name}: {self.packed:,} packed bytes grow more than {GROWTH}-fold; unpack the file by hand if that is right")
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What the system, gzip and zip raise, as one sentence."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{name}: there is no such file") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise DataError(f"{name}: found a directory, expected a file") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{name}: the file is not a whole gzip file ({error}); copy it again, or take .gz off its name if it is not packed") from None
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise DataError(f"{name}: the archive is damaged or of an unknown kind ({error}); copy it again, or unpack it by hand") from None
+    except OSError as error:
+        raise DataError(f"{name}: cannot read the file ({error.strerror or error})") from None
+
+
+def _known(encoding: str) -> None:
+    try:
+        "".encode(encoding)
+    except (LookupError, ValueError):
+        raise ConfigError(f"data.encoding={encoding!r} is unknown; expected a name such as utf-8, latin-1, cp1252 or gb18030") from None
+
+
+def _undecodable(error: UnicodeError, at: int, encoding: str) -> str:
+    if not isinstance(error, UnicodeDecodeError):
+        return f"the bytes are not valid {encoding} ({error}); set data.encoding to what the file is in"
+    byte = error.object[error.start : error.start + 1].hex()
+    return f"byte {at + error.start} (0x{byte}) is not valid {encoding} ({error.reason}); set data.encoding=latin-1 or what the file is in"
+
+
+def _line(text: str, number: int, ends: bool) -> str:
+    if number == 1:
+        text = text.removeprefix("\ufeff")
+    return text if ends else text.removesuffix("\n").removesuffix("\r")
