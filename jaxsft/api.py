@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxsft import remote
 from jaxsft.config import compose as composing
@@ -88,6 +89,38 @@ def train(config: Config | str, *overrides: str, **options: Any) -> Result:
         outputs.write_all(result.run_dir)
         result.mirror.push()
     return result
+
+
+# --- prepare ---------------------------------------------------------------------------------------------------------------------------------
+def prepare(*overrides: str, models: Mapping[str, Callable] | None = None, **options: Any) -> tuple[dict[str, Any], bool]:
+    """Takes a data set through stages, as `jaxsft prepare` with these options: (the manifest, whether anything was done).
+
+    Args:
+      models: functions `score` and `predict` for stages that need a model; None: those of the run directory `model`, if there is one.
+
+    Raises:
+      JaxsftError: anything that the user can mend.
+    """
+    from jaxsft.prepare import prepared
+
+    config = over.composed([*overrides, *over.from_values(options)], "prepare")
+    return prepared.prepare(config, model_functions(config.model) if models is None else models)
+
+
+def model_functions(run: str | None) -> dict[str, Callable]:
+    """What stages use a model through: `score` (the perplexity of each text, of a run with task=lm) and `predict` (what `Model.predict` gives). The
+    model is loaded when it is first asked; without a run there are none."""
+    if run is None:
+        return {}
+    model = functools.cache(lambda: load(run))
+
+    def score(texts: Sequence[str]) -> np.ndarray:
+        if model().task.name != "lm":
+            raise ConfigError(f"model={run}: task={model().task.name} gives no perplexity; expected a run with task=lm")
+        lines = model().predict(list(texts))
+        return np.array([np.exp(line["nll"] / line["tokens"]) if line.get("tokens") else np.inf for line in lines])
+
+    return {"score": score, "predict": lambda records: model().predict(records)}
 
 
 # --- use -------------------------------------------------------------------------------------------------------------------------------------

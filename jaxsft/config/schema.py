@@ -26,21 +26,29 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    train: Optional[str] = None  # a file, or hub:owner/name@revision/path of a data set on the Hugging Face Hub
+class DataFiles:
+    """Which files hold the rows, and how they are read."""
+
+    train: Optional[str] = None  # a file, a pattern, a folder or an archive; or hub:owner/name@revision/path of a data set on the Hugging Face Hub
     validation: Optional[str] = None
     test: Optional[str] = None
     path: Optional[str] = None  # one file, split by `fractions`; excludes train, validation and test
-    fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
-    split_seed: int = 0
-    format: str = "auto"  # auto | jsonl | json | csv | tsv | txt
+    format: str = "auto"  # auto, or a name from the page of formats
     header: str = "auto"  # auto | true | false
     encoding: str = "utf-8"
     unit: str = "line"  # of a .txt file: file | line | paragraph
+    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name
     columns: Columns = field(default_factory=Columns)
+    on_bad_row: str = "error"  # error | quarantine: rows that cannot be read are put aside, and counted
+    max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
+
+
+@dataclass(frozen=True)
+class DataConfig(DataFiles):
+    fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
+    split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
     too_long: str = "error"  # error | drop | truncate_left | truncate_right
-    max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
     require_stop: bool = True  # the last trained token of every assistant turn is a stop token
     limit: Optional[int] = None  # train on so many rows only, evenly spaced; labels and tokenizer are learnt from all
     packing: bool = True
@@ -276,6 +284,28 @@ class Config:
     run_dir: Optional[str] = None
     profile: Optional[str] = None  # steps:10-15 writes a trace of these steps into profile/ of the run directory
     compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
+
+
+# --- preparation -----------------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class OutputConfig:
+    dir: Optional[str] = None  # the folder of the prepared set
+    format: str = "jsonl"  # jsonl | csv | tsv | parquet
+    shards: int = 1  # files per split
+    origin: bool = False  # add the column `origin`: file:line of every row
+    overwrite: bool = False  # replace another prepared set that stands in the folder
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """The options of `jaxsft prepare`."""
+
+    data: DataFiles = field(default_factory=DataFiles)
+    stages: list[Any] = field(default_factory=list)  # in their order: a name, or {name: {option: value}}
+    output: OutputConfig = field(default_factory=OutputConfig)
+    model: Optional[str] = None  # a run directory, for stages that need a model
+    seed: int = 0
+    workers: int = 1  # processes for the stages that are slow
 
 
 GROUPS: dict[str, dict[str, type]] = {
