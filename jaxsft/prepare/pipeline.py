@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import json
 import multiprocessing
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from jaxsft import rundir
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import spool
-from jaxsft.prepare.spool import Spool
+from jaxsft.prepare.spool import Log, Spool
 from jaxsft.prepare.stage import Report, Rows, Stage
 
 CHUNK = 512  # rows that a process is given at once
@@ -65,11 +65,7 @@ class Entry:
         self.check()
         reports = {}
         for split, report in self.reports.items():
-            reasons: dict[str, int] = {}
-            for _, reason in report.dropped:
-                kind = reason.partition(": ")[0]  # behind it stands what is wrong with this one row
-                reasons[kind] = reasons.get(kind, 0) + 1
-            counts = {"read": self.read.get(split, 0), "dropped": dict(sorted(reasons.items()))}
+            counts = {"read": self.read.get(split, 0), "dropped": dict(sorted(report.dropped.counts.items()))}
             counts |= {name: dict(sorted(getattr(report, name).items())) for name in ("added", "changed", "marked") if getattr(report, name)}
             reports[split] = counts | ({"facts": report.facts} if report.facts else {})
         return {"stage": self.name, "options": self.options, "state": self.state, "sets": reports, "written": self.written}
@@ -91,8 +87,10 @@ def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path,
     done = max((i + 1 for i, k in enumerate(keys) if (work / k / "done.json").exists()), default=0)
     current: Mapping[str, Iterable[Row]] = sets
     for number, (segment, k) in enumerate(zip(segments, keys, strict=True)):
-        folder = work / k
-        current = _recall(segment, folder) if number < done else _segment(segment, current, folder, workers)
+        current = _recall(segment, work / k) if number < done else _segment(segment, current, work / k, workers)
+        if number:  # the rows before it are not needed again
+            for before in (work / keys[number - 1]).glob("*.rows"):
+                before.unlink()
     return dict(current)
 
 
@@ -111,35 +109,42 @@ def _chained(key: str, segment: list[Entry]) -> str:
 
 
 def _segment(segment: list[Entry], sets: Mapping[str, Iterable[Row]], folder: Path, workers: int) -> dict[str, Spool]:
-    flows = {split: iter(rows) for split, rows in sets.items()}
-    for entry in segment:
+    flows: Mapping[str, Iterable[Row]] = sets
+    for number, entry in enumerate(segment):
+        entry.reports = {split: Report(dropped=Log(folder / f"{number}-{split}.dropped")) for split in flows}
         if entry.streams:
-            flows = {split: _counted(entry, split, _through(entry, split, rows, workers)) for split, rows in flows.items()}
+            flows = {split: _counted(entry, split, _through(entry, split, iter(rows), workers)) for split, rows in flows.items()}
         else:  # the first of its segment, so that the sets are on the disk
             flows = {split: _counted(entry, split, rows) for split, rows in _whole(entry, sets).items()}
-    out = {split: spool.write(folder / f"{split}.jsonl", rows) for split, rows in flows.items()}
+    out = {split: spool.write(folder / f"{split}.rows", rows) for split, rows in flows.items()}
     for entry in segment:
         entry.check()
-    told = [{"state": e.state, "read": e.read, "written": e.written, "reports": {s: vars(r) for s, r in e.reports.items()}} for e in segment]
-    rundir.write_json(folder / "done.json", {"rows": {split: len(rows) for split, rows in out.items()}, "stages": told})
+    rundir.write_json(folder / "done.json", {"rows": {s: len(rows) for s, rows in out.items()}, "stages": [_told(e) for e in segment]})
     return out
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    reports = {}
+    for split, report in entry.reports.items():
+        report.dropped.close()
+        reports[split] = {**vars(report), "dropped": report.dropped.counts}
+    return {"state": entry.state, "read": entry.read, "written": entry.written, "reports": reports}
 
 
 def _recall(segment: list[Entry], folder: Path) -> dict[str, Spool]:
     found = rundir.read_json(folder / "done.json")
-    for entry, told in zip(segment, found["stages"], strict=True):
+    for number, (entry, told) in enumerate(zip(segment, found["stages"], strict=True)):
         entry.state, entry.read, entry.written = told["state"], told["read"], told["written"]
-        entry.reports = {}
-        for split, report in told["reports"].items():
-            entry.reports[split] = Report()
-            entry.reports[split].merge(Report(**{**report, "dropped": [tuple(d) for d in report["dropped"]]}))
-    return {split: Spool(folder / f"{split}.jsonl", rows) for split, rows in found["rows"].items()}
+        for split, told_of in told["reports"].items():
+            log = Log(folder / f"{number}-{split}.dropped", Counter(told_of["dropped"]))
+            counters = {name: Counter(told_of[name]) for name in ("added", "changed", "marked")}
+            entry.reports[split] = Report(log, facts=told_of["facts"], **counters)
+    return {split: Spool(folder / f"{split}.rows", rows) for split, rows in found["rows"].items()}
 
 
 def _whole(entry: Entry, sets: Mapping[str, Rows]) -> Mapping[str, Iterable[Row]]:
     """A stage that needs to see more than a row."""
     stage = entry.stage
-    entry.reports = {split: Report() for split in sets}
     entry.read = {split: len(rows) for split, rows in sets.items()}
     if stage.on == "all":
         return stage.sets(sets, entry.reports)
@@ -154,7 +159,7 @@ def _whole(entry: Entry, sets: Mapping[str, Rows]) -> Mapping[str, Iterable[Row]
 
 def _through(entry: Entry, split: str, rows: Iterator[Row], workers: int) -> Iterator[Row]:
     """Rows through a stage that takes them one by one."""
-    report = entry.reports[split] = Report()
+    report = entry.reports[split]
     entry.read[split] = 0
     if entry.stage.on == "train" and split == UNSPLIT:
         raise ConfigError(f"stages: {entry.name} changes the training rows only, and there is no training split yet; put split before it")

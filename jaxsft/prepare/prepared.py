@@ -148,7 +148,7 @@ def _read(data: DataFiles, path: str) -> Iterator[Row | Bad]:
 def _not_too_many(reading: Entry, most: float) -> None:
     for split, report in reading.reports.items():
         if len(report.dropped) > most * reading.read[split]:
-            where, reason = report.dropped[0]
+            where, reason = next(iter(report.dropped))
             raise DataError(
                 f"{len(report.dropped)} of {reading.read[split]} rows of {split} cannot be read, more than data.max_dropped={most:g}; the first is "
                 f"{where}: {reason.partition(': ')[2]}"

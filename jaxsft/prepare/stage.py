@@ -63,7 +63,7 @@ class Report:
         self.added[reason] += 1
 
     def merge(self, other: Report) -> None:
-        self.dropped += other.dropped
+        self.dropped.extend(other.dropped)
         for name in ("added", "changed", "marked"):
             getattr(self, name).update(getattr(other, name))
         self.facts |= other.facts

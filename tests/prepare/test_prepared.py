@@ -96,12 +96,12 @@ def everything(folder):
     return {p.name: p.read_bytes() for p in sorted((folder / "out").iterdir())}
 
 
-ALL = ["upper", "short", "halves", {"fill": {"field": "n"}}, "twice", {"upper": {"fields": ["text"]}}]
+ALL = ["upper", "short", "halves", "upper", {"fill": {"field": "n"}}, "twice", {"upper": {"fields": ["text"]}}]
 
 
 def test_every_row_is_accounted_for(folder):
     manifest, done = prepare(folder, ALL)
-    assert done and [s["stage"] for s in manifest["stages"]] == ["read", "upper", "short", "halves", "fill", "twice", "upper"]
+    assert done and [s["stage"] for s in manifest["stages"]] == ["read", "upper", "short", "halves", "upper", "fill", "twice", "upper"]
     told = {s["stage"]: s for s in manifest["stages"]}
     assert told["short"]["sets"]["all"] == {"read": 40, "dropped": {"too short": 16}}
     assert told["twice"]["sets"] == {"train": {"read": 12, "dropped": {}, "added": {"copy": 12}}, "test": {"read": 12, "dropped": {}}}
@@ -122,7 +122,7 @@ def test_the_same_again_does_nothing_and_another_set_is_not_overwritten(folder):
     before = everything(folder)
     assert prepare(folder, ALL) == (manifest, False) and everything(folder) == before
     with pytest.raises(ConfigError, match=r"holds another prepared set.*output.overwrite=true"):
-        prepare(folder, ALL[:3])
+        prepare(folder, ALL[:4])
     assert everything(folder) == before
     (folder / "out" / "train.jsonl").write_text("damaged")
     with pytest.raises(ConfigError, match="holds another"):
