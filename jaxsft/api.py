@@ -101,10 +101,10 @@ def prepare(*overrides: str, models: Mapping[str, Callable] | None = None, **opt
     Raises:
       JaxsftError: anything that the user can mend.
     """
-    from jaxsft.prepare import prepared
+    from jaxsft.prepare import run as preparing
 
     config = over.composed([*overrides, *over.from_values(options)], "prepare")
-    return prepared.prepare(config, model_functions(config.model) if models is None else models)
+    return preparing.prepare(config, model_functions(config.model) if models is None else models)
 
 
 def model_functions(run: str | None) -> dict[str, Callable]:

@@ -22,14 +22,14 @@ def main(arguments: list[str]) -> int:
 
 
 def run(config: PrepareConfig) -> int:
-    from jaxsft.prepare import prepared
+    from jaxsft.prepare import run as preparing
 
     models: dict[str, Any] = {}
     if config.model is not None:
         from jaxsft import api  # with jax, which most stages do without
 
         models = api.model_functions(config.model)
-    manifest, done = prepared.prepare(config, models)
+    manifest, done = preparing.prepare(config, models)
     print(summary(manifest))
     what = "written" if done else "there already: same files, stages and seed; nothing was done"
     print(f"{config.output.dir}: {what}")

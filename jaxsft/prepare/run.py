@@ -1,9 +1,4 @@
-"""A prepared set: a folder with the rows of each split, and a manifest that says where they come from and what was done to them.
-
-DIR/train.jsonl  validation.jsonl  test.jsonl     or sharded: train-00000-of-00004.jsonl ...
-DIR/manifest.json     inputs with their hashes, stages with options, what they learnt and counts, splits with files and hashes
-DIR/dropped.jsonl     every row that is not there: file:line, stage, reason
-"""
+"""`jaxsft prepare`: files in, a prepared set out (see `jaxsft/data/prepared.py`), with every row accounted for in between."""
 
 from __future__ import annotations
 
@@ -21,7 +16,7 @@ import jaxsft
 from jaxsft import rundir
 from jaxsft.config import compose, validate
 from jaxsft.config.schema import Columns, DataFiles, PrepareConfig
-from jaxsft.data import formats
+from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Bad, Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import pipeline, stages
@@ -29,8 +24,6 @@ from jaxsft.prepare.pipeline import Entry
 from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
 
-KIND = "jaxsft prepared set"
-SPLITS = ("train", "validation", "test")
 WRITTEN = ("jsonl", "csv", "tsv")
 UNREADABLE = "unreadable"  # the reason of rows that no stage has seen
 
@@ -57,7 +50,7 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     entries = [entry(item, context) for item in config.stages]
     inputs = _inputs(config)
     key = _key(config, entries, inputs)
-    if found := manifest(folder):
+    if found := prepared.manifest(folder):
         if found["key"] == key and _intact(folder, found):
             return found, False
         if not config.output.overwrite:
@@ -92,21 +85,6 @@ def entry(item: Any, context: Context) -> Entry:
     return Entry(name, stage, stages.options(stage))
 
 
-def manifest(folder: str | Path) -> dict[str, Any] | None:
-    """The manifest of a prepared set; None where the folder is none. Raises DataError where the file is damaged."""
-    path = Path(folder) / "manifest.json"
-    if not path.is_file():
-        return None
-    found = rundir.read_json(path)
-    return found if isinstance(found, dict) and found.get("kind") == KIND else None
-
-
-def files(folder: str | Path, found: Mapping[str, Any], split: str) -> Iterator[Row]:
-    """The rows of a split of a prepared set, file after file."""
-    for part in found["splits"][split]["files"]:
-        yield from formats.stream(Path(folder) / part["file"], format=found["format"])
-
-
 def replay(found: Mapping[str, Any], rows: Iterable[Row]) -> list[Row]:
     """New rows, treated as those of the set were by the stages that `predict` repeats: what cleans, fills and scales, with what was learnt then.
 
@@ -128,7 +106,7 @@ def replay(found: Mapping[str, Any], rows: Iterable[Row]) -> list[Row]:
 
 # --- what goes in ----------------------------------------------------------------------------------------------------------------------------
 def _paths(data: DataFiles) -> dict[str, str]:
-    given = {split: getattr(data, split) for split in SPLITS if getattr(data, split)}
+    given = {split: getattr(data, split) for split in prepared.SPLITS if getattr(data, split)}
     if bool(given) == bool(data.path):
         raise ConfigError("give data.path=FILE (one set), or data.train=FILE with data.validation= and data.test= (split already)")
     return given or {pipeline.UNSPLIT: data.path}
@@ -184,7 +162,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _key(config: PrepareConfig, entries: Sequence[Entry], inputs: list[dict[str, Any]]) -> str:
     """Everything that the rows depend on; not how many processes made them, nor where they lie."""
-    data = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in SPLITS and k != "path"}
+    data = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in prepared.SPLITS and k != "path"}
     output = {k: v for k, v in dataclasses.asdict(config.output).items() if k not in ("dir", "overwrite")}
     listed = [[e.name, e.options] for e in entries]
     return rundir.sha256_json({"inputs": inputs, "data": data, "stages": listed, "seed": config.seed, "output": output, "code": _code()})[:32]
@@ -208,7 +186,7 @@ def _write(
     try:
         splits = {split: _write_split(config, aside, split, rows) for split, rows in sets.items()}
         found = {
-            "kind": KIND,
+            "kind": prepared.KIND,
             "key": key,
             "jaxsft": jaxsft.__version__,
             "format": config.output.format,

@@ -9,10 +9,10 @@ import pytest
 
 from jaxsft.commands import prepare as command
 from jaxsft.config import overrides
-from jaxsft.data import formats
+from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare import prepared, stages
+from jaxsft.prepare import run, stages
 from jaxsft.prepare.stage import Report, Stage, number_of, text_of, with_fields
 
 
@@ -89,7 +89,7 @@ def folder(tmp_path, monkeypatch):
 def prepare(folder, listed, **more):
     given = {"data": {"path": str(folder / "in.jsonl")}, "stages": listed, "output": {"dir": str(folder / "out")}, **more}
     config = overrides.composed(overrides.from_values(given), "prepare")
-    return prepared.prepare(config)
+    return run.prepare(config)
 
 
 def everything(folder):
@@ -107,7 +107,7 @@ def test_every_row_is_accounted_for(folder):
     assert told["twice"]["sets"] == {"train": {"read": 12, "dropped": {}, "added": {"copy": 12}}, "test": {"read": 12, "dropped": {}}}
     assert told["fill"]["state"] == {"mean": sum(n for n in kept_numbers(folder)[::2] if n) / sum(n is not None for n in kept_numbers(folder)[::2])}
     assert {n: s["rows"] for n, s in manifest["splits"].items()} == {"train": 24, "test": 12}
-    assert all(len(list(prepared.files(folder / "out", manifest, n))) == s["rows"] for n, s in manifest["splits"].items())
+    assert all(len(list(prepared.rows(folder / "out", manifest, n))) == s["rows"] for n, s in manifest["splits"].items())
     lost = [json.loads(line) for line in (folder / "out" / "dropped.jsonl").read_text().splitlines()]
     assert len(lost) == 16 and lost[0] == {"row": f"{folder}/in.jsonl:1", "set": "all", "stage": "short", "reason": "too short"}
     assert "short         all         40 rows, - 16 too short" in command.summary(manifest)
@@ -220,10 +220,10 @@ def test_rows_that_cannot_be_read_are_counted_and_named(folder):
 def test_replay_treats_new_rows_as_the_training_rows_were(folder):
     manifest, _ = prepare(folder, ALL)
     mean = next(s["state"]["mean"] for s in manifest["stages"] if s["stage"] == "fill")
-    new = prepared.replay(manifest, [Row({"text": "a", "n": None}, "new", 1), Row({"text": "b", "n": 5}, "new", 2)])
+    new = run.replay(manifest, [Row({"text": "a", "n": None}, "new", 1), Row({"text": "b", "n": 5}, "new", 2)])
     assert [row.fields for row in new] == [{"text": "A", "n": mean}, {"text": "B", "n": 5.0}]
     with pytest.raises(DataError, match="new:1: missing column 'n'"):
-        prepared.replay(manifest, [Row({"text": "a"}, "new", 1)])
+        run.replay(manifest, [Row({"text": "a"}, "new", 1)])
 
 
 def test_random_numbers_of_a_row_depend_on_the_row_alone():
