@@ -21,7 +21,7 @@ from jaxsft.config.schema import Config
 from jaxsft.errors import ConfigError
 
 OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
-OPEN = r"task\.variables(\.|$)"  # the user names its keys, so that adding one is no mistake
+OPEN = r"(task\.variables|data\.options)(\.|$)"  # the user names its keys, so that adding one is no mistake
 _PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
 _VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
 
