@@ -26,6 +26,7 @@ from jaxsft.config.durations import Clock
 from jaxsft.config.schema import Columns, Config, MeshConfig
 from jaxsft.data import pipeline
 from jaxsft.data.formats import Row
+from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
@@ -250,23 +251,24 @@ class Model:
         """
         return self.scored(data, "rows")[2]
 
-    def scored(self, data: Any, name: str) -> tuple[Split, evaluation.Evaluation, dict[str, float]]:
-        """(the split of this name, columns and answers of its rows, its numbers): what predictions are written from."""
+    def scored(self, data: Any, name: str, aside: list[Aside] | None = None) -> tuple[Split, evaluation.Evaluation, dict[str, float]]:
+        """(the split of this name, columns and answers of its rows, its numbers): what predictions are written from. Rows that give no record go into
+        `aside` where `data.on_bad_row` is quarantine."""
         config, parts = self.config, self.run.parts
+        aside = [] if aside is None else aside
         if isinstance(data, str | os.PathLike):
-            rows, records = setup.read_records(config, str(data), type(self.task))
+            rows, records = setup.read_records(config, str(data), type(self.task), aside)
         else:
-            rows = self._rows(data, None)
-            records = setup.records_of(config, rows, type(self.task))
-        split, result = self._evaluate(parts.split(name, (records, [row.where for row in rows])))
+            rows, records = setup.records_of(config, self._rows(data, None), type(self.task), aside)
+        split, result = self._evaluate(parts.split(name, setup.Records(records, [row.where for row in rows], aside)))
         if self.task.generates and config.evaluation.generate != "never":
             answers, numbers = evaluation.answer(self.task, parts.model, self.params, split, config, parts.mesh)
             result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
-        return split, result, {**result.numbers, "rows_read": len(records)}
+        return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
 
-    def read(self, path: str | os.PathLike) -> list[Row]:
-        """The rows of a file of inputs, for `predict`. Raises DataError."""
-        return setup.read_rows(self.config, str(path), self.task.inputs(self.config.data.columns))
+    def read(self, path: str | os.PathLike, aside: list[Aside] | None = None) -> list[Row]:
+        """The rows of a file of inputs, for `predict`; unreadable ones go into `aside` where `data.on_bad_row` is quarantine. Raises DataError."""
+        return setup.read_rows(self.config, str(path), self.task.inputs(self.config.data.columns), [] if aside is None else aside)
 
     # --- inside ------------------------------------------------------------------------------------------------------------------------------
     @functools.cached_property

@@ -183,9 +183,10 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"{text}: expected key=value")
-        if key not in known:
+        free = key.startswith("data.options.")  # the format knows its names
+        if key not in known and not free:
             raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
-        OmegaConf.update(node, key, value if key in string_keys() and value != "null" else yaml.safe_load(value))
+        OmegaConf.update(node, key, value if key in string_keys() and value != "null" else yaml.safe_load(value), force_add=free)
     return typed(node)
 
 

@@ -190,7 +190,7 @@ def _write(
             "key": key,
             "jaxsft": jaxsft.__version__,
             "format": config.output.format,
-            "columns": dataclasses.asdict(config.data.columns),
+            "columns": {k: v for k, v in dataclasses.asdict(config.data.columns).items() if v != getattr(Columns(), k)},
             "seed": config.seed,
             "inputs": inputs,
             "stages": [e.summary() for e in entries],
@@ -215,7 +215,7 @@ def _write(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
-    return found
+    return prepared.manifest(folder) or found
 
 
 def _write_split(config: PrepareConfig, folder: Path, split: str, rows: Spool) -> dict[str, Any]:
