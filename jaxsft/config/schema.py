@@ -47,6 +47,12 @@ class Columns:
     allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words
     group_references: bool = False  # rows of one source are one row with several references
 
+    def named(self) -> list[str]:
+        """The columns of the file that are named here."""
+        how = ("form", "label_names", "no_label", "separator", "missing", "scheme", "allow", "group_references")
+        given = [value for name, value in vars(self).items() if name not in how and value]
+        return [column for value in given for column in ([value] if isinstance(value, str) else value)]
+
 
 @dataclass(frozen=True)
 class DataFiles:

@@ -31,7 +31,12 @@ def manifest(folder: str | Path) -> dict[str, Any] | None:
 
 def around(file: str | Path) -> dict[str, Any] | None:
     """The manifest of the prepared set that a file, or a pattern of files, belongs to."""
-    return manifest(Path(file).parent)
+    return manifest(Path(file).parent) if file else None
+
+
+def treatment(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """What was done to the rows: equal for sets that were prepared alike."""
+    return [(told["stage"], told["options"], told["state"]) for told in found["stages"]]
 
 
 def paths(folder: str | Path, found: Mapping[str, Any]) -> dict[str, str]:

@@ -114,9 +114,8 @@ def _paths(data: DataFiles) -> dict[str, str]:
 
 def _read(data: DataFiles, path: str) -> Iterator[Row | Bad]:
     how = {name: getattr(data, name) for name in ("format", "header", "encoding", "unit", "options")}
-    named = [name for name in dataclasses.asdict(data.columns).values() if isinstance(name, str)]
     bad: list[Bad] = []
-    for row in formats.stream(path, **how, columns=named, quarantine=bad.append if data.on_bad_row == "quarantine" else None):
+    for row in formats.stream(path, **how, columns=data.columns.named(), quarantine=bad.append if data.on_bad_row == "quarantine" else None):
         yield from bad
         bad.clear()
         yield row

@@ -14,9 +14,9 @@ from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
-from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
+from jaxsft.config.schema import BpeTokenizer, Columns, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, split
+from jaxsft.data import formats, hub, pipeline, prepared, split
 from jaxsft.data import records as typed
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
@@ -44,6 +44,7 @@ def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
     if config.model.pretrained:
         config = _like_pretrained(config)
+    config = _of_prepared(config)
     task = tasks.get(config.task.name)
     validate_values(compose.flat(compose.to_dict(config)))
     if config.data.format != "auto":
@@ -65,6 +66,16 @@ def _like_pretrained(config: Config) -> Config:
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
     own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
+
+
+def _of_prepared(config: Config) -> Config:
+    """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation."""
+    d = config.data
+    if not d.path or (found := prepared.manifest(d.path)) is None:
+        return config
+    own = dataclasses.asdict(d.columns)
+    columns = {k: found["columns"][k] if k in found["columns"] and v == getattr(Columns(), k) else v for k, v in own.items()}
+    return dataclasses.replace(config, data=dataclasses.replace(d, columns=Columns(**columns), path=None, **prepared.paths(d.path, found)))
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------------------------
