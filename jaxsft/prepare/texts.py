@@ -6,6 +6,7 @@ import functools
 import importlib
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,10 @@ MARKS = "marks"
 # Scripts that are written without spaces: Thai, Lao, Myanmar, Khmer, kana, Han and their extensions.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _unspaced = re.compile(f"[{UNSPACED}]")
-_words = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+(?:['’\u200c\u200d-][^\\W{UNSPACED}]+)*")
+# Signs that combine with the letter before (accents of NFD, vowels of Indic scripts): Python's \\w does not hold them.
+COMBINING = "".join(c for c in map(chr, range(0x300, 0x1EA00)) if unicodedata.category(c)[0] == "M" and not _unspaced.match(c))
+_word = f"[^\\W{UNSPACED}]+(?:[{COMBINING}]+[^\\W{UNSPACED}]*)*"
+_words = re.compile(f"[{UNSPACED}]|{_word}(?:['’\u200c\u200d-]{_word})*")
 
 
 def need(module: str, asked: str, extra: str | None = "text") -> ModuleType:
