@@ -17,7 +17,8 @@ from jaxsft.prepare.texts import COMBINING, change_text, is_empty, lines_of, nee
 # Snowball's names of its algorithms, by ISO 639-1 code.
 SNOWBALL = {
     "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish", "et": "estonian",
-    "eu": "basque", "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian", "it": "italian",
+    "eu": "basque",
+    "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian", "it": "italian",
     "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian",
     "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
@@ -115,7 +116,7 @@ def _lemmatiser(language: str) -> Callable[[str], str]:
 
 @functools.cache
 def _jieba() -> Any:
-    """A segmenter. Its dictionary is read here: jieba's own start keeps a marshalled copy among the temporary files, and trusts any it finds there."""
+    """A segmenter. Its dictionary is read here: jieba's own start keeps a marshalled copy among temporary files, and trusts what it finds there."""
     tokenizer = need("jieba", "stages.words.language=zh").Tokenizer()
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True
