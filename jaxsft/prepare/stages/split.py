@@ -212,8 +212,8 @@ class SplitRows(Stage):
             what = "groups" if self.group or self.near is not None else "different texts"
             more = f" (and {len(rare) - 1} more labels have too few)" if len(rare) > 1 else ""
             raise DataError(
-                f"stages.split.stratify={self.stratify}: label {label!r} has {counts[label]} {what}, expected at least {least}, one for each part{more}; "
-                f"set stages.split.tiny=allow{'' if self.folds else ' or train'}, or drop them before"
+                f"stages.split.stratify={self.stratify}: label {label!r} has {counts[label]} {what}, expected at least {least}, "
+                f"one for each part{more}; set stages.split.tiny=allow{'' if self.folds else ' or train'}, or drop them before"
             )
         return {i for unit in units if rare & set(unit.labels) for i in unit.rows}
 
