@@ -23,6 +23,7 @@ class Columns:
     text: Optional[str] = None
     text_pair: Optional[str] = None
     label: Optional[str] = None
+    weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsft.data.formats import Row, require_column
+from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -29,7 +30,7 @@ class Message:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Chat:
+class Chat(Record):
     """A conversation that ends with an assistant turn, and the tools it may call (JSON schemas)."""
 
     messages: tuple[Message, ...]
@@ -37,14 +38,14 @@ class Chat:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Text:
+class Text(Record):
     """Running text."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class LabelledText:
+class LabelledText(Record):
     """A text, or a pair of texts, and the name of its class."""
 
     text: str

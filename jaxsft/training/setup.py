@@ -16,6 +16,7 @@ from jaxsft.config import compose
 from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
 from jaxsft.data import formats, hub, pipeline, split
+from jaxsft.data import weights as row_weights
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
@@ -63,10 +64,10 @@ def read_rows(config: Config, path: str, columns: Sequence[str]) -> list[formats
     return formats.read(path, format=d.format, header=d.header, encoding=d.encoding, unit=d.unit, columns=columns)
 
 
-def read_records(config: Config, path: str, task: type[Task]) -> tuple[list[formats.Row], list[Any]]:
+def read_records(config: Config, path: str, task: type[Task], training: bool = False) -> tuple[list[formats.Row], list[Any]]:
     """All rows of a file, and their records: every row is checked. Raises DataError."""
     columns = config.data.columns
-    rows = read_rows(config, path, [*task.inputs(columns), *task.outputs(columns)])
+    rows = read_rows(config, path, [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())])
     return rows, records_of(config, rows, task)
 
 
@@ -82,20 +83,26 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     """train, and validation and test where there are any."""
     d = config.data
     if d.path:
-        rows, records = read_records(config, d.path, task)
+        rows, records = read_records(config, d.path, task, training=True)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
         parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]))
         named = zip(("train", "validation", "test"), parts, strict=True)
         out = {name: ([record_of[id(r)] for r in part], [r.where for r in part]) for name, part in named if part}
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
+        out["train"] = (_weighted(config, parts[0], out["train"][0]), out["train"][1])
     else:
         out = {}
         for name in ("train", "validation", "test"):
             if file := getattr(d, name):
-                rows, records = read_records(config, file, task)
-                out[name] = (records, [row.where for row in rows])
+                rows, records = read_records(config, file, task, training=name == "train")
+                out[name] = (_weighted(config, rows, records) if name == "train" else records, [row.where for row in rows])
     return out
+
+
+def _weighted(config: Config, rows: Sequence[formats.Row], records: Sequence[Any]) -> list[Any]:
+    """Records of training rows, with their weights. Raises DataError."""
+    return [row_weights.weighted(record, row, config.data.columns) for row, record in zip(rows, records, strict=True)]
 
 
 def limit(records: Records, rows: int | None) -> Records:
@@ -127,6 +134,8 @@ def data_digest(records: Records) -> str:
     hashed = hashlib.sha256()
     for record in records[0]:
         hashed.update(repr(record).encode("utf-8", "surrogatepass") + b"\0")
+        if (weight := getattr(record, "weight", 1.0)) != 1:
+            hashed.update(f"weight {weight!r}\0".encode())
     return hashed.hexdigest()
 
 
