@@ -12,8 +12,8 @@ import numpy as np
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import minority, shares
-from jaxsft.prepare.numbers import at_least, rounded
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, rng, text_of, value_of, with_fields
+from jaxsft.prepare.numbers import at_least, rounded, row_weights
+from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, rng, text_of, value_of, with_fields
 
 METHODS = ("oversample", "undersample", "resample", "weight")
 TOWARD = ("equal", "sqrt", "temperature", "effective", "ratio")
@@ -124,22 +124,10 @@ class Balance(Stage):
         counts = np.array([count[name] for name in names])
         of = dict(zip(names, self._mass(counts) / counts, strict=True))
         weights = np.array([np.mean([of[label] for label in each]) for each in labels])
-        weights *= [self._given(row) for row in rows]
-        mean = weights.mean()
-        report.facts["weights"] = {name: rounded(of[name] / mean) for name in names}
-        for row, weight in zip(rows, weights / mean, strict=True):
+        report.facts["weights"] = {name: rounded(of[name] / weights.mean()) for name in names}
+        for row, weight in zip(rows, row_weights(rows, weights, self.into, "stages.balance.into"), strict=True):
             report.changed["weighted"] += 1
-            yield with_fields(row, **{self.into: rounded(weight)})
-
-    def _given(self, row: Row) -> float:
-        if row.fields.get(self.into) is None:
-            return 1.0
-        number = number_of(row, self.into, "stages.balance.into")
-        if number is None or not 0 < number < float("inf"):
-            raise DataError(
-                f"{row.where}: column {self.into!r} holds {row.fields[self.into]!r:.60}, expected a weight above 0; set stages.balance.into"
-            )
-        return number
+            yield with_fields(row, **{self.into: weight})
 
     # --- sampling ----------------------------------------------------------------------------------------------------------------------------
     def _sampled(self, rows: Rows, labels: Sequence[list[str]], chosen: Sequence[str], report: Report) -> Iterator[tuple[Row, list[str]]]:
