@@ -28,6 +28,7 @@ class Columns:
     text: Optional[str] = None
     text_pair: Optional[str] = None  # null: there is no second text
     label: Optional[str] = None
+    weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
     labels: list[str] = field(default_factory=list)  # one-hot columns of 0 and 1, each named as its class
     targets: list[str] = field(default_factory=list)  # numbers; none: the column of the label
     score: Optional[str] = None  # of a pair: how near its texts are; null: pairs have a label, or nothing
@@ -50,7 +51,7 @@ class Columns:
     def named(self) -> list[str]:
         """The columns of the file that are named here."""
         how = ("form", "label_names", "no_label", "separator", "missing", "scheme", "allow", "group_references")
-        given = [value for name, value in vars(self).items() if name not in how and value]
+        given = [value for name, value in vars(self).items() if name not in how and value and (name, value) != ("weight", "none")]
         return [column for value in given for column in ([value] if isinstance(value, str) else value)]
 
 

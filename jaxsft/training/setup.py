@@ -18,6 +18,7 @@ from jaxsft.config.schema import BpeTokenizer, Columns, Config, PretrainedTokeni
 from jaxsft.config.validate import validate, validate_values
 from jaxsft.data import formats, hub, pipeline, prepared, split
 from jaxsft.data import records as typed
+from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
@@ -96,10 +97,11 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
     )
 
 
-def read_records(config: Config, path: str, task: type[Task], aside: list[Aside]) -> tuple[list[formats.Row], list[Any]]:
+def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], training: bool = False) -> tuple[list[formats.Row], list[Any]]:
     """The rows of what a path means that give a record, and their records: every row is checked. Raises DataError."""
     columns = config.data.columns
-    rows = read_rows(config, path, [*task.inputs(columns), *task.outputs(columns)], aside)
+    wanted = [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())]
+    rows = read_rows(config, path, wanted, aside)
     return records_of(config, rows, task, aside)
 
 
@@ -116,7 +118,7 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     d, out = config.data, {}
     if d.path:
         aside: list[Aside] = []
-        rows, records = read_records(config, d.path, task, aside)
+        rows, records = read_records(config, d.path, task, aside, training=True)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
         parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]))
         for name, part in zip(("train", "validation", "test"), parts, strict=True):
@@ -124,15 +126,23 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
+        out["train"] = out["train"]._replace(records=_weighted(config, parts[0], out["train"].records))
     else:
         for name in ("train", "validation", "test"):
             if file := getattr(d, name):
                 aside = []
-                rows, records = read_records(config, file, task, aside)
+                rows, records = read_records(config, file, task, aside, training=name == "train")
                 if not records:
                     raise DataError(f"{aside[0].message} (none of the {len(aside)} rows of {file} gives a record)")
+                if name == "train":
+                    records = _weighted(config, rows, records)
                 out[name] = Records(records, [row.where for row in rows], aside)
     return out
+
+
+def _weighted(config: Config, rows: Sequence[formats.Row], records: Sequence[Any]) -> list[Any]:
+    """Records of training rows, with their weights. Raises DataError."""
+    return [row_weights.weighted(record, row, config.data.columns) for row, record in zip(rows, records, strict=True)]
 
 
 def limit(records: Records, rows: int | None) -> Records:
@@ -173,6 +183,8 @@ def data_digest(records: Records) -> str:
     hashed = hashlib.sha256()
     for record in records.records:
         hashed.update(repr(record).encode("utf-8", "surrogatepass") + b"\0")
+        if (weight := getattr(record, "weight", 1.0)) != 1:
+            hashed.update(f"weight {weight!r}\0".encode())
     return hashed.hexdigest()
 
 
