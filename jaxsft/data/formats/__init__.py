@@ -16,6 +16,7 @@ from typing import Any
 from jaxsft import rundir
 from jaxsft.data.formats import (
     conll,
+    conllu,
     delimited,
     jsonl,
     text,
@@ -28,6 +29,7 @@ from jaxsft.errors import ConfigError, DataError
 FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
+        conllu.FORMAT,
         conll.FORMAT,
         jsonl.LINES,
         jsonl.DOCUMENT,
