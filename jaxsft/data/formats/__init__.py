@@ -15,10 +15,12 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.data.formats import (
+    aligned,
     conll,
     conllu,
     delimited,
     jsonl,
+    ptb,
     text,
 )
 from jaxsft.data.formats.rows import Bad, Format, Row, require_column
@@ -31,6 +33,9 @@ FORMATS: dict[str, Format] = {
     for format in (
         conllu.FORMAT,
         conll.FORMAT,
+        ptb.TREES,
+        ptb.TAGGED,
+        aligned.FORMAT,
         jsonl.LINES,
         jsonl.DOCUMENT,
         delimited.CSV,

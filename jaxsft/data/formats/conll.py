@@ -18,7 +18,7 @@ from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 
-LOOKED_AT = 10_000  # lines that decide the layout
+LOOKED_AT = 3000  # lines that decide the layout
 BLANK = " \t\r"  # what a line that parts sentences may hold: WNUT17 has a lone tab there
 DOCUMENT = "-DOCSTART-"
 RESERVED = ("tokens", "tags", "document", "multiword")
@@ -123,8 +123,7 @@ def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
     )
     layout.scheme = "raw" if options.scheme == "auto" else options.scheme if options.scheme == "raw" else schemes.named(options.scheme)
     if options.scheme == "auto" and tags is not None and _chunky([cells[tags].strip() for cells in rows]):
-        found = [[cells[tags].strip() for cells in sentence] for sentence in sentences]
-        layout.scheme = schemes.detect(tags for tags in found if all(map(schemes.split, tags)))
+        layout.scheme = _scheme([cells[tags].strip() for cells in sentence] for sentence in sentences)
     return layout
 
 
@@ -169,6 +168,11 @@ def _chunky(cells: Sequence[str]) -> bool:
     """Whether a column holds chunk tags, but for a few mistakes."""
     fitting = sum(schemes.split(cell) is not None for cell in cells)
     return fitting == len(cells) > 0 or (fitting > 0.9 * len(cells) and "O" in cells)
+
+
+def _scheme(sentences: Iterable[Sequence[str]]) -> str | None:
+    """The scheme of the tags that are chunk tags; None where all of these are O."""
+    return schemes.detect([tag if schemes.split(tag) else "O" for tag in tags] for tags in sentences)
 
 
 def _tags_column(rows: Sequence[Sequence[str]], names: Sequence[str], tokens: int) -> int:
@@ -304,22 +308,23 @@ def _finished(now: _Open, layout: Layout, options: ConllOptions, document: str |
 
 def _checked(tags: list[str], numbers: Sequence[int], layout: Layout, options: ConllOptions) -> list[str] | Bad:
     """The tags, repaired or converted where that is asked for; `Bad` where they break the scheme."""
-    if layout.scheme is None and any(tag != "O" for tag in tags):
-        layout.scheme = schemes.detect([tags])
-    if layout.scheme in (None, "raw"):
-        if options.to == "same" or layout.scheme is None:
+    if layout.scheme is None:
+        layout.scheme = _scheme([tags])
+    if layout.scheme == "raw":
+        if options.to == "same":
             return tags
         return Bad(numbers[0], f"the tags are of no known scheme and cannot become {options.to}; set data.options.scheme, or data.options.to=same")
-    if options.invalid != "keep" and (wrong := schemes.problems(tags, layout.scheme)):
+    scheme = layout.scheme or "iob2"  # only O so far
+    if options.invalid != "keep" and (wrong := schemes.problems(tags, scheme)):
         position, reason = wrong[0]
         unknown = next((i for i, tag in enumerate(tags) if schemes.split(tag) is None), None)
         if options.invalid == "error" or unknown is not None:
             at = position if unknown is None else unknown
             hint = "set data.options.invalid=repair or keep, or data.options.scheme to what the file is in"
             return Bad(numbers[at], f"token {at + 1} of the sentence: {reason}; {hint}")
-        tags = schemes.repaired(tags, layout.scheme)[0]
+        tags = schemes.repaired(tags, scheme)[0]
     try:
-        return tags if options.to == "same" else schemes.convert(tags, layout.scheme, options.to)
+        return tags if options.to == "same" else schemes.convert(tags, scheme, options.to)
     except DataError as error:
         return Bad(numbers[0], str(error))
 
