@@ -14,13 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import rundir
-from jaxsft.data.formats import delimited, jsonl, text
+from jaxsft.data.formats import (
+    delimited,
+    jsonl,
+    parquet,
+    text,
+)
 from jaxsft.data.formats.rows import Bad, Format, Row, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
 from jaxsft.errors import ConfigError, DataError
 
 # In the order in which the beginning of a file is compared with them: the strict ones first, then what nearly every text could be.
-FORMATS: dict[str, Format] = {format.name: format for format in (jsonl.LINES, jsonl.DOCUMENT, delimited.CSV, delimited.TSV, text.FORMAT)}
+_ALL = (
+    parquet.PARQUET,
+    parquet.ARROW,
+    jsonl.LINES,
+    jsonl.DOCUMENT,
+    delimited.CSV,
+    delimited.TSV,
+    text.FORMAT,
+)
+FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
 
