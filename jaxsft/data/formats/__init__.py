@@ -19,6 +19,7 @@ from jaxsft.data.formats import (
     jsonl,
     parquet,
     text,
+    tfds,
 )
 from jaxsft.data.formats.rows import Bad, Format, Row, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
@@ -26,6 +27,7 @@ from jaxsft.errors import ConfigError, DataError
 
 # In the order in which the beginning of a file is compared with them: the strict ones first, then what nearly every text could be.
 _ALL = (
+    tfds.FORMAT,
     parquet.PARQUET,
     parquet.ARROW,
     jsonl.LINES,
@@ -52,7 +54,7 @@ def stream(
     """All rows of a file, as they are read; of all files that a pattern, a folder or an archive means (see `source.sources`), in their order.
 
     Args:
-      path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, or a file of the hub.
+      path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, a file of the hub, or `tfds:name/config:split`.
       format: a name of `FORMATS`, or auto.
       encoding: of the bytes; a byte-order mark of UTF-8 is accepted.
       header: of csv and tsv: true, false, or auto (see `delimited.has_header`). Without a header the columns are named "0", "1", ...
@@ -65,6 +67,9 @@ def stream(
       DataError: a file is missing, empty, damaged, or a row of it is broken (named by file and line).
       ConfigError: an option has a value that does not exist.
     """
+    if str(path).startswith("tfds:"):
+        folder, split = tfds.located(str(path))
+        path, format, options = folder, "tfds", {**({"split": split} if split else {}), **(options or {})}
     asked = {"header": header, "unit": unit, "columns": tuple(columns), **(options or {})}
     for source in [tree(path)] if format != "auto" and _named(format).tree else _openings(path):
         kind = detect(source) if format == "auto" else _named(format)
