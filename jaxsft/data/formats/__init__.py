@@ -15,11 +15,14 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.data.formats import (
+    coco,
     delimited,
     jsonl,
     parquet,
+    snips,
     text,
     tfds,
+    voc,
 )
 from jaxsft.data.formats.rows import Bad, Format, Row, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
@@ -28,8 +31,11 @@ from jaxsft.errors import ConfigError, DataError
 # In the order in which the beginning of a file is compared with them: the strict ones first, then what nearly every text could be.
 _ALL = (
     tfds.FORMAT,
+    voc.FORMAT,
     parquet.PARQUET,
     parquet.ARROW,
+    coco.FORMAT,
+    snips.FORMAT,
     jsonl.LINES,
     jsonl.DOCUMENT,
     delimited.CSV,
@@ -77,7 +83,7 @@ def stream(
         for found in kind.read(source, encoding, _options(kind, asked, options or {})):
             empty = False
             if not isinstance(found, Bad):
-                yield Row(found[1], source.name, found[0])
+                yield found if isinstance(found, Row) else Row(found[1], source.name, found[0])
                 continue
             bad = dataclasses.replace(found, file=found.file or source.name)
             if quarantine is None:

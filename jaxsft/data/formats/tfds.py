@@ -16,12 +16,12 @@ import json
 import math
 import os
 import re
-import shutil
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxsft import rundir
 from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Tree
 from jaxsft.errors import ConfigError, DataError
@@ -216,18 +216,11 @@ def write_tfds(
         raise DataError(f"{folder}: found something that is no TFDS data set, and do not replace it; give another folder")
     kinds = _kinds(held, str(folder))
     features = tfds.features.FeaturesDict({column: _feature(tfds, kind) for column, kind in kinds.items()})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
+    with rundir.atomic_folder(folder) as aside:
         infos = [_write_split(tfds, aside, name, split, rows, kinds, features, shards) for split, rows in held.items()]
         tfds.folder_dataset.write_metadata(
             data_dir=str(aside), features=features, split_infos=infos, version=version, check_data=False, description=description
         )
-        _put_in_place(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
@@ -263,15 +256,6 @@ def _write_split(tfds: Any, folder: Path, name: str, split: str, rows: list, kin
     lengths = [end - begin for begin, end in itertools.pairwise(bounds)]
     template = tfds.core.ShardedFileTemplate(data_dir=str(folder), dataset_name=name, split=split, filetype_suffix="array_record")
     return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
-
-
-def _put_in_place(aside: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(aside, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _kinds(splits: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
