@@ -16,8 +16,8 @@ HEADINGS = {
     "diversity": ("Diversity", "How much the texts differ, in words and in content."),
     "noise": ("Noise", "Texts that look like no text, and labels that look wrong: rules of thumb that point at rows to read."),
     "distribution": ("Distribution", "Which labels, lengths and scripts there are."),
-    "drift": ("Drift between splits", "How the splits differ. With many rows every p-value is small: look at the effect."),
-    "agreement": ("Agreement of annotators", "Whether people who labelled the same item agree."),
+    "drift": ("Drift", "How the splits differ. With many rows every p-value is small: look at the effect."),
+    "agreement": ("Agreement", "Whether people who labelled the same item agree."),
     "contamination": ("Contamination", "Rows of a benchmark, or of a held-out split, of which a run of words stands in the data."),
 }
 TILES = (

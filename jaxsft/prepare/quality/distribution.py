@@ -57,7 +57,7 @@ class Distribution:
 
 
 def is_quantity(parts: Sequence[Distribution]) -> bool:
-    """Whether the labels are quantities (a regression) and not classes: all are numbers, more than 20 differ, and some have a fraction (a convention)."""
+    """Whether the labels are quantities and not classes: all are numbers, more than 20 of them differ, and some have a fraction (a convention)."""
     values = {value for part in parts for value in part.numbers}
     whole = all(len(part.numbers) == part.labelled for part in parts)
     return whole and len(values) > MANY and any(not value.is_integer() for value in values)

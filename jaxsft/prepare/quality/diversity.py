@@ -61,7 +61,7 @@ def distinct(words: Iterable[Sequence[str]], n: int) -> float | None:
 
 
 def mtld(words: Sequence[str], threshold: float = FACTOR) -> float | None:
-    """Measure of textual lexical diversity: the mean number of words in a row that keep the type/token ratio above `threshold`, forwards and backwards.
+    """Measure of textual lexical diversity: the mean number of words in a row with a type/token ratio above `threshold`, forwards and backwards.
 
     McCarthy and Jarvis 2010, "MTLD, vocd-D, and HD-D: A validation study of sophisticated approaches to lexical diversity assessment". A stretch ends
     when its ratio falls to the threshold; the rest counts as the part (1 - ratio) / (1 - threshold) of one. None where the ratio never falls below 1.

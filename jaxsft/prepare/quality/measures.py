@@ -54,11 +54,17 @@ MEASURES: dict[str, Measure] = {
     "rows_without_text": Measure("rows whose text is empty or white space", "", "lower"),
     "rows_without_label": Measure("rows whose label is absent, empty, or NA, nan, null, none", "", "lower"),
     # consistency
-    "conflicting_rows": Measure("rows whose text (NFKC, case-folded, white space collapsed) occurs with other labels too, in any split", "", "lower", True),
-    "type_violations": Measure("rows with a cell whose type is not that of its column, over all rows; a column of text that is at least 95 % numeric "
-                               "is one of numbers", "", "lower"),
-    "damaged_rows": Measure("rows with a replacement character, mojibake, a control or private-use character, a lone surrogate or an HTML entity", "",
-                            "lower", True),
+    "conflicting_rows": Measure(
+        "rows whose text (NFKC, case-folded, white space collapsed) occurs with other labels too, in any split", "", "lower", True
+    ),
+    "type_violations": Measure(
+        "rows with a cell whose type is not that of its column, over all rows; a column of text that is at least 95 % numeric is one of numbers",
+        "",
+        "lower",
+    ),
+    "damaged_rows": Measure(
+        "rows with a replacement character, mojibake, a control or private-use character, a lone surrogate or an HTML entity", "", "lower", True
+    ),
     "label_variants": Measure("labels that differ from a more frequent one in case, white space, _ and - only", "", "lower"),
     # diversity
     "sampled_rows": Measure("rows that the measures of diversity look at: all, or `sample` of them drawn by a hash"),
@@ -70,13 +76,18 @@ MEASURES: dict[str, Measure] = {
     "distinct_1": Measure("different words divided by all words; falls with length", "Li et al. 2016", "higher"),
     "distinct_2": Measure("different pairs of words divided by all pairs; falls with length", "Li et al. 2016", "higher"),
     "distinct_3": Measure("different runs of three words divided by all; falls with length", "Li et al. 2016", "higher"),
-    "mtld": Measure("mean number of words in a row that keep types/tokens above 0.72; does not depend on length", "McCarthy and Jarvis 2010", "higher"),
+    "mtld": Measure(
+        "mean number of words in a row that keep types/tokens above 0.72; does not depend on length", "McCarthy and Jarvis 2010", "higher"
+    ),
     "mattr": Measure("mean types/tokens over all windows of 500 words; does not depend on length", "Covington and McFall 2010", "higher"),
     "heaps_k": Measure("K of Heaps' law V(n) = K n^beta", "Heaps 1978"),
     "heaps_beta": Measure("beta of Heaps' law: how fast the vocabulary still grows", "Heaps 1978", "higher"),
     "heaps_r2": Measure("R² of the line through log V over log n"),
-    "mean_similarity": Measure("mean cosine over all pairs of texts (hashed words and pairs of words, tf-idf; or given embeddings)",
-                               "Zhu et al. 2018 (self-similarity); Weinberger et al. 2009 (hashing)", "lower"),
+    "mean_similarity": Measure(
+        "mean cosine over all pairs of texts (hashed words and pairs of words, tf-idf; or given embeddings)",
+        "Zhu et al. 2018 (self-similarity); Weinberger et al. 2009 (hashing)",
+        "lower",
+    ),
     "nearest_similarity": Measure("mean cosine with the most similar other text, among at most 2000", "Zhu et al. 2018", "lower"),
     "vendi": Measure("effective number of different texts, at most the size of the vectors (512)", "Friedman and Dieng 2023", "higher"),
     "clusters": Measure("clusters of k-means over the texts of all splits", "Arthur and Vassilvitskii 2007"),
@@ -86,7 +97,10 @@ MEASURES: dict[str, Measure] = {
     # noise
     "noisy_rows": Measure("rows that break at least one rule of noise", GOPHER, "lower", True),
     **{name: Measure(f"rows: {says}", "" if "(ours)" in says else GOPHER, "lower", True) for name, says in noise.RULES.items()},
-    **{name: Measure(f"rows: {says}; made for web pages in English, not counted as noise", GOPHER, "", True) for name, says in noise.INFORMATIVE.items()},
+    **{
+        name: Measure(f"rows: {says}; made for web pages in English, not counted as noise", GOPHER, "", True)
+        for name, says in noise.INFORMATIVE.items()
+    },
     "label_issues": Measure("labels that confident learning holds for wrong, of those looked at", "Northcutt et al. 2021", "lower", True),
     "label_issue_rows": Measure("rows that confident learning looked at"),
     # distribution
@@ -100,31 +114,27 @@ MEASURES: dict[str, Measure] = {
     "labels_per_row": Measure("labels per labelled row"),
     # drift
     **_drift,
-    "vocabulary_js": Measure("Jensen-Shannon divergence of the word counts of both samples, in bits: 0 equal, 1 nothing in both", "Lin 1991", "lower"),
+    "vocabulary_js": Measure(
+        "Jensen-Shannon divergence of the word counts of both samples, in bits: 0 equal, 1 nothing in both", "Lin 1991", "lower"
+    ),
     "unknown_words": Measure("words of the sample that the reference's sample does not have", "", "lower", True),
     "shared_rows": Measure("rows whose text stands in the reference split too", "", "lower", True),
     # agreement
     "rated_items": Measure("items with a rating"),
     "items_rated_twice": Measure("items with at least two ratings; only these tell about agreement"),
     "ratings": Measure("ratings"),
-    "alpha": Measure("Krippendorff's alpha: 1 agreement, 0 chance; from 0.8 on reliable, from 0.667 on tentative (a convention)", "Krippendorff 2004", "higher"),
+    "alpha": Measure(
+        "Krippendorff's alpha: 1 agreement, 0 chance; from 0.8 on reliable, from 0.667 on tentative (a convention)", "Krippendorff 2004", "higher"
+    ),
     "kappa_mean": Measure("mean of Cohen's kappa over pairs of annotators", "Cohen 1960", "higher"),
     "kappa_pairs": Measure("pairs of annotators with at least two items in common"),
     # contamination
     "ngram": Measure("words of a run that counts as shared"),
     "benchmark_rows": Measure("rows of the benchmark"),
     "short_rows": Measure("rows of the benchmark that have fewer words and cannot be judged"),
-    "contaminated_rows": Measure("rows of the benchmark of which a run of n words stands in the data", "Brown et al. 2020 (GPT-3), appendix C", "lower"),
+    "contaminated_rows": Measure(
+        "rows of the benchmark of which a run of n words stands in the data", "Brown et al. 2020 (GPT-3), appendix C", "lower"
+    ),
     "contaminated_share": Measure("contaminated rows, of those that can be judged", "Brown et al. 2020 (GPT-3), appendix C", "lower", True),
     "data_rows_concerned": Measure("rows of the data that hold such a run", "", "lower"),
-}  # fmt: skip
-FAMILIES = {
-    "completeness": "Completeness",
-    "consistency": "Consistency",
-    "diversity": "Diversity",
-    "noise": "Noise",
-    "distribution": "Distribution",
-    "drift": "Drift between splits",
-    "agreement": "Agreement of annotators",
-    "contamination": "Contamination",
 }

@@ -33,7 +33,7 @@ INFORMATIVE = {
     "many_words": "more than 100,000 words",
     "few_stop_words": "fewer than two of the, be, to, of, and, that, have, with",
 }
-STOP_WORDS = frozenset("the be to of and that have with".split())
+STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 LONG = 50  # words from which on repetition and length are judged
 TOP = {2: 0.20, 3: 0.18, 4: 0.16}
 DUPLICATE = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ def hashed(words: Sequence[Sequence[str]], size: int = SIZE) -> np.ndarray:
     counts = np.zeros((len(words), size), np.float32)
     known: dict[str, int] = {}
     for row, text in enumerate(words):
-        grams = [*text, *(f"{a} {b}" for a, b in zip(text, text[1:], strict=False))]
+        grams = [*text, *(f"{a} {b}" for a, b in itertools.pairwise(text))]
         for gram in grams:
             code = known.get(gram)
             if code is None:
