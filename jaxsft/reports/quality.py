@@ -14,7 +14,7 @@ HEADINGS = {
     "completeness": ("Completeness", "What is not there."),
     "consistency": ("Consistency", "What contradicts itself, and what was damaged on its way."),
     "diversity": ("Diversity", "How much the texts differ, in words and in content."),
-    "noise": ("Noise", "Texts that look like no text, and labels that look wrong: rules of thumb that point at rows to read."),
+    "noise": ("Noise", "Rules of thumb that point at rows to read, no verdict: mathematics, code and lists break them by nature."),
     "distribution": ("Distribution", "Which labels, lengths and scripts there are."),
     "drift": ("Drift", "How the splits differ. With many rows every p-value is small: look at the effect."),
     "agreement": ("Agreement", "Whether people who labelled the same item agree."),
@@ -219,10 +219,13 @@ def _findings(card: Mapping[str, Any], family: str) -> list[dict[str, Any]]:
 
 
 def _missing(card: Mapping[str, Any]) -> dict[str, Any]:
-    tables = []
-    for split, columns in card["tables"]["columns"].items():
-        lines = [(column, [f"{counts[kind]:,}" for kind in _KINDS]) for column, counts in columns.items()]
-        tables.append({"title": f"Missing cells, {split}", "first": "column", "heads": _KINDS, "lines": lines})
+    found = card["tables"]["columns"]
+    names = dict.fromkeys(column for columns in found.values() for column in columns)
+    lines = [(name, [f"{columns[name]['missing']:,}" if name in columns else "" for columns in found.values()]) for name in names]
+    tables = [{"title": "Missing cells", "first": "column", "heads": list(found), "lines": lines}]
+    for split, columns in found.items():
+        if lines := [(column, [f"{counts[kind]:,}" for kind in _KINDS[:-1]]) for column, counts in columns.items() if counts["missing"]]:
+            tables.append({"title": f"Kinds of missing cells, {split}", "first": "column", "heads": _KINDS[:-1], "lines": lines})
     return {"tables": tables}
 
 

@@ -26,6 +26,7 @@ from jaxsft.prepare.quality.source import Sets
 
 VERSION = "jaxsft quality card 1"
 CLASSES = 200  # classes and scripts that the card counts one by one; the rest is summed up
+ROWS = 10  # of a text with several labels
 DIGITS = 6
 
 
@@ -193,8 +194,10 @@ class _Build:
                 part.conflicting_rows += 1
                 self.findings.add("consistency/conflict", split, row, text, detail=", ".join(names))
                 if key in listed or len(listed) < self.options.listed:
-                    entry = listed.setdefault(key, {"text": text[:300], "rows": []})
-                    entry["rows"].append({"row": row.where, "split": split, "labels": list(names)})
+                    entry = listed.setdefault(key, {"text": text[:300], "count": 0, "rows": []})
+                    entry["count"] += 1
+                    if len(entry["rows"]) < ROWS:
+                        entry["rows"].append({"row": row.where, "split": split, "labels": list(names)})
         return list(listed.values())
 
     def _labels(self) -> Counter[str]:
