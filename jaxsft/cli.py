@@ -11,6 +11,7 @@ from jaxsft.errors import JaxsftError
 
 COMMANDS = {
     "demo": ("demo", "fine-tune a small model on a bilingual data set made on the spot, score it, write a report (two minutes)"),
+    "prepare": ("prepare", "clean, deduplicate, split, balance ...: jaxsft prepare data.path=FILE stages=[clean,dedup,split] output.dir=DIR"),
     "train": ("train", "fine-tune: jaxsft train task=chat|classify|lm data.train=FILE ..."),
     "eval": ("evaluate", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
     "predict": ("predict", "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE"),

@@ -130,6 +130,8 @@ class Loop:
     def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
         parts, records = setup.prepare(self.config)
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
+        if hosts.first():  # before too many of them may end the run
+            setup.write_quarantine(self.run_dir / "quarantine.jsonl", {name: part.aside for name, part in records.items()})
         leaks = setup.in_training_too(records)
         batches, ledger, length = {}, {}, 1
         for name, part in records.items():
