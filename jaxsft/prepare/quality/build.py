@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 
 from jaxsft import __version__
-from jaxsft.config.schema import Columns
+from jaxsft.config.schema import QualityConfig
 from jaxsft.data import formats
 from jaxsft.data.formats import Row
 from jaxsft.data.split import canonical
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.quality import consistency, distribution, diversity, labels, noise, source, texts, vectors
+from jaxsft.prepare.quality import consistency, distribution, diversity, labels, noise, options, source, texts, vectors
 from jaxsft.prepare.quality.completeness import Completeness
 from jaxsft.prepare.quality.contamination import Index
 from jaxsft.prepare.quality.findings import Findings
 from jaxsft.prepare.quality.measures import MEASURES
-from jaxsft.prepare.quality.options import Options
 from jaxsft.prepare.quality.source import Sets
 
 VERSION = "jaxsft quality card 1"
@@ -43,54 +42,49 @@ class Part:
     sample: diversity.Sample = dataclasses.field(default_factory=lambda: diversity.Sample(0))
 
 
-def card(
-    sets: Sets,
-    options: Options,
-    columns: Columns,
-    told: Callable[[dict[str, Any]], None] = lambda found: None,
-    reading: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+def card(sets: Sets, config: QualityConfig, told: Callable[[dict[str, Any]], None] = lambda found: None) -> dict[str, Any]:
     """The card of a data set, as plain JSON; the same rows and options give the same card.
 
     Args:
-      sets: the splits.
-      columns: which columns hold what; see `texts.fields_of`.
+      sets: the splits, of `source.of_config` or `source.of_rows`.
+      config: of its `data` only the columns, and how benchmarks and ratings are read (all but the format, which each of them tells).
       told: is given every row that a measure found.
-      reading: how files of `options.benchmarks` and `options.ratings` are read, but for their format, which is told by each; see `source.reading`.
 
     Raises:
       DataError: a file cannot be read, or no row has a column that the options name.
       ConfigError: options that do not go together.
     """
-    options.check()
-    return _Build(sets, options, columns, Findings(told, options.listed), dict(reading or {})).card()
+    options.check(config)
+    return _Build(sets, config, Findings(told, config.listed)).card()
 
 
 class _Build:
-    def __init__(self, sets: Sets, options: Options, columns: Columns, findings: Findings, reading: dict[str, Any]):
-        self.sets, self.options, self.findings = sets, options, findings
-        self.reading = {**reading, "columns": (), "format": "auto"}
+    def __init__(self, sets: Sets, config: QualityConfig, findings: Findings):
+        self.sets, self.config, self.findings = sets, config, findings
+        self.reading = {**source.reading(config.data), "columns": (), "format": "auto", "options": {}}
         first = next((row for _, row in sets.rows()), None)
         if first is None:
-            raise DataError("no rows: a quality card needs at least one")
-        self.fields = texts.fields_of(first.fields, columns, options.label_separator, first.where)
+            raise DataError("there are no rows: a quality card needs at least one")
+        self.fields = texts.fields_of(first.fields, config.data.columns, config.multilabel, first.where)
         self.reference = source.reference(sets.names)
-        self.parts = {name: Part(sample=diversity.Sample(options.sample, options.seed)) for name in sets.names}
+        self.parts = {name: Part(sample=diversity.Sample(config.sample, config.seed)) for name in sets.names}
         self.texts = consistency.Texts()
-        self.wide = len(options.ratings) > 1
-        self.ratings = {"ratings": labels.of_columns(options.ratings, options.ratings_level)} if self.wide else {}
+        self.ratings = {"ratings": labels.of_columns(config.ratings.columns, config.ratings.level)} if config.ratings.columns else {}
         self.skipped: dict[str, str] = {}
-        if options.embeddings is not None and len(sets.names) > 1:
-            raise ConfigError(f"embeddings={options.embeddings}: expected one file, data.path=FILE, whose rows they belong to")
+        if config.embeddings is not None and len(sets.names) > 1:
+            raise ConfigError(f"embeddings={config.embeddings}: expected one file, data.path=FILE, whose rows they belong to")
 
     def card(self) -> dict[str, Any]:
         indexes = list(self._indexes())
         self._first_pass(indexes)
+        unreadable = self._unreadable()
         self._check_columns()
         allowed = consistency.schema({name: part.consistency for name, part in self.parts.items()})
         conflicts = self._second_pass(allowed)
         quantity = distribution.is_quantity([part.distribution for part in self.parts.values()])
         numbers, tables, curves = self._numbers(quantity), self._tables(), {}
+        for split, count in unreadable.items():
+            numbers["completeness"][split]["unreadable_rows"] = count
         curves["lengths"] = {
             "characters": distribution.histogram({name: part.distribution.characters for name, part in self.parts.items()}),
             "words": distribution.histogram({name: part.distribution.words for name, part in self.parts.items()}),
@@ -112,7 +106,7 @@ class _Build:
                 "card": VERSION,
                 "jaxsft": __version__,
                 "data": self._data(quantity),
-                "options": dataclasses.asdict(self.options),
+                "options": {name: value for name, value in dataclasses.asdict(self.config).items() if name not in ("data", "output", "compare")},
                 "numbers": numbers,
                 "tables": tables,
                 "curves": curves,
@@ -126,12 +120,12 @@ class _Build:
     # --- passes -------------------------------------------------------------------------------------------------------------------------------
     def _indexes(self) -> Iterator[Index]:
         """Of the benchmarks, which all rows are compared with, and of every held-out split, which the reference split is compared with."""
-        for path in self.options.benchmarks:
-            yield Index.of(path, formats.stream(path, **self.reading), self.options.ngram, self.fields)
+        for path in self.config.benchmarks:
+            yield Index.of(path, formats.stream(path, **self.reading), self.config.ngram, self.fields)
         for name in self.sets.names:
             if name != self.reference:
                 rows = (row for _, row in self.sets.rows(name))
-                yield Index.of(f"{name} in {self.reference}", rows, self.options.ngram, self.fields)
+                yield Index.of(f"{name} in {self.reference}", rows, self.config.ngram, self.fields)
 
     def _first_pass(self, indexes: Sequence[Index]) -> None:
         for split, row in self.sets.rows():
@@ -150,9 +144,9 @@ class _Build:
                 self.findings.add(f"consistency/{what}", split, row, text)
             self._noise(split, row, text, flat, script)
             for at, index in enumerate(indexes):
-                if (at < len(self.options.benchmarks) or split == self.reference) and (hit := index.look(row, words)):
+                if (at < len(self.config.benchmarks) or split == self.reference) and (hit := index.look(row, words)):
                     self.findings.add(f"contamination/{index.name}", split, row, text, other=hit.benchmark_row, detail=hit.words)
-            if self.wide:
+            if self.ratings:
                 labels.add_row(self.ratings["ratings"], row)
 
     def _noise(self, split: str, row: Row, text: str, words: Sequence[str], script: str) -> None:
@@ -163,9 +157,17 @@ class _Build:
         for name in bad:
             self.findings.add(f"noise/{name}", split, row, text)
 
+    def _unreadable(self) -> Counter[str]:
+        """Rows that could not be read, by split; empty where such a row is an error."""
+        found = self.sets.unreadable(sum(part.completeness.rows for part in self.parts.values()))
+        for split, bad in found:
+            self.findings.add("completeness/unreadable", split, bad.where, "", detail=bad.reason)
+        counts = Counter(split for split, _ in found)
+        return Counter({name: counts[name] for name in self.parts}) if found else Counter()
+
     def _check_columns(self) -> None:
         present = {name for part in self.parts.values() for name in part.completeness.present}
-        for name in (*self.fields.text, *([self.fields.label] if self.fields.label else [])):
+        for name in filter(None, (*self.fields.text, *self.fields.one_hot, None if self.fields.one_hot else self.fields.label)):
             if name not in present:
                 where = self.sets.files.get(self.reference, self.reference)
                 raise DataError(f"{where}: no row has the column {name!r}: found {', '.join(map(repr, sorted(present)))}; set data.columns")
@@ -193,7 +195,7 @@ class _Build:
             if key in self.texts.conflicting and names:
                 part.conflicting_rows += 1
                 self.findings.add("consistency/conflict", split, row, text, detail=", ".join(names))
-                if key in listed or len(listed) < self.options.listed:
+                if key in listed or len(listed) < self.config.listed:
                     entry = listed.setdefault(key, {"text": text[:300], "count": 0, "rows": []})
                     entry["count"] += 1
                     if len(entry["rows"]) < ROWS:
@@ -209,11 +211,12 @@ class _Build:
             name: {"rows": part.completeness.rows, "sha256": part.digest.hexdigest(), **({"file": self.sets.files[name]} if self.sets.files else {})}
             for name, part in self.parts.items()
         }
-        kind = None if self.fields.label is None else "quantity" if quantity else "classes"
-        return {"splits": splits, "reference": self.reference, "text": list(self.fields.text), "label": self.fields.label, "label_is": kind}
+        kind = None if not self.fields.labelled else "quantity" if quantity else "classes"
+        label = ", ".join(self.fields.one_hot) or self.fields.label
+        return {"splits": splits, "reference": self.reference, "text": list(self.fields.text), "label": label, "label_is": kind}
 
     def _numbers(self, quantity: bool) -> dict[str, dict[str, dict[str, Any]]]:
-        labelled = self.fields.label is not None
+        labelled = self.fields.labelled
         noisy = [*noise.RULES, *noise.INFORMATIVE]
         return {
             "completeness": {name: part.completeness.numbers(self.fields) for name, part in self.parts.items()},
@@ -254,14 +257,14 @@ class _Build:
         """Adds the numbers of similarity and clusters; the clusters, the largest first, with the text nearest to the centre of each."""
         drawn = {name: part.sample.rows()[: vectors.TEXTS] for name, part in self.parts.items()}
         rows = [(name, number, text) for name, found in drawn.items() for number, text, *_ in found]
-        if self.options.embeddings is not None:
-            every = vectors.read_embeddings(self.options.embeddings, self.parts[rows[0][0]].completeness.rows)
+        if self.config.embeddings is not None:
+            every = vectors.read_embeddings(self.config.embeddings, self.parts[rows[0][0]].completeness.rows)
             points = every[[number for _, number, _ in rows]]
         else:
             points = vectors.hashed([texts.words(text) for _, _, text in rows])
         of = np.array([self.sets.names.index(name) for name, _, _ in rows])
-        k = vectors.cluster_count(len(rows), self.options.clusters)
-        centres, cluster = vectors.kmeans(points, k, self.options.seed)
+        k = vectors.cluster_count(len(rows), self.config.clusters)
+        centres, cluster = vectors.kmeans(points, k, self.config.seed)
         sizes = np.stack([np.bincount(cluster[of == at], minlength=k) for at in range(len(self.sets.names))])
         for at, name in enumerate(self.sets.names):
             mine = points[of == at]
@@ -302,13 +305,12 @@ class _Build:
             self.skipped["drift"] = "there is one split only"
 
     def _agreement(self, numbers: dict[str, Any]) -> None:
-        if not self.options.ratings:
-            self.skipped["agreement"] = "no ratings were given: ratings=[COLUMNS], or ratings=FILE with ratings_value=[COLUMNS]"
+        if not self.ratings and self.config.ratings.file is None:
+            self.skipped["agreement"] = "no ratings were given: ratings.columns=[COLUMNS], or ratings.file=FILE with ratings.values=[COLUMNS]"
             return
-        if not self.wide:
-            columns = [self.options.ratings_item, self.options.ratings_annotator, *self.options.ratings_value]
-            how = {**self.reading, "columns": tuple(filter(None, columns))}
-            self.ratings = labels.of_file(formats.stream(self.options.ratings[0], **how), self.options)
+        if (asked := self.config.ratings).file is not None:
+            how = {**self.reading, "columns": tuple(filter(None, [asked.item, asked.annotator, *asked.values]))}
+            self.ratings = labels.of_file(formats.stream(asked.file, **how), asked)
         for name, ratings in self.ratings.items():
             found = labels.agreement(ratings)
             if found is None:
@@ -317,14 +319,14 @@ class _Build:
             numbers["agreement"][name] = found
 
     def _label_issues(self, numbers: dict[str, Any], quantity: bool) -> None:
-        if not self.options.folds:
+        if not self.config.folds:
             self.skipped["label_issues"] = "folds=0; folds=5 looks for wrong labels by confident learning"
             return
         rows = [row for row in self.parts[self.reference].sample.rows() if len(row[2]) == 1]
-        if quantity or self.fields.label is None or len({row[2] for row in rows}) < 2:
+        if quantity or not self.fields.labelled or len({row[2] for row in rows}) < 2:
             self.skipped["label_issues"] = "rows with one label each, of at least two classes, are needed"
             return
-        found = labels.issues([row[1] for row in rows], [row[2][0] for row in rows], self.options.folds, self.options.seed)
+        found = labels.issues([row[1] for row in rows], [row[2][0] for row in rows], self.config.folds, self.config.seed)
         if found is None:
             self.skipped["label_issues"] = "this installation has no jaxsft.prepare.label_noise"
             return

@@ -46,7 +46,7 @@ class Completeness:
                 filled.append(name)
         self.filled[tuple(filled)] += 1
         self.without_text += not text.strip()
-        self.without_label += fields.label is not None and not labels
+        self.without_label += fields.labelled and not labels
 
     def by_column(self) -> dict[str, dict[str, int]]:
         """For each column of any row: how many cells are absent (the row has no such column), null, empty or not a number."""
@@ -66,4 +66,4 @@ class Completeness:
             "complete_rows": complete / max(self.rows, 1),
             "rows_without_text": self.without_text,
         }
-        return out | ({} if fields.label is None else {"rows_without_label": self.without_label})
+        return out | ({"rows_without_label": self.without_label} if fields.labelled else {})

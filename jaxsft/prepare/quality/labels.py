@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft.config.schema import RatingsConfig
 from jaxsft.data.formats import Row
 from jaxsft.errors import DataError
 from jaxsft.prepare.quality import texts
-from jaxsft.prepare.quality.options import Options
 from jaxsft.prepare.stage import value_of
 
 
@@ -63,7 +63,7 @@ def _number(label: str) -> float:
     try:
         return float(label)
     except ValueError:
-        raise DataError(f"ratings: found {label!r:.60}, expected a number; ratings_level=nominal compares labels that are text") from None
+        raise DataError(f"ratings: found {label!r:.60}, expected a number; ratings.level=nominal compares labels that are text") from None
 
 
 def of_columns(columns: Sequence[str], level: str) -> Ratings:
@@ -72,36 +72,36 @@ def of_columns(columns: Sequence[str], level: str) -> Ratings:
 
 def add_row(ratings: Ratings, row: Row) -> None:
     """The ratings of one row in wide form, one column per annotator. Raises DataError where a column is missing."""
-    found = {name: texts.label_text(value_of(row, name, "ratings")) for name in ratings.annotators or ()}
+    found = {name: texts.label_text(value_of(row, name, "ratings.columns")) for name in ratings.annotators or ()}
     ratings.by_item.append({name: label for name, label in found.items() if label.strip().lower() not in texts.MISSING})
 
 
-def of_file(rows: Iterable[Row], options: Options) -> dict[str, Ratings]:
-    """The ratings of a file in long form, a row per item and annotator, for each of `ratings_value`.
+def of_file(rows: Iterable[Row], options: RatingsConfig) -> dict[str, Ratings]:
+    """The ratings of a file in long form, a row per item and annotator, for each of `ratings.values`.
 
-    Without `ratings_annotator` the k-th rating of an item takes the k-th place: who gave it is not known, and alpha does not ask.
+    Without `ratings.annotator` the k-th rating of an item takes the k-th place: who gave it is not known, and alpha does not ask.
 
     Raises:
       DataError: a column is missing, or an annotator rated an item twice.
     """
-    items: dict[str, dict[str, dict[str, str]]] = {name: defaultdict(dict) for name in options.ratings_value}
+    items: dict[str, dict[str, dict[str, str]]] = {name: defaultdict(dict) for name in options.values}
     times: dict[str, int] = defaultdict(int)
     for row in rows:
-        item = texts.label_text(value_of(row, options.ratings_item, "ratings_item"))
+        item = texts.label_text(value_of(row, options.item, "ratings.item"))
         by = str(times[item])
         times[item] += 1
-        if options.ratings_annotator is not None:
-            by = texts.label_text(value_of(row, options.ratings_annotator, "ratings_annotator"))
-        for name in options.ratings_value:
-            label = texts.label_text(value_of(row, name, "ratings_value"))
+        if options.annotator is not None:
+            by = texts.label_text(value_of(row, options.annotator, "ratings.annotator"))
+        for name in options.values:
+            label = texts.label_text(value_of(row, name, "ratings.values"))
             if by in items[name][item]:
-                raise DataError(f"{row.where}: annotator {by!r} rated item {item!r} before; set ratings_item to the column that names the item")
+                raise DataError(f"{row.where}: annotator {by!r} rated item {item!r} before; set ratings.item to the column that names the item")
             items[name][item][by] = label
     out = {}
     for name, by_item in items.items():
         kept = [{by: label for by, label in item.items() if label.strip().lower() not in texts.MISSING} for item in by_item.values()]
-        names = tuple(sorted({by for item in kept for by in item})) if options.ratings_annotator is not None else None
-        out[name] = Ratings(options.ratings_level, names, kept)
+        names = tuple(sorted({by for item in kept for by in item})) if options.annotator is not None else None
+        out[name] = Ratings(options.level, names, kept)
     return out
 
 

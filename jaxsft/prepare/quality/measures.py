@@ -49,6 +49,7 @@ for _what in ("script", "class", "cluster"):
 MEASURES: dict[str, Measure] = {
     # completeness
     "rows": Measure("rows that were read"),
+    "unreadable_rows": Measure("rows that could not be read, and are in no other number (data.on_bad_row=quarantine)", "", "lower"),
     "missing_cells": Measure("cells that are absent, null, empty or NaN, of rows times columns", "", "lower", True),
     "complete_rows": Measure("rows in which every column holds something", "", "higher", True),
     "rows_without_text": Measure("rows whose text is empty or white space", "", "lower"),

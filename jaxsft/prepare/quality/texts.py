@@ -10,7 +10,7 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxsft.config.schema import Columns
@@ -24,14 +24,26 @@ MISSING = ("", "na", "n/a", "nan", "null", "none")  # of a label; an empty text 
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """Which columns are text, and which is the label (None: there are no labels)."""
+    """Which columns are text, and which is the label (None: there are no labels).
+
+    Attributes:
+      separator: between the labels of one cell; None: a cell holds one.
+      one_hot: columns of 0 and 1, each named as its class, instead of a label.
+      no_label: the mark of a row that has none.
+    """
 
     text: tuple[str, ...]
-    label: str | None
-    label_separator: str | None = None
+    label: str | None = None
+    separator: str | None = None
+    one_hot: tuple[str, ...] = ()
+    no_label: str | None = None
+
+    @property
+    def labelled(self) -> bool:
+        return self.label is not None or bool(self.one_hot)
 
     def parts(self, row: Row) -> list[str]:
-        """The texts of a row, one per text column that holds any; of `messages` one per turn."""
+        """The texts of a row, one per text column that holds any; of a conversation one per turn."""
         return [text for name in self.text for text in _texts(row.fields.get(name))]
 
     def text_of(self, row: Row) -> str:
@@ -39,36 +51,53 @@ class Fields:
 
     def labels(self, row: Row) -> tuple[str, ...]:
         """The labels of a row, sorted; none where the cell is missing, empty, or a word that stands for nothing (NA, nan, null, none)."""
+        if self.one_hot:
+            return tuple(sorted(name for name in self.one_hot if label_text(row.fields.get(name)) in ("1", "true")))
         if self.label is None:
             return ()
         value = row.fields.get(self.label)
         found = value if isinstance(value, list) else [value]
-        if isinstance(value, str) and self.label_separator:
-            found = value.split(self.label_separator)
-        return tuple(sorted(text for text in map(label_text, found) if text.strip().lower() not in MISSING))
+        if isinstance(value, str) and self.separator:
+            found = [part.strip() for part in value.split(self.separator)]
+        known = (text for text in map(label_text, found) if text.strip().lower() not in MISSING and text != self.no_label)
+        return tuple(sorted(known))
 
 
-def fields_of(names: Iterable[str], columns: Columns, separator: str | None, where: str) -> Fields:
-    """The columns that the options name, or those of the usual names: text, or prompt and completion, or messages.
+def fields_of(names: Iterable[str], columns: Columns, multilabel: bool, where: str) -> Fields:
+    """The columns that the options name, or those of the usual names (`USUAL`); the label is the column `label`, where there is one.
 
     Raises:
-      DataError: none of them is there.
+      DataError: no column of text is there.
     """
     names = list(names)
-    label = columns.label or ("label" if "label" in names else None)
-    if columns.text is not None or columns.text_pair is not None:
-        text = (columns.text or "text", *([columns.text_pair] if columns.text_pair else []))
-    elif columns.prompt is not None or columns.completion is not None:
-        text = (columns.prompt or "prompt", columns.completion or "completion")
-    elif columns.messages is not None:
-        text = (columns.messages,)
-    else:
-        usual = (("text",), ("prompt", "completion"), ("messages",))
-        text = next((group for group in usual if set(group) <= set(names)), ())
+    text = _text_columns(names, columns)
     if not text:
-        found = ", ".join(map(repr, names)) or "none"
-        raise DataError(f"{where}: found columns {found}, expected text, or prompt and completion, or messages; set data.columns.text=<column>")
-    return Fields(text, label, separator)
+        found, usual = ", ".join(map(repr, names)) or "none", "; ".join(" and ".join(group) for group in USUAL)
+        raise DataError(f"{where}: found columns {found}, expected text ({usual}); set data.columns.text=<column>")
+    label = columns.label or ("label" if "label" in names else None)
+    return Fields(text, label, columns.separator if multilabel else None, tuple(columns.labels), columns.no_label)
+
+
+USUAL = (("text",), ("prompt", "completion"), ("messages",), ("conversations",), ("instruction", "output"), ("source", "target"), ("tokens",))
+
+
+def _text_columns(names: Sequence[str], columns: Columns) -> tuple[str, ...]:
+    c = columns
+    if c.text is not None or c.text_pair is not None:
+        return (c.text or "text", *([c.text_pair] if c.text_pair else []))
+    if c.form == "alpaca":
+        asked = (c.system, c.prompt or "instruction", c.input or "input", c.completion or "output")
+        return tuple(name for name in asked if name in names or name in (c.prompt, c.completion))
+    if c.prompt is not None or c.completion is not None or c.form == "prompt":
+        return (*([c.system] if c.system else []), c.prompt or "prompt", c.completion or "completion")
+    if c.messages is not None or c.form in ("messages", "sharegpt"):
+        return (c.messages or ("conversations" if c.form == "sharegpt" else "messages"),)
+    if c.source is not None or c.target is not None:
+        return (c.source or "source", c.target or "target")
+    if c.tokens is not None:
+        return (c.tokens,)
+    found = next((group for group in USUAL if set(group) <= set(names)), ())
+    return (*found[:1], "input", *found[1:]) if found[:1] == ("instruction",) and "input" in names else found
 
 
 def _texts(value: Any) -> list[str]:
@@ -76,6 +105,8 @@ def _texts(value: Any) -> list[str]:
         return []
     if isinstance(value, str):
         return [value]
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return [" ".join(value)] if value else []
     if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
         return [text for turn in value for text in _texts(turn.get("content", turn.get("value")))]
     return [json.dumps(value, ensure_ascii=False, sort_keys=True)]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
-from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.quality import completeness, consistency, contamination, distribution, diversity, noise, options, texts, vectors
+from jaxsft.errors import DataError
+from jaxsft.prepare.quality import completeness, consistency, contamination, distribution, diversity, noise, texts, vectors
 
 COUNTS = st.lists(st.integers(0, 50), min_size=2, max_size=6).filter(lambda c: sum(c) > 0)
 
@@ -47,7 +47,7 @@ def test_script(text, script):
 
 
 def test_labels_and_columns():
-    fields = texts.fields_of(["q", "a", "y"], Columns(prompt="q", completion="a", label="y"), ",", "f:1")
+    fields = texts.fields_of(["q", "a", "y"], Columns(prompt="q", completion="a", label="y"), False, "f:1")
     row = Row({"q": "what", "a": "that", "y": "7, 3"}, "f", 1)
     assert fields.parts(row) == ["what", "that"] and fields.text_of(row) == "what\nthat"
     assert texts.Fields(("q",), "y", ",").labels(Row({"y": "4,27"}, "f", 1)) == ("27", "4")
@@ -61,11 +61,11 @@ def test_labels_and_columns():
         (),
         ("a", "b"),
     ]
-    assert texts.fields_of(["messages"], Columns(), None, "f:1").parts(
+    assert texts.fields_of(["messages"], Columns(), False, "f:1").parts(
         Row({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "f", 1)
     ) == ["a", "b"]
     with pytest.raises(DataError, match=r"f:1: found columns 'x'.*data\.columns\.text"):
-        texts.fields_of(["x"], Columns(), None, "f:1")
+        texts.fields_of(["x"], Columns(), False, "f:1")
 
 
 # --- completeness and consistency -----------------------------------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ def test_a_histogram_holds_every_value(a, b):
 
 # --- contamination ----------------------------------------------------------------------------------------------------------------------------
 def index(benchmark, n):
-    return contamination.Index.of("b", rows(*({"text": text} for text in benchmark)), n, texts.Fields(("text",), None))
+    return contamination.Index.of("b", rows(*({"text": text} for text in benchmark)), n, texts.Fields(("text",)))
 
 
 def test_a_shared_run_is_found_whatever_its_case_and_punctuation():
@@ -390,27 +390,3 @@ def test_it_finds_what_comparing_all_runs_finds(benchmark, data, n):
 @pytest.mark.parametrize(("length", "n"), [(3, 8), (10, 10), (40, 13)])
 def test_auto_takes_the_rule_of_gpt3(length, n):
     assert index([" ".join(f"w{i}" for i in range(length))] * 3, "auto").n == n
-
-
-# --- options ----------------------------------------------------------------------------------------------------------------------------------
-def test_options_from_the_command_line():
-    found = options.parsed({"benchmarks": "[a.jsonl, b.csv]", "ngram": "auto", "sample": "1_000", "split_column": "null", "label_separator": ","})
-    assert found.benchmarks == ("a.jsonl", "b.csv") and (found.ngram, found.sample, found.split_column) == ("auto", 1000, None)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"ngram": "0"},
-        {"ngram": "x"},
-        {"sample": "many"},
-        {"folds": "1"},
-        {"ratings_level": "x"},
-        {"ratings": "a"},
-        {"ratings_value": "V"},
-        {"listed": "-1"},
-    ],
-)
-def test_options_that_are_impossible(given):
-    with pytest.raises(ConfigError, match=next(iter(given)).partition("_")[0]):
-        options.parsed(given)
