@@ -58,6 +58,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=_root())
     store.store(name="prepare_schema", node=plain(schema.PrepareConfig))
+    store.store(name="quality_schema", node=plain(schema.QualityConfig))
     for group, options in GROUPS.items():
         for name, cls in options.items():
             store.store(group=f"schema/{group}", name=name, node=plain(cls))
@@ -74,7 +75,7 @@ def typed(node: Any, root: type = schema.Config) -> Any:
     """Frozen objects from a composed config (OmegaConf or plain dicts, as in a run's config.yaml).
 
     Args:
-      root: Config, or PrepareConfig.
+      root: Config, PrepareConfig or QualityConfig.
 
     Raises:
       ConfigError: an unknown key, a wrong type, a missing value or an unknown option of a group.

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jaxsft.config import compose
-from jaxsft.config.schema import Config, PrepareConfig
+from jaxsft.config.schema import Config, PrepareConfig, QualityConfig
 from jaxsft.errors import ConfigError
 
 OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
@@ -32,11 +32,11 @@ def config_folder() -> Path:
     return next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
 
 
-ROOTS = {"config": Config, "prepare": PrepareConfig}  # the files of conf/ that whole configs are composed from
+ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}  # the files of conf/ that whole configs are composed from
 
 
 def composed(arguments: Sequence[str], name: str = "config") -> Any:
-    """The config of `jaxsft train` (of `jaxsft prepare` by the name `prepare`) with these overrides. Raises ConfigError as `node`."""
+    """The config of `jaxsft train` (of `jaxsft prepare` by the name `prepare`, and so on) with these overrides. Raises ConfigError as `node`."""
     composed = node(arguments, name)
     with as_config_error(ROOTS[name]):
         OmegaConf.resolve(composed)

@@ -338,6 +338,38 @@ class PrepareConfig:
     workers: int = 1  # processes for the stages that are slow
 
 
+@dataclass(frozen=True)
+class RatingsConfig:
+    """Labels of several annotators: columns of the data, one per annotator, or a file with a row per item and annotator."""
+
+    columns: list[str] = field(default_factory=list)  # of the data, one per annotator
+    file: Optional[str] = None  # instead of columns
+    item: str = "id"  # of the file: the column that names the item
+    annotator: Optional[str] = None  # of the file: the column that names the annotator; null: they cannot be told apart
+    values: list[str] = field(default_factory=list)  # of the file: the columns that hold a rating, each measured by itself
+    level: str = "nominal"  # nominal | ordinal | interval | ratio
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """The options of `jaxsft quality`."""
+
+    data: DataFiles = field(default_factory=DataFiles)
+    output: Optional[str] = None  # a folder; null: quality-NAME, by the name of the first file
+    compare: Optional[str] = None  # the card.json of other data, or of these data before
+    split_column: Optional[str] = None  # the column that names the split of each row; with data.path
+    multilabel: bool = False  # a cell holds several labels, between data.columns.separator
+    benchmarks: list[str] = field(default_factory=list)  # files whose rows must not be in the data
+    ngram: Any = 13  # words of a run that two texts may not share; auto: the rule of GPT-3, 8 to 13
+    sample: int = 20_000  # rows per split that the measures of diversity look at; a split that is not larger is measured as a whole
+    clusters: int = 0  # of k-means; 0: the square root of half the number of texts, 50 at most
+    embeddings: Optional[str] = None  # .npy [rows, size], a row per row of data.path, in place of hashed n-grams
+    ratings: RatingsConfig = field(default_factory=RatingsConfig)
+    folds: int = 0  # of the classifier that looks for wrong labels; 0: it does not
+    listed: int = 20  # rows shown for each finding; all of them are in findings.jsonl
+    seed: int = 0  # of the sample, of k-means and of the folds
+
+
 GROUPS: dict[str, dict[str, type]] = {
     "task": {"chat": ChatTask, "lm": LMTask, "classify": ClassifyTask},
     "tokenizer": {"bytes": BytesTokenizer, "bpe": BpeTokenizer, "pretrained": PretrainedTokenizer},

@@ -56,6 +56,13 @@ def page() -> str:
         "",
     ]
     out += [*items(schema.PrepareConfig, ("data", "output")), *items(schema.OutputConfig, prefix="output.")[2:], ""]
+    out += [
+        "## Quality",
+        "",
+        "`jaxsft quality` has the options of `data` down to `data.max_dropped`, and these; [Quality](quality.md) says more.",
+        "",
+    ]
+    out += [*items(schema.QualityConfig, ("data", "ratings")), *items(schema.RatingsConfig, prefix="ratings.")[2:], ""]
     out += ["## Presets", "", "What a file in `conf/` sets, beside the defaults above:", "", *_presets(), ""]
     return "\n".join(out).rstrip() + "\n"
 
