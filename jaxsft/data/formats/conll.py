@@ -28,7 +28,7 @@ CHOICES |= {"invalid": ("error", "repair", "keep"), "empty_token": ("error", "ke
 _runs = re.compile(r"[ \t]+")
 _keyed = re.compile(r"#\s*([\w.-]+):\s+(.*)|#\s*([^\s=:][^=\t]*?)\s*=\s?(.*)|#\s*(id|sent_id|newdoc|newpar)(?:\s+(.*))?", re.DOTALL)
 _columns = re.compile(r"#\s*global\.columns\s*=\s*(.*)")  # of CoNLL-U Plus
-_range = re.compile(r"(\d+)([-.])(\d+)")
+_range = re.compile(r"([0-9]{1,9})([-.])([0-9]{1,9})")
 _document = re.compile(r"-DOCSTART-(?:[ \t].*?(?:\((.*)\).*)?)?", re.DOTALL)
 _position = re.compile(r"(.)(\d+)", re.DOTALL)
 _token_name = re.compile(r"(?i)(tokens?|words?|form|chars?|characters?)")
@@ -273,7 +273,7 @@ def _add(now: _Open, layout: Layout, number: int, line: str, options: ConllOptio
     elif layout.ids and _range.fullmatch(cells[0]):
         now.multiword.append(cells)
     elif layout.ids and cells[0] not in (expected := (str(int(now.rows[-1][0]) + 1),) if now.rows else ("1", "0")):
-        now.broken = Bad(number, f"found the id {cells[0]!r}, expected {expected[0]}; an empty line parts sentences")
+        now.broken = Bad(number, f"found the id {cells[0][:40]!r}, expected {expected[0]}; an empty line parts sentences")
     else:
         now.rows.append(cells)
         now.numbers.append(number)
@@ -287,7 +287,7 @@ def _finished(now: _Open, layout: Layout, options: ConllOptions, document: str |
     fields: dict[str, Any] = {"tokens": tokens}
     if layout.positions:
         if (wrong := next((i for i, token in enumerate(tokens) if not _position.fullmatch(token)), None)) is not None:
-            reason = f"found the token {tokens[wrong]!r}, expected a character and its place in the word; set data.options.position_digit=keep"
+            reason = f"found the token {tokens[wrong][:40]!r}, expected a character and its place in the word; set data.options.position_digit=keep"
             return Bad(now.numbers[wrong], reason)
         fields["tokens"], columns["position"] = [token[0] for token in tokens], [token[1:] for token in tokens]
     if layout.tags is not None:
@@ -303,7 +303,7 @@ def _finished(now: _Open, layout: Layout, options: ConllOptions, document: str |
         fields["multiword"] = now.multiword
     if document is not None:
         fields["document"] = document
-    return now.line, fields | {key: value for key, value in now.comments.items() if key not in fields}
+    return now.line, fields | {key if key not in fields else f"comment:{key}": value for key, value in now.comments.items()}
 
 
 def _checked(tags: list[str], numbers: Sequence[int], layout: Layout, options: ConllOptions) -> list[str] | Bad:
@@ -352,7 +352,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
             document, documents = row.get("document"), documents + 1
             line = DOCUMENT if document == str(documents) else f"{DOCUMENT} ({document})"
             if "\n" in line or (found := _document.fullmatch(line)) is None or (found[1] or str(documents)) != document:
-                raise DataError(f"{where}: the document {document!r} cannot be the name of one; write .jsonl instead")
+                raise DataError(f"{where}: the document {str(document)[:40]!r} cannot be the name of one; write .jsonl instead")
             file.write(f"{line}\n\n".encode())
         out = [line for key, value in row.items() if key not in ("document", "multiword", *columns) for line in _comments(key, value, layout, where)]
         out += _token_lines(columns, row.get("multiword") or [], layout, where)
@@ -407,7 +407,7 @@ def id_order(identifier: str) -> tuple[int, int, int]:
     """Where the line of an id stands: a range `1-2` before its first word, an empty node `8.1` behind the word of its number."""
     if found := _range.fullmatch(identifier):
         return int(found[1]), 0 if found[2] == "-" else 2, int(found[3])
-    return (int(identifier), 1, 0) if identifier.isdecimal() else (0, 1, 0)
+    return (int(identifier), 1, 0) if re.fullmatch(r"[0-9]{1,9}", identifier) else (0, 1, 0)
 
 
 # --- telling the format ------------------------------------------------------------------------------------------------------------------------
