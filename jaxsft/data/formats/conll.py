@@ -105,26 +105,31 @@ def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
     widths = collections.Counter(len(_cells(line, tab)) for line in kept)
     width = len(named) if named else widths.most_common(1)[0][0]
     first = _cells(kept[0], tab)
-    rows = [cells for line in kept if len(cells := _cells(line, tab)) == width]
+    sentences = [[cells for line in block if len(cells := _cells(line, tab)) == width] for block in blocks]
+    rows = [cells for sentence in sentences for cells in sentence]
     header = not named and len(first) == width and _is_header(rows, options.header)
-    rows = rows[header:]
+    if header:
+        sentences[0].pop(0)
     names = list(first) if header else named or [f"column_{i}" for i in range(width)]
-    ids = width > 2 and _counts_ids([[cells[0] for line in block if len(cells := _cells(line, tab)) == width] for block in blocks])
+    ids = width > 2 and _counts_ids([[cells[0] for cells in sentence] for sentence in sentences])
+    if ids:
+        sentences = [[cells for cells in sentence if not _range.fullmatch(cells[0])] for sentence in sentences]
+    rows = [cells for sentence in sentences for cells in sentence]
     tokens = _chosen("tokens", options.tokens, names, file)
     if tokens is None:
         tokens = names.index("tokens") if "tokens" in names else next((i for i, name in enumerate(names) if _token_name.fullmatch(name)), int(ids))
     tags = _chosen("tags", options.tags, names, file)
     if tags is None and options.tags == "auto" and width > 1:
         tags = _tags_column(rows, names, tokens)
-    layout = Layout(tab, names, tokens, tags, header, ids and tokens > 0, False, None)
-    sentences = [[cells for line in block if len(cells := layout.cells(line)) == width] for block in blocks]
-    layout.positions = options.position_digit == "strip" or (
-        options.position_digit == "auto" and _counts_positions([[cells[tokens] for cells in sentence] for sentence in sentences])
-    )
-    layout.scheme = "raw" if options.scheme == "auto" else options.scheme if options.scheme == "raw" else schemes.named(options.scheme)
-    if options.scheme == "auto" and tags is not None and _chunky([cells[tags].strip() for cells in rows]):
-        layout.scheme = _scheme([cells[tags].strip() for cells in sentence] for sentence in sentences)
-    return layout
+    positions = options.position_digit == "strip"
+    if options.position_digit == "auto":
+        positions = _counts_positions([cells[tokens] for cells in sentence] for sentence in sentences)
+    scheme: str | None = "raw"
+    if options.scheme not in ("auto", "raw"):
+        scheme = schemes.named(options.scheme)
+    elif options.scheme == "auto" and tags is not None and _chunky([cells[tags].strip() for cells in rows]):
+        scheme = _scheme([cells[tags].strip() for cells in sentence] for sentence in sentences)
+    return Layout(tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme)
 
 
 def _cells(line: str, tab: bool) -> list[str]:
@@ -186,15 +191,11 @@ def _tags_column(rows: Sequence[Sequence[str]], names: Sequence[str], tokens: in
 
 def _counts_ids(sentences: Sequence[Sequence[str]]) -> bool:
     """Whether nearly every sentence begins with 0 or 1, and nearly all cells are numbers or ranges."""
+    sentences = [sentence for sentence in sentences if sentence]
     cells = [cell for sentence in sentences for cell in sentence]
     numbers = sum(cell.isdecimal() or _range.fullmatch(cell) is not None for cell in cells)
-    starts = sum(re.match(r"[01](?:[-.]\d+)?\Z", next(filter(_number, sentence), "")) is not None for sentence in sentences)
+    starts = sum(re.fullmatch(r"[01](?:[-.]\d+)?", sentence[0]) is not None for sentence in sentences)
     return starts > 0.9 * len(sentences) and numbers > 0.9 * len(cells)
-
-
-def _number(cell: str) -> bool:
-    """Not the header, which may stand in the first sentence."""
-    return cell[:1].isdecimal()
 
 
 def _counts_positions(sentences: Iterable[Sequence[str]]) -> bool:
