@@ -15,9 +15,12 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.data.formats import (
+    brat,
     coco,
     delimited,
+    doccano,
     jsonl,
+    labelstudio,
     parquet,
     snips,
     text,
@@ -32,10 +35,13 @@ from jaxsft.errors import ConfigError, DataError
 _ALL = (
     tfds.FORMAT,
     voc.FORMAT,
+    brat.FORMAT,
     parquet.PARQUET,
     parquet.ARROW,
     coco.FORMAT,
     snips.FORMAT,
+    labelstudio.FORMAT,
+    doccano.FORMAT,
     jsonl.LINES,
     jsonl.DOCUMENT,
     delimited.CSV,
