@@ -15,6 +15,7 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.data.formats import (
+    arrayrecord,
     brat,
     coco,
     delimited,
@@ -38,6 +39,7 @@ _ALL = (
     tfds.FORMAT,
     voc.FORMAT,
     brat.FORMAT,
+    arrayrecord.FORMAT,
     parquet.PARQUET,
     parquet.ARROW,
     coco.FORMAT,
