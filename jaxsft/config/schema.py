@@ -17,7 +17,7 @@ from jaxsft.config.optim import AdamW, OptimConfig
 class Columns:
     """Which column of the file holds what, null being the field's own name (for headerless files, a number), and how what is found there is read."""
 
-    form: str = "auto"  # of chats: auto (as the columns tell) | messages | sharegpt | alpaca | prompt
+    form: str = "auto"  # of chats; auto: as the columns tell
     prompt: Optional[str] = None  # in the form alpaca the instruction
     completion: Optional[str] = None  # in the form alpaca the output
     messages: Optional[str] = None  # of the form sharegpt too, where null is conversations
@@ -42,8 +42,8 @@ class Columns:
     label_names: Optional[str] = None  # a file with the names of the classes by id: a name a line, or JSON
     no_label: Optional[str] = None  # the mark of a row that has no label, such as -: it is dropped and counted
     separator: str = ","  # between the labels of one cell
-    missing: str = "error"  # error | mask: a target that is not there
-    scheme: str = "auto"  # of tags: auto | none | iob2 | iob1 | iobes | bilou | bmes
+    missing: str = "error"  # what becomes of a row with a target that is not there
+    scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
     allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words
     group_references: bool = False  # rows of one source are one row with several references
 
@@ -61,7 +61,7 @@ class DataConfig:
     encoding: str = "utf-8"
     unit: str = "line"  # of a .txt file: file | line | paragraph
     options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name
-    on_bad_row: str = "error"  # error | quarantine: rows that give no record are put aside, counted, and told in quarantine.jsonl
+    on_bad_row: str = "error"  # quarantine: rows that cannot be read, or give no record, are put aside, counted, and told in quarantine.jsonl
     columns: Columns = field(default_factory=Columns)
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
     too_long: str = "error"  # error | drop | truncate_left | truncate_right

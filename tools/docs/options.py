@@ -83,9 +83,11 @@ def _table(cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | Non
         if f.name in NAMES or (not prefix and dataclasses.is_dataclass(hints[f.name])):
             continue
         if dataclasses.is_dataclass(hints[f.name]):  # data.columns
-            about = " ".join(hints[f.name].__doc__.split())
+            about, notes = " ".join(hints[f.name].__doc__.split()), _comments(hints[f.name])
             for name, hint in typing.get_type_hints(hints[f.name]).items():
-                rows.append(_row(f"{key}.{name}", hint, _default(f"{key}.{name}", for_tasks, choice), "", about))
+                inner = f"{key}.{name}"
+                said = " ".join(filter(None, [about, notes.get(name, "")]))
+                rows.append(_row(inner, hint, _default(inner, for_tasks, choice), _accepted(inner, for_tasks[0], choice), said))
                 about = ""
             continue
         accepted = _accepted(key, for_tasks[0], choice)
