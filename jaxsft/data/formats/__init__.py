@@ -14,13 +14,35 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import rundir
-from jaxsft.data.formats import delimited, jsonl, text
+from jaxsft.data.formats import (
+    aligned,
+    conll,
+    conllu,
+    delimited,
+    jsonl,
+    ptb,
+    text,
+)
 from jaxsft.data.formats.rows import Bad, Format, Row, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
 from jaxsft.errors import ConfigError, DataError
 
 # In the order in which the beginning of a file is compared with them: the strict ones first, then what nearly every text could be.
-FORMATS: dict[str, Format] = {format.name: format for format in (jsonl.LINES, jsonl.DOCUMENT, delimited.CSV, delimited.TSV, text.FORMAT)}
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in (
+        conllu.FORMAT,
+        conll.FORMAT,
+        ptb.TREES,
+        ptb.TAGGED,
+        aligned.FORMAT,
+        jsonl.LINES,
+        jsonl.DOCUMENT,
+        delimited.CSV,
+        delimited.TSV,
+        text.FORMAT,
+    )
+}
 GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
 
