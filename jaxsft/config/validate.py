@@ -18,7 +18,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.on_bad_row": ("error", "quarantine"),
     "data.columns.form": ("auto", "messages", "sharegpt", "alpaca", "prompt"),
     "data.columns.missing": ("error", "mask"),
-    "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes"),
+    "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
     "data.too_long": ("error", "drop", "truncate_left", "truncate_right"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post"),

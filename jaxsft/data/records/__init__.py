@@ -15,7 +15,7 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Unlabelled, label_names
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
-from jaxsft.data.records.sequences import SCHEMES, Parse, Spans, Tags, chunks, parse_record, span_record, tag_record, tags_of, words
+from jaxsft.data.records.sequences import SCHEMES, Parse, Spans, Tags, parse_record, span_record, tag_record, tags_of, words
 from jaxsft.data.records.texts import (
     LabelledText,
     MultiLabel,
@@ -176,7 +176,6 @@ __all__ = [
     "Text",
     "Unlabelled",
     "chat_record",
-    "chunks",
     "form_of",
     "group_references",
     "label_names",
