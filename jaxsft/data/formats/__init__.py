@@ -16,33 +16,42 @@ from typing import Any
 from jaxsft import rundir
 from jaxsft.data.formats import (
     aligned,
+    coco,
     conll,
     conllu,
     delimited,
     jsonl,
+    parquet,
     ptb,
+    snips,
     text,
+    tfds,
+    voc,
 )
 from jaxsft.data.formats.rows import Bad, Format, Row, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
 from jaxsft.errors import ConfigError, DataError
 
 # In the order in which the beginning of a file is compared with them: the strict ones first, then what nearly every text could be.
-FORMATS: dict[str, Format] = {
-    format.name: format
-    for format in (
-        conllu.FORMAT,
-        conll.FORMAT,
-        ptb.TREES,
-        ptb.TAGGED,
-        aligned.FORMAT,
-        jsonl.LINES,
-        jsonl.DOCUMENT,
-        delimited.CSV,
-        delimited.TSV,
-        text.FORMAT,
-    )
-}
+_ALL = (
+    tfds.FORMAT,
+    voc.FORMAT,
+    parquet.PARQUET,
+    parquet.ARROW,
+    coco.FORMAT,
+    snips.FORMAT,
+    conllu.FORMAT,
+    conll.FORMAT,
+    ptb.TREES,
+    ptb.TAGGED,
+    aligned.FORMAT,
+    jsonl.LINES,
+    jsonl.DOCUMENT,
+    delimited.CSV,
+    delimited.TSV,
+    text.FORMAT,
+)
+FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
 
@@ -60,7 +69,7 @@ def stream(
     """All rows of a file, as they are read; of all files that a pattern, a folder or an archive means (see `source.sources`), in their order.
 
     Args:
-      path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, or a file of the hub.
+      path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, a file of the hub, or `tfds:name/config:split`.
       format: a name of `FORMATS`, or auto.
       encoding: of the bytes; a byte-order mark of UTF-8 is accepted.
       header: of csv and tsv: true, false, or auto (see `delimited.has_header`). Without a header the columns are named "0", "1", ...
@@ -73,6 +82,9 @@ def stream(
       DataError: a file is missing, empty, damaged, or a row of it is broken (named by file and line).
       ConfigError: an option has a value that does not exist.
     """
+    if str(path).startswith("tfds:"):
+        folder, split = tfds.located(str(path))
+        path, format, options = folder, "tfds", {**({"split": split} if split else {}), **(options or {})}
     asked = {"header": header, "unit": unit, "columns": tuple(columns), **(options or {})}
     for source in [tree(path)] if format != "auto" and named(format).tree else _openings(path):
         kind = detect(source) if format == "auto" else named(format)
@@ -80,7 +92,7 @@ def stream(
         for found in kind.read(source, encoding, _options(kind, asked, options or {})):
             empty = False
             if not isinstance(found, Bad):
-                yield Row(found[1], source.name, found[0])
+                yield found if isinstance(found, Row) else Row(found[1], source.name, found[0])
                 continue
             bad = dataclasses.replace(found, file=found.file or source.name)
             if quarantine is None:
