@@ -46,6 +46,7 @@ class Columns:
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
     allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words
     group_references: bool = False  # rows of one source are one row with several references
+    weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,16 @@ def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarr
     return encoded.ids[start:stop], encoded.ids[start + 1 : stop + 1], encoded.weights[start + 1 : stop + 1]
 
 
+def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
+    """The row with its loss multiplied: the weight of its tokens, and that of the whole text where it has one."""
+    if weight == 1 or isinstance(encoded, str):
+        return encoded
+    assert encoded.weights is not None or "weight" in encoded.segment, "nothing of this task can be weighted"
+    weights = None if encoded.weights is None else encoded.weights * np.float32(weight)
+    segment = {name: value * weight if name == "weight" else value for name, value in encoded.segment.items()}
+    return dataclasses.replace(encoded, weights=weights, segment=segment)
+
+
 def longest(encoded: Sequence[Encoded | None]) -> int:
     return max((e.positions for e in encoded if e is not None), default=0)
 

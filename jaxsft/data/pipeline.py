@@ -93,10 +93,12 @@ def load_split(
     """
     options = {"max_length": data.max_length, "too_long": data.too_long, "max_dropped": data.max_dropped, "require_stop": data.require_stop}
     told = [dataclasses.astuple(bad) for bad in aside]
-    key = cache.key({"aside": told, "records": [repr(r) for r in records], "task": task.digest, "context": context, "min": min_length, **options})
+    weights = [getattr(r, "weight", 1.0) for r in records]
+    content = {"records": [repr(r) for r in records], "weights": weights, "aside": told, "task": task.digest}
+    key = cache.key({**content, "context": context, "min": min_length, **options})
 
     def build() -> tuple[dict, dict]:
-        encoded = task.encode_all(records, where)
+        encoded = [encode.weighted(e, w) for e, w in zip(task.encode_all(records, where), weights, strict=True)]
         long = encode.longest([e for e in encoded if not isinstance(e, str)])
         limit = max(row_length(long, context, data.max_length), min(min_length, context))
         built, ledger, dropped = encode.build(

@@ -18,6 +18,7 @@ from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
 from jaxsft.data import formats, hub, pipeline, split
 from jaxsft.data import records as typed
+from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
@@ -85,19 +86,23 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
     )
 
 
-def read_records(config: Config, path: str, task: type[Task], aside: list[Aside]) -> tuple[list[formats.Row], list[Any]]:
+def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], training: bool = False) -> tuple[list[formats.Row], list[Any]]:
     """The rows of what a path means that give a record, and their records: every row is checked. Raises DataError."""
     columns = config.data.columns
-    rows = read_rows(config, path, [*task.inputs(columns), *task.outputs(columns)], aside)
-    return records_of(config, rows, task, aside)
+    wanted = [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())]
+    return records_of(config, read_rows(config, path, wanted, aside), task, aside, training)
 
 
-def records_of(config: Config, rows: Sequence[formats.Row], task: type[Task], aside: list[Aside]) -> tuple[list[formats.Row], list[Any]]:
-    """The rows that give a record, and their records; the others go into `aside`, or are a DataError (`data.on_bad_row`)."""
+def records_of(
+    config: Config, rows: Sequence[formats.Row], task: type[Task], aside: list[Aside], training: bool = False
+) -> tuple[list[formats.Row], list[Any]]:
+    """The rows that give a record, and their records, with their weights where they are `training` rows; the others go into `aside`, or are a
+    DataError (`data.on_bad_row`)."""
     if not rows:
         raise DataError("there are no rows" + (f"; {len(aside)} were put aside, the first because {aside[0].message}" if aside else ""))
     columns = task.infer_columns(rows[0], config.data.columns)
-    return typed.parse_rows(rows, task.record, columns, aside, config.data.on_bad_row)
+    record = (lambda row, columns: row_weights.weighted(task.record(row, columns), row, columns)) if training else task.record
+    return typed.parse_rows(rows, record, columns, aside, config.data.on_bad_row)
 
 
 def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
@@ -113,11 +118,13 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
+        rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
+        out["train"] = Records(records, [row.where for row in rows], aside)
     else:
         for name in ("train", "validation", "test"):
             if file := getattr(d, name):
                 aside = []
-                rows, records = read_records(config, file, task, aside)
+                rows, records = read_records(config, file, task, aside, training=name == "train")
                 if not records:
                     raise DataError(f"{aside[0].message} (none of the {len(aside)} rows of {file} gives a record)")
                 out[name] = Records(records, [row.where for row in rows], aside)
@@ -162,6 +169,8 @@ def data_digest(records: Records) -> str:
     hashed = hashlib.sha256()
     for record in records.records:
         hashed.update(repr(record).encode("utf-8", "surrogatepass") + b"\0")
+        if (weight := getattr(record, "weight", 1.0)) != 1:
+            hashed.update(f"weight {weight!r}\0".encode())
     return hashed.hexdigest()
 
 

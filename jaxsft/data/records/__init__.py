@@ -67,7 +67,7 @@ def _other_column(row: Row, columns: Any) -> Any:
     """Without data.columns.label: `label`, or the only column beside the text. Raises DataError where there are several."""
     if columns.label:
         return columns
-    others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair)]
+    others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair, columns.weight)]
     if "label" not in others and len(others) != 1:
         raise DataError(f"{row.where}: no column 'label'; found {', '.join(row.fields)}; set data.columns.label=<column>")
     return dataclasses.replace(columns, label="label" if "label" in others else others[0])

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.records.fields import show, text_of, without_none
+from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -34,7 +35,7 @@ class Message:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Chat:
+class Chat(Record):
     """A conversation that ends with an assistant turn, and the tools it may call (JSON schemas)."""
 
     messages: tuple[Message, ...]

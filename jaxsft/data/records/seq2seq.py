@@ -8,11 +8,12 @@ from typing import Any
 
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.records.fields import list_of, show, text_of
+from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Seq2Seq:
+class Seq2Seq(Record):
     """A source and its target; with several references, the target is the first of them."""
 
     source: str

@@ -10,6 +10,7 @@ from typing import Any
 from jaxsft.data import schemes
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.records.fields import first_of, list_of, show, text_of
+from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
 TOKENS = ("tokens", "form")  # columns of words, in this order, where none is named
@@ -19,7 +20,7 @@ _word = re.compile(r"[㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]|[^\W㐀-䶿一
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Tags:
+class Tags(Record):
     """Words and a tag for each. `scheme`: how chunks are written in the tags; none: a tag stands for itself (parts of speech)."""
 
     tokens: tuple[str, ...]
@@ -28,7 +29,7 @@ class Tags:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Spans:
+class Spans(Record):
     """A text and the spans that are marked in it: (start, end, label), in characters, the end outside, in order."""
 
     text: str
@@ -36,7 +37,7 @@ class Spans:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Parse:
+class Parse(Record):
     """Words, the head of each (0 is the root, 1 the first word) and the relation to it; `more` has further columns (upos, xpos, feats) by name."""
 
     tokens: tuple[str, ...]

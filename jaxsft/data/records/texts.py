@@ -8,20 +8,21 @@ from typing import Any
 
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.records.fields import first_of, label_of, list_of, number_of, pair_of, show, text_of
+from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
 LABELS = ("labels", "label")  # columns of several labels, in this order, where none is named
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Text:
+class Text(Record):
     """Running text."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class LabelledText:
+class LabelledText(Record):
     """A text, or a pair of texts, and the name of its class."""
 
     text: str
@@ -30,7 +31,7 @@ class LabelledText:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class MultiLabel:
+class MultiLabel(Record):
     """A text, or a pair of texts, and the names of the classes that apply; there may be none."""
 
     text: str
@@ -39,7 +40,7 @@ class MultiLabel:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Regression:
+class Regression(Record):
     """A text, or a pair of texts, and numbers: float32 values, one per target column. NaN stands for one that is missing (`missing=mask`)."""
 
     text: str
@@ -48,7 +49,7 @@ class Regression:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Record):
     """Two texts, and the class of the pair, how near they are (float32), or neither: two that belong together."""
 
     text_a: str
