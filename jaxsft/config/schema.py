@@ -125,6 +125,48 @@ class ClassifyTask(TaskConfig):
     huber_delta: float = 1.0  # read by loss=huber
 
 
+@dataclass(frozen=True)
+class MultiLabelTask(TaskConfig):
+    """Several labels for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "multilabel"
+
+
+@dataclass(frozen=True)
+class RegressTask(TaskConfig):
+    """One or several numbers for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "regress"
+
+
+@dataclass(frozen=True)
+class TagTask(TaskConfig):
+    """A tag for each word. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "tag"
+
+
+@dataclass(frozen=True)
+class ParseTask(TaskConfig):
+    """A tree over the words. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "parse"
+
+
+@dataclass(frozen=True)
+class Seq2SeqTask(TaskConfig):
+    """A text that becomes another. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "seq2seq"
+
+
+@dataclass(frozen=True)
+class PairTask(TaskConfig):
+    """Two texts and how near they are. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "pair"
+
+
 # --- model -----------------------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ModelConfig:
@@ -250,6 +292,18 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True)
+class CheckConfig:
+    """Of `jaxsft check`, which looks at data and trains nothing."""
+
+    output: Optional[str] = None  # a folder for check.json and check.html
+    json: Optional[str] = None  # a file for the findings as JSON; -: the standard output, instead of the text
+    accept: list[str] = field(default_factory=list)  # ids of findings that are known and no error, e.g. leak_near
+    samples: int = 3  # rows that are shown token by token
+    places: int = 5  # rows that a finding names
+    near: float = 0.8  # the Jaccard similarity from which two texts are near duplicates; 0: near ones are not looked for
+
+
+@dataclass(frozen=True)
 class MeshConfig:
     """Devices along each axis; one of them may be `auto`: what the others leave of all devices."""
 
@@ -293,6 +347,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    check: CheckConfig = field(default_factory=CheckConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
@@ -305,7 +360,12 @@ class Config:
 
 
 GROUPS: dict[str, dict[str, type]] = {
-    "task": {"chat": ChatTask, "lm": LMTask, "classify": ClassifyTask},
+    "task": {
+        "chat": ChatTask,
+        "lm": LMTask,
+        "classify": ClassifyTask,
+        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
+    },
     "tokenizer": {"bytes": BytesTokenizer, "bpe": BpeTokenizer, "pretrained": PretrainedTokenizer},
     "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt, "wsd": WSD},
 }

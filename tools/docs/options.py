@@ -25,9 +25,16 @@ from jaxsft.config import optim as optim_options
 from jaxsft.errors import ConfigError
 from tools.docs.composed import FILE, GIVEN, composed, with_values
 
-TASKS = tuple(schema.GROUPS["task"])
+TASKS = tasks.NAMES
 TITLES = {"": "The run itself", "data": "Data", "model": "Model", "loss": "Loss", "train": "Training", "seeds": "Seeds", "checkpoint": "Checkpoints"}
-TITLES |= {"evaluation": "Evaluation", "generate": "Generated answers", "mesh": "Devices", "hosts": "Processes", "trackers": "Trackers"}
+TITLES |= {
+    "evaluation": "Evaluation",
+    "generate": "Generated answers",
+    "check": "Check",
+    "mesh": "Devices",
+    "hosts": "Processes",
+    "trackers": "Trackers",
+}
 NAMES = ("name", "kind")  # chosen by the group's option: optim=adamw
 
 
