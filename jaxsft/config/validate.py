@@ -34,6 +34,8 @@ CHOICES: dict[str, Sequence[str]] = {
 }
 AT_LEAST_ONE = (
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
+    "workers",
+    "output.shards",
     "hosts.count",
     "hosts.timeout",
     "hosts.wait",
@@ -95,11 +97,11 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None) -> 
     _unread(config, values)
 
 
-def validate_values(values: dict[str, Any]) -> None:
-    """Each option by itself. Raises ConfigError.
+def validate_each(values: dict[str, Any]) -> None:
+    """Each option by itself, where a bound or a list of words says all of it. Raises ConfigError.
 
     Args:
-      values: the flat config.
+      values: the flat config, of training or of preparation.
     """
     for key, known in CHOICES.items():
         if key in values and values[key] not in known:
@@ -118,6 +120,11 @@ def validate_values(values: dict[str, Any]) -> None:
         for key in keys:
             if values.get(key) is not None and not good(values[key]):
                 raise ConfigError(f"{key}={values[key]}: expected {expected}")
+
+
+def validate_values(values: dict[str, Any]) -> None:
+    """Each option of a training config by itself. Raises ConfigError."""
+    validate_each(values)
     mesh = [f"mesh.{axis}" for axis in ("data", "fsdp", "tensor")]
     if len(autos := [key for key in mesh if values[key] == "auto"]) > 1:
         raise ConfigError(f"{' and '.join(f'{key}=auto' for key in autos)}: only one axis can take what the others leave")

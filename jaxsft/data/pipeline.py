@@ -92,10 +92,9 @@ def load_split(
       DataError: see `encode.build`.
     """
     options = {"max_length": data.max_length, "too_long": data.too_long, "max_dropped": data.max_dropped, "require_stop": data.require_stop}
-    told = [dataclasses.astuple(bad) for bad in aside]
-    weights = [getattr(r, "weight", 1.0) for r in records]
-    content = {"records": [repr(r) for r in records], "weights": weights, "aside": told, "task": task.digest}
-    key = cache.key({**content, "context": context, "min": min_length, **options})
+    told, weights = [dataclasses.astuple(bad) for bad in aside], [getattr(r, "weight", 1.0) for r in records]
+    hashed = {"aside": told, "records": [repr(r) for r in records], "weights": weights, "task": task.digest, "context": context, "min": min_length}
+    key = cache.key(hashed | options)
 
     def build() -> tuple[dict, dict]:
         encoded = [encode.weighted(e, w) for e, w in zip(task.encode_all(records, where), weights, strict=True)]

@@ -57,6 +57,18 @@ def rounded(value: float) -> float:
     return float(f"{float(value):.9g}")
 
 
+def row_weights(rows: Iterable[Row], weights: np.ndarray, into: str, option: str) -> list[float]:
+    """Weights `[N]` of training rows, times those that the column has already, brought to the mean 1. Raises DataError where one is not above 0."""
+    weights = np.array(weights, np.float64)
+    for i, row in enumerate(rows):
+        if row.fields.get(into) is not None:
+            given = number_of(row, into, option)
+            if given is None or not 0 < given < float("inf"):
+                raise DataError(f"{row.where}: column {into!r} holds {row.fields[into]!r:.60}, expected a weight above 0; set {option}")
+            weights[i] *= given
+    return [rounded(w) for w in weights / weights.mean()]
+
+
 def plain(array: Any) -> Any:
     """An array as nested lists of floats, NaN as None: JSON has no NaN."""
     if isinstance(array, np.ndarray) and array.ndim:

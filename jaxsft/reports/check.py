@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from jaxsft.reports import facts, page
 from jaxsft.rundir import write_text
 
@@ -20,20 +18,20 @@ def write_page(content: Mapping[str, Any], path: str | Path) -> Path:
 
 def render(content: Mapping[str, Any]) -> str:
     """Return the page as text; everything that comes from the data goes through Jinja's escaping."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxsft.reports"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"num": facts.number_text, "shown": page.shown, "lang": page.language, "cut": page.cut, "breakable": page.breakable}
     splits = content["splits"]
-    return environment.get_template("check.html.jinja").render(
-        task=content["task"],
-        counts=content["counts"],
-        findings=content["findings"],
-        rows={name: found["rows"] for name, found in splits.items()},
-        panels={title: page.stacks(bars) for title, bars in _panels(splits).items()},
-        lengths=_lengths(splits),
-        labels=_labels(splits),
-        samples=[_sample(sample) for sample in content["samples"]],
+    return (
+        page.templates()
+        .get_template("check.html.jinja")
+        .render(
+            task=content["task"],
+            counts=content["counts"],
+            findings=content["findings"],
+            rows={name: found["rows"] for name, found in splits.items()},
+            panels={title: page.stacks(bars) for title, bars in _panels(splits).items()},
+            lengths=_lengths(splits),
+            labels=_labels(splits),
+            samples=[_sample(sample) for sample in content["samples"]],
+        )
     )
 
 

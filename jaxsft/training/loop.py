@@ -17,7 +17,7 @@ import numpy as np
 from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
-from jaxsft.data import pipeline
+from jaxsft.data import pipeline, prepared
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
@@ -214,6 +214,8 @@ class Loop:
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
+        if found := prepared.around(self.config.data.train or ""):
+            rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
         rundir.write_json(path, facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))

@@ -14,9 +14,9 @@ from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
-from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
+from jaxsft.config.schema import BpeTokenizer, Columns, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, split
+from jaxsft.data import formats, hub, pipeline, prepared, split
 from jaxsft.data import records as typed
 from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
@@ -44,7 +44,8 @@ class Records(NamedTuple):
 def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
     if config.model.pretrained:
-        config = _like_pretrained(config)
+        config = like_pretrained(config)
+    config = of_prepared(config)
     task = tasks.get(config.task.name)
     validate_values(compose.flat(compose.to_dict(config)))
     if config.data.format != "auto":
@@ -60,12 +61,22 @@ def resolve(config: Config) -> Config:
     )
 
 
-def _like_pretrained(config: Config) -> Config:
+def like_pretrained(config: Config) -> Config:
     """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
     own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
+
+
+def of_prepared(config: Config) -> Config:
+    """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation."""
+    d = config.data
+    if not d.path or (found := prepared.manifest(d.path)) is None:
+        return config
+    own = dataclasses.asdict(d.columns)
+    columns = {k: found["columns"][k] if k in found["columns"] and v == getattr(Columns(), k) else v for k, v in own.items()}
+    return dataclasses.replace(config, data=dataclasses.replace(d, columns=Columns(**columns), path=None, **prepared.paths(d.path, found)))
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------------------------
@@ -88,9 +99,13 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
 
 def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], training: bool = False) -> tuple[list[formats.Row], list[Any]]:
     """The rows of what a path means that give a record, and their records: every row is checked. Raises DataError."""
+    return records_of(config, read_rows(config, path, wanted(config, task, training), aside), task, aside, training)
+
+
+def wanted(config: Config, task: Any, training: bool) -> list[str]:
+    """The columns that a task (or a `records.Kind`) reads of a file; the weight of a row is read where it trains."""
     columns = config.data.columns
-    wanted = [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())]
-    return records_of(config, read_rows(config, path, wanted, aside), task, aside, training)
+    return [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())]
 
 
 def records_of(
@@ -110,7 +125,7 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     d, out = config.data, {}
     if d.path:
         aside: list[Aside] = []
-        rows, records = read_records(config, d.path, task, aside)
+        rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
         parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]))
         for name, part in zip(("train", "validation", "test"), parts, strict=True):

@@ -70,9 +70,8 @@ def main() -> None:
         for name, work in (("jaxsft", jaxsft), ("datasketch", datasketch)):
             seconds, found[name] = timed(work, texts, args.threshold)
             times[name].append(seconds)
-        print(
-            f"jaxsft {times['jaxsft'][-1]:.3f} s, datasketch {times['datasketch'][-1]:.3f} s, ratio {times['datasketch'][-1] / times['jaxsft'][-1]:.2f}"
-        )
+        ours, theirs = times["jaxsft"][-1], times["datasketch"][-1]
+        print(f"jaxsft {ours:.3f} s, datasketch {theirs:.3f} s, ratio {theirs / ours:.2f}")
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"{len(texts)} texts, {np.mean([len(text.split()) for text in texts]):.0f} words on average; with a neighbour: {found}")
     print(f"texts per second: jaxsft {len(texts) / medians['jaxsft']:.0f}, datasketch {len(texts) / medians['datasketch']:.0f}")

@@ -10,13 +10,13 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from jaxsft import rundir
 from jaxsft.data.formats import conllu
 from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
-from jaxsft.data.formats.source import Source
+from jaxsft.data.formats.source import Source, tree
 from jaxsft.errors import ConfigError, DataError
 
 BAR = "|||"
@@ -25,8 +25,10 @@ _link = re.compile(r"(\d{1,9})([-p])(\d{1,9})(?:[-:]([0-9.]+(?:[eE][-+]?\d+)?))?
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AlignedOptions:
-    target: str = ""  # the file of the other side, next to data.path (corpus.en); empty: each line of data.path is `source ||| target`
-    alignment: str = ""  # a file of Pharaoh alignments next to data.path
+    target: str = (
+        ""  # the file of the other side, as seen from the folder of data.path (corpus.en); empty: each line of data.path is `source ||| target`
+    )
+    alignment: str = ""  # a file of Pharaoh alignments, likewise
     pair: str = "line"  # line | sent_id: what belongs together; sent_id pairs two CoNLL-U files
     possible: str = "keep"  # keep | drop: links `0p1`, which annotators were not sure of
 
@@ -63,15 +65,15 @@ def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
 
 
 def beside(source: Source, name: str) -> Source:
-    """The file of that name in the same folder, or the same archive, as `source`."""
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise ConfigError(f"found the file name {name!r}, expected a file next to {source.name}")
-    spelled = source.name.rpartition("/")[0]
-    label = f"{spelled}/{name}" if spelled else name
+    """The file of that name, seen from the folder of `source`; where that lies in an archive, the member of that name."""
+    folder, _, _ = source.name.rpartition("/")
+    label = name if PurePosixPath(name).is_absolute() or not folder else f"{folder}/{name}"
     if source.member is None:
-        return Source(label, source.path.with_name(name) if "/" not in name else source.path.parent / name)
-    folder = source.member.rpartition("/")[0]
-    return Source(label, source.path, f"{folder}/{name}" if folder else name)
+        return Source(label, source.path.parent / name)
+    found = tree(source.path).files.get(str(PurePosixPath(source.member).parent / name))
+    if found is None:
+        raise DataError(f"{label}: there is no such file in the archive")
+    return dataclasses.replace(found, name=label)
 
 
 def _together(files: list[Source], encoding: str) -> Iterator[tuple[int, list[str | Bad]]]:
@@ -168,7 +170,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
         file.write((f" {BAR} ".join(parts)).rstrip(" ").encode("utf-8", "backslashreplace") + b"\n")
 
 
-def write_files(rows: Iterable[dict[str, Any]], source: str, target: str, alignment: str = "") -> None:
+def write_files(rows: Iterable[dict[str, Any]], source: str | Path, target: str | Path, alignment: str | Path = "") -> None:
     """Two line-aligned files and, with `alignment`, a Pharaoh file. Raises DataError where a row would not be read back, or has no alignment."""
     parts = [_parts(row, f"{source}: row {number}") for number, row in enumerate(rows, start=1)]
     if alignment and (bare := next((i for i, part in enumerate(parts, start=1) if len(part) < 3), None)):

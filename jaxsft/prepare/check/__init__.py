@@ -18,6 +18,7 @@ from jaxsft.prepare.check.load import Part, load
 from jaxsft.prepare.check.overlap import overlap
 from jaxsft.prepare.check.texts import languages, suspicious
 from jaxsft.prepare.check.tokens import tokens
+from jaxsft.training import setup
 
 
 def check(config: Config) -> Result:
@@ -27,6 +28,7 @@ def check(config: Config) -> Result:
       ConfigError: an option is wrong, or there is no data. What is wrong with the data is a finding.
     """
     validate.validate_values(compose.flat(compose.to_dict(config)))
+    config = setup.of_prepared(setup.like_pretrained(config) if config.model.pretrained else config)
     validate.data(config)
     if config.data.format != "auto":
         formats.named(config.data.format)

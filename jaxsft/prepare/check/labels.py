@@ -61,7 +61,7 @@ def _unseen(config: Config, name: str, part: Part, kind: Kind, known: set[str], 
 def _missing(parts: Mapping[str, Part], counts: Mapping[str, Counter[str]], findings: Findings) -> None:
     for name in parts:
         if name != "train" and counts[name] and (lacks := sorted(set(counts["train"]) - set(counts[name]))):
-            message = f"{name} has no row of {len(lacks):,} of the {len(counts['train']):,} classes: {some(lacks)}; no metric of {name} says anything of them."
+            message = f"{name} has no row of {len(lacks):,} of the {len(counts['train']):,} classes, of which no metric tells: {some(lacks)}."
             findings.add("class_missing", "warning", message, split=name, count=len(lacks), repair="data.path= splits by class")
 
 
@@ -71,7 +71,7 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
         return
     (most, high), (least, low) = train.most_common()[0], train.most_common()[-1]
     ratio = high / low
-    shown = f"{len(train):,} classes in train; the most frequent, {most!r} ({high:,}), has {ratio:.3g} times the rows of the least frequent, {least!r} ({low:,})."
+    shown = f"{len(train):,} classes in train; {most!r} ({high:,}) is {ratio:.3g} times as frequent as {least!r} ({low:,})."
     findings.add(
         "label_balance",
         "warning" if ratio >= IMBALANCED else "info",
@@ -150,7 +150,8 @@ def targets(config: Config, parts: Mapping[str, Part], findings: Findings) -> di
             }
             out[split].append({k: v if isinstance(v, str | int) else float(v) for k, v in facts.items()})
             missing = f", {facts['missing']:,} missing" if facts["missing"] else ""
-            message = f"Target {name!r} of {split} lies between {facts['min']:.4g} and {facts['max']:.4g}, mean {facts['mean']:.4g}, deviation {facts['std']:.3g}{missing}."
+            between = f"{facts['min']:.4g} and {facts['max']:.4g}, mean {facts['mean']:.4g}, deviation {facts['std']:.3g}"
+            message = f"Target {name!r} of {split} lies between {between}{missing}."
             constant = len(there) > 1 and math.isclose(facts["std"], 0, abs_tol=1e-12)
             findings.add("target_constant" if constant else "target", "error" if constant else "info", message, split=split)
     return out

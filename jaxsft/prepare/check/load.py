@@ -58,8 +58,7 @@ Read = tuple[list[Row], list[Any], list[Aside]]
 
 def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> Read:
     columns, aside = config.data.columns, []
-    wanted = [*kind.inputs(columns), *kind.outputs(columns), *(weights.wanted(columns) if training else ())]
-    rows = setup.read_rows(config, path, wanted, aside)
+    rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside)
     if not rows:
         return [], [], aside
     columns = kind.infer_columns(rows[0], columns)

@@ -27,7 +27,7 @@ def text(result: Result, colour: bool) -> str:
     if result.samples:
         kinds = {run["kind"] for sample in result.samples for run in sample["runs"]}
         legend = "green: trained, red: masked, grey: template" if colour else "[+trained+] [-masked-] template"
-        lines.append("" if kinds == {"text"} else f"\n{legend}")
+        lines += [f"\n{legend}"] if "trained" in kinds else []
     lines += [f"\n{sample['where']} ({sample['split']}, {sample['tokens']:,} tokens)\n{shown(sample, colour)}" for sample in result.samples]
     counts = result.as_dict()["counts"]
     verdict = ", ".join(f"{count} {name if count == 1 or name == 'info' else name + 's'}" for name, count in counts.items())

@@ -55,12 +55,16 @@ def _found(pattern: re.Pattern[str]) -> Callable[[str], bool]:
 # id: (what it is, how it is told, what mends it)
 RULES: Mapping[str, tuple[str, Callable[[str], bool], str]] = {
     "mojibake": ("hold UTF-8 that was read in another encoding (such as Ã© for é)", is_mojibake, "data.encoding, or the stage clean"),
-    "replacement_character": ("hold U+FFFD, which stands for a character that was lost", lambda text: "\ufffd" in text, "data.encoding, or read the source again"),
+    "replacement_character": (
+        "hold U+FFFD, which stands for a lost character",
+        lambda text: "\ufffd" in text,
+        "data.encoding, or read the source again",
+    ),
     "control_characters": ("hold control characters, or others that cannot be seen", _found(CONTROL), "the stage clean"),
     "repeated_characters": (f"repeat one character {RUN} times or more", _found(REPEATED), "the stage heuristics"),
-    "template_markers": ("hold markers of chat templates (such as <|im_end|>); they are spelled out, never special tokens", _found(MARKERS), "the stage clean"),
+    "template_markers": ("hold markers of chat templates (such as <|im_end|>), which are spelled out as text", _found(MARKERS), "the stage clean"),
     "html": ("hold HTML tags or entities", _found(HTML), "the stage clean"),
-}  # fmt: skip
+}
 
 
 def suspicious(part: Part, kind: Kind, special: Sequence[str], findings: Findings) -> dict[str, Any]:
@@ -106,8 +110,8 @@ def _outliers(part: Part, lengths: np.ndarray, findings: Findings) -> None:
         if far.any():
             rows = [part.where[i] for i in np.flatnonzero(far)]
             extreme = int(lengths[far].max() if id == "very_long" else lengths[far].min())
-            message = f"{len(rows):,} rows of {part.name} are far {what} than the others (up to {extreme:,} characters; the median is {int(np.median(lengths)):,})."
-            message = message.replace("up to", "down to") if id == "very_short" else message
+            reach = f"{'up' if id == 'very_long' else 'down'} to {extreme:,} characters; the median is {int(np.median(lengths)):,}"
+            message = f"{len(rows):,} rows of {part.name} are far {what} than the others ({reach})."
             findings.add(id, "info", message, rows, split=part.name, repair="the stage outliers")
 
 

@@ -144,10 +144,10 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
         longest, where = encoded[over[0]].positions, [part.where[i] for i in over]
         cut = sum(encoded[i].positions - limit for i in over)
         become = {"error": "which training refuses", "drop": "which are dropped whole"}.get(d.too_long, f"of which {cut:,} tokens are cut off")
-        message = f"{len(over):,} rows of {part.name} ({percent(len(over), len(encoded))}) are longer than the {limit:,} tokens of a row (up to {longest:,}), {become}."
-        repair = f"model.context={-(-longest // 32) * 32} and data.max_length" + (
-            "" if d.too_long != "error" else ", or data.too_long=drop|truncate_left|truncate_right"
-        )
+        rows = f"{len(over):,} rows of {part.name} ({percent(len(over), len(encoded))})"
+        message = f"{rows} are longer than the {limit:,} tokens of a row (up to {longest:,}), {become}."
+        others = ", or data.too_long=drop|truncate_left|truncate_right" if d.too_long == "error" else ""
+        repair = f"model.context={-(-longest // 32) * 32} and data.max_length" + others
         findings.add("too_long", "error" if d.too_long == "error" else "warning", message, where, split=part.name, repair=repair)
     for reason, (severity, what, repair) in DROPPED.items():
         if (count := ledger.rows_dropped[reason]) and reason not in ("too_long",):
