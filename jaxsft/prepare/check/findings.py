@@ -74,6 +74,11 @@ class Result:
         return {"task": self.task, "counts": counts, "findings": found, "splits": self.numbers, "samples": self.samples}
 
 
+def rows(count: int, split: str, whole: int | None = None) -> str:
+    """`1 row of train`, `7 rows of train (0.2 %)`."""
+    return f"{count:,} {'row' if count == 1 else 'rows'} of {split}" + (f" ({percent(count, whole)})" if whole else "")
+
+
 def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.3g} %" if whole else "0 %"
 

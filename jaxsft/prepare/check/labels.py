@@ -12,7 +12,7 @@ import numpy as np
 from jaxsft.config.schema import Config
 from jaxsft.data import schemes
 from jaxsft.data.records import Kind
-from jaxsft.prepare.check.findings import Findings, some
+from jaxsft.prepare.check.findings import Findings, rows, some
 from jaxsft.prepare.check.load import Part
 from jaxsft.prepare.neighbours import normalise
 
@@ -45,16 +45,16 @@ def _counted(part: Part, kind: Kind) -> Counter[str]:
 
 
 def _unseen(config: Config, name: str, part: Part, kind: Kind, known: set[str], declared: bool, findings: Findings) -> None:
-    rows: dict[str, list[str]] = defaultdict(list)
+    places: dict[str, list[str]] = defaultdict(list)
     for where, record in zip(part.where, part.records, strict=True):
         for label in kind.labels(record):
             if label not in known:
-                rows[label].append(where)
-    if rows:
-        new = sorted(rows, key=lambda label: -len(rows[label]))
+                places[label].append(where)
+    if places:
+        new = sorted(places, key=lambda label: -len(places[label]))
         lacks = "task.labels lacks" if declared else "the training split lacks"
         message = f"{name} has {len(new):,} labels that {lacks}: {some(new)}."
-        where = [place for label in new for place in rows[label]]
+        where = [place for label in new for place in places[label]]
         findings.add("unseen_label", "error", message, where, split=name, repair="task.labels=[...], or another split of the data")
 
 
@@ -70,24 +70,20 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
         findings.add("one_class", "error", f"All rows of train have one label, {next(iter(train))!r}.", split="train", repair="data.columns.label")
         return
     (most, high), (least, low) = train.most_common()[0], train.most_common()[-1]
-    ratio = high / low
-    shown = f"{len(train):,} classes in train; {most!r} ({high:,}) is {ratio:.3g} times as frequent as {least!r} ({low:,})."
-    findings.add(
-        "label_balance",
-        "warning" if ratio >= IMBALANCED else "info",
-        shown,
-        split="train",
-        count=len(train),
-        repair="the stage balance" if ratio >= IMBALANCED else "",
-    )
+    message = f"{len(train):,} classes in train; {most!r} ({high:,}) is {high / low:.3g} times as frequent as {least!r} ({low:,})."
+    of_words = config.task.name in ("tag", "parse")  # whose classes are as frequent as the language has them
+    skewed = high >= IMBALANCED * low and not of_words
+    repair = "the stage balance" if skewed else ""
+    findings.add("label_balance", "warning" if skewed else "info", message, split="train", count=len(train), repair=repair)
     if once := sorted(label for label, count in train.items() if count == 1):
-        findings.add("label_once", "warning", f"{len(once):,} classes occur once in train: {some(once)}.", split="train", count=len(once))
+        severity, message = "info" if of_words else "warning", f"{len(once):,} classes occur once in train: {some(once)}."
+        findings.add("label_once", severity, message, split="train", count=len(once))
     alike = defaultdict(set)
     for label in train:
         alike[normalise(label)].add(label)
-    if spelled := [sorted(names) for names in alike.values() if len(names) > 1]:
-        message = f"{len(spelled):,} labels differ in case or white space alone: {some([' / '.join(names) for names in spelled])}."
-        findings.add("label_spelling", "error", message, split="train", count=len(spelled), repair="mend the labels, or data.columns.label_names")
+    if spelled := [" / ".join(sorted(names)) for names in alike.values() if len(names) > 1]:
+        message = f"{len(spelled):,} labels differ in case or white space alone: {some(spelled)}."
+        findings.add("label_spelling", "error", message, split="train", count=len(spelled), repair="mend them, or data.columns.label_names")
 
 
 def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
@@ -96,11 +92,11 @@ def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
     for where, record in zip(part.where, part.records, strict=True):
         said = tuple(record.tags) if hasattr(record, "tags") else tuple(getattr(record, "heads", ())) or tuple(sorted(kind.labels(record)))
         seen["\n".join(map(normalise, kind.given(record)))][said].append(where)
-    rows = [where for by_label in seen.values() if len(by_label) > 1 for places in by_label.values() for where in places]
-    if rows:
+    those = [where for by_label in seen.values() if len(by_label) > 1 for places in by_label.values() for where in places]
+    if those:
         texts = sum(len(by_label) > 1 for by_label in seen.values())
-        message = f"{texts:,} texts of {name} occur with different labels, in {len(rows):,} rows."
-        findings.add("label_conflict", "warning", message, rows, split=name, repair="the stages label_noise, or dedup with conflict=drop")
+        message = f"{rows(len(those), name, len(part.where))}: a text that occurs with different labels ({texts:,} in all)."
+        findings.add("label_conflict", "warning", message, those, split=name, repair="the stages label_noise, or dedup with conflict=drop")
 
 
 def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:

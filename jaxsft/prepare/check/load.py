@@ -13,7 +13,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import KINDS, Kind, Seq2Seq, group_references, parse_rows
 from jaxsft.errors import DataError
-from jaxsft.prepare.check.findings import Findings, percent
+from jaxsft.prepare.check.findings import Findings, percent, rows
 from jaxsft.training import setup
 
 SPLITS = ("train", "validation", "test")
@@ -84,9 +84,9 @@ def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) ->
 
 def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
     messages = {
-        "unreadable": "cannot be read",
-        "no_record": f"give no record of task={config.task.name}",
-        "no_label": f"have the mark {config.data.columns.no_label!r} for no label and are dropped",
+        "unreadable": "unreadable",
+        "no_record": f"no record of task={config.task.name}",
+        "no_label": f"the mark {config.data.columns.no_label!r}, no label; dropped",
     }
     bad = [a for a in part.aside if a.reason != "no_label"]
     quarantine = config_allows(config, part, len(part.aside))
@@ -96,7 +96,7 @@ def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
         why = "" if reason == "no_label" else f"; the first: {those[0].message.removeprefix(those[0].where + ': ')}"
         severity = "info" if reason == "no_label" and quarantine else "warning" if quarantine else "error"
         repair = "" if reason == "no_label" else "data.on_bad_row=quarantine puts them aside" if bad else ""
-        message = f"{len(those):,} of {part.read:,} rows of {part.name} {what}{why}."
+        message = f"{rows(len(those), part.name, part.read)}: {what}{why}."
         findings.add(reason, severity, message, [a.where for a in those], split=part.name, repair=repair)
     if len(part.aside) > config.data.max_dropped * part.read or not part.records:
         message = f"{percent(len(part.aside), part.read)} of the rows of {part.name} would be dropped, more than data.max_dropped allows."

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsft.data.records import Kind
-from jaxsft.prepare.check.findings import Findings, percent
+from jaxsft.prepare.check.findings import Findings, rows
 from jaxsft.prepare.check.load import Part
 from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
 
@@ -28,7 +28,7 @@ def overlap(parts: Mapping[str, Part], kind: Kind, near: float, findings: Findin
                 again.append(where)
         out[name]["repeated"] = len(again)
         if again:
-            message = f"{len(again):,} rows of {name} ({percent(len(again), len(part.where))}) repeat the text of an earlier one."
+            message = f"{rows(len(again), name, len(part.where))}: the text of an earlier one."
             findings.add("duplicates", "warning", message, again, split=name, repair="the stage dedup")
     leaked = _exact(parts, keys, findings, out)
     if near:
@@ -43,12 +43,12 @@ def _exact(parts: Mapping[str, Part], keys: Mapping[str, list[str]], findings: F
     for i, name in enumerate(names):
         for other in names[:i]:
             there = dict(zip(reversed(keys[other]), reversed(parts[other].where), strict=True))  # the first place of each text
-            rows = [n for n, key in enumerate(keys[name]) if key in there]
-            out[name][f"in_{other}"] = len(rows)
-            leaked[name].update(rows)
-            if rows:
-                pairs = [f"{parts[name].where[n]} = {there[keys[name][n]]}" for n in rows]
-                message = f"{len(rows):,} rows of {name} ({percent(len(rows), len(keys[name]))}) have the text of a row of {other}."
+            same = [n for n, key in enumerate(keys[name]) if key in there]
+            out[name][f"in_{other}"] = len(same)
+            leaked[name].update(same)
+            if same:
+                pairs = [f"{parts[name].where[n]} = {there[keys[name][n]]}" for n in same]
+                message = f"{rows(len(same), name, len(keys[name]))}: the text of a row of {other}."
                 findings.add(
                     "leak_exact", "error", message, pairs, split=name, repair=f"the stage dedup, or check.accept=[leak_exact] ({_so(other)})"
                 )
@@ -73,15 +73,15 @@ def _near(
     chance = recall(near, *banding(near, 128))
     for name, part in parts.items():
         group_of = [int(groups[number[key]]) for key in keys[name]]
-        rows: dict[str, list[str]] = defaultdict(list)
+        alike: dict[str, list[str]] = defaultdict(list)
         for n, (group, where) in enumerate(zip(group_of, part.where, strict=True)):
             if group in seen and n not in leaked.get(name, ()):
                 other, place = seen[group]
-                rows[other].append(f"{where} ~ {place}")
-        for other, pairs in rows.items():
+                alike[other].append(f"{where} ~ {place}")
+        for other, pairs in alike.items():
             out[name][f"near_{other}"] = len(pairs)
             message = (
-                f"{len(pairs):,} rows of {name} ({percent(len(pairs), len(keys[name]))}) nearly have the text of a row of {other} "
+                f"{rows(len(pairs), name, len(keys[name]))}: nearly the text of a row of {other} "
                 f"(Jaccard similarity from {near:g}, {chance:.1%} of such pairs are seen)."
             )
             findings.add("leak_near", "warning", message, pairs, split=name, repair="the stage dedup")

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsft.data.records import Kind
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.check.findings import Findings, percent, some
+from jaxsft.prepare.check.findings import Findings, percent, rows, some
 from jaxsft.prepare.check.load import Part
 from jaxsft.prepare.stages.language import script_counts
 from jaxsft.prepare.texts import need
@@ -54,16 +54,16 @@ def _found(pattern: re.Pattern[str]) -> Callable[[str], bool]:
 
 # id: (what it is, how it is told, what mends it)
 RULES: Mapping[str, tuple[str, Callable[[str], bool], str]] = {
-    "mojibake": ("hold UTF-8 that was read in another encoding (such as Ã© for é)", is_mojibake, "data.encoding, or the stage clean"),
+    "mojibake": ("UTF-8 that was read in another encoding (such as Ã© for é)", is_mojibake, "data.encoding, or the stage clean"),
     "replacement_character": (
-        "hold U+FFFD, which stands for a lost character",
+        "U+FFFD, which stands for a lost character",
         lambda text: "\ufffd" in text,
         "data.encoding, or read the source again",
     ),
-    "control_characters": ("hold control characters, or others that cannot be seen", _found(CONTROL), "the stage clean"),
-    "repeated_characters": (f"repeat one character {RUN} times or more", _found(REPEATED), "the stage heuristics"),
-    "template_markers": ("hold markers of chat templates (such as <|im_end|>), which are spelled out as text", _found(MARKERS), "the stage clean"),
-    "html": ("hold HTML tags or entities", _found(HTML), "the stage clean"),
+    "control_characters": ("control characters, or others that cannot be seen", _found(CONTROL), "the stage clean"),
+    "repeated_characters": (f"one character {RUN} times or more in a row", _found(REPEATED), "the stage heuristics"),
+    "template_markers": ("markers of chat templates (such as <|im_end|>), which are spelled out as text", _found(MARKERS), "the stage clean"),
+    "html": ("HTML tags or entities", _found(HTML), "the stage clean"),
 }
 
 
@@ -73,7 +73,7 @@ def suspicious(part: Part, kind: Kind, special: Sequence[str], findings: Finding
     given = [kind.given(record) for record in part.records]
     empty = [where for where, those in zip(part.where, given, strict=True) if not any(text.strip() for text in those)]
     if empty:
-        message = f"{len(empty):,} rows of {part.name} have nothing but white space in what the model is given."
+        message = f"{rows(len(empty), part.name)}: nothing but white space in what the model is given."
         findings.add("empty", "warning", message, empty, split=part.name, repair="the stage missing, or remove them")
     blank = [
         w
@@ -81,9 +81,7 @@ def suspicious(part: Part, kind: Kind, special: Sequence[str], findings: Finding
         if len(those) > len(asked) and not all(t.strip() for t in those[len(asked) :])
     ]
     if blank:
-        findings.add(
-            "empty_answer", "warning", f"{len(blank):,} rows of {part.name} have an empty answer.", blank, split=part.name, repair="remove them"
-        )
+        findings.add("empty_answer", "warning", f"{rows(len(blank), part.name)}: an empty answer.", blank, split=part.name, repair="remove them")
     marks = [text for text in special if text.strip()]
     by_rule: dict[str, list[str]] = defaultdict(list)
     for where, those in zip(part.where, texts, strict=True):
@@ -92,9 +90,9 @@ def suspicious(part: Part, kind: Kind, special: Sequence[str], findings: Finding
             if found(joined) or (id == "template_markers" and any(mark in joined for mark in marks)):
                 by_rule[id].append(where)
     for id, (what, _, repair) in RULES.items():
-        if rows := by_rule[id]:
-            message = f"{len(rows):,} rows of {part.name} ({percent(len(rows), len(texts))}) {what}."
-            findings.add(id, "info" if id == "html" else "warning", message, rows, split=part.name, repair=repair)
+        if places := by_rule[id]:
+            message = f"{rows(len(places), part.name, len(texts))}: {what}."
+            findings.add(id, "info" if id == "html" else "warning", message, places, split=part.name, repair=repair)
     lengths = np.array([sum(map(len, those)) for those in texts])
     _outliers(part, lengths, findings)
     return {"characters": lengths, "scripts": _scripts(part, texts, findings)}
@@ -108,11 +106,11 @@ def _outliers(part: Part, lengths: np.ndarray, findings: Findings) -> None:
     width = FENCE * max(third - first, np.log(1.5))  # where most rows are as long as each other, half as much again is no outlier
     for id, far, what in (("very_long", logs > third + width, "longer"), ("very_short", logs < first - width, "shorter")):
         if far.any():
-            rows = [part.where[i] for i in np.flatnonzero(far)]
+            places = [part.where[i] for i in np.flatnonzero(far)]
             extreme = int(lengths[far].max() if id == "very_long" else lengths[far].min())
             reach = f"{'up' if id == 'very_long' else 'down'} to {extreme:,} characters; the median is {int(np.median(lengths)):,}"
-            message = f"{len(rows):,} rows of {part.name} are far {what} than the others ({reach})."
-            findings.add(id, "info", message, rows, split=part.name, repair="the stage outliers")
+            message = f"{rows(len(places), part.name)}: far {what} than the others ({reach})."
+            findings.add(id, "info", message, places, split=part.name, repair="the stage outliers")
 
 
 def _scripts(part: Part, texts: Sequence[Sequence[str]], findings: Findings) -> dict[str, int]:
@@ -124,15 +122,16 @@ def _scripts(part: Part, texts: Sequence[Sequence[str]], findings: Findings) -> 
         name = max(sorted(counts), key=counts.__getitem__) if counts else "none"
         main[name] += 1
         places[name].append(where)
-    (first, most), *others = main.most_common() or [("none", 0)]
-    rare = [name for name, count in others if count < 0.01 * main.total()]
+    written = Counter({name: count for name, count in main.items() if name != "none"})
+    (first, most), *others = written.most_common() or [("none", 0)]
+    rare = [name for name, count in others if count < 0.01 * written.total()]
     if others:
-        shown = ", ".join(f"{name} {percent(count, main.total())}" for name, count in main.most_common(5))
-        findings.add("scripts", "info", f"The rows of {part.name} are written in {len(main)} scripts: {shown}.", split=part.name)
-    if rare and most > 0.9 * main.total():
-        rows = [where for name in rare for where in places[name]]
-        message = f"{len(rows):,} rows of {part.name} are in another script ({some(rare)}) than the rest ({first})."
-        findings.add("rare_script", "info", message, rows, split=part.name, repair="the stage language")
+        shown = ", ".join(f"{name} {percent(count, written.total())}" for name, count in written.most_common(5))
+        findings.add("scripts", "info", f"The rows of {part.name} are written in {len(written)} scripts: {shown}.", split=part.name)
+    if rare and most > 0.9 * written.total():
+        those = [where for name in rare for where in places[name]]
+        message = f"{rows(len(those), part.name)}: in another script ({some(rare)}) than the rest ({first})."
+        findings.add("rare_script", "info", message, those, split=part.name, repair="the stage language")
     return dict(main.most_common())
 
 

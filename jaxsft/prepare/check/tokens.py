@@ -18,7 +18,7 @@ from jaxsft.data.pipeline import row_length
 from jaxsft.data.records import KINDS
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.check.findings import Findings, percent
+from jaxsft.prepare.check.findings import Findings, percent, rows
 from jaxsft.prepare.check.load import Part
 from jaxsft.training import setup
 
@@ -120,11 +120,11 @@ def _encoded(task: Any, part: Part, findings: Findings) -> list[Encoded | str]:
             id = _about(error) or "template"
             failed[id].append((place, str(error)))
             out.append(id)
-    for id, rows in failed.items():
+    for id, those in failed.items():
         if id == "unseen_label":  # told with the labels
             continue
-        message = f"{len(rows):,} rows of {part.name} cannot be made into tokens; the first: {rows[0][1].removeprefix(rows[0][0] + ': ')}."
-        findings.add(id, "error", message, [place for place, _ in rows], split=part.name, repair="task.template, or mend the rows")
+        message = f"{rows(len(those), part.name)}: no tokens can be made of it; the first: {those[0][1].removeprefix(those[0][0] + ': ')}."
+        findings.add(id, "error", message, [place for place, _ in those], split=part.name, repair="task.template, or mend the rows")
     return out
 
 
@@ -143,15 +143,14 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
         over.sort(key=lambda i: -encoded[i].positions)
         longest, where = encoded[over[0]].positions, [part.where[i] for i in over]
         cut = sum(encoded[i].positions - limit for i in over)
-        become = {"error": "which training refuses", "drop": "which are dropped whole"}.get(d.too_long, f"of which {cut:,} tokens are cut off")
-        rows = f"{len(over):,} rows of {part.name} ({percent(len(over), len(encoded))})"
-        message = f"{rows} are longer than the {limit:,} tokens of a row (up to {longest:,}), {become}."
+        become = {"error": "which training refuses", "drop": "dropped whole"}.get(d.too_long, f"of which {cut:,} tokens are cut off")
+        message = f"{rows(len(over), part.name, len(encoded))}: longer than the {limit:,} tokens of a row (up to {longest:,}), {become}."
         others = ", or data.too_long=drop|truncate_left|truncate_right" if d.too_long == "error" else ""
         repair = f"model.context={-(-longest // 32) * 32} and data.max_length" + others
         findings.add("too_long", "error" if d.too_long == "error" else "warning", message, where, split=part.name, repair=repair)
     for reason, (severity, what, repair) in DROPPED.items():
         if (count := ledger.rows_dropped[reason]) and reason not in ("too_long",):
-            findings.add(reason, severity, f"{count:,} rows of {part.name} {what}, and are dropped.", split=part.name, count=count, repair=repair)
+            findings.add(reason, severity, f"{rows(count, part.name)}: {what}; dropped.", split=part.name, count=count, repair=repair)
     dropped = sum(ledger.rows_dropped.values()) - (len(over) if d.too_long == "error" else 0) + len(part.aside)
     if dropped > d.max_dropped * part.read:
         message = f"{dropped:,} of {part.read:,} rows of {part.name} would be dropped, more than data.max_dropped={d.max_dropped} allows."
@@ -161,9 +160,9 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
 
 
 DROPPED = {
-    "empty": ("warning", "hold nothing but white space", "the stage missing"),
-    "no_trained_token": ("error", "have no trained token", "the weights of their turns, or data.too_long"),
-    "stop_token_truncated": ("warning", "lose their stop token where they are cut", "data.too_long=truncate_left, or data.require_stop=false"),
+    "empty": ("warning", "nothing but white space", "the stage missing"),
+    "no_trained_token": ("error", "no trained token", "the weights of their turns, or data.too_long"),
+    "stop_token_truncated": ("warning", "the stop token is cut off", "data.too_long=truncate_left, or data.require_stop=false"),
 }
 
 
@@ -172,7 +171,9 @@ def _audit(config: Config, task: Any, part: Part, encoded: Sequence[Encoded | st
     known = [(where, e) for where, e in zip(part.where, encoded, strict=True) if isinstance(e, Encoded)]
     bos = task.tokenizer.bos_id
     if bos is not None and (twice := [where for where, e in known if np.count_nonzero(e.ids[:2] == bos) > 1]):
-        findings.add("bos", "error", f"{len(twice):,} rows of {part.name} begin with two BOS tokens.", twice, split=part.name, repair="task.template")
+        findings.add(
+            "bos", "error", f"{rows(len(twice), part.name)}: two BOS tokens at the beginning.", twice, split=part.name, repair="task.template"
+        )
     trained = [(where, e) for where, e in known if e.weights is not None]
     if not trained:
         return
@@ -183,7 +184,7 @@ def _audit(config: Config, task: Any, part: Part, encoded: Sequence[Encoded | st
             "stop_token", "warning", "The tokenizer has no EOS token: texts do not end, and generation has nothing to stop at.", repair="tokenizer"
         )
     elif open_ends := [where for where, last in ends if last not in stops]:
-        message = f"{len(open_ends):,} rows of {part.name} do not end with a stop token among what is trained: the model would not learn to stop."
+        message = f"{rows(len(open_ends), part.name)}: no stop token at the end of what is trained, so that the model would not learn to stop."
         findings.add("stop_token", "error", message, open_ends, split=part.name, repair="task.template, or check.accept=[stop_token]")
     learnt = sum(int(np.count_nonzero(e.weights[1:])) for _, e in trained)
     whole = sum(len(e.ids) for _, e in trained)
