@@ -37,7 +37,7 @@ class Classify(Task):
     metric = "accuracy"
     metrics = ("loss", "accuracy", "rows", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES))
     record, texts, stratum = (staticmethod(getattr(KINDS["classify"], name)) for name in ("record", "texts", "stratum"))
-    inputs, outputs, infer_columns = (staticmethod(getattr(KINDS["classify"], name)) for name in ("inputs", "outputs", "infer"))
+    inputs, outputs, infer_columns = (staticmethod(getattr(KINDS["classify"], name)) for name in ("inputs", "outputs", "infer_columns"))
 
     def unlabelled(self, row: Row, columns: Any) -> LabelledText:
         name = columns.label or "label"
