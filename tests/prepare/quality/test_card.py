@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import quality
 from jaxsft.prepare.quality.compare import read
-from jaxsft.prepare.quality.measures import MEASURES
+from jaxsft.prepare.quality.measures import LENGTH, MEASURES
 from tests import realdata
 from tests.tiny import jaxsft
 
@@ -315,3 +317,27 @@ def test_goemotions_has_the_label_conflicts_that_a_dictionary_finds():
         by_text.setdefault(" ".join(row.fields["0"].casefold().split()), []).append(row.fields["1"])
     expected = sum(len(labels) for labels in by_text.values() if len(set(labels)) > 1)
     assert card["findings"]["consistency/conflict"]["count"] == expected > 0
+
+
+def test_embeddings_take_the_place_of_words(tmp_path):
+    rows = [{"text": f"{'same words in all of them'} {i}"} for i in range(40)]
+    vectors = np.zeros((40, 3))
+    vectors[:30, 0] = vectors[30:, 1] = 1
+    np.save(tmp_path / "e.npy", vectors)
+    card, _ = made({"all": rows}, embeddings=str(tmp_path / "e.npy"), clusters=2, seed=1)
+    assert [cluster["sizes"]["all"] for cluster in card["tables"]["clusters"]] == [30, 10]
+    assert card["numbers"]["diversity"]["all"]["vendi"] == pytest.approx(np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25))), rel=1e-5)
+    with pytest.raises(DataError, match=r"e\.npy: found 40 vectors, expected 39"):
+        made({"all": rows[1:]}, embeddings=str(tmp_path / "e.npy"))
+
+
+def test_the_page_has_every_number_with_its_definition():
+    page = (Path(__file__).parents[3] / "docs" / "quality.md").read_text("utf-8")
+    for name, measure in MEASURES.items():
+        family = next((f"`{p}_*`" for p in ("characters", "words", "label") if name.startswith(f"{p}_") and measure.source == LENGTH), None)
+        drift = re.fullmatch(
+            r"(?:characters|words|label|script|class|cluster)_(ks|ks_p|psi|drift|cramers_v|chi_square|freedom|p|cells_below_5)", name
+        )
+        says = measure.says.partition(": ")[2] if drift else measure.says
+        assert (family or (f"`*_{drift[1]}`" if drift else f"| `{name}` |")) in page and (family or says in page), name
+        assert not measure.source or f"| {measure.source} |" in page, name
