@@ -95,7 +95,8 @@ def test_what_a_model_may_not_say():
     "options",
     [
         {}, {"method": "x", "threshold": 1.0}, {"method": "model", "threshold": 1.0}, {"method": "bleu", "threshold": 1.0},
-        {"good": "f", "threshold": 1.0, "quantile": 0.1}, {"threshold": 1.0}, {"good": "f"}, {"good": "f", "quantile": 1.0}, {"good": "f", "threshold": 0.5, "bits": 30},
+        {"good": "f", "threshold": 1.0, "quantile": 0.1}, {"threshold": 1.0}, {"good": "f"}, {"good": "f", "quantile": 1.0},
+        {"good": "f", "threshold": 0.5, "bits": 30},
         {"good": "f", "threshold": 0.5, "better": "x"},
     ],
 )  # fmt: skip
