@@ -28,7 +28,7 @@ class Augment(Stage):
     """Adds changed copies of training rows; other splits are never touched. Use it after splitting, for small sets and for robustness to noise.
 
     Words (Wei & Zou 2019, EDA): swap, delete, synonym (from `lexicon`), insert (a synonym of one of its words). Characters: slip (a letter lost,
-    doubled, replaced, transposed), keyboard (a neighbour on QWERTY), ocr (shapes that are taken for each other), case. back_translation asks the model:
+    doubled, replaced, transposed), keyboard (a neighbour on QWERTY), ocr (shapes that are taken for each other), case. back_translation asks a model:
     a record with the text goes in, one with the new text comes out. Each copy is made by one method; the methods of a row's copies take turns.
 
     Labels stay true. In a row with words and tags only words tagged `outside` are moved, deleted or replaced, a new word is put where it tears no
