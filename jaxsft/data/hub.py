@@ -15,7 +15,7 @@ from typing import Any
 from jaxsft.config.hubid import HubId, is_hub, parse
 from jaxsft.errors import ConfigError, DataError
 
-RUN = ("config.yaml", "task.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
+RUN = ("config.yaml", "task.json", "prepared.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer/*.json")
 
 

@@ -68,10 +68,7 @@ def write_page(run_dir: str | Path) -> Path:
 
 def render(run_dir: Path) -> str:
     """Return the page as text. A file that is missing or damaged costs its own section, which says so."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxsft.reports"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"num": facts.number_text, "shown": shown, "lang": language, "cut": cut, "breakable": breakable}
+    environment = templates()
     sections = (
         ("results", "Results", _results), ("curves", "Curves", _curves), ("confusions", "Confusions", _confusions),
         ("samples", "Samples", _samples), ("data", "Data", _data), ("configuration", "Configuration", _configuration),
@@ -100,6 +97,15 @@ def render(run_dir: Path) -> str:
 
     found = [(name, heading, *_section(section, run_dir)) for name, heading, section in sections]
     return page([sound(section) for section in found if section[2] is not None])
+
+
+def templates() -> jinja2.Environment:
+    """Return the templates of the pages; what they are given is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxsft.reports"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"num": facts.number_text, "shown": shown, "lang": language, "cut": cut, "breakable": breakable}
+    return environment
 
 
 def _section(section: Any, run_dir: Path) -> tuple[Any, str]:

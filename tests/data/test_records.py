@@ -1,16 +1,11 @@
-from types import SimpleNamespace
-
 import pytest
 
+from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Chat, LabelledText, Message, Text, chat_record, label_record, text_record
 from jaxsft.errors import DataError
 
-NAMES = ("prompt", "completion", "messages", "text", "text_pair", "label")
-
-
-def columns(**names):
-    return SimpleNamespace(**dict.fromkeys(NAMES) | names)
+columns = Columns
 
 
 def row(**fields):

@@ -81,6 +81,7 @@ GROUPS = ("task.name", "tokenizer.kind", "optim.name", "schedule.name", "model.c
 ELSEWHERE = {
     "tests/data/test_formats.py": ("data.format", "data.header", "data.encoding", "data.unit"),
     "tests/data/test_records.py": (*(f"data.columns.{c}" for c in ("prompt", "completion", "messages", "text", "text_pair", "label")),),
+    "tests/data/test_weights.py": ("data.columns.weight",),
     "tests/data/test_encode.py": ("data.max_dropped", "data.require_stop"),
     "tests/data/test_split.py": ("data.fractions",),
     "tests/data/test_templates.py": ("task.template", "task.allow_unwritten"),
