@@ -57,9 +57,7 @@ class Missing(Stage):
     learns = True
 
     fields: list[str] = field(default_factory=list)  # the columns to be filled
-    strategy: str = (
-        "drop"  # drop | constant | mean | median | min | max | mode | group | knn | iterative | autoencoder | linear | polynomial | indicator | mask
-    )
+    strategy: str = "drop"  # what is done: a word of the table above
     markers: list[str] = field(default_factory=list)  # further texts that mean an empty cell, such as "?" or "-"
     absent: bool = False  # a row that lacks a column has an empty cell there; else it is an error
     value: Any = None  # of constant; of indicator: what stands in the cell (null: the mean of numbers, the mask of text)
