@@ -155,6 +155,8 @@ def test_what_cannot_work_is_refused():
             Outliers(fields=["v"], **options).check()
     with pytest.raises(DataError, match=r"no spread in training.*method=zscore"):
         run(Outliers(fields=["v"], method="mad"), train=make({"v": [1, 1, 1, 9]}))
+    with pytest.raises(DataError, match=r"25 training rows are equal, more than stages.outliers.neighbours=20"):
+        run(Outliers(fields=["v"], method="lof"), train=make({"v": [1.0] * 25 + [2.0, 3.0]}))
     with pytest.raises(DataError, match=r"rows.csv:3: .*missing=keep"):
         run(Outliers(fields=["v"]), train=make({"v": [1, None, 2]}))
     out, _, _ = run(Outliers(fields=["v"], missing="keep"), train=make({"v": [1, None, 2, 3, 2, 99]}))
