@@ -94,7 +94,7 @@ def fit_lof(x: np.ndarray, *, neighbours: int, points: int) -> dict[str, Any]:
     same = int(np.unique(kept, axis=0, return_counts=True)[1].max())
     if same > neighbours:  # they would be infinitely dense, and whatever stands beside them infinitely far
         raise DataError(
-            f"stages.outliers.method=lof: {same} training rows are equal, more than stages.outliers.neighbours={neighbours}, so that there is no density; "
+            f"stages.outliers.method=lof: {same} training rows are equal, more than stages.outliers.neighbours={neighbours}: there is no density; "
             "raise stages.outliers.neighbours, look at more columns, or set another method"
         )
     return {**moments(x), "points": plain(kept), "neighbours": min(neighbours, len(kept) - 1)}
