@@ -76,7 +76,8 @@ class LabelNoise(Stage):
                 report.changed[f"{classes[labels[i]]} -> {name}"] += 1
                 row = with_fields(row, **{self.context.label: given.get(name, name), f"{self.context.label}_given": row.fields[self.context.label]})
             elif weights is not None:
-                report.changed["weighed down"] += int(found[i])
+                if found[i]:
+                    report.changed["weighed down"] += 1
                 row = with_fields(row, **{self.into: weights[i]})
             yield row
 

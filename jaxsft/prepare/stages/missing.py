@@ -261,7 +261,7 @@ class Missing(Stage):
         new: dict[str, Any] = {}
         for name in self.fields:
             if name in empty:
-                new[name] = self._fill(row, name, state)
+                new[name] = self._fill(row, name, state, report)
                 report.changed[f"{name} filled ({self.strategy})"] += 1
             elif self.strategy in (*SIMPLE, "group", "indicator") and state["kinds"][name] == "number":
                 new[name] = _number(row, name)
@@ -269,7 +269,7 @@ class Missing(Stage):
                 new[f"{name}_missing"] = name in empty
         return with_fields(row, **new)
 
-    def _fill(self, row: Row, name: str, state: State) -> Any:
+    def _fill(self, row: Row, name: str, state: State, report: Report) -> Any:
         if self.strategy == "constant":
             return self.value
         if self.strategy == "mask":
@@ -277,7 +277,10 @@ class Missing(Stage):
         fill = state["fill"][name]
         if self.strategy != "group":
             return fill
-        return fill["groups"].get(str(value_of(row, self.group, "stages.missing.group")), fill["other"])
+        group = str(value_of(row, self.group, "stages.missing.group"))
+        if group not in fill["groups"]:
+            report.changed[f"{name} filled by all groups, its own being new"] += 1
+        return fill["groups"].get(group, fill["other"])
 
 
 def _number(row: Row, name: str) -> Any:

@@ -81,7 +81,8 @@ class Scale(Stage):
         for block in blocks(rows):
             scaled = (np.array([self._numbers(row, split) for row in block]) - centre) / spread + offset
             if self.clip:
-                report.changed["clipped"] += int(((scaled < self.low) | (scaled > self.high)).any(1).sum())
+                if outside := int(((scaled < self.low) | (scaled > self.high)).any(1).sum()):
+                    report.changed["clipped"] += outside
                 scaled = np.clip(scaled, self.low, self.high)
             report.changed["scaled"] += len(block)
             for row, values in zip(block, scaled, strict=True):
