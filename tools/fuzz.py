@@ -135,7 +135,8 @@ def swell(rng: random.Random, content: bytes) -> bytes:
     opened = rng.choice((b"[", b'{"a":', b"(", b"(X ", b'[{"a":['))
     closed = {b"[": b"]", b'{"a":': b"}", b"(": b")", b"(X ": b")", b'[{"a":[': b"]}]"}[opened]
     deep = opened * size + rng.choice((b"", b"1", b"(A b)")) + closed * rng.choice((0, size))
-    return content[:at] + rng.choice((b"x" * 300_000, b"9" * 5000, b"0-0 " * 3000, deep, b'{"a": ' + deep + b"}\n")) + content[at:]
+    long = rng.choice((b"x", b" ", b"=", b"(", b")", b"a ", b"-", b"# ", b'"', b",", b"\t", b"a/B ")) * rng.choice((30_000, 300_000))
+    return content[:at] + rng.choice((long, long, b"9" * 5000, b"0-0 " * 3000, deep, b'{"a": ' + deep + b"}\n")) + content[at:]
 
 
 def recode(rng: random.Random, content: bytes) -> bytes:
