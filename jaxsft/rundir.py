@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -76,6 +77,29 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     """As `atomic_lines`, for bytes."""
     with _aside(Path(path), mode="wb") as file:
         yield file
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        JaxsftError: the folder cannot be written; what stood at `path` before is untouched.
+    """
+    path = Path(path)
+    aside, old = (path.with_name(f".{path.name}.{os.getpid()}-{next(_temporary)}.tmp") for _ in range(2))
+    try:
+        with _friendly(path, "write", also=aside):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside.mkdir()
+            yield aside
+            if path.exists():
+                os.replace(path, old)
+            os.replace(aside, path)
+            _sync_directory(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -16,33 +16,54 @@ from typing import Any
 from jaxsft import rundir
 from jaxsft.data.formats import (
     aligned,
+    arrayrecord,
+    brat,
+    coco,
     conll,
     conllu,
     delimited,
+    doccano,
+    html,
     jsonl,
+    labelstudio,
+    markdown,
+    parquet,
     ptb,
+    snips,
     text,
+    tfds,
+    voc,
 )
 from jaxsft.data.formats.rows import Bad, Format, Row, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
 from jaxsft.errors import ConfigError, DataError
 
 # In the order in which the beginning of a file is compared with them: the strict ones first, then what nearly every text could be.
-FORMATS: dict[str, Format] = {
-    format.name: format
-    for format in (
-        conllu.FORMAT,
-        conll.FORMAT,
-        ptb.TREES,
-        ptb.TAGGED,
-        aligned.FORMAT,
-        jsonl.LINES,
-        jsonl.DOCUMENT,
-        delimited.CSV,
-        delimited.TSV,
-        text.FORMAT,
-    )
-}
+_ALL = (
+    tfds.FORMAT,
+    voc.FORMAT,
+    brat.FORMAT,
+    arrayrecord.FORMAT,
+    parquet.PARQUET,
+    parquet.ARROW,
+    conllu.FORMAT,
+    conll.FORMAT,
+    ptb.TREES,
+    ptb.TAGGED,
+    aligned.FORMAT,
+    coco.FORMAT,
+    snips.FORMAT,
+    labelstudio.FORMAT,
+    doccano.FORMAT,
+    html.FORMAT,
+    markdown.FORMAT,
+    jsonl.LINES,
+    jsonl.DOCUMENT,
+    delimited.CSV,
+    delimited.TSV,
+    text.FORMAT,
+)
+FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
 
@@ -60,7 +81,7 @@ def stream(
     """All rows of a file, as they are read; of all files that a pattern, a folder or an archive means (see `source.sources`), in their order.
 
     Args:
-      path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, or a file of the hub.
+      path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, a file of the hub, or `tfds:name/config:split`.
       format: a name of `FORMATS`, or auto.
       encoding: of the bytes; a byte-order mark of UTF-8 is accepted.
       header: of csv and tsv: true, false, or auto (see `delimited.has_header`). Without a header the columns are named "0", "1", ...
@@ -73,14 +94,17 @@ def stream(
       DataError: a file is missing, empty, damaged, or a row of it is broken (named by file and line).
       ConfigError: an option has a value that does not exist.
     """
+    if str(path).startswith("tfds:"):
+        folder, split = tfds.located(str(path))
+        path, format, options = folder, "tfds", {**({"split": split} if split else {}), **(options or {})}
     asked = {"header": header, "unit": unit, "columns": tuple(columns), **(options or {})}
-    for source in [tree(path)] if format != "auto" and _named(format).tree else _openings(path):
-        kind = detect(source) if format == "auto" else _named(format)
+    for source in [tree(path)] if format != "auto" and named(format).tree else _openings(path):
+        kind = detect(source) if format == "auto" else named(format)
         empty = True
         for found in kind.read(source, encoding, _options(kind, asked, options or {})):
             empty = False
             if not isinstance(found, Bad):
-                yield Row(found[1], source.name, found[0])
+                yield found if isinstance(found, Row) else Row(found[1], source.name, found[0])
                 continue
             bad = dataclasses.replace(found, file=found.file or source.name)
             if quarantine is None:
@@ -103,7 +127,7 @@ def write(rows: Iterable[dict[str, Any]], path: str | Path, format: str = "auto"
       DataError: a row does not fit the format (a list in a CSV cell, a tab in a TSV cell, columns that differ from those of the first row).
       ConfigError: the format cannot be written, or the suffix names none.
     """
-    kind = _named(format) if format != "auto" else _by_suffix(path)
+    kind = named(format) if format != "auto" else _by_suffix(path)
     if kind is None or kind.write is None:
         can = ", ".join(suffix for f in FORMATS.values() if f.write for suffix in f.suffixes)
         raise ConfigError(f"cannot write rows to {path}; expected a name that ends in {can}, each optionally with .gz")
@@ -141,7 +165,8 @@ def _by_suffix(path: str | Path) -> Format | None:
     return next((kind for kind in FORMATS.values() if suffix in kind.suffixes), None)
 
 
-def _named(format: str) -> Format:
+def named(format: str) -> Format:
+    """The format of a name. Raises ConfigError where there is none."""
     if format not in FORMATS:
         raise ConfigError(f"data.format={format!r} is unknown; expected auto, {', '.join(FORMATS)}")
     return FORMATS[format]
@@ -154,4 +179,4 @@ def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -
     return kind.options(**{name: value for name, value in asked.items() if name in known})
 
 
-__all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "read", "require_column", "sources", "stream", "tree", "write"]
+__all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "named", "read", "require_column", "sources", "stream", "tree", "write"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,14 @@ from typing import IO, Any
 from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DocumentOptions:
+    records: str = ""  # where the rows lie: keys and `*` (any key, any element) between dots; a list there stands for its elements
+    key: str = "key"  # the column that takes the keys that `*` met, between dots
+    value: str = "value"  # the column that takes what lies there and is no object
+
 
 _space = re.compile(r"[ \t\r\n]*")
 _half_emoji = re.compile("[\ud800-\udfff]")
@@ -24,9 +33,18 @@ def read_lines(source: Source, encoding: str, options: NoOptions) -> Numbered:
         yield from _check(_lines(source, encoding))
 
 
-def read_document(source: Source, encoding: str, options: NoOptions) -> Numbered:
-    """A list of objects, or `{"data": [...]}`; or one object per line. A list is read as a whole: JSON lines are for what memory does not hold."""
-    if _is_lines(source.head()):
+def read_document(source: Source, encoding: str, options: DocumentOptions) -> Numbered:
+    """A list of objects, or `{"data": [...]}`; or one object per line. A list is read as a whole: JSON lines are for what memory does not hold.
+
+    With `records` the rows of a nested document: `*` gives those of `{"sst2": [...], "qqp": [...]}`, each with its `key`, sst2 or qqp, and
+    those of a list of texts as `{"value": text}`; `*.paragraphs` those of the list `paragraphs` in every element.
+
+    Raises:
+      DataError: broken JSON; nothing lies where `records` looks (the keys that are there are listed); a row has a column called `key`'s name.
+    """
+    if options.records:
+        yield from _check(_records(source.text(encoding), source.name, options))
+    elif _is_lines(source.head()):
         yield from read_lines(source, encoding, options)
     else:
         yield from _whole(source.text(encoding), source.name)
@@ -178,6 +196,78 @@ def _list(content: str, begin: int, file: str) -> Iterator[tuple[int, Any]]:
     _end(at)
 
 
+def _records(content: str, file: str, options: DocumentOptions) -> Iterator[tuple[int, Any] | Bad]:
+    at = _Cursor(content, 0, file)
+    for line, keys, value in _walk(at, options.records.split("."), ()):
+        row = value if isinstance(value, dict) else {options.value: value}
+        if keys and options.key in row:
+            yield Bad(line, f"the row has a column {options.key!r} already; set data.options.key to another name for the key {'.'.join(keys)!r}")
+        else:
+            yield line, {options.key: ".".join(keys), **row} if keys else row
+    _end(at)
+
+
+def _walk(at: _Cursor, path: list[str], keys: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...], Any]]:
+    """Line, keys and value of what lies below; the cursor goes on behind it."""
+    at.skip()
+    opening = at.content[at.position : at.position + 1]
+    if not path and opening == "[":
+        yield from ((line, keys, value) for line, value in _elements(at))
+    elif not path:
+        line = at.line
+        yield line, keys, at.value()
+    elif opening == "{":
+        yield from _walk_object(at, path, keys)
+    elif opening == "[" and path[0] == "*":
+        at.expect("[")
+        while not at.skip("]"):
+            yield from _walk(at, path[1:], keys)
+            if at.skip("]"):
+                break
+            at.expect(",")
+    else:
+        what = f"found {at.content[at.position : at.position + 20]!r} where it looks for {path[0]!r}"
+        raise DataError(f"{at.file}:{at.line}: data.options.records: {what}; expected an object{' or a list' if path[0] == '*' else ''}")
+
+
+def _walk_object(at: _Cursor, path: list[str], keys: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...], Any]]:
+    at.expect("{")
+    line, names = at.line, []
+    while not at.skip("}"):
+        names.append(at.value())
+        at.expect(":")
+        if path[0] in ("*", names[-1]):
+            yield from _walk(at, path[1:], (*keys, names[-1]) if path[0] == "*" else keys)
+        else:
+            at.value()
+        if at.skip("}"):
+            break
+        at.expect(",")
+    if path[0] != "*" and path[0] not in names:
+        found = ", ".join(map(repr, names[:20])) or "none"
+        raise DataError(f"{at.file}:{line}: data.options.records: there is no key {path[0]!r}; found {found}")
+
+
+def top_lists(content: str, file: str) -> Iterator[tuple[str, int, Any]]:
+    """Of a document that is one object of lists, such as `{"images": [...], "annotations": [...]}`: the name of the list, and each of its elements
+    with its line. What is no list is passed over. Raises DataError where the JSON is broken.
+    """
+    at = _Cursor(content, 0, file)
+    at.expect("{")
+    while not at.skip("}"):
+        name = at.value()
+        at.expect(":")
+        at.skip()
+        if content.startswith("[", at.position):
+            yield from ((name, line, value) for line, value in _elements(at))
+        else:
+            at.value()
+        if at.skip("}"):
+            break
+        at.expect(",")
+    _end(at)
+
+
 def _document(content: str, begin: int, file: str) -> Iterator[tuple[int, Any]]:
     """One object over the whole file: its list `data`, or else the object itself is the only row."""
     at = _Cursor(content, begin, file)
@@ -213,5 +303,11 @@ def _begins_as_document(head: bytes) -> bool:
 
 LINES = Format("jsonl", (".jsonl", ".ndjson"), read_lines, "one JSON object per line", looks_like=_is_lines, write=write_lines)
 DOCUMENT = Format(
-    "json", (".json",), read_document, 'a list of objects, `{"data": [...]}`, or one object', looks_like=_begins_as_document, write=write_list
+    "json",
+    (".json",),
+    read_document,
+    'a list of objects, `{"data": [...]}`, or one object; with `records` what lies deeper',
+    DocumentOptions,
+    looks_like=_begins_as_document,
+    write=write_list,
 )

@@ -36,7 +36,8 @@ class Bad:
         return f"{self.file}:{self.line}"
 
 
-Numbered = Iterator[tuple[int, dict[str, Any]] | Bad]  # what a reader yields: a row's line and fields
+# What a reader yields: a row's line and fields; or, of a tree, a whole row, which says in which of its files it stands.
+Numbered = Iterator[tuple[int, dict[str, Any]] | Row | Bad]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
