@@ -102,7 +102,7 @@ def test_a_text_that_is_not_utf_8_is_one_bad_row(tmp_path):
     bad = []
     path = put(tmp_path / "a.arrow", pa.table({"text": raw}))
     assert [row.fields["text"] for row in read(path, quarantine=bad.append)] == ["ok", "fine"]
-    assert [b.line for b in bad] == [2] and "not UTF-8" in bad[0].reason
+    assert [b.line for b in bad] == [2] and "not UTF-8 (" in bad[0].reason
 
 
 def test_a_date_beyond_the_year_9999_is_bad(tmp_path):
