@@ -13,18 +13,21 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxsft import remote
+from jaxsft import remote, rundir
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
 from jaxsft.config.schema import Columns, Config, MeshConfig
-from jaxsft.data import pipeline
+from jaxsft.data import pipeline, prepared
 from jaxsft.data.formats import Row
+from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
@@ -88,6 +91,38 @@ def train(config: Config | str, *overrides: str, **options: Any) -> Result:
         outputs.write_all(result.run_dir)
         result.mirror.push()
     return result
+
+
+# --- prepare ---------------------------------------------------------------------------------------------------------------------------------
+def prepare(*overrides: str, models: Mapping[str, Callable] | None = None, **options: Any) -> tuple[dict[str, Any], bool]:
+    """Takes a data set through stages, as `jaxsft prepare` with these options: (the manifest, whether anything was done).
+
+    Args:
+      models: functions `score` and `predict` for stages that need a model; None: those of the run directory `model`, if there is one.
+
+    Raises:
+      JaxsftError: anything that the user can mend.
+    """
+    from jaxsft.prepare import run as preparing
+
+    config = over.composed([*overrides, *over.from_values(options)], "prepare")
+    return preparing.prepare(config, model_functions(config.model) if models is None else models)
+
+
+def model_functions(run: str | None) -> dict[str, Callable]:
+    """What stages use a model through: `score` (the perplexity of each text, of a run with task=lm) and `predict` (what `Model.predict` gives). The
+    model is loaded when it is first asked; without a run there are none."""
+    if run is None:
+        return {}
+    model = functools.cache(lambda: load(run))
+
+    def score(texts: Sequence[str]) -> np.ndarray:
+        if model().task.name != "lm":
+            raise ConfigError(f"model={run}: task={model().task.name} gives no perplexity; expected a run with task=lm")
+        lines = model().predict(list(texts))
+        return np.array([np.exp(line["nll"] / line["tokens"]) if line.get("tokens") else np.inf for line in lines])
+
+    return {"score": score, "predict": lambda records: model().predict(records)}
 
 
 # --- use -------------------------------------------------------------------------------------------------------------------------------------
@@ -190,7 +225,7 @@ class Model:
           DataError: a row cannot be read.
         """
         columns = self.config.data.columns
-        rows = self._rows(rows, (columns.prompt or "prompt") if self.task.generates else (columns.text or "text"))
+        rows = self._as_trained(self._rows(rows, (columns.prompt or "prompt") if self.task.generates else (columns.text or "text")))
         records, where = [self.task.unlabelled(row, columns) for row in rows], [row.where for row in rows]
         if not rows:
             return []
@@ -217,23 +252,29 @@ class Model:
         """
         return self.scored(data, "rows")[2]
 
-    def scored(self, data: Any, name: str) -> tuple[Split, evaluation.Evaluation, dict[str, float]]:
-        """(the split of this name, columns and answers of its rows, its numbers): what predictions are written from."""
+    def scored(self, data: Any, name: str, aside: list[Aside] | None = None) -> tuple[Split, evaluation.Evaluation, dict[str, float]]:
+        """(the split of this name, columns and answers of its rows, its numbers): what predictions are written from. Rows that give no record go into
+        `aside` where `data.on_bad_row` is quarantine."""
         config, parts = self.config, self.run.parts
+        aside = [] if aside is None else aside
         if isinstance(data, str | os.PathLike):
-            rows, records = setup.read_records(config, str(data), type(self.task))
-        else:
-            rows = self._rows(data, None)
-            records = setup.records_of(config, rows, type(self.task))
-        split, result = self._evaluate(parts.split(name, (records, [row.where for row in rows])))
+            data = setup.read_rows(config, str(data), [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)], aside)
+        rows, records = setup.records_of(config, self._as_trained(self._rows(data, None)), type(self.task), aside)
+        split, result = self._evaluate(parts.split(name, setup.Records(records, [row.where for row in rows], aside)))
         if self.task.generates and config.evaluation.generate != "never":
             answers, numbers = evaluation.answer(self.task, parts.model, self.params, split, config, parts.mesh)
             result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
-        return split, result, {**result.numbers, "rows_read": len(records)}
+        return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
 
-    def read(self, path: str | os.PathLike) -> list[Row]:
-        """The rows of a file of inputs, for `predict`. Raises DataError."""
-        return setup.read_rows(self.config, str(path), self.task.inputs(self.config.data.columns))
+    def read(self, path: str | os.PathLike, aside: list[Aside] | None = None) -> list[Row]:
+        """The rows of a file of inputs, for `predict`; unreadable ones go into `aside` where `data.on_bad_row` is quarantine. Raises DataError."""
+        return setup.read_rows(self.config, str(path), self.task.inputs(self.config.data.columns), [] if aside is None else aside)
+
+    @functools.cached_property
+    def prepared(self) -> dict[str, Any] | None:
+        """The manifest of the prepared set that the model was trained on; None where it was trained on raw files."""
+        path = self.folder / "prepared.json"
+        return rundir.read_json(path) if path.is_file() else None
 
     # --- inside ------------------------------------------------------------------------------------------------------------------------------
     @functools.cached_property
@@ -248,6 +289,23 @@ class Model:
         step = lambda batch: self._pass(run.weights, run.frozen, parts.put(batch, batches), hyper)
         objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])
         return batches.split, evaluation.evaluate(step, self.task, batches, objective)
+
+    def _as_trained(self, rows: list[Row]) -> list[Row]:
+        """New rows, cleaned, filled and scaled as the training rows were; those of a set that was prepared alike stay.
+
+        Raises:
+          DataError: a row comes from a set that was prepared otherwise, or its stages cannot treat it.
+        """
+        if self.prepared is None:
+            return rows
+        from jaxsft.prepare import run as preparing
+
+        around = {file: prepared.around(file) if Path(file).is_file() else None for file in {row.file for row in rows}}
+        for file, found in around.items():
+            if found is not None and prepared.treatment(found) != prepared.treatment(self.prepared):
+                raise DataError(f"{file} was prepared otherwise than the training data of {self.folder}; give the file that it was prepared from")
+        treated = iter(preparing.replay(self.prepared, [row for row in rows if around[row.file] is None]))
+        return [next(treated) if around[row.file] is None else row for row in rows]
 
     def _new_tokens(self, config: Config) -> int:
         """How many tokens are generated at most where there is no reference."""

@@ -172,7 +172,7 @@ WRONG = [
     (["eval", "run=none", "data.path=good.csv"], "none: not a run directory"),
     (["predict", "run=none"], "missing input="),
     (["report", "none"], "none"),
-    (["nothing"], "unknown command nothing; there are demo, train"),
+    (["nothing"], "unknown command nothing; there are demo, prepare, train"),
 ]
 
 

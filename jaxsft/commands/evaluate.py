@@ -19,12 +19,14 @@ def main(arguments: list[str]) -> int:
 
     from jaxsft import api
     from jaxsft.evaluation.evaluate import write_results
+    from jaxsft.training import setup
 
-    model = api.load(mine["run"], *overrides)
-    split, result, numbers = model.scored(mine["data.path"], Path(mine["data.path"]).name.split(".")[0])
+    model, aside = api.load(mine["run"], *overrides), []
+    split, result, numbers = model.scored(mine["data.path"], Path(mine["data.path"]).name.split(".")[0], aside)
     mirror = remote.Mirror(mine["run"], model.folder)
     folder = Path(mine.get("output") or model.folder / "evaluations" / split.name)
     write_results(folder, model.task, split, result)
+    setup.write_quarantine(folder / "quarantine.jsonl", {split.name: aside})
     numbers = {f"{split.name}/{name}": value for name, value in numbers.items()}
     rundir.write_json(folder / "result.json", {**numbers, "checkpoint_step": model.step})
     mirror.push()

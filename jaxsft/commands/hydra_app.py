@@ -6,12 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from jaxsft.config import compose
-from jaxsft.config.overrides import OVERRIDE, as_config_error, config_folder, quote
-from jaxsft.config.schema import Config
+from jaxsft.config.overrides import OVERRIDE, ROOTS, as_config_error, config_folder, quote
 from jaxsft.errors import ConfigError, JaxsftError
 
 WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-i", "--info", "-sc", "--shell-completion", "--experimental-rerun")
@@ -28,8 +28,11 @@ def _refuse_malformed(arguments: list[str]) -> None:
             raise ConfigError(f"{argument}: expected key=value")
 
 
-def run(arguments: list[str], function: Callable[[Config], int]) -> int:
+def run(arguments: list[str], function: Callable[[Any], int], name: str = "config") -> int:
     """Composes the config of each job and calls `function`; its exit code, or the worst of a multirun.
+
+    Args:
+      name: the file of `conf/` to start from, of `overrides.ROOTS`.
 
     Raises:
       ConfigError: the overrides do not compose, in one line.
@@ -37,25 +40,26 @@ def run(arguments: list[str], function: Callable[[Config], int]) -> int:
     import hydra
 
     compose.register()
+    root = ROOTS[name]
     _refuse_malformed(arguments)
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     codes: list[int] = []
 
     def job(node) -> None:
         try:
-            with as_config_error():
+            with as_config_error(root):
                 OmegaConf.resolve(node)
-            codes.append(function(compose.typed(node)))
+            codes.append(function(compose.typed(node, root)))
         except JaxsftError as error:
             # Told at once, not at the end of the sweep; the other jobs go on.
             print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)
             codes.append(1)
 
     before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come as exceptions, not as text and an exit
-    argv, sys.argv = sys.argv, ["jaxsft", *(quote(a, multirun) for a in arguments)]
+    argv, sys.argv = sys.argv, ["jaxsft", *(quote(a, multirun, root) for a in arguments)]
     try:
-        with as_config_error():
-            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(job)()
+        with as_config_error(root):
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(job)()
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.__setitem__("HYDRA_FULL_ERROR", before)

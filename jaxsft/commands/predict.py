@@ -3,6 +3,7 @@
   jaxsft predict run=runs/mine input=new.jsonl output=predictions.jsonl
 
 The output (.jsonl, .csv or .tsv) has one line per input row, in order: its fields and what was predicted. It is written whole or not at all.
+With data.on_bad_row=quarantine rows that cannot be read are left out and told in OUTPUT.quarantine.jsonl.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ def main(arguments: list[str]) -> int:
     mine, overrides = from_run.arguments(arguments, ("run", "input", "output"), ("run", "input", "output"))
 
     from jaxsft import api
+    from jaxsft.training import setup
 
-    model = api.load(mine["run"], *overrides)
-    lines = model.predict(model.read(mine["input"]))
+    model, aside = api.load(mine["run"], *overrides), []
+    lines = model.predict(model.read(mine["input"], aside))
     formats.write(lines, mine["output"])
-    print(f"{len(lines)} rows: {mine['output']}")
+    setup.write_quarantine(told := f"{mine['output']}.quarantine.jsonl", {"input": aside})
+    print(f"{len(lines)} rows: {mine['output']}" + (f"; {len(aside)} unreadable rows: {told}" if aside else ""))
     return 0

@@ -11,7 +11,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from jaxsft.errors import ConfigError
 OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
 GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS}
 # What may differ when a run goes on: where it lies, how long it is, the devices that it has, how it is looked at, and who is told of it.
-CHANGEABLE = ("run_dir", "train.duration", "mesh.", "hosts.", "profile", "compilation_cache", "trackers.")
+CHANGEABLE = ("run_dir", "train.duration", "mesh.", "hosts.", "profile", "compilation_cache", "trackers.", "check.")
 
 
 @functools.cache
@@ -57,6 +57,8 @@ def register() -> None:
 
     store = ConfigStore.instance()
     store.store(name="schema", node=_root())
+    store.store(name="prepare_schema", node=plain(schema.PrepareConfig))
+    store.store(name="quality_schema", node=plain(schema.QualityConfig))
     for group, options in GROUPS.items():
         for name, cls in options.items():
             store.store(group=f"schema/{group}", name=name, node=plain(cls))
@@ -69,16 +71,20 @@ def _root() -> type:
 
 
 # --- to typed objects ------------------------------------------------------------------------------------------------------------------------
-def typed(node: Any) -> schema.Config:
+def typed(node: Any, root: type = schema.Config) -> Any:
     """Frozen objects from a composed config (OmegaConf or plain dicts, as in a run's config.yaml).
+
+    Args:
+      root: Config, PrepareConfig or QualityConfig.
 
     Raises:
       ConfigError: an unknown key, a wrong type, a missing value or an unknown option of a group.
     """
     values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    base = OmegaConf.structured(plain(schema.Config))
+    base = OmegaConf.structured(plain(root))
+    groups = {group: options for group, options in GROUPS.items() if root is schema.Config}
     try:
-        for group, options in GROUPS.items():
+        for group, options in groups.items():
             name = (values.get(group) or {}).get("name" if group != "tokenizer" else "kind")
             if name not in options:
                 raise ConfigError(f"{group}={name}: unknown; there are {', '.join(options)}")
@@ -86,9 +92,42 @@ def typed(node: Any) -> schema.Config:
         merged = OmegaConf.merge(base, values)
         container = OmegaConf.to_container(merged, throw_on_missing=True)
     except errors.OmegaConfBaseException as error:
-        raise ConfigError(one_line(error)) from error
-    classes = {group: options[container[group]["name" if group != "tokenizer" else "kind"]] for group, options in GROUPS.items()}
-    return _freeze(schema.Config, container, classes)
+        raise ConfigError(one_line(error, root)) from error
+    classes = {group: options[container[group]["name" if group != "tokenizer" else "kind"]] for group, options in groups.items()}
+    return _freeze(root, container, classes)
+
+
+def filled(cls: type, given: Any, prefix: str, skip: Sequence[str] = ()) -> Any:
+    """A frozen dataclass from options that are given by name, typed; for classes that no group of `conf/` has.
+
+    Args:
+      skip: fields that are no options.
+
+    Raises:
+      ConfigError: an unknown option, a wrong type or a missing value, each named behind `prefix`.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{prefix}: found {given!r:.60}, expected options by name")
+    known = [f.name for f in dataclasses.fields(cls) if f.name not in skip]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{prefix}.{name}: unknown option{_suggest(str(name), known)}; it has {', '.join(known) or 'none'}")
+    chosen = [f for f in dataclasses.fields(cls) if f.name in known]
+    hints = typing.get_type_hints(cls)
+    twin = dataclasses.make_dataclass(cls.__name__, [(f.name, _twin(hints[f.name]), _default(f)) for f in chosen], namespace={"__module__": __name__})
+    try:
+        container = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(twin), dict(given)), throw_on_missing=True)
+    except errors.OmegaConfBaseException as error:
+        raise ConfigError(f"{prefix}: {one_line(error)}") from error
+    values = {name: tuple(v) if isinstance(v := container[name], list) else v for name in known}
+    return cls(**values)
+
+
+def _default(f: dataclasses.Field) -> Any:
+    """A new field of the same default; one without is missing until it is given."""
+    if f.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=f.default_factory)
+    return dataclasses.field(default=MISSING if f.default is dataclasses.MISSING else f.default)
 
 
 def _freeze(cls: type, values: dict[str, Any], classes: dict[str, type] = types.MappingProxyType({})) -> Any:
@@ -145,9 +184,10 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"{text}: expected key=value")
-        if key not in known:
+        free = key.startswith("data.options.")  # the format knows its names
+        if key not in known and not free:
             raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
-        OmegaConf.update(node, key, value if key in string_keys() and value != "null" else yaml.safe_load(value))
+        OmegaConf.update(node, key, value if key in string_keys() and value != "null" else yaml.safe_load(value), force_add=free)
     return typed(node)
 
 
@@ -160,7 +200,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @functools.cache
-def string_keys() -> frozenset[str]:
+def string_keys(root: type = schema.Config) -> frozenset[str]:
     """The options whose value is text: the command line takes it raw there."""
 
     def walk(cls: type, prefix: str) -> set[str]:
@@ -172,15 +212,15 @@ def string_keys() -> frozenset[str]:
                 out.add(prefix + name)
         return out
 
-    keys = walk(schema.Config, "")
-    for group, options in GROUPS.items():
+    keys = walk(root, "")
+    for group, options in GROUPS.items() if root is schema.Config else ():
         for cls in options.values():
             keys |= walk(cls, f"{group}.")
     return frozenset(keys)
 
 
 # --- messages --------------------------------------------------------------------------------------------------------------------------------
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, root: type = schema.Config) -> str:
     """What Hydra and OmegaConf say over several lines, with their advice to set variables left out, as one line."""
     cause = error
     while cause.__cause__ is not None and not isinstance(cause, errors.OmegaConfBaseException):
@@ -193,12 +233,12 @@ def one_line(error: BaseException) -> str:
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '(\w+)')", first)
     if found:
         name = key[1] if key else found[1]
-        return _unknown(name, str(cause))
+        return _unknown(name, str(cause), root)
     line = " ".join(part.strip() for part in first.splitlines() if part.strip())
     return f"{key[1]}: {line}" if key and key[1] not in line else line
 
 
-def _unknown(name: str, text: str) -> str:
+def _unknown(name: str, text: str, root: type) -> str:
     """The message for an option that does not exist; the error names the class that lacks it, so the options of that one are suggested."""
     group = name.partition(".")[0]
     chosen = re.search(r"object_type=(?:\w+\.)*(\w+)", text)
@@ -206,7 +246,7 @@ def _unknown(name: str, text: str) -> str:
         if chosen and cls.__name__ == chosen[1]:
             known = [f"{group}.{f.name}" for f in dataclasses.fields(cls) if f.name not in ("name", "kind")]
             return f"{name}: unknown option of {group}={option}{_suggest(name, known, 0.8) or '; it has ' + (', '.join(known) or 'none')}"
-    known = flat(OmegaConf.to_container(OmegaConf.structured(plain(schema.Config))))
+    known = flat(OmegaConf.to_container(OmegaConf.structured(plain(root))))
     return f"{name}: unknown option{_suggest(name, list(known))}"
 
 

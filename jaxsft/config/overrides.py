@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jaxsft.config import compose
-from jaxsft.config.schema import Config
+from jaxsft.config.schema import Config, PrepareConfig, QualityConfig
 from jaxsft.errors import ConfigError
 
 OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
-OPEN = r"task\.variables(\.|$)"  # the user names its keys, so that adding one is no mistake
+OPEN = r"(task\.variables|data\.options)(\.|$)"  # the user names its keys, so that adding one is no mistake
 _PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
 _VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
 
@@ -32,15 +32,18 @@ def config_folder() -> Path:
     return next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
 
 
-def composed(arguments: Sequence[str]) -> Config:
-    """The config of `jaxsft train` with these overrides. Raises ConfigError as `node`."""
-    composed = node(arguments)
-    with as_config_error():
+ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}  # the files of conf/ that whole configs are composed from
+
+
+def composed(arguments: Sequence[str], name: str = "config") -> Any:
+    """The config of `jaxsft train` (of `jaxsft prepare` by the name `prepare`, and so on) with these overrides. Raises ConfigError as `node`."""
+    composed = node(arguments, name)
+    with as_config_error(ROOTS[name]):
         OmegaConf.resolve(composed)
-    return compose.typed(composed)
+    return compose.typed(composed, ROOTS[name])
 
 
-def node(arguments: Sequence[str]) -> DictConfig:
+def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
     """What Hydra composes from these overrides; the working directory and a Hydra application around it stay as they are.
 
     Raises:
@@ -56,8 +59,8 @@ def node(arguments: Sequence[str]) -> DictConfig:
     around = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with as_config_error(), hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return hydra.compose("config", [quote(a, multirun=False) for a in arguments])
+        with as_config_error(ROOTS[name]), hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            return hydra.compose(name, [quote(a, False, ROOTS[name]) for a in arguments])
     finally:
         if around is not None:
             GlobalHydra.instance().initialize(around)
@@ -93,7 +96,7 @@ def _hydra_text(value: Any) -> str:
     raise ConfigError(f"an option cannot be a {type(value).__name__} ({value!r}); expected text, a number, a list or a dict")
 
 
-def quote(argument: str, multirun: bool) -> str:
+def quote(argument: str, multirun: bool, root: type = Config) -> str:
     """An override with its value quoted where the option is text and Hydra would read more into it."""
     match = re.fullmatch(r"(\+{0,2})([\w.]+)=(.*)", argument, re.DOTALL)
     if not match:
@@ -104,7 +107,8 @@ def quote(argument: str, multirun: bool) -> str:
     word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
     quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
     taken_as_is = not value or word or value == "null" or value.startswith("${") or quoted
-    if key not in compose.string_keys() or taken_as_is or (multirun and "," in value):
+    free = key.startswith("data.options.") and not _VALUE.fullmatch(value) and value[:1] not in ("[", "{")
+    if (key not in compose.string_keys(root) and not free) or taken_as_is or (multirun and "," in value):
         return f"{plus}{key}={value}"
     return f"{plus}{key}={_quoted(value)}"
 
@@ -116,8 +120,8 @@ def _quoted(text: str) -> str:
 
 
 @contextlib.contextmanager
-def as_config_error() -> Iterator[None]:
+def as_config_error(root: type = Config) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(compose.one_line(error)) from error
+        raise ConfigError(compose.one_line(error, root)) from error

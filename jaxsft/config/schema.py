@@ -15,32 +15,70 @@ from jaxsft.config.optim import AdamW, OptimConfig
 # --- data ------------------------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Columns:
-    """Which column of the file holds what; null is the field's own name (for headerless files, a number)."""
+    """Which column of the file holds what, null being the field's own name (for headerless files, a number), and how what is found there is read."""
 
-    prompt: Optional[str] = None
-    completion: Optional[str] = None
-    messages: Optional[str] = None
+    form: str = "auto"  # of chats; auto: as the columns tell
+    prompt: Optional[str] = None  # in the form alpaca the instruction
+    completion: Optional[str] = None  # in the form alpaca the output
+    messages: Optional[str] = None  # of the form sharegpt too, where null is conversations
+    input: Optional[str] = None  # of the form alpaca: what the instruction is about
+    history: Optional[str] = None  # of the form alpaca: a list of [question, answer]
+    system: Optional[str] = None  # a text that becomes the first message
+    tools: Optional[str] = None
     text: Optional[str] = None
-    text_pair: Optional[str] = None
+    text_pair: Optional[str] = None  # null: there is no second text
     label: Optional[str] = None
+    weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
+    labels: list[str] = field(default_factory=list)  # one-hot columns of 0 and 1, each named as its class
+    targets: list[str] = field(default_factory=list)  # numbers; none: the column of the label
+    score: Optional[str] = None  # of a pair: how near its texts are; null: pairs have a label, or nothing
+    source: Optional[str] = None
+    target: Optional[str] = None
+    references: Optional[str] = None  # a list of targets
+    tokens: Optional[str] = None  # a list of words; null: tokens, or form (CoNLL-U)
+    tags: Optional[str] = None
+    heads: Optional[str] = None  # null: head or heads
+    deprels: Optional[str] = None  # null: deprel or deprels
+    spans: Optional[str] = None  # of a text: they become tags of its words
+    label_names: Optional[str] = None  # a file with the names of the classes by id: a name a line, or JSON
+    no_label: Optional[str] = None  # the mark of a row that has no label, such as -: it is dropped and counted
+    separator: str = ","  # between the labels of one cell
+    missing: str = "error"  # what becomes of a row with a target that is not there
+    scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
+    allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words
+    group_references: bool = False  # rows of one source are one row with several references
+
+    def named(self) -> list[str]:
+        """The columns of the file that are named here."""
+        how = ("form", "label_names", "no_label", "separator", "missing", "scheme", "allow", "group_references")
+        given = [value for name, value in vars(self).items() if name not in how and value and (name, value) != ("weight", "none")]
+        return [column for value in given for column in ([value] if isinstance(value, str) else value)]
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    train: Optional[str] = None  # a file, or hub:owner/name@revision/path of a data set on the Hugging Face Hub
+class DataFiles:
+    """Which files hold the rows, and how they are read."""
+
+    train: Optional[str] = None  # a file, a pattern, a folder, an archive or a part of one; or hub:owner/name@revision/path
     validation: Optional[str] = None
     test: Optional[str] = None
-    path: Optional[str] = None  # one file, split by `fractions`; excludes train, validation and test
-    fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
-    split_seed: int = 0
-    format: str = "auto"  # auto | jsonl | json | csv | tsv | txt
+    path: Optional[str] = None  # one file, split by `fractions`, or a prepared set; excludes train, validation and test
+    format: str = "auto"  # auto, or a name from the page of formats
     header: str = "auto"  # auto | true | false
     encoding: str = "utf-8"
     unit: str = "line"  # of a .txt file: file | line | paragraph
+    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name
     columns: Columns = field(default_factory=Columns)
+    on_bad_row: str = "error"  # quarantine: rows that cannot be read, or give no record, are put aside, counted, and told in quarantine.jsonl
+    max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
+
+
+@dataclass(frozen=True)
+class DataConfig(DataFiles):
+    fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
+    split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
     too_long: str = "error"  # error | drop | truncate_left | truncate_right
-    max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
     require_stop: bool = True  # the last trained token of every assistant turn is a stop token
     limit: Optional[int] = None  # train on so many rows only, evenly spaced; labels and tokenizer are learnt from all
     packing: bool = True
@@ -97,6 +135,48 @@ class ClassifyTask(TaskConfig):
     pool: str = "mean"  # mean | first | last
     loss: str = "cross_entropy"  # a name from losses/registry.py
     huber_delta: float = 1.0  # read by loss=huber
+
+
+@dataclass(frozen=True)
+class MultiLabelTask(TaskConfig):
+    """Several labels for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "multilabel"
+
+
+@dataclass(frozen=True)
+class RegressTask(TaskConfig):
+    """One or several numbers for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "regress"
+
+
+@dataclass(frozen=True)
+class TagTask(TaskConfig):
+    """A tag for each word. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "tag"
+
+
+@dataclass(frozen=True)
+class ParseTask(TaskConfig):
+    """A tree over the words. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "parse"
+
+
+@dataclass(frozen=True)
+class Seq2SeqTask(TaskConfig):
+    """A text that becomes another. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "seq2seq"
+
+
+@dataclass(frozen=True)
+class PairTask(TaskConfig):
+    """Two texts and how near they are. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "pair"
 
 
 # --- model -----------------------------------------------------------------------------------------------------------------------------------
@@ -224,6 +304,18 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True)
+class CheckConfig:
+    """Of `jaxsft check`, which looks at data and trains nothing."""
+
+    output: Optional[str] = None  # a folder for check.json and check.html
+    json: Optional[str] = None  # a file for the findings as JSON; -: the standard output, instead of the text
+    accept: list[str] = field(default_factory=list)  # ids of findings that are known and no error, e.g. leak_near
+    samples: int = 3  # rows that are shown token by token
+    places: int = 5  # rows that a finding names
+    near: float = 0.8  # the Jaccard similarity from which two texts are near duplicates; 0: near ones are not looked for
+
+
+@dataclass(frozen=True)
 class MeshConfig:
     """Devices along each axis; one of them may be `auto`: what the others leave of all devices."""
 
@@ -267,6 +359,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    check: CheckConfig = field(default_factory=CheckConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
@@ -278,8 +371,67 @@ class Config:
     compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
 
 
+# --- preparation -----------------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class OutputConfig:
+    dir: Optional[str] = None  # the folder of the prepared set
+    format: str = "jsonl"  # jsonl | csv | tsv | parquet
+    shards: int = 1  # files per split
+    origin: bool = False  # add the column `origin`: file:line of every row
+    overwrite: bool = False  # replace another prepared set that stands in the folder
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """The options of `jaxsft prepare`."""
+
+    data: DataFiles = field(default_factory=DataFiles)
+    stages: list[Any] = field(default_factory=list)  # in their order: a name, or {name: {option: value}}
+    output: OutputConfig = field(default_factory=OutputConfig)
+    model: Optional[str] = None  # a run directory, for stages that need a model
+    seed: int = 0
+    workers: int = 1  # processes for the stages that are slow
+
+
+@dataclass(frozen=True)
+class RatingsConfig:
+    """Labels of several annotators: columns of the data, one per annotator, or a file with a row per item and annotator."""
+
+    columns: list[str] = field(default_factory=list)  # of the data, one per annotator
+    file: Optional[str] = None  # instead of columns
+    item: str = "id"  # of the file: the column that names the item
+    annotator: Optional[str] = None  # of the file: the column that names the annotator; null: they cannot be told apart
+    values: list[str] = field(default_factory=list)  # of the file: the columns that hold a rating, each measured by itself
+    level: str = "nominal"  # nominal | ordinal | interval | ratio
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """The options of `jaxsft quality`."""
+
+    data: DataFiles = field(default_factory=DataFiles)
+    output: Optional[str] = None  # a folder; null: quality-NAME, by the name of the first file
+    compare: Optional[str] = None  # the card.json of other data, or of these data before
+    split_column: Optional[str] = None  # the column that names the split of each row; with data.path
+    multilabel: bool = False  # a cell holds several labels, between data.columns.separator
+    benchmarks: list[str] = field(default_factory=list)  # files whose rows must not be in the data
+    ngram: Any = 13  # words of a run that two texts may not share; auto: the rule of GPT-3, 8 to 13
+    sample: int = 20_000  # rows per split that the measures of diversity look at; a split that is not larger is measured as a whole
+    clusters: int = 0  # of k-means; 0: the square root of half the number of texts, 50 at most
+    embeddings: Optional[str] = None  # .npy [rows, size], a row per row of data.path, in place of hashed n-grams
+    ratings: RatingsConfig = field(default_factory=RatingsConfig)
+    folds: int = 0  # of the classifier that looks for wrong labels; 0: it does not
+    listed: int = 20  # rows shown for each finding; all of them are in findings.jsonl
+    seed: int = 0  # of the sample, of k-means and of the folds
+
+
 GROUPS: dict[str, dict[str, type]] = {
-    "task": {"chat": ChatTask, "lm": LMTask, "classify": ClassifyTask},
+    "task": {
+        "chat": ChatTask,
+        "lm": LMTask,
+        "classify": ClassifyTask,
+        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
+    },
     "tokenizer": {"bytes": BytesTokenizer, "bpe": BpeTokenizer, "pretrained": PretrainedTokenizer},
     "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt, "wsd": WSD},
 }

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.config import compose, durations, hubid
-from jaxsft.config.schema import Config, ModelConfig
+from jaxsft.config.schema import Columns, Config, ModelConfig
 from jaxsft.errors import ConfigError
 
 CHOICES: dict[str, Sequence[str]] = {
-    "data.format": ("auto", "json", "jsonl", "csv", "tsv", "txt"),
     "data.header": ("auto", "true", "false"),
     "data.unit": ("file", "line", "paragraph"),
+    "data.on_bad_row": ("error", "quarantine"),
+    "data.columns.form": ("auto", "messages", "sharegpt", "alpaca", "prompt"),
+    "data.columns.missing": ("error", "mask"),
+    "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
     "data.too_long": ("error", "drop", "truncate_left", "truncate_right"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post"),
@@ -31,6 +34,8 @@ CHOICES: dict[str, Sequence[str]] = {
 }
 AT_LEAST_ONE = (
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
+    "workers",
+    "output.shards",
     "hosts.count",
     "hosts.timeout",
     "hosts.wait",
@@ -56,6 +61,7 @@ NOT_NEGATIVE = (
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
+ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words")
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "generated_rows")  # metrics that do not depend on the weights
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
@@ -83,7 +89,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None) -> 
         if not 0 < penalty.weight < math.inf:
             raise ConfigError(f"loss.penalties: weight {penalty.weight} of {penalty.pattern!r}: expected a finite number of more than 0")
     _model(config, causal)
-    _data(config)
+    data(config)
     _batches(config)
     _evaluation(config, metrics)
     _trackers(config.trackers.use)
@@ -91,11 +97,11 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None) -> 
     _unread(config, values)
 
 
-def validate_values(values: dict[str, Any]) -> None:
-    """Each option by itself. Raises ConfigError.
+def validate_each(values: dict[str, Any]) -> None:
+    """Each option by itself, where a bound or a list of words says all of it. Raises ConfigError.
 
     Args:
-      values: the flat config.
+      values: the flat config, of training or of preparation.
     """
     for key, known in CHOICES.items():
         if key in values and values[key] not in known:
@@ -107,11 +113,18 @@ def validate_values(values: dict[str, Any]) -> None:
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
         (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
+        (("check.near",), lambda v: 0 <= v < 1, "at least 0 and less than 1"),
+        (("check.samples", "check.places"), lambda v: v >= 0, "at least 0"),
         (("data.max_dropped",), lambda v: 0 <= v <= 1, "between 0 and 1"),
     ):
         for key in keys:
             if values.get(key) is not None and not good(values[key]):
                 raise ConfigError(f"{key}={values[key]}: expected {expected}")
+
+
+def validate_values(values: dict[str, Any]) -> None:
+    """Each option of a training config by itself. Raises ConfigError."""
+    validate_each(values)
     mesh = [f"mesh.{axis}" for axis in ("data", "fsdp", "tensor")]
     if len(autos := [key for key in mesh if values[key] == "auto"]) > 1:
         raise ConfigError(f"{' and '.join(f'{key}=auto' for key in autos)}: only one axis can take what the others leave")
@@ -123,7 +136,7 @@ def validate_values(values: dict[str, Any]) -> None:
         if value not in words and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigError(f"{key}={value}: expected {', '.join(words)} or a number of tokens")
     for key, what in (("run_dir", "name a folder, or leave the option out"), ("compilation_cache", "name a folder, auto or none")):
-        if values[key] == "":
+        if values.get(key) == "":
             raise ConfigError(f"{key}= is empty; {what}")
 
 
@@ -145,17 +158,30 @@ def _model(config: Config, causal: bool | None) -> None:
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
 
 
-def _data(config: Config) -> None:
+def data(config: Config) -> None:
+    """Where the data lies and how it is read. Raises ConfigError."""
     d = config.data
     parts = [name for name in ("train", "validation", "test") if getattr(d, name)]
     if d.path and parts:
         raise ConfigError(f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the splits")
-    if d.columns.messages and (d.columns.prompt or d.columns.completion):
-        raise ConfigError("data.columns.messages excludes data.columns.prompt and data.columns.completion: a row has one form")
+    _columns(d.columns)
     if not d.path and not d.train:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
     if d.max_length != "auto" and d.max_length > config.model.context:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
+
+
+def _columns(c: Columns) -> None:
+    if c.messages and (c.prompt or c.completion):
+        raise ConfigError("data.columns.messages excludes data.columns.prompt and data.columns.completion: a row has one form")
+    if unknown := [name for name in c.allow if name not in ALLOW]:
+        raise ConfigError(f"data.columns.allow=[{unknown[0]}]: expected some of {', '.join(ALLOW)}")
+    if c.label and c.labels:
+        raise ConfigError("data.columns.label excludes data.columns.labels: labels stand in one column, or each class has one of its own")
+    if c.target and c.references:
+        raise ConfigError("data.columns.target excludes data.columns.references: a row has one target, or a list of them")
+    if not c.separator:
+        raise ConfigError("data.columns.separator= is empty; name the sign between the labels of a cell")
 
 
 def _batches(config: Config) -> None:

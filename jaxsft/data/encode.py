@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsft.data.ledger import Ledger
+from jaxsft.data.ledger import Aside, Ledger
 from jaxsft.errors import DataError
 
 TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
@@ -64,6 +64,16 @@ def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarr
     return encoded.ids[start:stop], encoded.ids[start + 1 : stop + 1], encoded.weights[start + 1 : stop + 1]
 
 
+def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
+    """The row with its loss multiplied: the weight of its tokens, and that of the whole text where it has one."""
+    if weight == 1 or isinstance(encoded, str):
+        return encoded
+    assert encoded.weights is not None or "weight" in encoded.segment, "nothing of this task can be weighted"
+    weights = None if encoded.weights is None else encoded.weights * np.float32(weight)
+    segment = {name: value * weight if name == "weight" else value for name, value in encoded.segment.items()}
+    return dataclasses.replace(encoded, weights=weights, segment=segment)
+
+
 def longest(encoded: Sequence[Encoded | None]) -> int:
     return max((e.positions for e in encoded if e is not None), default=0)
 
@@ -87,7 +97,15 @@ def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
 
 
 def build(
-    encoded: Sequence[Encoded | str], where: Sequence[str], limit: int, *, too_long: str, require_stop: bool, max_dropped: float, split: str
+    encoded: Sequence[Encoded | str],
+    where: Sequence[str],
+    limit: int,
+    *,
+    too_long: str,
+    require_stop: bool,
+    max_dropped: float,
+    split: str,
+    aside: Sequence[Aside] = (),
 ) -> tuple[list[Example], Ledger, dict[int, str]]:
     """Fits every record, drops what cannot be trained on, and writes all of it into the ledger.
 
@@ -95,6 +113,7 @@ def build(
       encoded: per row, its ids, or the reason why the task gave none ("empty").
       where: per row, `file:line`.
       limit: positions of a packed row.
+      aside: the rows that were put aside before; they are rows of the split, read and dropped.
 
     Returns: the examples, the ledger, and the reason of each dropped row.
 
@@ -107,6 +126,8 @@ def build(
         ledger.drop(reason, tokens)
         dropped[row] = reason
 
+    for bad in aside:
+        ledger.drop(bad.reason)
     over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.positions > limit and not e.chunk]
     if over and too_long == "error":
         i = max(over, key=lambda i: encoded[i].positions)
@@ -132,17 +153,23 @@ def build(
         ledger.keep(len(fitted.ids), trained, cut, "truncated")
         out.extend(examples(fitted, row, limit))
     ledger.check()
-    _refuse_many_dropped(ledger, dropped, where, max_dropped, split)
+    _refuse_many_dropped(ledger, dropped, where, max_dropped, split, aside)
     return out, ledger, dropped
 
 
-def _refuse_many_dropped(ledger: Ledger, dropped: Mapping[int, str], where: Sequence[str], max_dropped: float, split: str) -> None:
-    if not dropped:
+def _refuse_many_dropped(
+    ledger: Ledger, dropped: Mapping[int, str], where: Sequence[str], max_dropped: float, split: str, aside: Sequence[Aside]
+) -> None:
+    count = len(dropped) + len(aside)
+    if not count:
         return
-    first, reason = next(iter(dropped.items()))
-    if len(dropped) > max_dropped * ledger.rows_read or not ledger.rows_kept:
+    if aside:
+        place, reason = aside[0].where, aside[0].message.removeprefix(f"{aside[0].where}: ")
+    else:
+        place, reason = next((where[row], reason) for row, reason in dropped.items())
+    if count > max_dropped * ledger.rows_read or not ledger.rows_kept:
         raise DataError(
-            f"{where[first]}: {len(dropped)} of {ledger.rows_read} rows of {split} would be dropped "
+            f"{place}: {count} of {ledger.rows_read} rows of {split} would be dropped "
             f"({', '.join(f'{k}: {n}' for k, n in ledger.rows_dropped.items())}; this is the first, {reason}); "
             f"data.max_dropped={max_dropped} allows fewer: mend the rows, or raise it"
         )

@@ -18,6 +18,20 @@ BINS = 24  # of the histogram of lengths, at most
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Aside:
+    """A row that was put aside before it became ids: `unreadable`, `no_record` or `no_label`, with the sentence that tells why."""
+
+    file: str
+    line: int
+    reason: str
+    message: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
 @dataclasses.dataclass
 class Ledger:
     rows_read: int = 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsft.data import cache, encode, packing
-from jaxsft.data.ledger import Ledger, length_summary
+from jaxsft.data.ledger import Aside, Ledger, length_summary
 
 ROW_MULTIPLE = 32  # row lengths are rounded up to it: matrix units like it, and near lengths share a compiled program
 
@@ -69,26 +69,46 @@ def row_length(longest: int, context: int, requested: Any) -> int:
     return min(-(-max(longest, 1) // ROW_MULTIPLE) * ROW_MULTIPLE, context)
 
 
-def load_split(name: str, records: Sequence[Any], where: Sequence[str], task: Any, data: Any, context: int, *, min_length: int = 1) -> Split:
+def load_split(
+    name: str,
+    records: Sequence[Any],
+    where: Sequence[str],
+    task: Any,
+    data: Any,
+    context: int,
+    *,
+    min_length: int = 1,
+    aside: Sequence[Aside] = (),
+) -> Split:
     """Encodes a split through the cache.
 
     Args:
       task: gives `encode(record, where) -> Encoded | reason` and `digest`.
       data: the DataConfig.
       min_length: rows are at least so long (evaluation splits share the training split's shape where they can).
+      aside: rows of the split that gave no record: they are in the ledger, read and dropped.
 
     Raises:
       DataError: see `encode.build`.
     """
     options = {"max_length": data.max_length, "too_long": data.too_long, "max_dropped": data.max_dropped, "require_stop": data.require_stop}
-    key = cache.key({"records": [repr(r) for r in records], "task": task.digest, "context": context, "min": min_length, **options})
+    told, weights = [dataclasses.astuple(bad) for bad in aside], [getattr(r, "weight", 1.0) for r in records]
+    hashed = {"aside": told, "records": [repr(r) for r in records], "weights": weights, "task": task.digest, "context": context, "min": min_length}
+    key = cache.key(hashed | options)
 
     def build() -> tuple[dict, dict]:
-        encoded = task.encode_all(records, where)
+        encoded = [encode.weighted(e, w) for e, w in zip(task.encode_all(records, where), weights, strict=True)]
         long = encode.longest([e for e in encoded if not isinstance(e, str)])
         limit = max(row_length(long, context, data.max_length), min(min_length, context))
         built, ledger, dropped = encode.build(
-            encoded, where, limit, too_long=data.too_long, require_stop=data.require_stop, max_dropped=data.max_dropped, split=name
+            encoded,
+            where,
+            limit,
+            too_long=data.too_long,
+            require_stop=data.require_stop,
+            max_dropped=data.max_dropped,
+            split=name,
+            aside=aside,
         )
         return encode.flat(built), {"ledger": ledger.as_dict(), "dropped": {str(k): v for k, v in dropped.items()}, "limit": limit}
 

@@ -56,14 +56,14 @@ class Report:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def drop(self, row: Row, reason: str) -> None:
-        """`reason` is one of few, without numbers of this row: rows are counted by it."""
+        """Rows are counted by `reason`, one of few; what is wrong with this row alone may stand behind ": "."""
         self.dropped.append((row.where, reason))
 
     def add(self, reason: str) -> None:
         self.added[reason] += 1
 
     def merge(self, other: Report) -> None:
-        self.dropped += other.dropped
+        self.dropped.extend(other.dropped)
         for name in ("added", "changed", "marked"):
             getattr(self, name).update(getattr(other, name))
         self.facts |= other.facts

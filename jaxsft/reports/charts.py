@@ -50,12 +50,12 @@ def charts(rows: Sequence[dict[str, Any]]) -> list[Chart]:
         out.append(_loss(rows))
     steps, rates = series(rows, "train", "learning_rate")
     if len(steps):
-        out.append(_chart("Learning rate", [("learning rate", steps, rates, "rate")], zero=True))
+        out.append(chart("Learning rate", [("learning rate", steps, rates, "rate")], zero=True))
     for group, keys in curves.metric_groups(rows).items():
         shown = keys[:COLOURS]
         found = [(key, *series(rows, "validation", key), f"dotted s{i}") for i, key in enumerate(shown)]
         note = f"{len(shown)} of {len(keys)} shown" if len(keys) > len(shown) else ""
-        out.append(_chart(f"Validation: {facts.short(group, 60)}", found, note=note))
+        out.append(chart(f"Validation: {facts.short(group, 60)}", found, note=note))
     return out
 
 
@@ -72,10 +72,11 @@ def _loss(rows: Sequence[dict[str, Any]]) -> Chart:
     if len(checks):
         found.append(("validation", checked, checks, "check dotted"))
     log = curves.needs_log_scale(np.concatenate([values, checks]))
-    return _chart("Loss", found, log=log, zero=True, note="log scale" if log else "")
+    return chart("Loss", found, log=log, zero=True, note="log scale" if log else "")
 
 
-def _chart(title: str, found: list[tuple[str, np.ndarray, np.ndarray, str]], *, log: bool = False, zero: bool = False, note: str = "") -> Chart:
+def chart(title: str, found: list[tuple[str, np.ndarray, np.ndarray, str]], *, log: bool = False, zero: bool = False, note: str = "") -> Chart:
+    """Return a chart of `(name, steps, values, style)`; with `zero` its axis begins there, with `log` it has powers of ten."""
     steps = np.concatenate([x for _, x, _, _ in found])
     values = np.concatenate([y for _, _, y, _ in found])
     finite = values[np.isfinite(values)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
-from jaxsft.data.records import Chat, chat_record
+from jaxsft.data.records import KINDS, Chat, open_chat
 from jaxsft.data.templates import Template
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
@@ -38,7 +37,7 @@ class ChatSFT(CausalTask):
     name = "chat"
     generates = True
     metrics = (*CausalTask.metrics, "exact_match", "stopped", "generated_rows")
-    record = staticmethod(chat_record)
+    record, texts, inputs, outputs = (staticmethod(getattr(KINDS["chat"], name)) for name in ("record", "texts", "inputs", "outputs"))
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
@@ -48,31 +47,13 @@ class ChatSFT(CausalTask):
 
     can_generate = True
 
-    @staticmethod
-    def inputs(columns: Any) -> list[str]:
-        return [columns.prompt or "prompt"]
-
-    @staticmethod
-    def outputs(columns: Any) -> list[str]:
-        return [columns.completion or "completion"]
-
     def unlabelled(self, row: Row, columns: Any) -> Chat:
         """The answer to come stands as an empty assistant turn; one that is there is replaced."""
-        name = columns.messages or "messages"
-        if isinstance(turns := row.fields.get(name), list):
-            given = turns[:-1] if turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant" else turns
-            fields = {**row.fields, name: [*given, {"role": "assistant", "content": ""}]}
-        else:
-            fields = {**row.fields, columns.completion or "completion": ""}
-        return self.record(dataclasses.replace(row, fields=fields), columns)
+        return open_chat(row, columns)
 
     @property
     def stop_ids(self) -> list[int]:
         return self.state["stop_ids"]
-
-    @staticmethod
-    def texts(record: Chat) -> list[str]:
-        return [m.content for m in record.messages]
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]) -> dict[str, Any]:

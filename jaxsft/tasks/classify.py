@@ -14,7 +14,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import LabelledText, label_record
+from jaxsft.data.records import KINDS, LabelledText
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import registry
@@ -36,37 +36,13 @@ class Classify(Task):
     name = "classify"
     metric = "accuracy"
     metrics = ("loss", "accuracy", "rows", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES))
-    record = staticmethod(label_record)
-
-    @staticmethod
-    def inputs(columns: Any) -> list[str]:
-        return [columns.text or "text"] + ([columns.text_pair] if columns.text_pair else [])
-
-    @staticmethod
-    def outputs(columns: Any) -> list[str]:
-        return [columns.label] if columns.label else []
-
-    @staticmethod
-    def infer_columns(row: Row, columns: Any) -> Any:
-        """Without data.columns.label: `label`, or the only column beside the text. Raises DataError where there are several."""
-        if columns.label:
-            return columns
-        others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair)]
-        if "label" not in others and len(others) != 1:
-            raise DataError(f"{row.where}: no column 'label'; found {', '.join(row.fields)}; set data.columns.label=<column>")
-        return dataclasses.replace(columns, label="label" if "label" in others else others[0])
+    record, texts, stratum = (staticmethod(getattr(KINDS["classify"], name)) for name in ("record", "texts", "stratum"))
+    inputs, outputs, infer_columns = (staticmethod(getattr(KINDS["classify"], name)) for name in ("inputs", "outputs", "infer_columns"))
 
     def unlabelled(self, row: Row, columns: Any) -> LabelledText:
         name = columns.label or "label"
+        columns = dataclasses.replace(columns, label_names=None, no_label=None)
         return self.record(dataclasses.replace(row, fields={**row.fields, name: self.labels[0]}), columns)  # never read
-
-    @staticmethod
-    def texts(record: LabelledText) -> list[str]:
-        return [record.text] if record.text_pair is None else [record.text, record.text_pair]
-
-    @staticmethod
-    def stratum(record: LabelledText) -> str:
-        return record.label
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[LabelledText], where: Sequence[str]) -> dict[str, Any]:

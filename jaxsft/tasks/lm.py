@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxsft.data.encode import Encoded
-from jaxsft.data.records import Text, text_record
+from jaxsft.data.records import KINDS, Text
 from jaxsft.tasks.causal import CausalTask
 
 
@@ -15,7 +15,7 @@ class LM(CausalTask):
     """Documents are framed by the tokenizer's bos and eos; one that is longer than a row is cut into consecutive chunks, so that nothing is lost."""
 
     name = "lm"
-    record = staticmethod(text_record)
+    record, texts = staticmethod(KINDS["lm"].record), staticmethod(KINDS["lm"].texts)
 
     can_generate = True
 
@@ -26,10 +26,6 @@ class LM(CausalTask):
     @property
     def stop_ids(self) -> list[int]:
         return [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
-
-    @staticmethod
-    def texts(record: Text) -> list[str]:
-        return [record.text]
 
     def encode_all(self, records: Sequence[Text], where: Sequence[str]) -> list[Encoded | str]:
         before = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]

@@ -17,7 +17,7 @@ import numpy as np
 from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
-from jaxsft.data import pipeline
+from jaxsft.data import pipeline, prepared
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
@@ -130,6 +130,8 @@ class Loop:
     def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
         parts, records = setup.prepare(self.config)
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
+        if hosts.first():  # before too many of them may end the run
+            setup.write_quarantine(self.run_dir / "quarantine.jsonl", {name: part.aside for name, part in records.items()})
         leaks = setup.in_training_too(records)
         batches, ledger, length = {}, {}, 1
         for name, part in records.items():
@@ -212,6 +214,8 @@ class Loop:
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
+        if found := prepared.around(self.config.data.train or ""):
+            rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
         rundir.write_json(path, facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
 
-from jaxsft import remote, tasks
+from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
-from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
+from jaxsft.config.schema import BpeTokenizer, Columns, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, split
+from jaxsft.data import formats, hub, pipeline, prepared, split
+from jaxsft.data import records as typed
+from jaxsft.data import weights as row_weights
+from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
@@ -27,16 +31,25 @@ from jaxsft.tasks.base import Task
 from jaxsft.training import partition
 from jaxsft.training.step import Program, State
 
-Records = tuple[list[Any], list[str]]  # records and `file:line` of a split
+
+class Records(NamedTuple):
+    """The records of a split, `file:line` of each, and the rows that gave none."""
+
+    records: list[Any]
+    where: list[str]
+    aside: Sequence[Aside] = ()
 
 
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
 def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
     if config.model.pretrained:
-        config = _like_pretrained(config)
+        config = like_pretrained(config)
+    config = of_prepared(config)
     task = tasks.get(config.task.name)
     validate_values(compose.flat(compose.to_dict(config)))
+    if config.data.format != "auto":
+        formats.named(config.data.format)
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
     validate(config, metrics=task.metrics, causal=task.causal)
     metric = f"validation/{task.metric}" if config.evaluation.metric == "auto" else config.evaluation.metric
@@ -48,7 +61,7 @@ def resolve(config: Config) -> Config:
     )
 
 
-def _like_pretrained(config: Config) -> Config:
+def like_pretrained(config: Config) -> Config:
     """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
@@ -56,60 +69,104 @@ def _like_pretrained(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
 
 
-# --- data ------------------------------------------------------------------------------------------------------------------------------------
-def read_rows(config: Config, path: str, columns: Sequence[str]) -> list[formats.Row]:
-    """All rows of a file; `columns` are those that the task reads. Raises DataError."""
+def of_prepared(config: Config) -> Config:
+    """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation."""
     d = config.data
-    return formats.read(path, format=d.format, header=d.header, encoding=d.encoding, unit=d.unit, columns=columns)
+    if not d.path or (found := prepared.manifest(d.path)) is None:
+        return config
+    own = dataclasses.asdict(d.columns)
+    columns = {k: found["columns"][k] if k in found["columns"] and v == getattr(Columns(), k) else v for k, v in own.items()}
+    return dataclasses.replace(config, data=dataclasses.replace(d, columns=Columns(**columns), path=None, **prepared.paths(d.path, found)))
 
 
-def read_records(config: Config, path: str, task: type[Task]) -> tuple[list[formats.Row], list[Any]]:
-    """All rows of a file, and their records: every row is checked. Raises DataError."""
+# --- data ------------------------------------------------------------------------------------------------------------------------------------
+def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Aside]) -> list[formats.Row]:
+    """All rows of what a path means; `columns` are those that the task reads. Unreadable ones go into `aside`, or are a DataError
+    (`data.on_bad_row`)."""
+    d = config.data
+    put = lambda bad: aside.append(Aside(bad.file, bad.line, "unreadable", f"{bad.where}: {bad.reason}"))
+    return formats.read(
+        path,
+        format=d.format,
+        header=d.header,
+        encoding=d.encoding,
+        unit=d.unit,
+        columns=columns,
+        options=d.options,
+        quarantine=put if d.on_bad_row == "quarantine" else None,
+    )
+
+
+def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], training: bool = False) -> tuple[list[formats.Row], list[Any]]:
+    """The rows of what a path means that give a record, and their records: every row is checked. Raises DataError."""
+    return records_of(config, read_rows(config, path, wanted(config, task, training), aside), task, aside, training)
+
+
+def wanted(config: Config, task: Any, training: bool) -> list[str]:
+    """The columns that a task (or a `records.Kind`) reads of a file; the weight of a row is read where it trains."""
     columns = config.data.columns
-    rows = read_rows(config, path, [*task.inputs(columns), *task.outputs(columns)])
-    return rows, records_of(config, rows, task)
+    return [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())]
 
 
-def records_of(config: Config, rows: Sequence[formats.Row], task: type[Task]) -> list[Any]:
-    """The records of all rows of a file. Raises DataError."""
+def records_of(
+    config: Config, rows: Sequence[formats.Row], task: type[Task], aside: list[Aside], training: bool = False
+) -> tuple[list[formats.Row], list[Any]]:
+    """The rows that give a record, and their records, with their weights where they are `training` rows; the others go into `aside`, or are a
+    DataError (`data.on_bad_row`)."""
     if not rows:
-        raise DataError("there are no rows")
+        raise DataError("there are no rows" + (f"; {len(aside)} were put aside, the first because {aside[0].message}" if aside else ""))
     columns = task.infer_columns(rows[0], config.data.columns)
-    return [task.record(row, columns) for row in rows]
+    record = (lambda row, columns: row_weights.weighted(task.record(row, columns), row, columns)) if training else task.record
+    return typed.parse_rows(rows, record, columns, aside, config.data.on_bad_row)
 
 
 def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
-    """train, and validation and test where there are any."""
-    d = config.data
+    """train, and validation and test where there are any. Of one file that is split, what was put aside counts as training rows."""
+    d, out = config.data, {}
     if d.path:
-        rows, records = read_records(config, d.path, task)
+        aside: list[Aside] = []
+        rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
         parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]))
-        named = zip(("train", "validation", "test"), parts, strict=True)
-        out = {name: ([record_of[id(r)] for r in part], [r.where for r in part]) for name, part in named if part}
+        for name, part in zip(("train", "validation", "test"), parts, strict=True):
+            if part:
+                out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
+        rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
+        out["train"] = Records(records, [row.where for row in rows], aside)
     else:
-        out = {}
         for name in ("train", "validation", "test"):
             if file := getattr(d, name):
-                rows, records = read_records(config, file, task)
-                out[name] = (records, [row.where for row in rows])
+                aside = []
+                rows, records = read_records(config, file, task, aside, training=name == "train")
+                if not records:
+                    raise DataError(f"{aside[0].message} (none of the {len(aside)} rows of {file} gives a record)")
+                out[name] = Records(records, [row.where for row in rows], aside)
     return out
 
 
 def limit(records: Records, rows: int | None) -> Records:
     """So many rows, evenly spaced: a file that is sorted by label keeps its labels."""
-    if not rows or rows >= len(records[0]):
+    if not rows or rows >= len(records.records):
         return records
-    chosen = [i * len(records[0]) // rows for i in range(rows)]
-    return [records[0][i] for i in chosen], [records[1][i] for i in chosen]
+    chosen = [i * len(records.records) // rows for i in range(rows)]
+    return Records([records.records[i] for i in chosen], [records.where[i] for i in chosen], records.aside)
+
+
+def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> None:
+    """A line for every row that was put aside, with split, file, line, reason and message. No file where there is none."""
+    lines = [rundir.json_text({"split": name, **dataclasses.asdict(bad)}) for name, part in aside.items() for bad in part]
+    if lines:
+        rundir.write_text(path, "\n".join(lines) + "\n")
+    else:
+        Path(path).unlink(missing_ok=True)
 
 
 def in_training_too(records: dict[str, Records]) -> dict[str, int]:
     """How many rows of each other split are in the training split, word for word."""
-    training = {repr(r) for r in records["train"][0]}
-    return {name: sum(repr(r) in training for r in part[0]) for name, part in records.items() if name != "train"}
+    training = {repr(r) for r in records["train"].records}
+    return {name: sum(repr(r) in training for r in part.records) for name, part in records.items() if name != "train"}
 
 
 def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) -> Tokenizer:
@@ -125,8 +182,10 @@ def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) ->
 
 def data_digest(records: Records) -> str:
     hashed = hashlib.sha256()
-    for record in records[0]:
+    for record in records.records:
         hashed.update(repr(record).encode("utf-8", "surrogatepass") + b"\0")
+        if (weight := getattr(record, "weight", 1.0)) != 1:
+            hashed.update(f"weight {weight!r}\0".encode())
     return hashed.hexdigest()
 
 
@@ -152,7 +211,8 @@ class Parts:
         return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(jax.random.key(self.config.seeds.init))
 
     def split(self, name: str, records: Records, min_length: int = 1) -> Split:
-        return pipeline.load_split(name, *records, self.task, self.config.data, self.config.model.context, min_length=min_length)
+        rows, where, aside = Records(*records)
+        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, min_length=min_length, aside=aside)
 
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""
@@ -183,6 +243,6 @@ def prepare(config: Config) -> tuple[Parts, dict[str, Records]]:
     """The parts of a new run, and the records of its splits: tokenizer and labels are learnt from all of the training split."""
     kind = tasks.get(config.task.name)
     records = read_splits(config, kind)
-    tokenizer = make_tokenizer(config, kind, records["train"][0])
-    parts = make_parts(config, tokenizer, kind.fit(config, tokenizer, *records["train"]))
+    tokenizer = make_tokenizer(config, kind, records["train"].records)
+    parts = make_parts(config, tokenizer, kind.fit(config, tokenizer, records["train"].records, records["train"].where))
     return parts, {**records, "train": limit(records["train"], config.data.limit)}

@@ -35,7 +35,7 @@ class Variant:
         kind = tasks.get(config.task.name)
         records = setup.read_splits(config, kind)["train"]
         tokenizer = setup.make_tokenizer(config, kind, records[0])
-        parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records))
+        parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, records.records, records.where))
         self.batches = parts.batches(parts.split("train", records), training=True)
         self.hyper = make_hyper(config, Clock(len(self.batches), self.batches.split.examples, len(self.batches)))
         self.state, self.k = jax.jit(parts.program.init_state)(parts.init_params()), 0

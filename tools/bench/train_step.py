@@ -90,7 +90,7 @@ def write_work(config: Config, folder: Path) -> None:
     kind = tasks.get(config.task.name)
     records = setup.read_splits(config, kind)["train"]
     tokenizer = setup.make_tokenizer(config, kind, records[0])
-    parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records))
+    parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, records.records, records.where))
     batches = parts.batches(parts.split("train", records), training=True)
     count = min(BATCHES, len(batches))
     per_step = max(round(batches.split.examples / len(batches)), 1)

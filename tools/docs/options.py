@@ -25,9 +25,16 @@ from jaxsft.config import optim as optim_options
 from jaxsft.errors import ConfigError
 from tools.docs.composed import FILE, GIVEN, composed, with_values
 
-TASKS = tuple(schema.GROUPS["task"])
+TASKS = tasks.NAMES
 TITLES = {"": "The run itself", "data": "Data", "model": "Model", "loss": "Loss", "train": "Training", "seeds": "Seeds", "checkpoint": "Checkpoints"}
-TITLES |= {"evaluation": "Evaluation", "generate": "Generated answers", "mesh": "Devices", "hosts": "Processes", "trackers": "Trackers"}
+TITLES |= {
+    "evaluation": "Evaluation",
+    "generate": "Generated answers",
+    "check": "Check",
+    "mesh": "Devices",
+    "hosts": "Processes",
+    "trackers": "Trackers",
+}
 NAMES = ("name", "kind")  # chosen by the group's option: optim=adamw
 
 
@@ -45,10 +52,24 @@ def page() -> str:
     ]
     for name, cls in _sections():
         out += [f"## {TITLES[name]}", "", *_about(cls), *_table(cls, name, TASKS), ""]
-    out += ["Each item of `loss.penalties`:", "", *_items(schema.Penalty), ""]
+    out += ["Each item of `loss.penalties`:", "", *items(schema.Penalty), ""]
     for group, title in (("task", "Tasks"), ("tokenizer", "Tokenizers"), ("schedule", "Schedules"), ("optim", "Optimizers")):
         out += [f"## {title}", "", *_group(group)]
-    out += ["Each item of `optim.lr_groups` and `optim.decay_groups`:", "", *_about(optim_options.Group), *_items(optim_options.Group), ""]
+    out += ["Each item of `optim.lr_groups` and `optim.decay_groups`:", "", *_about(optim_options.Group), *items(optim_options.Group), ""]
+    out += [
+        "## Preparation",
+        "",
+        "`jaxsft prepare` has the options of `data` down to `data.max_dropped`, and these; [Stages](stages.md) lists the stages.",
+        "",
+    ]
+    out += [*items(schema.PrepareConfig, ("data", "output")), *items(schema.OutputConfig, prefix="output.")[2:], ""]
+    out += [
+        "## Quality",
+        "",
+        "`jaxsft quality` has the options of `data` down to `data.max_dropped`, and these; [Quality](quality.md) says more.",
+        "",
+    ]
+    out += [*items(schema.QualityConfig, ("data", "ratings")), *items(schema.RatingsConfig, prefix="ratings.")[2:], ""]
     out += ["## Presets", "", "What a file in `conf/` sets, beside the defaults above:", "", *_presets(), ""]
     return "\n".join(out).rstrip() + "\n"
 
@@ -83,9 +104,11 @@ def _table(cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | Non
         if f.name in NAMES or (not prefix and dataclasses.is_dataclass(hints[f.name])):
             continue
         if dataclasses.is_dataclass(hints[f.name]):  # data.columns
-            about = " ".join(hints[f.name].__doc__.split())
+            about, notes = " ".join(hints[f.name].__doc__.split()), _comments(hints[f.name])
             for name, hint in typing.get_type_hints(hints[f.name]).items():
-                rows.append(_row(f"{key}.{name}", hint, _default(f"{key}.{name}", for_tasks, choice), "", about))
+                inner = f"{key}.{name}"
+                said = " ".join(filter(None, [about, notes.get(name, "")]))
+                rows.append(_row(inner, hint, _default(inner, for_tasks, choice), _accepted(inner, for_tasks[0], choice), said))
                 about = ""
             continue
         accepted = _accepted(key, for_tasks[0], choice)
@@ -97,11 +120,14 @@ def _table(cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | Non
     return rows
 
 
-def _items(cls: type) -> list[str]:
+def items(cls: type, skip: tuple[str, ...] = (), prefix: str = "") -> list[str]:
+    """The fields of a dataclass as a table."""
     comments, hints = _comments(cls), typing.get_type_hints(cls)
     rows = ["| field | type | default | |", "|---|---|---|---|"]
-    for f in dataclasses.fields(cls):
-        rows.append(f"| `{f.name}` | {_type(hints[f.name])} | {_show(f.default)} | {_cell(comments.get(f.name, ''))} |")
+    for f in (f for f in dataclasses.fields(cls) if f.name not in skip):
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        default = "???" if default is dataclasses.MISSING else tuple(default) if isinstance(default, list) else default
+        rows.append(f"| `{prefix}{f.name}` | {_type(hints[f.name])} | {_show(default)} | {_cell(comments.get(f.name, ''))} |")
     return rows
 
 

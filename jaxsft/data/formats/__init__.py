@@ -15,9 +15,12 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.data.formats import (
+    aligned,
     arrayrecord,
     brat,
     coco,
+    conll,
+    conllu,
     delimited,
     doccano,
     html,
@@ -25,6 +28,7 @@ from jaxsft.data.formats import (
     labelstudio,
     markdown,
     parquet,
+    ptb,
     snips,
     text,
     tfds,
@@ -42,6 +46,11 @@ _ALL = (
     arrayrecord.FORMAT,
     parquet.PARQUET,
     parquet.ARROW,
+    conllu.FORMAT,
+    conll.FORMAT,
+    ptb.TREES,
+    ptb.TAGGED,
+    aligned.FORMAT,
     coco.FORMAT,
     snips.FORMAT,
     labelstudio.FORMAT,
@@ -89,8 +98,8 @@ def stream(
         folder, split = tfds.located(str(path))
         path, format, options = folder, "tfds", {**({"split": split} if split else {}), **(options or {})}
     asked = {"header": header, "unit": unit, "columns": tuple(columns), **(options or {})}
-    for source in [tree(path)] if format != "auto" and _named(format).tree else _openings(path):
-        kind = detect(source) if format == "auto" else _named(format)
+    for source in [tree(path)] if format != "auto" and named(format).tree else _openings(path):
+        kind = detect(source) if format == "auto" else named(format)
         empty = True
         for found in kind.read(source, encoding, _options(kind, asked, options or {})):
             empty = False
@@ -118,7 +127,7 @@ def write(rows: Iterable[dict[str, Any]], path: str | Path, format: str = "auto"
       DataError: a row does not fit the format (a list in a CSV cell, a tab in a TSV cell, columns that differ from those of the first row).
       ConfigError: the format cannot be written, or the suffix names none.
     """
-    kind = _named(format) if format != "auto" else _by_suffix(path)
+    kind = named(format) if format != "auto" else _by_suffix(path)
     if kind is None or kind.write is None:
         can = ", ".join(suffix for f in FORMATS.values() if f.write for suffix in f.suffixes)
         raise ConfigError(f"cannot write rows to {path}; expected a name that ends in {can}, each optionally with .gz")
@@ -156,7 +165,8 @@ def _by_suffix(path: str | Path) -> Format | None:
     return next((kind for kind in FORMATS.values() if suffix in kind.suffixes), None)
 
 
-def _named(format: str) -> Format:
+def named(format: str) -> Format:
+    """The format of a name. Raises ConfigError where there is none."""
     if format not in FORMATS:
         raise ConfigError(f"data.format={format!r} is unknown; expected auto, {', '.join(FORMATS)}")
     return FORMATS[format]
@@ -169,4 +179,4 @@ def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -
     return kind.options(**{name: value for name, value in asked.items() if name in known})
 
 
-__all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "read", "require_column", "sources", "stream", "tree", "write"]
+__all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "named", "read", "require_column", "sources", "stream", "tree", "write"]

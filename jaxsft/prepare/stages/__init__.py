@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from collections.abc import Mapping
+from typing import Any
 
+from jaxsft.config import compose
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.stage import Stage
+from jaxsft.prepare.stage import Context, Stage
 
 STAGES = {
     "collect": "collect.Collect",
@@ -37,3 +41,17 @@ def get(name: str) -> type[Stage]:
         raise ConfigError(f"stages: {name!r} is unknown; there are {', '.join(STAGES)}")
     module, cls = STAGES[name].split(".")
     return getattr(importlib.import_module(f"jaxsft.prepare.stages.{module}"), cls)
+
+
+def build(name: str, given: Mapping[str, Any], context: Context) -> Stage:
+    """A stage with its options, typed and checked. Raises ConfigError."""
+    cls = get(name)
+    stage = compose.filled(cls, given, f"stages.{name}", skip=("context",))
+    stage = dataclasses.replace(stage, context=context)
+    stage.check()
+    return stage
+
+
+def options(stage: Stage) -> dict[str, Any]:
+    """The options of a stage as plain JSON."""
+    return {key: value for key, value in compose.to_dict(stage).items() if key != "context"}

@@ -1,0 +1,214 @@
+"""Parallel texts: two files whose lines, or whose sentence ids, belong together, and a Pharaoh file of word alignments; or all of it in one file.
+
+`data.path` names the source side; the options name the files that lie next to it. One file holds lines `source ||| target`, perhaps `||| 0-0 1-2`.
+Source of the alignment format: Koehn 2004 (Pharaoh); `0p1` for possible links as in the files of Europarl gold alignments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from jaxsft import rundir
+from jaxsft.data.formats import conllu
+from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.source import Source, tree
+from jaxsft.errors import ConfigError, DataError
+
+BAR = "|||"
+_link = re.compile(r"(\d{1,9})([-p])(\d{1,9})(?:[-:]([0-9.]+(?:[eE][-+]?\d+)?))?")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AlignedOptions:
+    target: str = (
+        ""  # the file of the other side, as seen from the folder of data.path (corpus.en); empty: each line of data.path is `source ||| target`
+    )
+    alignment: str = ""  # a file of Pharaoh alignments, likewise
+    pair: str = "line"  # line | sent_id: what belongs together; sent_id pairs two CoNLL-U files
+    possible: str = "keep"  # keep | drop: links `0p1`, which annotators were not sure of
+
+
+def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
+    """One row per pair: `source`, `target`, and `alignment` [[i, j], ...] between their tokens, counted from 0 between spaces, where there is one;
+    `scores` and `possible` (the links that are) where the file has them. Of CoNLL-U also `sent_id`, `source_tokens` and `target_tokens`.
+
+    Raises:
+      DataError: the files have different numbers of lines, an id occurs twice, or a file is missing.
+      ConfigError: an option has a value that does not exist, or options contradict each other.
+    """
+    for name, known in {"pair": ("line", "sent_id"), "possible": ("keep", "drop")}.items():
+        if (value := getattr(options, name)) not in known:
+            raise ConfigError(f"data.options.{name}={value!r} is unknown; expected one of {', '.join(known)}")
+    if options.pair == "sent_id":
+        if not options.target or options.alignment:
+            raise ConfigError("data.options.pair=sent_id: expected data.options.target, a CoNLL-U file, and no data.options.alignment")
+        yield from _by_id(source, beside(source, options.target), encoding)
+        return
+    names = [name for name in (options.target, options.alignment) if name]
+    files = [source, *(beside(source, name) for name in names)]
+    for number, lines in _together(files, encoding):
+        if wrong := next((line for line in lines if isinstance(line, Bad)), None):
+            yield wrong
+            continue
+        if not options.target:
+            parts = [part.strip(" \t") for part in lines[0].split(BAR)]
+            if len(parts) not in (2, 3) or (len(parts) == 3 and options.alignment):
+                yield Bad(number, f"found {len(parts)} parts between {BAR}, expected source {BAR} target; or set data.options.target=<file>")
+                continue
+            lines = [*parts, *lines[1:]]
+        yield _pair(number, lines, options, files[-1].name if options.alignment else source.name)
+
+
+def beside(source: Source, name: str) -> Source:
+    """The file of that name, seen from the folder of `source`; where that lies in an archive, the member of that name."""
+    folder, _, _ = source.name.rpartition("/")
+    label = name if PurePosixPath(name).is_absolute() or not folder else f"{folder}/{name}"
+    if source.member is None:
+        return Source(label, source.path.parent / name)
+    found = tree(source.path).files.get(str(PurePosixPath(source.member).parent / name))
+    if found is None:
+        raise DataError(f"{label}: there is no such file in the archive")
+    return dataclasses.replace(found, name=label)
+
+
+def _together(files: list[Source], encoding: str) -> Iterator[tuple[int, list[str | Bad]]]:
+    """The lines of the same number; lines that are empty in all files are none."""
+    readers = [file.lines(encoding) for file in files]
+    for number in itertools.count(1):
+        lines = [next(reader, None) for reader in readers]
+        if all(line is None for line in lines):
+            return
+        if None in lines:
+            counts = [number - 1 + (line is not None) + sum(1 for _ in reader) for line, reader in zip(lines, readers, strict=True)]
+            found = ", ".join(f"{file.name} has {count} lines" for file, count in zip(files, counts, strict=True))
+            raise DataError(f"{files[lines.index(None)].name}:{number}: {found}; expected as many lines, of which equal numbers belong together")
+        texts = [line if isinstance(line, Bad) else line[1] for line in lines]
+        if any(isinstance(text, Bad) or text.strip() for text in texts):
+            yield number, texts
+
+
+def _pair(number: int, parts: list[str], options: AlignedOptions, alignment_file: str) -> tuple[int, dict[str, Any]] | Bad:
+    fields: dict[str, Any] = {"source": parts[0], "target": parts[1]}
+    if empty := next((side for side in ("source", "target") if not fields[side].strip()), None):
+        return Bad(number, f"the {empty} is empty, and the other side is not")
+    if len(parts) == 2:
+        return number, fields
+    links, scores, possible = [], [], []
+    lengths = len(parts[0].split()), len(parts[1].split())
+    for text in parts[2].split():
+        found = _link.fullmatch(text)
+        score = _number(found[4]) if found and found[4] else None
+        if found is None or (found[4] and score is None):
+            return Bad(number, f"found {text[:40]!r}, expected links such as 0-0 1-2, 0-0-0.98 or 0p1", alignment_file)
+        i, j = int(found[1]), int(found[3])
+        if i >= lengths[0] or j >= lengths[1]:
+            return Bad(
+                number, f"the link {text[:40]} leaves the pair of {lengths[0]} and {lengths[1]} tokens, which are counted from 0", alignment_file
+            )
+        if found[2] == "p":
+            if options.possible == "drop":
+                continue
+            possible.append([i, j])
+        links.append([i, j])
+        scores.append(score)
+    fields["alignment"] = links
+    if any(score is not None for score in scores):
+        if None in scores:
+            return Bad(number, "some links have a score and some have none", alignment_file)
+        fields["scores"] = scores
+    return number, fields | ({"possible": possible} if possible else {})
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _by_id(source: Source, target: Source, encoding: str) -> Numbered:
+    """Sentences of two CoNLL-U files with the same `sent_id`, in the order of the first; one that is in one file only is Bad. The target is held in
+    memory."""
+    others: dict[str, tuple[int, dict[str, Any]]] = {}
+    for found in conllu.read(target, encoding, NoOptions()):
+        if isinstance(found, Bad):
+            yield dataclasses.replace(found, file=target.name)
+        elif (name := found[1]["sent_id"]) is None or name in others:
+            raise DataError(f"{target.name}:{found[0]}: the sent_id {str(name)[:80]!r} {'is missing' if name is None else 'occurs twice'}")
+        else:
+            others[name] = found
+    seen: set[str] = set()
+    for found in conllu.read(source, encoding, NoOptions()):
+        if isinstance(found, Bad):
+            yield found
+            continue
+        line, here = found
+        if (name := here["sent_id"]) is None or name in seen:
+            raise DataError(f"{source.name}:{line}: the sent_id {str(name)[:80]!r} {'is missing' if name is None else 'occurs twice'}")
+        seen.add(name)
+        if name not in others:
+            yield Bad(line, f"the sentence {name[:80]!r} is not in {target.name}")
+            continue
+        there = others.pop(name)[1]
+        fields = {"source": _text(here), "target": _text(there), "sent_id": name}
+        yield line, fields | {"source_tokens": here["form"], "target_tokens": there["form"]}
+    for name, (line, _) in others.items():
+        yield Bad(line, f"the sentence {name[:80]!r} is not in {source.name}", target.name)
+
+
+def _text(sentence: dict[str, Any]) -> str:
+    return sentence["text"] if sentence["text"] is not None else " ".join(sentence["form"])
+
+
+def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
+    """`source ||| target`, and `||| 0-0 1-2` where a row has an alignment. Raises DataError where a row would not be read back as it is."""
+    for number, row in enumerate(rows, start=1):
+        parts = _parts(row, f"{name}: row {number}")
+        file.write((f" {BAR} ".join(parts)).rstrip(" ").encode("utf-8", "backslashreplace") + b"\n")
+
+
+def write_files(rows: Iterable[dict[str, Any]], source: str | Path, target: str | Path, alignment: str | Path = "") -> None:
+    """Two line-aligned files and, with `alignment`, a Pharaoh file. Raises DataError where a row would not be read back, or has no alignment."""
+    parts = [_parts(row, f"{source}: row {number}") for number, row in enumerate(rows, start=1)]
+    if alignment and (bare := next((i for i, part in enumerate(parts, start=1) if len(part) < 3), None)):
+        raise DataError(f"{alignment}: row {bare} has no alignment")
+    for i, path in enumerate((source, target, alignment) if alignment else (source, target)):
+        rundir.write_text(path, "".join(f"{part[i]}\n" for part in parts))
+
+
+def _parts(row: dict[str, Any], where: str) -> list[str]:
+    if unknown := [key for key in row if key not in ("source", "target", "alignment", "scores", "possible")]:
+        raise DataError(f"{where}: found the field {unknown[0]!r}, which the format has no place for; write .jsonl instead")
+    for side in ("source", "target"):
+        text = row.get(side)
+        if not isinstance(text, str) or text.strip(" \t") != text or not text.strip() or BAR in text or "\n" in text or text.endswith("\r"):
+            raise DataError(
+                f"{where}: {side} is {str(text)[:40]!r}, expected a line without {BAR} and without spaces at its ends; write .jsonl instead"
+            )
+    if row.get("alignment") is None:
+        return [row["source"], row["target"]]
+    possible, scores = row.get("possible") or [], row.get("scores") or [None] * len(row["alignment"])
+    links = (
+        f"{i}{'p' if [i, j] in possible else '-'}{j}{'' if score is None else f'-{score!r}'}"
+        for (i, j), score in zip(row["alignment"], scores, strict=True)
+    )
+    parts = [row["source"], row["target"], " ".join(links)]
+    found = _pair(1, parts, AlignedOptions(), "")
+    if isinstance(found, Bad) or found[1] != {key: value for key, value in row.items() if value or key == "alignment"}:
+        raise DataError(f"{where}: {found.reason if isinstance(found, Bad) else 'the alignment would not be read back as it is'}")
+    return parts
+
+
+FORMAT = Format(
+    "aligned",
+    (".aligned",),
+    read,
+    "one per pair of lines of two files, or per line `source ||| target`: `source`, `target`, `alignment` [[i, j], ...]",
+    AlignedOptions,
+    write=write,
+)

@@ -1,0 +1,195 @@
+"""Typed records, made from rows once and checked for every row: the kinds of all tasks, by the task's name.
+
+A parser takes a row and `columns`, which is `data.columns`: the name of a column for each field, None for the default name, and how what is found
+there is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxsft.data.formats import Row
+from jaxsft.data.ledger import Aside
+from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
+from jaxsft.data.records.fields import Unlabelled, label_names
+from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
+from jaxsft.data.records.sequences import SCHEMES, Parse, Spans, Tags, parse_record, span_record, tag_record, tags_of, words
+from jaxsft.data.records.texts import (
+    LabelledText,
+    MultiLabel,
+    Pair,
+    Regression,
+    Text,
+    label_record,
+    multilabel_record,
+    pair_record,
+    regression_record,
+    text_record,
+)
+from jaxsft.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known of the records of a task before it has a head.
+
+    Attributes:
+      record: `record(row, columns)`; raises DataError.
+      texts: the texts of a record: what a tokenizer is trained on, and what is compared between rows.
+      given: those of them that the model is given; the others it learns.
+      labels: the names of the classes that a record has.
+      stratum: rows of one stratum are spread evenly over the splits.
+      inputs, outputs: the columns of a delimited file that hold what is given and what is learnt.
+      infer_columns: `infer_columns(row, columns)`: the columns, from the first row, where the names that were not given leave no doubt.
+    """
+
+    record: Callable[[Row, Any], Any]
+    texts: Callable[[Any], list[str]]
+    given: Callable[[Any], list[str]]
+    labels: Callable[[Any], tuple[str, ...]] = lambda record: ()
+    stratum: Callable[[Any], str] = lambda record: ""
+    inputs: Callable[[Any], list[str]] = lambda columns: _text_columns(columns)
+    outputs: Callable[[Any], list[str]] = lambda columns: []
+    infer_columns: Callable[[Row, Any], Any] = lambda row, columns: columns
+
+
+def _text_columns(columns: Any) -> list[str]:
+    return [columns.text or "text"] + ([columns.text_pair] if columns.text_pair else [])
+
+
+def _one_or_two(record: Any) -> list[str]:
+    return [record.text] if record.text_pair is None else [record.text, record.text_pair]
+
+
+def _other_column(row: Row, columns: Any) -> Any:
+    """Without data.columns.label: `label`, or the only column beside the text. Raises DataError where there are several."""
+    if columns.label:
+        return columns
+    others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair, columns.weight)]
+    if "label" not in others and len(others) != 1:
+        raise DataError(f"{row.where}: no column 'label'; found {', '.join(row.fields)}; set data.columns.label=<column>")
+    return dataclasses.replace(columns, label="label" if "label" in others else others[0])
+
+
+def _given_names(*names: str | None) -> list[str]:
+    return [name for name in names if name]
+
+
+def _chat_inputs(columns: Any) -> list[str]:
+    """Only files of prompts and completions are delimited."""
+    return [columns.prompt or ("instruction" if columns.form == "alpaca" else "prompt"), *_given_names(columns.input)]
+
+
+_chat_outputs = lambda columns: [columns.completion or ("output" if columns.form == "alpaca" else "completion")]
+_label = lambda record: (record.label,)
+_words = lambda record: [" ".join(record.tokens)]
+
+KINDS: dict[str, Kind] = {
+    "chat": Kind(
+        chat_record,
+        texts=lambda record: [m.content for m in record.messages],
+        given=lambda record: [m.content for m in record.messages[:-1]],
+        inputs=_chat_inputs,
+        outputs=_chat_outputs,
+    ),
+    "lm": Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
+    "classify": Kind(
+        label_record,
+        _one_or_two,
+        _one_or_two,
+        _label,
+        lambda record: record.label,
+        outputs=lambda columns: _given_names(columns.label),
+        infer_columns=_other_column,
+    ),
+    "multilabel": Kind(
+        multilabel_record,
+        _one_or_two,
+        _one_or_two,
+        lambda record: record.labels,
+        outputs=lambda columns: [*columns.labels] or _given_names(columns.label),
+    ),
+    "regress": Kind(regression_record, _one_or_two, _one_or_two, outputs=lambda columns: [*columns.targets] or [columns.label or "label"]),
+    "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: []),
+    "parse": Kind(parse_record, _words, _words, lambda record: tuple(sorted({*record.deprels})), inputs=lambda columns: []),
+    "seq2seq": Kind(
+        seq2seq_record,
+        texts=lambda record: [record.source, *(record.references or (record.target,))],
+        given=lambda record: [record.source],
+        inputs=lambda columns: [columns.source or "source"],
+        outputs=lambda columns: [columns.target or columns.references or "target"],
+    ),
+    "pair": Kind(
+        pair_record,
+        texts=lambda record: [record.text_a, record.text_b],
+        given=lambda record: [record.text_a, record.text_b],
+        labels=lambda record: () if record.label is None else (record.label,),
+        stratum=lambda record: record.label or "",
+        inputs=lambda columns: [columns.text or "text", columns.text_pair or "text_pair"],
+        outputs=lambda columns: _given_names(columns.label, columns.score),
+    ),
+}
+
+
+def parse_rows(
+    rows: Sequence[Row], record: Callable[[Row, Any], Any], columns: Any, aside: list[Aside], on_bad_row: str
+) -> tuple[list[Row], list[Any]]:
+    """The rows that give a record, and their records. Those that do not are put into `aside`: `no_label` where that is declared, else `no_record`.
+
+    Raises:
+      DataError: of the first row that gives none, unless `on_bad_row` is quarantine.
+    """
+    kept, records = [], []
+    for row in rows:
+        try:
+            found = record(row, columns)
+        except Unlabelled as error:
+            aside.append(Aside(row.file, row.line, "no_label", str(error)))
+        except DataError as error:
+            if on_bad_row != "quarantine":
+                raise
+            aside.append(Aside(row.file, row.line, "no_record", str(error)))
+        else:
+            kept.append(row)
+            records.append(found)
+    return kept, records
+
+
+__all__ = [
+    "Chat",
+    "FORMS",
+    "KINDS",
+    "Kind",
+    "LabelledText",
+    "Message",
+    "MultiLabel",
+    "Pair",
+    "Parse",
+    "ROLES",
+    "Regression",
+    "SCHEMES",
+    "Seq2Seq",
+    "Spans",
+    "Tags",
+    "Text",
+    "Unlabelled",
+    "chat_record",
+    "form_of",
+    "group_references",
+    "label_names",
+    "label_record",
+    "multilabel_record",
+    "open_chat",
+    "pair_record",
+    "parse_record",
+    "parse_rows",
+    "regression_record",
+    "seq2seq_record",
+    "span_record",
+    "tag_record",
+    "tags_of",
+    "text_record",
+    "words",
+]

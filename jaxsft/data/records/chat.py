@@ -1,0 +1,321 @@
+"""Conversations, in the forms in which they are found: OpenAI, ShareGPT, Alpaca, a prompt and its completion. All become `Chat`."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxsft.data.formats import Row, require_column
+from jaxsft.data.records.fields import show, text_of, without_none
+from jaxsft.data.weights import Record
+from jaxsft.errors import DataError
+
+ROLES = ("system", "user", "assistant", "tool")
+FORMS = ("messages", "sharegpt", "alpaca", "prompt")
+# What the roles are called elsewhere. A function_call is a turn of the assistant, an observation one of the tool.
+SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
+SPEAKERS |= {"observation": "tool", "function_response": "tool", "function": "tool", **{role: role for role in ROLES}}
+CALLS = ("function_call", "tool_call")
+FLAGS = ("weight", "train")  # of a turn
+PARTS = ("messages", "prompt", "completion", "input", "history", "system", "tools")  # the fields of `data.columns` that are read here
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `weight` multiplies the loss of an assistant turn; `extra` holds the other fields, such as tool_calls or name."""
+
+    role: str
+    content: str
+    weight: float = 1.0
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chat(Record):
+    """A conversation that ends with an assistant turn, and the tools it may call (JSON schemas)."""
+
+    messages: tuple[Message, ...]
+    tools: tuple = ()
+
+
+def chat_record(row: Row, columns: Any) -> Chat:
+    """The conversation of a row, in the form that `form_of` tells.
+
+    Raises:
+      DataError: a column is missing, a message is malformed, there is no assistant turn, or the turns do not follow each other as they should
+        (`data.columns.allow` takes them all the same).
+    """
+    chat = _conversation(row, columns, answered=True)
+    return dataclasses.replace(chat, messages=_in_order(chat.messages, row.where, columns.allow))
+
+
+def open_chat(row: Row, columns: Any) -> Chat:
+    """The conversation of a row whose answer is to come: an empty assistant turn stands for it; one that is there is replaced. Raises DataError."""
+    chat = _conversation(row, columns, answered=False)
+    given = chat.messages[:-1] if chat.messages and chat.messages[-1].role == "assistant" else chat.messages
+    if not given:
+        raise DataError(f"{row.where}: there is nothing to answer; expected a prompt or messages")
+    return Chat((*given, Message("assistant", "")), chat.tools)
+
+
+def form_of(row: Row, columns: Any) -> str:
+    """One of FORMS: what `data.columns.form` says, or what the columns leave no doubt about.
+
+    Raises:
+      DataError: the columns are those of several forms, or of none.
+    """
+    if columns.form != "auto":
+        return columns.form
+    if columns.messages is not None:
+        return "sharegpt" if _sharegpt(row.fields.get(columns.messages)) else "messages"
+    if columns.prompt is not None or columns.completion is not None:
+        return "alpaca" if columns.input is not None or columns.history is not None else "prompt"
+    there = row.fields.keys()
+    found = {
+        "messages": "messages" in there and not _sharegpt(row.fields["messages"]),
+        "sharegpt": "conversations" in there or ("messages" in there and _sharegpt(row.fields["messages"])),
+        "alpaca": {"instruction", "output"} <= there,
+        "prompt": {"prompt", "completion"} <= there,
+    }
+    forms = [form for form in FORMS if found[form]]
+    if len(forms) == 1:
+        return forms[0]
+    names = ", ".join(map(repr, there)) or "none"
+    if forms:
+        raise DataError(f"{row.where}: the columns {names} are those of several forms ({', '.join(forms)}); set data.columns.form={'|'.join(forms)}")
+    if "prompt" in there or "completion" in there:
+        return "prompt"
+    if "instruction" in there:
+        return "alpaca"
+    questions = isinstance(turns := row.fields.get("turns"), list) and all(isinstance(turn, str) for turn in turns)
+    if questions:
+        raise DataError(
+            f"{row.where}: column 'turns' holds questions without answers, so there is nothing to train on; predict them with a trained run"
+        )
+    raise DataError(
+        f"{row.where}: missing column 'messages': found columns {names}; set data.columns.messages=<column>, "
+        "or data.columns.prompt=<column> and data.columns.completion"
+    )
+
+
+def _sharegpt(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "from" in value[0]
+
+
+def _conversation(row: Row, columns: Any, answered: bool) -> Chat:
+    form = _open_form(row, columns) if not answered else form_of(row, columns)
+    if form in ("messages", "sharegpt"):
+        messages = _listed(row, columns, form)
+    else:
+        messages = _alpaca(row, columns, answered) if form == "alpaca" else _prompted(row, columns, answered)
+    system = columns.system or "system"
+    if columns.system is not None or isinstance(row.fields.get(system), str):
+        said = text_of(row, system, "data.columns.system") if row.fields.get(system, "") is not None else ""
+        if said and messages and messages[0].role == "system":
+            raise DataError(f"{row.where}: column {system!r} and the first message are both from the system, expected one; drop the column")
+        messages = ((Message("system", said),) if said else ()) + messages
+    return Chat(messages, _tools(row, columns.tools or "tools"))
+
+
+def _open_form(row: Row, columns: Any) -> str:
+    """The form of a row whose answer may be absent."""
+    if columns.form == "auto" and columns.messages is None and "messages" not in row.fields and "conversations" not in row.fields:
+        asked = columns.completion is not None or columns.prompt is not None
+        alpaca = (
+            columns.input is not None or columns.history is not None or (not asked and "instruction" in row.fields and "prompt" not in row.fields)
+        )
+        return "alpaca" if alpaca else "prompt"
+    return form_of(row, columns)
+
+
+# --- forms -----------------------------------------------------------------------------------------------------------------------------------
+def _listed(row: Row, columns: Any, form: str) -> tuple[Message, ...]:
+    name = columns.messages or ("conversations" if form == "sharegpt" and "conversations" in row.fields else "messages")
+    found = require_column(row, name, "data.columns.messages=<column>, or data.columns.prompt=<column> and data.columns.completion")
+    if isinstance(found, str) and found.lstrip().startswith("["):
+        found = _json(found, f"{row.where}: column {name!r}", "a list of messages")
+    if not isinstance(found, list) or not found:
+        raise DataError(f"{row.where}: column {name!r} holds {show(found)}, expected a list of messages with role and content")
+    turns = enumerate(found, start=1)
+    if form == "messages":
+        return tuple(_message(turn, f"{row.where}: message {number}") for number, turn in turns)
+    return _joined_calls([_shared(turn, f"{row.where}: message {number}") for number, turn in turns])
+
+
+def _alpaca(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
+    """instruction, input (perhaps empty), output, and history, a list of [question, answer]. The input follows the instruction after a blank line."""
+    asked = text_of(row, columns.prompt or "instruction", "data.columns.prompt")
+    more = row.fields.get(columns.input or "input") if columns.input is None else require_column(row, columns.input, "data.columns.input")
+    if more is not None and not isinstance(more, str):
+        raise DataError(f"{row.where}: column {columns.input or 'input'!r} holds {show(more)}, expected a string; set data.columns.input=<column>")
+    messages = []
+    name = columns.history or "history"
+    history = require_column(row, name, "data.columns.history") if columns.history is not None else row.fields.get(name)
+    for number, turn in enumerate(history or [], start=1) if isinstance(history, list | None) else [(1, history)]:
+        if not isinstance(turn, list | tuple) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
+            raise DataError(
+                f"{row.where}: column {name!r}: turn {number} is {show(turn)}, expected a list of [question, answer]; set data.columns.history"
+            )
+        messages += [Message("user", turn[0]), Message("assistant", turn[1])]
+    messages.append(Message("user", f"{asked}\n\n{more}" if more and asked else asked or more or ""))
+    if answered:
+        messages.append(Message("assistant", text_of(row, columns.completion or "output", "data.columns.completion")))
+    return tuple(messages)
+
+
+def _prompted(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
+    """A prompt and its completion, each a string or a list of messages."""
+    parts = [("prompt", columns.prompt or "prompt", "user")]
+    parts += [("completion", columns.completion or "completion", "assistant")] if answered else []
+    messages: list[Message] = []
+    for field, name, role in parts:
+        value = require_column(row, name, f"data.columns.{field}")
+        if isinstance(value, list) and value:
+            messages += [_message(turn, f"{row.where}: column {name!r}: message {i}") for i, turn in enumerate(value, start=1)]
+        elif isinstance(value, dict):
+            messages.append(_message(value, f"{row.where}: column {name!r}"))
+        elif isinstance(value, str):
+            messages.append(Message(role, value))
+        else:
+            raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a string or messages; set data.columns.{field}=<column>")
+    return tuple(messages)
+
+
+# --- turns -----------------------------------------------------------------------------------------------------------------------------------
+def _message(found: Any, where: str) -> Message:
+    if not isinstance(found, dict):
+        raise DataError(f"{where} is {show(found)}, expected an object with role and content")
+    fields = without_none(found)
+    role = fields.pop("role", None)
+    if role not in ROLES:
+        raise DataError(f"{where} has the role {show(role)}, expected one of {', '.join(ROLES)}")
+    if "content" not in found and not fields.get("tool_calls"):
+        raise DataError(f"{where} has no content, expected a string (only a turn with tool_calls may go without)")
+    if "tool_calls" in fields:
+        fields["tool_calls"] = _tool_calls(fields["tool_calls"], role, where)
+    content = fields.pop("content", "" if fields.get("tool_calls") else None)
+    if not isinstance(content, str):
+        raise DataError(f"{where} has the content {show(content)}, expected a string (null only in a turn with tool_calls)")
+    weight = _weight(fields.pop("weight", None), fields.pop("train", None), role, where)
+    return Message(role, content, weight, fields)
+
+
+def _shared(found: Any, where: str) -> Message:
+    """A turn of ShareGPT: `from` and `value`. A function_call becomes the assistant's tool call, an observation the tool's turn."""
+    if not isinstance(found, dict):
+        raise DataError(f"{where} is {show(found)}, expected an object with from and value")
+    speaker, value = found.get("from"), found.get("value")
+    if speaker not in SPEAKERS and speaker not in CALLS:
+        raise DataError(f"{where} is from {show(speaker)}, expected one of {', '.join([*SPEAKERS, *CALLS])}")
+    rest = {key: part for key, part in found.items() if key not in ("from", "value")}
+    if speaker not in CALLS:
+        return _message({"role": SPEAKERS[speaker], "content": value, **rest}, where)
+    if isinstance(value, str):
+        value = _json(value, where, "a call with name and arguments")
+    return _message({"role": "assistant", "content": None, "tool_calls": value if isinstance(value, list) else [value], **rest}, where)
+
+
+def _joined_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """A call that follows the assistant's own words or calls is of the same turn."""
+    out: list[Message] = []
+    for message in messages:
+        before = out[-1] if out else None
+        if (
+            before is not None
+            and before.role == "assistant"
+            and "tool_calls" in message.extra
+            and not message.content
+            and message.weight == before.weight
+        ):
+            calls = [*before.extra.get("tool_calls", ()), *message.extra["tool_calls"]]
+            out[-1] = dataclasses.replace(before, extra={**before.extra, **message.extra, "tool_calls": calls})
+        else:
+            out.append(message)
+    return tuple(out)
+
+
+def _tool_calls(found: Any, role: str, where: str) -> list[dict[str, Any]]:
+    """Calls as templates expect them, `{"type": "function", "function": {"name", "arguments": {...}}}`, whatever they are found as: a JSON string of
+    the list, arguments as a JSON string, or name and arguments without the frame (Qwen, MiniMind)."""
+    if isinstance(found, str):
+        found = _json(found, f"{where}: tool_calls", "a list of calls")
+    if role != "assistant":
+        raise DataError(f"{where} has tool_calls but the role {role!r}; only the assistant calls tools")
+    if not isinstance(found, list) or not all(isinstance(call, dict) for call in found):
+        raise DataError(f"{where} has the tool_calls {show(found)}, expected a list of objects")
+    return [_tool_call(without_none(call), where) for call in found]
+
+
+def _tool_call(call: dict[str, Any], where: str) -> dict[str, Any]:
+    framed = isinstance(call.get("function"), dict)
+    inner = dict(call["function"]) if framed else {k: v for k, v in call.items() if k in ("name", "arguments", "parameters")}
+    if "parameters" in inner and "arguments" not in inner:
+        inner["arguments"] = inner.pop("parameters")
+    if not isinstance(inner.get("name"), str) or not inner["name"]:
+        raise DataError(f"{where} has the tool call {show(call)}, expected the name of a function and its arguments")
+    arguments = inner.get("arguments", {})
+    if isinstance(arguments, str):
+        arguments = _json(arguments, f"{where}: the arguments of {inner['name']}", "an object") if arguments.strip() else {}
+    if not isinstance(arguments, dict):
+        raise DataError(f"{where}: the arguments of {inner['name']} are {show(arguments)}, expected an object by name")
+    inner["arguments"] = without_none(arguments)
+    outer = {k: v for k, v in call.items() if k != "function"} if framed else {k: v for k, v in call.items() if k not in (*inner, "parameters")}
+    return {**outer, "function": inner}
+
+
+def _weight(weight: Any, train: Any, role: str, where: str) -> float:
+    if train is not None and not isinstance(train, bool):
+        raise DataError(f"{where} has train={show(train)}, expected true or false")
+    number = 1.0 if weight is None else weight
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
+        raise DataError(f"{where} has the weight {show(weight)}, expected a finite number of at least 0")
+    # Weights of other roles are never used; one that asks for something must not pass in silence.
+    if role != "assistant" and (train or number not in (0, 1)):
+        asked = "train=true" if train else f"the weight {number}"
+        raise DataError(f"{where} has {asked} but the role {role!r}; only turns of the assistant are trained")
+    return 0.0 if train is False else float(number)
+
+
+def _in_order(messages: tuple[Message, ...], where: str, allow: Sequence[str]) -> tuple[Message, ...]:
+    """The turns, cut behind the last answer where that is allowed. Raises DataError where the order is none of a conversation."""
+    if all(message.role != "assistant" for message in messages):
+        raise DataError(f"{where}: no message is from the assistant, so there is nothing to train on")
+    if messages[-1].role != "assistant":
+        if "no_answer" not in allow:
+            raise DataError(
+                f"{where}: the last message is from {messages[-1].role!r}, expected 'assistant'; remove what follows its last turn, or set "
+                "data.columns.allow=[no_answer] to have it cut off"
+            )
+        messages = messages[: max(i for i, m in enumerate(messages) if m.role == "assistant") + 1]
+    first = next(m for m in messages if m.role != "system")
+    if first.role != "user" and "assistant_first" not in allow:
+        raise DataError(f"{where}: the first turn is from {first.role!r}, expected 'user'; data.columns.allow=[assistant_first] takes it")
+    for number, (one, other) in enumerate(itertools.pairwise(messages), start=2):
+        if one.role == other.role != "tool" and "repeated_role" not in allow:
+            raise DataError(
+                f"{where}: messages {number - 1} and {number} are both from {one.role!r}, expected turns of different roles; join them, or set "
+                "data.columns.allow=[repeated_role]"
+            )
+    return messages
+
+
+def _tools(row: Row, name: str) -> tuple:
+    tools = row.fields.get(name)
+    if isinstance(tools, str) and tools.strip():  # Arrow files keep schemas that differ by row as JSON text
+        tools = _json(tools, f"{row.where}: column {name!r}", "a list of tools")
+    if not tools:
+        return ()
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise DataError(f"{row.where}: column {name!r} holds {show(tools)}, expected a list of objects")
+    return tuple(without_none(tool) for tool in tools)
+
+
+def _json(text: str, where: str, expected: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} holds broken JSON ({error}), expected {expected}") from None

@@ -1,0 +1,163 @@
+"""What the parsers of all records share: text, labels and numbers out of the fields of a row, each checked, each with the option that mends it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsft.data.formats import Row, require_column
+from jaxsft.errors import ConfigError, DataError
+
+MISSING = ("", "na", "nan", "null", "none")  # cells that stand for no number, in lower case
+
+
+class Unlabelled(DataError):
+    """A row that has, as declared (`data.columns.no_label`), no label: it is dropped and counted, and it is no error."""
+
+
+def text_of(row: Row, name: str, option: str) -> str:
+    """The string in a column. Raises DataError (missing, or no string), which names `option`."""
+    value = require_column(row, name, option)
+    if not isinstance(value, str):
+        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a string; set {option}=<column>")
+    return value
+
+
+def pair_of(row: Row, columns: Any) -> tuple[str, str | None]:
+    """The text, and the second one where a column is named for it."""
+    text = text_of(row, columns.text or "text", "data.columns.text")
+    return text, None if columns.text_pair is None else text_of(row, columns.text_pair, "data.columns.text_pair")
+
+
+def first_of(row: Row, names: Sequence[str]) -> str:
+    """The first of these columns that the row has; the first name where it has none."""
+    return next((name for name in names if name in row.fields), names[0])
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------------------------------
+def label_of(value: Any, where: str, columns: Any) -> str:
+    """One name per class: the label 3 and "3" are one, true is "true", 1.0 is "1"; with `data.columns.label_names`, the name of the id.
+
+    Raises:
+      Unlabelled: it is the mark of `data.columns.no_label`.
+      DataError: null, empty, neither text, an integer nor a boolean; or no name or id of the class file.
+    """
+    label = _plain_label(value, where)
+    if columns.no_label is not None and label.strip() == columns.no_label:
+        raise Unlabelled(f"{where} holds {label!r}, which data.columns.no_label declares to be no label")
+    return label if columns.label_names is None else _named(label, where, columns.label_names)
+
+
+def _plain_label(value: Any, where: str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return str(int(value))
+    if not isinstance(value, str):
+        raise DataError(f"{where} holds {show(value)}, expected a label: text, an integer or a boolean")
+    if not value.strip():
+        raise DataError(f"{where} holds an empty label; remove the row or name its class")
+    return value
+
+
+def _named(label: str, where: str, path: str) -> str:
+    names = label_names(path)
+    if label in names:
+        return label
+    if not re.fullmatch(r"-?\d+", label.strip()):
+        known = ", ".join(list(names)[:5])
+        raise DataError(
+            f"{where} holds the label {label!r}, which is none of the {len(names)} names in {path} ({known}, ...); mend data.columns.label_names"
+        )
+    if not 0 <= int(label) < len(names):
+        raise DataError(f"{where} holds the id {label}, but {path} names the ids 0 to {len(names) - 1}; mend data.columns.label_names")
+    return list(names)[int(label)]
+
+
+def label_names(path: str) -> dict[str, int]:
+    """The names of a class file by their id, from 0: a JSON list, a JSON object of `id: name` or `name: id`, or a text file with a name a line.
+
+    Raises:
+      ConfigError: no such file, another layout, an empty or repeated name, ids with a gap, or names that are numbers other than their own ids.
+    """
+    try:
+        return _label_names(path, os.stat(path).st_mtime_ns)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data.columns.label_names={path}: cannot be read ({error}); expected a file with the names of the classes") from None
+
+
+@functools.lru_cache(maxsize=8)
+def _label_names(path: str, changed: int) -> dict[str, int]:
+    content = Path(path).read_text(encoding="utf-8-sig")
+    found = json.loads(content) if path.endswith(".json") else [line.strip() for line in content.split("\n")]
+    if isinstance(found, list) and not path.endswith(".json"):
+        while found and not found[-1]:
+            found.pop()
+    if isinstance(found, dict):
+        by_id = found if all(re.fullmatch(r"\d+", str(key)) for key in found) else {str(number): name for name, number in found.items()}
+        if set(by_id) != set(map(str, range(len(by_id)))):
+            raise ConfigError(f"data.columns.label_names={path}: expected the ids 0 to {len(by_id) - 1}, each once")
+        found = [by_id[str(number)] for number in range(len(by_id))]
+    if not isinstance(found, list) or not found or not all(isinstance(name, str) and name.strip() for name in found):
+        raise ConfigError(f"data.columns.label_names={path}: expected a list of names, {{id: name}}, {{name: id}}, or a name a line")
+    if len(set(found)) < len(found):
+        raise ConfigError(f"data.columns.label_names={path}: the name {next(n for n in found if found.count(n) > 1)!r} occurs twice")
+    if odd := next((n for i, n in enumerate(found) if n.isdecimal() and n != str(i) and int(n) < len(found)), None):
+        raise ConfigError(f"data.columns.label_names={path}: the name {odd!r} has another id, so that a label {odd!r} may mean either; rename it")
+    return {name: number for number, name in enumerate(found)}
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------------------------------
+def number_of(row: Row, name: str, option: str) -> float | None:
+    """The number in a column, rounded to float32 whatever type it was read as; None where the cell is missing: null, empty, NA, NaN.
+
+    Raises:
+      DataError: the column is missing, or holds no finite number.
+    """
+    value = require_column(row, name, option)
+    if value is None or (isinstance(value, str) and value.strip().lower() in MISSING) or (isinstance(value, float) and math.isnan(value)):
+        return None
+    try:
+        with np.errstate(over="ignore"):
+            number = float(np.float32("x" if isinstance(value, bool) else value))
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a finite number; set {option} to numeric columns")
+    return number
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------------------------------
+def list_of(row: Row, name: str, option: str) -> list[Any]:
+    """The list in a column, or in a JSON string there. Raises DataError (missing, or no list)."""
+    value = require_column(row, name, option)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{row.where}: column {name!r} holds broken JSON ({error}), expected a list; set {option}=<column>") from None
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a list; set {option}=<column>")
+    return list(value)
+
+
+def without_none(value: Any) -> Any:
+    """Null fields, which columnar files add to every struct, would reach the text of a template as "None"."""
+    if isinstance(value, dict):
+        return {key: without_none(part) for key, part in value.items() if part is not None}
+    return [without_none(part) for part in value] if isinstance(value, list) else value
+
+
+def show(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

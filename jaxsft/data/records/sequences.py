@@ -1,0 +1,232 @@
+"""Records of words with something said of each: tags, the head in a tree; and spans of characters, which become tags of words."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxsft.data import schemes
+from jaxsft.data.formats import Row, require_column
+from jaxsft.data.records.fields import first_of, list_of, show, text_of
+from jaxsft.data.weights import Record
+from jaxsft.errors import DataError
+
+TOKENS = ("tokens", "form")  # columns of words, in this order, where none is named
+SCHEMES = ("none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso")  # auto takes the first that fits
+# A CJK character, a kana or a Thai letter run has no spaces: ideographs stand alone, other letters form words, every other sign stands alone.
+_word = re.compile(r"[㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]|[^\W㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]+|[^\w\s]")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tags(Record):
+    """Words and a tag for each. `scheme`: how chunks are written in the tags; none: a tag stands for itself (parts of speech)."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+    scheme: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spans(Record):
+    """A text and the spans that are marked in it: (start, end, label), in characters, the end outside, in order."""
+
+    text: str
+    spans: tuple[tuple[int, int, str], ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parse(Record):
+    """Words, the head of each (0 is the root, 1 the first word) and the relation to it; `more` has further columns (upos, xpos, feats) by name."""
+
+    tokens: tuple[str, ...]
+    heads: tuple[int, ...]
+    deprels: tuple[str, ...]
+    more: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+# --- tags ------------------------------------------------------------------------------------------------------------------------------------
+def tag_record(row: Row, columns: Any) -> Tags:
+    """A row with lists of words and tags; or with a text and spans of it (`data.columns.spans`), whose words are tagged.
+
+    Raises:
+      DataError: a column is missing, the lists differ in length or are empty, a word or tag is no text, or the tags break their scheme.
+    """
+    name = columns.tokens or first_of(row, TOKENS)
+    if columns.spans is not None or (columns.tokens is None and name not in row.fields and "spans" in row.fields):
+        record = span_record(row, columns)
+        return tags_of(record, f"{row.where}: column {columns.spans or 'spans'!r}", allow="partial_words" in columns.allow)
+    tokens = _words(row, name, "data.columns.tokens")
+    tags = _words(row, columns.tags or "tags", "data.columns.tags")
+    _same_length(row, {name: tokens, columns.tags or "tags": tags})
+    return Tags(tokens, tags, _scheme(tags, columns.scheme, f"{row.where}: column {columns.tags or 'tags'!r}"))
+
+
+def _scheme(tags: Sequence[str], asked: str, where: str) -> str:
+    """The scheme that is asked for, or with auto the first that fits; none where a tag is of no chunk. Raises DataError for a tag out of place."""
+    if asked == "none" or (asked == "auto" and any(schemes.split(tag) is None for tag in tags)):
+        return "none"
+    broken = {name: schemes.problems(tags, name) for name in (SCHEMES[1:] if asked == "auto" else (asked,))}
+    if fits := next((name for name, found in broken.items() if not found), None):
+        return fits
+    at, why = next(iter(broken.values()))[0]
+    which, others = ("every scheme", "none") if asked == "auto" else (asked, "auto|none")
+    raise DataError(f"{where}: tag {at + 1} breaks {which}: {why}; mend it, or set data.columns.scheme={others}")
+
+
+# --- spans -----------------------------------------------------------------------------------------------------------------------------------
+def span_record(row: Row, columns: Any) -> Spans:
+    """A row with a text and its spans: a list of `[start, end, label]`, of objects with start, end and label, an object of `label: {span: [start,
+    end]}`, or the text cut into segments, `{text, entity}`, of which those with an entity are spans.
+
+    Raises:
+      DataError: a column is missing, or a span is of another form, empty or outside the text.
+    """
+    name = columns.spans or "spans"
+    found = require_column(row, name, "data.columns.spans")
+    if isinstance(found, list) and found and all(isinstance(part, dict) and "text" in part and "start" not in part for part in found):
+        return _from_segments(found, f"{row.where}: column {name!r}")
+    text = text_of(row, columns.text or "text", "data.columns.text")
+    if found is None:
+        found = []
+    if isinstance(found, dict):
+        found = [{"label": label, **value} if isinstance(value, dict) else value for label, value in found.items()]
+    if not isinstance(found, list):
+        raise DataError(f"{row.where}: column {name!r} holds {show(found)}, expected a list of spans; set data.columns.spans=<column>")
+    return Spans(text, tuple(sorted(_span(span, text, f"{row.where}: column {name!r}: span {i}") for i, span in enumerate(found, start=1))))
+
+
+def _span(found: Any, text: str, where: str) -> tuple[int, int, str]:
+    if isinstance(found, dict):
+        start, end = found.get("span") or (found.get("start"), found.get("end"))
+        label = found.get("label", found.get("type", found.get("entity")))
+    elif isinstance(found, list | tuple) and len(found) == 3:
+        start, end, label = found
+    else:
+        raise DataError(f"{where} is {show(found)}, expected [start, end, label], or an object with start, end and label")
+    whole = all(isinstance(x, int) and not isinstance(x, bool) for x in (start, end))
+    if not whole or not isinstance(label, str) or not label.strip():
+        raise DataError(f"{where} is {show(found)}, expected start and end in whole characters, and the name of a label")
+    if not 0 <= start < end <= len(text):
+        raise DataError(f"{where} goes from {start} to {end}, expected at least one character inside a text of {len(text)}; mend the offsets")
+    said = found.get("text") if isinstance(found, dict) else None
+    if isinstance(said, str) and said != text[start:end]:
+        raise DataError(
+            f"{where} says {show(said)}, but the text has {show(text[start:end])} from {start} to {end}; offsets count characters, from 0"
+        )
+    return start, end, label
+
+
+def _from_segments(found: Sequence[Mapping[str, Any]], where: str) -> Spans:
+    text, spans = "", []
+    for i, part in enumerate(found, start=1):
+        if not isinstance(part["text"], str):
+            raise DataError(f"{where}: segment {i} holds {show(part['text'])}, expected a text")
+        if label := part.get("entity", part.get("label")):
+            spans.append((len(text), len(text) + len(part["text"]), str(label)))
+        text += part["text"]
+    return Spans(text, tuple(span for span in spans if span[0] < span[1]))
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text stand, (start, end) in characters: runs of letters and digits; ideographs and other signs by themselves."""
+    return [match.span() for match in _word.finditer(text)]
+
+
+def tags_of(record: Spans, where: str, allow: bool = False) -> Tags:
+    """The words of the text with IOB2 tags.
+
+    Args:
+      allow: a span that begins or ends inside a word takes the whole word.
+
+    Raises:
+      DataError: the text has no word, a span cuts a word or holds none, or two spans share a word.
+    """
+    places = words(record.text)
+    if not places:
+        raise DataError(f"{where}: the text {show(record.text)} has no word to tag; remove the row")
+    found: list[tuple[int, int, str]] = []
+    for start, end, label in record.spans:
+        inside = [i for i, (first, last) in enumerate(places) if first < end and last > start]
+        cut = bool(inside) and (places[inside[0]][0] < start or places[inside[-1]][1] > end)
+        if not inside or (cut and not allow):
+            raise DataError(
+                f"{where}: the span {show(record.text[start:end])} ({start} to {end}) {'cuts a word' if cut else 'holds no word'}; "
+                f"{'data.columns.allow=[partial_words] takes whole words' if cut else 'remove it'}"
+            )
+        if found and inside[0] < found[-1][1]:
+            raise DataError(
+                f"{where}: the span {show(record.text[start:end])} ({start} to {end}) overlaps another one, and a word has one tag; remove one"
+            )
+        found.append((inside[0], inside[-1] + 1, label))
+    return Tags(tuple(record.text[a:b] for a, b in places), tuple(schemes.tags(found, len(places), "iob2")), "iob2")
+
+
+# --- trees -----------------------------------------------------------------------------------------------------------------------------------
+def parse_record(row: Row, columns: Any) -> Parse:
+    """A row with lists of words, heads and relations, as CoNLL-U has them (form, head, deprel).
+
+    Raises:
+      DataError: a column is missing, lists differ in length or are empty, a head is outside the sentence or the word itself, there is not one root,
+        or the heads form a circle.
+    """
+    names = {"tokens": columns.tokens or first_of(row, TOKENS), "heads": columns.heads or first_of(row, ("head", "heads"))}
+    names["deprels"] = columns.deprels or first_of(row, ("deprel", "deprels"))
+    tokens = _words(row, names["tokens"], "data.columns.tokens")
+    deprels = _words(row, names["deprels"], "data.columns.deprels")
+    found = list_of(row, names["heads"], "data.columns.heads")
+    _same_length(row, {names["tokens"]: tokens, names["heads"]: found, names["deprels"]: deprels})
+    where = f"{row.where}: column {names['heads']!r}"
+    heads = tuple(_head(head, i, len(tokens), where) for i, head in enumerate(found, start=1))
+    _check_tree(heads, where, several_roots="several_roots" in columns.allow)
+    more = {
+        name: tuple("_" if v is None else str(v) for v in row.fields[name])
+        for name in ("upos", "xpos", "feats")
+        if isinstance(row.fields.get(name), list)
+    }
+    _same_length(row, {names["tokens"]: tokens, **more})
+    return Parse(tokens, heads, deprels, more)
+
+
+def _head(found: Any, at: int, count: int, where: str) -> int:
+    text = str(found).strip()
+    if isinstance(found, bool) or not text.isdecimal() or int(text) > count:
+        raise DataError(f"{where}: the head of word {at} is {show(found)}, expected a number from 0 (the root) to {count}")
+    if int(text) == at:
+        raise DataError(f"{where}: word {at} is its own head, expected another word or 0 (the root)")
+    return int(text)
+
+
+def _check_tree(heads: Sequence[int], where: str, several_roots: bool) -> None:
+    roots = [i for i, head in enumerate(heads, start=1) if head == 0]
+    if not roots or (len(roots) > 1 and not several_roots):
+        hint = "; data.columns.allow=[several_roots] takes them" if roots else ""
+        raise DataError(f"{where}: {len(roots)} words hang on the root ({', '.join(map(str, roots)) or 'none'}), expected one{hint}")
+    safe = {0}
+    for start in range(1, len(heads) + 1):
+        path, at = [], start
+        while at not in safe:
+            if at in path:
+                circle = " -> ".join(map(str, [*path[path.index(at) :], at]))
+                raise DataError(f"{where}: the heads form a circle ({circle}), expected a tree")
+            path.append(at)
+            at = heads[at - 1]
+        safe.update(path)
+
+
+def _words(row: Row, name: str, option: str) -> tuple[str, ...]:
+    found = list_of(row, name, option)
+    if not found:
+        raise DataError(f"{row.where}: column {name!r} is empty, expected at least one word; remove the row")
+    for i, word in enumerate(found, start=1):
+        if not isinstance(word, str | int) or isinstance(word, bool) or not str(word).strip():
+            raise DataError(f"{row.where}: column {name!r} has {show(word)} at place {i}, expected text; set {option}=<column>")
+    return tuple(map(str, found))
+
+
+def _same_length(row: Row, lists: Mapping[str, Sequence[Any]]) -> None:
+    (first, words_), *others = lists.items()
+    for name, values in others:
+        if len(values) != len(words_):
+            raise DataError(f"{row.where}: column {first!r} has {len(words_)} items and {name!r} has {len(values)}, expected as many")

@@ -1,0 +1,206 @@
+"""What the measures see of a row: its texts, its labels, its words."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jaxsft.config.schema import Columns
+from jaxsft.data.formats import Row
+from jaxsft.errors import DataError
+
+# Scripts that are written without spaces between words: each of their characters counts as a word.
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+MISSING = ("", "na", "n/a", "nan", "null", "none")  # of a label; an empty text is the only missing text
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """Which columns are text, and which is the label (None: there are no labels).
+
+    Attributes:
+      separator: between the labels of one cell; None: a cell holds one.
+      one_hot: columns of 0 and 1, each named as its class, instead of a label.
+      no_label: the mark of a row that has none.
+    """
+
+    text: tuple[str, ...]
+    label: str | None = None
+    separator: str | None = None
+    one_hot: tuple[str, ...] = ()
+    no_label: str | None = None
+
+    @property
+    def labelled(self) -> bool:
+        return self.label is not None or bool(self.one_hot)
+
+    def parts(self, row: Row) -> list[str]:
+        """The texts of a row, one per text column that holds any; of a conversation one per turn."""
+        return [text for name in self.text for text in _texts(row.fields.get(name))]
+
+    def text_of(self, row: Row) -> str:
+        return "\n".join(self.parts(row))
+
+    def labels(self, row: Row) -> tuple[str, ...]:
+        """The labels of a row, sorted; none where the cell is missing, empty, or a word that stands for nothing (NA, nan, null, none)."""
+        if self.one_hot:
+            return tuple(sorted(name for name in self.one_hot if label_text(row.fields.get(name)) in ("1", "true")))
+        if self.label is None:
+            return ()
+        value = row.fields.get(self.label)
+        found = value if isinstance(value, list) else [value]
+        if isinstance(value, str) and self.separator:
+            found = [part.strip() for part in value.split(self.separator)]
+        known = (text for text in map(label_text, found) if text.strip().lower() not in MISSING and text != self.no_label)
+        return tuple(sorted(known))
+
+
+def fields_of(names: Iterable[str], columns: Columns, multilabel: bool, where: str) -> Fields:
+    """The columns that the options name, or those of the usual names (`USUAL`); the label is the column `label`, where there is one.
+
+    Raises:
+      DataError: no column of text is there.
+    """
+    names = list(names)
+    text = _text_columns(names, columns)
+    if not text:
+        found, usual = ", ".join(map(repr, names)) or "none", "; ".join(" and ".join(group) for group in USUAL)
+        raise DataError(f"{where}: found columns {found}, expected text ({usual}); set data.columns.text=<column>")
+    label = columns.label or ("label" if "label" in names else None)
+    return Fields(text, label, columns.separator if multilabel else None, tuple(columns.labels), columns.no_label)
+
+
+USUAL = (("text",), ("prompt", "completion"), ("messages",), ("conversations",), ("instruction", "output"), ("source", "target"), ("tokens",))
+
+
+def _text_columns(names: Sequence[str], columns: Columns) -> tuple[str, ...]:
+    c = columns
+    if c.text is not None or c.text_pair is not None:
+        return (c.text or "text", *([c.text_pair] if c.text_pair else []))
+    if c.form == "alpaca":
+        asked = (c.system, c.prompt or "instruction", c.input or "input", c.completion or "output")
+        return tuple(name for name in asked if name in names or name in (c.prompt, c.completion))
+    if c.prompt is not None or c.completion is not None or c.form == "prompt":
+        return (*([c.system] if c.system else []), c.prompt or "prompt", c.completion or "completion")
+    if c.messages is not None or c.form in ("messages", "sharegpt"):
+        return (c.messages or ("conversations" if c.form == "sharegpt" else "messages"),)
+    if c.source is not None or c.target is not None:
+        return (c.source or "source", c.target or "target")
+    if c.tokens is not None:
+        return (c.tokens,)
+    found = next((group for group in USUAL if set(group) <= set(names)), ())
+    return (*found[:1], "input", *found[1:]) if found[:1] == ("instruction",) and "input" in names else found
+
+
+def _texts(value: Any) -> list[str]:
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return [" ".join(value)] if value else []
+    if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
+        return [text for turn in value for text in _texts(turn.get("content", turn.get("value")))]
+    return [json.dumps(value, ensure_ascii=False, sort_keys=True)]
+
+
+def label_text(value: Any) -> str:
+    """A label as text: 3, 3.0 and "3" are one, true is "true"; what is missing is empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def strings(value: Any) -> list[str]:
+    """All texts in a row, however deep they lie."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict | list):
+        return [text for part in (value.values() if isinstance(value, dict) else value) for text in strings(part)]
+    return []
+
+
+def normalised(text: str) -> str:
+    """NFKC, case-folded, white space collapsed: the spelling in which two texts count as the same."""
+    return " ".join((text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split())
+
+
+def words(text: str) -> list[str]:
+    """The case-folded words: letters, digits and marks, with an apostrophe inside; a character of a script without spaces is a word of its own."""
+    if text.isascii():
+        return _ascii_word.findall(text.lower())
+    return _word().findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+_ascii_word = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
+
+
+@functools.cache
+def _word() -> re.Pattern[str]:
+    """Python's \\w leaves out the marks, which are vowels in the scripts of India; they are part of a word here."""
+    marks, alone = [], []
+    for code in range(0x300, 0x323B0):
+        char = chr(code)
+        category = unicodedata.category(char)
+        if category[0] in "LM" and script_of(char) in UNSPACED:
+            alone.append(code)
+        elif category[0] == "M":
+            marks.append(code)
+    single, mark = _ranges(alone), _ranges(marks)
+    letter = rf"(?![{single}])(?:[^\W_]|[{mark}])"
+    return re.compile(rf"[{single}]|{letter}+(?:['’]{letter}+)*")
+
+
+def _ranges(codes: list[int]) -> str:
+    out, start, last = [], codes[0], codes[0]
+    for code in [*codes[1:], sys.maxunicode + 2]:
+        if code != last + 1:
+            out.append(f"\\U{start:08x}-\\U{last:08x}")
+            start = code
+        last = code
+    return "".join(out)
+
+
+@functools.lru_cache(maxsize=100_000)
+def script_of(char: str) -> str:
+    """The script of a letter or mark by its Unicode name (LATIN, CYRILLIC, CJK ...), empty for everything else."""
+    if unicodedata.category(char)[0] not in "LM":
+        return ""
+    return re.split(r"[ -]", unicodedata.name(char, ""), maxsplit=1)[0].removesuffix("'S")
+
+
+def script(text: str) -> str:
+    """The script of most of its letters, in lower case; kana makes Han Japanese; "none" where there is no letter.
+
+    Defined by the Unicode character names (the Unicode Standard, chapter 4.8), whose first word is the script.
+    """
+    if text.isascii():
+        return "latin" if any(map(str.isalpha, text)) else "none"
+    counts: dict[str, int] = {}
+    for char in text:
+        if (name := script_of(char)) and name not in ("COMBINING", "MODIFIER", "VARIATION"):
+            counts[name] = counts.get(name, 0) + 1
+    kana = sum(counts.pop(name, 0) for name in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"))
+    if kana:
+        counts["japanese"] = kana + counts.pop("CJK", 0)
+    if not counts:
+        return "none"
+    most = max(sorted(counts), key=counts.__getitem__)
+    return {"CJK": "han"}.get(most, most.lower())
+
+
+def key(text: str) -> int:
+    """64 bits that stand for a text: two of 10 million texts share them with a chance of 3 in a million."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

@@ -1,0 +1,241 @@
+"""`jaxsft prepare`: files in, a prepared set out (see `jaxsft/data/prepared.py`), with every row accounted for in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jaxsft
+from jaxsft import rundir
+from jaxsft.config import compose, validate
+from jaxsft.config.schema import Columns, DataFiles, PrepareConfig
+from jaxsft.data import formats, prepared
+from jaxsft.data.formats import Bad, Row
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare import pipeline, stages
+from jaxsft.prepare.pipeline import Entry
+from jaxsft.prepare.spool import Spool
+from jaxsft.prepare.stage import Context, Report, Stage
+
+WRITTEN = ("jsonl", "csv", "tsv")
+UNREADABLE = "unreadable"  # the reason of rows that no stage has seen
+
+
+def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None) -> tuple[dict[str, Any], bool]:
+    """(the manifest, whether anything was done): the stages of `config` over its files, into the folder `output.dir`.
+
+    The same files, stages and seed give the same bytes. A folder that holds exactly this is left alone.
+
+    Args:
+      models: `score` and `predict`, for stages that need a model (see `stage.Context`).
+
+    Raises:
+      ConfigError: an option that does not exist or does not fit, or another set stands in the folder.
+      DataError: a row that cannot be read, unless it is put aside; a column that is missing or of the wrong kind.
+    """
+    validate.validate_each(compose.flat(compose.to_dict(config)))
+    if config.output.format not in WRITTEN:
+        raise ConfigError(f"output.format={config.output.format}: expected one of {', '.join(WRITTEN)}")
+    if not config.output.dir:
+        raise ConfigError("output.dir is missing: the folder that the prepared set is written to")
+    folder = Path(config.output.dir)
+    context = Context(config.data.columns, config.seed, **(models or {}))
+    entries = [entry(item, context) for item in config.stages]
+    inputs = _inputs(config)
+    key = _key(config, entries, inputs)
+    if found := prepared.manifest(folder):
+        if found["key"] == key and _intact(folder, found):
+            return found, False
+        if not config.output.overwrite:
+            raise ConfigError(f"{folder} holds another prepared set; give another output.dir=, or output.overwrite=true")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} holds other files; give another output.dir=")
+    work = folder.with_name(f".{folder.name}.work")
+    reading = Entry("read", Read(), {})
+    sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
+    _not_too_many(reading, config.data.max_dropped)
+    return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
+
+
+class Read(Stage):
+    """What comes out of a reader: rows, and what stands for those that cannot be read."""
+
+    def row(self, row: Row | Bad, state: Any, report: Report) -> Row | None:
+        if isinstance(row, Bad):
+            report.dropped.append((row.where, f"{UNREADABLE}: {row.reason}"))
+            return None
+        return row
+
+
+def entry(item: Any, context: Context) -> Entry:
+    """A stage of the list: its name, or `{name: {option: value}}`. Raises ConfigError."""
+    if isinstance(item, str):
+        item = {item: {}}
+    if not isinstance(item, Mapping) or len(item) != 1:
+        raise ConfigError(f"stages: found {item!r}, expected a name, or one name with its options, such as {{dedup: {{threshold: 0.8}}}}")
+    ((name, options),) = item.items()
+    stage = stages.build(name, options or {}, context)
+    return Entry(name, stage, stages.options(stage))
+
+
+def replay(found: Mapping[str, Any], rows: Iterable[Row]) -> list[Row]:
+    """New rows, treated as those of the set were by the stages that `predict` repeats: what cleans, fills and scales, with what was learnt then.
+
+    Raises:
+      DataError: a row lacks a column, or would be dropped.
+    """
+    context = Context(Columns(**found["columns"]), found["seed"])
+    current = list(rows)
+    for told in found["stages"]:
+        if told["stage"] == "read" or not stages.get(told["stage"]).replayed:
+            continue
+        stage, report = stages.build(told["stage"], told["options"], context), Report()
+        current = list(stage.rows("predict", current, told["state"], report))
+        if report.dropped:
+            where, reason = report.dropped[0]
+            raise DataError(f"{where}: the stage {told['stage']} of the training data drops this row ({reason}); mend the row")
+    return current
+
+
+# --- what goes in ----------------------------------------------------------------------------------------------------------------------------
+def _paths(data: DataFiles) -> dict[str, str]:
+    given = {split: getattr(data, split) for split in prepared.SPLITS if getattr(data, split)}
+    if bool(given) == bool(data.path):
+        raise ConfigError("give data.path=FILE (one set), or data.train=FILE with data.validation= and data.test= (split already)")
+    return given or {pipeline.UNSPLIT: data.path}
+
+
+def _read(data: DataFiles, path: str) -> Iterator[Row | Bad]:
+    how = {name: getattr(data, name) for name in ("format", "header", "encoding", "unit", "options")}
+    bad: list[Bad] = []
+    for row in formats.stream(path, **how, columns=data.columns.named(), quarantine=bad.append if data.on_bad_row == "quarantine" else None):
+        yield from bad
+        bad.clear()
+        yield row
+    yield from bad
+
+
+def _not_too_many(reading: Entry, most: float) -> None:
+    for split, report in reading.reports.items():
+        if len(report.dropped) > most * reading.read[split]:
+            where, reason = next(iter(report.dropped))
+            raise DataError(
+                f"{len(report.dropped)} of {reading.read[split]} rows of {split} cannot be read, more than data.max_dropped={most:g}; the first is "
+                f"{where}: {reason.partition(': ')[2]}"
+            )
+
+
+def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
+    """Every file that is read, with its hash: those of the data, and those that options of stages name."""
+    out = []
+    for split, path in _paths(config.data).items():
+        for source in [*formats.tree(path).files.values()] if Path(path).is_dir() else formats.sources(path):
+            out.append({"set": split, "file": source.name, "sha256": _digest(source)})
+    named = [v for item in config.stages if isinstance(item, Mapping) for options in item.values() for v in _texts(options)]
+    out += [{"set": None, "file": v, "sha256": rundir.sha256_file(v)} for v in dict.fromkeys(named) if Path(v).is_file()]
+    return out
+
+
+def _digest(source: formats.Source) -> str:
+    hashed = hashlib.sha256()
+    with source.open() as file:
+        while part := file.read(2**20):
+            hashed.update(part)
+    return hashed.hexdigest()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | Sequence):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)
+
+
+def _key(config: PrepareConfig, entries: Sequence[Entry], inputs: list[dict[str, Any]]) -> str:
+    """Everything that the rows depend on; not how many processes made them, nor where they lie."""
+    data = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in prepared.SPLITS and k != "path"}
+    output = {k: v for k, v in dataclasses.asdict(config.output).items() if k not in ("dir", "overwrite")}
+    listed = [[e.name, e.options] for e in entries]
+    return rundir.sha256_json({"inputs": inputs, "data": data, "stages": listed, "seed": config.seed, "output": output, "code": _code()})[:32]
+
+
+@functools.cache
+def _code() -> str:
+    """Hash of the sources that rows depend on."""
+    package = Path(__file__).parent
+    paths = sorted([*package.rglob("*.py"), *(package.parent / "data").rglob("*.py")])
+    return hashlib.sha256(b"".join(p.read_bytes() for p in paths)).hexdigest()
+
+
+# --- what comes out --------------------------------------------------------------------------------------------------------------------------
+def _write(
+    config: PrepareConfig, folder: Path, key: str, inputs: list, entries: Sequence[Entry], sets: Mapping[str, Spool], work: Path
+) -> dict[str, Any]:
+    """Writes the set aside and renames the folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        splits = {split: _write_split(config, aside, split, rows) for split, rows in sets.items()}
+        found = {
+            "kind": prepared.KIND,
+            "key": key,
+            "jaxsft": jaxsft.__version__,
+            "format": config.output.format,
+            "columns": {k: v for k, v in dataclasses.asdict(config.data.columns).items() if v != getattr(Columns(), k)},
+            "seed": config.seed,
+            "inputs": inputs,
+            "stages": [e.summary() for e in entries],
+            "splits": splits,
+        }
+        with rundir.atomic_lines(aside / "dropped.jsonl") as file:
+            for e in entries:
+                for split, report in e.reports.items():
+                    for where, reason in report.dropped:
+                        file.write(rundir.json_text({"row": where, "set": split, "stage": e.name, "reason": reason}) + "\n")
+        rundir.write_json(aside / "manifest.json", found)
+        if folder.exists():
+            old = folder.with_name(f"{aside.name}.old")
+            folder.rename(old)
+            aside.rename(folder)
+            shutil.rmtree(old)
+        else:
+            aside.rename(folder)
+        folder.chmod(0o755)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot write the prepared set ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+    return prepared.manifest(folder) or found
+
+
+def _write_split(config: PrepareConfig, folder: Path, split: str, rows: Spool) -> dict[str, Any]:
+    suffix, shards = config.output.format, config.output.shards
+    parts = []
+    for shard in range(shards):
+        name = f"{split}.{suffix}" if shards == 1 else f"{split}-{shard:05d}-of-{shards:05d}.{suffix}"
+        first, last = len(rows) * shard // shards, len(rows) * (shard + 1) // shards
+        formats.write(_fields(itertools.islice(rows, first, last), config.output.origin), folder / name, suffix)
+        parts.append({"file": name, "rows": last - first, "sha256": rundir.sha256_file(folder / name)})
+    return {"rows": len(rows), "files": parts}
+
+
+def _fields(rows: Iterable[Row], origin: bool) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        if origin and "origin" in row.fields:
+            raise DataError(f"{row.where}: has a column 'origin', which output.origin=true would overwrite; rename it")
+        yield {**row.fields, "origin": row.where} if origin else row.fields
+
+
+def _intact(folder: Path, found: Mapping[str, Any]) -> bool:
+    """Whether every file is what the manifest says."""
+    parts = [part for split in found["splits"].values() for part in split["files"]]
+    return all((folder / p["file"]).is_file() and rundir.sha256_file(folder / p["file"]) == p["sha256"] for p in parts)

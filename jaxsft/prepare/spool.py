@@ -1,0 +1,75 @@
+"""On the disk between two stages: rows, which can be gone through again and again, and those that were dropped. Neither lies in memory."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from jaxsft import rundir
+from jaxsft.data.formats import Row
+from jaxsft.errors import DataError
+
+
+class Spool:
+    """Rows in a file of one JSON list `[file, line, fields]` each."""
+
+    def __init__(self, path: Path, length: int):
+        self.path, self.length = path, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Row]:
+        with open(self.path, encoding="utf-8") as file:
+            for line in file:
+                name, number, fields = json.loads(line)
+                yield Row(fields, name, number)
+
+
+def write(path: Path, rows: Iterable[Row]) -> Spool:
+    """Writes rows aside, renames the file, and gives them back. Raises DataError where a field is not plain JSON."""
+    count = 0
+    with rundir.atomic_lines(path) as file:
+        for row in rows:
+            count += 1
+            try:
+                file.write(json.dumps([row.file, row.line, row.fields], ensure_ascii=False) + "\n")
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{row.where}: a field is not plain text, number, list or object ({error})") from None
+    return Spool(path, count)
+
+
+class Log:
+    """`(file:line, reason)` of dropped rows, in a file; in memory only how many there are of each kind of reason (what stands before its ": ")."""
+
+    def __init__(self, path: Path, counts: Counter[str] | None = None):
+        self.path, self.counts, self._file = path, Counter() if counts is None else Counter(counts), None
+
+    def append(self, dropped: tuple[str, str]) -> None:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - rows come one by one
+        self._file.write(json.dumps(dropped, ensure_ascii=False) + "\n")
+        self.counts[dropped[1].partition(": ")[0]] += 1
+
+    def extend(self, many: Iterable[tuple[str, str]]) -> None:
+        for dropped in many:
+            self.append(dropped)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __len__(self) -> int:
+        return self.counts.total()
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        self.close()
+        if self.counts:
+            with open(self.path, encoding="utf-8") as file:
+                for line in file:
+                    where, reason = json.loads(line)
+                    yield where, reason

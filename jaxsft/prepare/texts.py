@@ -1,0 +1,134 @@
+"""What the stages of text share: where a row keeps text, what is a word in any script, lists in files, libraries that may be missing."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from jaxsft.data.formats import Bad, Row, Source
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.stage import Report, Stage, text_of, value_of, with_fields
+
+T = TypeVar("T")
+CONTENT = ("content", "value")  # where a turn of a chat keeps its text: OpenAI's and ShareGPT's spelling
+SPANS = "spans"
+MARKS = "marks"
+# Scripts that are written without spaces: Thai, Lao, Myanmar, Khmer, kana, Han and their extensions.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_unspaced = re.compile(f"[{UNSPACED}]")
+# Signs that combine with the letter before (accents of NFD, vowels of Indic scripts): Python's \\w does not hold them.
+COMBINING = "".join(c for c in map(chr, range(0x300, 0x1EA00)) if unicodedata.category(c)[0] == "M" and not _unspaced.match(c))
+_word = f"[^\\W{UNSPACED}]+(?:[{COMBINING}]+[^\\W{UNSPACED}]*)*"
+_words = re.compile(f"[{UNSPACED}]|{_word}(?:['’\u200c\u200d-]{_word})*")
+
+
+def need(module: str, asked: str, extra: str | None = "text") -> ModuleType:
+    """A library of an extra. Raises ConfigError, which names the option `asked` and what to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ConfigError(f"{asked}: install {f'jaxsft[{extra}]' if extra else module.partition('.')[0]}") from None
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, without punctuation; each character is one in scripts that are written without spaces (Han, kana, Thai ...)."""
+    return _words.findall(text)
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether more than a third of the letters belong to a script that is written without spaces."""
+    return 3 * len(_unspaced.findall(text)) > sum(map(str.isalpha, text))
+
+
+def lines_of(path: str, option: str) -> list[str]:
+    """The lines of a file, stripped, without empty ones. Raises ConfigError where there are none, DataError where it cannot be read."""
+    found = []
+    for line in Source(path, Path(path)).lines("utf-8"):
+        if isinstance(line, Bad):
+            raise DataError(f"{line.where}: {line.reason}")
+        if text := line[1].strip():
+            found.append(text)
+    if not found:
+        raise ConfigError(f"{option}={path}: the file is empty")
+    return found
+
+
+def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The rows in lists of `size`; the last one may be shorter."""
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, size)):
+        yield batch
+
+
+def change_text(row: Row, name: str, change: Callable[[str], str], option: str) -> Row:
+    """The row with every text of a column changed: a text, or the turns of a chat (a list of objects with content or value).
+
+    Raises:
+      DataError: the column is missing or holds something else; or spans point into the text that would change.
+    """
+    value = value_of(row, name, option)
+    if isinstance(value, list) and all(isinstance(turn, dict) and any(key in turn for key in CONTENT) for turn in value):
+        new: Any = [{key: change(part) if key in CONTENT and isinstance(part, str) else part for key, part in turn.items()} for turn in value]
+    else:
+        new = change(text_of(row, name, option))
+    if new == value:
+        return row
+    if row.fields.get(SPANS):
+        raise DataError(
+            f"{row.where}: column {SPANS!r} points into {name!r}, which would change; set {option} to other columns, or do it before the spans"
+        )
+    return with_fields(row, **{name: new})
+
+
+def is_empty(value: Any) -> bool:
+    """No text: an empty one, or a chat of which a turn is empty (a null content, such as that of a tool call, is none)."""
+    if isinstance(value, str):
+        return not value.strip()
+    return any(isinstance(turn.get(key), str) and not turn[key].strip() for turn in value for key in CONTENT)
+
+
+def judge(stage: Stage, name: str, row: Row, reasons: Sequence[str], report: Report, action: str) -> Row | None:
+    """Drop or mark a row for the first of `reasons`; without one it passes.
+
+    With action=mark every row gets the column `marks`: "stage: reason" of all that was found, separated by "; ", empty where nothing was.
+    """
+    if action == "drop":
+        if reasons:
+            report.drop(row, reasons[0])
+            return None
+        return row
+    for reason in reasons:
+        report.marked[reason] += 1
+    return with_fields(row, **{MARKS: "; ".join(filter(None, [row.fields.get(MARKS) or "", *(f"{name}: {reason}" for reason in reasons)]))})
+
+
+def predicted(stage: Stage, name: str, rows: Sequence[Row], records: Sequence[dict[str, Any]], wanted: Sequence[str]) -> list[dict[str, Any]]:
+    """What the model says to each record. Raises ConfigError (no model) and DataError (another number of records, or a field is missing)."""
+    if stage.context.predict is None:
+        raise ConfigError(f"stages.{name}: it asks a model for its answers, and none was given")
+    answers = list(stage.context.predict(records))
+    if len(answers) != len(records):
+        raise DataError(f"{rows[0].where}: stages.{name}: the model gave {len(answers)} records for {len(records)}")
+    for row, answer in zip(rows, answers, strict=True):
+        for field in wanted:
+            if field not in answer:
+                raise DataError(
+                    f"{row.where}: stages.{name}: the model's record has no {field!r}, it has {', '.join(map(repr, answer)) or 'nothing'}"
+                )
+    return answers
+
+
+@functools.lru_cache(maxsize=256)
+def pattern(text: str, option: str) -> re.Pattern[str]:
+    """A user's regular expression. Raises ConfigError where it is none."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ConfigError(f"{option}={text!r}: not a regular expression ({error})") from None

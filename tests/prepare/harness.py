@@ -1,0 +1,70 @@
+"""Run one stage over lists of rows, as the engine does, and hold it to its account: rows in + added = rows out + dropped."""
+
+import copy
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from jaxsft.data.formats import Row
+from jaxsft.prepare.stage import Context, Report, Stage
+from jaxsft.prepare.stages import get
+
+
+def make(name: str, context: Context | None = None, /, **options: Any) -> Stage:
+    """The stage, with its options through a structured config, as YAML gives them."""
+    cls = get(name)
+    fields = [f for f in dataclasses.fields(cls) if f.name != "context"]
+    kinds = typing.get_type_hints(cls)
+    plain = dataclasses.make_dataclass(
+        cls.__name__, [(f.name, kinds[f.name], dataclasses.field(default=f.default, default_factory=f.default_factory)) for f in fields]
+    )
+    config = OmegaConf.merge(OmegaConf.structured(plain), options)
+    stage = cls(**OmegaConf.to_container(config), context=context or Context())
+    stage.check()
+    return stage
+
+
+def rows_of(*contents: Any, file: str = "rows.jsonl", **more: Any) -> list[Row]:
+    """Rows of texts, or of whole fields."""
+    return [Row(dict(c) if isinstance(c, Mapping) else {"text": c, **more}, file, line) for line, c in enumerate(contents, start=1)]
+
+
+def run(stage: Stage, sets: Mapping[str, Sequence[Row]]) -> tuple[dict[str, list[Row]], dict[str, Report]]:
+    """(rows by split, report by split)."""
+    before = copy.deepcopy({split: list(rows) for split, rows in sets.items()})
+    reports = {split: Report() for split in sets}
+    if stage.on == "all":
+        out = {split: list(rows) for split, rows in stage.sets(sets, reports).items()}
+    else:
+        state = json.loads(json.dumps(stage.fit(sets["train"], reports["train"]))) if stage.learns else {}
+        out = {
+            split: list(rows) if stage.on == "train" and split != "train" else list(stage.rows(split, rows, state, reports[split]))
+            for split, rows in sets.items()
+        }
+    assert {split: list(rows) for split, rows in sets.items()} == before, "a row was changed in place"
+    came = sum(map(len, sets.values())) + sum(r.added.total() for r in reports.values())
+    went = sum(map(len, out.values())) + sum(len(r.dropped) for r in reports.values())
+    assert came == went, f"{came} rows came in or were added, {went} went out or were dropped"
+    for report in reports.values():
+        json.dumps(report.facts)
+    return out, reports
+
+
+def one(stage: Stage, *contents: Any, **more: Any) -> tuple[list[Row], Report]:
+    """The rows and the report of a single split, `train`."""
+    out, reports = run(stage, {"train": rows_of(*contents, **more)})
+    return out["train"], reports["train"]
+
+
+def texts(rows: Sequence[Row], name: str = "text") -> list[Any]:
+    return [row.fields[name] for row in rows]
+
+
+def lengths(texts: Sequence[str]) -> np.ndarray:
+    """A score that anyone can check: the number of characters."""
+    return np.array([len(text) for text in texts], float)
