@@ -64,6 +64,7 @@ _ALL = (
     text.FORMAT,
 )
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+LONGEST = 900  # characters of the reason why a row is bad
 GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
 
@@ -106,13 +107,19 @@ def stream(
             if not isinstance(found, Bad):
                 yield found if isinstance(found, Row) else Row(found[1], source.name, found[0])
                 continue
-            bad = dataclasses.replace(found, file=found.file or source.name)
+            bad = dataclasses.replace(found, file=found.file or source.name, reason=_one_line(found.reason))
             if quarantine is None:
                 raise DataError(f"{bad.where}: {bad.reason}; data.on_bad_row=quarantine puts such rows aside")
             quarantine(bad)
         if empty:
             blank = isinstance(source, Source) and not source.head().strip()
             raise DataError(f"{source.name}:1: the file {'is empty' if blank else 'has no rows'}")
+
+
+def _one_line(reason: str) -> str:
+    """A reason as a sentence of one line; what it quotes from a file may be as long as the file."""
+    reason = reason if len(reason) <= LONGEST else f"{reason[: LONGEST * 2 // 3]} ... {reason[-LONGEST // 3 :]}"
+    return " ".join(reason.splitlines())
 
 
 def read(path: str | Path, **how: Any) -> list[Row]:
