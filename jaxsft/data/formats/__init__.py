@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import gzip
 import itertools
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,24 @@ def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -
     known = [f.name for f in dataclasses.fields(kind.options)]
     if unknown := [name for name in given if name not in known]:
         raise ConfigError(f"data.options.{unknown[0]}: format {kind.name} has no such option; it has {', '.join(known) or 'none'}")
-    return kind.options(**{name: value for name, value in asked.items() if name in known})
+    hints = typing.get_type_hints(kind.options)
+    return kind.options(**{name: _typed(name, value, hints[name]) for name, value in asked.items() if name in known})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """An option as its format declares it: `tags=2` on a command line is a number, where the format expects a name."""
+    if hint is str and isinstance(value, str | int | float):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if hint is bool and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if typing.get_origin(hint) is Sequence and (
+        isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
+    ):
+        return (value,) if isinstance(value, str) else tuple(value)
+    expected = {str: "text", bool: "true or false", int: "a whole number"}.get(hint, "a list of texts")
+    raise ConfigError(f"data.options.{name}={str(value)[:60]}: expected {expected}")
 
 
 __all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "named", "read", "require_column", "sources", "stream", "tree", "write"]
