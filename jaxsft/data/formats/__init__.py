@@ -123,6 +123,13 @@ def _one_line(reason: str) -> str:
     return " ".join(reason.splitlines())
 
 
+def files(path: str | Path) -> list[Source]:
+    """Every file that a path means, for their hashes: those of `sources`, all of a folder, all of a data set of TFDS. Raises DataError."""
+    if str(path).startswith("tfds:"):
+        path = tfds.located(str(path))[0]
+    return list(tree(path).files.values()) if Path(path).is_dir() else sources(path)
+
+
 def read(path: str | Path, **how: Any) -> list[Row]:
     """All rows of a file at once; see `stream`."""
     return list(stream(path, **how))
@@ -204,4 +211,20 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     raise ConfigError(f"data.options.{name}={str(value)[:60]}: expected {expected}")
 
 
-__all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "named", "read", "require_column", "sources", "stream", "tree", "write"]
+__all__ = [
+    "FORMATS",
+    "Bad",
+    "Format",
+    "Row",
+    "Source",
+    "Tree",
+    "detect",
+    "files",
+    "named",
+    "read",
+    "require_column",
+    "sources",
+    "stream",
+    "tree",
+    "write",
+]
