@@ -14,6 +14,7 @@ import json
 import math
 import re
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def _type(hint: Any) -> str:
         return f"{_type(arguments[0])} or null"
     if hint is Any:
         return "number or word"
-    if typing.get_origin(hint) is list:
+    if typing.get_origin(hint) in (list, Sequence):
         return f"list of {_type(arguments[0])}"
     if typing.get_origin(hint) is dict:
         return "mapping"

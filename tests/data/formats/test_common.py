@@ -131,6 +131,20 @@ def test_text_units(tmp_path):
     assert found(path, unit="file") == [(1, {"text": "a\r\nb\n\n \nc\x0bd\n", "folder": tmp_path.name})]
 
 
+def test_options_have_the_types_that_their_format_declares(tmp_path):
+    path = put(tmp_path, "a.conll", "a\tX\tO\nb\tY\tB-x\n")
+    assert (
+        found(path, options={"tags": 1})
+        == found(path, options={"tags": "1"})
+        == [(1, {"tokens": ["a", "b"], "tags": ["X", "Y"], "column_2": ["O", "B-x"]})]
+    )
+    for options in ({"tags": None}, {"tags": ["x"]}, {"tags": {}}):
+        fails(path, "data.options.tags=", "expected text", error=ConfigError, options=options)
+    page = put(tmp_path, "a.html", "<html><body><nav>n</nav><p>a</html>")
+    assert found(page, options={"boilerplate": "true"}) == found(page, options={"boilerplate": True})
+    fails(page, "data.options.boilerplate=7: expected true or false", error=ConfigError, options={"boilerplate": 7})
+
+
 def test_a_paragraph_with_a_line_that_cannot_be_decoded_is_no_row(tmp_path):
     path, bad = put(tmp_path, "a.txt", b"a\n\nb\n\xff\nc\n\nd\n\xff"), []
     assert [(row.line, row.fields["text"]) for row in stream(path, unit="paragraph", quarantine=bad.append)] == [(1, "a")]
