@@ -33,8 +33,19 @@ CONLLU = (
 )
 CONLLU += "\t0\troot\t_\t_\n2.1\tx" + "\t_" * 8 + "\n\n1\tok é" + "\t_" * 4 + "\t0" + "\t_" * 3 + "\n\n"
 
+COCO = (
+    '{"images": [{"id": 1, "file_name": "é.jpg", "width": 9, "height": 9}],\n"annotations": [\n{"id": 1, "image_id": 1, "category_id": 1, '
+    '"bbox": [0, 0, 5, 5], "keypoints": [1, 1, 2], "num_keypoints": 1},\n{"id": 2, "image_id": 1, "caption": "a"}],\n'
+    '"categories": [{"id": 1, "name": "x", "keypoints": ["nose"]}]}'
+)
+LABELSTUDIO = (
+    '[{"id": 1, "data": {"text": "é b"}, "annotations": [{"completed_by": 1, "result": [{"id": "a", "from_name": "l", "type": "labels", '
+    '"value": {"start": 0, "end": 1, "text": "é", "labels": ["X"]}},\n{"from_name": "c", "type": "choices", "value": {"choices": ["y"]}}, '
+    '{"type": "relation", "from_id": "a", "to_id": "a"}]}], "predictions": []},\n{"id": 2, "data": {"text": ""}, "annotations": []}]'
+)
+
 # Format -> (file name, content, options that a user could give)
-SEEDS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
+SEEDS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     "jsonl": [("a.jsonl", '{"text": "a é\\u00e9", "label": 1, "list": [1, {"x": null}]}\n\n{"text": "b", "label": true}\n{"text": "😀"}\n', {})],
     "json": [
         ("a.json", '[{"text": "a", "n": 1.5e3},\n {"text": "b é"}, {"text": ""}]\n', {}),
@@ -57,6 +68,21 @@ SEEDS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
     "pos": [
         ("a.pos", "=====\n\n[ The/DT house/NN ]\nis/VBZ 1\\/2/CD é/JJ\n./. ''/''\n[ a/B ]\n\n=====\n", {}),
         ("b.pos", "a/B c/.\n", {"sentence": "paragraph"}),
+    ],
+    "coco": [("a.json", COCO, {}), ("b.json", COCO, {"sample": "boxes", "prompt": "{labels} {captions}"})],
+    "snips": [("a.json", '{"GetWeather": [{"data": [{"text": "in "}, {"text": "é", "entity": "city"}]},\n {"data": [{"text": "x"}]}]}', {})],
+    "labelstudio": [("a.json", LABELSTUDIO, {"take": "both"})],
+    "doccano": [
+        ("a.jsonl", '{"text": "é b", "label": [[0, 1, "X"]]}\n{"text": "a", "labels": []}\n', {}),
+        ("b.jsonl", '{"text": "ab", "entities": [{"id": 1, "label": "X", "start_offset": 0, "end_offset": 1}], "relations": []}\n', {}),
+    ],
+    "html": [
+        ("a.html", '<!doctype html><html lang="de"><title>é</title><nav>a</nav><p>b<br>c &amp; <table><tr><td>1<td>2</table><pre> d\n</pre>', {}),
+        ("b.htm", "<main><p hidden>x</p>\n<!-- y --><h1>z</h1></main><script>1</script><svg/>", {"boilerplate": True}),
+    ],
+    "markdown": [
+        ("a.md", "---\ntitle: é\ntags: [a, {b: 2024-01-01}]\n---\n# T\n\n- *a* `b` [c](d)\n\n```\ne\n```\n| a |\n|---|\n| b |\n", {"markup": False}),
+        ("b.md", "+++\na = 1\n+++\ntext <b>x</b>\n", {}),
     ],
     "aligned": [("a.aligned", "a b é ||| c d\n\na b ||| c d ||| 0-0 1-1\nx ||| y ||| 0-0-0.5\nz ||| w ||| 0p0\n", {"possible": "drop"})],
 }
@@ -173,9 +199,9 @@ def text_lines(content: bytes, encoding: str, blank: Callable[[str], bool]) -> l
     return found
 
 
-def accounted(kind: str, content: bytes, encoding: str, options: dict[str, str], rows: Sequence[Row], bad: Sequence[Bad]) -> str:
+def accounted(kind: str, content: bytes, encoding: str, options: dict[str, Any], rows: Sequence[Row], bad: Sequence[Bad]) -> str:
     """What is missing from the account of a file that was read to its end; "" if nothing is, or if the format is not one of lines."""
-    if len(items := [x.line for x in (*rows, *bad)]) != len(set(items)) and kind not in ("ptb", "pos", "csv", "json"):
+    if len(items := [x.line for x in (*rows, *bad)]) != len(set(items)) and kind not in ("ptb", "pos", "csv", "json", "coco", "labelstudio", "snips"):
         return f"two rows in the same line: {sorted(items)}"
     lines = text_lines(content, encoding, {"tsv": lambda t: not t, "conll": lambda t: not t.strip(" \t\r")}.get(kind, lambda t: not t.strip()))
     count, found = len(lines), len(rows) + len(bad)
@@ -231,7 +257,7 @@ def _ring(*_: Any) -> None:
     raise Hang
 
 
-def check(path: Path, content: bytes | None, kind: str, encoding: str, options: dict[str, str]) -> str:
+def check(path: Path, content: bytes | None, kind: str, encoding: str, options: dict[str, Any]) -> str:
     """What a reader did wrong with one file; "" if nothing. `content`: what is to be accounted for, if that is known."""
     bad: list[Bad] = []
     given = {name: value for name, value in options.items() if name not in ("header", "unit")}

@@ -64,6 +64,7 @@ _ALL = (
     text.FORMAT,
 )
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+QUOTED = 1000  # characters of a reason: it may quote a name of any length
 GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
 
@@ -106,7 +107,8 @@ def stream(
             if not isinstance(found, Bad):
                 yield found if isinstance(found, Row) else Row(found[1], source.name, found[0])
                 continue
-            bad = dataclasses.replace(found, file=found.file or source.name)
+            reason = found.reason if len(found.reason) <= QUOTED else f"{found.reason[:QUOTED]}..."
+            bad = dataclasses.replace(found, file=found.file or source.name, reason=reason)
             if quarantine is None:
                 raise DataError(f"{bad.where}: {bad.reason}; data.on_bad_row=quarantine puts such rows aside")
             quarantine(bad)
