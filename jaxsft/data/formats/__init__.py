@@ -64,7 +64,6 @@ _ALL = (
     text.FORMAT,
 )
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
-QUOTED = 1000  # characters of a reason: it may quote a name of any length
 GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
 
@@ -107,8 +106,7 @@ def stream(
             if not isinstance(found, Bad):
                 yield found if isinstance(found, Row) else Row(found[1], source.name, found[0])
                 continue
-            reason = found.reason if len(found.reason) <= QUOTED else f"{found.reason[:QUOTED]}..."
-            bad = dataclasses.replace(found, file=found.file or source.name, reason=reason)
+            bad = dataclasses.replace(found, file=found.file or source.name)
             if quarantine is None:
                 raise DataError(f"{bad.where}: {bad.reason}; data.on_bad_row=quarantine puts such rows aside")
             quarantine(bad)
@@ -175,10 +173,26 @@ def named(format: str) -> Format:
 
 
 def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    known = [f.name for f in dataclasses.fields(kind.options)]
+    known = {f.name: f.default for f in dataclasses.fields(kind.options)}
     if unknown := [name for name in given if name not in known]:
         raise ConfigError(f"data.options.{unknown[0]}: format {kind.name} has no such option; it has {', '.join(known) or 'none'}")
-    return kind.options(**{name: value for name, value in asked.items() if name in known})
+    return kind.options(**{name: _typed(name, value, known[name]) if name in given else value for name, value in asked.items() if name in known})
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """The value of an option in the type of its default; the command line gives `tokens=0` as a number and `header=true` as a boolean."""
+    if isinstance(default, bool):
+        expected, fits = "true or false", isinstance(value, bool)
+    elif isinstance(default, int):
+        expected, fits = "a whole number", isinstance(value, int) and not isinstance(value, bool)
+    elif isinstance(default, str):
+        value = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
+        expected, fits = "a text", isinstance(value, str)
+    else:
+        expected, fits = "a list of texts such as [a, b]", isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+    if not fits:
+        raise ConfigError(f"data.options.{name}={value!r:.60}: expected {expected}")
+    return tuple(value) if isinstance(value, list) else value
 
 
 __all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "named", "read", "require_column", "sources", "stream", "tree", "write"]
