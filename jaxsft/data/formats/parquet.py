@@ -78,7 +78,7 @@ def _told(pa: Any, name: str, kind: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:500]
         raise DataError(f"{name}: the {kind} file is damaged, or not one at all ({reason}); copy it again") from None
 
 
@@ -101,7 +101,9 @@ def _batch(batch: Any, before: int, barred: dict[str, str], labels: dict[str, An
         columns = {column: _plain(array) for column, array in zip(batch.schema.names, batch.columns, strict=True) if column not in barred}
     except (_pyarrow().ArrowInvalid, UnicodeDecodeError, _NoValue) as error:
         if batch.num_rows == 1:
-            yield Bad(before + 1, str(error) if isinstance(error, _NoValue) else f"the row is damaged, or not UTF-8 ({' '.join(str(error).split())})")
+            yield Bad(
+                before + 1, str(error) if isinstance(error, _NoValue) else f"the row is damaged, or not UTF-8 ({' '.join(str(error).split())[:500]})"
+            )
             return
         for i in range(batch.num_rows):
             yield from _batch(batch.slice(i, 1), before + i, barred, labels)

@@ -81,6 +81,22 @@ def test_files_that_hold_nothing(tmp_path):
     fails(put(tmp_path, "a.txt", "x"), "data.unit='word'", error=ConfigError, unit="word")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "part"),
+    [
+        ("a.json", {"records": None}, "data.options.records=None: expected a text"),
+        ("a.html", {"boilerplate": "yes"}, "data.options.boilerplate='yes': expected true or false"),
+        ("a.parquet", {"columns": "text"}, "data.options.columns='text': expected a list of texts"),
+        ("a.parquet", {"columns": [1]}, "expected a list of texts"),
+        ("a.coco", {"digits": 1.5}, "data.options.digits=1.5: expected a whole number"),
+    ],
+)
+def test_options_have_the_type_of_their_default(tmp_path, name, options, part):
+    path = put(tmp_path, name, "{}")
+    fails(path, part, error=ConfigError, format=path.suffix[1:], options=options)
+    assert found(put(tmp_path, "h.csv", "text,label\na,b\n"), options={"header": True}) == [(2, {"text": "a", "label": "b"})]
+
+
 def test_csv_cells(tmp_path):
     path = put(tmp_path, "a.csv", 'text,label\r\n"a, ""b""\nc",x\r\n\r\n d,y\r\n')
     assert found(path) == [(2, {"text": 'a, "b"\nc', "label": "x"}), (5, {"text": " d", "label": "y"})]
