@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models.transformer import Params
+from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import partition
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
@@ -82,10 +84,14 @@ def _shapes(specs: Any, mesh: jax.sharding.Mesh) -> Any:
 
 def _preference(checkpoints: Checkpoints, steps: Sequence[int]) -> list[int]:
     """The best step where it is known and there, then the newest first."""
-    try:
-        best = (checkpoints.meta(steps[-1]).get("best") or {}).get("step")
-    except Exception:  # a damaged meta is reported when that step is read
-        best = None
+
+    def known() -> str:
+        try:
+            return json.dumps((checkpoints.meta(steps[-1]).get("best") or {}).get("step"))
+        except Exception:  # a damaged meta is reported when that step is read
+            return "null"
+
+    best = json.loads(hosts.of_first(known))
     return ([best] if best in steps else []) + [s for s in reversed(steps) if s != best]
 
 
