@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,8 +153,16 @@ def _model(config: Config, causal: bool | None) -> None:
         raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
     if m.pretrained and config.train.init_from:
         raise ConfigError("model.pretrained and train.init_from both name weights to start from; give one")
+    for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
+        if source and config.run_dir and _same_place(source, config.run_dir):
+            raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
     if config.train.init_fresh and not (m.pretrained or config.train.init_from):
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
+
+
+def _same_place(a: str, b: str) -> bool:
+    """Of two folders, or two places at a store."""
+    return a.rstrip("/") == b.rstrip("/") if "://" in a + b else os.path.abspath(a) == os.path.abspath(b)
 
 
 def _data(config: Config) -> None:

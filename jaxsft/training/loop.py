@@ -189,6 +189,8 @@ class Loop:
         if not path.exists():
             return
         before = rundir.read_json(path)
+        if not isinstance(before, dict) or not isinstance(before.get("data"), dict):
+            raise ConfigError(f"{path}: not the manifest of a run (it does not say what data the run was started with); choose another run_dir=")
         changed = [f"the data of {k}" for k in sorted(facts["data"].keys() | before["data"].keys()) if before["data"].get(k) != facts["data"].get(k)]
         parts = {"tokenizer": "the tokenizer", "task": "the template or the labels", "hub": "a file of the hub"}
         changed += [what for key, what in parts.items() if (before.get(key) or None) != (facts.get(key) or None)]

@@ -49,6 +49,8 @@ def test_the_defaults_are_good():
         ("model.head_dim", {"model": {"head_dim": 5}}),
         ("model.rope_base", {"model": {"positions": "learned", "rope_base": 5.0}}),
         ("model.pretrained", {"model": {"pretrained": "a"}, "train": {"init_from": "b"}}),
+        ("train.init_from=runs/a/", {"train": {"init_from": "runs/a/"}, "run_dir": "runs/a"}),
+        ("model.pretrained=gs://b/a: is the run directory itself", {"model": {"pretrained": "gs://b/a"}, "run_dir": "gs://b/a/"}),
         ("train.init_fresh", {"train": {"init_fresh": ("head/.*",)}}),
         ("data.path", {"data": {"train": "a", "path": "b"}}),
         ("data.split_seed", {"data": {"train": "a", "split_seed": 3}}),
