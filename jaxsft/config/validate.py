@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.config import compose, durations, hubid
-from jaxsft.config.schema import Columns, Config, ModelConfig
+from jaxsft.config.schema import Columns, Config, GenerateConfig, ModelConfig
 from jaxsft.errors import ConfigError
 
 CHOICES: dict[str, Sequence[str]] = {
@@ -68,8 +68,8 @@ COUNTS = ("rows", "tokens", "generated_rows")  # metrics that do not depend on t
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
 
 
-def validate(config: Config, *, metrics: Sequence[str], causal: bool | None) -> None:
-    """Raises ConfigError. `metrics` and `causal` are what the task declares."""
+def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, generates: bool, can_generate: bool) -> None:
+    """Raises ConfigError. `metrics`, `causal`, `generates` and `can_generate` are what the task declares."""
     values = compose.flat(compose.to_dict(config))
     validate_values(values)
     for key in DURATIONS:
@@ -96,6 +96,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None) -> 
     _trackers(config.trackers.use)
     _hub(values)
     _unread(config, values)
+    _generation(config, generates, can_generate)
 
 
 def validate_each(values: dict[str, Any]) -> None:
@@ -235,6 +236,16 @@ def _trackers(use: Sequence[str]) -> None:
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:  # a folder wandb/ of offline runs in the working directory is a package too, with no file
             raise ConfigError(f"trackers.use=[{name}]: install jaxsft[{name}]")
+
+
+def _generation(config: Config, generates: bool, can_generate: bool) -> None:
+    """Answers that no one would see. `generate.max_new_tokens` and `allow_cut` stand in presets for all tasks; `never` is true of any."""
+    name, g, standard = config.task.name, config.generate, GenerateConfig()
+    if config.evaluation.generate == "always" and not generates:
+        raise ConfigError(f"evaluation.generate=always: task={name} has no answers that are generated and scored; leave the option out")
+    for key in ("temperature", "batch_size"):
+        if not can_generate and getattr(g, key) != getattr(standard, key):
+            raise ConfigError(f"generate.{key}={getattr(g, key)}: task={name} generates nothing; leave the option out")
 
 
 def _unread(config: Config, values: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ def check(name="chat", /, **groups):
         value = dataclasses.replace(getattr(config, group), **values) if isinstance(values, dict) else values
         config = dataclasses.replace(config, **{group: value})
     causal = {"chat": True, "lm": True, "classify": None}[name]
-    validate.validate(config, metrics=("loss", "accuracy", "exact_match", "generated_rows"), causal=causal)
+    metrics = ("loss", "accuracy", "exact_match", "generated_rows")
+    validate.validate(config, metrics=metrics, causal=causal, generates=name == "chat", can_generate=name != "classify")
 
 
 def test_the_defaults_are_good():
@@ -89,3 +90,15 @@ def test_of_a_task(option, groups):  # guards H5
     with pytest.raises(ConfigError) as error:
         check("classify", **groups)
     assert option in str(error.value)
+
+
+def test_answers_are_generated_where_the_task_has_some():  # guards H5
+    for name in ("lm", "classify"):
+        with pytest.raises(ConfigError, match=rf"^evaluation\.generate=always: task={name} has no answers"):
+            check(name, evaluation={"generate": "always"})
+        check(name, evaluation={"generate": "never"}, generate={"max_new_tokens": 4})  # as debug=fast says of every task
+    for option in ({"temperature": 0.5}, {"batch_size": 2}):
+        with pytest.raises(ConfigError, match=r"^generate\.\w+=[\d.]+: task=classify generates nothing"):
+            check("classify", generate=option)
+        check("lm", generate=option)  # `jaxsft generate` reads it
+    check("chat", evaluation={"generate": "always"}, generate={"temperature": 0.5})
