@@ -124,6 +124,12 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
+        if lost := lacking(out, task).get("train"):
+            where = next(r.where for r in rows if task.stratum(record_of[id(r)]) == lost[0])
+            raise DataError(
+                f"{where}: no row of label {lost[0]!r} is in training, so it could never be learnt (found {len(lost)} such labels after the split); "
+                "give it more rows, or set another data.split_seed or data.fractions"
+            )
     else:
         for name in ("train", "validation", "test"):
             if file := getattr(d, name):
@@ -156,6 +162,13 @@ def in_training_too(records: dict[str, Records]) -> dict[str, int]:
     """How many rows of each other split are in the training split, word for word."""
     training = {repr(r) for r in records["train"].records}
     return {name: sum(repr(r) in training for r in part.records) for name, part in records.items() if name != "train"}
+
+
+def lacking(records: Mapping[str, Records], task: type[Task]) -> dict[str, list[str]]:
+    """By split, the labels that other splits have and this one has not. Splits without any are left out."""
+    labels = {name: {task.stratum(r) for r in part.records} - {""} for name, part in records.items()}
+    everywhere = set().union(*labels.values())
+    return {name: sorted(everywhere - own) for name, own in labels.items() if everywhere - own}
 
 
 def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) -> Tokenizer:
