@@ -8,6 +8,7 @@ import math
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,11 @@ class Diverged(JaxsftError):
     """A loss or gradient was not finite under train.on_nan=stop."""
 
 
-def train(config: Config) -> Result:
+def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: None) -> Result:
     """Runs, or continues, one training.
+
+    Args:
+      write_more: what the first process writes into the directory of a complete run, before another may write there.
 
     Raises:
       JaxsftError: anything that the user can mend; the run directory then holds what was finished before.
@@ -69,7 +73,11 @@ def train(config: Config) -> Result:
                 remote.pull(home, run_dir)
                 mirror = remote.Mirror(home, run_dir)
                 _check_config(run_dir, config)
-                return dataclasses.replace(Loop(config, run_dir, mirror).run(), mirror=mirror)
+                result = Loop(config, run_dir, mirror).run()
+                if result.stopped_by is None and hosts.first():
+                    write_more(run_dir)
+                    mirror.push()
+                return dataclasses.replace(result, mirror=mirror)
             except JaxsftError:
                 if hosts.first() and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
                     shutil.rmtree(run_dir)
