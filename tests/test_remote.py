@@ -141,6 +141,19 @@ def test_what_the_store_refuses_is_one_sentence(objects, monkeypatch):
         remote.pull(HOME, remote.working_copy(HOME))
 
 
+@needs_client
+def test_objects_that_mark_folders_are_no_files(objects, tmp_path):
+    """The Cloud Console makes empty objects whose names end in a slash."""
+    for name, content in (("", b""), ("a.txt", b"1"), ("deep/", b""), ("deep/b.txt", b"2"), ("deep/empty/", b"")):
+        objects[f"runs/one/{name}"] = (1, content)
+    remote.pull(HOME, tmp_path / "copy")
+    assert sorted(str(p.relative_to(tmp_path / "copy")) for p in (tmp_path / "copy").rglob("*") if p.is_file()) == ["a.txt", "deep/b.txt"]
+    mirror = remote.Mirror(HOME, tmp_path / "copy")
+    (tmp_path / "copy" / "c.txt").write_text("3")
+    mirror.push()
+    assert "runs/one/c.txt" in objects
+
+
 def test_the_results_arrive_last_and_go_first(tmp_path, monkeypatch):
     """Copying is tried on a local folder that stands for the store."""
     store, copy, order = tmp_path / "store", tmp_path / "copy", []
