@@ -1,5 +1,6 @@
 """Run directories at an object store, which here is a bucket in memory behind Google's JSON API: no rename, no append, no locks."""
 
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -139,6 +140,14 @@ def test_what_the_store_refuses_is_one_sentence(objects, monkeypatch):
     monkeypatch.setattr(remote, "path", refuse)
     with pytest.raises(JaxsftError, match=r"^gs://bucket/runs/one: cannot read \(no access\)$"):
         remote.pull(HOME, remote.working_copy(HOME))
+
+
+@needs_client
+def test_a_refused_run_leaves_no_working_copy_of_any_process(files, objects, machine, monkeypatch):
+    monkeypatch.setattr(loop.hosts, "first", lambda: False)
+    with pytest.raises(ConfigError, match="training has 12 steps only"):
+        loop.train(dataclasses.replace(config(files), profile="steps:2-90"))
+    assert not remote.working_copy(HOME).exists()
 
 
 @needs_client

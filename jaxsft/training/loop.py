@@ -79,7 +79,8 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
                     mirror.push()
                 return dataclasses.replace(result, mirror=mirror)
             except JaxsftError:
-                if hosts.first() and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
+                mine = hosts.first() or remote.is_remote(home)  # a working copy of its own, or the one that all see
+                if mine and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
                     shutil.rmtree(run_dir)
                 raise
 
