@@ -220,7 +220,7 @@ def _read_only_where(key: str) -> list[str]:
             kind = tasks.get(task)
             try:
                 changed = with_values(config, {"mesh.data": 1, **extra, key: other})
-                validate.validate(changed, metrics=kind.metrics, causal=kind.causal)
+                validate.validate(changed, metrics=kind.metrics, causal=kind.causal, generates=kind.generates, can_generate=kind.can_generate)
             except ConfigError as error:
                 if found := re.search(r": (is read (?:with|by) .*)", str(error)):
                     out[found[1]] = None
