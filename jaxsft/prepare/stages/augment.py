@@ -143,6 +143,10 @@ class Augment(Stage):
         units = [Unit(word, " ", is_free, before=is_free or i == 0 or free[i - 1]) for i, (word, is_free) in enumerate(zip(words, free, strict=True))]
         for i, unit in enumerate(units):
             unit.start = i  # a word that was there: its tag is found by its number
+            # An entity that does not begin with a tag of its own (IOB1, plain labels) would join the one before.
+            unit.fixed = i + 1 < len(units) and any(
+                found[i + 1] != self.outside and found[i + 1][:2] not in ("B-", "S-", "U-") for found in tags.values()
+            )
         new = self._edited(units, method, rng, single=True)
         fields = {name: [unit.text for unit in new]}
         for column, found in tags.items():

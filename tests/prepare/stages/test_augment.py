@@ -80,7 +80,7 @@ def entities(words, tags):
     return [words for words, _ in found]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tagged, st.sampled_from(ALL), st.sampled_from([0.1, 0.6]))
 def test_tags_stay_aligned(lexicon, content, method, alpha):
     words, tags = map(list, zip(*content, strict=True))
@@ -95,7 +95,7 @@ def test_tags_stay_aligned(lexicon, content, method, alpha):
             assert after_tags == tags
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.sampled_from(["quick ", "big", "\n", " ", "Fox, ", "北京城", "go ", "é "]), min_size=1, max_size=10), st.data(), st.sampled_from(ALL)
 )
