@@ -99,9 +99,7 @@ class Clean(Stage):
     calculator: str = "keep"  # marks such as <<48/2=24>> of gsm8k: keep | strip
     boilerplate: bool = False  # drop lines about cookies, terms, sharing, and bars of navigation
     patterns: list[str] = dataclasses.field(default_factory=list)  # regular expressions; a line in which one is found is dropped
-    space: str = (
-        "trim"  # trim (ends of lines and text, runs of empty lines) | collapse (also runs of blanks and indentation) | line (all one line) | keep
-    )
+    space: str = "trim"  # trim (ends of lines and text, empty lines) | collapse (also runs of blanks, indentation) | line (all one line) | keep
     empty: str = "drop"  # rows of which a text is empty in the end: drop | keep
 
     def check(self) -> None:

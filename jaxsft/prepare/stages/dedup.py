@@ -49,9 +49,7 @@ class Dedup(Stage):
     within: bool = True  # compare the rows of a split with each other
     across: bool = True  # compare the rows of different splits
     keep: str = "test"  # test (test before validation before the other splits) | first (the splits in their order)
-    conflict: str = (
-        "error"  # a cluster whose rows have different labels: error | keep (its first row stays, as ever) | drop (all of it, in every split)
-    )
+    conflict: str = "error"  # a cluster with different labels: error | keep (its first row stays, as ever) | drop (all of it, in every split)
     action: str = "drop"  # drop | mark (all rows get the columns `duplicate_of`, where the kept row stands, and `marks`)
 
     def check(self) -> None:

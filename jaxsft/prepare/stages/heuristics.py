@@ -35,12 +35,11 @@ class Heuristics(Stage):
     character is one. The first rule that a row breaks is its reason, and with action=mark all of them are told.
 
     Sets of rules, with the numbers of their papers, made for web pages in English, not for instructions or dialogues:
-    gopher             Rae et al. 2021, appendix A.1.1: 50 to 100,000 words, of 3 to 10 characters on average; at most one `#` or ellipsis in ten
-                       words; at most 90 % of lines with a bullet, 30 % with an ellipsis at the end; 80 % of words with a letter; two English
-                       function words.
-    gopher_repetition  the same, table A1: shares of repeated lines, paragraphs and n-grams.
-    c4                 Raffel et al. 2020, section 2.2, as a filter of rows: no `lorem ipsum`, no `{`, at least three sentences. (Its filter of
-                       lines is `clean.boilerplate`, its list of bad words `bad_words`.)
+    - gopher: Rae et al. 2021, appendix A.1.1: 50 to 100,000 words, of 3 to 10 characters on average; at most one `#` or ellipsis in ten words; at
+      most 90 % of lines with a bullet, 30 % with an ellipsis at the end; 80 % of words with a letter; two English function words.
+    - gopher_repetition: the same, table A1: shares of repeated lines, paragraphs and n-grams.
+    - c4: Raffel et al. 2020, section 2.2, as a filter of rows: no `lorem ipsum`, no `{`, at least three sentences. (Its filter of lines is
+      `clean.boilerplate`, its list of bad words `bad_words`.)
     """
 
     slow: ClassVar[bool] = True

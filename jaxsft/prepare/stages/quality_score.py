@@ -25,12 +25,12 @@ WEIGHT = "weight"
 class QualityScore(Stage):
     """Scores each row, adds the column `quality`, and drops, marks or down-weights the rows beyond a bound.
 
-    method=classifier  the probability that a text belongs to the good examples: logistic regression over hashed words and pairs of words, as in
-                       the filter of GPT-3 (Brown et al. 2020, appendix A). `good` is a file with a text a line; `bad` too, or the training rows
-                       themselves (Brown et al.: the crawl that is filtered). What is learnt is kept: every split and process scores alike.
-    method=bleu        sentence BLEU with exponential smoothing (Papineni et al. 2002; sacrebleu), 0 to 100, of the text against `reference`.
-    method=rouge       ROUGE-L, F1 (Lin 2004; rouge-score), 0 to 1, of the text against `reference`: also a cheap overlap of an answer and its prompt.
-    method=model       the number that the engine's model gives to each text, such as its perplexity; lower is better unless `better=higher`.
+    - method=classifier: the probability that a text belongs to the good examples, by logistic regression over hashed words and pairs of words, as in
+      the filter of GPT-3 (Brown et al. 2020, appendix A). `good` is a file with a text a line; `bad` too, or the training rows themselves (Brown et
+      al.: the crawl that is filtered). What is learnt is kept: every split and process scores alike.
+    - method=bleu: sentence BLEU with exponential smoothing (Papineni et al. 2002; sacrebleu), 0 to 100, of the text against `reference`.
+    - method=rouge: ROUGE-L, F1 (Lin 2004; rouge-score), 0 to 1, of the text against `reference`: also a cheap overlap of an answer and its prompt.
+    - method=model: the number that the engine's model gives to each text, such as its perplexity; lower is better unless `better=higher`.
 
     The bound is `threshold`, or `quantile` of the scores of the training rows: 0.1 is beyond the worst tenth of them. A score at the bound is good
     enough. BLEU and ROUGE need the extra `text`.

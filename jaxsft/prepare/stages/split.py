@@ -39,13 +39,15 @@ class SplitRows(Stage):
     """Splits rows that are not split yet, without leaks: once, early, and before anything is learnt from the training rows.
 
     Rows of equal text share a split, always; rows of a `group`, and near duplicates (`near`), share one if asked. Within that:
-    by=content  sorted by a hash of content and seed and cut at the fractions; with `stratify` each label is cut by itself (`data/split.py`), and
-                where rows have several labels, or hang together in groups, iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, algorithm 1)
-                gives each split its share of each label, the rarest label first.
-    by=time     the latest rows are the test split, those before them validation; equal times share a split, and a group goes by its latest row.
-    by=hash     each row goes where its own hash (of the group, or the text) points: a row keeps its split whatever is added later; the fractions
-                hold on average only, so that it cannot be stratified nor look at neighbours.
-    The result depends on the contents and the seed, not on the order of the rows (near=... : but for pairs that MinHash misses).
+
+    - by=content: sorted by a hash of content and seed and cut at the fractions; with `stratify` each label is cut by itself, and where rows have
+      several labels, or hang together in groups, iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, algorithm 1) gives each split its share
+      of each label, the rarest label first.
+    - by=time: the latest rows are the test split, those before them validation; equal times share a split, and a group goes by its latest row.
+    - by=hash: each row goes where its own hash (of the group, or the text) points: a row keeps its split whatever is added later; the fractions
+      hold on average only, so that it cannot be stratified nor look at neighbours.
+
+    The result depends on the contents and the seed, not on the order of the rows (but for near duplicates that MinHash misses).
 
     A label that has fewer rows (or groups) than there are splits cannot be in all of them: an error, or see `tiny`. So is a split without rows.
     With `folds` there are k parts of equal size instead of three.
