@@ -23,8 +23,8 @@ class Annotate(Stage):
     - method=model: the model of a run is given each row's fields, and `take` says which fields of its answer become which columns. A list must be as
       long as the row's words.
     - method=spacy: spaCy's pipeline `model` (an installed package or a folder); method=stanza: Stanza's for the language `model` (already
-      downloaded). Neither comes with jaxsft. The words are those of the row, if it has any, else the library's. The columns: `tokens`, and by layer `upos`
-      (Universal Dependencies), `ner` (IOB2), `heads` (from 1; 0 is the root) and `deprels`.
+      downloaded). Neither comes with jaxsft. The words are those of the row, if it has any, else the library's. The columns: `tokens`, and by layer
+      `upos` (Universal Dependencies), `ner` (IOB2), `heads` (from 1; 0 is the root) and `deprels`.
 
     A pre-annotation is a guess: `annotated_by` says whose. A column that holds something is never replaced, unless `replace=true`; a text of several
     sentences has no tree, and is an error with the layer dep: split it before.

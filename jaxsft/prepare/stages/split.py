@@ -41,8 +41,8 @@ class SplitRows(Stage):
     Rows of equal text share a split, always; rows of a `group`, and near duplicates (`near`), share one if asked. Within that:
 
     - by=content: sorted by a hash of content and seed and cut at the fractions; with `stratify` each label is cut by itself, and where rows have
-      several labels, or hang together in groups, iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, algorithm 1) gives each split its share
-      of each label, the rarest label first.
+      several labels, or hang together in groups, iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, algorithm 1) gives each split its
+      share of each label, the rarest label first.
     - by=time: the latest rows are the test split, those before them validation; equal times share a split, and a group goes by its latest row.
     - by=hash: each row goes where its own hash (of the group, or the text) points: a row keeps its split whatever is added later; the fractions
       hold on average only, so that it cannot be stratified nor look at neighbours.
@@ -155,7 +155,10 @@ class SplitRows(Stage):
         if self.by == "time":
             placed = _by_time(free_units, shares)
         elif self.stratify is not None:
-            placed = iterative_stratification(sorted(free_units, key=lambda unit: (-len(unit.rows), unit.hash(self.seed))), shares)
+            # What is large against the smallest part comes first, while there is room for it; by size alone every group would go to training.
+            large = 0.1 * min(share for share in shares if share > 0) * len(rows)
+            by_size = lambda unit: (-len(unit.rows) if len(unit.rows) > large else 0, unit.hash(self.seed))
+            placed = iterative_stratification(sorted(free_units, key=by_size), shares)
         else:
             placed = _cut([[unit] for unit in sorted(free_units, key=lambda unit: unit.hash(self.seed))], shares)
         parts = [0] * len(rows)
