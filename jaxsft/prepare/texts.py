@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -107,6 +108,24 @@ def judge(stage: Stage, name: str, row: Row, reasons: Sequence[str], report: Rep
     for reason in reasons:
         report.marked[reason] += 1
     return with_fields(row, **{MARKS: "; ".join(filter(None, [row.fields.get(MARKS) or "", *(f"{name}: {reason}" for reason in reasons)]))})
+
+
+def add_columns(row: Row, new: Mapping[str, Any], replace: bool, instead: str) -> Row:
+    """The row with new columns. Raises DataError where one of them holds something else already, unless `replace`; `instead` says what to set."""
+    for name, value in new.items():
+        if not replace and row.fields.get(name) not in (None, "", [], value):
+            raise DataError(f"{row.where}: column {name!r} holds {row.fields[name]!r:.60} already; {instead}")
+    return with_fields(row, **new)
+
+
+def unread(stage: Stage, name: str, why: str, *fields: str) -> None:
+    """Raises ConfigError where one of the options that have no effect here was set to something else than its default."""
+    for field in dataclasses.fields(stage):
+        if field.name in fields:
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            value = getattr(stage, field.name)
+            if (list(value) if isinstance(value, tuple) else value) != default:
+                raise ConfigError(f"stages.{name}.{field.name}={getattr(stage, field.name)}: it has no effect, {why}")
 
 
 def predicted(stage: Stage, name: str, rows: Sequence[Row], records: Sequence[dict[str, Any]], wanted: Sequence[str]) -> list[dict[str, Any]]:

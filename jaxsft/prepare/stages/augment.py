@@ -14,7 +14,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import noise
 from jaxsft.prepare.noise import Unit
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
-from jaxsft.prepare.texts import SPANS, batches, predicted
+from jaxsft.prepare.texts import SPANS, add_columns, batches, predicted
 
 WORDS = ("swap", "delete", "insert", "synonym")
 CHARACTERS = ("slip", "keyboard", "ocr", "case")
@@ -79,7 +79,7 @@ class Augment(Stage):
             came += len(batch)
             told = self._translated(batch) if "back_translation" in self.methods else {}
             for i, row in enumerate(batch):
-                yield row if self.column is None else with_fields(row, **{self.column: None})
+                yield row if self.column is None else add_columns(row, {self.column: None}, False, "set stages.augment.column to another name")
                 for copy, method in enumerate(self._turns(row)):
                     new = told[i, copy] if method == "back_translation" else self.changed(row, method, self.rng(row, copy))
                     if new.fields == row.fields:

@@ -12,7 +12,7 @@ from typing import ClassVar
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Report, Stage, State, choice
-from jaxsft.prepare.texts import change_text, is_empty, need, pattern
+from jaxsft.prepare.texts import change_text, is_empty, need, pattern, unread
 
 ROUNDS = 20
 # A joiner is needed behind a letter of these scripts: Arabic and its neighbours, N'Ko to Syriac supplement, the Indic scripts, Tibetan, Myanmar,
@@ -111,6 +111,8 @@ class Clean(Stage):
             choice("clean", name, getattr(self, name), ("keep", "strip"))
         for name, looks in (("urls", _url), ("emails", _email)):
             choice("clean", name, getattr(self, name), ("keep", "remove", "token"))
+            if getattr(self, name) != "token":
+                unread(self, "clean", f"{name}={getattr(self, name)} puts no token in", f"{name[:-1]}_token")
             if looks.search(token := getattr(self, f"{name[:-1]}_token")):
                 raise ConfigError(f"stages.clean.{name[:-1]}_token={token}: it looks like what it stands for, so that it would be replaced again")
         if self.fix:

@@ -10,7 +10,7 @@ from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import jaccard, shingles
 from jaxsft.prepare.stage import Report, Rows, Stage, State, text_of, with_fields
-from jaxsft.prepare.texts import SPANS, batches, predicted
+from jaxsft.prepare.texts import SPANS, add_columns, batches, predicted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Denoise(Stage):
                 new = self._taken(row, text, answer[name], report)
                 if new != text and row.fields.get(SPANS):
                     raise DataError(f"{row.where}: column {SPANS!r} points into {name!r}, which would change; denoise before the spans are made")
-                yield with_fields(row, **{name: new}, **({self.original: text} if self.original is not None else {}))
+                kept = {self.original: text} if self.original is not None else {}
+                yield with_fields(add_columns(row, kept, False, "set stages.denoise.original to another name"), **{name: new})
 
     def _taken(self, row: Row, text: str, answer: object, report: Report) -> str:
         if not isinstance(answer, str):

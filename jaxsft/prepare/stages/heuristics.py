@@ -8,13 +8,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from jaxsft.data.formats import Row
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Report, Stage, State, choice, text_of
-from jaxsft.prepare.texts import is_unspaced, judge, lines_of, words
+from jaxsft.prepare.texts import is_unspaced, judge, lines_of, unread, words
 
 RULES = ("gopher", "gopher_repetition", "c4")
 # Rae et al. 2021 (arXiv:2112.11446), appendix A.1.1: at least two of these in a document.
@@ -84,8 +85,10 @@ class Heuristics(Stage):
             raise ConfigError("stages.heuristics: tokenizer=<folder> and min_tokens or max_tokens belong together")
         if ((self.min_ratio, self.max_ratio) == (None, None)) != (not self.pair) or len(self.pair) not in (0, 2):
             raise ConfigError("stages.heuristics: pair=[source, target] and min_ratio or max_ratio belong together")
-        if self.max_bad_words and self.bad_words is None:
-            raise ConfigError("stages.heuristics.max_bad_words: it counts words of a list; set bad_words=<file>")
+        if self.bad_words is None:
+            unread(self, "heuristics", "it counts words of a list; set bad_words=<file>", "max_bad_words")
+        if self.max_repeated_ngrams is None:
+            unread(self, "heuristics", "it belongs to max_repeated_ngrams", "ngram")
         if self.bad_words is not None:
             _listed(self.bad_words)
         if self.tokenizer is not None:
@@ -260,4 +263,5 @@ def _listed(path: str) -> re.Pattern[str]:
 
 @functools.cache
 def _tokenizer(path: str) -> Tokenizer:
-    return Tokenizer.load(path)
+    folder = Path(path)
+    return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, text_of, with_fields
-from jaxsft.prepare.texts import batches, judge, lines_of, need, words
+from jaxsft.prepare.texts import add_columns, batches, judge, lines_of, need, unread, words
 
 METHODS = ("classifier", "bleu", "rouge", "model")
 BATCH = 256
@@ -49,6 +49,7 @@ class QualityScore(Stage):
     quantile: Optional[float] = None  # or the share of training rows that is not
     action: str = "drop"  # drop | mark (the column `marks` says why) | weight (the column `weight` is multiplied by low_weight)
     low_weight: float = 0.5  # the factor of action=weight
+    replace: bool = False  # the column `quality` may take the place of one that holds something
 
     def check(self) -> None:
         choice("quality_score", "method", self.method, METHODS)
@@ -65,8 +66,12 @@ class QualityScore(Stage):
             raise ConfigError("stages.quality_score: reference=<column> belongs to method=bleu and method=rouge, and they need it")
         if (self.method == "classifier") != (self.good is not None) or (self.bad is not None and self.good is None):
             raise ConfigError("stages.quality_score: good=<file> (and bad=<file>) belong to method=classifier, which needs it")
-        if not 4 <= self.bits <= 20:
-            raise ConfigError(f"stages.quality_score.bits={self.bits}: expected 4 to 20")
+        if not 4 <= self.bits <= 16:
+            raise ConfigError(f"stages.quality_score.bits={self.bits}: expected 4 to 16")
+        if self.method != "classifier":
+            unread(self, "quality_score", "it belongs to method=classifier", "bits")
+        if self.action != "weight":
+            unread(self, "quality_score", "it belongs to action=weight", "low_weight")
         if not 0 <= self.low_weight <= 1:
             raise ConfigError(f"stages.quality_score.low_weight={self.low_weight}: expected a number from 0 to 1")
         if self.method == "model" and self.context.score is None:
@@ -100,7 +105,7 @@ class QualityScore(Stage):
         for batch in batches(rows, BATCH):
             for row, score in zip(batch, self._scores(batch, state).tolist(), strict=True):
                 poor = score < state["bound"] if self._higher else score > state["bound"]
-                new = with_fields(row, quality=score)
+                new = add_columns(row, {"quality": score}, self.replace, "rename it, or set stages.quality_score.replace=true")
                 if self.action == "weight":
                     if poor:
                         report.changed["lower weight"] += 1

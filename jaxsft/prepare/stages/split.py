@@ -16,7 +16,8 @@ from jaxsft.data.formats import Row
 from jaxsft.data.split import canonical, split_rows
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import Neighbours, Union, normalise
-from jaxsft.prepare.stage import Report, Rows, Stage, choice, text_of, value_of, with_fields
+from jaxsft.prepare.stage import Report, Rows, Stage, choice, text_of, value_of
+from jaxsft.prepare.texts import add_columns, unread
 
 PARTS = ("train", "validation", "test")
 
@@ -70,6 +71,7 @@ class SplitRows(Stage):
     merge: bool = False  # rows that are split already are thrown together and split again; false: that is an error
     folds: int = 0  # make so many folds instead of three splits; 0: none
     folds_as: str = "column"  # column (the number of the fold in the column `fold`) | pairs (sets fold0_train, fold0_validation, fold1_train ...)
+    replace: bool = False  # the column `fold` may take the place of one that holds something
 
     def check(self) -> None:
         choice("split", "by", self.by, ("content", "time", "hash"))
@@ -88,10 +90,14 @@ class SplitRows(Stage):
         ):
             if clashes:
                 raise ConfigError(f"stages.split: by={self.by} decides by itself; {name} cannot be had with it")
-        if self.separator is not None and self.stratify is None:
-            raise ConfigError("stages.split.separator: it separates labels; set stratify=<column>")
+        if self.stratify is None:
+            unread(self, "split", "it is about labels; set stratify=<column>", "separator", "tiny")
         if self.folds and self.tiny == "train":
             raise ConfigError("stages.split.tiny=train: folds have no training split; set tiny=allow")
+        if self.folds:
+            unread(self, "split", "folds are of equal size", "fractions")
+        if not self.folds or self.folds_as == "pairs":
+            unread(self, "split", "no column `fold` is made; set folds, and folds_as=column", "replace", *([] if self.folds else ["folds_as"]))
         if self.near is not None:
             self._neighbours.check("stages.split")
 
@@ -122,8 +128,11 @@ class SplitRows(Stage):
         if not self.folds:
             return {name: [row for row, p in zip(rows, parts, strict=True) if p == part] for part, name in enumerate(PARTS) if self._shares[part] > 0}
         if self.folds_as == "column":
-            return {next(iter(sets)): [with_fields(row, fold=part) for row, part in zip(rows, parts, strict=True)]}
+            return {next(iter(sets)): [self._told(row, part) for row, part in zip(rows, parts, strict=True)]}
         return self._pairs(rows, parts, next(iter(reports.values())))
+
+    def _told(self, row: Row, fold: int) -> Row:
+        return add_columns(row, {"fold": fold}, self.replace, "rename it, or set stages.split.replace=true")
 
     def _pairs(self, rows: list[Row], parts: list[int], report: Report) -> dict[str, Iterable[Row]]:
         out: dict[str, Iterable[Row]] = {}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Optional
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
-from jaxsft.prepare.texts import SPANS, batches, predicted
+from jaxsft.prepare.texts import SPANS, add_columns, batches, predicted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Translate(Stage):
 
     def _translated(self, row: Row, answer: dict[str, Any], report: Report) -> Row | None:
         new: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
         for name in self._names:
             text = answer[name]
             if not isinstance(text, str) or (not text.strip() and row.fields[name].strip()):
@@ -90,8 +91,8 @@ class Translate(Stage):
                 )
             new[name] = text
             if self.original is not None:
-                new[self.original if len(self._names) == 1 else f"{self.original}_{name}"] = row.fields[name]
+                kept[self.original if len(self._names) == 1 else f"{self.original}_{name}"] = row.fields[name]
         if self.language is not None:
             new[self.language] = self.target
         report.changed["translated"] += 1
-        return with_fields(row, **new)
+        return with_fields(add_columns(row, kept, False, "set stages.translate.original to another name"), **new)

@@ -90,7 +90,7 @@ def test_answers_of_a_run_become_columns():
 
 def test_a_guess_never_replaces_what_people_said():
     model = Model(lambda record: {"tags": ["B-X"]})
-    with pytest.raises(DataError, match=r"rows.jsonl:1: column 'ner' holds something already"):
+    with pytest.raises(DataError, match=r"rows.jsonl:1: column 'ner' holds \['O'\] already"):
         one(make("annotate", model.context, take={"tags": "ner"}), {"tokens": ["a"], "ner": ["O"]})
     assert one(make("annotate", model.context, take={"tags": "ner"}, replace=True), {"tokens": ["a"], "ner": ["O"]})[0][0].fields["ner"] == ["B-X"]
     with pytest.raises(DataError, match=r"gave 1 values of 'ner' for 2 words"):
@@ -107,13 +107,29 @@ def test_spacy_adds_its_layers(tmp_path):
     pipeline = spacy.blank("en")
     pipeline.add_pipe("entity_ruler").add_patterns([{"label": "LOC", "pattern": "New York"}])
     pipeline.add_pipe("attribute_ruler").add([[{"TEXT": {"REGEX": "^[a-z]+$"}}]], {"POS": "NOUN"})
+
+    @spacy.Language.component("chain_of_heads")
+    def chain(doc):
+        roots = [t.i == 0 or t.text == "." for t in doc]
+        heads, deps = [t.i if roots[t.i] else t.i - 1 for t in doc], ["root" if root else "dep" for root in roots]
+        return spacy.tokens.Doc(doc.vocab, [t.text for t in doc], heads=heads, deps=deps)
+
     pipeline.to_disk(tmp_path / "model")
+    pipeline.add_pipe("chain_of_heads")
+    pipeline.to_disk(tmp_path / "tree")
     options = {"method": "spacy", "model": str(tmp_path / "model"), "layers": ["pos", "ner"]}
     rows, _ = one(make("annotate", **options), "in  New York", {"text": "", "tokens": ["New", "York", "now"]})
-    assert (
-        rows[0].fields["tokens"] == ["in", "New", "York"] and rows[0].fields["ner"] == ["O", "B-LOC", "I-LOC"] and rows[0].fields["upos"][0] == "NOUN"
-    )
+    assert rows[0].fields["tokens"] == ["in", "New", "York"] and rows[0].fields["upos"][0] == "NOUN"
+    assert rows[0].fields["ner"] == ["O", "B-LOC", "I-LOC"]
     assert rows[1].fields["ner"] == ["B-LOC", "I-LOC", "O"] and rows[1].fields["annotated_by"] == str(tmp_path / "model")
+    rows, _ = one(make("annotate", **(options | {"layers": ["dep"], "model": str(tmp_path / "tree")})), "one  by one")
+    assert {name: rows[0].fields[name] for name in ("tokens", "heads", "deprels")} == {
+        "tokens": ["one", "by", "one"],  # the white space between is no word; what hung on it hangs on what it hung on
+        "heads": [0, 1, 2],
+        "deprels": ["root", "dep", "dep"],
+    }
+    with pytest.raises(DataError, match="it has 2 sentences, and a tree is of one"):
+        one(make("annotate", **(options | {"layers": ["dep"], "model": str(tmp_path / "tree")})), "one by . one")
     with pytest.raises(ConfigError, match="the pipeline does not say dep; it has entity_ruler, attribute_ruler"):
         one(make("annotate", **(options | {"layers": ["dep"]})), "in New York")
     with pytest.raises(ConfigError, match="spacy cannot load it"):
