@@ -136,12 +136,32 @@ def predicted(stage: Stage, name: str, rows: Sequence[Row], records: Sequence[di
     if len(answers) != len(records):
         raise DataError(f"{rows[0].where}: stages.{name}: the model gave {len(answers)} records for {len(records)}")
     for row, answer in zip(rows, answers, strict=True):
+        if answer.get("dropped"):
+            raise DataError(f"{row.where}: stages.{name}: the model cannot take this row ({answer['dropped']})")
         for field in wanted:
             if field not in answer:
                 raise DataError(
                     f"{row.where}: stages.{name}: the model's record has no {field!r}, it has {', '.join(map(repr, answer)) or 'nothing'}"
                 )
     return answers
+
+
+def written(stage: Stage, name: str, rows: Sequence[Row], prompts: Sequence[str], column: str, answer: str) -> list[str | None]:
+    """What a model that writes text answers to each prompt; None where the answer is empty, or ends at the limit of tokens and not by itself.
+
+    Args:
+      column: of the model's input, as in the data that it was trained on. answer: the field of its record that holds what it wrote.
+    """
+    told = predicted(stage, name, rows, [{column: prompt} for prompt in prompts], [answer])
+    for row, found in zip(rows, told, strict=True):
+        if not isinstance(found[answer], str):
+            raise DataError(f"{row.where}: stages.{name}: the model's {answer!r} is {found[answer]!r:.40}, expected text")
+    return [found[answer] if found[answer].strip() and found.get("stopped", True) else None for found in told]
+
+
+def filled_in(template: str, **values: str) -> str:
+    """A template with `{name}` for each value, in one go: braces in the values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
 @functools.lru_cache(maxsize=256)

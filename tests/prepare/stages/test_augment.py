@@ -150,12 +150,12 @@ def test_a_copy_that_equals_its_row_is_not_made(lexicon):
 
 def test_back_translation_asks_the_model():
     def predict(records):
-        assert all(set(record) == {"text"} for record in records)
-        return [{"text": record["text"][::-1]} for record in records]
+        assert all(set(record) == {"prompt"} for record in records)
+        return [{**record, "prediction": record["prompt"].removeprefix("Say ")[::-1], "stopped": record["prompt"] != "Say xyz"} for record in records]
 
-    stage = make("augment", Context(predict=predict), methods=["back_translation", "case"], copies=2)
-    rows, report = one(stage, "abc", "def")
-    assert report.added == {"back_translation": 2, "case": 2}
+    stage = make("augment", Context(predict=predict), methods=["back_translation", "case"], copies=2, template="Say {text}")
+    rows, report = one(stage, "abc", "def", "xyz")  # the answer to the last one is cut off
+    assert report.added == {"back_translation": 2, "case": 3} and report.facts["unchanged copies"] == 1
     assert [text for text in texts(rows) if text in ("cba", "fed")] == ["cba", "fed"]
     with pytest.raises(DataError, match="cannot keep tags or spans aligned"):
         one(stage, {"text": "a", "tokens": ["a"], "tags": ["O"]})
