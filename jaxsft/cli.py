@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": ("demo", "fine-tune a small model on a bilingual data set made on the spot, score it, write a report (two minutes)"),
     "prepare": ("prepare", "clean, deduplicate, split, balance ...: jaxsft prepare data.path=FILE stages=[clean,dedup,split] output.dir=DIR"),
     "train": ("train", "fine-tune: jaxsft train task=chat|classify|lm data.train=FILE ..."),
+    "check": ("check", "look at a data set before training: rows, labels, lengths, leaks, tokens: jaxsft check task=... data.train=FILE"),
     "eval": ("evaluate", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
     "predict": ("predict", "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE"),
     "generate": ("generate", "answer one prompt: jaxsft generate run=DIR prompt=TEXT"),

@@ -107,7 +107,8 @@ def quote(argument: str, multirun: bool, root: type = Config) -> str:
     word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
     quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
     taken_as_is = not value or word or value == "null" or value.startswith("${") or quoted
-    if key not in compose.string_keys(root) or taken_as_is or (multirun and "," in value):
+    free = key.startswith("data.options.") and not _VALUE.fullmatch(value) and value[:1] not in ("[", "{")
+    if (key not in compose.string_keys(root) and not free) or taken_as_is or (multirun and "," in value):
         return f"{plus}{key}={value}"
     return f"{plus}{key}={_quoted(value)}"
 

@@ -17,7 +17,7 @@ from jaxsft.config.optim import AdamW, OptimConfig
 class Columns:
     """Which column of the file holds what, null being the field's own name (for headerless files, a number), and how what is found there is read."""
 
-    form: str = "auto"  # of chats: auto (as the columns tell) | messages | sharegpt | alpaca | prompt
+    form: str = "auto"  # of chats; auto: as the columns tell
     prompt: Optional[str] = None  # in the form alpaca the instruction
     completion: Optional[str] = None  # in the form alpaca the output
     messages: Optional[str] = None  # of the form sharegpt too, where null is conversations
@@ -43,8 +43,8 @@ class Columns:
     label_names: Optional[str] = None  # a file with the names of the classes by id: a name a line, or JSON
     no_label: Optional[str] = None  # the mark of a row that has no label, such as -: it is dropped and counted
     separator: str = ","  # between the labels of one cell
-    missing: str = "error"  # error | mask: a target that is not there
-    scheme: str = "auto"  # of tags: auto | none | iob2 | iob1 | iobes | bilou | bmes
+    missing: str = "error"  # what becomes of a row with a target that is not there
+    scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
     allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words
     group_references: bool = False  # rows of one source are one row with several references
 
@@ -69,7 +69,7 @@ class DataFiles:
     unit: str = "line"  # of a .txt file: file | line | paragraph
     options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name
     columns: Columns = field(default_factory=Columns)
-    on_bad_row: str = "error"  # error | quarantine: rows that give no record are put aside, counted, and told in quarantine.jsonl
+    on_bad_row: str = "error"  # quarantine: rows that cannot be read, or give no record, are put aside, counted, and told in quarantine.jsonl
     max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
 
 
@@ -135,6 +135,48 @@ class ClassifyTask(TaskConfig):
     pool: str = "mean"  # mean | first | last
     loss: str = "cross_entropy"  # a name from losses/registry.py
     huber_delta: float = 1.0  # read by loss=huber
+
+
+@dataclass(frozen=True)
+class MultiLabelTask(TaskConfig):
+    """Several labels for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "multilabel"
+
+
+@dataclass(frozen=True)
+class RegressTask(TaskConfig):
+    """One or several numbers for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "regress"
+
+
+@dataclass(frozen=True)
+class TagTask(TaskConfig):
+    """A tag for each word. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "tag"
+
+
+@dataclass(frozen=True)
+class ParseTask(TaskConfig):
+    """A tree over the words. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "parse"
+
+
+@dataclass(frozen=True)
+class Seq2SeqTask(TaskConfig):
+    """A text that becomes another. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "seq2seq"
+
+
+@dataclass(frozen=True)
+class PairTask(TaskConfig):
+    """Two texts and how near they are. `jaxsft check` reads such data; there is no head that learns it yet."""
+
+    name: str = "pair"
 
 
 # --- model -----------------------------------------------------------------------------------------------------------------------------------
@@ -262,6 +304,18 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True)
+class CheckConfig:
+    """Of `jaxsft check`, which looks at data and trains nothing."""
+
+    output: Optional[str] = None  # a folder for check.json and check.html
+    json: Optional[str] = None  # a file for the findings as JSON; -: the standard output, instead of the text
+    accept: list[str] = field(default_factory=list)  # ids of findings that are known and no error, e.g. leak_near
+    samples: int = 3  # rows that are shown token by token
+    places: int = 5  # rows that a finding names
+    near: float = 0.8  # the Jaccard similarity from which two texts are near duplicates; 0: near ones are not looked for
+
+
+@dataclass(frozen=True)
 class MeshConfig:
     """Devices along each axis; one of them may be `auto`: what the others leave of all devices."""
 
@@ -305,6 +359,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    check: CheckConfig = field(default_factory=CheckConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
@@ -320,7 +375,7 @@ class Config:
 @dataclass(frozen=True)
 class OutputConfig:
     dir: Optional[str] = None  # the folder of the prepared set
-    format: str = "jsonl"  # jsonl | csv | tsv | parquet
+    format: str = "jsonl"  # jsonl | json | csv | tsv | parquet | array_record (in the layout of TFDS)
     shards: int = 1  # files per split
     origin: bool = False  # add the column `origin`: file:line of every row
     overwrite: bool = False  # replace another prepared set that stands in the folder
@@ -371,7 +426,12 @@ class QualityConfig:
 
 
 GROUPS: dict[str, dict[str, type]] = {
-    "task": {"chat": ChatTask, "lm": LMTask, "classify": ClassifyTask},
+    "task": {
+        "chat": ChatTask,
+        "lm": LMTask,
+        "classify": ClassifyTask,
+        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
+    },
     "tokenizer": {"bytes": BytesTokenizer, "bpe": BpeTokenizer, "pretrained": PretrainedTokenizer},
     "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt, "wsd": WSD},
 }

@@ -18,7 +18,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.on_bad_row": ("error", "quarantine"),
     "data.columns.form": ("auto", "messages", "sharegpt", "alpaca", "prompt"),
     "data.columns.missing": ("error", "mask"),
-    "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes"),
+    "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
     "data.too_long": ("error", "drop", "truncate_left", "truncate_right"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post"),
@@ -89,7 +89,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None) -> 
         if not 0 < penalty.weight < math.inf:
             raise ConfigError(f"loss.penalties: weight {penalty.weight} of {penalty.pattern!r}: expected a finite number of more than 0")
     _model(config, causal)
-    _data(config)
+    data(config)
     _batches(config)
     _evaluation(config, metrics)
     _trackers(config.trackers.use)
@@ -113,6 +113,8 @@ def validate_each(values: dict[str, Any]) -> None:
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
         (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
+        (("check.near",), lambda v: 0 <= v < 1, "at least 0 and less than 1"),
+        (("check.samples", "check.places"), lambda v: v >= 0, "at least 0"),
         (("data.max_dropped",), lambda v: 0 <= v <= 1, "between 0 and 1"),
     ):
         for key in keys:
@@ -134,7 +136,7 @@ def validate_values(values: dict[str, Any]) -> None:
         if value not in words and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigError(f"{key}={value}: expected {', '.join(words)} or a number of tokens")
     for key, what in (("run_dir", "name a folder, or leave the option out"), ("compilation_cache", "name a folder, auto or none")):
-        if values[key] == "":
+        if values.get(key) == "":
             raise ConfigError(f"{key}= is empty; {what}")
 
 
@@ -156,7 +158,8 @@ def _model(config: Config, causal: bool | None) -> None:
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
 
 
-def _data(config: Config) -> None:
+def data(config: Config) -> None:
+    """Where the data lies and how it is read. Raises ConfigError."""
     d = config.data
     parts = [name for name in ("train", "validation", "test") if getattr(d, name)]
     if d.path and parts:

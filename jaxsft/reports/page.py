@@ -244,12 +244,13 @@ def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
 def _data(run_dir: Path) -> dict[str, Any]:
     splits, lines, problems = facts.accounts(run_dir)
     entries = facts.ledger(run_dir)
-    panels = {title: _bars(bars) for title, bars in facts.ledger_panels(entries).items()}
-    lengths = {split: _lengths(entry["lengths"]) for split, entry in entries.items() if entry.get("lengths")}
+    panels = {title: stacks(bars) for title, bars in facts.ledger_panels(entries).items()}
+    lengths = {split: histogram(entry["lengths"]) for split, entry in entries.items() if entry.get("lengths")}
     return {"splits": splits, "lines": lines, "problems": problems, "panels": panels, "lengths": lengths}
 
 
-def _bars(bars: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def stacks(bars: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return the rows of stacked bars, by split, and the colour of each part."""
     names = list(dict.fromkeys(part for parts in bars.values() for part in parts))
     kinds = {"kept": "k0", "trained": "k0", "real": "k0", "masked": "k1", "padding": "k2"}
     reasons = iter(f"d{i % 6}" for i in range(len(names)))
@@ -258,12 +259,13 @@ def _bars(bars: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     return {"rows": rows, "classes": classes}
 
 
-def _lengths(entry: Mapping[str, Any]) -> dict[str, Any]:
+def histogram(entry: Mapping[str, Any], unit: str = "tokens", items: str = "examples") -> dict[str, Any]:
+    """Return the bars of `ledger.length_summary`."""
     edges, counts = entry["histogram"]["edges"], entry["histogram"]["counts"]
     highest = max(counts)
     bars = [(low, high - 1, count, round(100 * count / highest, 2)) for (low, high), count in zip(pairwise(edges), counts, strict=True)]
     facts_of = [("shortest", entry["min"]), *entry["quantiles"].items(), ("longest", entry["max"]), ("mean", number(entry["mean"]))]
-    return {"bars": bars, "facts": facts_of, "first": entry["min"], "last": entry["max"], "highest": highest}
+    return {"unit": unit, "items": items, "bars": bars, "facts": facts_of, "first": entry["min"], "last": entry["max"], "highest": highest}
 
 
 def _configuration(run_dir: Path) -> dict[str, Any]:

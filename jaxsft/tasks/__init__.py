@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from jaxsft.errors import ConfigError
 from jaxsft.tasks.base import Task
+
+NAMES = ("chat", "classify", "lm")
 
 
 def get(name: str) -> type[Task]:
+    """The class of a task. Raises ConfigError where there is none that can be trained."""
     from jaxsft.tasks.chat import ChatSFT
     from jaxsft.tasks.classify import Classify
     from jaxsft.tasks.lm import LM
 
-    return {"chat": ChatSFT, "classify": Classify, "lm": LM}[name]
+    found = {"chat": ChatSFT, "classify": Classify, "lm": LM}
+    if name not in found:
+        raise ConfigError(f"task={name}: there is no head for it yet, so that jaxsft check alone reads it; what can be trained is {', '.join(found)}")
+    return found[name]

@@ -37,7 +37,7 @@ class Classify(Task):
     metric = "accuracy"
     metrics = ("loss", "accuracy", "rows", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES))
     record, texts, stratum = (staticmethod(getattr(KINDS["classify"], name)) for name in ("record", "texts", "stratum"))
-    inputs, outputs, infer_columns = (staticmethod(getattr(KINDS["classify"], name)) for name in ("inputs", "outputs", "infer"))
+    inputs, outputs, infer_columns = (staticmethod(getattr(KINDS["classify"], name)) for name in ("inputs", "outputs", "infer_columns"))
 
     def unlabelled(self, row: Row, columns: Any) -> LabelledText:
         name = columns.label or "label"
@@ -63,7 +63,8 @@ class Classify(Task):
         begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         close = [] if end is None else [end]
         text_ids = self.tokenizer.encode_batch([r.text for r in records])
-        pair_ids = self.tokenizer.encode_batch([r.text_pair or "" for r in records])
+        pairs = any(r.text_pair is not None for r in records)
+        pair_ids = self.tokenizer.encode_batch([r.text_pair or "" for r in records]) if pairs else [[]] * len(records)
         encoded: list[Encoded | str] = []
         for record, place, ids, pair in zip(records, where, text_ids, pair_ids, strict=True):
             if record.label not in index:

@@ -44,8 +44,8 @@ class Records(NamedTuple):
 def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
     if config.model.pretrained:
-        config = _like_pretrained(config)
-    config = _of_prepared(config)
+        config = like_pretrained(config)
+    config = of_prepared(config)
     task = tasks.get(config.task.name)
     validate_values(compose.flat(compose.to_dict(config)))
     if config.data.format != "auto":
@@ -61,7 +61,7 @@ def resolve(config: Config) -> Config:
     )
 
 
-def _like_pretrained(config: Config) -> Config:
+def like_pretrained(config: Config) -> Config:
     """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
@@ -69,7 +69,7 @@ def _like_pretrained(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
 
 
-def _of_prepared(config: Config) -> Config:
+def of_prepared(config: Config) -> Config:
     """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation."""
     d = config.data
     if not d.path or (found := prepared.manifest(d.path)) is None:
@@ -99,18 +99,25 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
 
 def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], training: bool = False) -> tuple[list[formats.Row], list[Any]]:
     """The rows of what a path means that give a record, and their records: every row is checked. Raises DataError."""
+    return records_of(config, read_rows(config, path, wanted(config, task, training), aside), task, aside, training)
+
+
+def wanted(config: Config, task: Any, training: bool) -> list[str]:
+    """The columns that a task (or a `records.Kind`) reads of a file; the weight of a row is read where it trains."""
     columns = config.data.columns
-    wanted = [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())]
-    rows = read_rows(config, path, wanted, aside)
-    return records_of(config, rows, task, aside)
+    return [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())]
 
 
-def records_of(config: Config, rows: Sequence[formats.Row], task: type[Task], aside: list[Aside]) -> tuple[list[formats.Row], list[Any]]:
-    """The rows that give a record, and their records; the others go into `aside`, or are a DataError (`data.on_bad_row`)."""
+def records_of(
+    config: Config, rows: Sequence[formats.Row], task: type[Task], aside: list[Aside], training: bool = False
+) -> tuple[list[formats.Row], list[Any]]:
+    """The rows that give a record, and their records, with their weights where they are `training` rows; the others go into `aside`, or are a
+    DataError (`data.on_bad_row`)."""
     if not rows:
         raise DataError("there are no rows" + (f"; {len(aside)} were put aside, the first because {aside[0].message}" if aside else ""))
     columns = task.infer_columns(rows[0], config.data.columns)
-    return typed.parse_rows(rows, task.record, columns, aside, config.data.on_bad_row)
+    record = (lambda row, columns: row_weights.weighted(task.record(row, columns), row, columns)) if training else task.record
+    return typed.parse_rows(rows, record, columns, aside, config.data.on_bad_row)
 
 
 def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
@@ -118,7 +125,7 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     d, out = config.data, {}
     if d.path:
         aside: list[Aside] = []
-        rows, records = read_records(config, d.path, task, aside, training=True)
+        rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
         parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]))
         for name, part in zip(("train", "validation", "test"), parts, strict=True):
@@ -126,7 +133,8 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
-        out["train"] = out["train"]._replace(records=_weighted(config, parts[0], out["train"].records))
+        rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
+        out["train"] = Records(records, [row.where for row in rows], aside)
     else:
         for name in ("train", "validation", "test"):
             if file := getattr(d, name):
@@ -134,15 +142,8 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 rows, records = read_records(config, file, task, aside, training=name == "train")
                 if not records:
                     raise DataError(f"{aside[0].message} (none of the {len(aside)} rows of {file} gives a record)")
-                if name == "train":
-                    records = _weighted(config, rows, records)
                 out[name] = Records(records, [row.where for row in rows], aside)
     return out
-
-
-def _weighted(config: Config, rows: Sequence[formats.Row], records: Sequence[Any]) -> list[Any]:
-    """Records of training rows, with their weights. Raises DataError."""
-    return [row_weights.weighted(record, row, config.data.columns) for row, record in zip(rows, records, strict=True)]
 
 
 def limit(records: Records, rows: int | None) -> Records:

@@ -78,9 +78,21 @@ STEP = {  # option -> another value
     "seeds.dropout": 1,
 }
 GROUPS = ("task.name", "tokenizer.kind", "optim.name", "schedule.name", "model.causal")  # chosen by their group, compared in the tests of each
+
+
+def columns(*names: str) -> tuple[str, ...]:
+    return tuple(f"data.columns.{name}" for name in names)
+
+
 ELSEWHERE = {
-    "tests/data/test_formats.py": ("data.format", "data.header", "data.encoding", "data.unit"),
-    "tests/data/test_records.py": (*(f"data.columns.{c}" for c in ("prompt", "completion", "messages", "text", "text_pair", "label")),),
+    "tests/data/formats/test_common.py": ("data.format", "data.header", "data.encoding", "data.unit"),
+    "tests/data/records/test_chat.py": columns("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
+    "tests/data/records/test_texts.py": columns(
+        *("text", "text_pair", "label", "labels", "targets", "score", "label_names", "no_label", "separator", "missing")
+    ),
+    "tests/data/records/test_sequences.py": columns("tokens", "tags", "heads", "deprels", "spans", "scheme"),
+    "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),
+    "tests/data/test_quarantine.py": ("data.on_bad_row",),
     "tests/data/test_weights.py": ("data.columns.weight",),
     "tests/data/test_encode.py": ("data.max_dropped", "data.require_stop"),
     "tests/data/test_split.py": ("data.fractions",),

@@ -25,9 +25,16 @@ from jaxsft.config import optim as optim_options
 from jaxsft.errors import ConfigError
 from tools.docs.composed import FILE, GIVEN, composed, with_values
 
-TASKS = tuple(schema.GROUPS["task"])
+TASKS = tasks.NAMES
 TITLES = {"": "The run itself", "data": "Data", "model": "Model", "loss": "Loss", "train": "Training", "seeds": "Seeds", "checkpoint": "Checkpoints"}
-TITLES |= {"evaluation": "Evaluation", "generate": "Generated answers", "mesh": "Devices", "hosts": "Processes", "trackers": "Trackers"}
+TITLES |= {
+    "evaluation": "Evaluation",
+    "generate": "Generated answers",
+    "check": "Check",
+    "mesh": "Devices",
+    "hosts": "Processes",
+    "trackers": "Trackers",
+}
 NAMES = ("name", "kind")  # chosen by the group's option: optim=adamw
 
 
@@ -97,9 +104,11 @@ def _table(cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | Non
         if f.name in NAMES or (not prefix and dataclasses.is_dataclass(hints[f.name])):
             continue
         if dataclasses.is_dataclass(hints[f.name]):  # data.columns
-            about = " ".join(hints[f.name].__doc__.split())
+            about, notes = " ".join(hints[f.name].__doc__.split()), _comments(hints[f.name])
             for name, hint in typing.get_type_hints(hints[f.name]).items():
-                rows.append(_row(f"{key}.{name}", hint, _default(f"{key}.{name}", for_tasks, choice), "", about))
+                inner = f"{key}.{name}"
+                said = " ".join(filter(None, [about, notes.get(name, "")]))
+                rows.append(_row(inner, hint, _default(inner, for_tasks, choice), _accepted(inner, for_tasks[0], choice), said))
                 about = ""
             continue
         accepted = _accepted(key, for_tasks[0], choice)

@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 from jaxsft import tasks
-from jaxsft.config import compose, schema, validate
+from jaxsft.config import compose, validate
 from jaxsft.errors import ConfigError
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import setup
 from tools.docs.composed import composed
 
-TASKS = tuple(schema.GROUPS["task"])
+TASKS = tasks.NAMES
 HELD = {"data.validation": "HELD", "mesh.data": 1}
 
 

@@ -15,7 +15,7 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Unlabelled, label_names
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
-from jaxsft.data.records.sequences import SCHEMES, Parse, Spans, Tags, chunks, parse_record, span_record, tag_record, tags_of, words
+from jaxsft.data.records.sequences import SCHEMES, Parse, Spans, Tags, parse_record, span_record, tag_record, tags_of, words
 from jaxsft.data.records.texts import (
     LabelledText,
     MultiLabel,
@@ -42,7 +42,7 @@ class Kind:
       labels: the names of the classes that a record has.
       stratum: rows of one stratum are spread evenly over the splits.
       inputs, outputs: the columns of a delimited file that hold what is given and what is learnt.
-      infer: `infer(row, columns)`: the columns, from the first row, where the names that were not given leave no doubt.
+      infer_columns: `infer_columns(row, columns)`: the columns, from the first row, where the names that were not given leave no doubt.
     """
 
     record: Callable[[Row, Any], Any]
@@ -52,7 +52,7 @@ class Kind:
     stratum: Callable[[Any], str] = lambda record: ""
     inputs: Callable[[Any], list[str]] = lambda columns: _text_columns(columns)
     outputs: Callable[[Any], list[str]] = lambda columns: []
-    infer: Callable[[Row, Any], Any] = lambda row, columns: columns
+    infer_columns: Callable[[Row, Any], Any] = lambda row, columns: columns
 
 
 def _text_columns(columns: Any) -> list[str]:
@@ -102,7 +102,7 @@ KINDS: dict[str, Kind] = {
         _label,
         lambda record: record.label,
         outputs=lambda columns: _given_names(columns.label),
-        infer=_other_column,
+        infer_columns=_other_column,
     ),
     "multilabel": Kind(
         multilabel_record,
@@ -176,7 +176,6 @@ __all__ = [
     "Text",
     "Unlabelled",
     "chat_record",
-    "chunks",
     "form_of",
     "group_references",
     "label_names",

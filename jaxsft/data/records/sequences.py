@@ -7,16 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsft.data import schemes
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.records.fields import first_of, list_of, show, text_of
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
 TOKENS = ("tokens", "form")  # columns of words, in this order, where none is named
-SCHEMES = ("none", "iob2", "iob1", "iobes", "bilou", "bmes")
-# Prefixes of each scheme by what they do: begin a chunk, go on, end it, stand alone.
-_PREFIXES = {"iob2": "BI", "iob1": "BI", "iobes": "BIES", "bilou": "BILU", "bmes": "BMES"}
-_CHUNK = re.compile(r"([BIESLUM])-(.+)", re.DOTALL)
+SCHEMES = ("none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso")  # auto takes the first that fits
 # A CJK character, a kana or a Thai letter run has no spaces: ideographs stand alone, other letters form words, every other sign stands alone.
 _word = re.compile(r"[㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]|[^\W㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]+|[^\w\s]")
 
@@ -62,66 +60,19 @@ def tag_record(row: Row, columns: Any) -> Tags:
     tokens = _words(row, name, "data.columns.tokens")
     tags = _words(row, columns.tags or "tags", "data.columns.tags")
     _same_length(row, {name: tokens, columns.tags or "tags": tags})
-    return Tags(tokens, tags, _scheme(tags, tokens, columns.scheme, f"{row.where}: column {columns.tags or 'tags'!r}"))
+    return Tags(tokens, tags, _scheme(tags, columns.scheme, f"{row.where}: column {columns.tags or 'tags'!r}"))
 
 
-def _scheme(tags: Sequence[str], tokens: Sequence[str], asked: str, where: str) -> str:
-    """The scheme that is asked for, or with auto the first that fits; none where the tags are of no chunks."""
-    if asked == "auto" and not all(tag == "O" or _CHUNK.fullmatch(tag) for tag in tags):
+def _scheme(tags: Sequence[str], asked: str, where: str) -> str:
+    """The scheme that is asked for, or with auto the first that fits; none where a tag is of no chunk. Raises DataError for a tag out of place."""
+    if asked == "none" or (asked == "auto" and any(schemes.split(tag) is None for tag in tags)):
         return "none"
-    broken = {scheme: _broken(tags, scheme) for scheme in (SCHEMES[1:] if asked == "auto" else (asked,))}
-    if fits := next((scheme for scheme, at in broken.items() if at is None), None):
+    broken = {name: schemes.problems(tags, name) for name in (SCHEMES[1:] if asked == "auto" else (asked,))}
+    if fits := next((name for name, found in broken.items() if not found), None):
         return fits
-    scheme, at = next(iter(broken.items()))
-    breaks, others = ("every scheme", "none") if asked == "auto" else (scheme, "auto|none")
-    raise DataError(
-        f"{where}: tag {at + 1}, {tags[at]!r} of {tokens[at]!r} after {tags[at - 1] if at else 'the start'!r}, breaks {breaks}; mend it, or set "
-        f"data.columns.scheme={others}"
-    )
-
-
-def _broken(tags: Sequence[str], scheme: str) -> int | None:
-    """The place of the first tag that a scheme does not allow there; None where all fit.
-
-    IOB1 after Ramshaw and Marcus, 1995 (I opens a chunk; B only behind one of the same kind), IOB2 after Tjong Kim Sang and Veenstra, 1999; in IOBES
-    (BILOU, BMES) a chunk of one word is S (U), and a longer one runs from B to E (L).
-    """
-    if scheme == "none":
-        return None
-    allowed = _PREFIXES[scheme]
-    begin, within, end = (*allowed, "")[:3]
-    opened = last = None  # the kind of the chunk that is open, and of the one that the word before belongs to
-    for at, tag in enumerate([*tags, "O"]):
-        chunk = _CHUNK.fullmatch(tag)
-        if tag != "O" and (chunk is None or chunk[1] not in allowed):
-            return at
-        prefix, kind = chunk.groups() if chunk else ("O", None)
-        if end:  # a chunk that was begun goes on until its end
-            goes_on = prefix in (within, end)
-            if (opened is not None) != goes_on or (goes_on and kind != opened):
-                return min(at, len(tags) - 1)
-            opened = kind if prefix in (begin, within) else None
-        elif (prefix, scheme) in (("I", "iob2"), ("B", "iob1")) and last != kind:
-            return at
-        last = kind
-    return None
-
-
-def chunks(tags: Sequence[str]) -> list[tuple[int, int, str]]:
-    """(first word, end word, kind) of the chunks of tags that fit any of the schemes."""
-    out: list[list[Any]] = []
-    open_chunk = False
-    for at, tag in enumerate(tags):
-        if (chunk := _CHUNK.fullmatch(tag)) is None:
-            open_chunk = False
-            continue
-        prefix, kind = chunk.groups()
-        if open_chunk and prefix in "IMEL" and out[-1][2] == kind:
-            out[-1][1] = at + 1
-        else:
-            out.append([at, at + 1, kind])
-        open_chunk = prefix in "BIM"
-    return [tuple(chunk) for chunk in out]
+    at, why = next(iter(broken.values()))[0]
+    which, others = ("every scheme", "none") if asked == "auto" else (asked, "auto|none")
+    raise DataError(f"{where}: tag {at + 1} breaks {which}: {why}; mend it, or set data.columns.scheme={others}")
 
 
 # --- spans -----------------------------------------------------------------------------------------------------------------------------------
@@ -195,7 +146,7 @@ def tags_of(record: Spans, where: str, allow: bool = False) -> Tags:
     places = words(record.text)
     if not places:
         raise DataError(f"{where}: the text {show(record.text)} has no word to tag; remove the row")
-    tags = ["O"] * len(places)
+    found: list[tuple[int, int, str]] = []
     for start, end, label in record.spans:
         inside = [i for i, (first, last) in enumerate(places) if first < end and last > start]
         cut = bool(inside) and (places[inside[0]][0] < start or places[inside[-1]][1] > end)
@@ -204,13 +155,12 @@ def tags_of(record: Spans, where: str, allow: bool = False) -> Tags:
                 f"{where}: the span {show(record.text[start:end])} ({start} to {end}) {'cuts a word' if cut else 'holds no word'}; "
                 f"{'data.columns.allow=[partial_words] takes whole words' if cut else 'remove it'}"
             )
-        if any(tags[i] != "O" for i in inside):
+        if found and inside[0] < found[-1][1]:
             raise DataError(
                 f"{where}: the span {show(record.text[start:end])} ({start} to {end}) overlaps another one, and a word has one tag; remove one"
             )
-        for i in inside:
-            tags[i] = ("B-" if i == inside[0] else "I-") + label
-    return Tags(tuple(record.text[a:b] for a, b in places), tuple(tags), "iob2")
+        found.append((inside[0], inside[-1] + 1, label))
+    return Tags(tuple(record.text[a:b] for a, b in places), tuple(schemes.tags(found, len(places), "iob2")), "iob2")
 
 
 # --- trees -----------------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,41 @@
+"""Looks at a data set before training: every row, the labels, the tokens, the leaks; nothing is trained.
+
+jaxsft check task=classify data.train=train.csv data.test=test.csv
+jaxsft check task=chat data.path=chats.jsonl tokenizer=pretrained tokenizer.path=FOLDER
+jaxsft check task=tag data.train=train.conll check.output=checked     check.json and check.html
+jaxsft check ... check.json=- | jq .counts
+
+The options are those of jaxsft train, and tasks without a head can be checked too: multilabel, regress, tag, parse, seq2seq, pair.
+The exit code is 1 where there is an error, else 0. check.accept=[leak_exact] accepts an error by its name.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jaxsft.commands import hydra_app
+from jaxsft.config.schema import Config
+
+
+def main(arguments: list[str]) -> int:
+    return hydra_app.run(arguments, run)
+
+
+def run(config: Config) -> int:
+    import os
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed: no accelerator is taken from another run
+
+    from jaxsft.prepare import check
+    from jaxsft.prepare.check import report
+
+    result = check.check(config)
+    paths = report.write(result, config.check.output, config.check.json)
+    if config.check.json == "-":
+        print(report.json_text(result.as_dict()))
+    else:
+        print(report.text(result, report.colours()))
+        for path in paths:
+            print(path)
+    sys.stdout.flush()
+    return 1 if result.errors else 0

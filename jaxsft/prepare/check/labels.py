@@ -1,0 +1,153 @@
+"""Labels, tags and targets: how often each occurs, what one split has and another lacks, and rows that contradict each other."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxsft.config.schema import Config
+from jaxsft.data import schemes
+from jaxsft.data.records import Kind
+from jaxsft.prepare.check.findings import Findings, rows, some
+from jaxsft.prepare.check.load import Part
+from jaxsft.prepare.neighbours import normalise
+
+IMBALANCED = 10  # the most frequent class over the least frequent one, from which it is worth a warning
+
+
+def labels(config: Config, parts: Mapping[str, Part], kind: Kind, findings: Findings) -> dict[str, dict[str, int]]:
+    """Rows of each class (for tags and relations: words), by split; and the findings on them."""
+    counts = {name: _counted(part, kind) for name, part in parts.items()}
+    if not any(counts.values()):
+        return counts
+    declared = [str(x) for x in getattr(config.task, "labels", None) or ()]
+    known = set(declared) or set(counts.get("train", ()))
+    for name, part in parts.items():
+        if "train" in parts or declared:
+            _unseen(config, name, part, kind, known, bool(declared), findings)
+    if "train" in parts:
+        _missing(parts, counts, findings)
+        _balance(counts["train"], config, findings)
+    for name, part in parts.items():
+        _conflicts(name, part, kind, findings)
+    return counts
+
+
+def _counted(part: Part, kind: Kind) -> Counter[str]:
+    out: Counter[str] = Counter()
+    for record in part.records:
+        out.update(getattr(record, "tags", None) or getattr(record, "deprels", None) or kind.labels(record))
+    return out
+
+
+def _unseen(config: Config, name: str, part: Part, kind: Kind, known: set[str], declared: bool, findings: Findings) -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for where, record in zip(part.where, part.records, strict=True):
+        for label in kind.labels(record):
+            if label not in known:
+                places[label].append(where)
+    if places:
+        new = sorted(places, key=lambda label: -len(places[label]))
+        lacks = "task.labels lacks" if declared else "the training split lacks"
+        message = f"{name} has {len(new):,} labels that {lacks}: {some(new)}."
+        where = [place for label in new for place in places[label]]
+        findings.add("unseen_label", "error", message, where, split=name, repair="task.labels=[...], or another split of the data")
+
+
+def _missing(parts: Mapping[str, Part], counts: Mapping[str, Counter[str]], findings: Findings) -> None:
+    for name in parts:
+        if name != "train" and counts[name] and (lacks := sorted(set(counts["train"]) - set(counts[name]))):
+            message = f"{name} has no row of {len(lacks):,} of the {len(counts['train']):,} classes, of which no metric tells: {some(lacks)}."
+            findings.add("class_missing", "warning", message, split=name, count=len(lacks), repair="data.path= splits by class")
+
+
+def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
+    if len(train) == 1:
+        findings.add("one_class", "error", f"All rows of train have one label, {next(iter(train))!r}.", split="train", repair="data.columns.label")
+        return
+    (most, high), (least, low) = train.most_common()[0], train.most_common()[-1]
+    message = f"{len(train):,} classes in train; {most!r} ({high:,}) is {high / low:.3g} times as frequent as {least!r} ({low:,})."
+    of_words = config.task.name in ("tag", "parse")  # whose classes are as frequent as the language has them
+    skewed = high >= IMBALANCED * low and not of_words
+    repair = "the stage balance" if skewed else ""
+    findings.add("label_balance", "warning" if skewed else "info", message, split="train", count=len(train), repair=repair)
+    if once := sorted(label for label, count in train.items() if count == 1):
+        severity, message = "info" if of_words else "warning", f"{len(once):,} classes occur once in train: {some(once)}."
+        findings.add("label_once", severity, message, split="train", count=len(once))
+    alike = defaultdict(set)
+    for label in train:
+        alike[normalise(label)].add(label)
+    if spelled := [" / ".join(sorted(names)) for names in alike.values() if len(names) > 1]:
+        message = f"{len(spelled):,} labels differ in case or white space alone: {some(spelled)}."
+        findings.add("label_spelling", "error", message, split="train", count=len(spelled), repair="mend them, or data.columns.label_names")
+
+
+def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
+    """Rows with one text and different labels: the loss cannot be zero on them, and one of them is likely to be wrong."""
+    seen: dict[str, dict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for where, record in zip(part.where, part.records, strict=True):
+        said = tuple(record.tags) if hasattr(record, "tags") else tuple(getattr(record, "heads", ())) or tuple(sorted(kind.labels(record)))
+        seen["\n".join(map(normalise, kind.given(record)))][said].append(where)
+    those = [where for by_label in seen.values() if len(by_label) > 1 for places in by_label.values() for where in places]
+    if those:
+        texts = sum(len(by_label) > 1 for by_label in seen.values())
+        message = f"{rows(len(those), name, len(part.where))}: a text that occurs with different labels ({texts:,} in all)."
+        findings.add("label_conflict", "warning", message, those, split=name, repair="the stages label_noise, or dedup with conflict=drop")
+
+
+def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
+    """How the chunks of a split are written; splits that differ are an error."""
+    told = {}
+    for name, part in parts.items():
+        tags = [record.tags for record in part.records]
+        scheme = schemes.detect(tags) if all(record.scheme != "none" for record in part.records) else None
+        if scheme is None:
+            chunky = [w for w, r in zip(part.where, part.records, strict=True) if r.scheme != "none" and any(t != "O" for t in r.tags)]
+            if chunky and len(chunky) < len(tags):
+                message = f"{len(chunky):,} of {len(tags):,} rows of {name} have tags of chunks (B-, I- ...), the others have not."
+                findings.add("mixed_tags", "error", message, chunky, split=name, repair="data.columns.tags")
+            continue
+        told[name] = scheme
+        broken = [w for w, t in zip(part.where, tags, strict=True) if schemes.problems(t, scheme)]
+        if broken:
+            message = f"The tags of {name} are {scheme}, but {len(broken):,} rows break it."
+            findings.add("scheme_broken", "error", message, broken, split=name, repair=f"data.columns.scheme={scheme} names each of them")
+        else:
+            chunks = sum(len(schemes.spans(t, scheme)) for t in tags)
+            findings.add("scheme", "info", f"The tags of {name} are {scheme}: {chunks:,} chunks in {len(tags):,} rows.", split=name)
+    if len(set(told.values())) > 1:
+        shown = ", ".join(f"{name} {scheme}" for name, scheme in told.items())
+        findings.add("schemes_differ", "error", f"The splits write their chunks differently: {shown}.", repair="write all of them in one scheme")
+
+
+def targets(config: Config, parts: Mapping[str, Part], findings: Findings) -> dict[str, list[dict[str, Any]]]:
+    """Of every target of a regression, by split: smallest, mean, largest, deviation, and how many are missing."""
+    names = config.data.columns.targets or (config.data.columns.label or "label",)
+    out = {}
+    for split, part in parts.items():
+        values = np.array([record.targets for record in part.records], np.float64).reshape(len(part.records), len(names))
+        out[split] = []
+        for name, column in zip(names, values.T, strict=True):
+            there = column[np.isfinite(column)]
+            if not len(there):
+                findings.add("target_missing", "error", f"{split} has no value of the target {name!r}.", split=split, repair="data.columns.targets")
+                continue
+            facts = {
+                "name": name,
+                "min": there.min(),
+                "mean": there.mean(),
+                "max": there.max(),
+                "std": there.std(),
+                "missing": int(np.isnan(column).sum()),
+            }
+            out[split].append({k: v if isinstance(v, str | int) else float(v) for k, v in facts.items()})
+            missing = f", {facts['missing']:,} missing" if facts["missing"] else ""
+            between = f"{facts['min']:.4g} and {facts['max']:.4g}, mean {facts['mean']:.4g}, deviation {facts['std']:.3g}"
+            message = f"Target {name!r} of {split} lies between {between}{missing}."
+            constant = len(there) > 1 and math.isclose(facts["std"], 0, abs_tol=1e-12)
+            findings.add("target_constant" if constant else "target", "error" if constant else "info", message, split=split)
+    return out

@@ -1,0 +1,119 @@
+"""The splits of a config as a check sees them: every row is read, and what gives no record is collected instead of ending the check."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from jaxsft.config.schema import Config
+from jaxsft.data import split as splitting
+from jaxsft.data import weights
+from jaxsft.data.formats import Row
+from jaxsft.data.ledger import Aside
+from jaxsft.data.records import KINDS, Kind, Seq2Seq, group_references, parse_rows
+from jaxsft.errors import DataError
+from jaxsft.prepare.check.findings import Findings, percent, rows
+from jaxsft.training import setup
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One split: its records, where each stands, and the rows that gave none. `read` counts all of them."""
+
+    name: str
+    records: list[Any]
+    where: list[str]
+    aside: Sequence[Aside]
+    read: int
+
+
+def load(config: Config, findings: Findings) -> dict[str, Part]:
+    """The splits, by name; one that cannot be read at all is an error among the findings."""
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="quarantine"))
+    kind, d = KINDS[config.task.name], config.data
+    found = {}
+    for name, path in {"train": d.path}.items() if d.path else ((name, getattr(d, name)) for name in SPLITS):
+        if path:
+            try:
+                found[name] = _read(config, name, path, kind, training=name == "train" and not d.path)
+            except DataError as error:
+                findings.add(
+                    "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="mend the file, or data.format, data.options"
+                )
+    if d.path and found:
+        found = _split(config, *found["train"], kind)
+    parts = {name: _part(name, *read) for name, read in found.items()}
+    for part in parts.values():
+        _bad_rows(config, part, findings)
+    if config.data.columns.group_references:
+        parts = {name: _grouped(part, findings) for name, part in parts.items()}
+    return parts
+
+
+Read = tuple[list[Row], list[Any], list[Aside]]
+
+
+def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> Read:
+    columns, aside = config.data.columns, []
+    rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside)
+    if not rows:
+        return [], [], aside
+    columns = kind.infer_columns(rows[0], columns)
+    record = (lambda row, columns: weights.weighted(kind.record(row, columns), row, columns)) if training else kind.record
+    rows, records = parse_rows(rows, record, columns, aside, "quarantine")
+    return rows, records, aside
+
+
+def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Aside], kind: Kind) -> dict[str, Read]:
+    """As training would split the file."""
+    record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
+    parts = splitting.split_rows(rows, config.data.fractions, config.data.split_seed, stratify=lambda row: kind.stratum(record_of[id(row)]))
+    out = {}
+    for name, part in zip(SPLITS, parts, strict=True):
+        if part or name == "train":
+            out[name] = (part, [record_of[id(row)] for row in part], aside if name == "train" else [])
+    return out
+
+
+def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) -> Part:
+    return Part(name, records, [row.where for row in rows], aside, len(rows) + len(aside))
+
+
+def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
+    messages = {
+        "unreadable": "unreadable",
+        "no_record": f"no record of task={config.task.name}",
+        "no_label": f"the mark {config.data.columns.no_label!r}, no label; dropped",
+    }
+    bad = [a for a in part.aside if a.reason != "no_label"]
+    quarantine = config_allows(config, part, len(part.aside))
+    for reason, what in messages.items():
+        if not (those := [a for a in part.aside if a.reason == reason]):
+            continue
+        why = "" if reason == "no_label" else f"; the first: {those[0].message.removeprefix(those[0].where + ': ')}"
+        severity = "info" if reason == "no_label" and quarantine else "warning" if quarantine else "error"
+        repair = "" if reason == "no_label" else "data.on_bad_row=quarantine puts them aside" if bad else ""
+        message = f"{rows(len(those), part.name, part.read)}: {what}{why}."
+        findings.add(reason, severity, message, [a.where for a in those], split=part.name, repair=repair)
+    if len(part.aside) > config.data.max_dropped * part.read or not part.records:
+        message = f"{percent(len(part.aside), part.read)} of the rows of {part.name} would be dropped, more than data.max_dropped allows."
+        findings.add(
+            "too_many_dropped", "error", message, [a.where for a in part.aside], split=part.name, repair="data.max_dropped, or mend the rows"
+        )
+
+
+def config_allows(config: Config, part: Part, dropped: int) -> bool:
+    return dropped <= config.data.max_dropped * part.read
+
+
+def _grouped(part: Part, findings: Findings) -> Part:
+    if not part.records or not isinstance(part.records[0], Seq2Seq):
+        return part
+    records, where = group_references(part.records, part.where)
+    findings.add(
+        "grouped", "info", f"{len(part.records):,} rows of {part.name} are {len(records):,} sources with several references.", split=part.name
+    )
+    return dataclasses.replace(part, records=records, where=where)

@@ -1,0 +1,89 @@
+"""Rows that say the same as others: within a split, and across splits, where a score would be of what was learnt by heart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from jaxsft.data.records import Kind
+from jaxsft.prepare.check.findings import Findings, rows
+from jaxsft.prepare.check.load import Part
+from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
+
+
+def overlap(parts: Mapping[str, Part], kind: Kind, near: float, findings: Findings) -> dict[str, dict[str, Any]]:
+    """Duplicates and leaks of each split: of what the model is given, after normalisation (NFC, case, white space).
+
+    Args:
+      near: the Jaccard similarity of shingles from which two texts are near duplicates; 0: they are not looked for.
+    """
+    keys = {name: ["\n".join(map(normalise, kind.given(record))) for record in part.records] for name, part in parts.items()}
+    out: dict[str, dict[str, Any]] = {name: {} for name in parts}
+    for name, part in parts.items():
+        first: dict[str, str] = {}
+        again = []
+        for key, where in zip(keys[name], part.where, strict=True):
+            if first.setdefault(key, where) != where:
+                again.append(where)
+        out[name]["repeated"] = len(again)
+        if again:
+            message = f"{rows(len(again), name, len(part.where))}: the text of an earlier one."
+            findings.add("duplicates", "warning", message, again, split=name, repair="the stage dedup")
+    leaked = _exact(parts, keys, findings, out)
+    if near:
+        _near(parts, keys, near, leaked, findings, out)
+    return out
+
+
+def _exact(parts: Mapping[str, Part], keys: Mapping[str, list[str]], findings: Findings, out: dict[str, dict[str, Any]]) -> dict[str, set[int]]:
+    """The rows of each split, by number, whose text an earlier split has."""
+    leaked: dict[str, set[int]] = defaultdict(set)
+    names = list(parts)
+    for i, name in enumerate(names):
+        for other in names[:i]:
+            there = dict(zip(reversed(keys[other]), reversed(parts[other].where), strict=True))  # the first place of each text
+            same = [n for n, key in enumerate(keys[name]) if key in there]
+            out[name][f"in_{other}"] = len(same)
+            leaked[name].update(same)
+            if same:
+                pairs = [f"{parts[name].where[n]} = {there[keys[name][n]]}" for n in same]
+                message = f"{rows(len(same), name, len(keys[name]))}: the text of a row of {other}."
+                findings.add(
+                    "leak_exact", "error", message, pairs, split=name, repair=f"the stage dedup, or check.accept=[leak_exact] ({_so(other)})"
+                )
+    return leaked
+
+
+def _so(other: str) -> str:
+    return "the score of such rows is of what was learnt by heart" if other == "train" else "what chose the checkpoint scores it"
+
+
+def _near(
+    parts: Mapping[str, Part],
+    keys: Mapping[str, list[str]],
+    near: float,
+    leaked: Mapping[str, set[int]],
+    findings: Findings,
+    out: dict[str, dict[str, Any]],
+) -> None:
+    number = {key: i for i, key in enumerate(dict.fromkeys(key for those in keys.values() for key in those))}
+    groups, _ = Neighbours(threshold=near).groups(list(number))
+    seen: dict[int, tuple[str, str]] = {}  # by group: (split, where) of the first row of an earlier split
+    chance = recall(near, *banding(near, 128))
+    for name, part in parts.items():
+        group_of = [int(groups[number[key]]) for key in keys[name]]
+        alike: dict[str, list[str]] = defaultdict(list)
+        for n, (group, where) in enumerate(zip(group_of, part.where, strict=True)):
+            if group in seen and n not in leaked.get(name, ()):
+                other, place = seen[group]
+                alike[other].append(f"{where} ~ {place}")
+        for other, pairs in alike.items():
+            out[name][f"near_{other}"] = len(pairs)
+            message = (
+                f"{rows(len(pairs), name, len(keys[name]))}: nearly the text of a row of {other} "
+                f"(Jaccard similarity from {near:g}, {chance:.1%} of such pairs are seen)."
+            )
+            findings.add("leak_near", "warning", message, pairs, split=name, repair="the stage dedup")
+        for group, where in zip(group_of, part.where, strict=True):
+            seen.setdefault(group, (name, where))

@@ -1,0 +1,246 @@
+"""Texts as tokens: what is too long, what is trained, whether turns end with a stop token; and rows shown token by token."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsft import tasks
+from jaxsft.config.schema import Config
+from jaxsft.data import encode
+from jaxsft.data.encode import Encoded
+from jaxsft.data.ledger import length_summary
+from jaxsft.data.pipeline import row_length
+from jaxsft.data.records import KINDS
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.check.findings import Findings, percent, rows
+from jaxsft.prepare.check.load import Part
+from jaxsft.training import setup
+
+# What the sentences of `templates.py` are about, by a part of them.
+ABOUT = {
+    "is no prefix of": "prefix",
+    "the generation prompt of message": "prefix",
+    "is not a stop token": "stop_token",
+    "more than one BOS": "bos",
+    "{% generation %}": "generation_marks",
+    "no token before the trained ones": "generation_marks",
+    "looks like a special token": "template_markers",
+    "does not write": "unwritten",
+    "is not in the vocabulary of": "unseen_label",
+}
+
+
+class Headless:
+    """What stands in for a task without a head: the ids of its texts, between the tokenizer's bos and eos."""
+
+    def __init__(self, config: Config, tokenizer: Tokenizer):
+        self.kind, self.tokenizer = KINDS[config.task.name], tokenizer
+
+    def encode_all(self, records: Sequence[Any], where: Sequence[str]) -> list[Encoded | str]:
+        before, after = ([] if i is None else [i] for i in (self.tokenizer.bos_id, self.tokenizer.eos_id))
+        out: list[Encoded | str] = []
+        for record in records:
+            texts = self.kind.texts(record)
+            ids = [i for part in self.tokenizer.encode_batch(texts) for i in (*part, *after)]
+            out.append(Encoded(np.array([*before, *ids], np.int32)) if any(text.strip() for text in texts) else "empty")
+        return out
+
+
+def tokens(config: Config, parts: Mapping[str, Part], findings: Findings) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
+    """Encodes every row as training would.
+
+    Returns: the numbers of each split, the rows that are shown token by token, and the tokenizer's special tokens.
+    """
+    source = parts.get("train") or next(iter(parts.values()))
+    try:
+        kind = tasks.get(config.task.name) if config.task.name in tasks.NAMES else KINDS[config.task.name]
+        tokenizer = setup.make_tokenizer(config, kind, source.records)
+        task = _task(config, kind, tokenizer, source)
+    except (ConfigError, DataError) as error:
+        findings.add(
+            _about(error) or "tokens", "error", f"The rows cannot be made into tokens: {error}.", repair="tokenizer, task.template, task.labels"
+        )
+        return {}, [], ()
+    numbers, samples, limit = {}, [], 1
+    for name, part in parts.items():
+        encoded = _encoded(task, part, findings)
+        long = encode.longest([e for e in encoded if not isinstance(e, str)])
+        limit = max(row_length(long, config.model.context, config.data.max_length), min(limit, config.model.context))
+        numbers[name] = _fitted(config, part, encoded, limit, findings)
+        _audit(config, task, part, encoded, findings)
+        samples += [_sample(tokenizer, part, encoded, i) for i in _evenly(encoded, config.check.samples if name == source.name else 0)]
+    return numbers, samples, tokenizer.special_strings
+
+
+def _task(config: Config, kind: Any, tokenizer: Tokenizer, source: Part) -> Any:
+    """The task, fitted to the training rows; for chats without those that the template refuses, which are found one by one."""
+    if config.task.name not in tasks.NAMES:
+        return Headless(config, tokenizer)
+    records, where = source.records, source.where
+    if config.task.name == "chat":
+        records, where = [], []
+        from jaxsft.tasks.chat import template_of
+
+        options = {"require_stop": config.data.require_stop, "allow_unwritten": config.task.allow_unwritten, "variables": config.task.variables}
+        template = template_of(config.task.template, tokenizer, **options)
+        for record, place in zip(source.records, source.where, strict=True):
+            try:
+                template.render(record, place)
+            except DataError:
+                continue
+            records, where = [record], [place]  # one that goes is enough: the longest answer is of no interest here
+            break
+        else:
+            template.render(source.records[0], source.where[0])
+    return kind(config, tokenizer, kind.fit(config, tokenizer, records, where))
+
+
+def _about(error: Exception) -> str | None:
+    return next((id for part, id in ABOUT.items() if part in str(error)), None)
+
+
+def _encoded(task: Any, part: Part, findings: Findings) -> list[Encoded | str]:
+    """Every row by itself where one of them fails, so that all that fail are told, by what they fail of."""
+    try:
+        return task.encode_all(part.records, part.where)
+    except DataError:
+        pass
+    out: list[Encoded | str] = []
+    failed: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for record, place in zip(part.records, part.where, strict=True):
+        try:
+            out += task.encode_all([record], [place])
+        except DataError as error:
+            id = _about(error) or "template"
+            failed[id].append((place, str(error)))
+            out.append(id)
+    for id, those in failed.items():
+        if id == "unseen_label":  # told with the labels
+            continue
+        message = f"{rows(len(those), part.name)}: no tokens can be made of it; the first: {those[0][1].removeprefix(those[0][0] + ': ')}."
+        findings.add(id, "error", message, [place for place, _ in those], split=part.name, repair="task.template, or mend the rows")
+    return out
+
+
+def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit: int, findings: Findings) -> dict[str, Any]:
+    """The lengths against the limit, and the ledger as training would write it."""
+    d = config.data
+    lengths = np.array([e.positions for e in encoded if isinstance(e, Encoded)], np.int64)
+    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and not e.chunk and e.positions > limit]
+    policy = "drop" if d.too_long == "error" else d.too_long
+    try:
+        ledger = encode.build(encoded, part.where, limit, too_long=policy, require_stop=d.require_stop, max_dropped=1.0, split=part.name)[1]
+    except DataError as error:
+        findings.add("nothing_left", "error", f"No row of {part.name} is left: {error}.", split=part.name, repair="data.max_length, model.context")
+        return {"limit": limit, "lengths": length_summary(lengths)}
+    if over:
+        over.sort(key=lambda i: -encoded[i].positions)
+        longest, where = encoded[over[0]].positions, [part.where[i] for i in over]
+        cut = sum(encoded[i].positions - limit for i in over)
+        become = {"error": "which training refuses", "drop": "dropped whole"}.get(d.too_long, f"of which {cut:,} tokens are cut off")
+        message = f"{rows(len(over), part.name, len(encoded))}: longer than the {limit:,} tokens of a row (up to {longest:,}), {become}."
+        others = ", or data.too_long=drop|truncate_left|truncate_right" if d.too_long == "error" else ""
+        repair = f"model.context={-(-longest // 32) * 32} and data.max_length" + others
+        findings.add("too_long", "error" if d.too_long == "error" else "warning", message, where, split=part.name, repair=repair)
+    for reason, (severity, what, repair) in DROPPED.items():
+        if (count := ledger.rows_dropped[reason]) and reason not in ("too_long",):
+            findings.add(reason, severity, f"{rows(count, part.name)}: {what}; dropped.", split=part.name, count=count, repair=repair)
+    dropped = sum(ledger.rows_dropped.values()) - (len(over) if d.too_long == "error" else 0) + len(part.aside)
+    if dropped > d.max_dropped * part.read:
+        message = f"{dropped:,} of {part.read:,} rows of {part.name} would be dropped, more than data.max_dropped={d.max_dropped} allows."
+        findings.add("too_many_dropped", "error", message, split=part.name, count=dropped, repair="data.max_dropped, or mend the rows")
+    ledger.check()
+    return {"limit": limit, "lengths": length_summary(lengths), "ledger": ledger.as_dict()}
+
+
+DROPPED = {
+    "empty": ("warning", "nothing but white space", "the stage missing"),
+    "no_trained_token": ("error", "no trained token", "the weights of their turns, or data.too_long"),
+    "stop_token_truncated": ("warning", "the stop token is cut off", "data.too_long=truncate_left, or data.require_stop=false"),
+}
+
+
+def _audit(config: Config, task: Any, part: Part, encoded: Sequence[Encoded | str], findings: Findings) -> None:
+    """Every row once more by its ids alone: BOS, the last trained token, and how many are trained."""
+    known = [(where, e) for where, e in zip(part.where, encoded, strict=True) if isinstance(e, Encoded)]
+    bos = task.tokenizer.bos_id
+    if bos is not None and (twice := [where for where, e in known if np.count_nonzero(e.ids[:2] == bos) > 1]):
+        findings.add(
+            "bos", "error", f"{rows(len(twice), part.name)}: two BOS tokens at the beginning.", twice, split=part.name, repair="task.template"
+        )
+    trained = [(where, e) for where, e in known if e.weights is not None]
+    if not trained:
+        return
+    stops = set(getattr(task, "stop_ids", ()))
+    ends = [(where, int(e.ids[at[-1]])) for where, e in trained if len(at := np.flatnonzero(e.weights))]
+    if config.task.name == "lm" and not stops:
+        findings.add(
+            "stop_token", "warning", "The tokenizer has no EOS token: texts do not end, and generation has nothing to stop at.", repair="tokenizer"
+        )
+    elif open_ends := [where for where, last in ends if last not in stops]:
+        message = f"{rows(len(open_ends), part.name)}: no stop token at the end of what is trained, so that the model would not learn to stop."
+        findings.add("stop_token", "error", message, open_ends, split=part.name, repair="task.template, or check.accept=[stop_token]")
+    learnt = sum(int(np.count_nonzero(e.weights[1:])) for _, e in trained)
+    whole = sum(len(e.ids) for _, e in trained)
+    all_or_none = config.task.name == "chat" and learnt in (0, whole)
+    message = f"{percent(learnt, whole)} of the {whole:,} tokens of {part.name} are trained."
+    findings.add("trained_share", "error" if all_or_none else "info", message, split=part.name, repair="task.template" if all_or_none else "")
+
+
+# --- rows token by token ---------------------------------------------------------------------------------------------------------------------
+def _evenly(encoded: Sequence[Encoded | str], count: int) -> list[int]:
+    there = [i for i, e in enumerate(encoded) if isinstance(e, Encoded)]
+    return [there[i * len(there) // count] for i in range(min(count, len(there)))] if count else []
+
+
+def _sample(tokenizer: Tokenizer, part: Part, encoded: Sequence[Encoded | str], i: int) -> dict[str, Any]:
+    """A row as (text, kind) of runs of tokens: trained, masked, or template (special tokens that are not trained)."""
+    e = encoded[i]
+    special = {tokenizer.special_id(name) for name in tokenizer.special_strings}
+    weights = np.zeros(len(e.ids)) if e.weights is None else e.weights
+    pieces = []
+    for token, weight in zip(e.ids.tolist(), weights.tolist(), strict=True):
+        kind = "trained" if weight > 0 else "template" if token in special else "masked" if e.weights is not None else "text"
+        pieces.append((token, kind, token in special))
+    runs: list[dict[str, Any]] = []
+    ids: list[int] = []
+    for at, (token, kind, alone) in enumerate(pieces):
+        ids.append(token)
+        following = pieces[at + 1] if at + 1 < len(pieces) else None
+        if following is None or following[1] != kind or alone or following[2]:
+            runs.append({"text": tokenizer.decode(ids, skip_special=False), "kind": kind, "tokens": len(ids)})
+            ids = []
+    return {"split": part.name, "where": part.where[i], "tokens": len(e.ids), "runs": runs}
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How a kind of token is shown: a colour of the terminal, and marks where there is none."""
+
+    colour: str
+    left: str
+    right: str
+
+
+STYLES = {"trained": Style("32", "[+", "+]"), "masked": Style("31", "[-", "-]"), "template": Style("90", "", ""), "text": Style("0", "", "")}
+
+
+def shown(sample: Mapping[str, Any], colour: bool) -> str:
+    """A row for the terminal: trained green, masked red, template grey; without colours trained [+so+], masked [-so-], template as it is."""
+    out = []
+    for run in sample["runs"]:
+        style = STYLES[run["kind"]]
+        text = visible(run["text"])
+        out.append(f"\x1b[{style.colour}m{text}\x1b[0m" if colour else f"{style.left}{text}{style.right}")
+    return "".join(out)
+
+
+def visible(text: str) -> str:
+    """Text without anything that a terminal would obey; a line break is shown, and breaks the line."""
+    return "".join("\\n\n" if c == "\n" else c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,250 @@
+"""Conversations in all their forms become the same record, or an error that says how to mend them."""
+
+import json
+
+import pytest
+
+from jaxsft.config.schema import Columns
+from jaxsft.data import formats
+from jaxsft.data.formats import Row
+from jaxsft.data.records import KINDS, Chat, Message, chat_record, form_of, open_chat
+from jaxsft.errors import DataError
+from tests.realdata import real
+
+columns = Columns
+
+
+def row(**fields):
+    return Row(fields, "data.jsonl", 117)
+
+
+def chat(*messages, **fields):
+    return chat_record(row(messages=list(messages), **fields), columns())
+
+
+USER = {"role": "user", "content": "a"}
+BOT = {"role": "assistant", "content": "b"}
+
+
+def test_prompt_and_completion():
+    expected = Chat((Message("user", "a"), Message("assistant", "b")))
+    assert chat_record(row(prompt="a", completion="b"), columns()) == expected
+    assert chat_record(row(question="a", answer="b", messages=1), columns(prompt="question", completion="answer")) == expected
+    with pytest.raises(DataError, match=r"data.jsonl:117: missing column 'completion'.*data.columns.completion="):
+        chat_record(row(prompt="a"), columns())
+    with pytest.raises(DataError, match="column 'prompt' holds 3, expected a string"):
+        chat_record(row(prompt=3, completion="b"), columns())
+
+
+def test_messages_weights_and_extra_fields():
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": None, "function": {"name": "f", "arguments": {"x": None, "y": 1}}}]}
+    record = chat({"role": "system", "content": ""}, USER | {"weight": 0}, call, {"role": "tool", "content": "r", "name": None}, BOT | {"weight": 2})
+    assert [message.weight for message in record.messages] == [1, 0, 1, 1, 2]
+    assert record.messages[2].content == ""
+    assert record.messages[2].extra == {"tool_calls": [{"function": {"name": "f", "arguments": {"y": 1}}}]}  # guards C13
+    assert record.messages[3].extra == {}
+    assert [message.weight for message in chat(USER, BOT | {"train": False}, USER, BOT | {"train": True}).messages] == [1, 0, 1, 1]
+    assert chat(USER, BOT, tools=[{"name": "f", "strict": None}]).tools == ({"name": "f"},)
+    assert chat(USER, BOT, tools='[{"name": "f"}]').tools == ({"name": "f"},)
+
+
+@pytest.mark.parametrize(
+    "messages, part",
+    [
+        ([], "expected a list of messages"),
+        ([USER], "no message is from the assistant"),
+        ([USER, BOT, USER], "the last message is from 'user'"),
+        ([USER | {"role": "human"}, BOT], "message 1 has the role 'human', expected one of system"),
+        ([USER | {"role": None}, BOT], "message 1 has the role null"),
+        ([USER, BOT | {"content": None}], "message 2 has the content null"),
+        ([USER, BOT | {"content": ["x"]}], "message 2 has the content ['x']"),
+        ([USER, {"role": "assistant"}], "message 2 has no content"),
+        (["a", BOT], "message 1 is 'a'"),
+        ([USER, BOT | {"weight": -1}], "the weight -1"),
+        ([USER, BOT | {"weight": float("nan")}], "the weight nan"),
+        ([USER, BOT | {"weight": "2"}], "the weight '2'"),
+        ([USER, BOT | {"weight": True}], "the weight True"),
+        ([USER, BOT | {"train": 1}], "train=1"),
+        ([USER | {"train": True}, BOT], "only turns of the assistant are trained"),
+        ([USER | {"weight": 0.5}, BOT], "only turns of the assistant are trained"),
+    ],
+)
+def test_malformed_conversations_name_row_and_message(messages, part):
+    with pytest.raises(DataError) as caught:
+        chat(*messages)
+    assert str(caught.value).startswith("data.jsonl:117: ") and part in str(caught.value)
+
+
+def test_broken_tools():
+    for tools in ("[", [1], {"name": "f"}):
+        with pytest.raises(DataError, match="column 'tools'"):
+            chat(USER, BOT, tools=tools)
+
+
+def test_missing_messages_names_the_options():
+    with pytest.raises(DataError, match=r"missing column 'messages': found columns 'question'.*data.columns.prompt"):
+        chat_record(row(question="a"), columns())
+    with pytest.raises(DataError, match="missing column 'talk'"):
+        chat_record(row(prompt="a", completion="b"), columns(messages="talk"))
+
+
+# --- forms -----------------------------------------------------------------------------------------------------------------------------------
+def said(record):
+    return [(message.role, message.content) for message in record.messages]
+
+
+TALK = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+FORMS = {
+    "messages": {"messages": [{"role": role, "content": text} for role, text in TALK]},
+    "sharegpt": {"conversations": [{"from": {"user": "human", "assistant": "gpt"}.get(role, role), "value": text} for role, text in TALK]},
+    "sharegpt, names of openai": {"conversations": [{"from": role, "value": text} for role, text in TALK]},
+    "sharegpt, system apart": {"system": "s", "conversations": [{"from": role, "value": text} for role, text in TALK[1:]]},
+    "sharegpt in messages": {"messages": [{"from": role, "value": text} for role, text in TALK]},
+    "alpaca": {"instruction": "c", "input": "", "output": "d", "system": "s", "history": [["a", "b"]]},
+    "alpaca, no input": {"instruction": "c", "output": "d", "system": "s", "history": [["a", "b"]]},
+    "prompt of messages": {"prompt": [{"role": role, "content": text} for role, text in TALK[:-1]], "completion": "d"},
+    "both of messages": {"prompt": [{"role": r, "content": t} for r, t in TALK[:-1]], "completion": [{"role": "assistant", "content": "d"}]},
+    "messages as json": {"messages": json.dumps([{"role": role, "content": text} for role, text in TALK])},
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_is_the_same_conversation(name):
+    assert said(chat_record(row(**FORMS[name], id=7), columns())) == TALK
+    assert said(open_chat(row(**FORMS[name]), columns())) == [*TALK[:-1], ("assistant", "")]
+
+
+def test_columns_of_other_names():
+    renamed = row(ask="c", on="x", reply="d", past=[["a", "b"]], who="s")
+    names = columns(prompt="ask", input="on", completion="reply", history="past", system="who")
+    assert said(chat_record(renamed, names)) == [*TALK[:3], ("user", "c\n\nx"), ("assistant", "d")]
+    assert chat_record(row(talk=FORMS["sharegpt"]["conversations"]), columns(messages="talk")).messages[1].role == "user"
+    assert chat_record(row(prompt="a", completion="b", calls=[{"name": "f"}]), columns(tools="calls")).tools == ({"name": "f"},)
+
+
+def test_columns_of_several_forms_are_an_error_that_names_the_option():
+    both = row(**FORMS["messages"], **FORMS["alpaca"])
+    with pytest.raises(DataError, match=r"several forms \(messages, alpaca\); set data.columns.form=messages\|alpaca"):
+        form_of(both, columns())
+    assert form_of(both, columns(form="alpaca")) == "alpaca"
+    fields = {k: v for k, v in both.fields.items() if k != "system"}
+    assert said(chat_record(row(**fields), columns(form="messages"))) == TALK
+
+
+def test_an_open_chat_needs_no_answer():
+    assert said(open_chat(row(prompt="a"), columns())) == [("user", "a"), ("assistant", "")]
+    assert said(open_chat(row(instruction="a", input="x"), columns())) == [("user", "a\n\nx"), ("assistant", "")]
+    assert said(open_chat(row(messages=[USER]), columns())) == [("user", "a"), ("assistant", "")]
+    with pytest.raises(DataError, match="nothing to answer"):
+        open_chat(row(messages=[BOT]), columns())
+
+
+@pytest.mark.parametrize(
+    "fields, part",
+    [
+        ({"turns": ["a?", "b?"]}, "questions without answers"),
+        ({"instruction": "a"}, "missing column 'output'"),
+        ({"instruction": "a", "output": "b", "input": 3}, "data.columns.input"),
+        ({"instruction": "a", "output": "b", "history": [["x"]]}, r"turn 1 is \['x'\], expected a list of \[question, answer\]"),
+        ({"instruction": "a", "output": "b", "history": "x"}, "data.columns.history"),
+        ({"conversations": [{"from": "alien", "value": "x"}]}, "message 1 is from 'alien', expected one of human"),
+        ({"conversations": ["x"]}, "message 1 is 'x', expected an object with from and value"),
+        ({"conversations": []}, r"holds \[\], expected a list of messages"),
+        ({"conversations": [{"from": "human", "value": None}]}, "content null"),
+        ({"prompt": "a", "completion": []}, r"holds \[\], expected a string or messages"),
+        ({"system": "x", "messages": FORMS["messages"]["messages"]}, "both from the system"),
+        ({"messages": "[{"}, "broken JSON"),
+    ],
+)
+def test_a_malformed_form_names_row_and_option(fields, part):
+    with pytest.raises(DataError, match=part) as caught:
+        chat_record(row(**fields), columns())
+    assert str(caught.value).startswith("data.jsonl:117: ")
+
+
+# --- tool calls ------------------------------------------------------------------------------------------------------------------------------
+CALL = {"function": {"name": "add", "arguments": {"x": 1}}}
+CALLS = {
+    "openai, a JSON string": {"tool_calls": [{"id": "7", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}]},
+    "openai, an object": {"tool_calls": [{"id": "7", "type": "function", **CALL}]},
+    "without a frame": {"tool_calls": [{"name": "add", "arguments": {"x": 1, "y": None}}]},
+    "the list as a JSON string": {"tool_calls": json.dumps([{"name": "add", "arguments": {"x": 1}}])},
+    "parameters": {"tool_calls": [{"name": "add", "parameters": {"x": 1}}]},
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_tool_calls_come_out_alike(name):  # guards C13
+    record = chat(USER, {"role": "assistant", "content": None, **CALLS[name]}, {"role": "tool", "content": "2"}, BOT)
+    call = record.messages[1].extra["tool_calls"][0]
+    assert call["function"] == CALL["function"] and record.messages[1].content == ""
+    assert call.get("id") == ("7" if name.startswith("openai") else None)
+
+
+def test_sharegpt_calls_become_tool_calls():
+    turns = [("human", "a"), ("gpt", "let me"), ("function_call", '{"name": "add", "arguments": {"x": 1}}'), ("function_call", json.dumps(CALL))]
+    turns += [("observation", "2"), ("observation", "3"), ("gpt", "five")]
+    record = chat_record(row(conversations=[{"from": a, "value": b} for a, b in turns], tools='[{"name": "add"}]'), columns())
+    assert said(record) == [("user", "a"), ("assistant", "let me"), ("tool", "2"), ("tool", "3"), ("assistant", "five")]
+    assert record.messages[1].extra["tool_calls"] == [CALL, CALL] and record.tools == ({"name": "add"},)
+
+
+@pytest.mark.parametrize(
+    "call, part",
+    [
+        ("[", "broken JSON"),
+        ([3], "expected a list of objects"),
+        ([{"arguments": {}}], "expected the name of a function"),
+        ([{"name": "f", "arguments": "{"}], "the arguments of f holds broken JSON"),
+        ([{"name": "f", "arguments": [1]}], r"the arguments of f are \[1\], expected an object"),
+    ],
+)
+def test_a_broken_call_names_the_message(call, part):
+    with pytest.raises(DataError, match=f"data.jsonl:117: message 2.*{part}"):
+        chat(USER, {"role": "assistant", "content": None, "tool_calls": call}, BOT)
+    with pytest.raises(DataError, match="only the assistant calls tools"):
+        chat(USER | {"tool_calls": [{"name": "f"}]}, BOT)
+
+
+# --- order -----------------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "turns, allow, kept",
+    [
+        ([USER, BOT, USER], "no_answer", 2),
+        ([USER, BOT, USER, USER], "no_answer", 2),
+        ([BOT, USER, BOT], "assistant_first", 3),
+        ([{"role": "system", "content": "s"}, BOT], "assistant_first", 2),
+        ([USER, USER, BOT], "repeated_role", 3),
+        ([USER, BOT, BOT], "repeated_role", 3),
+    ],
+)
+def test_turns_out_of_order_are_an_error_that_names_what_allows_them(turns, allow, kept):
+    with pytest.raises(DataError, match=rf"data.columns.allow=\[{allow}\]"):
+        chat_record(row(messages=turns), columns())
+    assert len(chat_record(row(messages=turns), columns(allow=[allow])).messages) == kept
+
+
+def test_results_of_several_calls_may_follow_each_other():
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}, {"name": "g"}]}
+    assert len(chat(USER, call, {"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}, BOT).messages) == 5
+
+
+# --- real files ------------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "file, names, rows, first",
+    [
+        ("fastchat_mtbench/dummy_conversation.json", {}, None, "user"),
+        ("gpteacher/roleplay.json.gz", {}, None, "user"),
+        ("gsm8k/test.jsonl", {"prompt": "question", "completion": "answer"}, 1319, "user"),
+    ],
+)
+def test_real_conversations(file, names, rows, first):
+    found = formats.read(real(file))
+    records = [chat_record(r, columns(**names)) for r in found]
+    assert len(records) == (rows or len(found)) and {r.messages[0].role for r in records} == {first}
+    assert all(text is not None for r in records for text in KINDS["chat"].texts(r))
+
+
+def test_real_questions_without_answers():
+    with pytest.raises(DataError, match=r"mt_bench_question.jsonl:1: column 'turns' holds questions without answers"):
+        chat_record(formats.read(real("fastchat_mtbench/mt_bench_question.jsonl"))[0], columns())
