@@ -68,6 +68,18 @@ def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and any(key in turn for key in CONTENT) for turn in value)
+
+
+def text_in(row: Row, name: str, option: str) -> str:
+    """The text of a column; of a chat the texts of its turns, one below the other. Raises DataError (missing, or neither), which names `option`."""
+    value = value_of(row, name, option)
+    if _is_chat(value):
+        return "\n".join(turn[key] for turn in value for key in CONTENT if isinstance(turn.get(key), str))
+    return text_of(row, name, option)
+
+
 def change_text(row: Row, name: str, change: Callable[[str], str], option: str) -> Row:
     """The row with every text of a column changed: a text, or the turns of a chat (a list of objects with content or value).
 
@@ -75,7 +87,7 @@ def change_text(row: Row, name: str, change: Callable[[str], str], option: str) 
       DataError: the column is missing or holds something else; or spans point into the text that would change.
     """
     value = value_of(row, name, option)
-    if isinstance(value, list) and all(isinstance(turn, dict) and any(key in turn for key in CONTENT) for turn in value):
+    if _is_chat(value):
         new: Any = [{key: change(part) if key in CONTENT and isinstance(part, str) else part for key, part in turn.items()} for turn in value]
     else:
         new = change(text_of(row, name, option))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxsft.config.schema import Columns
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.stage import Context
 from jaxsft.prepare.texts import batches, is_unspaced, words
@@ -57,3 +58,16 @@ def test_a_column_that_holds_something_is_replaced_only_when_asked(name, options
 def test_an_option_without_effect_is_an_error(name, options):
     with pytest.raises(ConfigError, match=rf"stages.{name}.*it has no effect"):
         make(name, Context(score=lengths, predict=list), **options)
+
+
+def test_a_chat_is_judged_by_the_texts_of_its_turns():
+    chat = [{"role": "user", "content": "Hello there my friend"}, {"role": "assistant", "content": None}, {"from": "gpt", "value": "Hi"}]
+    context = Context(columns=Columns(text="messages"), score=lengths)
+    rows, report = one(make("heuristics", context, max_words=5), {"messages": chat}, {"messages": chat[1:]})
+    assert [row.line for row in rows] == [1, 2] and not report.dropped
+    assert [row.line for row in one(make("heuristics", context, min_words=5), {"messages": chat}, {"messages": chat[1:]})[0]] == [1]
+    assert [row.line for row in one(make("dedup", context), *({"messages": m} for m in (chat, chat[:1], chat)))[0]] == [1, 2]
+    rows, _ = one(make("quality_score", context, method="model", threshold=100.0), {"messages": chat})
+    assert rows[0].fields["quality"] == len("Hello there my friend\nHi")
+    with pytest.raises(DataError, match="holds a list, expected text"):
+        one(make("heuristics", context, min_words=5), {"messages": ["a"]})

@@ -13,8 +13,8 @@ import numpy as np
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
-from jaxsft.prepare.stage import Report, Rows, Stage, choice, text_of, value_of
-from jaxsft.prepare.texts import add_columns, judge, unread
+from jaxsft.prepare.stage import Report, Rows, Stage, choice, value_of
+from jaxsft.prepare.texts import add_columns, judge, text_in, unread
 from jaxsft.rundir import json_text
 
 EVALUATION = ("test", "validation")
@@ -96,7 +96,7 @@ class Dedup(Stage):
         return {split: self._rest(split, sets[split], verdicts, reports[split]) for split in sets}
 
     def _key(self, row: Row) -> str:
-        parts = [text_of(row, name, "stages.dedup.fields") for name in self.fields or [self.context.text]]
+        parts = [text_in(row, name, "stages.dedup.fields") for name in self.fields or [self.context.text]]
         return "\n".join(normalise(part, self.ignore_case, self.ignore_space, self.ignore_punctuation) for part in parts)
 
     def _told(self, row: Row) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Optional
 from jaxsft.data.formats import Row
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.stage import Report, Stage, State, choice, text_of
-from jaxsft.prepare.texts import is_unspaced, judge, lines_of, unread, words
+from jaxsft.prepare.stage import Report, Stage, State, choice
+from jaxsft.prepare.texts import is_unspaced, judge, lines_of, text_in, unread, words
 
 RULES = ("gopher", "gopher_repetition", "c4")
 # Rae et al. 2021 (arXiv:2112.11446), appendix A.1.1: at least two of these in a document.
@@ -120,7 +120,7 @@ class Heuristics(Stage):
         return [rule for on, rule in table if on]
 
     def _text(self, row: Row) -> str:
-        return text_of(row, self.field or self.context.text, "stages.heuristics.field")
+        return text_in(row, self.field or self.context.text, "stages.heuristics.field")
 
     def _chars(self, row: Row) -> Iterator[str]:
         yield from _bounds(len(self._text(row)), self.min_chars, self.max_chars, "characters")
@@ -159,7 +159,7 @@ class Heuristics(Stage):
             yield "bad words"
 
     def _ratio(self, row: Row) -> Iterator[str]:
-        source, target = (len(text_of(row, name, "stages.heuristics.pair")) for name in self.pair)
+        source, target = (len(text_in(row, name, "stages.heuristics.pair")) for name in self.pair)
         if source == 0:
             yield f"nothing in {self.pair[0]}"
             return

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.stage import Report, Stage, State, choice, text_of
-from jaxsft.prepare.texts import add_columns, judge, need, unread
+from jaxsft.prepare.stage import Report, Stage, State, choice
+from jaxsft.prepare.texts import add_columns, judge, need, text_in, unread
 
 SCRIPT_NAMES = {"CJK": "Han", "HANGUL": "Hangul", "IDEOGRAPHIC": "Han", "NKO": "Nko"}
 
@@ -56,7 +56,7 @@ class Language(Stage):
                 raise ConfigError(f"stages.language.{name}: {unknown[0]!r} is none of the languages that can be found: {', '.join(sorted(known))}")
 
     def row(self, row: Row, state: State, report: Report) -> Row | None:
-        text = text_of(row, self.field or self.context.text, "stages.language.field")
+        text = text_in(row, self.field or self.context.text, "stages.language.field")
         found, share, names = self._script(text) if self.method == "script" else self._language(text)
         new = add_columns(row, {names[0]: found, names[1]: round(share, 4)}, self.replace, "rename it, or set stages.language.replace=true")
         report.changed[f"{names[0]} {found}"] += 1

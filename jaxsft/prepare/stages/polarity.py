@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Optional
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.stage import Report, Stage, State, choice, text_of, value_of
-from jaxsft.prepare.texts import add_columns, judge, need, unread
+from jaxsft.prepare.stage import Report, Stage, State, choice, value_of
+from jaxsft.prepare.texts import add_columns, judge, need, text_in, unread
 
 METHODS = ("vader", "textblob")
 
@@ -49,7 +49,7 @@ class Polarity(Stage):
         _scorer(self.method)
 
     def row(self, row: Row, state: State, report: Report) -> Row | None:
-        scores = _scorer(self.method)(text_of(row, self.field or self.context.text, "stages.polarity.field"))
+        scores = _scorer(self.method)(text_in(row, self.field or self.context.text, "stages.polarity.field"))
         new, reasons = add_columns(row, scores, self.replace, "rename it, or set stages.polarity.replace=true"), []
         if self.labels:
             label = value_of(row, self.context.label, "data.columns.label")

@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, text_of, with_fields
-from jaxsft.prepare.texts import add_columns, batches, judge, lines_of, need, unread, words
+from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, with_fields
+from jaxsft.prepare.texts import add_columns, batches, judge, lines_of, need, text_in, unread, words
 
 METHODS = ("classifier", "bleu", "rouge", "model")
 BATCH = 256
@@ -115,7 +115,7 @@ class QualityScore(Stage):
                     yield kept
 
     def _text(self, row: Row) -> str:
-        return text_of(row, self.field or self.context.text, "stages.quality_score.field")
+        return text_in(row, self.field or self.context.text, "stages.quality_score.field")
 
     def _scores(self, rows: Sequence[Row], state: State) -> np.ndarray:
         """float64 [N]. Raises DataError where the model gives another number of them, or one that is not finite."""
@@ -127,7 +127,7 @@ class QualityScore(Stage):
             if scores.shape != (len(rows),):
                 raise DataError(f"{rows[0].where}: stages.quality_score: the model gave scores of shape {scores.shape} for {len(rows)} texts")
         else:
-            references = [text_of(row, str(self.reference), "stages.quality_score.reference") for row in rows]
+            references = [text_in(row, str(self.reference), "stages.quality_score.reference") for row in rows]
             scores = np.array([_overlap(self.method)(a, b) for a, b in zip(found, references, strict=True)], np.float64)
         if not np.isfinite(scores).all():
             i = int(np.flatnonzero(~np.isfinite(scores))[0])

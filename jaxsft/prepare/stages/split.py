@@ -16,8 +16,8 @@ from jaxsft.data.formats import Row
 from jaxsft.data.split import canonical, split_rows
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import Neighbours, Union, normalise
-from jaxsft.prepare.stage import Report, Rows, Stage, choice, text_of, value_of
-from jaxsft.prepare.texts import add_columns, unread
+from jaxsft.prepare.stage import Report, Rows, Stage, choice, value_of
+from jaxsft.prepare.texts import add_columns, text_in, unread
 
 PARTS = ("train", "validation", "test")
 
@@ -180,7 +180,7 @@ class SplitRows(Stage):
         names = self.fields or ([self.context.text] if all(isinstance(row.fields.get(self.context.text), str) for row in rows) else [])
         if not names:
             return [canonical(row) for row in rows]
-        return ["\n".join(text_of(row, name, "stages.split.fields") for name in names) for row in rows]
+        return ["\n".join(text_in(row, name, "stages.split.fields") for name in names) for row in rows]
 
     def _labels(self, row: Row) -> list[str]:
         """The labels of a row, as texts; none without stratify."""
