@@ -43,6 +43,7 @@ def _export(given: Sequence[str]) -> int:
 
     mine = _options(given, ("schema", "input", "output", "tool"), ())
     schema = annotation.load(mine["schema"])
+    _apart([mine["schema"], mine["input"]], [mine["output"]])
     items = formats.read(mine["input"])
     text = annotation_tools.export_tasks(items, schema, mine["tool"])
     written = [rundir.write_text(mine["output"], text)]
@@ -61,6 +62,7 @@ def _import(given: Sequence[str]) -> int:
     schema = annotation.load(mine["schema"])
     paths = _list(mine["inputs"])
     names = _list(mine["annotators"]) if mine.get("annotators") else [Path(path.removesuffix(".gz")).stem for path in paths]
+    _apart([mine["schema"], *paths, *filter(None, [mine.get("gold")])], [mine["output"], *filter(None, [mine.get("report")])])
     if len(names) != len(paths):
         raise ConfigError(f"annotators= has {len(names)} names and inputs= {len(paths)} files; expected as many of both")
     work = annotation.collect([(name, formats.read(path, format=mine["tool"])) for name, path in zip(names, paths, strict=True)], schema)
@@ -76,6 +78,14 @@ def _import(given: Sequence[str]) -> int:
     told = f", alpha {alpha:.3f}" if isinstance(alpha, float) else ""
     print(f"{len(work.annotators)} annotators, {len(work.items)} items, {len(numbers['ties'])} ties{told}: {mine['output']}")
     return 0
+
+
+def _apart(read: Sequence[str], written: Sequence[str]) -> None:
+    """What people have done must not be overwritten by what is made of it."""
+    places = [Path(path).resolve() for path in (*read, *written)]
+    for path, place in zip(written, places[len(read) :], strict=True):
+        if places.count(place) > 1:
+            raise ConfigError(f"{path} is read and written, or written twice; give another output")
 
 
 def _list(text: str) -> list[str]:

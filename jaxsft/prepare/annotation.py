@@ -22,6 +22,7 @@ from jaxsft.errors import ConfigError, DataError
 
 TYPES = ("class", "multi_label", "span", "relation", "rating", "pairwise")
 KEYS = ("type", "labels", "relations", "scale", "guidelines", "text", "id", "responses")
+POINTS = 101  # 0 to 100; every one is a class of its own for Dawid-Skene
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -161,8 +162,8 @@ def _labels(found: Any, key: str, where: str) -> tuple[Label, ...]:
 
 def _scale(found: Any, where: str) -> tuple[int, int]:
     whole = isinstance(found, list) and len(found) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in found)
-    if not whole or found[0] >= found[1]:
-        raise ConfigError(f"{where}: scale is {found!r}, expected the lowest and the highest rating, such as [1, 5]")
+    if not whole or not 0 < found[1] - found[0] < POINTS:
+        raise ConfigError(f"{where}: scale is {found!r}, expected the lowest and the highest of at most {POINTS} whole ratings, such as [1, 5]")
     return tuple(found)
 
 
@@ -221,6 +222,9 @@ def _marked(fields: Mapping[str, Any], schema: Schema, where: str) -> Any:
     found = spans_of_tokens(fields, where) if "tokens" in fields and "spans" not in fields else fields.get("spans", fields.get("labels"))
     if found is None:
         return None
+    links_found = fields.get("relations") or []
+    if not isinstance(found, list | tuple) or not isinstance(links_found, list | tuple):
+        raise DataError(f"{where}: found spans {found!r:.60} and relations {links_found!r:.60}, expected a list of each")
     text, spans = fields.get(schema.text, fields.get("text")), []
     for span in found:
         if not isinstance(span, dict) or not all(isinstance(span.get(key), int) for key in ("start", "end")):
@@ -232,7 +236,7 @@ def _marked(fields: Mapping[str, Any], schema: Schema, where: str) -> Any:
     if schema.type == "span":
         return ordered
     names, links = tuple(label.name for label in schema.relations), set()
-    for link in fields.get("relations") or []:
+    for link in links_found:
         if not isinstance(link, dict) or not all(isinstance(link.get(end), int) and 0 <= link[end] < len(spans) for end in ("head", "tail")):
             raise DataError(f"{where}: found the relation {link!r}, expected head and tail, the numbers of two spans, and label")
         if link.get("label") not in names:

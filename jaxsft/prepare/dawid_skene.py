@@ -63,7 +63,9 @@ def estimate_counts(counts: Float[np.ndarray, "A I C"], smoothing: float = SMOOT
     """
     counts = np.asarray(counts, np.float32)
     if counts.ndim != 3 or not counts.size or not np.isfinite(counts).all() or counts.min() < 0:
-        raise DataError(f"Dawid-Skene: found counts of shape {list(counts.shape)}, expected [annotators, items, classes] of finite numbers, 0 or more")
+        raise DataError(
+            f"Dawid-Skene: found counts of shape {list(counts.shape)}, expected [annotators, items, classes] of finite numbers, 0 or more"
+        )
     if (empty := counts.sum((0, 2)) == 0).any():
         raise DataError(f"Dawid-Skene: item number {int(empty.argmax()) + 1} has no rating; leave it out")
     return _em(jnp.asarray(counts), smoothing)

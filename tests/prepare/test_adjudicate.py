@@ -114,7 +114,8 @@ def test_names_cannot_break_the_page():
 
 
 def test_real_readers_of_emotions_tie_often():
-    """EmoBank's readers are not named, so each text's k-th rating is reader k; a majority of whole ratings is nearer to the published mean than one reader's."""
+    """EmoBank's readers are not named, so each text's k-th rating is reader k; a majority of whole ratings is nearer to the published mean than
+    one reader's."""
     ratings = defaultdict(list)
     with gzip.open(real("emobank/individual_reader_ratings.csv.gz"), "rt") as file:
         for row in csv.DictReader(file):

@@ -93,6 +93,8 @@ def test_files_of_one_name_are_told_apart_by_annotators(folder):
         ((*IMPORT, "inputs=[anna.jsonl]", "annotators=[a,b]"), "annotators= has 2 names and inputs= 1 files"),
         ((*IMPORT, "inputs=[anna.jsonl]", "method=vote"), "method='vote' is unknown"),
         ((*IMPORT, "inputs=[anna.jsonl]", "gold=bad_gold.jsonl"), "bad_gold.jsonl:1: found the label 'fine', which the schema does not have"),
+        (("annotate", "import", "schema=schema.yaml", "inputs=anna.jsonl", "tool=doccano", "output=./anna.jsonl"), "anna.jsonl is read and written"),
+        ((*IMPORT, "inputs=[anna.jsonl,none.jsonl]"), "none.jsonl: there is no such file"),
         ((*IMPORT, "inputs=[empty.jsonl]"), "empty.jsonl:1: found no annotation"),
     ],
 )

@@ -135,6 +135,7 @@ def test_real_sentences_survive_conll(tmp_path):
         ("type: class\nlabels: [a, b]\ntype: span\n", "schema.yaml:3: the key 'type' was given before, on line 1"),
         ("type: class\nlabels: [a, b]\nscale: [1, 5]\n", "schema.yaml:3: scale does not fit type class; it fits rating"),
         ("type: rating\nscale: [5, 1]\n", "schema.yaml:2: scale is .5, 1., expected the lowest and the highest"),
+        ("type: rating\nscale: [0, 1000000000]\n", "schema.yaml:2: scale is .*at most 101"),
         ("type: rating\n", "schema.yaml:1: scale is None"),
         ("type: relation\nlabels: [a]\n", "type relation needs at least one"),
         ("type: class\nlabels: [a, b\n", "schema.yaml:3: not YAML"),
@@ -155,6 +156,9 @@ def test_a_schema_that_is_wrong_says_where(text, error, tmp_path):
         ("rating", {"label": 6}, "found the rating 6, expected 1 to 5"),
         ("rating", {"label": 2.5}, "found the rating 2.5, expected a whole number"),
         ("span", {"spans": [{"start": 0, "end": 99, "label": "PER"}]}, "the span from 0 to 99 is empty or leaves its text of 30 characters"),
+        ("span", {"spans": 3}, "found spans 3 and relations .*, expected a list"),
+        ("span", {"spans": ["PER"]}, "found the span 'PER', expected an object"),
+        ("span", {"spans": [{"start": 0, "end": 4, "label": ["PER"]}]}, "found the label .'PER'., which the schema does not have"),
         ("relation", {"spans": [], "relations": [{"head": 0, "tail": 1, "label": "in"}]}, "expected head and tail, the numbers of two spans"),
     ],
 )

@@ -67,14 +67,14 @@ def test_real_verdicts_on_reviews():
 # Table 1 of Dawid and Skene (1979): the fitness of 45 patients for anaesthesia, 1 to 4, by five observers, the first of whom answered three times.
 PATIENTS = """1111111 3334334 1122122 2223121 2223222 2223322 1222111 3333433 2222223 2322223 4444444 2223343 1111111 2223212 1211111
 1112111 1111111 1111111 2222221 2221322 2222222 2222221 2223222 2212222 1111111 1111111 2322222 1111111 1111111 1121121 1111111 3333233 1111111
-2222222 2223232 4334343 2212232 2323233 3333432 1111111 1111111 1212111 2322222 1211111 2222222""".split()
+2222222 2223232 4334343 2212232 2323233 3333432 1111111 1111111 1212111 2322222 1211111 2222222"""
 
 
 def test_the_patients_of_the_paper():
     """Against the equations of the paper (2.3 to 2.5) written out in NumPy, in float64 and without smoothing."""
     observer = (0, 0, 0, 1, 2, 3, 4)
     counts = np.zeros((5, 45, 4))
-    for i, patient in enumerate(PATIENTS):
+    for i, patient in enumerate(PATIENTS.split()):
         for a, digit in zip(observer, patient, strict=True):
             counts[a, i, int(digit) - 1] += 1
     posterior = counts.sum(0) / counts.sum((0, 2))[:, None]
