@@ -226,6 +226,8 @@ def _marked(fields: Mapping[str, Any], schema: Schema, where: str) -> Any:
     if not isinstance(found, list | tuple) or not isinstance(links_found, list | tuple):
         raise DataError(f"{where}: found spans {found!r:.60} and relations {links_found!r:.60}, expected a list of each")
     text, spans = fields.get(schema.text, fields.get("text")), []
+    if text is not None and not isinstance(text, str):
+        raise DataError(f"{where}: the text is {text!r:.60}, expected a string")
     for span in found:
         if not isinstance(span, dict) or not all(isinstance(span.get(key), int) for key in ("start", "end")):
             raise DataError(f"{where}: found the span {span!r}, expected an object with start, end and label")
@@ -255,6 +257,10 @@ def spans_of_tokens(fields: Mapping[str, Any], where: str) -> list[dict[str, Any
     text, tokens, tags = fields.get("text"), fields["tokens"], fields.get("tags")
     if not isinstance(text, str) or tags is None:
         raise DataError(f"{where}: found tokens without {'tags' if isinstance(text, str) else 'a comment `# text = ...`'}, which places them")
+    if not all(isinstance(part, list) and all(isinstance(cell, str) and cell for cell in part) for part in (tokens, tags)) or len(tokens) != len(
+        tags
+    ):
+        raise DataError(f"{where}: found tokens {tokens!r:.60} and tags {tags!r:.60}, expected two lists of text, of one length")
     if problems := schemes.problems(tags, "iob2"):
         raise DataError(f"{where}: token {problems[0][0] + 1}: {problems[0][1]}")
     at, places = 0, []
