@@ -33,6 +33,7 @@ def written(path, content):
         ("glove.txt.gz", gzip.compress(lines().encode())),
         ("w2v.bin.gz", gzip.compress(binary())),
     ],
+    ids=lambda value: value if isinstance(value, str) and value.endswith((".txt", ".bin", ".gz")) else "",
 )
 def test_every_format_gives_the_same_vectors(tmp_path, name, content):
     found = vectors.read(written(tmp_path / name, content))
