@@ -21,7 +21,7 @@ from jaxsft.commands import from_run
 from jaxsft.data import formats
 from jaxsft.errors import ConfigError, DataError
 
-READ = ("labelstudio", "doccano", "conll", "brat", "jsonl")
+READ = ("labelstudio", "doccano", "conll", "jsonl")
 
 
 def main(arguments: list[str]) -> int:

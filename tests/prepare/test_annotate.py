@@ -70,6 +70,14 @@ def test_label_studio_names_the_annotators(folder):
     assert "1 items were not annotated by anybody" in page and "4.500" in page
 
 
+def test_plain_rows_of_everybody(folder):
+    rows = [{"item": i, "annotator": who, "label": label, "seconds": 2} for who, label in (("anna", "good"), ("ben", "bad")) for i in range(2)]
+    write_lines(folder / "all.jsonl", rows)
+    code, out, err = jaxsft("annotate", "import", "schema=schema.yaml", "tool=jsonl", "output=o.jsonl", "inputs=[all.jsonl]")
+    assert code == 0 and "2 annotators, 2 items, 2 ties" in out, err
+    assert [line["candidates"] for line in rundir.read_jsonl(folder / "o.jsonl")] == [[{"label": "bad"}, {"label": "good"}]] * 2
+
+
 def test_files_of_one_name_are_told_apart_by_annotators(folder):
     works(folder, anna=["good"] * 4)
     (folder / "b").mkdir()
