@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import quality
 from jaxsft.prepare.quality.compare import read
 from jaxsft.prepare.quality.measures import LENGTH, MEASURES
+from jaxsft.reports import quality as pages
 from tests import realdata
 from tests.tiny import jaxsft
 
@@ -128,6 +130,29 @@ def test_a_quantity_is_measured_as_one():
     card, _ = made(data)
     assert card["data"]["label_is"] == "quantity" and "classes" not in card["numbers"]["distribution"]["train"]
     assert card["numbers"]["drift"]["test against train"]["label_drift"] == "large"
+
+
+ODD = {
+    "one row": {"all": [{"text": "a"}]},
+    "no text at all": {"all": [{"text": ""}, {"text": None}, {"text": " "}]},
+    "an empty split": {"train": [{"text": "hello you", "label": "a"}], "test": [{"text": "", "label": None}]},
+    "numbers that are none": {"all": [{"text": f"t {i}", "label": str(i / 3)} for i in range(40)] + [{"text": "t", "label": "inf"}]},
+    "huge and no numbers": {"all": [{"text": "t", "label": 10**400}, {"text": "t", "label": math.nan}, {"text": "t", "label": math.inf}]},
+    "half characters": {"all": [{"text": "a\ud800b", "label": "\udfff"}] * 3},
+    "lists": {"all": [{"text": "a", "label": ["x", "y"]}, {"text": {"b": 1}, "label": []}]},
+    "a chat": {"all": [{"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "hi", "tool_calls": [1]}]}]},
+    "words": {"all": [{"tokens": ["a", "b"], "tags": ["O", "O"]}]},
+    "one text only": {"train": [{"text": "a b c d e f g"}] * 100, "test": [{"text": "a b c d e f g"}] * 5},
+    "odd columns": {"all": [{"text": "a", "|x": 1, "": 2}]},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_rows_give_a_card_and_its_pages(name):
+    card, found = made(ODD[name])
+    text = rundir.json_text([card, found])
+    assert "NaN" not in text.replace('"label": "NaN"', "") and pages.html(card, name) and pages.markdown(card, name)
+    assert {split: part["rows"] for split, part in card["data"]["splits"].items()} == {split: len(rows) for split, rows in ODD[name].items()}
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------------------------------
