@@ -71,7 +71,7 @@ class ChatSFT(CausalTask):
 
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()
-        rendered = [self.template.render(record, place) for record, place in zip(records, where, strict=True)]
+        rendered = self.template.render_all(records, where)
         return [Encoded(np.array(r.ids, np.int32), np.array(r.weights, np.float32), stop_ids=stop) for r in rendered]
 
     def prompt(self, record: Chat, where: str) -> list[int]:

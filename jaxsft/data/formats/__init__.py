@@ -115,6 +115,13 @@ def stream(
             raise DataError(f"{source.name}:1: the file {'is empty' if blank else 'has no rows'}")
 
 
+def files(path: str | Path) -> list[Source]:
+    """Every file that a path means, for their hashes: those of `sources`, all of a folder, all of a data set of TFDS. Raises DataError."""
+    if str(path).startswith("tfds:"):
+        path = tfds.located(str(path))[0]
+    return list(tree(path).files.values()) if Path(path).is_dir() else sources(path)
+
+
 def read(path: str | Path, **how: Any) -> list[Row]:
     """All rows of a file at once; see `stream`."""
     return list(stream(path, **how))
@@ -179,4 +186,20 @@ def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -
     return kind.options(**{name: value for name, value in asked.items() if name in known})
 
 
-__all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "named", "read", "require_column", "sources", "stream", "tree", "write"]
+__all__ = [
+    "FORMATS",
+    "Bad",
+    "Format",
+    "Row",
+    "Source",
+    "Tree",
+    "detect",
+    "files",
+    "named",
+    "read",
+    "require_column",
+    "sources",
+    "stream",
+    "tree",
+    "write",
+]
