@@ -91,7 +91,7 @@ class ChatSFT(CausalTask):
     def reference(self, record: Chat, where: str) -> str:
         """The last turn as it is trained, which may be other than its content: a tool call, or an answer whose thought the prompt has opened."""
         ids = self.answer(record, where)
-        return self.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
+        return self.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids, skip_special=False)
 
     @property
     def answers_up_to(self) -> int:
