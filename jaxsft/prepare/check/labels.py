@@ -19,7 +19,7 @@ from jaxsft.prepare.neighbours import normalise
 IMBALANCED = 10  # the most frequent class over the least frequent one, from which it is worth a warning
 
 
-def labels(config: Config, parts: Mapping[str, Part], kind: Kind, findings: Findings) -> dict[str, dict[str, int]]:
+def count_labels(config: Config, parts: Mapping[str, Part], kind: Kind, findings: Findings) -> dict[str, dict[str, int]]:
     """Rows of each class (for tags and relations: words), by split; and the findings on them."""
     counts = {name: _counted(part, kind) for name, part in parts.items()}
     if not any(counts.values()):

@@ -52,7 +52,7 @@ class Headless:
         return out
 
 
-def tokens(config: Config, parts: Mapping[str, Part], findings: Findings) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
+def encode_parts(config: Config, parts: Mapping[str, Part], findings: Findings) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
     """Encodes every row as training would.
 
     Returns: the numbers of each split, the rows that are shown token by token, and the tokenizer's special tokens.
@@ -149,7 +149,7 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
         repair = f"model.context={-(-longest // 32) * 32} and data.max_length" + others
         findings.add("too_long", "error" if d.too_long == "error" else "warning", message, where, split=part.name, repair=repair)
     for reason, (severity, what, repair) in DROPPED.items():
-        if (count := ledger.rows_dropped[reason]) and reason not in ("too_long",):
+        if count := ledger.rows_dropped[reason]:
             findings.add(reason, severity, f"{rows(count, part.name)}: {what}; dropped.", split=part.name, count=count, repair=repair)
     dropped = sum(ledger.rows_dropped.values()) - (len(over) if d.too_long == "error" else 0) + len(part.aside)
     if dropped > d.max_dropped * part.read:
@@ -160,7 +160,6 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
 
 
 DROPPED = {
-    "empty": ("warning", "nothing but white space", "the stage missing"),
     "no_trained_token": ("error", "no trained token", "the weights of their turns, or data.too_long"),
     "stop_token_truncated": ("warning", "the stop token is cut off", "data.too_long=truncate_left, or data.require_stop=false"),
 }
@@ -196,7 +195,8 @@ def _audit(config: Config, task: Any, part: Part, encoded: Sequence[Encoded | st
 # --- rows token by token ---------------------------------------------------------------------------------------------------------------------
 def _evenly(encoded: Sequence[Encoded | str], count: int) -> list[int]:
     there = [i for i, e in enumerate(encoded) if isinstance(e, Encoded)]
-    return [there[i * len(there) // count] for i in range(min(count, len(there)))] if count else []
+    count = min(count, len(there))
+    return [there[i * len(there) // count] for i in range(count)]
 
 
 def _sample(tokenizer: Tokenizer, part: Part, encoded: Sequence[Encoded | str], i: int) -> dict[str, Any]:
