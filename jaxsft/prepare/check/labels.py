@@ -53,9 +53,10 @@ def _unseen(config: Config, name: str, part: Part, kind: Kind, known: set[str], 
     if places:
         new = sorted(places, key=lambda label: -len(places[label]))
         lacks = "task.labels lacks" if declared else "the training split lacks"
-        message = f"{name} has {len(new):,} labels that {lacks}: {some(new)}."
+        message = f"{name} has {len(new):,} {'label' if len(new) == 1 else 'labels'} that {lacks}: {some(new)}."
+        repair = "task.labels=[...], or another split of the data" if hasattr(config.task, "labels") else "another split of the data"
         where = [place for label in new for place in places[label]]
-        findings.add("unseen_label", "error", message, where, split=name, repair="task.labels=[...], or another split of the data")
+        findings.add("unseen_label", "error", message, where, split=name, repair=repair)
 
 
 def _missing(parts: Mapping[str, Part], counts: Mapping[str, Counter[str]], findings: Findings) -> None:

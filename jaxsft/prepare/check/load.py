@@ -41,7 +41,7 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
                 found[name] = _read(reading, name, path, kind, training=name == "train" and not d.path)
             except DataError as error:
                 findings.add(
-                    "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="mend the file, or data.format, data.options"
+                    "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="data.format, data.encoding, or mend the file"
                 )
     if d.path and found:
         found = _split(config, *found["train"], kind)
@@ -94,7 +94,7 @@ def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
             continue
         declared = reason == "no_label"
         why = "" if declared else f"; the first: {those[0].message.removeprefix(those[0].where + ': ')}"
-        repair = "" if declared or aside else "mend them, or data.on_bad_row=quarantine"
+        repair = "" if declared or aside or not part.records else "mend them, or data.on_bad_row=quarantine"
         message, where = f"{rows(len(those), part.name, part.read)}: {what}{why}.", [a.where for a in those]
         findings.add(reason, "info" if declared else "warning" if aside else "error", message, where, split=part.name, repair=repair)
     if not part.records:

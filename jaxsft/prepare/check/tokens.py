@@ -37,7 +37,7 @@ ABOUT = {
 
 
 class Headless:
-    """What stands in for a task without a head: the ids of its texts, between the tokenizer's bos and eos."""
+    """What stands in for a task without a head: the ids of its texts (of several references the longest), between the tokenizer's bos and eos."""
 
     def __init__(self, config: Config, tokenizer: Tokenizer):
         self.kind, self.tokenizer = KINDS[config.task.name], tokenizer
@@ -46,7 +46,7 @@ class Headless:
         before, after = ([] if i is None else [i] for i in (self.tokenizer.bos_id, self.tokenizer.eos_id))
         out: list[Encoded | str] = []
         for record in records:
-            texts = self.kind.texts(record)
+            texts = [record.source, max(record.references, key=len)] if getattr(record, "references", ()) else self.kind.texts(record)
             ids = [i for part in self.tokenizer.encode_batch(texts) for i in (*part, *after)]
             out.append(Encoded(np.array([*before, *ids], np.int32)) if any(text.strip() for text in texts) else "empty")
         return out
