@@ -77,7 +77,10 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
     repair = "the stage balance" if skewed else ""
     findings.add("label_balance", "warning" if skewed else "info", message, split="train", count=len(train), repair=repair)
     if once := sorted(label for label, count in train.items() if count == 1):
-        severity, message = "info" if of_words else "warning", f"{len(once):,} classes occur once in train: {some(once)}."
+        severity, message = (
+            "info" if of_words else "warning",
+            f"{len(once):,} {'class occurs' if len(once) == 1 else 'classes occur'} once in train: {some(once)}.",
+        )
         findings.add("label_once", severity, message, split="train", count=len(once))
     alike = defaultdict(set)
     for label in train:
