@@ -5,6 +5,7 @@
     print(jaxsft.load(result).generate("translate: red cat"))
 
 `compose`, `batches`, `train`, `load`, `Model` and `Result` are those of jaxsft/api.py; JAX is imported when one of them is first asked for.
+`from_pandas` and `to_pandas` are those of jaxsft/data/frames.py.
 """
 
 import importlib
@@ -13,13 +14,29 @@ from typing import Any
 from jaxsft.errors import CheckpointError, ConfigError, DataError, JaxsftError
 
 __version__ = "0.1.0"
-__all__ = ["CheckpointError", "ConfigError", "DataError", "JaxsftError", "Model", "Result", "batches", "compose", "load", "train"]
-_LAZY = ("Model", "Result", "batches", "compose", "load", "train")
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "JaxsftError",
+    "Model",
+    "Result",
+    "batches",
+    "compose",
+    "from_pandas",
+    "load",
+    "to_pandas",
+    "train",
+]
+_LAZY = {
+    **dict.fromkeys(("Model", "Result", "batches", "compose", "load", "train"), "jaxsft.api"),
+    **dict.fromkeys(("from_pandas", "to_pandas"), "jaxsft.data.frames"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module("jaxsft.api"), name)
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'jaxsft' has no attribute {name!r}")
 
 

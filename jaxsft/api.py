@@ -300,7 +300,7 @@ class Model:
             return rows
         from jaxsft.prepare import run as preparing
 
-        around = {file: prepared.around(file) if Path(file).is_file() else None for file in {row.file for row in rows}}
+        around = {file: prepared.around(file) if Path(file).exists() else None for file in {row.file for row in rows}}
         for file, found in around.items():
             if found is not None and prepared.treatment(found) != prepared.treatment(self.prepared):
                 raise DataError(f"{file} was prepared otherwise than the training data of {self.folder}; give the file that it was prepared from")

@@ -15,3 +15,8 @@ class DataError(JaxsftError):
 
 class CheckpointError(JaxsftError):
     """A checkpoint is missing, damaged, or belongs to another model."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library said, short enough to stand inside a sentence of ours: its first line, or the kind of error where it said nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import rundir
-from jaxsft.errors import ConfigError, JaxsftError
+from jaxsft.errors import ConfigError, JaxsftError, first_line
 
 APART = ("checkpoints", "damaged", rundir.RunLock.NAME)  # never copied
 LAST = "result.json"
@@ -154,5 +154,4 @@ def friendly(place: str | Path, doing: str) -> Iterator[None]:
     except JaxsftError:
         raise
     except Exception as error:  # whatever the client of a store raises: no credentials, no bucket, no network
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise JaxsftError(f"{place}: cannot {doing} ({line})") from error
+        raise JaxsftError(f"{place}: cannot {doing} ({first_line(error)})") from error

@@ -375,7 +375,7 @@ class Config:
 @dataclass(frozen=True)
 class OutputConfig:
     dir: Optional[str] = None  # the folder of the prepared set
-    format: str = "jsonl"  # jsonl | csv | tsv | parquet
+    format: str = "jsonl"  # jsonl | json | csv | tsv | parquet | array_record (in the layout of TFDS)
     shards: int = 1  # files per split
     origin: bool = False  # add the column `origin`: file:line of every row
     overwrite: bool = False  # replace another prepared set that stands in the folder

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft.config.hubid import HubId, is_hub, parse
-from jaxsft.errors import ConfigError, DataError
+from jaxsft.errors import ConfigError, DataError, first_line
 
 RUN = ("config.yaml", "task.json", "prepared.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer/*.json")
@@ -91,7 +91,9 @@ def _friendly(name: HubId, kind: type[ConfigError | DataError]) -> Iterator[None
     try:
         yield
     except errors.LocalEntryNotFoundError as error:
-        raise kind(f"{name}: there is no copy in the cache and the hub cannot be reached; fetch it once with a network ({_line(error)})") from None
+        raise kind(
+            f"{name}: there is no copy in the cache and the hub cannot be reached; fetch it once with a network ({first_line(error)})"
+        ) from None
     except errors.GatedRepoError:
         raise kind(f"{name}: access must be granted first; ask for it on the page of {name.repo}, and log in") from None
     except errors.RepositoryNotFoundError:
@@ -101,8 +103,4 @@ def _friendly(name: HubId, kind: type[ConfigError | DataError]) -> Iterator[None
     except errors.EntryNotFoundError:
         raise kind(f"{name}: {name.repo} has no file {name.path} at {name.revision}") from None
     except (errors.HTTPError, errors.HFValidationError, errors.RevisionResolutionError, OSError, ValueError) as error:
-        raise kind(f"{name}: cannot be fetched ({_line(error)})") from None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise kind(f"{name}: cannot be fetched ({first_line(error)})") from None

@@ -13,10 +13,11 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.data import formats
-from jaxsft.data.formats import Row
+from jaxsft.data.formats import Row, tfds
 from jaxsft.errors import ConfigError
 
 KIND = "jaxsft prepared set"
+ARRAY_RECORD = "array_record"  # output.format: ArrayRecord in the layout of TFDS, which is one data set and not a file per split
 SPLITS = ("train", "validation", "test")
 
 
@@ -30,8 +31,10 @@ def manifest(folder: str | Path) -> dict[str, Any] | None:
 
 
 def around(file: str | Path) -> dict[str, Any] | None:
-    """The manifest of the prepared set that a file, or a pattern of files, belongs to."""
-    return manifest(Path(file).parent) if file else None
+    """The manifest of the prepared set that a file, a pattern of files or a split of TFDS (`tfds:DIR:split`) belongs to."""
+    if str(file).startswith("tfds:"):
+        return manifest(tfds.located(str(file))[0])
+    return manifest(file if Path(file).is_dir() else Path(file).parent) if file else None
 
 
 def treatment(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -45,7 +48,9 @@ def paths(folder: str | Path, found: Mapping[str, Any]) -> dict[str, str]:
         raise ConfigError(f"{folder}: the prepared set has no training split (found {', '.join(found['splits'])}); add the stage split")
     out = {}
     for split in SPLITS:
-        if split in found["splits"]:
+        if split in found["splits"] and found["format"] == ARRAY_RECORD:
+            out[split] = f"tfds:{folder}:{split}"
+        elif split in found["splits"]:
             files = [part["file"] for part in found["splits"][split]["files"]]
             pattern = files[0] if len(files) == 1 else f"{split}-*-of-*.{found['format']}"
             out[split] = str(Path(folder) / pattern)
@@ -54,5 +59,8 @@ def paths(folder: str | Path, found: Mapping[str, Any]) -> dict[str, str]:
 
 def rows(folder: str | Path, found: Mapping[str, Any], split: str) -> Iterator[Row]:
     """The rows of a split, file after file."""
+    if found["format"] == ARRAY_RECORD:
+        yield from formats.stream(f"tfds:{folder}:{split}")
+        return
     for part in found["splits"][split]["files"]:
         yield from formats.stream(Path(folder) / part["file"], format=found["format"])

@@ -73,26 +73,26 @@ def problems(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
     for i, tag in enumerate(tags):
         parts = split(tag)
         if parts is None or parts[0] not in kind.prefixes:
-            found.append((i, f"{tag!r} is no tag of {name}, whose prefixes are {', '.join(sorted(kind.prefixes))}"))
+            found.append((i, f"{tag[:40]!r} is no tag of {name}, whose prefixes are {', '.join(sorted(kind.prefixes))}"))
             opened = None
             continue
         prefix, type_ = parts
         goes_on = prefix in (kind.inside, kind.end) and (name != "iob1" or opened == type_)
         if name == "iob1" and prefix == "B" and opened != type_:
-            found.append((i, f"{tag!r} stands behind {_before(tags, i)}, but in iob1 B only parts two chunks of one type"))
+            found.append((i, f"{tag[:40]!r} stands behind {_before(tags, i)}, but in iob1 B only parts two chunks of one type"))
         elif goes_on and opened != type_:
-            found.append((i, f"{tag!r} stands behind {_before(tags, i)}, but goes on with a chunk"))
+            found.append((i, f"{tag[:40]!r} stands behind {_before(tags, i)}, but goes on with a chunk"))
         elif kind.closes and opened is not None and not goes_on:
-            found.append((i - 1, f"{tags[i - 1]!r} stands before {tag!r}, but its chunk does not end"))
+            found.append((i - 1, f"{tags[i - 1][:40]!r} stands before {tag[:40]!r}, but its chunk does not end"))
         ends = prefix == "O" or (kind.closes and prefix in (kind.end, kind.single))
         opened = None if ends else type_
     if kind.closes and opened is not None:
-        found.append((len(tags) - 1, f"{tags[-1]!r} is the last tag, but its chunk does not end"))
+        found.append((len(tags) - 1, f"{tags[-1][:40]!r} is the last tag, but its chunk does not end"))
     return found
 
 
 def _before(tags: Sequence[str], i: int) -> str:
-    return repr(tags[i - 1]) if i else "no other tag"
+    return repr(tags[i - 1][:40]) if i else "no other tag"
 
 
 def spans(tags: Sequence[str], scheme: str, repair: bool = False) -> list[Span]:
@@ -110,7 +110,7 @@ def spans(tags: Sequence[str], scheme: str, repair: bool = False) -> list[Span]:
     for i, tag in enumerate(tags):
         parts = split(tag)
         if parts is None:
-            raise DataError(f"tag {i + 1}: {tag!r} is no chunk tag; expected O, or a prefix and a type such as B-PER")
+            raise DataError(f"tag {i + 1}: {tag[:40]!r} is no chunk tag; expected O, or a prefix and a type such as B-PER")
         prefix, type_ = parts
         if open_type is not None and (prefix in "BSUO" or type_ != open_type):
             found.append((start, i, open_type))
@@ -139,7 +139,7 @@ def tags(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
     for start, end, type_ in sorted(spans):
         if not last <= start < end <= length:
             what = "overlaps the one before it" if 0 <= start < last else f"is empty or leaves the {length} tokens"
-            raise DataError(f"the span ({start}, {end}, {type_!r}) {what}")
+            raise DataError(f"the span ({start}, {end}, {type_[:40]!r}) {what}")
         touches = start == last and type_ == last_type
         prefixes = [kind.begin, *[kind.inside] * (end - start - 2), kind.end] if end - start > 1 else [kind.single]
         if name == "iob1" and not touches:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
@@ -14,14 +14,6 @@ from jaxsft.errors import ConfigError
 def canonical(row: Row) -> str:
     """The fields as JSON with sorted keys: equal for rows with equal content, wherever they stand."""
     return json.dumps(row.fields, sort_keys=True, separators=(",", ":"))
-
-
-def digest_rows(rows: Iterable[Row]) -> str:
-    """sha256 (hex) of the fields of all rows in their order; file names and lines do not count."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(canonical(row).encode("ascii") + b"\n")
-    return digest.hexdigest()
 
 
 def split_rows(

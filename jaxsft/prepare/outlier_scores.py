@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import autoencoder
 from jaxsft.prepare.impute import moments, standardised
 from jaxsft.prepare.numbers import array, plain
@@ -89,8 +89,14 @@ def forest(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
 
 # --- local outlier factor ------------------------------------------------------------------------------------------------------------------------
 def fit_lof(x: np.ndarray, *, neighbours: int, points: int) -> dict[str, Any]:
-    """The points that others are compared with: all, or `points` evenly spaced rows."""
+    """The points that others are compared with: all, or `points` evenly spaced rows. Raises DataError where more than `neighbours` are equal."""
     kept = x if len(x) <= points else x[np.arange(points) * len(x) // points]
+    same = int(np.unique(kept, axis=0, return_counts=True)[1].max())
+    if same > neighbours:  # they would be infinitely dense, and whatever stands beside them infinitely far
+        raise DataError(
+            f"stages.outliers.method=lof: {same} training rows are equal, more than stages.outliers.neighbours={neighbours}: there is no density; "
+            "raise stages.outliers.neighbours, look at more columns, or set another method"
+        )
     return {**moments(x), "points": plain(kept), "neighbours": min(neighbours, len(kept) - 1)}
 
 

@@ -17,14 +17,14 @@ from jaxsft import rundir
 from jaxsft.config import compose, validate
 from jaxsft.config.schema import Columns, DataFiles, PrepareConfig
 from jaxsft.data import formats, prepared
-from jaxsft.data.formats import Bad, Row
+from jaxsft.data.formats import Bad, Row, tfds
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import pipeline, stages
 from jaxsft.prepare.pipeline import Entry
 from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
 
-WRITTEN = ("jsonl", "csv", "tsv")
+WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", prepared.ARRAY_RECORD)
 UNREADABLE = "unreadable"  # the reason of rows that no stage has seen
 
 
@@ -136,7 +136,7 @@ def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
     """Every file that is read, with its hash: those of the data, and those that options of stages name."""
     out = []
     for split, path in _paths(config.data).items():
-        for source in [*formats.tree(path).files.values()] if Path(path).is_dir() else formats.sources(path):
+        for source in formats.files(path):
             out.append({"set": split, "file": source.name, "sha256": _digest(source)})
     named = [v for item in config.stages if isinstance(item, Mapping) for options in item.values() for v in _texts(options)]
     out += [{"set": None, "file": v, "sha256": rundir.sha256_file(v)} for v in dict.fromkeys(named) if Path(v).is_file()]
@@ -183,7 +183,7 @@ def _write(
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        splits = {split: _write_split(config, aside, split, rows) for split, rows in sets.items()}
+        splits = _write_splits(config, aside, sets)
         found = {
             "kind": prepared.KIND,
             "key": key,
@@ -217,15 +217,22 @@ def _write(
     return prepared.manifest(folder) or found
 
 
-def _write_split(config: PrepareConfig, folder: Path, split: str, rows: Spool) -> dict[str, Any]:
-    suffix, shards = config.output.format, config.output.shards
-    parts = []
-    for shard in range(shards):
-        name = f"{split}.{suffix}" if shards == 1 else f"{split}-{shard:05d}-of-{shards:05d}.{suffix}"
-        first, last = len(rows) * shard // shards, len(rows) * (shard + 1) // shards
-        formats.write(_fields(itertools.islice(rows, first, last), config.output.origin), folder / name, suffix)
-        parts.append({"file": name, "rows": last - first, "sha256": rundir.sha256_file(folder / name)})
-    return {"rows": len(rows), "files": parts}
+def _write_splits(config: PrepareConfig, folder: Path, sets: Mapping[str, Spool]) -> dict[str, Any]:
+    """The rows of all splits; what the manifest says of them."""
+    kind, shards, names = config.output.format, config.output.shards, {}
+    if kind == prepared.ARRAY_RECORD:
+        folder.rmdir()  # made again by the writer
+        rows = {split: _fields(rows, config.output.origin) for split, rows in sets.items()}
+        tfds.write_tfds(folder, "prepared", "1.0.0", rows, shards if shards > 1 else None)
+        for split in sets:
+            names[split] = sorted(p.name for p in folder.iterdir() if p.name.startswith(f"prepared-{split}."))
+    for split, rows in sets.items() if kind != prepared.ARRAY_RECORD else ():
+        names[split] = [f"{split}.{kind}"] if shards == 1 else [f"{split}-{i:05d}-of-{shards:05d}.{kind}" for i in range(shards)]
+        for i, name in enumerate(names[split]):
+            part = itertools.islice(rows, len(rows) * i // shards, len(rows) * (i + 1) // shards)
+            formats.write(_fields(part, config.output.origin), folder / name, kind)
+    parts = {split: [{"file": name, "sha256": rundir.sha256_file(folder / name)} for name in listed] for split, listed in names.items()}
+    return {split: {"rows": len(rows), "files": parts[split]} for split, rows in sets.items()}
 
 
 def _fields(rows: Iterable[Row], origin: bool) -> Iterator[dict[str, Any]]:

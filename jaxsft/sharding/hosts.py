@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxsft.config.schema import HostsConfig
-from jaxsft.errors import ConfigError, JaxsftError
+from jaxsft.errors import ConfigError, JaxsftError, first_line
 
 _started: HostsConfig | None = None
 
@@ -51,7 +51,9 @@ def start(config: HostsConfig) -> None:
         patience = {"heartbeat_timeout_seconds": config.timeout, "initialization_timeout": config.wait}
         jax.distributed.initialize(config.coordinator, config.count, config.index, **patience)
     except (RuntimeError, ValueError) as error:
-        raise JaxsftError(f"the {config.count or ''} processes of hosts.coordinator={config.coordinator} did not meet ({_line(error)})") from error
+        raise JaxsftError(
+            f"the {config.count or ''} processes of hosts.coordinator={config.coordinator} did not meet ({first_line(error)})"
+        ) from error
     _started = config
 
 
@@ -150,10 +152,6 @@ def losses_told() -> Iterator[None]:
         if not many() or not any(isinstance(e, jax.errors.JaxRuntimeError) for e in causes):
             raise
         raise JaxsftError(
-            f"process {jax.process_index()} of {jax.process_count()}: another process of this run was lost ({_line(error)}); the newest checkpoint "
-            "is intact: start all of them again with the same run_dir="
+            f"process {jax.process_index()} of {jax.process_count()}: another process of this run was lost ({first_line(error)}); the newest "
+            "checkpoint is intact: start all of them again with the same run_dir="
         ) from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from jaxsft import remote
-from jaxsft.errors import CheckpointError
+from jaxsft.errors import CheckpointError, first_line
 from jaxsft.sharding import hosts
 from jaxsft.sharding.weights import Flat, flatten
 
@@ -155,7 +155,7 @@ class Checkpoints:
             stored = {k: v for k, v in meta["leaves"][item].items() if select(k)}
         except Exception as error:  # whatever a damaged file makes Orbax raise
             _not_our_files(what, error)
-            raise Damaged(f"{what}: damaged (meta cannot be read: {_first_line(error)})") from error
+            raise Damaged(f"{what}: damaged (meta cannot be read: {first_line(error)})") from error
         check_same_leaves(stored, describe(wanted), what)
         try:
             # Orbax restores whole items; names that are not wanted are left out by a partial restore.
@@ -163,7 +163,7 @@ class Checkpoints:
             found = digest(arrays)
         except Exception as error:
             _not_our_files(what, error)
-            raise Damaged(f"{what}: damaged ({_first_line(error)})") from error
+            raise Damaged(f"{what}: damaged ({first_line(error)})") from error
         if bad := [name for name, value in found.items() if value != meta["checksums"][item][name]]:
             raise Damaged(f"{what}: damaged ({bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} does not match its checksum)")
         return unflatten(arrays, like), meta
@@ -211,7 +211,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            raise CheckpointError(f"{what} ({_first_line(error)}); the steps {self._complete()} are intact") from error
+            raise CheckpointError(f"{what} ({first_line(error)}); the steps {self._complete()} are intact") from error
 
     def _complete(self) -> list[int]:
         there = self.folder.iterdir() if self.folder.is_dir() else ()
@@ -229,8 +229,4 @@ _ELSEWHERE = re.compile(r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMI
 def _not_our_files(what: str, error: Exception) -> None:
     """Raises CheckpointError where something else failed than a file: a good step must not be set aside for that."""
     if isinstance(error, PermissionError | TimeoutError | ConnectionError | jax.errors.JaxRuntimeError) or _ELSEWHERE.search(str(error)):
-        raise CheckpointError(f"{what}: cannot be read now ({_first_line(error)}); it was left as it is") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{what}: cannot be read now ({first_line(error)}); it was left as it is") from error

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsft.data.formats import Row, read
-from jaxsft.data.split import digest_rows, split_rows
+from jaxsft.data.split import split_rows
 from jaxsft.errors import ConfigError
 from tests.realdata import real
 
@@ -62,12 +62,6 @@ def test_one_text_with_two_labels_does_not_leak():
 def test_impossible_fractions(fractions):
     with pytest.raises(ConfigError, match=r"data.fractions"):
         split_rows([], fractions)
-
-
-def test_digest():
-    rows = rows_of([("a", "x"), ("b", "y")])
-    assert digest_rows(rows) == digest_rows([Row(dict(reversed(row.fields.items())), "other", 9) for row in rows])
-    assert digest_rows(rows) != digest_rows(rows[::-1]) != digest_rows(rows[:1])
 
 
 def test_real_intents_stay_balanced():

@@ -139,6 +139,24 @@ def test_processes_and_shards_change_no_row(folder):
     assert b"".join(everything(folder)[f"train-{i:05d}-of-00003.jsonl"] for i in range(3)) == one["train.jsonl"]
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "array_record"])
+def test_every_format_gives_the_rows_back_and_the_same_bytes(folder, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    expected = {split: [row.fields for row in prepared.rows(folder / "out", prepare(folder, ALL)[0], split)] for split in ("train", "test")}
+    where = {"dir": str(folder / kind), "format": kind}
+    manifest, _ = prepare(folder, ALL, output=where)
+    before = {p.name: p.read_bytes() for p in (folder / kind).iterdir()}
+    as_text = (lambda rows: [{k: str(v) for k, v in row.items()} for row in rows]) if kind == "csv" else (lambda rows: rows)
+    for split, rows in expected.items():
+        path = prepared.paths(folder / kind, manifest)[split]
+        assert as_text([row.fields for row in formats.read(path, columns=["text"])]) == as_text(rows)
+    assert prepare(folder, ALL, output=where) == (manifest, False)
+    (folder / kind / "manifest.json").write_text(json.dumps({**manifest, "key": "old"}))
+    prepare(folder, ALL, output={**where, "overwrite": True})
+    assert {p.name: p.read_bytes() for p in (folder / kind).iterdir()} == before
+
+
 def test_an_interrupted_preparation_goes_on_behind_the_last_stage_that_was_done(folder, monkeypatch):
     prepare(folder, ALL)
     undisturbed = everything(folder)

@@ -16,11 +16,17 @@ from typing import Any
 from jaxsft import rundir
 from jaxsft.data.formats import (
     aligned,
+    arrayrecord,
+    brat,
     coco,
     conll,
     conllu,
     delimited,
+    doccano,
+    html,
     jsonl,
+    labelstudio,
+    markdown,
     parquet,
     ptb,
     snips,
@@ -36,6 +42,8 @@ from jaxsft.errors import ConfigError, DataError
 _ALL = (
     tfds.FORMAT,
     voc.FORMAT,
+    brat.FORMAT,
+    arrayrecord.FORMAT,
     parquet.PARQUET,
     parquet.ARROW,
     conllu.FORMAT,
@@ -45,11 +53,10 @@ _ALL = (
     aligned.FORMAT,
     coco.FORMAT,
     snips.FORMAT,
-    conllu.FORMAT,
-    conll.FORMAT,
-    ptb.TREES,
-    ptb.TAGGED,
-    aligned.FORMAT,
+    labelstudio.FORMAT,
+    doccano.FORMAT,
+    html.FORMAT,
+    markdown.FORMAT,
     jsonl.LINES,
     jsonl.DOCUMENT,
     delimited.CSV,
@@ -106,6 +113,13 @@ def stream(
         if empty:
             blank = isinstance(source, Source) and not source.head().strip()
             raise DataError(f"{source.name}:1: the file {'is empty' if blank else 'has no rows'}")
+
+
+def files(path: str | Path) -> list[Source]:
+    """Every file that a path means, for their hashes: those of `sources`, all of a folder, all of a data set of TFDS. Raises DataError."""
+    if str(path).startswith("tfds:"):
+        path = tfds.located(str(path))[0]
+    return list(tree(path).files.values()) if Path(path).is_dir() else sources(path)
 
 
 def read(path: str | Path, **how: Any) -> list[Row]:
@@ -172,4 +186,20 @@ def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -
     return kind.options(**{name: value for name, value in asked.items() if name in known})
 
 
-__all__ = ["FORMATS", "Bad", "Format", "Row", "Source", "Tree", "detect", "named", "read", "require_column", "sources", "stream", "tree", "write"]
+__all__ = [
+    "FORMATS",
+    "Bad",
+    "Format",
+    "Row",
+    "Source",
+    "Tree",
+    "detect",
+    "files",
+    "named",
+    "read",
+    "require_column",
+    "sources",
+    "stream",
+    "tree",
+    "write",
+]

@@ -104,10 +104,12 @@ def _pair(number: int, parts: list[str], options: AlignedOptions, alignment_file
         found = _link.fullmatch(text)
         score = _number(found[4]) if found and found[4] else None
         if found is None or (found[4] and score is None):
-            return Bad(number, f"found {text!r}, expected links such as 0-0 1-2, 0-0-0.98 or 0p1", alignment_file)
+            return Bad(number, f"found {text[:40]!r}, expected links such as 0-0 1-2, 0-0-0.98 or 0p1", alignment_file)
         i, j = int(found[1]), int(found[3])
         if i >= lengths[0] or j >= lengths[1]:
-            return Bad(number, f"the link {text} leaves the pair of {lengths[0]} and {lengths[1]} tokens, which are counted from 0", alignment_file)
+            return Bad(
+                number, f"the link {text[:40]} leaves the pair of {lengths[0]} and {lengths[1]} tokens, which are counted from 0", alignment_file
+            )
         if found[2] == "p":
             if options.possible == "drop":
                 continue
@@ -137,7 +139,7 @@ def _by_id(source: Source, target: Source, encoding: str) -> Numbered:
         if isinstance(found, Bad):
             yield dataclasses.replace(found, file=target.name)
         elif (name := found[1]["sent_id"]) is None or name in others:
-            raise DataError(f"{target.name}:{found[0]}: the sent_id {name!r} {'is missing' if name is None else 'occurs twice'}")
+            raise DataError(f"{target.name}:{found[0]}: the sent_id {str(name)[:80]!r} {'is missing' if name is None else 'occurs twice'}")
         else:
             others[name] = found
     seen: set[str] = set()
@@ -147,16 +149,16 @@ def _by_id(source: Source, target: Source, encoding: str) -> Numbered:
             continue
         line, here = found
         if (name := here["sent_id"]) is None or name in seen:
-            raise DataError(f"{source.name}:{line}: the sent_id {name!r} {'is missing' if name is None else 'occurs twice'}")
+            raise DataError(f"{source.name}:{line}: the sent_id {str(name)[:80]!r} {'is missing' if name is None else 'occurs twice'}")
         seen.add(name)
         if name not in others:
-            yield Bad(line, f"the sentence {name!r} is not in {target.name}")
+            yield Bad(line, f"the sentence {name[:80]!r} is not in {target.name}")
             continue
         there = others.pop(name)[1]
         fields = {"source": _text(here), "target": _text(there), "sent_id": name}
         yield line, fields | {"source_tokens": here["form"], "target_tokens": there["form"]}
     for name, (line, _) in others.items():
-        yield Bad(line, f"the sentence {name!r} is not in {source.name}", target.name)
+        yield Bad(line, f"the sentence {name[:80]!r} is not in {source.name}", target.name)
 
 
 def _text(sentence: dict[str, Any]) -> str:
@@ -185,7 +187,9 @@ def _parts(row: dict[str, Any], where: str) -> list[str]:
     for side in ("source", "target"):
         text = row.get(side)
         if not isinstance(text, str) or text.strip(" \t") != text or not text.strip() or BAR in text or "\n" in text or text.endswith("\r"):
-            raise DataError(f"{where}: {side} is {text!r}, expected a line without {BAR} and without spaces at its ends; write .jsonl instead")
+            raise DataError(
+                f"{where}: {side} is {str(text)[:40]!r}, expected a line without {BAR} and without spaces at its ends; write .jsonl instead"
+            )
     if row.get("alignment") is None:
         return [row["source"], row["target"]]
     possible, scores = row.get("possible") or [], row.get("scores") or [None] * len(row["alignment"])

@@ -28,7 +28,7 @@ CHOICES |= {"invalid": ("error", "repair", "keep"), "empty_token": ("error", "ke
 _runs = re.compile(r"[ \t]+")
 _keyed = re.compile(r"#\s*([\w.-]+):\s+(.*)|#\s*([^\s=:][^=\t]*?)\s*=\s?(.*)|#\s*(id|sent_id|newdoc|newpar)(?:\s+(.*))?", re.DOTALL)
 _columns = re.compile(r"#\s*global\.columns\s*=\s*(.*)")  # of CoNLL-U Plus
-_range = re.compile(r"(\d+)([-.])(\d+)")
+_range = re.compile(r"([0-9]{1,9})([-.])([0-9]{1,9})")
 _document = re.compile(r"-DOCSTART-(?:[ \t].*?(?:\((.*)\).*)?)?", re.DOTALL)
 _position = re.compile(r"(.)(\d+)", re.DOTALL)
 _token_name = re.compile(r"(?i)(tokens?|words?|form|chars?|characters?)")
@@ -105,26 +105,31 @@ def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
     widths = collections.Counter(len(_cells(line, tab)) for line in kept)
     width = len(named) if named else widths.most_common(1)[0][0]
     first = _cells(kept[0], tab)
-    rows = [cells for line in kept if len(cells := _cells(line, tab)) == width]
+    sentences = [[cells for line in block if len(cells := _cells(line, tab)) == width] for block in blocks]
+    rows = [cells for sentence in sentences for cells in sentence]
     header = not named and len(first) == width and _is_header(rows, options.header)
-    rows = rows[header:]
+    if header:
+        sentences[0].pop(0)
     names = list(first) if header else named or [f"column_{i}" for i in range(width)]
-    ids = width > 2 and _counts_ids([[cells[0] for line in block if len(cells := _cells(line, tab)) == width] for block in blocks])
+    ids = width > 2 and _counts_ids([[cells[0] for cells in sentence] for sentence in sentences])
+    if ids:
+        sentences = [[cells for cells in sentence if not _range.fullmatch(cells[0])] for sentence in sentences]
+    rows = [cells for sentence in sentences for cells in sentence]
     tokens = _chosen("tokens", options.tokens, names, file)
     if tokens is None:
         tokens = names.index("tokens") if "tokens" in names else next((i for i, name in enumerate(names) if _token_name.fullmatch(name)), int(ids))
     tags = _chosen("tags", options.tags, names, file)
     if tags is None and options.tags == "auto" and width > 1:
         tags = _tags_column(rows, names, tokens)
-    layout = Layout(tab, names, tokens, tags, header, ids and tokens > 0, False, None)
-    sentences = [[cells for line in block if len(cells := layout.cells(line)) == width] for block in blocks]
-    layout.positions = options.position_digit == "strip" or (
-        options.position_digit == "auto" and _counts_positions([[cells[tokens] for cells in sentence] for sentence in sentences])
-    )
-    layout.scheme = "raw" if options.scheme == "auto" else options.scheme if options.scheme == "raw" else schemes.named(options.scheme)
-    if options.scheme == "auto" and tags is not None and _chunky([cells[tags].strip() for cells in rows]):
-        layout.scheme = _scheme([cells[tags].strip() for cells in sentence] for sentence in sentences)
-    return layout
+    positions = options.position_digit == "strip"
+    if options.position_digit == "auto":
+        positions = _counts_positions([cells[tokens] for cells in sentence] for sentence in sentences)
+    scheme: str | None = "raw"
+    if options.scheme not in ("auto", "raw"):
+        scheme = schemes.named(options.scheme)
+    elif options.scheme == "auto" and tags is not None and _chunky([cells[tags].strip() for cells in rows]):
+        scheme = _scheme([cells[tags].strip() for cells in sentence] for sentence in sentences)
+    return Layout(tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme)
 
 
 def _cells(line: str, tab: bool) -> list[str]:
@@ -186,15 +191,11 @@ def _tags_column(rows: Sequence[Sequence[str]], names: Sequence[str], tokens: in
 
 def _counts_ids(sentences: Sequence[Sequence[str]]) -> bool:
     """Whether nearly every sentence begins with 0 or 1, and nearly all cells are numbers or ranges."""
+    sentences = [sentence for sentence in sentences if sentence]
     cells = [cell for sentence in sentences for cell in sentence]
     numbers = sum(cell.isdecimal() or _range.fullmatch(cell) is not None for cell in cells)
-    starts = sum(re.match(r"[01](?:[-.]\d+)?\Z", next(filter(_number, sentence), "")) is not None for sentence in sentences)
+    starts = sum(re.fullmatch(r"[01](?:[-.]\d+)?", sentence[0]) is not None for sentence in sentences)
     return starts > 0.9 * len(sentences) and numbers > 0.9 * len(cells)
-
-
-def _number(cell: str) -> bool:
-    """Not the header, which may stand in the first sentence."""
-    return cell[:1].isdecimal()
 
 
 def _counts_positions(sentences: Iterable[Sequence[str]]) -> bool:
@@ -273,7 +274,7 @@ def _add(now: _Open, layout: Layout, number: int, line: str, options: ConllOptio
     elif layout.ids and _range.fullmatch(cells[0]):
         now.multiword.append(cells)
     elif layout.ids and cells[0] not in (expected := (str(int(now.rows[-1][0]) + 1),) if now.rows else ("1", "0")):
-        now.broken = Bad(number, f"found the id {cells[0]!r}, expected {expected[0]}; an empty line parts sentences")
+        now.broken = Bad(number, f"found the id {cells[0][:40]!r}, expected {expected[0]}; an empty line parts sentences")
     else:
         now.rows.append(cells)
         now.numbers.append(number)
@@ -287,7 +288,7 @@ def _finished(now: _Open, layout: Layout, options: ConllOptions, document: str |
     fields: dict[str, Any] = {"tokens": tokens}
     if layout.positions:
         if (wrong := next((i for i, token in enumerate(tokens) if not _position.fullmatch(token)), None)) is not None:
-            reason = f"found the token {tokens[wrong]!r}, expected a character and its place in the word; set data.options.position_digit=keep"
+            reason = f"found the token {tokens[wrong][:40]!r}, expected a character and its place in the word; set data.options.position_digit=keep"
             return Bad(now.numbers[wrong], reason)
         fields["tokens"], columns["position"] = [token[0] for token in tokens], [token[1:] for token in tokens]
     if layout.tags is not None:
@@ -303,7 +304,7 @@ def _finished(now: _Open, layout: Layout, options: ConllOptions, document: str |
         fields["multiword"] = now.multiword
     if document is not None:
         fields["document"] = document
-    return now.line, fields | {key: value for key, value in now.comments.items() if key not in fields}
+    return now.line, fields | {key if key not in fields else f"comment:{key}": value for key, value in now.comments.items()}
 
 
 def _checked(tags: list[str], numbers: Sequence[int], layout: Layout, options: ConllOptions) -> list[str] | Bad:
@@ -352,7 +353,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
             document, documents = row.get("document"), documents + 1
             line = DOCUMENT if document == str(documents) else f"{DOCUMENT} ({document})"
             if "\n" in line or (found := _document.fullmatch(line)) is None or (found[1] or str(documents)) != document:
-                raise DataError(f"{where}: the document {document!r} cannot be the name of one; write .jsonl instead")
+                raise DataError(f"{where}: the document {str(document)[:40]!r} cannot be the name of one; write .jsonl instead")
             file.write(f"{line}\n\n".encode())
         out = [line for key, value in row.items() if key not in ("document", "multiword", *columns) for line in _comments(key, value, layout, where)]
         out += _token_lines(columns, row.get("multiword") or [], layout, where)
@@ -407,7 +408,7 @@ def id_order(identifier: str) -> tuple[int, int, int]:
     """Where the line of an id stands: a range `1-2` before its first word, an empty node `8.1` behind the word of its number."""
     if found := _range.fullmatch(identifier):
         return int(found[1]), 0 if found[2] == "-" else 2, int(found[3])
-    return (int(identifier), 1, 0) if identifier.isdecimal() else (0, 1, 0)
+    return (int(identifier), 1, 0) if re.fullmatch(r"[0-9]{1,9}", identifier) else (0, 1, 0)
 
 
 # --- telling the format ------------------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-_range = re.compile(r"(\d+)-(\d+)")
-_empty = re.compile(r"(\d+)\.([1-9]\d*)")
+_range = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
+_empty = re.compile(r"[0-9]+\.[0-9]+")
 _number = re.compile(r"0|[1-9][0-9]{0,8}")
 _numbers = {str(i): i for i in range(1000)}
 _named = re.compile(r"#\s*(sent_id|text)\s*=\s?(.*)", re.DOTALL)
@@ -69,7 +69,7 @@ def _sentence(begin: int, lines: list[str]) -> tuple[int, dict[str, Any]] | Bad:
         columns = [[column[i] for i in numbers] for column in columns]
     heads, wrong, reason = _heads(columns[6])
     if reason:
-        return Bad(begin + first + numbers[wrong], f"word {wrong + 1}, {columns[1][wrong]!r}: {reason}")
+        return Bad(begin + first + numbers[wrong], f"word {wrong + 1}, {columns[1][wrong][:40]!r}: {reason}")
     columns[6] = heads
     fields: dict[str, Any] = {"sent_id": None, "text": None}
     for line in lines[:first]:
@@ -93,15 +93,15 @@ def _misplaced(ids: Sequence[str]) -> tuple[int, str]:
             word, empty, opened = word + 1, 0, None
         elif found := _empty.fullmatch(identifier):
             if opened is not None or identifier != f"{word}.{empty + 1}":
-                return i, f"found the empty node {identifier}, expected {word}.{empty + 1}, behind word {word}"
+                return i, f"found the empty node {identifier[:40]}, expected {word}.{empty + 1}, behind word {word}"
             empty += 1
         elif found := _range.fullmatch(identifier):
             first, until = int(found[1]), int(found[2])
             if opened is not None or first != word + 1 or first <= end or not first <= until <= last:
-                return i, f"found the range {identifier}, expected one that begins with the next word, {word + 1}, and ends inside the sentence"
+                return i, f"found the range {identifier[:40]}, expected one that begins with the next word, {word + 1}, and ends inside the sentence"
             end, opened = until, i
         else:
-            return i, f"found the id {identifier!r}, expected {word + 1}; an empty line parts sentences"
+            return i, f"found the id {identifier[:40]!r}, expected {word + 1}; an empty line parts sentences"
     return (0, "") if word else (0, "found no word, only ranges or empty nodes")
 
 
@@ -115,7 +115,7 @@ def _heads(cells: Sequence[str]) -> tuple[list[int | None], int, str]:
             return [None] * length, 0, ""
         wrong = next((i for i, cell in enumerate(cells) if not _number.fullmatch(cell)), None)
         if wrong is not None:
-            return [], wrong, f"found the head {cells[wrong]!r}, expected the number of a word, or 0 for the root"
+            return [], wrong, f"found the head {cells[wrong][:40]!r}, expected the number of a word, or 0 for the root"
         heads = list(map(int, cells))
     if max(heads) > length:
         wrong = next(i for i, head in enumerate(heads) if head > length)
@@ -142,7 +142,7 @@ def features(cell: str) -> dict[str, list[str]]:
     for part in cell.split("|") if cell != "_" else []:
         name, sign, value = part.partition("=")
         if not name or name in found:
-            raise DataError(f"found {part!r} in {cell!r}, expected features such as Case=Acc|Number=Sing, each name once")
+            raise DataError(f"found {part[:40]!r} in {cell[:80]!r}, expected features such as Case=Acc|Number=Sing, each name once")
         found[name] = value.split(",") if sign else []
     return found
 
@@ -175,10 +175,11 @@ def _comments(row: dict[str, Any], where: str) -> list[str]:
     found = {m[1]: m[2] for line in comments if (m := _named.fullmatch(line))}
     if wrong := next((key for key, value in named.items() if found.get(key) != value), None):
         raise DataError(
-            f"{where}: {wrong} is {named[wrong]!r}, but the comments have {found.get(wrong)!r}; change both, or remove the field comments"
+            f"{where}: {wrong} is {str(named[wrong])[:80]!r}, but the comments have {str(found.get(wrong))[:80]!r}; "
+            "change both, or remove the field comments"
         )
     if bad := next((line for line in comments if not line.startswith("#")), None):
-        raise DataError(f"{where}: found the comment {bad!r}, expected one that begins with #")
+        raise DataError(f"{where}: found the comment {bad[:80]!r}, expected one that begins with #")
     return comments
 
 

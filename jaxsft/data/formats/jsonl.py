@@ -94,11 +94,17 @@ def _check(rows: Iterable[tuple[int, Any] | Bad]) -> Numbered:
 
 
 def _surrogate(value: Any) -> str | None:
-    if isinstance(value, str):
-        found = None if value.isascii() else _half_emoji.search(value)
-        return f"\\u{ord(found.group()):04x}" if found else None
-    parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    return next((found for part in parts if (found := _surrogate(part))), None)
+    left = [value]  # not by calling itself: JSON nests nearly as deep as Python may call
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            if not value.isascii() and (found := _half_emoji.search(value)):
+                return f"\\u{ord(found.group()):04x}"
+        elif isinstance(value, dict):
+            left += [*reversed(value.values()), *reversed(value)]
+        elif isinstance(value, list):
+            left += reversed(value)
+    return None
 
 
 def _kind(value: Any) -> str:

@@ -117,19 +117,19 @@ def _parsed(signs: list[tuple[str, int]]) -> Node | Bad:
             node = Node(after if after not in "()" else "", line)
             if stack:
                 if stack[-1].word is not None:
-                    return Bad(line, f"found a bracket behind the word {stack[-1].word!r}, expected the end of its leaf")
+                    return Bad(line, f"found a bracket behind the word {stack[-1].word[:40]!r}, expected the end of its leaf")
                 stack[-1].children.append(node)
             stack.append(node)
         elif sign == ")":
             node = stack.pop()
             if node.word is None and not node.children:
-                return Bad(line, f"found ({node.label}), a bracket without a word, expected a leaf such as (NN word)")
+                return Bad(line, f"found ({node.label[:40]}), a bracket without a word, expected a leaf such as (NN word)")
             if not stack:
-                return node if node.children else Bad(line, f"found the leaf ({node.label} {node.word}) by itself, expected a tree")
+                return node if node.children else Bad(line, f"found the leaf ({node.label[:40]} {node.word[:40]}) by itself, expected a tree")
         elif signs[i - 1][0] != "(":
             node = stack[-1]
             if node.children or node.word is not None:
-                return Bad(line, f"found the word {sign!r} in ({node.label}, expected one word in a leaf of its own such as (NN word)")
+                return Bad(line, f"found the word {sign[:40]!r} in ({node.label[:40]}, expected one word in a leaf of its own such as (NN word)")
             node.word = sign
     raise AssertionError("the signs of a tree are balanced")
 
@@ -295,7 +295,7 @@ def write_tagged(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> 
         for token, tag in zip(tokens, pos, strict=True):
             part = f"{token.replace('/', chr(92) + '/')}/{tag}"
             if part.split() != [part] or "/" in tag or not tag or not token or "\\/" in token or token.endswith("\\") or part.startswith("*x*"):
-                raise DataError(f"{where}: the token {token!r} with the tag {tag!r} would not be read back; write .jsonl instead")
+                raise DataError(f"{where}: the token {token[:40]!r} with the tag {tag[:40]!r} would not be read back; write .jsonl instead")
             parts.append(part)
         lines, last = [], 0
         for start, end, label in row.get("spans") or []:

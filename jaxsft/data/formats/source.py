@@ -13,6 +13,7 @@ import gzip
 import io
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -244,7 +245,7 @@ def _told(name: str) -> Iterator[None]:
         raise DataError(f"{name}: found a directory, expected a file") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name}: the file is not a whole gzip file ({error}); copy it again, or take .gz off its name if it is not packed") from None
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:  # the last two from names and fields of an archive
         raise DataError(f"{name}: the archive is damaged or of an unknown kind ({error}); copy it again, or unpack it by hand") from None
     except OSError as error:
         raise DataError(f"{name}: cannot read the file ({error.strerror or error})") from None

@@ -22,7 +22,7 @@ class TextOptions:
 def read(source: Source, encoding: str, options: TextOptions) -> Numbered:
     """The field `text`; of whole files also `folder`, the name of the folder that the file lies in (a label, in many data sets).
 
-    Empty lines are no rows; line ends are no part of a text, except inside a whole file.
+    Empty lines are no rows; line ends are no part of a text, except inside a whole file. A paragraph with a line that cannot be decoded is Bad.
     """
     if options.unit not in UNITS:
         raise ConfigError(f"data.unit={options.unit!r} is unknown; expected one of {', '.join(UNITS)}")
@@ -31,22 +31,25 @@ def read(source: Source, encoding: str, options: TextOptions) -> Numbered:
             yield 1, {"text": content, "folder": PurePath(source.name).parent.name}
         return
     paragraph: list[str] = []
-    number = 0
+    begin, broken = 0, None
     for found in source.lines(encoding):
         if isinstance(found, Bad):
-            yield found
+            if options.unit == "line":
+                yield found
+            begin, broken = begin or found.line, broken or found
             continue
         number, line = found
         if options.unit == "line":
             if line.strip():
                 yield number, {"text": line}
         elif line.strip():
+            begin = begin or number
             paragraph.append(line)
-        elif paragraph:
-            yield number - len(paragraph), {"text": "\n".join(paragraph)}
-            paragraph = []
-    if paragraph:
-        yield number + 1 - len(paragraph), {"text": "\n".join(paragraph)}
+        elif begin:
+            yield broken or (begin, {"text": "\n".join(paragraph)})
+            paragraph, begin, broken = [], 0, None
+    if begin and options.unit == "paragraph":
+        yield broken or (begin, {"text": "\n".join(paragraph)})
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:

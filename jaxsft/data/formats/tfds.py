@@ -29,7 +29,7 @@ from jaxsft.errors import ConfigError, DataError
 JSON_TEXT = "JSON text; an empty text stands for no field"
 PER_SHARD = 5_000
 BATCH = 256  # records that are fetched at once: far faster than one by one
-_named_set = re.compile(r"tfds:(?P<name>[\w.-]+(?:/[\w.-]+)*)(?::(?P<split>.+))?")
+_named_set = re.compile(r"tfds:(?P<name>/?[\w.-]+(?:/[\w.-]+)*)(?::(?P<split>.+))?")
 _version = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -43,7 +43,7 @@ class TfdsOptions:
 # --- where it is -----------------------------------------------------------------------------------------------------------------------------
 def located(path: str) -> tuple[Path, str]:
     """The folder and the split that `tfds:name[/config][/version][:split]` means, below TFDS_DATA_DIR or ~/tensorflow_datasets. Without a version it
-    is the newest; without a config, the only one.
+    is the newest; without a config, the only one. The name may be the folder of a data set itself, `tfds:path/to/set:train`.
 
     Raises:
       DataError: there is none, or there are several configs (they are listed).
@@ -51,6 +51,8 @@ def located(path: str) -> tuple[Path, str]:
     matched = _named_set.fullmatch(path)
     if not matched:
         raise DataError(f"{path}: expected tfds:name[/config][/version][:split], such as tfds:glue/sst2:train")
+    if (Path(matched["name"]) / "dataset_info.json").is_file():
+        return Path(matched["name"]), matched["split"] or ""
     root = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     folder, split = root / matched["name"], matched["split"] or ""
     while not (folder / "dataset_info.json").is_file():

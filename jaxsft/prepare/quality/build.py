@@ -256,23 +256,25 @@ class _Build:
     def _clusters(self, numbers: dict[str, Any]) -> list[dict[str, Any]]:
         """Adds the numbers of similarity and clusters; the clusters, the largest first, with the text nearest to the centre of each."""
         drawn = {name: part.sample.rows()[: vectors.TEXTS] for name, part in self.parts.items()}
-        rows = [(name, number, text) for name, found in drawn.items() for number, text, *_ in found]
+        rows = [(name, number, texts.words(text), text) for name, found in drawn.items() for number, text, *_ in found]
         if self.config.embeddings is not None:
             every = vectors.read_embeddings(self.config.embeddings, self.parts[rows[0][0]].completeness.rows)
-            points = every[[number for _, number, _ in rows]]
+            points = every[[number for _, number, *_ in rows]]
         else:
-            points = vectors.hashed([texts.words(text) for _, _, text in rows])
-        of = np.array([self.sets.names.index(name) for name, _, _ in rows])
+            points = vectors.hashed([words for _, _, words, _ in rows])
+        of = np.array([self.sets.names.index(name) for name, *_ in rows])
         k = vectors.cluster_count(len(rows), self.config.clusters)
         centres, cluster = vectors.kmeans(points, k, self.config.seed)
         sizes = np.stack([np.bincount(cluster[of == at], minlength=k) for at in range(len(self.sets.names))])
         for at, name in enumerate(self.sets.names):
-            mine = points[of == at]
+            mine = fine = points[of == at]
+            if self.config.embeddings is None:
+                fine = vectors.hashed([words for split, _, words, _ in rows if split == name][: vectors.NEAREST], vectors.FINE)
             even, effective = vectors.evenness(sizes[at].tolist())
             numbers["diversity"][name] |= {
                 "mean_similarity": vectors.mean_similarity(mine),
-                "nearest_similarity": vectors.nearest_similarity(mine),
-                "vendi": vectors.vendi(mine),
+                "nearest_similarity": vectors.nearest_similarity(fine),
+                "vendi": vectors.vendi(fine),
                 "clusters": k,
                 "cluster_coverage": float((sizes[at] > 0).mean()),
                 "cluster_entropy": even,
@@ -283,7 +285,7 @@ class _Build:
             inside = np.flatnonzero(cluster == number)
             if len(inside):
                 nearest = inside[int(((points[inside] - centres[number]) ** 2).sum(axis=1).argmin())]
-                out.append({"sizes": dict(zip(self.sets.names, sizes[:, number].tolist(), strict=True)), "example": rows[nearest][2][:300]})
+                out.append({"sizes": dict(zip(self.sets.names, sizes[:, number].tolist(), strict=True)), "example": rows[nearest][3][:300]})
         return out if len(rows) > 1 else []
 
     def _drift(self, numbers: dict[str, Any], counts: dict[str, Counter[str]], clusters: list[dict[str, Any]], quantity: bool) -> None:

@@ -90,7 +90,7 @@ MEASURES: dict[str, Measure] = {
         "lower",
     ),
     "nearest_similarity": Measure("mean cosine with the most similar other text, among at most 2000", "Zhu et al. 2018", "lower"),
-    "vendi": Measure("effective number of different texts, at most the size of the vectors (512)", "Friedman and Dieng 2023", "higher"),
+    "vendi": Measure("effective number of different texts among at most 1000", "Friedman and Dieng 2023", "higher"),
     "clusters": Measure("clusters of k-means over the texts of all splits", "Arthur and Vassilvitskii 2007"),
     "cluster_coverage": Measure("clusters that hold a text of this split, of all", "", "higher", True),
     "cluster_entropy": Measure("entropy of the cluster sizes divided by log k: 1 where all are equal", "Pielou 1966", "higher"),

@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxsft.errors import DataError
 
-SIZE = 512  # of a hashed vector
+SIZE, FINE = 512, 4096  # of a hashed vector: for many texts; for few, where buckets that two n-grams share would tell
 TEXTS = 5000  # texts per split that become vectors
 NEAREST = 2000  # texts whose nearest neighbour is looked for
+VENDI = 1000  # texts of the Vendi score
 ITERATIONS = 50
 
 
@@ -71,10 +72,10 @@ def nearest_similarity(vectors: np.ndarray) -> float | None:
 def vendi(vectors: np.ndarray) -> float | None:
     """The Vendi score, an effective number of different texts: exp of the entropy of the eigenvalues of K / n, where K are the cosines.
 
-    Friedman and Dieng 2023, "The Vendi Score: A Diversity Evaluation Metric for Machine Learning". The eigenvalues are those of the [size, size]
-    matrix of the vectors, which are the same; it cannot exceed the size of the vectors.
+    Friedman and Dieng 2023, "The Vendi Score: A Diversity Evaluation Metric for Machine Learning". At most 1000 texts are looked at, so that it says
+    of how many of them; the eigenvalues are those of the smaller of the two matrices that share them.
     """
-    kept = vectors[np.any(vectors, axis=1)].astype(np.float64)
+    kept = vectors[np.any(vectors, axis=1)][:VENDI].astype(np.float64)
     if not len(kept):
         return None
     small = kept.T @ kept if kept.shape[1] < len(kept) else kept @ kept.T

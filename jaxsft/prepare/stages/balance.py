@@ -41,9 +41,9 @@ class Balance(Stage):
 
     `fill` says what is added: copies; mix, the head of one text and the tail of another of the same class (mix-up across classes would need labels
     that are shared between classes, which `task=classify` does not have); ngram, texts drawn from an n-gram model of the class; model, texts of the
-    model that was given, asked with a row of the class whose text is empty and a number `seed`. New texts are none of the training rows; generated
-    ones are kept only where a naive Bayes classifier of the training rows gives the class a probability of at least `sure`, and where the perplexity
-    by the model given is no more than `perplexity`.
+    model that was given, asked with a row of the class whose text is empty and a number `seed`. New texts are none of the training rows, and their
+    other fields (which told of another text) are null; generated ones are kept only where a naive Bayes classifier of the training rows gives the
+    class a probability of at least `sure`, and where the perplexity by the model given is no more than `perplexity`.
     """
 
     on = "train"
@@ -77,6 +77,10 @@ class Balance(Stage):
                 raise ConfigError(f"stages.balance.{name}={value}: expected {expected}")
         if self.method != "oversample" and (self.fill != "copy" or self.copies is not None):
             raise ConfigError("stages.balance.fill and copies are read with stages.balance.method=oversample only")
+        if self.fill != "copy" and self.context.columns.text_pair:
+            raise ConfigError(
+                f"stages.balance.fill={self.fill}: makes single texts, but data.columns.text_pair={self.context.columns.text_pair}; set fill=copy"
+            )
         if self.fill == "model" and self.context.predict is None:
             raise ConfigError("stages.balance.fill=model: no model was given that could write texts")
         if self.perplexity is not None and (self.context.score is None or self.fill not in ("ngram", "model")):
@@ -184,7 +188,8 @@ class Balance(Stage):
                 if text.strip() and text not in known and self._good(text, label, judge):
                     known.add(text)
                     made += 1
-                    yield with_fields(row, **{name: text}), label
+                    kept = {field: row.fields[field] for field in (self.name, self.into) if field in row.fields}
+                    yield with_fields(row, **dict.fromkeys(row.fields) | kept | {name: text}), label
                 if made == missing[label]:
                     break
             if made < missing[label]:

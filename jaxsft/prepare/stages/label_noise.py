@@ -21,7 +21,7 @@ SHOWN = 20  # of the worst rows, in the report
 
 @dataclass(frozen=True)
 class LabelNoise(Stage):
-    """Finds training rows whose label a classifier that has not seen them does not believe (confident learning, Northcutt, Jiang and Chuang 2021), and
+    """Finds training rows whose label a classifier that has not seen them does not believe (confident learning, Northcutt et al. 2021), and
     reports, drops, weighs down or relabels them. Other splits stay as they are: a test set that is cleaned by a model favours that model.
 
     The probabilities of the classes must be out of sample: a classifier that was trained on a row believes its label. By default one is

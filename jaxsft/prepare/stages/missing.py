@@ -18,6 +18,7 @@ from jaxsft.prepare.numbers import at_least, blocks, required, rounded, series, 
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, value_of, with_fields
 
 SIMPLE = {"mean": statistics.fmean, "median": statistics.median, "min": min, "max": max}
+NOTHING = ("na", "nan", "null", "none")
 MODELS = ("knn", "iterative", "autoencoder")
 ALONG = ("linear", "polynomial")
 STRATEGIES = ("drop", "constant", *SIMPLE, "mode", "group", *MODELS, *ALONG, "indicator", "mask")
@@ -30,8 +31,8 @@ FITS = {  # what a column is -> what makes sense of it
 
 @dataclass(frozen=True)
 class Missing(Stage):
-    """Fills empty cells, or drops their rows. Empty are: null, an empty text, NaN, NA, null, none (as words, for the column of the text only null and
-    blank), and what `markers` says.
+    """Fills empty cells, or drops their rows. Empty are: null, a blank text, NaN, and what `markers` says; in a column of numbers the words na, nan,
+    null and none too (elsewhere they may be the name of a class).
 
     What is filled in is learnt from the training rows and used for all splits and for new data; `linear` and `polynomial` look along the rows of the
     split itself. Numbers that a strategy for numbers has looked at come out as numbers, whatever the file wrote them as. Which to take:
@@ -57,9 +58,7 @@ class Missing(Stage):
     learns = True
 
     fields: list[str] = field(default_factory=list)  # the columns to be filled
-    strategy: str = (
-        "drop"  # drop | constant | mean | median | min | max | mode | group | knn | iterative | autoencoder | linear | polynomial | indicator | mask
-    )
+    strategy: str = "drop"  # what is done: a word of the table above
     markers: list[str] = field(default_factory=list)  # further texts that mean an empty cell, such as "?" or "-"
     absent: bool = False  # a row that lacks a column has an empty cell there; else it is an error
     value: Any = None  # of constant; of indicator: what stands in the cell (null: the mean of numbers, the mask of text)
@@ -103,10 +102,8 @@ class Missing(Stage):
 
     # --- learning ----------------------------------------------------------------------------------------------------------------------------
     def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
-        if self.strategy == "drop":
-            return {}
         kinds = {name: self._kind(rows, name) for name in self.fields}
-        report.facts["missing"] = {name: sum(self._empty(row, name) for row in rows) for name in self.fields}
+        report.facts["missing"] = {name: sum(self._empty(row, name, kinds[name]) for row in rows) for name in self.fields}
         state: dict[str, Any] = {"kinds": kinds}
         if self.strategy in MODELS:
             x = self._table(rows, [*self.fields, *self.using])
@@ -128,16 +125,16 @@ class Missing(Stage):
         """number | category | text, of all training rows. Raises DataError where the strategy does not fit."""
         words, whole, seen = None, True, False
         for row in rows:
-            if self._empty(row, name):
+            if self._empty(row, name, "category"):
                 continue
-            seen, value = True, value_of(row, name, "stages.missing.fields")
             try:
                 number = number_of(row, name, "stages.missing.fields")
-                whole = whole and number is not None and float(number).is_integer()
             except DataError:
-                words = row, value
+                words, seen = (row, row.fields[name]), True
                 break
-        if not seen:
+            if number is not None:  # na, none ...: they tell nothing yet
+                seen, whole = True, whole and float(number).is_integer()
+        if not seen and self.strategy != "drop":
             raise DataError(f"stages.missing: column {name!r} is empty in all training rows, so nothing can be learnt for it; remove it from fields")
         if name in (self.context.text, self.context.columns.text_pair):
             kind, what = "text", "text"
@@ -164,7 +161,7 @@ class Missing(Stage):
             return self._one(self.strategy, self._known(rows, name, kind))
         groups: dict[str, list[Any]] = defaultdict(list)
         for row in rows:
-            if not self._empty(row, name):
+            if not self._empty(row, name, kind):
                 groups[str(value_of(row, self.group, "stages.missing.group"))].append(self._cell(row, name, kind))
         every = [value for values in groups.values() for value in values]
         return {"groups": {key: self._one(self.statistic, groups[key]) for key in sorted(groups)}, "other": self._one(self.statistic, every)}
@@ -177,25 +174,25 @@ class Missing(Stage):
         return min(count, key=lambda value: (-count[value], str(value)))
 
     def _known(self, rows: Rows, name: str, kind: str) -> list[Any]:
-        return [self._cell(row, name, kind) for row in rows if not self._empty(row, name)]
+        return [self._cell(row, name, kind) for row in rows if not self._empty(row, name, kind)]
 
     @staticmethod
     def _cell(row: Row, name: str, kind: str) -> Any:
         return number_of(row, name, "stages.missing.fields") if kind == "number" else row.fields[name]
 
     # --- filling -----------------------------------------------------------------------------------------------------------------------------
-    def _empty(self, row: Row, name: str) -> bool:
+    def _empty(self, row: Row, name: str, kind: str) -> bool:
         if self.absent and name not in row.fields:
             return True
         value = value_of(row, name, "stages.missing.fields, or stages.missing.absent=true")
         if isinstance(value, str):
-            words = ("",) if name in (self.context.text, self.context.columns.text_pair) else ("", "na", "nan", "null", "none")
-            return value.strip().lower() in words or value in self.markers
+            word = value.strip().lower()
+            return not word or value in self.markers or (kind == "number" and word in NOTHING)
         return value is None or value != value
 
     def _table(self, rows: Iterable[Row], names: Sequence[str]) -> np.ndarray:
         """`[rows, names]`, NaN where a cell is empty, by whatever name."""
-        cleared = (with_fields(row, **{name: None for name in names if self._empty(row, name)}) for row in rows)
+        cleared = (with_fields(row, **{name: None for name in names if self._empty(row, name, "number")}) for row in rows)
         return table(cleared, names, "stages.missing.fields")
 
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
@@ -220,7 +217,7 @@ class Missing(Stage):
         for row, values in zip(rows, filled, strict=True):
             new = {}
             for name, value in zip(self.fields, values, strict=True):
-                empty = self._empty(row, name)
+                empty = self._empty(row, name, "number")
                 new[name] = rounded(value) if empty else _number(row, name)
                 if empty:
                     report.changed[f"{name} filled ({self.strategy})"] += 1
@@ -240,7 +237,7 @@ class Missing(Stage):
         yield from self._numbers(rows, x, report)
 
     def _plain(self, row: Row, state: State, report: Report) -> Row | None:
-        empty = [name for name in self.fields if self._empty(row, name)]
+        empty = [name for name in self.fields if self._empty(row, name, state["kinds"][name])]
         if self.strategy == "drop":
             if not empty:
                 return row

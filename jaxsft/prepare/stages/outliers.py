@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from jaxsft.data import vectors
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import outlier_scores as scores
@@ -16,7 +17,9 @@ from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, wi
 
 ONE = {"zscore": 3.0, "iqr": 1.5, "mad": 3.5}  # methods for one column at a time, with their usual thresholds
 MANY = ("forest", "lof", "mahalanobis", "cosine", "autoencoder")
-MEASURES = ("value", "characters", "words", "perplexity", "embedding")
+MEASURES = ("value", "characters", "words", "perplexity", "embedding", "vectors")
+TEXT = ("characters", "words", "perplexity", "vectors")
+WIDE = ("embedding", "vectors")  # many numbers from one column
 WIDEST = 512  # numbers of a vector whose square must be kept in the manifest
 
 
@@ -49,9 +52,8 @@ class Outliers(Stage):
     learns = True
 
     fields: list[str] = field(default_factory=list)  # the columns; empty: that of the text, for measures of text
-    measure: str = (
-        "value"  # what is looked at: value (numbers) | characters | words | perplexity (of the model given) | embedding (a list of numbers)
-    )
+    measure: str = "value"  # what is looked at: value (a number) | embedding (a list of them) | characters | words | perplexity | vectors
+    vectors: Optional[str] = None  # of vectors: a file of word2vec or GloVe; a text becomes the mean vector of its words
     method: str = "iqr"  # zscore | iqr | mad | forest | lof | mahalanobis | cosine | autoencoder
     action: str = "mark"  # mark (true or false in `into`) | drop | clip (to the limits; for zscore, iqr and mad of values)
     into: str = "outlier"  # of mark: the column that is written
@@ -72,7 +74,7 @@ class Outliers(Stage):
 
     @property
     def names(self) -> list[str]:
-        return list(self.fields) or ([self.context.text] if self.measure in ("characters", "words", "perplexity") else [])
+        return list(self.fields) or ([self.context.text] if self.measure in TEXT else [])
 
     def check(self) -> None:
         required("outliers", self.names)
@@ -87,16 +89,27 @@ class Outliers(Stage):
             raise ConfigError(f"stages.outliers.fraction={self.fraction}: expected more than 0 and less than 1")
         if self.action == "clip" and (self.method not in ONE or self.measure != "value"):
             raise ConfigError(f"stages.outliers.action=clip: needs limits of numbers: method={', '.join(ONE)} and measure=value; use drop or mark")
-        if self.measure == "embedding" and (self.method in ONE or len(self.names) != 1):
-            raise ConfigError(f"stages.outliers.measure=embedding: takes one column and one of method={', '.join(MANY)}")
+        if (self.vectors is not None) != (self.measure == "vectors"):
+            raise ConfigError(
+                f"stages.outliers.vectors={self.vectors}: a file of word vectors belongs to stages.outliers.measure=vectors, and it needs one"
+            )
+        if self.measure in WIDE and (self.method in ONE or len(self.names) != 1):
+            raise ConfigError(f"stages.outliers.measure={self.measure}: takes one column and one of method={', '.join(MANY)}")
         if self.measure == "perplexity" and self.context.score is None:
             raise ConfigError("stages.outliers.measure=perplexity: no model was given that could score texts")
-        if self.method in ("cosine", "autoencoder") and self.measure != "embedding" and len(self.names) < 2:
+        if self.method in ("cosine", "autoencoder") and self.measure not in WIDE and len(self.names) < 2:
             raise ConfigError(f"stages.outliers.method={self.method}: needs an embedding, or at least two columns")
 
     # --- what is looked at -------------------------------------------------------------------------------------------------------------------
-    def _matrix(self, rows: Sequence[Row]) -> np.ndarray:
-        """`[rows, D]`; NaN where a cell is empty."""
+    def _table(self, rows: Rows) -> vectors.Vectors | None:
+        """The vectors of the words of these rows."""
+        if self.measure != "vectors":
+            return None
+        words = {word for row in rows for word in vectors.words_of(text_of(row, self.names[0], "stages.outliers.fields"))}
+        return vectors.read(self.vectors, vocabulary=words, repeated="first")
+
+    def _matrix(self, rows: Sequence[Row], table: vectors.Vectors | None) -> np.ndarray:
+        """`[rows, D]`; NaN where a cell is empty, or no word of a text has a vector."""
         option, names = "stages.outliers.fields", self.names
         if self.measure == "embedding":
             found = [vector(row, names[0], option) for row in rows]
@@ -106,6 +119,14 @@ class Outliers(Stage):
             return np.array(found)
         if self.measure == "value":
             return np.array([numbers(row, names, option, self.missing) for row in rows]).reshape(len(rows), -1)
+        if self.measure == "vectors":
+            found, count = vectors.pooled(table, [text_of(row, names[0], option) for row in rows])
+            if self.missing == "error" and not count.all():
+                raise DataError(
+                    f"{rows[int(count.argmin())].where}: no word of the text has a vector in {self.vectors}; "
+                    "stages.outliers.missing=keep lets such rows pass"
+                )
+            return np.where(count[:, None] > 0, found, np.nan).astype(np.float64)
         texts = [[text_of(row, name, option) for row in rows] for name in names]
         if self.measure == "perplexity":
             return np.stack([np.asarray(self.context.score(column), np.float64) for column in texts], 1)
@@ -120,7 +141,8 @@ class Outliers(Stage):
 
     # --- learning ----------------------------------------------------------------------------------------------------------------------------
     def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
-        parts = [self._matrix(block) for block in blocks(rows)]
+        table = self._table(rows)
+        parts = [self._matrix(block, table) for block in blocks(rows)]
         if not parts:
             raise DataError("stages.outliers: there are no training rows to learn from")
         if self.measure == "embedding" and len({part.shape[1] for part in parts}) > 1:
@@ -161,8 +183,9 @@ class Outliers(Stage):
 
     # --- acting ------------------------------------------------------------------------------------------------------------------------------
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
+        table = self._table(rows)
         for block in blocks(rows):
-            x = self._matrix(block)
+            x = self._matrix(block, table)
             out = self._one(x, state["limits"]) if self.method in ONE else self._many(x, state, split == "train")  # [rows, reasons]
             for row, reasons in zip(block, out, strict=True):
                 if (new := self._treated(row, np.flatnonzero(reasons), state, report)) is not None:

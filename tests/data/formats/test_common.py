@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsft.data.formats import Row, read, require_column, write
+from jaxsft.data.formats import Row, read, require_column, stream, write
 from jaxsft.errors import ConfigError, DataError
 from tests.realdata import real
 
@@ -129,6 +129,12 @@ def test_text_units(tmp_path):
     assert found(path) == [(1, {"text": "a"}), (2, {"text": "b"}), (5, {"text": "c\x0bd"})]
     assert found(path, unit="paragraph") == [(1, {"text": "a\nb"}), (5, {"text": "c\x0bd"})]
     assert found(path, unit="file") == [(1, {"text": "a\r\nb\n\n \nc\x0bd\n", "folder": tmp_path.name})]
+
+
+def test_a_paragraph_with_a_line_that_cannot_be_decoded_is_no_row(tmp_path):
+    path, bad = put(tmp_path, "a.txt", b"a\n\nb\n\xff\nc\n\nd\n\xff"), []
+    assert [(row.line, row.fields["text"]) for row in stream(path, unit="paragraph", quarantine=bad.append)] == [(1, "a")]
+    assert [b.line for b in bad] == [4, 8]
 
 
 def test_missing_column_lists_those_found():

@@ -109,6 +109,8 @@ def test_the_position_digit_of_characters(tmp_path):
     ((_, row), _) = found(path)
     assert row == {"tokens": [*"科技全方1"], "tags": ["O", "O", "B-PER.NAM", "I-PER.NAM", "O"], "position": [*"01010"]}
     assert found(path, position_digit="keep")[0][1]["tokens"] == ["科0", "技1", "全0", "方1", "10"]
+    headed = found(put(tmp_path, "d.conll", "char\ttag\n科0\tO\n技1\tO\n"))[0][1]
+    assert headed == {"tokens": [*"科技"], "tags": ["O", "O"], "position": [*"01"]}
     assert found(put(tmp_path, "b.conll", "10\tO\n20\tO\n"))[0][1]["tokens"] == ["10", "20"]
     _, (bad,) = aside(put(tmp_path, "c.conll", "科0\tO\n技\tO\n"), position_digit="strip")
     assert bad.line == 2 and "position_digit=keep" in bad.reason

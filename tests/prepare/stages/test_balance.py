@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxsft.config.schema import Columns
 from jaxsft.data import formats
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import minority, shares
@@ -111,6 +112,8 @@ def test_mixed_texts_are_of_two_texts_of_the_class():
     out, reports, _ = run(stage, train=skewed())
     assert reports["train"].added == {"mixed": 13} and counts(out["train"]) == {"a": 60, "b": 20, "c": 18}
     new = out["train"][85:]
+    tagged = [formats.Row({**r.fields, "id": i, "weight": 2.0}, r.file, r.line) for i, r in enumerate(skewed())]
+    assert {(r.fields["id"], r.fields["weight"]) for r in run(stage, train=tagged)[0]["train"][85:]} == {(None, 2.0)}
     assert all(set(row.fields["text"].split()[:2]) & {row.fields["label"]} for row in new)
     assert len(set(column(out["train"], "text"))) == 98  # none is a copy
     assert [r.fields for r in run(stage, train=skewed())[0]["train"]] == [r.fields for r in out["train"]]
@@ -147,7 +150,15 @@ def test_a_model_writes_and_another_scores():
 
 
 def test_what_cannot_work_is_refused():
-    for options in ({"method": "smote"}, {"beta": 1.0}, {"ratio": 0.0}, {"method": "weight", "fill": "mix"}, {"fill": "model"}, {"perplexity": 3.0}):
+    for options in (
+        {"method": "smote"},
+        {"beta": 1.0},
+        {"ratio": 0.0},
+        {"method": "weight", "fill": "mix"},
+        {"fill": "mix", "context": Context(columns=Columns(text_pair="b"))},
+        {"fill": "model"},
+        {"perplexity": 3.0},
+    ):
         with pytest.raises(ConfigError, match=r"stages.balance"):
             Balance(**options).check()
     for labels, message in ((["a", "a"], "1 classes"), (["a", "b"], "occurs once"), (["a", None], "rows.csv:3: .*expected a label")):

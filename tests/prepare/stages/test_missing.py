@@ -41,6 +41,14 @@ def test_drop_accounts_for_every_row_and_is_not_repeated_on_new_data():
     assert not Missing(fields=["a"]).replayed and Missing(fields=["a"], strategy="mean").replayed
 
 
+def test_none_may_be_the_name_of_a_class_but_is_no_number():
+    rows = make({"label": ["none", "joy", None, "none"], "v": ["none", "1", "2", None]})
+    out, reports, _ = run(Missing(fields=["label"]), train=rows)
+    assert column(out["train"], "label") == ["none", "joy", "none"] and len(reports["train"].dropped) == 1
+    assert column(run(Missing(fields=["label"], strategy="mode"), train=rows)[0]["train"], "label") == ["none", "joy", "none", "none"]
+    assert column(run(Missing(fields=["v"]), train=rows)[0]["train"], "v") == ["1", "2"]
+
+
 def test_an_indicator_says_where_the_gap_was():
     out, _, _ = run(Missing(fields=["a", "t"], strategy="indicator"), train=make(HOLES))
     assert column(out["train"], "a_missing") == [False, True, False, False, True] == column(out["train"], "t_missing")

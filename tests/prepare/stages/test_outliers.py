@@ -126,6 +126,21 @@ def test_an_embedding_column_is_one_vector_per_row():
         run(Outliers(fields=["e"], measure="embedding", method="mahalanobis"), train=wide)
 
 
+def test_texts_are_compared_by_the_vectors_of_their_words(tmp_path):
+    (tmp_path / "v.txt").write_text("cat 1 0.1\ndog 0.9 0\ncow 1.1 0.05\ntax -0.2 1\nlaw 0 1.1\n", encoding="utf-8")
+    texts = ["cat and dog", "the dog", "cow, cat", "dog cow", "cow", "cat dog cow", "tax law", "cat"]
+    options = {"measure": "vectors", "method": "cosine", "fraction": 0.1, "action": "drop"}
+    out, _, state = run(
+        Outliers(vectors=str(tmp_path / "v.txt"), **options), train=make({"text": texts}), test=make({"text": ["law of tax", "a cat"]})
+    )
+    assert set(texts) - set(column(out["train"], "text")) == {"tax law"} and column(out["test"], "text") == ["a cat"]
+    assert len(state["model"]["centre"]) == 2
+    with pytest.raises(DataError, match=r"rows.csv:3: no word of the text has a vector"):
+        run(Outliers(vectors=str(tmp_path / "v.txt"), **options), train=make({"text": ["cat", "zebra", "dog"]}))
+    with pytest.raises(ConfigError, match=r"measure=vectors, and it needs one"):
+        Outliers(**options).check()
+
+
 def test_what_cannot_work_is_refused():
     for options in (
         {"method": "magic"},
@@ -140,6 +155,8 @@ def test_what_cannot_work_is_refused():
             Outliers(fields=["v"], **options).check()
     with pytest.raises(DataError, match=r"no spread in training.*method=zscore"):
         run(Outliers(fields=["v"], method="mad"), train=make({"v": [1, 1, 1, 9]}))
+    with pytest.raises(DataError, match=r"25 training rows are equal, more than stages.outliers.neighbours=20"):
+        run(Outliers(fields=["v"], method="lof"), train=make({"v": [1.0] * 25 + [2.0, 3.0]}))
     with pytest.raises(DataError, match=r"rows.csv:3: .*missing=keep"):
         run(Outliers(fields=["v"]), train=make({"v": [1, None, 2]}))
     out, _, _ = run(Outliers(fields=["v"], missing="keep"), train=make({"v": [1, None, 2, 3, 2, 99]}))

@@ -198,7 +198,8 @@ def test_chats_are_split_by_all_columns():
     "options",
     [
         {"by": "label"}, {"fractions": [0.5, 0.5]}, {"fractions": [0.5, 0.4, 0.2]}, {"by": "time"}, {"time": "t"}, {"folds": 1},
-        {"by": "hash", "near": 0.8}, {"by": "hash", "stratify": "l"}, {"by": "time", "time": "t", "folds": 3}, {"separator": ","}, {"folds": 3, "tiny": "train"}, {"near": 1.5},
+        {"by": "hash", "near": 0.8}, {"by": "hash", "stratify": "l"}, {"by": "time", "time": "t", "folds": 3}, {"separator": ","},
+        {"folds": 3, "tiny": "train"}, {"near": 1.5},
     ],
 )  # fmt: skip
 def test_impossible_options(options):

@@ -1,0 +1,174 @@
+"""Which labels are probably wrong: confident learning, from probabilities that were predicted for rows that the predictor had not seen.
+
+Source: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021. Letters: N rows, C classes; i is the
+given class, j the one that is suspected behind it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxsft.errors import ConfigError, DataError
+
+FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given")
+SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+CLOSE = 1e-6  # a probability that misses its threshold by so little has reached it
+
+
+@jax.jit
+def thresholds(labels: Int[Array, " N"], p: Float[Array, "N C"]) -> Float[Array, " C"]:
+    """How sure the predictor is, on average, of class j where j is given; 2, which nothing reaches, where j is never given."""
+    given = jax.nn.one_hot(labels, p.shape[1], dtype=p.dtype)
+    count = given.sum(0)
+    return jnp.where(count > 0, (given * p).sum(0) / jnp.maximum(count, 1), 2.0)
+
+
+@jax.jit
+def confident(labels: Int[Array, " N"], p: Float[Array, "N C"]) -> Int[Array, " N"]:
+    """The class that each row confidently belongs to: the likeliest where several reach their threshold; -1 where none does."""
+    reached = p >= thresholds(labels, p) - CLOSE
+    count = reached.sum(1)
+    return jnp.where(count > 1, p.argmax(1), jnp.where(count == 1, reached.argmax(1), -1))
+
+
+def confident_joint(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """`[C, C]` whole numbers: how many of the rows that are given class i (down) belong to class j (across), estimated.
+
+    The confident rows are counted, at least one per class stays where it is, and each line is scaled to the number of rows that are given its class.
+    """
+    guess, classes = np.asarray(confident(labels, p)), p.shape[1]
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (labels[guess >= 0], guess[guess >= 0]), 1)
+    np.fill_diagonal(counts, counts.diagonal().clip(min=1))
+    given = np.bincount(labels, minlength=classes)
+    scaled = counts / counts.sum(1, keepdims=True) * given[:, None]
+    return _rounded(scaled / max(scaled.sum(), 1e-100) * given.sum())
+
+
+def noise_matrices(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(P(given i | true j), P(true j | given i)), each `[C, C]` with i down and j across."""
+    return joint / np.maximum(joint.sum(0, keepdims=True), 1), joint / np.maximum(joint.sum(1, keepdims=True), 1)
+
+
+def find_issues(labels: np.ndarray, probabilities: np.ndarray, filter_by: str = "prune_by_noise_rate") -> np.ndarray:
+    """Which rows are probably mislabelled: `[N]` bool. A row whose likeliest class is the given one never is.
+
+    Args:
+      labels: `[N]`, the given classes, 0 to C-1.
+      probabilities: `[N, C]`, of rows that the predictor was not trained on.
+      filter_by: prune_by_noise_rate (for each i and j as many rows as the joint says, those with the largest `p_j - p_i`), prune_by_class (as many
+        rows of class i as the joint says, those with the smallest `p_i`), both, confident_learning (the rows counted off the diagonal), or
+        predicted_neq_given (every row whose likeliest class is another).
+
+    Raises:
+      DataError: the arrays are no labels and probabilities of the same rows.
+      ConfigError: no such filter.
+    """
+    labels, p = _checked(labels, probabilities)
+    if filter_by not in FILTERS:
+        raise ConfigError(f"filter_by={filter_by}: expected one of {', '.join(FILTERS)}")
+    other = p.argmax(1) != labels
+    if filter_by == "predicted_neq_given":
+        return other
+    if filter_by == "confident_learning":
+        guess = np.asarray(confident(labels, p))
+        return other & (guess >= 0) & (guess != labels)
+    prune = _to_prune(confident_joint(labels, p))
+    alone = np.bincount(labels, minlength=p.shape[1])[labels] <= 1  # the only row of its class stays
+    found = ~alone & other
+    if filter_by in ("prune_by_noise_rate", "both"):
+        found &= np.asarray(_largest_margins(labels, p, prune - np.diag(prune.diagonal())))
+    if filter_by in ("prune_by_class", "both"):
+        found &= np.asarray(_least_sure(labels, p, np.bincount(labels, minlength=p.shape[1]) - prune.diagonal()))
+    return found
+
+
+@jax.jit
+def _largest_margins(labels, p, prune):
+    """For each pair (i, j) the `prune[i, j]` rows of class i with the largest margin: `[N]` bool."""
+    margins = p - jnp.take_along_axis(p, labels[:, None], 1)  # [N, C]
+    among = lambda j: _rank(labels, -margins[:, j]) < prune[labels, j]
+    return jax.lax.map(among, jnp.arange(p.shape[1])).any(0)
+
+
+@jax.jit
+def _least_sure(labels, p, prune):
+    return _rank(labels, jnp.take_along_axis(p, labels[:, None], 1)[:, 0]) < prune[labels]
+
+
+def _rank(groups: Int[Array, " N"], values: Float[Array, " N"]) -> Int[Array, " N"]:
+    """The place of each row in its group, by ascending value."""
+    order = jnp.lexsort((values, groups))
+    sorted_groups = groups[order]
+    place = jnp.arange(len(groups)) - jnp.searchsorted(sorted_groups, sorted_groups)
+    return jnp.zeros_like(place).at[order].set(place)
+
+
+def _to_prune(joint: np.ndarray) -> np.ndarray:
+    """The joint with at least one row on each diagonal cell, taken from the other cells of its line in equal parts."""
+    kept = joint.astype(np.float64)
+    more = np.maximum(kept.diagonal(), 1) - kept.diagonal()
+    others = np.maximum(np.count_nonzero(kept, axis=1) - 1.0, 1.0)
+    diagonal = np.maximum(kept.diagonal(), 1)
+    kept = (kept - (more / others)[:, None]).clip(min=0)
+    np.fill_diagonal(kept, diagonal)
+    return _rounded(kept.T).T
+
+
+def _rounded(matrix: np.ndarray) -> np.ndarray:
+    """Whole numbers, each line with the sum that it had: what rounding moved most is moved back."""
+    out = np.round(matrix).astype(np.int64)
+    for line, exact in zip(out, matrix, strict=True):
+        while (over := int(line.sum() - round(exact.sum()))) != 0:
+            step = 1 if over > 0 else -1
+            line[((line - exact) * step).argmax()] -= step
+    return out
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def quality_scores(labels: Int[Array, " N"], p: Float[Array, "N C"], method: str = "self_confidence") -> Float[Array, " N"]:
+    """How well each label fits, 0 to 1; the lowest are looked at first.
+
+    `self_confidence` is `p_i`; `normalized_margin` is `(p_i - max_j p_j + 1) / 2` with j other than i; `confidence_weighted_entropy` is the entropy
+    divided by `log C` and by `p_i`, turned round to `log(x + 1) / x`.
+    """
+    own = jnp.take_along_axis(p, labels[:, None], 1)[:, 0]
+    if method == "self_confidence":
+        return own
+    if method == "normalized_margin":
+        others = jnp.where(jax.nn.one_hot(labels, p.shape[1], dtype=bool), -jnp.inf, p).max(1)
+        return (own - others + 1) / 2
+    if method == "confidence_weighted_entropy":
+        entropy = -jax.scipy.special.xlogy(p, p).sum(1) / jnp.log(p.shape[1])
+        x = jnp.maximum(entropy / jnp.maximum(own, 1e-6), 1e-6)
+        return jnp.log1p(x) / x
+    raise ConfigError(f"method={method}: expected one of {', '.join(SCORES)}")
+
+
+def ranked(issues: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The rows of the issues, the worst first."""
+    rows = np.flatnonzero(issues)
+    return rows[np.argsort(np.asarray(scores)[rows], kind="stable")]
+
+
+def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, p = np.asarray(labels), np.asarray(probabilities)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or p.ndim != 2 or len(p) != len(labels) or not len(labels):
+        raise DataError(f"label noise: found labels {labels.dtype} {list(labels.shape)} and probabilities {list(p.shape)}, expected [N] and [N, C]")
+    if labels.min() < 0 or labels.max() >= p.shape[1]:
+        raise DataError(f"label noise: found labels from {labels.min()} to {labels.max()}, expected 0 to {p.shape[1] - 1}")
+    if not np.isfinite(p).all() or p.min() < 0 or not np.allclose(p.sum(1), 1, atol=1e-3):
+        raise DataError("label noise: a row of the probabilities is negative, not finite, or does not sum to 1")
+    return labels.astype(np.int32), p.astype(np.float32)
+
+
+def cross_val_probabilities(texts, labels, folds: int = 5, seed: int = 0) -> Float[np.ndarray, "N C"]:
+    """Probabilities of each text by a small classifier that has not seen it; see `text_classifier.cross_val_probabilities`."""
+    from jaxsft.prepare import text_classifier
+
+    return text_classifier.cross_val_probabilities(texts, labels, folds, seed)

@@ -1,0 +1,66 @@
+"""Text with the mistakes of scanning, speech recognition or typing, corrected by a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import ClassVar, Optional
+
+from jaxsft.data.formats import Row
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.neighbours import jaccard, shingles
+from jaxsft.prepare.stage import Report, Rows, Stage, State, text_of, with_fields
+from jaxsft.prepare.texts import SPANS, batches, predicted
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoise(Stage):
+    """Replaces each text by a model's correction of it, where the correction stays close to what was there.
+
+    The model is given a record with the text under its own column, and answers with one that has the text there. A model that invents is worse than
+    a misprint: an answer that is empty, or whose sets of three characters have a Jaccard similarity below `min_similarity` with those of the text, is
+    not taken, and counted as "answer too different". Every split is treated, and new rows in `predict`. Rows of whose text something is said by
+    position (`spans`) are an error where it would change.
+    """
+
+    replayed: ClassVar[bool] = True
+
+    field: str = ""  # the column that is corrected; empty: the text column
+    min_similarity: float = 0.5  # the least similarity of an answer that is taken, from 0 (anything) to 1
+    original: Optional[str] = None  # keep the text as it was in this column; null: it goes
+    batch: int = 32  # records that the model is given at once
+
+    def check(self) -> None:
+        if not 0 <= self.min_similarity <= 1:
+            raise ConfigError(f"stages.denoise.min_similarity={self.min_similarity}: expected a number from 0 to 1")
+        if self.batch < 1:
+            raise ConfigError(f"stages.denoise.batch={self.batch}: expected at least 1")
+        if self.context.predict is None:
+            raise ConfigError("stages.denoise: it asks a model for corrections, and none was given")
+
+    def row(self, row: Row, state: State, report: Report) -> Row:
+        return next(iter(self.rows("", [row], state, report)))
+
+    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
+        name = self.field or self.context.text
+        for batch in batches(rows, self.batch):
+            texts = [text_of(row, name, "stages.denoise.field") for row in batch]
+            answers = predicted(self, "denoise", batch, [{name: text} for text in texts], [name])
+            for row, text, answer in zip(batch, texts, answers, strict=True):
+                new = self._taken(row, text, answer[name], report)
+                if new != text and row.fields.get(SPANS):
+                    raise DataError(f"{row.where}: column {SPANS!r} points into {name!r}, which would change; denoise before the spans are made")
+                yield with_fields(row, **{name: new}, **({self.original: text} if self.original is not None else {}))
+
+    def _taken(self, row: Row, text: str, answer: object, report: Report) -> str:
+        if not isinstance(answer, str):
+            raise DataError(f"{row.where}: stages.denoise: the model's answer is {answer!r:.40}, expected text")
+        if answer == text:
+            return text
+        hashes, counts = shingles([text, answer], chars=3, unit="char")
+        first, second = (set(part.tolist()) for part in (hashes[: counts[0]], hashes[counts[0] :]))
+        if (not answer.strip() and text.strip()) or jaccard(first, second) < self.min_similarity:
+            report.marked["answer too different"] += 1
+            return text
+        report.changed["corrected"] += 1
+        return answer

@@ -1,0 +1,97 @@
+"""Text of other languages, put into one by a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, ClassVar, Optional
+
+from jaxsft.data.formats import Row
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
+from jaxsft.prepare.texts import SPANS, batches, predicted
+
+
+@dataclasses.dataclass(frozen=True)
+class Translate(Stage):
+    """Replaces texts by what a model makes of them in another language: one model for sources in several languages, or for one that it knows.
+
+    Which rows: those whose `language` column holds one of `sources` (the stage `language` makes that column); without sources all that are not in
+    `target` already. The model is given a record with the text under its own column, `source_language` and `target_language`, and answers with a
+    record that has the text under the same column. Every split is treated, and new rows in `predict`, so that train and test speak one language.
+    Rows of whose text something is said by position (`spans`) are an error.
+    """
+
+    replayed: ClassVar[bool] = True
+
+    target: str = ""  # the language that comes out, as the model calls it (en, de ...)
+    fields: list[str] = dataclasses.field(default_factory=list)  # the columns that are translated; empty: the text column
+    language: Optional[str] = "language"  # the column that says which language a row is in; null: every row is translated
+    sources: list[str] = dataclasses.field(default_factory=list)  # the languages that are translated; empty: all but the target
+    original: Optional[str] = None  # keep the text as it was in a column of this name (with several fields: this, "_" and the field); null: it goes
+    empty: str = "error"  # an answer without text: error | drop (the row)
+    batch: int = 32  # records that the model is given at once
+
+    def check(self) -> None:
+        choice("translate", "empty", self.empty, ("error", "drop"))
+        if not self.target:
+            raise ConfigError("stages.translate.target: expected the language that should come out, such as en")
+        if self.language is None and self.sources:
+            raise ConfigError("stages.translate.sources: without a language column nothing tells the rows apart; set language=<column>")
+        if self.batch < 1:
+            raise ConfigError(f"stages.translate.batch={self.batch}: expected at least 1")
+        if self.context.predict is None:
+            raise ConfigError("stages.translate: it asks a model for translations, and none was given")
+
+    def row(self, row: Row, state: State, report: Report) -> Row | None:
+        return next(iter(self.rows("", [row], state, report)), None)
+
+    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
+        for batch in batches(rows, self.batch):
+            chosen = [i for i, row in enumerate(batch) if self._wanted(row)]
+            answers = dict(zip(chosen, self._answers([batch[i] for i in chosen]), strict=True))
+            for i, row in enumerate(batch):
+                new = self._translated(row, answers[i], report) if i in answers else row
+                if new is not None:
+                    yield new
+
+    @property
+    def _names(self) -> list[str]:
+        return self.fields or [self.context.text]
+
+    def _wanted(self, row: Row) -> bool:
+        if self.language is None:
+            return True
+        found = value_of(row, self.language, "stages.translate.language")
+        return found in self.sources if self.sources else found != self.target
+
+    def _answers(self, rows: list[Row]) -> list[dict[str, Any]]:
+        records = []
+        for row in rows:
+            if row.fields.get(SPANS):
+                raise DataError(
+                    f"{row.where}: column {SPANS!r} points into the text that would be translated; set stages.translate.sources to other rows"
+                )
+            texts = {name: text_of(row, name, "stages.translate.fields") for name in self._names}
+            source = row.fields[self.language] if self.language is not None else None
+            records.append({**texts, "source_language": source, "target_language": self.target})
+        return predicted(self, "translate", rows, records, self._names) if records else []
+
+    def _translated(self, row: Row, answer: dict[str, Any], report: Report) -> Row | None:
+        new: dict[str, Any] = {}
+        for name in self._names:
+            text = answer[name]
+            if not isinstance(text, str) or (not text.strip() and row.fields[name].strip()):
+                if self.empty == "drop":
+                    report.drop(row, "empty translation")
+                    return None
+                raise DataError(
+                    f"{row.where}: stages.translate: the model's {name!r} is {text!r:.40}, expected text; set stages.translate.empty=drop"
+                )
+            new[name] = text
+            if self.original is not None:
+                new[self.original if len(self._names) == 1 else f"{self.original}_{name}"] = row.fields[name]
+        if self.language is not None:
+            new[self.language] = self.target
+        report.changed["translated"] += 1
+        return with_fields(row, **new)
