@@ -41,6 +41,7 @@ FILES = {
     "task.json": "labels, template, stop tokens",
     "tokenizer": "the tokenizer, in the format of Hugging Face",
     "ledger.json": "what became of every row and token",
+    "quarantine.jsonl": "rows that were put aside, each with its reason",
     "metrics.jsonl": "a line per log interval and evaluation",
     "result.json": "the final numbers; written last",
     "predictions": "one line per input row",
