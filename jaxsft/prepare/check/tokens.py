@@ -74,7 +74,7 @@ def encode_parts(config: Config, parts: Mapping[str, Part], findings: Findings) 
         limit = max(row_length(long, config.model.context, config.data.max_length), min(limit, config.model.context))
         numbers[name] = _fitted(config, part, encoded, limit, findings)
         _audit(config, task, part, encoded, findings)
-        samples += [_sample(tokenizer, part, encoded, i) for i in _evenly(encoded, config.check.samples if name == source.name else 0)]
+        samples += [_sample(task, part, encoded, i) for i in _evenly(encoded, config.check.samples if name == source.name else 0)]
     return numbers, samples, tokenizer.special_strings
 
 
@@ -200,14 +200,15 @@ def _evenly(encoded: Sequence[Encoded | str], count: int) -> list[int]:
     return [there[i * len(there) // count] for i in range(count)]
 
 
-def _sample(tokenizer: Tokenizer, part: Part, encoded: Sequence[Encoded | str], i: int) -> dict[str, Any]:
-    """A row as (text, kind) of runs of tokens: trained, masked, or template (special tokens that are not trained)."""
-    e = encoded[i]
+def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> dict[str, Any]:
+    """A row as runs of tokens: trained, masked, or template (what the template wrote and nobody is trained on)."""
+    e, tokenizer = encoded[i], task.tokenizer
     special = {tokenizer.special_id(name) for name in tokenizer.special_strings}
     weights = np.zeros(len(e.ids)) if e.weights is None else e.weights
     pieces = []
-    for token, weight in zip(e.ids.tolist(), weights.tolist(), strict=True):
-        kind = "trained" if weight > 0 else "template" if token in special else "masked" if e.weights is not None else "text"
+    written = task.template.written(part.records[i], part.where[i]) if hasattr(task, "template") else [False] * len(e.ids)
+    for token, weight, ours in zip(e.ids.tolist(), weights.tolist(), written, strict=True):
+        kind = "trained" if weight > 0 else "template" if ours or token in special else "masked" if e.weights is not None else "text"
         pieces.append((token, kind, token in special))
     runs: list[dict[str, Any]] = []
     ids: list[int] = []

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import jaxsft
 from jaxsft import tasks
 from jaxsft.config import schema
 from jaxsft.data import records
@@ -155,6 +156,13 @@ def test_the_command_line(tmp_path):
     assert code == 1 and "there is no head for it yet" in err
     code, _, err = tiny.jaxsft("check", "task=classify", "data.train=x", "check.near=1")
     assert code == 1 and "check.near=1" in err
+
+
+def test_from_python(tmp_path):
+    tiny.write_lines(tmp_path / "train.jsonl", [*GOOD, {"text": "x"}])
+    result = jaxsft.check(f"data.train={tmp_path}/train.jsonl", task="classify", check={"places": 1})
+    assert result.errors == 1 and lines(found(result, "no_record")) == [len(GOOD) + 1]
+    assert jaxsft.check(config("classify", tmp_path, {"train": GOOD})).errors == 0
 
 
 def test_json_goes_to_a_file_too(tmp_path):

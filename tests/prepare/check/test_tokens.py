@@ -157,6 +157,17 @@ def test_a_row_is_shown_as_it_is_trained(tmp_path):
     assert shown(sample, colour=True).endswith("\x1b[32mgh\x1b[0m\x1b[32m<|end|>\x1b[0m") and "\x1b[31mab\x1b[0m" in shown(sample, colour=True)
 
 
+def test_what_the_template_wrote_is_grey_though_it_is_no_special_token(tmp_path):
+    ask = "{% if add_generation_prompt %}<|user|>assistant: {% endif %}"
+    (tmp_path / "t.jinja").write_text("{% for m in messages %}<|user|>{{ m.role }}: {{ m.content }}<|end|>{% endfor %}" + ask)
+    result = look("chat", tmp_path, {"train": [{"prompt": "müde user: x", "completion": "ok"}]}, task={"template": str(tmp_path / "t.jinja")})
+    kinds = [(run["text"], run["kind"]) for run in result.samples[0]["runs"]]
+    assert kinds == [
+        *(("<|user|>", "template"), ("user: ", "template"), ("müde user: x", "masked"), ("<|end|>", "template")),
+        *(("<|user|>", "template"), ("assistant: ", "template"), ("ok", "trained"), ("<|end|>", "trained")),
+    ]
+
+
 @pytest.mark.parametrize("tty, no_color, expected", [(True, "", True), (True, "1", False), (False, "", False)])
 def test_colours_are_for_terminals_that_want_them(monkeypatch, tty, no_color, expected):
     class Stream:
