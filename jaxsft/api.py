@@ -33,7 +33,6 @@ from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
-from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import loop, runs, setup
 from jaxsft.training.loop import Result
@@ -86,11 +85,7 @@ def train(config: Config | str, *overrides: str, **options: Any) -> Result:
     config = _composed(config, overrides, options)
     from jaxsft.reports import outputs  # with matplotlib, which nothing else here needs
 
-    result = loop.train(config)
-    if result.stopped_by is None and hosts.first():
-        outputs.write_all(result.run_dir)
-        result.mirror.push()
-    return result
+    return loop.train(config, outputs.write_all)
 
 
 def _composed(config: Config | str, overrides: Sequence[str], options: Mapping[str, Any]) -> Config:

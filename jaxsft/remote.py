@@ -112,13 +112,20 @@ def opened(place: str) -> Path:
 
 def files(folder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(name, file) of every file below a folder, here or at a store."""
-    for entry in sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else ():
+    for entry in sorted(_entries(folder), key=lambda p: p.name):
         if entry.name in ("", ".", "..") or set(entry.name) & set("/\\"):
             raise JaxsftError(f"{folder}: has a file of the name {entry.name!r}, which cannot be one of a run")
         if entry.is_dir():
             yield from files(entry, f"{prefix}{entry.name}/")
         else:
             yield f"{prefix}{entry.name}", entry
+
+
+def _entries(folder: Any) -> Iterator[Any]:
+    """What lies in a folder. An empty object whose name ends in a slash marks a folder; it is listed in it, by the folder's own name."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if not (is_remote(folder) and entry.name == folder.name and not entry.exists()):
+            yield entry
 
 
 def move(source: Any, target: Any) -> None:
@@ -134,7 +141,7 @@ def move(source: Any, target: Any) -> None:
 
 def _small_files(folder: Any) -> Iterator[tuple[str, Any]]:
     """Those of a run that are copied."""
-    for entry in folder.iterdir() if folder.is_dir() else ():
+    for entry in _entries(folder):
         if entry.name in ("", ".", ".."):
             raise JaxsftError(f"{folder}: has a file of the name {entry.name!r}, which cannot be one of a run")
         if entry.name not in APART:

@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 import jaxsft
 from jaxsft import rundir
 from jaxsft.config import overrides
+from jaxsft.reports import outputs
 from tests import tiny
 
 
@@ -157,6 +158,20 @@ def test_a_run_is_that_of_the_command(classified, files, tmp_path):
     command("train", *given, f"run_dir={tmp_path / 'run'}")
     assert tiny.outcome(classified.run_dir) == tiny.outcome(tmp_path / "run")
     assert (classified.run_dir / "report.md").is_file() and classified.numbers == rundir.read_json(classified.run_dir / "result.json")
+
+
+def test_the_report_is_written_before_another_may_write(files, tmp_path, monkeypatch):
+    tried, write = [], outputs.write_all
+
+    def watched(run_dir):
+        with pytest.raises(jaxsft.JaxsftError, match="is writing to this run directory"):
+            rundir.RunLock(run_dir)
+        tried.append(write(run_dir))
+
+    monkeypatch.setattr(outputs, "write_all", watched)
+    jaxsft.train("task=lm", *tiny.FAST, "train.duration=1steps", data={"train": files / "book.txt"}, run_dir=tmp_path / "run")
+    assert len(tried) == 1 and (tmp_path / "run" / "report.md").is_file()
+    rundir.RunLock(tmp_path / "run").release()
 
 
 def test_evaluation_is_that_of_the_command(classified, chatted, files):

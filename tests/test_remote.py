@@ -1,5 +1,6 @@
 """Run directories at an object store, which here is a bucket in memory behind Google's JSON API: no rename, no append, no locks."""
 
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -139,6 +140,27 @@ def test_what_the_store_refuses_is_one_sentence(objects, monkeypatch):
     monkeypatch.setattr(remote, "path", refuse)
     with pytest.raises(JaxsftError, match=r"^gs://bucket/runs/one: cannot read \(no access\)$"):
         remote.pull(HOME, remote.working_copy(HOME))
+
+
+@needs_client
+def test_a_refused_run_leaves_no_working_copy_of_any_process(files, objects, machine, monkeypatch):
+    monkeypatch.setattr(loop.hosts, "first", lambda: False)
+    with pytest.raises(ConfigError, match="training has 12 steps only"):
+        loop.train(dataclasses.replace(config(files), profile="steps:2-90"))
+    assert not remote.working_copy(HOME).exists()
+
+
+@needs_client
+def test_objects_that_mark_folders_are_no_files(objects, tmp_path):
+    """The Cloud Console makes empty objects whose names end in a slash."""
+    for name, content in (("", b""), ("a.txt", b"1"), ("deep/", b""), ("deep/b.txt", b"2"), ("deep/empty/", b"")):
+        objects[f"runs/one/{name}"] = (1, content)
+    remote.pull(HOME, tmp_path / "copy")
+    assert sorted(str(p.relative_to(tmp_path / "copy")) for p in (tmp_path / "copy").rglob("*") if p.is_file()) == ["a.txt", "deep/b.txt"]
+    mirror = remote.Mirror(HOME, tmp_path / "copy")
+    (tmp_path / "copy" / "c.txt").write_text("3")
+    mirror.push()
+    assert "runs/one/c.txt" in objects
 
 
 def test_the_results_arrive_last_and_go_first(tmp_path, monkeypatch):

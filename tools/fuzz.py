@@ -9,9 +9,11 @@ bad rows together account for every line that is not empty (`accounted`). A file
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -33,8 +35,34 @@ CONLLU = (
 )
 CONLLU += "\t0\troot\t_\t_\n2.1\tx" + "\t_" * 8 + "\n\n1\tok é" + "\t_" * 4 + "\t0" + "\t_" * 3 + "\n\n"
 
-# Format -> (file name, content, options that a user could give)
-SEEDS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
+BOX = "<object><name>dog</name><truncated>0</truncated><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+IMAGE = f"<annotation><filename>a.jpg</filename><size><width>20</width><height>10</height><depth>3</depth></size>{BOX}</annotation>"
+COCO = '{"images": [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 50}],\n "annotations": [\n{"id": 1, "image_id": 7, "category_id": 3, '
+COCO += '"bbox": [10, 5, 40, 20.5], "iscrowd": 0, "num_keypoints": 1, "keypoints": [9, 4, 1]},\n{"id": 4, "image_id": 7, "caption": "é"}],\n '
+COCO += '"categories": [{"id": 3, "name": "cat", "keypoints": ["x"], "skeleton": [[1, 1]]}]}'
+STUDIO = (
+    '[{"id": 1, "data": {"text": "abé"}, "annotations": [{"id": 2, "completed_by": 1, "result": [{"id": "a", "from_name": "l", "type": "labels", '
+)
+STUDIO += '"value": {"start": 0, "end": 1, "text": "a", "labels": ["X"]}}, {"from_name": "t", "type": "choices", "value": {"choices": ["b"]}}]}]}]'
+
+# Format -> (file name, content, options that a user could give); a dict of files for what is a folder or an archive.
+SEEDS: dict[str, list[tuple[str, str | dict[str, str], dict[str, str]]]] = {
+    "voc": [
+        ("voc", {"VOC/Annotations/a.xml": IMAGE, "VOC/ImageSets/Main/train.txt": "a\n", "VOC/ImageSets/Main/val.txt": "a\n"}, {"split": "train"})
+    ],
+    "brat": [
+        (
+            "brat",
+            {"a.txt": "Rome is in Itály.\n", "a.ann": "T1\tLoc 0 4\tRome\nT2\tLoc 11 16\tItály\nR1\tIn Arg1:T1 Arg2:T2\nE1\tIs:T1\n#1\tN T1\tx\n"},
+            {},
+        )
+    ],
+    "coco": [("a.json", COCO, {})],
+    "snips": [("a.json", '{"Weather": [{"data": [{"text": "in "}, {"text": "Rome", "entity": "city"}]},\n{"data": [{"text": "é"}]}]}', {})],
+    "labelstudio": [("a.json", STUDIO, {})],
+    "doccano": [("a.jsonl", '{"text": "abé", "label": [[0, 1, "X"]]}\n{"text": "b", "label": [[0, 1, "Y"]]}\n', {})],
+    "html": [("a.html", "<!DOCTYPE html><html lang=en><title>T</title><body><p>a &amp; é<script>x</script><ul><li>b</ul></html>", {})],
+    "markdown": [("a.md", "---\ntitle: a\nn: [1, {b: 2024-01-01}]\n---\n# A\n\n* b *é*\n\n```\nc\n```\n", {})],
     "jsonl": [("a.jsonl", '{"text": "a é\\u00e9", "label": 1, "list": [1, {"x": null}]}\n\n{"text": "b", "label": true}\n{"text": "😀"}\n', {})],
     "json": [
         ("a.json", '[{"text": "a", "n": 1.5e3},\n {"text": "b é"}, {"text": ""}]\n', {}),
@@ -135,7 +163,8 @@ def swell(rng: random.Random, content: bytes) -> bytes:
     opened = rng.choice((b"[", b'{"a":', b"(", b"(X ", b'[{"a":['))
     closed = {b"[": b"]", b'{"a":': b"}", b"(": b")", b"(X ": b")", b'[{"a":[': b"]}]"}[opened]
     deep = opened * size + rng.choice((b"", b"1", b"(A b)")) + closed * rng.choice((0, size))
-    return content[:at] + rng.choice((b"x" * 300_000, b"9" * 5000, b"0-0 " * 3000, deep, b'{"a": ' + deep + b"}\n")) + content[at:]
+    long = rng.choice((b"x", b" ", b"=", b"(", b")", b"a ", b"-", b"# ", b'"', b",", b"\t", b"a/B ")) * rng.choice((30_000, 300_000))
+    return content[:at] + rng.choice((long, long, b"9" * 5000, b"0-0 " * 3000, deep, b'{"a": ' + deep + b"}\n")) + content[at:]
 
 
 def recode(rng: random.Random, content: bytes) -> bytes:
@@ -263,25 +292,73 @@ def case(seed: int, number: int, folder: Path, kinds: Sequence[str]) -> tuple[st
     """One damaged file: what is wrong (or "") and what it was."""
     rng = random.Random(f"{seed}/{number}")
     kind = kinds[number % len(kinds)]
-    name, text, options = rng.choice(SEEDS.get(kind) or rng.choice(list(SEEDS.values())))
-    content, done = text.encode(), []
+    name, content, options = seed_of(kind, rng)
+    files, done = content if isinstance(content, dict) else {name: content}, []
+    chosen = rng.choice(list(files))
     for _ in range(rng.choice((1, 1, 2, 3))):
         damage = rng.choice(DAMAGE)
-        content = damage(rng, content)
+        files = {**files, chosen: damage(rng, files[chosen])}
         done.append(damage.__name__)
-    name, packed = wrapped(rng, name, content)
-    folder.mkdir(parents=True, exist_ok=True)
+    plain = None
     path = folder / f"{number}_{name}"
-    path.write_bytes(packed)
-    tree = formats.FORMATS[kind].tree
+    if isinstance(content, dict) or (formats.FORMATS[kind].tree and kind not in SEEDS):
+        path = _tree(rng, path, files)
+    else:
+        shown, packed = wrapped(rng, name, files[name])
+        plain = files[name] if packed is files[name] else None
+        path = folder / f"{number}_{shown}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(packed)
     encoding = rng.choice(ENCODINGS)
-    chosen = kind if tree or rng.random() < 0.8 else "auto"
-    known = SEEDS.get(kind) is not None
-    plain = known and packed is content and encoding in ("utf-8", "latin-1", "cp1252", "ascii")
-    wrong = check(path, content if plain else None, chosen, encoding, options if known else {})
+    given = kind if formats.FORMATS[kind].tree or rng.random() < 0.8 else "auto"
+    plain = plain if kind in SEEDS and encoding in ("utf-8", "latin-1", "cp1252", "ascii") else None
+    wrong = check(path, plain, given, encoding, options)
     if not wrong:
-        path.unlink()
-    return wrong, f"seed={seed} file {number}: {path}: format={chosen} encoding={encoding} options={options} {'+'.join(done)}"
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return wrong, f"seed={seed} file {number}: {path}: format={given} encoding={encoding} options={options} {'+'.join(done)}"
+
+
+def seed_of(kind: str, rng: random.Random) -> tuple[str, bytes | dict[str, bytes], dict[str, str]]:
+    """A whole file of a format; of one that has no seed what its writer makes, or else a file of another format."""
+    if kind not in SEEDS and (written := _written(kind)) is not None:
+        return f"a{formats.FORMATS[kind].suffixes[0]}", written, {}
+    name, content, options = rng.choice(SEEDS.get(kind) or rng.choice(list(SEEDS.values())))
+    encoded = {inside: text.encode() for inside, text in content.items()} if isinstance(content, dict) else content.encode()
+    if isinstance(encoded, dict) and not formats.FORMATS[kind].tree:
+        name, encoded = next(iter(encoded.items()))
+        name = name.replace("/", "_")
+    return name, encoded, options if kind in SEEDS else {}
+
+
+@functools.cache
+def _written(kind: str) -> bytes | None:
+    format = formats.FORMATS[kind]
+    if format.write is None or not format.suffixes or format.tree:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"a{format.suffixes[0]}"
+        try:
+            formats.write([{"text": f"é {i}", "n": i, "tags": ["a"] * (i % 3)} for i in range(9)], path, format=kind)
+        except (DataError, ConfigError):  # an extra is missing
+            return None
+        return path.read_bytes()
+
+
+def _tree(rng: random.Random, path: Path, files: dict[str, bytes]) -> Path:
+    """A folder of the files, or an archive of them, which is damaged itself now and then."""
+    if rng.random() < 0.5:
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+        return path
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    path = path.with_name(f"{path.name}.zip")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(rng.choice((flip, cut))(rng, file.getvalue()) if rng.random() < 0.3 else file.getvalue())
+    return path
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.config import compose, durations, hubid
-from jaxsft.config.schema import Columns, Config, ModelConfig
+from jaxsft.config.schema import Columns, Config, GenerateConfig, ModelConfig
 from jaxsft.errors import ConfigError
 
 CHOICES: dict[str, Sequence[str]] = {
@@ -67,8 +68,8 @@ COUNTS = ("rows", "tokens", "generated_rows")  # metrics that do not depend on t
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
 
 
-def validate(config: Config, *, metrics: Sequence[str], causal: bool | None) -> None:
-    """Raises ConfigError. `metrics` and `causal` are what the task declares."""
+def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, generates: bool, can_generate: bool) -> None:
+    """Raises ConfigError. `metrics`, `causal`, `generates` and `can_generate` are what the task declares."""
     values = compose.flat(compose.to_dict(config))
     validate_values(values)
     for key in DURATIONS:
@@ -95,6 +96,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None) -> 
     _trackers(config.trackers.use)
     _hub(values)
     _unread(config, values)
+    _generation(config, generates, can_generate)
 
 
 def validate_each(values: dict[str, Any]) -> None:
@@ -154,8 +156,16 @@ def _model(config: Config, causal: bool | None) -> None:
         raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
     if m.pretrained and config.train.init_from:
         raise ConfigError("model.pretrained and train.init_from both name weights to start from; give one")
+    for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
+        if source and config.run_dir and _same_place(source, config.run_dir):
+            raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
     if config.train.init_fresh and not (m.pretrained or config.train.init_from):
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
+
+
+def _same_place(a: str, b: str) -> bool:
+    """Of two folders, or two places at a store."""
+    return a.rstrip("/") == b.rstrip("/") if "://" in a + b else os.path.abspath(a) == os.path.abspath(b)
 
 
 def data(config: Config) -> None:
@@ -229,6 +239,16 @@ def _trackers(use: Sequence[str]) -> None:
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:  # a folder wandb/ of offline runs in the working directory is a package too, with no file
             raise ConfigError(f"trackers.use=[{name}]: install jaxsft[{name}]")
+
+
+def _generation(config: Config, generates: bool, can_generate: bool) -> None:
+    """Answers that no one would see. `generate.max_new_tokens` and `allow_cut` stand in presets for all tasks; `never` is true of any."""
+    name, g, standard = config.task.name, config.generate, GenerateConfig()
+    if config.evaluation.generate == "always" and not generates:
+        raise ConfigError(f"evaluation.generate=always: task={name} has no answers that are generated and scored; leave the option out")
+    for key in ("temperature", "batch_size"):
+        if not can_generate and getattr(g, key) != getattr(standard, key):
+            raise ConfigError(f"generate.{key}={getattr(g, key)}: task={name} generates nothing; leave the option out")
 
 
 def _unread(config: Config, values: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.data.ledger import Aside, Ledger
-from jaxsft.errors import DataError
+from jaxsft.errors import ConfigError, DataError
 
 TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
 
@@ -65,10 +65,11 @@ def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarr
 
 
 def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
-    """The row with its loss multiplied: the weight of its tokens, and that of the whole text where it has one."""
+    """The row with its loss multiplied: the weight of its tokens, and that of the whole text. Raises ConfigError where it has neither."""
     if weight == 1 or isinstance(encoded, str):
         return encoded
-    assert encoded.weights is not None or "weight" in encoded.segment, "nothing of this task can be weighted"
+    if encoded.weights is None and "weight" not in encoded.segment:
+        raise ConfigError("data.columns.weight: this task has no weights that those of the rows could multiply; set data.columns.weight=none")
     weights = None if encoded.weights is None else encoded.weights * np.float32(weight)
     segment = {name: value * weight if name == "weight" else value for name, value in encoded.segment.items()}
     return dataclasses.replace(encoded, weights=weights, segment=segment)

@@ -29,6 +29,7 @@ _LARGEST = 100_000  # the largest number that a call may be given: Jinja's own l
 
 _only_source = bytes(mark & (DATA | UNKNOWN) for mark in range(256))
 _only_trained = bytes(mark & (_TRAINED | _ODD) for mark in range(256))
+_trained = {flag: bytes(mark & (DATA | UNKNOWN) | flag for mark in range(256)) for flag in (_TRAINED, _TRAINED | _ODD)}
 
 
 class Tracked(str):
@@ -207,7 +208,7 @@ class _Generation(Extension):
         state.regions += 1
         flag = _TRAINED | (_ODD if state.regions % 2 else 0)
         text = caller()
-        return Tracked(plain(text), _marks_of(text).translate(bytes(mark & (DATA | UNKNOWN) | flag for mark in range(256))))
+        return Tracked(plain(text), _marks_of(text).translate(_trained[flag]))
 
 
 class _State(threading.local):

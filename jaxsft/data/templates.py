@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
@@ -33,6 +33,7 @@ DEFAULT_TEMPLATE = (
 )
 _PROBES = (("ab", "cd"), ("ab", "\ncd"), ("ab\n", "cd"), ("ab", " cd"), ("Ab", "cD"))
 _PROBE = "probe conversation"
+TOGETHER = 1000  # conversations whose pieces are encoded in one call
 _HELLO = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d"))
 
 
@@ -145,21 +146,40 @@ class Template:
             there is more than one BOS, or nothing but trained tokens; the template leaves a message or tools out; or data and special tokens cannot
             be told apart.
         """
+        return self.render_all([chat], [where])[0]
+
+    def render_all(self, chats: Sequence[Chat], where: Sequence[str]) -> list[Rendered]:
+        """`render` of many conversations: their pieces are encoded together, on all cores."""
+        out: list[Rendered] = []
+        for start in range(0, len(chats), TOGETHER):
+            part, places = chats[start : start + TOGETHER], where[start : start + TOGETHER]
+            layouts = [self._whole(chat, place) for chat, place in zip(part, places, strict=True)]
+            texts = [plain(layout.text[a:b]) for layout in layouts for a, b, token in layout.pieces if token is None]
+            encoded = iter(self.tokenizer.encode_batch(texts))
+            out += [self._assembled(chat, place, layout, encoded) for chat, place, layout in zip(part, places, layouts, strict=True)]
+        return out
+
+    def _whole(self, chat: Chat, where: str) -> _Layout:
+        """The layout of a conversation, of which that of the prompt for its last turn must be the beginning."""
         drafts: dict[tuple[int, bool], Tracked] = {}
         last = len(chat.messages) - 1
         layout = self._layout(chat.messages, chat.tools, False, where, drafts)
         prompt = self._layout(chat.messages[:last], chat.tools, True, where, drafts)
         if layout.pieces[: len(prompt.pieces)] != prompt.pieces:
             raise self._no_prefix(where, last, prompt.text, layout.text)
+        return layout
+
+    def _assembled(self, chat: Chat, where: str, layout: _Layout, encoded: Iterator[list[int]]) -> Rendered:
+        """Ids and weights, checked; `encoded` gives the ids of each piece of text."""
         ids: list[int] = []
         weights: list[float] = []
         turns = {index: [0, 0] for _, _, index in layout.regions}
         regions = iter(layout.regions)
         region = next(regions, None)
-        for start, end, token in layout.pieces:
+        for start, _, token in layout.pieces:
             while region and start >= region[1]:
                 region = next(regions, None)
-            found = [token] if token is not None else self.tokenizer.encode(plain(layout.text[start:end]))
+            found = [token] if token is not None else next(encoded)
             inside = region is not None and region[0] <= start
             if inside:
                 first, end_token = turns[region[2]]

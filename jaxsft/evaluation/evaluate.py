@@ -124,7 +124,8 @@ def generate_answers(
         seed=config.seed,
         mesh=mesh,
     )
-    return [task.tokenizer.decode(ids) for ids, _ in out], [stopped for _, stopped in out]
+    # Special tokens inside an answer are part of it: only the stop token, which is gone by now, is not.
+    return [task.tokenizer.decode(ids, skip_special=False) for ids, _ in out], [stopped for _, stopped in out]
 
 
 def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config, mesh: Mesh) -> tuple[dict[int, str], dict[str, float]]:

@@ -46,23 +46,16 @@ def decode(
     """
     b, width = prompt.shape
     slots = width + max_new_tokens
-    index = jnp.arange(slots)[None, :]
-    begin = (width - length)[:, None]
-    position = jnp.maximum(index - begin, 0)  # [B, T]
-    real = (index >= begin).astype(jnp.int32)
+    _, real, position = laid = layout(length, width, slots)
     c, w = model.config, model.output_matrix(params)
     places = c.context if c.positions == "learned" else slots  # a learned table has no place for more
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
-    def caches_at(slot, caches):
-        written = Tokens(jnp.where(index < slot[1], real, 0), position)
-        return tuple(cache._replace(tokens=written, slot=slot[0]) for cache in caches)
-
     def choose(hidden, step):  # [B, D] -> [B]
         return draw(contract("bd,dv->bv", hidden, w, model.precision), keys, step, temperature)
 
-    caches = caches_at((jnp.int32(0), width), empty_caches(model, position, w.dtype))
+    caches = caches_at(jnp.int32(0), width, laid, empty_caches(model, position, w.dtype))
     hidden, caches = model.decode(params, prompt, Tokens(real[:, :width], position[:, :width]), caches)
     first = choose(hidden[:, -1], 0)
     out = jnp.full((b, max_new_tokens), -1, jnp.int32).at[:, 0].set(jnp.where(length > 0, first, -1))
@@ -78,7 +71,7 @@ def decode(
         step, token, done, caches, out = carry
         slot = width + step - 1
         where = Tokens(jnp.ones((b, 1), jnp.int32), lax.dynamic_slice_in_dim(position, slot, 1, axis=1))
-        hidden, caches = model.decode(params, token[:, None], where, caches_at((slot, slot + 1), caches))
+        hidden, caches = model.decode(params, token[:, None], where, caches_at(slot, slot + 1, laid, caches))
         token = choose(hidden[:, 0], step)
         out = lax.dynamic_update_slice_in_dim(out, jnp.where(done, -1, token)[:, None], step, axis=1)
         return step + 1, token, done | ends(token, step), caches, out
@@ -86,6 +79,20 @@ def decode(
     done = ends(first, 0) | (length == 0)
     out = lax.while_loop(unfinished, one, (jnp.int32(1), first, done, caches, out))[-1]
     return out if mesh is None else lax.with_sharding_constraint(out, meshes.replicated(mesh))
+
+
+def layout(length: Int[Array, batch], width: int, slots: int) -> tuple[Int[Array, "1 slots"], Int[Array, "batch slots"], Int[Array, "batch slots"]]:
+    """(slot, whether a token lies there, its position) for prompts that end at `width`, and what is written after them."""
+    index = jnp.arange(slots)[None, :]
+    begin = (width - length)[:, None]
+    return index, (index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0)
+
+
+def caches_at(slot: Any, end: Any, laid: tuple[Array, Array, Array], caches: tuple[Cache, ...]) -> tuple[Cache, ...]:
+    """Caches that are written from `slot` on, and hold what lies before `end` then; `laid` is the `layout`."""
+    index, real, position = laid
+    written = Tokens(jnp.where(index < end, real, 0), position)
+    return tuple(cache._replace(tokens=written, slot=slot) for cache in caches)
 
 
 def empty_caches(model: Transformer, position: Int[Array, "batch slots"], dtype: Any) -> tuple[Cache, ...]:

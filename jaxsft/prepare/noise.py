@@ -24,7 +24,7 @@ class Unit:
     Attributes:
       free: words may be replaced, moved and deleted, and characters changed. soft: its characters may be changed (a tagged word keeps its tag).
       start: where a marked span began; None: no span.
-      before: a word may be put before it.
+      before: a word may be put before it. fixed: it may not be deleted: it keeps two marked words apart.
     """
 
     text: str
@@ -33,6 +33,7 @@ class Unit:
     soft: bool = True
     start: int | None = None
     before: bool = True
+    fixed: bool = False
 
 
 def units_of(text: str, spans: Sequence[tuple[int, int]] = ()) -> tuple[str, list[Unit]]:
@@ -86,7 +87,7 @@ def swap(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
 
 def delete(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
     """`count` free words go; one word is left in any case. A fixed number, where EDA draws for each word."""
-    free = [i for i, unit in enumerate(units) if unit.free]
+    free = [i for i, unit in enumerate(units) if unit.free and not unit.fixed]
     gone = set(rng.choice(free, min(count, len(free), len(units) - 1), replace=False).tolist()) if free and len(units) > 1 else set()
     left = [dataclasses.replace(unit) for i, unit in enumerate(units) if i not in gone]
     if left and units and len(units) - 1 in gone:

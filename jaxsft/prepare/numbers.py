@@ -27,6 +27,11 @@ def table(rows: Iterable[Row], fields: Sequence[str], option: str, missing: str 
     return np.array([numbers(row, fields, option, missing) for row in rows], np.float64).reshape(-1, len(fields))
 
 
+def there(row: Row, fields: Sequence[str], split: str) -> list[str]:
+    """The columns that a stage treats in a row: all; of a new row (`predict`) those that it has, for it comes without the targets."""
+    return [name for name in fields if split != "predict" or name in row.fields]
+
+
 def numbers(row: Row, fields: Sequence[str], option: str, missing: str = "keep") -> list[float]:
     """The numbers of one row; a missing one as in `table`."""
     out = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -67,6 +68,18 @@ def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and any(key in turn for key in CONTENT) for turn in value)
+
+
+def text_in(row: Row, name: str, option: str) -> str:
+    """The text of a column; of a chat the texts of its turns, one below the other. Raises DataError (missing, or neither), which names `option`."""
+    value = value_of(row, name, option)
+    if _is_chat(value):
+        return "\n".join(turn[key] for turn in value for key in CONTENT if isinstance(turn.get(key), str))
+    return text_of(row, name, option)
+
+
 def change_text(row: Row, name: str, change: Callable[[str], str], option: str) -> Row:
     """The row with every text of a column changed: a text, or the turns of a chat (a list of objects with content or value).
 
@@ -74,7 +87,7 @@ def change_text(row: Row, name: str, change: Callable[[str], str], option: str) 
       DataError: the column is missing or holds something else; or spans point into the text that would change.
     """
     value = value_of(row, name, option)
-    if isinstance(value, list) and all(isinstance(turn, dict) and any(key in turn for key in CONTENT) for turn in value):
+    if _is_chat(value):
         new: Any = [{key: change(part) if key in CONTENT and isinstance(part, str) else part for key, part in turn.items()} for turn in value]
     else:
         new = change(text_of(row, name, option))
@@ -109,6 +122,24 @@ def judge(stage: Stage, name: str, row: Row, reasons: Sequence[str], report: Rep
     return with_fields(row, **{MARKS: "; ".join(filter(None, [row.fields.get(MARKS) or "", *(f"{name}: {reason}" for reason in reasons)]))})
 
 
+def add_columns(row: Row, new: Mapping[str, Any], replace: bool, instead: str) -> Row:
+    """The row with new columns. Raises DataError where one of them holds something else already, unless `replace`; `instead` says what to set."""
+    for name, value in new.items():
+        if not replace and row.fields.get(name) not in (None, "", [], value):
+            raise DataError(f"{row.where}: column {name!r} holds {row.fields[name]!r:.60} already; {instead}")
+    return with_fields(row, **new)
+
+
+def unread(stage: Stage, name: str, why: str, *fields: str) -> None:
+    """Raises ConfigError where one of the options that have no effect here was set to something else than its default."""
+    for field in dataclasses.fields(stage):
+        if field.name in fields:
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            value = getattr(stage, field.name)
+            if (list(value) if isinstance(value, tuple) else value) != default:
+                raise ConfigError(f"stages.{name}.{field.name}={getattr(stage, field.name)}: it has no effect, {why}")
+
+
 def predicted(stage: Stage, name: str, rows: Sequence[Row], records: Sequence[dict[str, Any]], wanted: Sequence[str]) -> list[dict[str, Any]]:
     """What the model says to each record. Raises ConfigError (no model) and DataError (another number of records, or a field is missing)."""
     if stage.context.predict is None:
@@ -117,12 +148,32 @@ def predicted(stage: Stage, name: str, rows: Sequence[Row], records: Sequence[di
     if len(answers) != len(records):
         raise DataError(f"{rows[0].where}: stages.{name}: the model gave {len(answers)} records for {len(records)}")
     for row, answer in zip(rows, answers, strict=True):
+        if answer.get("dropped"):
+            raise DataError(f"{row.where}: stages.{name}: the model cannot take this row ({answer['dropped']})")
         for field in wanted:
             if field not in answer:
                 raise DataError(
                     f"{row.where}: stages.{name}: the model's record has no {field!r}, it has {', '.join(map(repr, answer)) or 'nothing'}"
                 )
     return answers
+
+
+def written(stage: Stage, name: str, rows: Sequence[Row], prompts: Sequence[str], column: str, answer: str) -> list[str | None]:
+    """What a model that writes text answers to each prompt; None where the answer is empty, or ends at the limit of tokens and not by itself.
+
+    Args:
+      column: of the model's input, as in the data that it was trained on. answer: the field of its record that holds what it wrote.
+    """
+    told = predicted(stage, name, rows, [{column: prompt} for prompt in prompts], [answer])
+    for row, found in zip(rows, told, strict=True):
+        if not isinstance(found[answer], str):
+            raise DataError(f"{row.where}: stages.{name}: the model's {answer!r} is {found[answer]!r:.40}, expected text")
+    return [found[answer] if found[answer].strip() and found.get("stopped", True) else None for found in told]
+
+
+def filled_in(template: str, **values: str) -> str:
+    """A template with `{name}` for each value, in one go: braces in the values stay as they are."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
 @functools.lru_cache(maxsize=256)

@@ -144,6 +144,9 @@ def _limits(run_dir: Path) -> str:
     for split, entry in entries.items():
         if entry.get("also_in_train"):
             found.append(f"{facts.number_text(entry['also_in_train'])} rows of {escape(split)} are also in the training data, word for word.")
+        if lacks := entry.get("lacks"):
+            some = ", ".join(code(label) for label in lacks[:5]) + (", ..." if len(lacks) > 5 else "")
+            found.append(f"{escape(split)} has no row of {facts.number_text(len(lacks))} labels ({some}): no number of it says anything about them.")
         if (entry.get("rows") or {}).get("truncated"):
             found.append(f"{facts.number_text(entry['rows']['truncated'])} rows of {escape(split)} were truncated.")
         if dropped := sum((entry.get("rows") or {}).get("dropped", {}).values()):

@@ -183,6 +183,10 @@ def account(entry: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[str]]
     return lines, problems
 
 
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
 def accounts(run_dir: Path) -> tuple[list[str], dict[str, dict[str, str]], list[str]]:
     """Return the splits of the ledger, the lines of their accounts side by side (label → split → count), and what does not add up."""
     entries = ledger(run_dir)
@@ -195,6 +199,8 @@ def accounts(run_dir: Path) -> tuple[list[str], dict[str, dict[str, str]], list[
             lines.setdefault(label, {})[split] = count
         if "also_in_train" in entry:
             lines.setdefault("rows that are also in training", {})[split] = number_text(entry["also_in_train"])
+        if entry.get("lacks"):
+            lines.setdefault("labels without a row", {})[split] = f"{number_text(len(entry['lacks']))} ({_some(entry['lacks'])})"
     return list(entries), lines, problems
 
 

@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from jaxsft.config.schema import HostsConfig
 from jaxsft.errors import ConfigError, JaxsftError, first_line
 
+_TEXT = 2000  # bytes of a text that all processes are told
 _started: HostsConfig | None = None
 
 
@@ -91,13 +92,32 @@ def leave() -> None:
 
 
 def of_first(make: Callable[[], Any]) -> str:
-    """The text that the first process makes, on all of them."""
+    """The text that the first process makes, on all of them. Raises, on all of them, the JaxsftError that it raises there."""
     if not many():
         return str(make())
-    text = str(make()).encode() if first() else b""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(size, b"\0"), np.uint8))
+    text, error = "", None
+    if first():
+        try:
+            text = str(make())
+        except JaxsftError as caught:
+            text, error = str(caught), caught
+    content = text.encode()
+    size, failed = np.asarray(multihost_utils.broadcast_one_to_all(np.array([len(content), error is not None], np.int32)))
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(content.ljust(int(size), b"\0"), np.uint8))
+    if failed:
+        raise error or JaxsftError(bytes(np.asarray(told, np.uint8)).decode())
     return bytes(np.asarray(told, np.uint8)).decode()
+
+
+def worst(rank: int, text: str) -> tuple[int, str]:
+    """The largest rank that any process gives, and the text (up to 2,000 bytes) of the first one that gives it: the same on all of them."""
+    if not many():
+        return rank, text
+    content = text.encode()[:_TEXT].ljust(_TEXT, b"\0")
+    ranks = np.ravel(multihost_utils.process_allgather(np.int32(rank)))
+    texts = np.asarray(multihost_utils.process_allgather(np.frombuffer(content, np.uint8)), np.uint8)
+    at = int(ranks.argmax())
+    return int(ranks[at]), texts[at].tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
 def check_same(facts: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ class ChatSFT(CausalTask):
 
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()
-        rendered = [self.template.render(record, place) for record, place in zip(records, where, strict=True)]
+        rendered = self.template.render_all(records, where)
         return [Encoded(np.array(r.ids, np.int32), np.array(r.weights, np.float32), stop_ids=stop) for r in rendered]
 
     def prompt(self, record: Chat, where: str) -> list[int]:
@@ -91,7 +91,7 @@ class ChatSFT(CausalTask):
     def reference(self, record: Chat, where: str) -> str:
         """The last turn as it is trained, which may be other than its content: a tool call, or an answer whose thought the prompt has opened."""
         ids = self.answer(record, where)
-        return self.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
+        return self.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids, skip_special=False)
 
     @property
     def answers_up_to(self) -> int:

@@ -63,7 +63,8 @@ class Classify(Task):
         begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         close = [] if end is None else [end]
         text_ids = self.tokenizer.encode_batch([r.text for r in records])
-        pair_ids = self.tokenizer.encode_batch([r.text_pair or "" for r in records])
+        pairs = any(r.text_pair is not None for r in records)
+        pair_ids = self.tokenizer.encode_batch([r.text_pair or "" for r in records]) if pairs else [[]] * len(records)
         encoded: list[Encoded | str] = []
         for record, place, ids, pair in zip(records, where, text_ids, pair_ids, strict=True):
             if record.label not in index:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import math
 import re
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -110,8 +112,11 @@ class Checkpoints:
         return self._manager
 
     def steps(self) -> list[int]:
-        """Complete steps, oldest first."""
-        return sorted(self.manager.all_steps()) if self.folder.is_dir() else []
+        """Complete steps, oldest first, as the first process sees them."""
+        if hosts.of_first(self.folder.is_dir) == "False":
+            return []
+        manager = self.manager  # made by all: they wait for each other there
+        return json.loads(hosts.of_first(lambda: sorted(manager.all_steps())))
 
     def save(self, step: int, state: Any, meta: dict, best: int | None, base: Any = None) -> None:
         """Starts to write a step; returns when the arrays are copied. `best` is the step that must survive. Raises CheckpointError."""
@@ -137,11 +142,16 @@ class Checkpoints:
             self._manager.close()
             self._manager = None
 
+    # What is read goes through Orbax's handlers: its managers wait for all processes after a read, for ever where one of them could not read.
     def meta(self, step: int) -> dict:
-        return self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        return ocp.JsonCheckpointHandler().restore(self._item(step, "meta"), args=ocp.args.JsonRestore())
+
+    def _item(self, step: int, item: str) -> epath.Path:
+        return epath.Path(self.folder) / str(step) / item
 
     def restore(self, step: int, like: Any, item: str = "state", select: Callable[[str], bool] = lambda name: True) -> tuple[Any, dict]:
-        """The tree and the meta of one step, placed like `like` (shapes with shardings), every array verified.
+        """The tree and the meta of one step, placed like `like` (shapes with shardings), every array verified. What one process cannot read, all
+        of them refuse, with the same error.
 
         Args:
           select: which of the stored names must be there and are read; those of `like` must be exactly these.
@@ -150,30 +160,27 @@ class Checkpoints:
           CheckpointError: the structure differs, or a file is damaged.
         """
         what, wanted = f"{self.folder}/{step}", flatten(like)
-        try:
+
+        def leaves() -> tuple[dict, dict, dict]:
             meta = self.meta(step)
-            stored = {k: v for k, v in meta["leaves"][item].items() if select(k)}
-        except Exception as error:  # whatever a damaged file makes Orbax raise
-            _not_our_files(what, error)
-            raise Damaged(f"{what}: damaged (meta cannot be read: {first_line(error)})") from error
+            return meta, meta["leaves"][item], meta["checksums"][item]
+
+        meta, there, sums = _together(what, leaves, "meta cannot be read: ")
+        stored = {k: v for k, v in there.items() if select(k)}
         check_same_leaves(stored, describe(wanted), what)
+        # Orbax restores whole items; names that are not wanted are left out by a partial restore.
+        arrays = _together(what, lambda: self._restore_arrays(step, item, wanted, partial=len(stored) < len(there)))
         try:
-            # Orbax restores whole items; names that are not wanted are left out by a partial restore.
-            arrays = self._restore_arrays(step, item, wanted, partial=len(stored) < len(meta["leaves"][item]))
             found = digest(arrays)
-        except Exception as error:
-            _not_our_files(what, error)
-            raise Damaged(f"{what}: damaged ({first_line(error)})") from error
-        if bad := [name for name, value in found.items() if value != meta["checksums"][item][name]]:
+        except jax.errors.JaxRuntimeError as error:
+            raise CheckpointError(_unreadable(what, error)) from error
+        if bad := [name for name, value in found.items() if value != sums[name]]:
             raise Damaged(f"{what}: damaged ({bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} does not match its checksum)")
         return unflatten(arrays, like), meta
 
     def _restore_arrays(self, step: int, item: str, wanted: Flat, partial: bool) -> Flat:
-        if not partial:
-            return dict(self.manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(wanted)}))[item])
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            args = ocp.args.PyTreeRestore(item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True)
-            return dict(reader.restore(self.folder / str(step) / item, args=args))
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=partial)
+        return dict(ocp.PyTreeCheckpointHandler().restore(self._item(step, item), args=args))
 
     def restore_newest(self, like: Any, before: int | None = None) -> tuple[Any, dict] | None:
         """The newest good step, or None where there is no step at all. Damaged ones are named and moved to `damaged/`.
@@ -195,16 +202,17 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
             self._manager = None
-        target = self.run_dir / "damaged" / f"step-{step}"
-        while target.exists():
-            target = target.with_name(target.name + "-again")
-        hosts.sync("damaged step found")  # all have chosen the same name
-        if hosts.first():
-            target.parent.mkdir(exist_ok=True)
+
+        def move() -> str:
+            target = self.run_dir / "damaged" / f"step-{step}"
             with remote.friendly(self.folder, "move"):
+                while target.exists():
+                    target = target.with_name(target.name + "-again")
+                target.parent.mkdir(exist_ok=True)
                 remote.move(self.folder / str(step), target)  # what is left of it, should this be cut off, is found damaged again
-        hosts.sync("damaged step moved")
-        return target
+            return target.name
+
+        return self.run_dir / "damaged" / hosts.of_first(move)
 
     @contextlib.contextmanager
     def _loud(self, what: str):
@@ -226,7 +234,28 @@ class Damaged(CheckpointError):
 _ELSEWHERE = re.compile(r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|CANCELLED")
 
 
-def _not_our_files(what: str, error: Exception) -> None:
-    """Raises CheckpointError where something else failed than a file: a good step must not be set aside for that."""
-    if isinstance(error, PermissionError | TimeoutError | ConnectionError | jax.errors.JaxRuntimeError) or _ELSEWHERE.search(str(error)):
-        raise CheckpointError(f"{what}: cannot be read now ({first_line(error)}); it was left as it is") from error
+def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
+    """What `read` gives, if every process can read.
+
+    Raises (the same on all of them):
+      Damaged: a file is damaged.
+      CheckpointError: something else failed than a file: a good step must not be set aside for that.
+    """
+    out, rank, text, cause = None, 0, "", None
+    try:
+        out = read()
+    except Exception as error:  # whatever a damaged file makes Orbax raise
+        elsewhere = isinstance(error, PermissionError | TimeoutError | ConnectionError | jax.errors.JaxRuntimeError) or _ELSEWHERE.search(str(error))
+        rank, text = (2, _unreadable(what, error)) if elsewhere else (1, f"{what}: damaged ({prefix}{first_line(error)})")
+        if hosts.many():
+            text = f"process {jax.process_index()}: {text}"
+        else:
+            cause = error
+    rank, text = hosts.worst(rank, text)
+    if rank:
+        raise (Damaged if rank == 1 else CheckpointError)(text) from cause
+    return out
+
+
+def _unreadable(what: str, error: Exception) -> str:
+    return f"{what}: cannot be read now ({first_line(error)}); it was left as it is"

@@ -160,20 +160,34 @@ class Trace:
 
 
 # --- compiled programs -----------------------------------------------------------------------------------------------------------------------
+_told: str | None = None  # the folder that JAX had from somebody else
+_kept: str | None = None  # the one that it has since our last call
+
+
 def keep_programs(folder: str) -> None:
     """Compiled programs are kept on disk, so that the next run of the same shapes starts at once.
 
     Args:
-      folder: `auto` is the user's cache, unless JAX was told of a folder already; `none` keeps nothing.
+      folder: `auto` is the user's cache, unless JAX was told of a folder by somebody else; `none` keeps nothing, but where JAX was told to.
     """
-    if folder == "none" or (folder == "auto" and jax.config.jax_compilation_cache_dir):
+    global _told, _kept
+    now = jax.config.jax_compilation_cache_dir
+    if now != _kept:  # somebody else has spoken since
+        _told = now
+    theirs = folder == "none" or (folder == "auto" and _told)  # what an earlier call of ours kept ends here
+    _kept = place = _told if theirs else str(_own_programs() if folder == "auto" else Path(folder))
+    if place == now:
         return
-    # A program for this processor may not run on the next one that shares the home directory.
-    place = cache.root(None) / "programs" / _processor() if folder == "auto" else Path(folder)
     compilation_cache.reset_cache()  # JAX looks for a folder once, when it compiles for the first time
-    jax.config.update("jax_compilation_cache_dir", str(place))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_compilation_cache_dir", place)
+    if place != _told:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _own_programs() -> Path:
+    # A program for this processor may not run on the next one that shares the home directory.
+    return cache.root(None) / "programs" / _processor()
 
 
 def _processor() -> str:

@@ -8,6 +8,7 @@ import math
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,11 @@ class Diverged(JaxsftError):
     """A loss or gradient was not finite under train.on_nan=stop."""
 
 
-def train(config: Config) -> Result:
+def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: None) -> Result:
     """Runs, or continues, one training.
+
+    Args:
+      write_more: what the first process writes into the directory of a complete run, before another may write there.
 
     Raises:
       JaxsftError: anything that the user can mend; the run directory then holds what was finished before.
@@ -69,9 +73,14 @@ def train(config: Config) -> Result:
                 remote.pull(home, run_dir)
                 mirror = remote.Mirror(home, run_dir)
                 _check_config(run_dir, config)
-                return dataclasses.replace(Loop(config, run_dir, mirror).run(), mirror=mirror)
+                result = Loop(config, run_dir, mirror).run()
+                if result.stopped_by is None and hosts.first():
+                    write_more(run_dir)
+                    mirror.push()
+                return dataclasses.replace(result, mirror=mirror)
             except JaxsftError:
-                if hosts.first() and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
+                mine = hosts.first() or remote.is_remote(home)  # a working copy of its own, or the one that all see
+                if mine and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
                     shutil.rmtree(run_dir)
                 raise
 
@@ -132,12 +141,13 @@ class Loop:
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
         if hosts.first():  # before too many of them may end the run
             setup.write_quarantine(self.run_dir / "quarantine.jsonl", {name: part.aside for name, part in records.items()})
-        leaks = setup.in_training_too(records)
+        leaks, lacks = setup.in_training_too(records), setup.lacking(records, type(parts.task))
         batches, ledger, length = {}, {}, 1
         for name, part in records.items():
             batches[name] = parts.batches(parts.split(name, part, min_length=length), training=name == "train")
             length = batches["train"].split.limit  # evaluation shares the shape of training, unless its rows are longer
             ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
+            ledger[name] |= {"lacks": lacks[name]} if name in lacks else {}
         return parts, batches, ledger
 
     def _place_state(self, trainable: Any) -> State:
@@ -189,6 +199,8 @@ class Loop:
         if not path.exists():
             return
         before = rundir.read_json(path)
+        if not isinstance(before, dict) or not isinstance(before.get("data"), dict):
+            raise ConfigError(f"{path}: not the manifest of a run (it does not say what data the run was started with); choose another run_dir=")
         changed = [f"the data of {k}" for k in sorted(facts["data"].keys() | before["data"].keys()) if before["data"].get(k) != facts["data"].get(k)]
         parts = {"tokenizer": "the tokenizer", "task": "the template or the labels", "hub": "a file of the hub"}
         changed += [what for key, what in parts.items() if (before.get(key) or None) != (facts.get(key) or None)]

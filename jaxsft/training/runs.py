@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models.transformer import Params
+from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import partition
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
@@ -39,29 +41,34 @@ class Run:
         return partition.merge(self.weights, self.frozen)
 
 
-def open_run(folder: str | Path, change: Any = lambda config: config) -> Run:
+def open_run(folder: str | Path, change: Any = lambda config: config, via: Sequence[Path] = ()) -> Run:
     """A run's parts and weights, from its directory alone.
 
     Args:
       change: what a command's overrides make of the run's config.
+      via: the runs whose frozen weights are made from this one.
 
     Raises:
-      ConfigError: not a run directory.
+      ConfigError: not a run directory, or a run that starts from itself.
       CheckpointError: no good checkpoint, or the frozen weights are not those that it was trained with.
     """
     place, folder = folder, remote.opened(str(folder))
+    if (here := folder.resolve()) in via:
+        raise ConfigError(
+            f"{place}: starts from itself{' by way of another run' if len(via) > 1 else ''}, so its frozen weights cannot be made again"
+        )
     config: Config = change(compose.read(folder / "config.yaml"))
     if not (folder / "task.json").is_file():
         raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
     parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), rundir.read_json(folder / "task.json"))
     checkpoints = Checkpoints(place)
     try:
-        return _read(folder, parts, checkpoints)
+        return _read(folder, parts, checkpoints, (*via, here))
     finally:
         checkpoints.close()
 
 
-def _read(folder: Path, parts: Parts, checkpoints: Checkpoints) -> Run:
+def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, via: Sequence[Path]) -> Run:
     steps = checkpoints.steps()
     if not steps:
         raise CheckpointError(f"{folder}: has no checkpoint yet")
@@ -70,7 +77,7 @@ def _read(folder: Path, parts: Parts, checkpoints: Checkpoints) -> Run:
     for step in _preference(checkpoints, steps):
         try:
             state, meta = checkpoints.restore(step, {name: shapes}, select=lambda path: path.startswith(f"{name}/"))
-            return Run(folder, parts, state[name], frozen_weights(parts, meta, checkpoints, step), step)
+            return Run(folder, parts, state[name], frozen_weights(parts, meta, checkpoints, step, via), step)
         except Damaged as error:
             failures.append(str(error))
     raise CheckpointError("; ".join(failures))
@@ -82,28 +89,36 @@ def _shapes(specs: Any, mesh: jax.sharding.Mesh) -> Any:
 
 def _preference(checkpoints: Checkpoints, steps: Sequence[int]) -> list[int]:
     """The best step where it is known and there, then the newest first."""
-    try:
-        best = (checkpoints.meta(steps[-1]).get("best") or {}).get("step")
-    except Exception:  # a damaged meta is reported when that step is read
-        best = None
+
+    def known() -> str:
+        try:
+            return json.dumps((checkpoints.meta(steps[-1]).get("best") or {}).get("step"))
+        except Exception:  # a damaged meta is reported when that step is read
+            return "null"
+
+    best = json.loads(hosts.of_first(known))
     return ([best] if best in steps else []) + [s for s in reversed(steps) if s != best]
 
 
-def frozen_weights(parts: Parts, meta: dict, checkpoints: Checkpoints, step: int) -> Params:
-    """The weights that were not trained: from the checkpoint where it includes them, else made again as they were made, and verified."""
+def frozen_weights(parts: Parts, meta: dict, checkpoints: Checkpoints, step: int, via: Sequence[Path] = ()) -> Params:
+    """The weights that were not trained: from the checkpoint where it includes them, else made again as they were made, and verified.
+
+    Raises:
+      CheckpointError: they are not those that the run was trained with.
+    """
     if not parts.config.train.freeze:
         return {}
     if meta["leaves"]["base"]:
         shapes = _shapes(partition.partition(parts.specs, parts.specs, parts.config.train.freeze)[1], parts.mesh)
         return checkpoints.restore(step, shapes, item="base")[0]
-    frozen = partition.partition(starting_params(parts), parts.specs, parts.config.train.freeze)[1]
-    if digest(flatten(frozen)) != meta["frozen"]:
+    frozen = partition.partition(starting_params(parts, via), parts.specs, parts.config.train.freeze)[1]
+    if digest(flatten(frozen)) != meta.get("frozen"):
         source = parts.config.train.init_from or parts.config.model.pretrained or f"seed {parts.config.seeds.init}"
         raise CheckpointError(f"{checkpoints.folder}/{step}: the frozen weights made from {source} are not those that this run was trained with")
     return frozen
 
 
-def starting_params(parts: Parts) -> Params:
+def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh`.
 
     Raises:
@@ -111,17 +126,17 @@ def starting_params(parts: Parts) -> Params:
       CheckpointError: a weight is missing, additional or of another shape.
     """
     params, config = parts.init_params(), parts.config
-    source = config.train.init_from or config.model.pretrained
+    option, source = ("train.init_from", config.train.init_from) if config.train.init_from else ("model.pretrained", config.model.pretrained)
     if not source:
         return params
-    run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh))
+    run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
     if run.parts.tokenizer.digest != parts.tokenizer.digest:
-        raise ConfigError(f"train.init_from={source}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
+        raise ConfigError(f"{option}={source}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
     stored, wanted = flatten(partition.join(run.params)), flatten(params)
     fresh = _fresh(config.train.init_fresh, flatten(parts.specs), flatten(run.parts.specs))
     whole = {name for name, layers in fresh.items() if np.all(layers)}
     try:
-        check_same_leaves(describe(_without(stored, whole)), describe(_without(wanted, whole)), source)
+        check_same_leaves(describe(_without(stored, whole)), describe(_without(wanted, whole)), f"{option}={source}")
     except CheckpointError as error:
         raise CheckpointError(f"{error}; leave it out by train.init_fresh=[PATTERN], or use the same model options") from error
 

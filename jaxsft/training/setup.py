@@ -51,7 +51,7 @@ def resolve(config: Config) -> Config:
     if config.data.format != "auto":
         formats.named(config.data.format)
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
-    validate(config, metrics=task.metrics, causal=task.causal)
+    validate(config, metrics=task.metrics, causal=task.causal, generates=task.generates, can_generate=task.can_generate)
     metric = f"validation/{task.metric}" if config.evaluation.metric == "auto" else config.evaluation.metric
     return dataclasses.replace(
         config,
@@ -133,6 +133,12 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
+        if lost := lacking(out, task).get("train"):
+            where = next(r.where for r in rows if task.stratum(record_of[id(r)]) == lost[0])
+            raise DataError(
+                f"{where}: no row of label {lost[0]!r} is in training, so it could never be learnt (found {len(lost)} such labels after the split); "
+                "give it more rows, or set another data.split_seed or data.fractions"
+            )
         rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
         out["train"] = Records(records, [row.where for row in rows], aside)
     else:
@@ -167,6 +173,13 @@ def in_training_too(records: dict[str, Records]) -> dict[str, int]:
     """How many rows of each other split are in the training split, word for word."""
     training = {repr(r) for r in records["train"].records}
     return {name: sum(repr(r) in training for r in part.records) for name, part in records.items() if name != "train"}
+
+
+def lacking(records: Mapping[str, Records], task: type[Task]) -> dict[str, list[str]]:
+    """By split, the labels that other splits have and this one has not. Splits without any are left out."""
+    labels = {name: {task.stratum(r) for r in part.records} - {""} for name, part in records.items()}
+    everywhere = set().union(*labels.values())
+    return {name: sorted(everywhere - own) for name, own in labels.items() if everywhere - own}
 
 
 def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) -> Tokenizer:

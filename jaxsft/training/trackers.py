@@ -8,6 +8,7 @@ resumed run goes on in the same place. A tracker that fails is told once and nam
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import netrc
 import os
 import secrets
@@ -48,7 +49,7 @@ class Trackers:
             before = known.get(name, {}).get("id")
             given = self._attempt(name, "start", lambda t: t.start(run_dir, config, before))
             if given is not None:
-                self._note(name, id=given)
+                self._note(name, id=given, failed=None)  # what an earlier attempt failed at is over
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name in list(self._live):
@@ -74,9 +75,11 @@ class Trackers:
             self._note(name, failed=text)
             return None
 
-    def _note(self, name: str, **facts: str) -> None:
+    def _note(self, name: str, **facts: str | None) -> None:
+        """None takes a fact away."""
         content = rundir.read_json(self._manifest)
-        content.setdefault("trackers", {}).setdefault(name, {}).update(facts)
+        known = content.setdefault("trackers", {}).get(name, {}) | facts
+        content["trackers"][name] = {key: value for key, value in known.items() if value is not None}
         rundir.write_json(self._manifest, content)
 
 
@@ -159,7 +162,10 @@ class MLflow:
 
 
 class Trackio:
-    """Trackio; its database is in TRACKIO_DIR, or in the user's cache. A run is known by its name, so that one gets a suffix of its own."""
+    """Trackio; its database is in TRACKIO_DIR, or in the user's cache. A run is known by its name, so that one gets a suffix of its own.
+
+    Trackio keeps the current run in a context variable, and a new one ends it: ours lives in a context of its own, so the user's goes on.
+    """
 
     def start(self, run_dir: Path, config: Config, resume: str | None) -> str:
         import trackio
@@ -168,19 +174,21 @@ class Trackio:
         values = compose.flat(compose.to_dict(config))
         with _warnings_raised("trackio"):
             how = {"resume": "allow" if resume else "never", "embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
-            self._run = trackio.init(config.trackers.project, name, config=values, **how)
+            self._context = contextvars.Context()
+            self._run = self._context.run(trackio.init, config.trackers.project, name, config=values, **how)
         self._end = trackio.finish
         return name
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         with _warnings_raised("trackio"):
-            self._run.log(dict(values), step=step)
+            self._context.run(self._run.log, dict(values), step=step)
 
     def finish(self, numbers: Mapping[str, float], ok: bool) -> None:
         with _warnings_raised("trackio"):
             if numbers:
-                self._run.log({f"result/{name}": rundir.number(value) for name, value in numbers.items()}, step=int(numbers.get("train/steps", 0)))
-            self._end()
+                values = {f"result/{name}": rundir.number(value) for name, value in numbers.items()}
+                self._context.run(self._run.log, values, step=int(numbers.get("train/steps", 0)))
+            self._context.run(self._end)
 
 
 @contextlib.contextmanager

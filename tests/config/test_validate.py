@@ -17,7 +17,8 @@ def check(name="chat", /, **groups):
         value = dataclasses.replace(getattr(config, group), **values) if isinstance(values, dict) else values
         config = dataclasses.replace(config, **{group: value})
     causal = {"chat": True, "lm": True, "classify": None}[name]
-    validate.validate(config, metrics=("loss", "accuracy", "exact_match", "generated_rows"), causal=causal)
+    metrics = ("loss", "accuracy", "exact_match", "generated_rows")
+    validate.validate(config, metrics=metrics, causal=causal, generates=name == "chat", can_generate=name != "classify")
 
 
 def test_the_defaults_are_good():
@@ -57,6 +58,8 @@ def test_the_defaults_are_good():
         ("model.head_dim", {"model": {"head_dim": 5}}),
         ("model.rope_base", {"model": {"positions": "learned", "rope_base": 5.0}}),
         ("model.pretrained", {"model": {"pretrained": "a"}, "train": {"init_from": "b"}}),
+        ("train.init_from=runs/a/", {"train": {"init_from": "runs/a/"}, "run_dir": "runs/a"}),
+        ("model.pretrained=gs://b/a: is the run directory itself", {"model": {"pretrained": "gs://b/a"}, "run_dir": "gs://b/a/"}),
         ("train.init_fresh", {"train": {"init_fresh": ("head/.*",)}}),
         ("data.path", {"data": {"train": "a", "path": "b"}}),
         ("data.split_seed", {"data": {"train": "a", "split_seed": 3}}),
@@ -95,3 +98,15 @@ def test_of_a_task(option, groups):  # guards H5
     with pytest.raises(ConfigError) as error:
         check("classify", **groups)
     assert option in str(error.value)
+
+
+def test_answers_are_generated_where_the_task_has_some():  # guards H5
+    for name in ("lm", "classify"):
+        with pytest.raises(ConfigError, match=rf"^evaluation\.generate=always: task={name} has no answers"):
+            check(name, evaluation={"generate": "always"})
+        check(name, evaluation={"generate": "never"}, generate={"max_new_tokens": 4})  # as debug=fast says of every task
+    for option in ({"temperature": 0.5}, {"batch_size": 2}):
+        with pytest.raises(ConfigError, match=r"^generate\.\w+=[\d.]+: task=classify generates nothing"):
+            check("classify", generate=option)
+        check("lm", generate=option)  # `jaxsft generate` reads it
+    check("chat", evaluation={"generate": "always"}, generate={"temperature": 0.5})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsft.config.schema import Columns
+from jaxsft.data import encode
 from jaxsft.data.formats import Row
 from jaxsft.data.records import label_record
 from jaxsft.data.weights import weighted
@@ -36,12 +37,18 @@ def test_a_weight_is_read_from_its_column_only():
         weighted(("no", "record"), row(w=1), Columns(weight="w"))
 
 
+def test_what_has_no_loss_to_be_weighted_is_refused():
+    with pytest.raises(ConfigError, match=r"data.columns.weight=none"):
+        encode.weighted(encode.Encoded(np.array([1, 2], np.int32)), 2.0)
+    assert encode.weighted("empty", 2.0) == "empty"
+
+
 def weights_of(task, weights, rows=7):
     records, where = make_records(task, rows)
     return [dataclasses.replace(r, weight=w) for r, w in zip(records, weights, strict=True)], where
 
 
-@pytest.mark.parametrize("task", ["chat", "lm", "classify"])
+@pytest.mark.parametrize("task", ["chat", "classify"])
 def test_a_row_of_weight_three_is_the_row_three_times(task, x64):
     weights = [1.0, 3.0, 1.0, 2.0, 1.0, 1.0, 1.0]
     once, where = weights_of(task, weights)

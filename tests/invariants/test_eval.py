@@ -160,6 +160,18 @@ def test_a_reference_is_what_is_trained(tmp_path):
     assert line["correct"] and not b.parts.task.describe(records[0], "a:1", "")["correct"]
 
 
+def test_a_special_token_inside_an_answer_is_no_match(monkeypatch):  # guards C1
+    records = [Chat((Message("user", "x"), Message("assistant", text))) for text in ("ab", "ab", "ab ")]
+    b = bench("chat", records=(records, [f"rows.jsonl:{i}" for i in range(1, 4)]))
+    task, split = b.parts.task, b.batches.split
+    plain, special = task.tokenizer.encode("ab"), task.tokenizer.special_id("<|user|>")
+    written = [(plain, True), ([plain[0], special, plain[1]], True), ([*plain, special], True)]
+    monkeypatch.setattr(evaluation, "generate", lambda *_, **__: written)
+    answers, numbers = evaluation.answer(task, b.parts.model, b.params, split, b.config, b.parts.mesh)
+    assert answers == {0: "ab", 1: "a<|user|>b", 2: "ab<|user|>"} and numbers["exact_match"] == pytest.approx(1 / 3)
+    assert [task.describe(records[i], split.where[i], answers[i])["correct"] for i in range(3)] == [True, False, False]
+
+
 def test_a_prompt_that_has_no_positions_is_named_before_training():  # guards E8
     records = [Chat((Message("user", "x" * n), Message("assistant", "a"))) for n in (3, 90)]
     cut = {"too_long": "truncate_left", "max_length": 64}

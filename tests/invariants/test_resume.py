@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from jaxsft import rundir
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.training import loop, runs
+from jaxsft.training import loop, runs, setup
 from jaxsft.training.checkpoint import Checkpoints, flatten
 from tests import tiny
 
@@ -284,6 +285,37 @@ def test_another_shape_or_tokenizer_is_refused(pretrained, files, tmp_path):  # 
         loop.train(tiny.config(files, tmp_path / "run", train=train, model=model))
     with pytest.raises(ConfigError, match="its tokenizer is another one; set tokenizer=pretrained"):
         loop.train(tiny.config(files, tmp_path / "other", train=train, tokenizer=loop.compose.schema.BpeTokenizer(vocab_size=300)))
+
+
+def test_the_option_that_named_the_weights_is_told(pretrained, files, tmp_path):  # guards F3
+    given = {"layers": 2, "embed": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 32, "context": 128, "pretrained": str(pretrained)}
+    parts = setup.prepare(setup.resolve(tiny.config(files, tmp_path / "run", model=given)))[0]
+    other = dataclasses.replace(parts, tokenizer=Tokenizer.train(["abc"], 300))
+    with pytest.raises(ConfigError, match=rf"^model\.pretrained={pretrained}: its tokenizer is another one"):
+        runs.starting_params(other)
+    wider = dataclasses.replace(parts.config.model, mlp=40)
+    other = setup.make_parts(dataclasses.replace(parts.config, model=wider), parts.tokenizer, parts.task.state)
+    with pytest.raises(CheckpointError, match=rf"^model\.pretrained={pretrained}: layers/.*mlp.* is float32"):
+        runs.starting_params(other)
+
+
+def test_a_run_that_starts_from_itself_is_one_sentence(pretrained, files, tmp_path):  # guards F2
+    """A folder that was moved to the place of its own base: its frozen weights could be made from nothing."""
+    train = {"duration": "1steps", "batch_size": 4, "init_from": str(tmp_path / "base"), "freeze": ["layers/0/.*"]}
+    shutil.copytree(pretrained, tmp_path / "base")
+    loop.train(tiny.config(files, tmp_path / "run", train=train))
+    shutil.rmtree(tmp_path / "base")
+    (tmp_path / "run").rename(tmp_path / "base")
+    with pytest.raises(ConfigError, match=r"base: starts from itself, so its frozen weights cannot be made again$"):
+        runs.open_run(tmp_path / "base")
+
+
+@pytest.mark.parametrize("content", [{}, {"data": None}, []])
+def test_a_manifest_of_something_else_is_one_sentence(content, pretrained, files, tmp_path):  # guards F7
+    shutil.copytree(pretrained, tmp_path / "run")
+    rundir.write_json(tmp_path / "run" / "manifest.json", content)
+    with pytest.raises(ConfigError, match=r"manifest\.json: not the manifest of a run"):
+        loop.train(tiny.config(files, tmp_path / "run", task="lm", train={"duration": "4steps", "batch_size": 4}))
 
 
 def test_frozen_weights_are_those_of_the_start(pretrained, files, tmp_path):  # guards G10

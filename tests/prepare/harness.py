@@ -1,32 +1,20 @@
 """Run one stage over lists of rows, as the engine does, and hold it to its account: rows in + added = rows out + dropped."""
 
 import copy
-import dataclasses
 import json
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from jaxsft.data.formats import Row
 from jaxsft.prepare.stage import Context, Report, Stage
-from jaxsft.prepare.stages import get
+from jaxsft.prepare.stages import build
 
 
 def make(name: str, context: Context | None = None, /, **options: Any) -> Stage:
-    """The stage, with its options through a structured config, as YAML gives them."""
-    cls = get(name)
-    fields = [f for f in dataclasses.fields(cls) if f.name != "context"]
-    kinds = typing.get_type_hints(cls)
-    plain = dataclasses.make_dataclass(
-        cls.__name__, [(f.name, kinds[f.name], dataclasses.field(default=f.default, default_factory=f.default_factory)) for f in fields]
-    )
-    config = OmegaConf.merge(OmegaConf.structured(plain), options)
-    stage = cls(**OmegaConf.to_container(config), context=context or Context())
-    stage.check()
-    return stage
+    """The stage, with its options typed and checked as those of a config."""
+    return build(name, options, context or Context())
 
 
 def rows_of(*contents: Any, file: str = "rows.jsonl", **more: Any) -> list[Row]:

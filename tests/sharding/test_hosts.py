@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.rundir import read_json, read_jsonl
 from jaxsft.sharding import hosts
 from tests import tiny
+from tests.sharding import restoring
 
 GIVEN = [
     *tiny.MODEL,
@@ -43,14 +45,14 @@ def given(files, *more, steps=30):
     ]
 
 
-def start(arguments, cwd, count=2, devices=2, folders=None, own=None, come=None):
+def start(arguments, cwd, count=2, devices=2, folders=None, own=None, come=None, program=("-m", "jaxsft")):
     """The processes of one run; with one of them, all devices are its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"}
     joined = lambda i: [f"hosts.coordinator=127.0.0.1:{port}", f"hosts.count={count}", f"hosts.index={i}", "hosts.timeout=20"] if count > 1 else []
-    command = [sys.executable, "-m", "jaxsft", *arguments]
+    command = [sys.executable, *program, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [
         subprocess.Popen([*command, *(own[i] if own else ()), *joined(i)], cwd=folders[i] if folders else cwd, env=env, **pipes)
@@ -165,6 +167,32 @@ def test_nobody_waits_for_ever(files, tmp_path):
     [alone] = start(given(files, f"run_dir={tmp_path / 'run'}", "hosts.wait=5"), tmp_path, come=1)
     [(code, err)] = finish([alone], timeout=60)
     assert code != 0 and re.search("did not meet|timed out|deadline", err, re.IGNORECASE), err
+
+
+def test_what_one_process_alone_cannot_read_all_of_them_refuse(tmp_path):  # guards F3, F9
+    """Each process has its own copy of the run; some steps are damaged in the copy of the second one only."""
+    folders = [tmp_path / "0", tmp_path / "1"]
+    restoring.save(folders[0], steps=(1, 2, 3, 4))
+    shutil.copytree(folders[0], folders[1])
+    steps = folders[1] / "checkpoints"
+    shutil.rmtree(steps / "4" / "state" / "d")
+    (steps / "3" / "meta" / "metadata").write_text("{")
+    processes = start([], tmp_path, folders=folders, devices=1, program=(restoring.__file__,))
+    try:
+        told = [p.communicate(timeout=60) for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    assert [p.returncode for p in processes] == [0, 0], told
+    said = [[line.removeprefix("found: ") for line in out.splitlines() if line.startswith("found: ")] for out, _ in told]  # gloo speaks there too
+    assert said[0] == said[1], told
+    damaged, older, found, refused, gone = said[0]
+    assert damaged.startswith("process 1: checkpoints/4: damaged (") and "moved to damaged/step-4" in damaged
+    assert older.startswith("process 1: checkpoints/3: damaged (meta cannot be read: ") and "moved to damaged/step-3" in older
+    assert found == "restored step 2"
+    assert refused == "CheckpointError: process 1: checkpoints/2: cannot be read now (no right to read); it was left as it is"
+    assert gone == "JaxsftError: checkpoints: cannot move (no right to write)"
+    assert (folders[0] / "damaged" / "step-4").is_dir() and (folders[0] / "checkpoints" / "2").is_dir()
 
 
 @pytest.mark.parametrize("options", [{"count": 2}, {"coordinator": "a:1", "count": 2}, {"coordinator": "a:1", "count": 2, "index": 2}])

@@ -122,3 +122,28 @@ def test_programs_are_kept_where_jax_or_the_user_says(monkeypatch):
     device.keep_programs("none")
     device.keep_programs("auto")  # the tests set JAX_COMPILATION_CACHE_DIR
     assert not told and schema.Config().compilation_cache == "auto"
+
+
+def test_the_last_call_of_a_process_says_where_programs_are_kept(tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setattr(device.cache, "root", lambda folder: tmp_path / "user")
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        for folder, place in (
+            ("none", None),
+            (str(tmp_path / "a"), "a"),
+            ("none", None),
+            ("auto", "user"),
+            (str(tmp_path / "b"), "b"),
+            ("auto", "user"),
+        ):
+            device.keep_programs(folder)
+            now = jax.config.jax_compilation_cache_dir
+            assert (now is None) if place is None else (now == str(tmp_path / place) or now.startswith(str(tmp_path / place / "programs")))
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "theirs"))
+        for folder in ("auto", str(tmp_path / "a"), "none", "auto"):
+            device.keep_programs(folder)
+            assert jax.config.jax_compilation_cache_dir == str(tmp_path / ("a" if folder.endswith("a") else "theirs"))
+    finally:
+        device.compilation_cache.reset_cache()
+        jax.config.update("jax_compilation_cache_dir", before)

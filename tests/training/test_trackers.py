@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import importlib
 import importlib.machinery
 import importlib.util
 import math
+import sys
 import time
+import types
 from typing import ClassVar
 
 import pytest
@@ -129,6 +132,45 @@ def test_trackio_in_its_local_store(tmp_path, monkeypatch):
     assert [line["result/test/loss"] for line in logs if "result/test/loss" in line] == [1.25]
 
 
+def test_a_run_of_the_user_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))  # read at the import
+    trackio = needs("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    project = f"own-{tmp_path.name}"
+    trackio.init(project, "mine", embed=False, auto_log_gpu=False, auto_log_cpu=False)
+    trackio.log({"a": 1.0}, step=1)
+    tell(tmp_path, "trackio", project=f"trials-{tmp_path.name}")
+    trackio.log({"a": 2.0}, step=2)  # the same current run as before
+    trackio.finish()
+    assert [line["a"] for line in SQLiteStorage.get_logs(project, "mine")] == [1.0, 2.0]
+
+
+class Alone:
+    """What Trackio does with the current run: a new one ends it, and `finish` ends the current one."""
+
+    def __init__(self):
+        self.current = contextvars.ContextVar("current", default=None)
+
+    def init(self, project, name, **_):
+        if self.current.get() is not None:
+            self.finish()
+        self.current.set(run := types.SimpleNamespace(name=name, lines=[], open=True))
+        run.log = lambda values, step: run.lines.append((step, values))
+        return run
+
+    def finish(self):
+        self.current.get().open = False
+        self.current.set(None)
+
+
+def test_a_current_run_of_the_user_is_not_ended(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", module := Alone())
+    mine = module.init("p", "mine")
+    tell(tmp_path, "trackio", name="run")
+    assert mine.open and module.current.get() is mine
+
+
 # --- what a run does with them -------------------------------------------------------------------------------------------------------------------
 class Notebook:
     """A tracker of the tests: it writes down what it is told, and fails where it is asked to."""
@@ -188,6 +230,15 @@ def test_a_tracker_that_fails_is_told_once_and_named(where, notebook, files, tmp
     [(_, facts)] = rundir.read_json(tmp_path / "run" / "manifest.json")["trackers"].items()
     when = {"start": "start", "scalars": "step 1", "finish": "finish"}[where]
     assert facts["failed"] == f"{when}: OSError: the disk is full" and ("id" in facts) == (where != "start")
+
+
+def test_a_failure_is_forgotten_when_a_later_attempt_goes_well(notebook, files, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(notebook, "fails", "scalars")
+        loop.train(short(files, tmp_path, 2))
+    assert "failed" in rundir.read_json(tmp_path / "run" / "manifest.json")["trackers"]["wandb"]
+    loop.train(short(files, tmp_path, 4))
+    assert rundir.read_json(tmp_path / "run" / "manifest.json")["trackers"] == {"wandb": {"id": "id-1"}}
 
 
 def test_a_run_that_fails_is_told_so(notebook, files, tmp_path, monkeypatch):

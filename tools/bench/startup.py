@@ -18,19 +18,19 @@ def first_step(options: list[str], caches: Path, run_dir: Path) -> float:
     env = {**os.environ, "XDG_CACHE_HOME": str(caches)}
     given = [*options, f"run_dir={run_dir}", "train.log_every=1steps", "train.duration=3steps", "evaluation.generate=never"]
     began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jaxsft", "train", *given], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
     lines = run_dir / "metrics.jsonl"
-    try:
-        while not (lines.exists() and lines.stat().st_size):
-            if process.poll() is not None:
-                raise RuntimeError(process.stderr.read())
-            time.sleep(0.02)
-        return time.monotonic() - began
-    finally:
-        process.kill()
-        process.wait()
+    with tempfile.TemporaryFile("w+") as said:  # not a pipe: one that nobody reads fills up, and the run would wait
+        process = subprocess.Popen([sys.executable, "-m", "jaxsft", "train", *given], env=env, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            while not (lines.exists() and lines.stat().st_size):
+                if process.poll() is not None:
+                    said.seek(0)
+                    raise RuntimeError(said.read())
+                time.sleep(0.02)
+            return time.monotonic() - began
+        finally:
+            process.kill()
+            process.wait()
 
 
 def main(options: list[str]) -> None:

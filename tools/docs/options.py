@@ -14,6 +14,7 @@ import json
 import math
 import re
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def _type(hint: Any) -> str:
         return f"{_type(arguments[0])} or null"
     if hint is Any:
         return "number or word"
-    if typing.get_origin(hint) is list:
+    if typing.get_origin(hint) in (list, Sequence):
         return f"list of {_type(arguments[0])}"
     if typing.get_origin(hint) is dict:
         return "mapping"
@@ -219,7 +220,7 @@ def _read_only_where(key: str) -> list[str]:
             kind = tasks.get(task)
             try:
                 changed = with_values(config, {"mesh.data": 1, **extra, key: other})
-                validate.validate(changed, metrics=kind.metrics, causal=kind.causal)
+                validate.validate(changed, metrics=kind.metrics, causal=kind.causal, generates=kind.generates, can_generate=kind.can_generate)
             except ConfigError as error:
                 if found := re.search(r": (is read (?:with|by) .*)", str(error)):
                     out[found[1]] = None

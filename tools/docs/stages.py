@@ -33,5 +33,9 @@ def _facts(cls: type[Stage]) -> str:
     facts += ["learns from the training rows"] if cls.learns else []
     facts += ["takes one row at a time" if streams else "needs to see all rows"]
     facts += ["over `workers` processes"] if cls.slow and streams else []
-    facts += ["`predict` repeats it on new rows"] if cls.replayed else []
+    facts += (
+        ["`predict` repeats it on new rows" + (", unless it drops or marks them" if isinstance(cls.replayed, property) else "")]
+        if cls.replayed
+        else []
+    )
     return "; ".join(facts) + "."

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import gzip
 import itertools
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ _ALL = (
     text.FORMAT,
 )
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+LONGEST = 900  # characters of the reason why a row is bad
 GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
 
@@ -106,13 +108,19 @@ def stream(
             if not isinstance(found, Bad):
                 yield found if isinstance(found, Row) else Row(found[1], source.name, found[0])
                 continue
-            bad = dataclasses.replace(found, file=found.file or source.name)
+            bad = dataclasses.replace(found, file=found.file or source.name, reason=_one_line(found.reason))
             if quarantine is None:
                 raise DataError(f"{bad.where}: {bad.reason}; data.on_bad_row=quarantine puts such rows aside")
             quarantine(bad)
         if empty:
             blank = isinstance(source, Source) and not source.head().strip()
             raise DataError(f"{source.name}:1: the file {'is empty' if blank else 'has no rows'}")
+
+
+def _one_line(reason: str) -> str:
+    """A reason as a sentence of one line; what it quotes from a file may be as long as the file."""
+    reason = reason if len(reason) <= LONGEST else f"{reason[: LONGEST * 2 // 3]} ... {reason[-LONGEST // 3 :]}"
+    return " ".join(reason.splitlines())
 
 
 def files(path: str | Path) -> list[Source]:
@@ -183,7 +191,24 @@ def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -
     known = [f.name for f in dataclasses.fields(kind.options)]
     if unknown := [name for name in given if name not in known]:
         raise ConfigError(f"data.options.{unknown[0]}: format {kind.name} has no such option; it has {', '.join(known) or 'none'}")
-    return kind.options(**{name: value for name, value in asked.items() if name in known})
+    hints = typing.get_type_hints(kind.options)
+    return kind.options(**{name: _typed(name, value, hints[name]) for name, value in asked.items() if name in known})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """An option as its format declares it: `tags=2` on a command line is a number, where the format expects a name."""
+    if hint is str and isinstance(value, str | int | float):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if hint is bool and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if typing.get_origin(hint) is Sequence and (
+        isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
+    ):
+        return (value,) if isinstance(value, str) else tuple(value)
+    expected = {str: "text", bool: "true or false", int: "a whole number"}.get(hint, "a list of texts")
+    raise ConfigError(f"data.options.{name}={str(value)[:60]}: expected {expected}")
 
 
 __all__ = [

@@ -25,9 +25,7 @@ _link = re.compile(r"(\d{1,9})([-p])(\d{1,9})(?:[-:]([0-9.]+(?:[eE][-+]?\d+)?))?
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AlignedOptions:
-    target: str = (
-        ""  # the file of the other side, as seen from the folder of data.path (corpus.en); empty: each line of data.path is `source ||| target`
-    )
+    target: str = ""  # the other file, seen from the folder of data.path; empty: each line of data.path is `source ||| target`
     alignment: str = ""  # a file of Pharaoh alignments, likewise
     pair: str = "line"  # line | sent_id: what belongs together; sent_id pairs two CoNLL-U files
     possible: str = "keep"  # keep | drop: links `0p1`, which annotators were not sure of

@@ -16,7 +16,7 @@ from jaxsft.data.formats.spans import Problem, located
 from jaxsft.errors import DataError
 
 LISTS = ("spans", "relations", "events", "attributes", "equivalences", "normalizations", "notes")
-_offsets = re.compile(r"\d+ \d+(?:;\d+ \d+)*")
+_offsets = re.compile(r"\d{1,9} \d{1,9}(?:;\d{1,9} \d{1,9})*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def _add(source: Source, encoding: str, images: dict[Any, _Image], first: bool) 
     for line, annotation in lists["annotations"]:
         wrong = _annotation_problem(annotation, images, categories, ids) or _note(images[annotation["image_id"]], annotation, categories)
         if wrong:
-            yield Bad(line, wrong)
+            yield Bad(line, wrong if len(wrong) <= 500 else f"{wrong[:500]}...")
         elif annotation.get("id") is not None:
             ids.add(annotation["id"])
 

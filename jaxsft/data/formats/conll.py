@@ -26,10 +26,10 @@ CHOICES = {"header": ("auto", "true", "false"), "position_digit": ("auto", "stri
 CHOICES |= {"invalid": ("error", "repair", "keep"), "empty_token": ("error", "keep")}
 
 _runs = re.compile(r"[ \t]+")
-_keyed = re.compile(r"#\s*([\w.-]+):\s+(.*)|#\s*([^\s=:][^=\t]*?)\s*=\s?(.*)|#\s*(id|sent_id|newdoc|newpar)(?:\s+(.*))?", re.DOTALL)
+_keyed = re.compile(r"#\s*([\w.-]+):\s+(.*)|#\s*([^\s=:][^=\t]*)=\s?(.*)|#\s*(id|sent_id|newdoc|newpar)(?:\s+(.*))?", re.DOTALL)
 _columns = re.compile(r"#\s*global\.columns\s*=\s*(.*)")  # of CoNLL-U Plus
 _range = re.compile(r"([0-9]{1,9})([-.])([0-9]{1,9})")
-_document = re.compile(r"-DOCSTART-(?:[ \t].*?(?:\((.*)\).*)?)?", re.DOTALL)
+_document = re.compile(r"-DOCSTART-(?:[ \t].*)?", re.DOTALL)
 _position = re.compile(r"(.)(\d+)", re.DOTALL)
 _token_name = re.compile(r"(?i)(tokens?|words?|form|chars?|characters?)")
 _tag_name = re.compile(r"(?i)(.*[_\W])?(ner?|tags?|labels?|pos|upos|xpos|chunks?|entity|entities|lemma|slots?|iob\d?|bio|bioes)([_\W].*)?")
@@ -74,7 +74,7 @@ class Layout:
         key, value = (
             next(((k, v) for k, v in zip(*[iter(found.groups())] * 2, strict=True) if k), ("", "")) if found else ("comment", line[1:].strip())
         )
-        return key, value or ""
+        return key.rstrip(), value or ""
 
 
 def read(source: Source, encoding: str, options: ConllOptions) -> Numbered:
@@ -240,7 +240,7 @@ def _sentences(lines: Iterable[tuple[int, str] | Bad], layout: Layout, options: 
                 yield _finished(now, layout, options, document)
                 now = _Open()
             documents += 1
-            document = _document.fullmatch(line)[1] or str(documents)
+            document = _document_name(line) or str(documents)
         else:
             now.line = now.line or number
             if (comment := layout.comment(line, not now.rows)) is not None:
@@ -254,6 +254,11 @@ def _sentences(lines: Iterable[tuple[int, str] | Bad], layout: Layout, options: 
         yield _finished(now, layout, options, document)
     elif now.comments:
         yield Bad(now.line, "found comments at the end of the file, and no sentence that they belong to")
+
+
+def _document_name(line: str) -> str:
+    """`-DOCSTART- (12 Spain)` -> `12 Spain`, as in AIDA-CoNLL."""
+    return line[line.find("(") + 1 : line.rfind(")")] if "(" in line else ""
 
 
 def _note(now: _Open, layout: Layout, key: str, value: str) -> None:
@@ -352,7 +357,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
         if row.get("document") != document:
             document, documents = row.get("document"), documents + 1
             line = DOCUMENT if document == str(documents) else f"{DOCUMENT} ({document})"
-            if "\n" in line or (found := _document.fullmatch(line)) is None or (found[1] or str(documents)) != document:
+            if "\n" in line or line.endswith("\r") or (_document_name(line) or str(documents)) != document:
                 raise DataError(f"{where}: the document {str(document)[:40]!r} cannot be the name of one; write .jsonl instead")
             file.write(f"{line}\n\n".encode())
         out = [line for key, value in row.items() if key not in ("document", "multiword", *columns) for line in _comments(key, value, layout, where)]

@@ -54,6 +54,8 @@ def _rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         index = {str(entity.get("id")): i for i, entity in enumerate(row["entities"]) if isinstance(entity, dict)}
         spans = [_span(text, entity) for entity in row["entities"]]
         links = row.get("relations") or []
+        if not isinstance(links, list):
+            raise Problem(f"found the relations {links!r}, expected a list")
         cats = {"labels": row[given[0]]} if given and isinstance(row[given[0]], list) else {}
         yield {**base, **cats, "spans": spans, "relations": [_relation(link, index) for link in links]}
     elif isinstance(row.get("annotations"), list):

@@ -16,6 +16,7 @@ from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 
 _matter = re.compile(r"(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+BRACKETS = 500  # [ and { in front matter
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def read(source: Source, encoding: str, options: MarkdownOptions) -> Numbered:
     found = _matter.match(content)
     try:
         fields = _fields(found[1], found[2]) if found else {}
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         yield Bad(1, f"the front matter is broken ({' '.join(str(error).split())}); mend it, or take it out")
         return
     if taken := [key for key in ("text", "folder") if key in fields]:
@@ -55,6 +56,8 @@ def _fields(fence: str, matter: str) -> dict[str, Any]:
     if fence == "+++":
         fields = tomllib.loads(matter.replace("\r\n", "\n"))
     else:
+        if sum(matter.count(sign) for sign in "[{") > BRACKETS:
+            raise ValueError(f"found more than {BRACKETS} brackets")  # the YAML parser takes minutes over some thousand nested ones
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(matter, Loader=yaml.SafeLoader)):
             raise ValueError("found an alias, *name, which is not read")  # a few of them can grow without measure
         fields = yaml.safe_load(matter)

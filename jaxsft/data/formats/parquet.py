@@ -51,7 +51,7 @@ def read(source: Source, encoding: str, options: ParquetOptions) -> Numbered:
     """
     pa = _pyarrow()
     with source.open() as file, _told(pa, source.name, "Parquet"):
-        table = pa.parquet.ParquetFile(_seekable(file))
+        table = pa.parquet.ParquetFile(_seekable(file), page_checksum_verification=True)
         yield from _rows(table.schema_arrow, table.iter_batches(BATCH), source.name, options)
 
 
@@ -77,8 +77,8 @@ def _seekable(file: IO[bytes]) -> IO[bytes]:
 def _told(pa: Any, name: str, kind: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError) as error:
-        reason = " ".join(str(error).split())
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:500]
         raise DataError(f"{name}: the {kind} file is damaged, or not one at all ({reason}); copy it again") from None
 
 
@@ -95,12 +95,15 @@ def _rows(schema: Any, batches: Iterable[Any], name: str, options: ParquetOption
 
 
 def _batch(batch: Any, before: int, barred: dict[str, str], labels: dict[str, Any]) -> Numbered:
-    """The rows of a batch; where a text in it is not UTF-8, its rows one by one, to find which."""
+    """The rows of a batch; where it is damaged, or a text in it is not UTF-8, its rows one by one, to find which."""
     try:
+        batch.validate(full=True)  # without this, what points outside of the file ends the process
         columns = {column: _plain(array) for column, array in zip(batch.schema.names, batch.columns, strict=True) if column not in barred}
-    except (UnicodeDecodeError, _NoValue) as error:
+    except (_pyarrow().ArrowInvalid, UnicodeDecodeError, _NoValue) as error:
         if batch.num_rows == 1:
-            yield Bad(before + 1, f"a text is not UTF-8 ({error.reason})" if isinstance(error, UnicodeDecodeError) else str(error))
+            yield Bad(
+                before + 1, str(error) if isinstance(error, _NoValue) else f"the row is damaged, or not UTF-8 ({' '.join(str(error).split())[:500]})"
+            )
             return
         for i in range(batch.num_rows):
             yield from _batch(batch.slice(i, 1), before + i, barred, labels)
@@ -266,7 +269,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
     """
     pa, schema, rows = _pyarrow(), None, list(rows)
     schema = _schema(pa, rows, name)
-    with pa.parquet.ParquetWriter(file, schema) as writer:
+    with pa.parquet.ParquetWriter(file, schema, write_page_checksum=True) as writer:
         for at in range(0, len(rows), GROUP):
             writer.write_table(pa.Table.from_pylist(rows[at : at + GROUP], schema=schema))
 

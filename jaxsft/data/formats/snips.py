@@ -26,6 +26,9 @@ def read(source: Source, encoding: str, options: NoOptions) -> Numbered:
             continue
         line, row = found
         parts = row.get("data")
+        if "intent" not in row:
+            yield Bad(line, 'found an utterance that stands in no intent, expected {"<intent>": [{"data": [...]}]}')
+            continue
         if not isinstance(parts, list) or not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
             yield Bad(line, 'found an utterance without its parts, expected {"data": [{"text": ..., "entity": ...}, ...]}')
             continue

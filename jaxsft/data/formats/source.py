@@ -145,7 +145,7 @@ def sources(path: str | Path) -> list[Source]:
             archive, pattern = inside
             found = [source for name, source in tree(archive).files.items() if fnmatchcase(name, pattern)]
         else:
-            found = [Source(name, Path(name)) for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]
+            found = [Source(_printable(name), Path(name)) for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]
     if not found:
         what = "no file fits the pattern" if glob.has_magic(text) else "there is no such file"
         raise DataError(f"{text}: {what}")
@@ -159,10 +159,10 @@ def tree(path: str | Path) -> Tree:
         if plain.is_dir():
             inside = sorted(p for p in plain.rglob("*") if p.is_file())
             names = [p.relative_to(plain).as_posix() for p in inside]
-            files = {n: Source(f"{text.rstrip('/')}/{n}", p) for n, p in zip(names, inside, strict=True) if not _hidden(n)}
+            files = {n: Source(f"{text.rstrip('/')}/{_printable(n)}", p) for n, p in zip(names, inside, strict=True) if not _hidden(n)}
         elif plain.is_file() and _is_zip(plain):
             with zipfile.ZipFile(plain) as archive:
-                files = {i.filename: Source(f"{text}/{i.filename}", plain, i.filename) for i in _members(archive, text)}
+                files = {i.filename: Source(f"{text}/{_printable(i.filename)}", plain, i.filename) for i in _members(archive, text)}
             files = dict(sorted(files.items()))
         elif plain.exists():
             raise DataError(f"{text}: found a file, expected a folder or a .zip archive")
@@ -192,6 +192,11 @@ def _members(archive: zipfile.ZipFile, name: str) -> Iterator[zipfile.ZipInfo]:
 
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _printable(name: str) -> str:
+    """A name for messages, which are one line: a file's name may hold a line break."""
+    return name if name.isprintable() else "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in name)
 
 
 def _is_zip(path: Path) -> bool:
@@ -246,7 +251,7 @@ def _told(name: str) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name}: the file is not a whole gzip file ({error}); copy it again, or take .gz off its name if it is not packed") from None
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, struct.error) as error:  # the last two from names and fields of an archive
-        raise DataError(f"{name}: the archive is damaged or of an unknown kind ({error}); copy it again, or unpack it by hand") from None
+        raise DataError(f"{name}: the archive is damaged or of an unknown kind ({str(error)[:200]}); copy it again, or unpack it by hand") from None
     except OSError as error:
         raise DataError(f"{name}: cannot read the file ({error.strerror or error})") from None
 

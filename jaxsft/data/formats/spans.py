@@ -10,7 +10,10 @@ from typing import Any
 
 
 class Problem(Exception):
-    """What is wrong with one annotation, as the reason of a `Bad`."""
+    """What is wrong with one annotation, as the reason of a `Bad`: of at most 500 characters, whatever it quotes."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason if len(reason) <= 500 else f"{reason[:500]}...")
 
 
 def located(text: str, start: Any, end: Any, quoted: str | None, name: str) -> tuple[int, int]:

@@ -79,10 +79,11 @@ def _image(source: Source, stem: str) -> tuple[dict[str, Any], list[Bad]]:
         content = file.read()
     root = _parsed(content)
     if root.tag != "annotation":
-        raise _Broken(1, f"found <{root.tag}>, expected <annotation>")
+        raise _Broken(1, f"found <{root.tag[:40]}>, expected <annotation>")
     width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     if not width or not height or width < 0 or height < 0 or width % 1 or height % 1:
-        raise _Broken(1, f"the size is {root.findtext('size/width')} x {root.findtext('size/height')}, expected two positive integers")
+        found = " x ".join(str(root.findtext(f"size/{side}"))[:40] for side in ("width", "height"))
+        raise _Broken(1, f"the size is {found}, expected two positive integers")
     found, bad = [], []
     objects = root.findall("object")
     lines = [content.count(b"\n", 0, match.start()) + 1 for match in _object.finditer(content)]
@@ -112,6 +113,8 @@ def _parsed(content: bytes) -> ElementTree.Element:
 def _box(element: ElementTree.Element, width: float, height: float) -> dict[str, Any] | str:
     """The box of an object, or what is wrong with it."""
     name = (element.findtext("name") or "").strip()
+    if len(name) > 200:
+        return f"an object has a name of {len(name)} characters, expected a label"
     if not name:
         return "an object has no name"
     corners = [_number(element.findtext(f"bndbox/{corner}")) for corner in CORNERS]

@@ -11,7 +11,7 @@ from typing import Any, Optional
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, with_fields
-from jaxsft.prepare.texts import SPANS, batches, need, predicted
+from jaxsft.prepare.texts import SPANS, add_columns, batches, need, predicted, unread
 
 LAYERS = ("pos", "ner", "dep")
 
@@ -20,12 +20,11 @@ LAYERS = ("pos", "ner", "dep")
 class Annotate(Stage):
     """Adds the columns that a model says: parts of speech, names, trees; or whatever a jaxsft run predicts.
 
-    method=model   the model of a run: it is given each row's fields, and `take` says which fields of its answer become which columns. A list must be
-                   as long as the row's words.
-    method=spacy   spaCy's pipeline `model` (an installed package or a folder), method=stanza Stanza's for the language `model` (already
-                   downloaded). Neither comes with jaxsft. The words are those of the row, if it has any, else the library's.
-    The columns of spacy and stanza: `tokens`, and by layer `upos` (Universal Dependencies), `ner` (IOB2), `heads` (from 1; 0 is the root) and
-    `deprels`.
+    - method=model: the model of a run is given each row's fields, and `take` says which fields of its answer become which columns. A list must be as
+      long as the row's words.
+    - method=spacy: spaCy's pipeline `model` (an installed package or a folder); method=stanza: Stanza's for the language `model` (already
+      downloaded). Neither comes with jaxsft. The words are those of the row, if it has any, else the library's. The columns: `tokens`, and by layer
+      `upos` (Universal Dependencies), `ner` (IOB2), `heads` (from 1; 0 is the root) and `deprels`.
 
     A pre-annotation is a guess: `annotated_by` says whose. A column that holds something is never replaced, unless `replace=true`; a text of several
     sentences has no tree, and is an error with the layer dep: split it before.
@@ -51,6 +50,7 @@ class Annotate(Stage):
                 raise ConfigError("stages.annotate.take: expected {field of the answer: new column}, such as {tags: ner}")
             if self.model is not None:
                 raise ConfigError("stages.annotate.model: it belongs to method=spacy and method=stanza")
+            unread(self, "annotate", "method=model takes what `take` says", "layers")
             if self.context.predict is None:
                 raise ConfigError("stages.annotate.method=model: it asks a model for its answers, and none was given")
             return
@@ -63,12 +63,10 @@ class Annotate(Stage):
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
         for batch in batches(rows, self.batch):
             for row, new in zip(batch, self._asked(batch) if self.method == "model" else map(self._parsed, batch), strict=True):
-                for name, value in new.items():
-                    old = row.fields.get(name)
-                    if not self.replace and old not in (None, "", [], value):
-                        raise DataError(f"{row.where}: column {name!r} holds something already; set another name, or stages.annotate.replace=true")
                 report.changed["annotated"] += 1
-                yield with_fields(row, **new, annotated_by=self.model or "model")
+                told = add_columns(row, new, self.replace, "set another name, or stages.annotate.replace=true")
+                by = [row.fields.get("annotated_by"), self.model or "model"]
+                yield with_fields(told, annotated_by="; ".join(dict.fromkeys(filter(None, by))))
 
     def _asked(self, rows: list[Row]) -> Iterable[dict[str, Any]]:
         for row, answer in zip(rows, predicted(self, "annotate", rows, [dict(row.fields) for row in rows], list(self.take)), strict=True):
@@ -124,11 +122,19 @@ def _spacy(spacy: Any, pipeline: Any) -> Parse:
         if "ner" in layers:
             found["ner"] = [f"{token.ent_iob_}-{token.ent_type_}" if token.ent_type_ else "O" for token in tokens]
         if "dep" in layers:
-            found["heads"] = [0 if token.head.i == token.i else number[token.head.i] for token in tokens]
+            found["heads"] = [_head(token, number) for token in tokens]
             found["deprels"] = [token.dep_ for token in tokens]
         return found
 
     return parse
+
+
+def _head(token: Any, number: dict[int, int]) -> int:
+    """The number of its head; of the next one above where the head is white space, which is no word here."""
+    head = token.head
+    while head.i not in number and head.head.i != head.i:
+        head = head.head
+    return 0 if head.i == token.i else number.get(head.i, 0)
 
 
 def _stanza(stanza: Any, language: str) -> Parse:

@@ -14,7 +14,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import noise
 from jaxsft.prepare.noise import Unit
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
-from jaxsft.prepare.texts import SPANS, batches, predicted
+from jaxsft.prepare.texts import SPANS, add_columns, batches, filled_in, unread, written
 
 WORDS = ("swap", "delete", "insert", "synonym")
 CHARACTERS = ("slip", "keyboard", "ocr", "case")
@@ -48,6 +48,9 @@ class Augment(Stage):
     outside: str = "O"  # the tag of words that belong to no entity
     lexicon: Optional[str] = None  # a file of synonyms, `word<TAB>other, another` a line: for synonym and insert
     confusions: Optional[str] = None  # a file in the same form with characters, in place of the table of ocr
+    template: str = "{text}"  # what the model is asked, for back_translation, with {text} for the text
+    input: str = "prompt"  # the column of the model's input, as in the data that it was trained on
+    answer: str = "prediction"  # the field of the model's record that holds what it wrote
     column: Optional[str] = None  # a column that says by which method a row was made (null for those that were there); null: none
 
     def check(self) -> None:
@@ -61,7 +64,11 @@ class Augment(Stage):
             raise ConfigError("stages.augment.lexicon=<file> belongs to the methods insert and synonym, and they need it")
         if self.confusions is not None and "ocr" not in self.methods:
             raise ConfigError("stages.augment.confusions: it belongs to the method ocr")
-        if "back_translation" in self.methods and self.context.predict is None:
+        if "{text}" not in self.template:
+            raise ConfigError(f"stages.augment.template={self.template}: expected {{text}} in it, which stands for the text")
+        if "back_translation" not in self.methods:
+            unread(self, "augment", "it belongs to the method back_translation", "template", "input", "answer")
+        elif self.context.predict is None:
             raise ConfigError("stages.augment.methods=back_translation: it asks a model, and none was given")
         _ = self._lexicon, self._confusions
 
@@ -79,7 +86,7 @@ class Augment(Stage):
             came += len(batch)
             told = self._translated(batch) if "back_translation" in self.methods else {}
             for i, row in enumerate(batch):
-                yield row if self.column is None else with_fields(row, **{self.column: None})
+                yield row if self.column is None else add_columns(row, {self.column: None}, False, "set stages.augment.column to another name")
                 for copy, method in enumerate(self._turns(row)):
                     new = told[i, copy] if method == "back_translation" else self.changed(row, method, self.rng(row, copy))
                     if new.fields == row.fields:
@@ -105,8 +112,9 @@ class Augment(Stage):
         for row in rows:
             if self._words(row) is not None or row.fields.get(SPANS):
                 raise DataError(f"{row.where}: stages.augment: back_translation cannot keep tags or spans aligned; choose other methods")
-        answers = predicted(self, "augment", rows, [{name: text_of(row, name, "stages.augment.field")} for row in rows], [name])
-        return {place: with_fields(row, **{name: answer[name]}) for place, row, answer in zip(asked, rows, answers, strict=True)}
+        prompts = [filled_in(self.template, text=text_of(row, name, "stages.augment.field")) for row in rows]
+        answers = written(self, "augment", rows, prompts, self.input, self.answer)
+        return {place: row if new is None else with_fields(row, **{name: new}) for place, row, new in zip(asked, rows, answers, strict=True)}
 
     # --- one row ---------------------------------------------------------------------------------------------------------------------------------
     def changed(self, row: Row, method: str, rng: np.random.Generator) -> Row:
@@ -143,6 +151,10 @@ class Augment(Stage):
         units = [Unit(word, " ", is_free, before=is_free or i == 0 or free[i - 1]) for i, (word, is_free) in enumerate(zip(words, free, strict=True))]
         for i, unit in enumerate(units):
             unit.start = i  # a word that was there: its tag is found by its number
+            # An entity that does not begin with a tag of its own (IOB1, plain labels) would join the one before.
+            unit.fixed = i + 1 < len(units) and any(
+                found[i + 1] != self.outside and found[i + 1][:2] not in ("B-", "S-", "U-") for found in tags.values()
+            )
         new = self._edited(units, method, rng, single=True)
         fields = {name: [unit.text for unit in new]}
         for column, found in tags.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any, Optional
 import numpy as np
 
 from jaxsft.data.formats import Row
+from jaxsft.data.records.fields import label_of
+from jaxsft.data.records.texts import multilabel_record
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import minority, shares
 from jaxsft.prepare.numbers import at_least, rounded, row_weights
@@ -17,6 +20,7 @@ from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, rng, text_o
 
 METHODS = ("oversample", "undersample", "resample", "weight")
 TOWARD = ("equal", "sqrt", "temperature", "effective", "ratio")
+NO_LABEL = "(no label)"
 FILL = ("copy", "mix", "ngram", "model")
 
 
@@ -35,9 +39,9 @@ class Balance(Stage):
     (the effective number of samples, Cui et al. 2019), or ratio (no class less than `ratio` of the largest). Which rows are taken depends on the seed
     and on their own place in their file, not on the rows around them.
 
-    A row with several labels (a list, or a text with `separator`) weighs the mean of its labels' weights; to be sampled it counts as its rarest label
+    A row with several labels (`multilabel`) weighs the mean of its labels' weights; to be sampled it counts as its rarest label
     (after Charte et al. 2015), so that the other labels move with it and the targets are met only roughly: the report counts every label before and
-    after.
+    after. Rows without any label are a class of their own.
 
     `fill` says what is added: copies; mix, the head of one text and the tail of another of the same class (mix-up across classes would need labels
     that are shared between classes, which `task=classify` does not have); ngram, texts drawn from an n-gram model of the class; model, texts of the
@@ -54,7 +58,7 @@ class Balance(Stage):
     beta: float = 0.999  # of effective: 0 changes nothing, nearly 1 is nearly equal
     ratio: float = 0.5  # of ratio: the size of the smallest class to that of the largest, at least
     column: Optional[str] = None  # the column of the class; null: that of the label
-    separator: Optional[str] = None  # between the labels of one cell, such as ","; null: a cell is one label, or a list of them
+    multilabel: bool = False  # a row has several labels: a list, parts between data.columns.separator, or the one-hot columns of data.columns.labels
     copies: Optional[int] = None  # of oversample: a class becomes at most so many times as large; null: no bound
     into: str = "weight"  # of weight: the column that is written; a weight that is there already is multiplied in
     fill: str = "copy"  # of oversample: copy | mix | ngram | model
@@ -91,14 +95,13 @@ class Balance(Stage):
         return self.column or self.context.label
 
     def labels(self, row: Row) -> list[str]:
-        """The classes of a row, each once. Raises DataError where there is none."""
-        value = value_of(row, self.name, "stages.balance.column")
-        if self.separator is not None and isinstance(value, str):
-            value = [part.strip() for part in value.split(self.separator)]
-        found = [str(v) for v in (value if isinstance(value, list) else [value]) if v is not None and str(v).strip()]
-        if not found:
-            raise DataError(f"{row.where}: column {self.name!r} holds {value!r:.60}, expected a label; drop such rows by the stage missing")
-        return sorted(set(found))
+        """The classes of a row, as training reads them. Raises DataError where there is none, or a cell holds something else."""
+        columns = self.context.columns
+        if self.multilabel:
+            given = columns if self.column is None else dataclasses.replace(columns, label=self.column, labels=[])
+            text = {name: "" for name in (self.context.text, columns.text_pair) if name}  # not read, and perhaps not there
+            return sorted(multilabel_record(with_fields(row, **text), given).labels) or [NO_LABEL]
+        return [label_of(value_of(row, self.name, "stages.balance.column"), f"{row.where}: column {self.name!r}", columns)]
 
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
         labels = [self.labels(row) for row in rows]

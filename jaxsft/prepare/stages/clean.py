@@ -12,7 +12,7 @@ from typing import ClassVar
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Report, Stage, State, choice
-from jaxsft.prepare.texts import change_text, is_empty, need, pattern
+from jaxsft.prepare.texts import change_text, is_empty, need, pattern, unread
 
 ROUNDS = 20
 # A joiner is needed behind a letter of these scripts: Arabic and its neighbours, N'Ko to Syriac supplement, the Indic scripts, Tibetan, Myanmar,
@@ -99,9 +99,7 @@ class Clean(Stage):
     calculator: str = "keep"  # marks such as <<48/2=24>> of gsm8k: keep | strip
     boilerplate: bool = False  # drop lines about cookies, terms, sharing, and bars of navigation
     patterns: list[str] = dataclasses.field(default_factory=list)  # regular expressions; a line in which one is found is dropped
-    space: str = (
-        "trim"  # trim (ends of lines and text, runs of empty lines) | collapse (also runs of blanks and indentation) | line (all one line) | keep
-    )
+    space: str = "trim"  # trim (ends of lines and text, empty lines) | collapse (also runs of blanks, indentation) | line (all one line) | keep
     empty: str = "drop"  # rows of which a text is empty in the end: drop | keep
 
     def check(self) -> None:
@@ -113,6 +111,8 @@ class Clean(Stage):
             choice("clean", name, getattr(self, name), ("keep", "strip"))
         for name, looks in (("urls", _url), ("emails", _email)):
             choice("clean", name, getattr(self, name), ("keep", "remove", "token"))
+            if getattr(self, name) != "token":
+                unread(self, "clean", f"{name}={getattr(self, name)} puts no token in", f"{name[:-1]}_token")
             if looks.search(token := getattr(self, f"{name[:-1]}_token")):
                 raise ConfigError(f"stages.clean.{name[:-1]}_token={token}: it looks like what it stands for, so that it would be replaced again")
         if self.fix:

@@ -13,8 +13,8 @@ import numpy as np
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
-from jaxsft.prepare.stage import Report, Rows, Stage, choice, text_of, value_of, with_fields
-from jaxsft.prepare.texts import judge
+from jaxsft.prepare.stage import Report, Rows, Stage, choice, value_of
+from jaxsft.prepare.texts import add_columns, judge, text_in, unread
 from jaxsft.rundir import json_text
 
 EVALUATION = ("test", "validation")
@@ -49,10 +49,9 @@ class Dedup(Stage):
     within: bool = True  # compare the rows of a split with each other
     across: bool = True  # compare the rows of different splits
     keep: str = "test"  # test (test before validation before the other splits) | first (the splits in their order)
-    conflict: str = (
-        "error"  # a cluster whose rows have different labels: error | keep (its first row stays, as ever) | drop (all of it, in every split)
-    )
+    conflict: str = "error"  # a cluster with different labels: error | keep (its first row stays, as ever) | drop (all of it, in every split)
     action: str = "drop"  # drop | mark (all rows get the columns `duplicate_of`, where the kept row stands, and `marks`)
+    replace: bool = False  # with action=mark, `duplicate_of` may take the place of a column that holds something
 
     def check(self) -> None:
         choice("dedup", "method", self.method, ("near", "exact"))
@@ -63,6 +62,10 @@ class Dedup(Stage):
             raise ConfigError("stages.dedup: within=false and across=false leave nothing to compare")
         if self.method == "near":
             self._neighbours.check("stages.dedup")
+        else:
+            unread(self, "dedup", "method=exact compares whole texts", "threshold", "num_perm", "shingle", "char_shingle", "unit")
+        if self.action == "drop":
+            unread(self, "dedup", "action=drop makes no column", "replace")
 
     @property
     def _neighbours(self) -> Neighbours:
@@ -93,7 +96,7 @@ class Dedup(Stage):
         return {split: self._rest(split, sets[split], verdicts, reports[split]) for split in sets}
 
     def _key(self, row: Row) -> str:
-        parts = [text_of(row, name, "stages.dedup.fields") for name in self.fields or [self.context.text]]
+        parts = [text_in(row, name, "stages.dedup.fields") for name in self.fields or [self.context.text]]
         return "\n".join(normalise(part, self.ignore_case, self.ignore_space, self.ignore_punctuation) for part in parts)
 
     def _told(self, row: Row) -> tuple[str, str]:
@@ -168,6 +171,7 @@ class Dedup(Stage):
     def _rest(self, split: str, rows: Rows, verdicts: Mapping[Place, tuple[str, str]], report: Report) -> Iterator[Row]:
         for i, row in enumerate(rows):
             reason, where = verdicts.get((split, i), (None, None))
-            new = with_fields(row, duplicate_of=where) if self.action == "mark" else row
+            instead = "rename it, or set stages.dedup.replace=true"
+            new = add_columns(row, {"duplicate_of": where}, self.replace, instead) if self.action == "mark" else row
             if (new := judge(self, "dedup", new, [reason] if reason else [], report, self.action)) is not None:
                 yield new

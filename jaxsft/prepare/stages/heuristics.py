@@ -8,13 +8,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from jaxsft.data.formats import Row
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.stage import Report, Stage, State, choice, text_of
-from jaxsft.prepare.texts import is_unspaced, judge, lines_of, words
+from jaxsft.prepare.stage import Report, Stage, State, choice
+from jaxsft.prepare.texts import is_unspaced, judge, lines_of, text_in, unread, words
 
 RULES = ("gopher", "gopher_repetition", "c4")
 # Rae et al. 2021 (arXiv:2112.11446), appendix A.1.1: at least two of these in a document.
@@ -35,12 +36,11 @@ class Heuristics(Stage):
     character is one. The first rule that a row breaks is its reason, and with action=mark all of them are told.
 
     Sets of rules, with the numbers of their papers, made for web pages in English, not for instructions or dialogues:
-    gopher             Rae et al. 2021, appendix A.1.1: 50 to 100,000 words, of 3 to 10 characters on average; at most one `#` or ellipsis in ten
-                       words; at most 90 % of lines with a bullet, 30 % with an ellipsis at the end; 80 % of words with a letter; two English
-                       function words.
-    gopher_repetition  the same, table A1: shares of repeated lines, paragraphs and n-grams.
-    c4                 Raffel et al. 2020, section 2.2, as a filter of rows: no `lorem ipsum`, no `{`, at least three sentences. (Its filter of
-                       lines is `clean.boilerplate`, its list of bad words `bad_words`.)
+    - gopher: Rae et al. 2021, appendix A.1.1: 50 to 100,000 words, of 3 to 10 characters on average; at most one `#` or ellipsis in ten words; at
+      most 90 % of lines with a bullet, 30 % with an ellipsis at the end; 80 % of words with a letter; two English function words.
+    - gopher_repetition: the same, table A1: shares of repeated lines, paragraphs and n-grams.
+    - c4: Raffel et al. 2020, section 2.2, as a filter of rows: no `lorem ipsum`, no `{`, at least three sentences. (Its filter of lines is
+      `clean.boilerplate`, its list of bad words `bad_words`.)
     """
 
     slow: ClassVar[bool] = True
@@ -85,8 +85,10 @@ class Heuristics(Stage):
             raise ConfigError("stages.heuristics: tokenizer=<folder> and min_tokens or max_tokens belong together")
         if ((self.min_ratio, self.max_ratio) == (None, None)) != (not self.pair) or len(self.pair) not in (0, 2):
             raise ConfigError("stages.heuristics: pair=[source, target] and min_ratio or max_ratio belong together")
-        if self.max_bad_words and self.bad_words is None:
-            raise ConfigError("stages.heuristics.max_bad_words: it counts words of a list; set bad_words=<file>")
+        if self.bad_words is None:
+            unread(self, "heuristics", "it counts words of a list; set bad_words=<file>", "max_bad_words")
+        if self.max_repeated_ngrams is None:
+            unread(self, "heuristics", "it belongs to max_repeated_ngrams", "ngram")
         if self.bad_words is not None:
             _listed(self.bad_words)
         if self.tokenizer is not None:
@@ -118,7 +120,7 @@ class Heuristics(Stage):
         return [rule for on, rule in table if on]
 
     def _text(self, row: Row) -> str:
-        return text_of(row, self.field or self.context.text, "stages.heuristics.field")
+        return text_in(row, self.field or self.context.text, "stages.heuristics.field")
 
     def _chars(self, row: Row) -> Iterator[str]:
         yield from _bounds(len(self._text(row)), self.min_chars, self.max_chars, "characters")
@@ -157,7 +159,7 @@ class Heuristics(Stage):
             yield "bad words"
 
     def _ratio(self, row: Row) -> Iterator[str]:
-        source, target = (len(text_of(row, name, "stages.heuristics.pair")) for name in self.pair)
+        source, target = (len(text_in(row, name, "stages.heuristics.pair")) for name in self.pair)
         if source == 0:
             yield f"nothing in {self.pair[0]}"
             return
@@ -261,4 +263,5 @@ def _listed(path: str) -> re.Pattern[str]:
 
 @functools.cache
 def _tokenizer(path: str) -> Tokenizer:
-    return Tokenizer.load(path)
+    folder = Path(path)
+    return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder)

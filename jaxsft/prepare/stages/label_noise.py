@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.data.formats import Row
+from jaxsft.data.records.fields import label_of
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.numbers import at_least, rounded, row_weights, vector
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
@@ -47,21 +48,21 @@ class LabelNoise(Stage):
             raise ConfigError(f"stages.label_noise.classes={list(self.classes)}: expected each class once")
 
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
-        values = [self._label(row) for row in rows]
-        classes = list(self.classes) or sorted({str(v) for v in values})
+        names = [self._label(row) for row in rows]
+        classes = list(self.classes) or sorted(set(names))
         if len(classes) < 2:
             raise DataError(
                 f"stages.label_noise: the training rows have {len(classes)} classes in column {self.context.label!r}, expected two at least"
             )
         index = {name: i for i, name in enumerate(classes)}
-        for row, value in zip(rows, values, strict=True):
-            if str(value) not in index:
-                raise DataError(f"{row.where}: label {value!r} is none of stages.label_noise.classes={classes}")
-        labels = np.array([index[str(v)] for v in values])
+        for row, name in zip(rows, names, strict=True):
+            if name not in index:
+                raise DataError(f"{row.where}: label {name!r} is none of stages.label_noise.classes={classes}")
+        labels = np.array([index[name] for name in names])
         p = self._probabilities(rows, labels, len(classes))
         found = self._issues(labels, p)
         quality, best = p[np.arange(len(p)), labels], p.argmax(1)
-        given = {str(v): v for v in values}
+        given = {name: row.fields[self.context.label] for name, row in zip(names, rows, strict=True)}  # as the file writes each class
         self._tell(rows, labels, found, quality, best, classes, report)
         weights = self._weights(rows, found, quality) if self.action == "weight" else None
         for i, row in enumerate(rows):
@@ -73,17 +74,16 @@ class LabelNoise(Stage):
             if found[i] and self.action == "relabel" and best[i] != labels[i]:
                 name = classes[best[i]]
                 report.changed[f"{classes[labels[i]]} -> {name}"] += 1
-                row = with_fields(row, **{self.context.label: given.get(name, name), f"{self.context.label}_given": values[i]})
+                row = with_fields(row, **{self.context.label: given.get(name, name), f"{self.context.label}_given": row.fields[self.context.label]})
             elif weights is not None:
-                report.changed["weighed down"] += int(found[i])
+                if found[i]:
+                    report.changed["weighed down"] += 1
                 row = with_fields(row, **{self.into: weights[i]})
             yield row
 
-    def _label(self, row: Row) -> Any:
+    def _label(self, row: Row) -> str:
         value = value_of(row, self.context.label, "data.columns.label")
-        if value is None or isinstance(value, list | dict) or not str(value).strip():
-            raise DataError(f"{row.where}: column {self.context.label!r} holds {value!r:.60}, expected one label; set data.columns.label")
-        return value
+        return label_of(value, f"{row.where}: column {self.context.label!r}", self.context.columns)
 
     @staticmethod
     def _module() -> Any:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.stage import Report, Stage, State, choice, text_of, with_fields
-from jaxsft.prepare.texts import judge, need
+from jaxsft.prepare.stage import Report, Stage, State, choice
+from jaxsft.prepare.texts import add_columns, judge, need, text_in, unread
 
 SCRIPT_NAMES = {"CJK": "Han", "HANGUL": "Hangul", "IDEOGRAPHIC": "Han", "NKO": "Nko"}
 
@@ -39,6 +39,7 @@ class Language(Stage):
     short: str = "keep"  # texts without a language: keep | drop
     candidates: list[str] = dataclasses.field(default_factory=list)  # the languages that method=model chooses from; empty: all that it knows
     action: str = "drop"  # the other rows: drop | mark (the column `marks` says why)
+    replace: bool = False  # the new columns may take the place of old ones that hold something
 
     def check(self) -> None:
         choice("language", "method", self.method, ("model", "script"))
@@ -47,8 +48,7 @@ class Language(Stage):
         if not 0 <= self.min_probability <= 1:
             raise ConfigError(f"stages.language.min_probability={self.min_probability}: expected a number from 0 to 1")
         if self.method == "script":
-            if self.candidates:
-                raise ConfigError("stages.language.candidates: method=script counts letters and chooses from nothing; set method=model")
+            unread(self, "language", "method=script counts letters", "candidates", "min_letters")
             return
         known = set(_identifier(tuple(self.candidates)).labels)
         for name in ("keep", "candidates"):
@@ -56,9 +56,9 @@ class Language(Stage):
                 raise ConfigError(f"stages.language.{name}: {unknown[0]!r} is none of the languages that can be found: {', '.join(sorted(known))}")
 
     def row(self, row: Row, state: State, report: Report) -> Row | None:
-        text = text_of(row, self.field or self.context.text, "stages.language.field")
+        text = text_in(row, self.field or self.context.text, "stages.language.field")
         found, share, names = self._script(text) if self.method == "script" else self._language(text)
-        new = with_fields(row, **{names[0]: found, names[1]: round(share, 4)})
+        new = add_columns(row, {names[0]: found, names[1]: round(share, 4)}, self.replace, "rename it, or set stages.language.replace=true")
         report.changed[f"{names[0]} {found}"] += 1
         if found == "und":
             reasons = ["too short to tell"] if self.short == "drop" else []

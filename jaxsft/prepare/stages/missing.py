@@ -196,6 +196,9 @@ class Missing(Stage):
         return table(cleared, names, "stages.missing.fields")
 
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
+        if split == "predict" and not self.absent:
+            yield from self._new(list(rows), state, report)
+            return
         if self.strategy in ALONG:
             yield from self._along(list(rows), report)
             return
@@ -207,6 +210,15 @@ class Missing(Stage):
             for row in block:
                 if (new := self._plain(row, state, report)) is not None:
                     yield new
+
+    def _new(self, rows: list[Row], state: State, report: Report) -> Iterator[Row]:
+        """New rows, which may lack columns (targets): such a column is no cell to be filled."""
+        lenient = dataclasses.replace(self, absent=True)
+        if self.strategy in ALONG:  # there is no series of what is not there
+            lenient = dataclasses.replace(lenient, fields=[name for name in self.fields if any(name in row.fields for row in rows)])
+        for row, new in zip(rows, lenient.rows("predict", rows, state, report), strict=True):
+            gone = {part for name in self.fields if name not in row.fields for part in (name, f"{name}_missing")}
+            yield dataclasses.replace(new, fields={name: value for name, value in new.fields.items() if name not in gone})
 
     def _filled(self, x: np.ndarray, model: State) -> np.ndarray:
         if self.strategy == "knn":
@@ -224,6 +236,9 @@ class Missing(Stage):
             yield with_fields(row, **new)
 
     def _along(self, rows: list[Row], report: Report) -> Iterator[Row]:
+        if not self.fields:
+            yield from rows
+            return
         x = self._table(rows, self.fields)
         for where, places in series(rows, self.order, self.group, "missing"):
             for f, name in enumerate(self.fields):
@@ -246,7 +261,7 @@ class Missing(Stage):
         new: dict[str, Any] = {}
         for name in self.fields:
             if name in empty:
-                new[name] = self._fill(row, name, state)
+                new[name] = self._fill(row, name, state, report)
                 report.changed[f"{name} filled ({self.strategy})"] += 1
             elif self.strategy in (*SIMPLE, "group", "indicator") and state["kinds"][name] == "number":
                 new[name] = _number(row, name)
@@ -254,7 +269,7 @@ class Missing(Stage):
                 new[f"{name}_missing"] = name in empty
         return with_fields(row, **new)
 
-    def _fill(self, row: Row, name: str, state: State) -> Any:
+    def _fill(self, row: Row, name: str, state: State, report: Report) -> Any:
         if self.strategy == "constant":
             return self.value
         if self.strategy == "mask":
@@ -262,7 +277,10 @@ class Missing(Stage):
         fill = state["fill"][name]
         if self.strategy != "group":
             return fill
-        return fill["groups"].get(str(value_of(row, self.group, "stages.missing.group")), fill["other"])
+        group = str(value_of(row, self.group, "stages.missing.group"))
+        if group not in fill["groups"]:
+            report.changed[f"{name} filled by all groups, its own being new"] += 1
+        return fill["groups"].get(group, fill["other"])
 
 
 def _number(row: Row, name: str) -> Any:

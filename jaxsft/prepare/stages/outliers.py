@@ -12,7 +12,7 @@ from jaxsft.data import vectors
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import outlier_scores as scores
-from jaxsft.prepare.numbers import at_least, blocks, numbers, required, rounded, vector
+from jaxsft.prepare.numbers import at_least, blocks, numbers, required, rounded, there, vector
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, with_fields
 
 ONE = {"zscore": 3.0, "iqr": 1.5, "mad": 3.5}  # methods for one column at a time, with their usual thresholds
@@ -185,10 +185,13 @@ class Outliers(Stage):
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
         table = self._table(rows)
         for block in blocks(rows):
+            if self.action == "clip":
+                yield from (self._clipped(row, there(row, self.names, split), state["limits"], report) for row in block)
+                continue
             x = self._matrix(block, table)
             out = self._one(x, state["limits"]) if self.method in ONE else self._many(x, state, split == "train")  # [rows, reasons]
             for row, reasons in zip(block, out, strict=True):
-                if (new := self._treated(row, np.flatnonzero(reasons), state, report)) is not None:
+                if (new := self._treated(row, np.flatnonzero(reasons), report)) is not None:
                     yield new
 
     def _one(self, x: np.ndarray, limits: State) -> np.ndarray:
@@ -201,11 +204,9 @@ class Outliers(Stage):
             out[whole, 0] = self._score(x[whole], state["model"], training) > state["threshold"] * (1 + 1e-9)
         return out
 
-    def _treated(self, row: Row, out: np.ndarray, state: State, report: Report) -> Row | None:
+    def _treated(self, row: Row, out: np.ndarray, report: Report) -> Row | None:
         of = self.names[out[0]] if len(out) and self.method in ONE else ", ".join(self.names)
         reason = f"outlier: {self.measure} of {of} ({self.method})"
-        if self.action == "clip":
-            return self._clipped(row, [self.names[f] for f in out], state["limits"], report)
         if len(out) and self.action == "drop":
             report.drop(row, reason)
             return None
@@ -215,7 +216,9 @@ class Outliers(Stage):
 
     def _clipped(self, row: Row, names: Sequence[str], limits: State, report: Report) -> Row:
         new = {}
-        for name in names:
-            report.changed[f"{name} clipped"] += 1
-            new[name] = float(np.clip(numbers(row, [name], "stages.outliers.fields")[0], *limits[name]))
+        for name, value in zip(names, numbers(row, names, "stages.outliers.fields", self.missing), strict=True):
+            low, high = limits[name]
+            if value < low or value > high:
+                report.changed[f"{name} clipped"] += 1
+                new[name] = low if value < low else high
         return with_fields(row, **new) if new else row

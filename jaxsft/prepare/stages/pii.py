@@ -20,6 +20,7 @@ from jaxsft.prepare.texts import change_text
 
 # A number stands free of letters and digits of ASCII; Han characters may touch it.
 _FREE, _END = r"(?<![0-9A-Za-z])", r"(?![0-9A-Za-z])"
+_digit = re.compile(r"\d", re.ASCII)
 FILLER = "\ue000"  # takes the place of what was found, for the kinds that are looked for later: of private use, and no letter
 
 
@@ -103,10 +104,9 @@ KINDS: dict[str, Kind] = {
 
 def find(text: str, kinds: list[str]) -> list[tuple[int, int, str, str]]:
     """(start, end, kind, plain value) of everything found, in order, without overlaps."""
-    if text.isalpha():
-        return []
+    digits = _digit.search(text) is not None  # most texts need no further look
     found: list[tuple[int, int, str, str]] = []
-    for name in (name for name in KINDS if name in kinds):
+    for name in (name for name in KINDS if name in kinds and (digits if name != "email" else "@" in text)):
         kind, at = KINDS[name], 0
         while match := kind.form.search(text, at):
             start, at = match.start(), match.start() + 1

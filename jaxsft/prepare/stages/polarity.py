@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Optional
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.stage import Report, Stage, State, choice, text_of, value_of, with_fields
-from jaxsft.prepare.texts import judge, need
+from jaxsft.prepare.stage import Report, Stage, State, choice, value_of
+from jaxsft.prepare.texts import add_columns, judge, need, text_in, unread
 
 METHODS = ("vader", "textblob")
 
@@ -32,6 +32,7 @@ class Polarity(Stage):
     margin: float = 0.5  # a text contradicts its label where its polarity has the other sign and is at least so strong
     max_subjectivity: Optional[float] = None  # the most subjective text that is no outlier (textblob); null: any
     action: str = "mark"  # mark (the column `marks` says why) | drop
+    replace: bool = False  # the new columns may take the place of old ones that hold something
 
     def check(self) -> None:
         choice("polarity", "method", self.method, METHODS)
@@ -43,11 +44,13 @@ class Polarity(Stage):
             raise ConfigError(f"stages.polarity.margin={self.margin}: expected a number above 0, up to 1")
         if self.max_subjectivity is not None and self.method != "textblob":
             raise ConfigError("stages.polarity.max_subjectivity: vader does not tell it; set method=textblob")
+        if not self.labels:
+            unread(self, "polarity", "without labels nothing can be contradicted", "margin")
         _scorer(self.method)
 
     def row(self, row: Row, state: State, report: Report) -> Row | None:
-        scores = _scorer(self.method)(text_of(row, self.field or self.context.text, "stages.polarity.field"))
-        reasons = []
+        scores = _scorer(self.method)(text_in(row, self.field or self.context.text, "stages.polarity.field"))
+        new, reasons = add_columns(row, scores, self.replace, "rename it, or set stages.polarity.replace=true"), []
         if self.labels:
             label = value_of(row, self.context.label, "data.columns.label")
             if isinstance(label, list | dict):
@@ -57,7 +60,7 @@ class Polarity(Stage):
                 reasons.append("polarity against the label")
         if self.max_subjectivity is not None and scores["subjectivity"] > self.max_subjectivity:
             reasons.append("too subjective")
-        return judge(self, "polarity", with_fields(row, **scores), reasons, report, self.action)
+        return judge(self, "polarity", new, reasons, report, self.action)
 
 
 @functools.cache

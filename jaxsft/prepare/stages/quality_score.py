@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, text_of, with_fields
-from jaxsft.prepare.texts import batches, judge, lines_of, need, words
+from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, with_fields
+from jaxsft.prepare.texts import add_columns, batches, judge, lines_of, need, text_in, unread, words
 
 METHODS = ("classifier", "bleu", "rouge", "model")
 BATCH = 256
@@ -25,12 +25,12 @@ WEIGHT = "weight"
 class QualityScore(Stage):
     """Scores each row, adds the column `quality`, and drops, marks or down-weights the rows beyond a bound.
 
-    method=classifier  the probability that a text belongs to the good examples: logistic regression over hashed words and pairs of words, as in
-                       the filter of GPT-3 (Brown et al. 2020, appendix A). `good` is a file with a text a line; `bad` too, or the training rows
-                       themselves (Brown et al.: the crawl that is filtered). What is learnt is kept: every split and process scores alike.
-    method=bleu        sentence BLEU with exponential smoothing (Papineni et al. 2002; sacrebleu), 0 to 100, of the text against `reference`.
-    method=rouge       ROUGE-L, F1 (Lin 2004; rouge-score), 0 to 1, of the text against `reference`: also a cheap overlap of an answer and its prompt.
-    method=model       the number that the engine's model gives to each text, such as its perplexity; lower is better unless `better=higher`.
+    - method=classifier: the probability that a text belongs to the good examples, by logistic regression over hashed words and pairs of words, as in
+      the filter of GPT-3 (Brown et al. 2020, appendix A). `good` is a file with a text a line; `bad` too, or the training rows themselves (Brown et
+      al.: the crawl that is filtered). What is learnt is kept: every split and process scores alike.
+    - method=bleu: sentence BLEU with exponential smoothing (Papineni et al. 2002; sacrebleu), 0 to 100, of the text against `reference`.
+    - method=rouge: ROUGE-L, F1 (Lin 2004; rouge-score), 0 to 1, of the text against `reference`: also a cheap overlap of an answer and its prompt.
+    - method=model: the number that the engine's model gives to each text, such as its perplexity; lower is better unless `better=higher`.
 
     The bound is `threshold`, or `quantile` of the scores of the training rows: 0.1 is beyond the worst tenth of them. A score at the bound is good
     enough. BLEU and ROUGE need the extra `text`.
@@ -49,6 +49,7 @@ class QualityScore(Stage):
     quantile: Optional[float] = None  # or the share of training rows that is not
     action: str = "drop"  # drop | mark (the column `marks` says why) | weight (the column `weight` is multiplied by low_weight)
     low_weight: float = 0.5  # the factor of action=weight
+    replace: bool = False  # the column `quality` may take the place of one that holds something
 
     def check(self) -> None:
         choice("quality_score", "method", self.method, METHODS)
@@ -65,8 +66,12 @@ class QualityScore(Stage):
             raise ConfigError("stages.quality_score: reference=<column> belongs to method=bleu and method=rouge, and they need it")
         if (self.method == "classifier") != (self.good is not None) or (self.bad is not None and self.good is None):
             raise ConfigError("stages.quality_score: good=<file> (and bad=<file>) belong to method=classifier, which needs it")
-        if not 4 <= self.bits <= 20:
-            raise ConfigError(f"stages.quality_score.bits={self.bits}: expected 4 to 20")
+        if not 4 <= self.bits <= 16:
+            raise ConfigError(f"stages.quality_score.bits={self.bits}: expected 4 to 16")
+        if self.method != "classifier":
+            unread(self, "quality_score", "it belongs to method=classifier", "bits")
+        if self.action != "weight":
+            unread(self, "quality_score", "it belongs to action=weight", "low_weight")
         if not 0 <= self.low_weight <= 1:
             raise ConfigError(f"stages.quality_score.low_weight={self.low_weight}: expected a number from 0 to 1")
         if self.method == "model" and self.context.score is None:
@@ -100,7 +105,7 @@ class QualityScore(Stage):
         for batch in batches(rows, BATCH):
             for row, score in zip(batch, self._scores(batch, state).tolist(), strict=True):
                 poor = score < state["bound"] if self._higher else score > state["bound"]
-                new = with_fields(row, quality=score)
+                new = add_columns(row, {"quality": score}, self.replace, "rename it, or set stages.quality_score.replace=true")
                 if self.action == "weight":
                     if poor:
                         report.changed["lower weight"] += 1
@@ -110,7 +115,7 @@ class QualityScore(Stage):
                     yield kept
 
     def _text(self, row: Row) -> str:
-        return text_of(row, self.field or self.context.text, "stages.quality_score.field")
+        return text_in(row, self.field or self.context.text, "stages.quality_score.field")
 
     def _scores(self, rows: Sequence[Row], state: State) -> np.ndarray:
         """float64 [N]. Raises DataError where the model gives another number of them, or one that is not finite."""
@@ -122,7 +127,7 @@ class QualityScore(Stage):
             if scores.shape != (len(rows),):
                 raise DataError(f"{rows[0].where}: stages.quality_score: the model gave scores of shape {scores.shape} for {len(rows)} texts")
         else:
-            references = [text_of(row, str(self.reference), "stages.quality_score.reference") for row in rows]
+            references = [text_in(row, str(self.reference), "stages.quality_score.reference") for row in rows]
             scores = np.array([_overlap(self.method)(a, b) for a, b in zip(found, references, strict=True)], np.float64)
         if not np.isfinite(scores).all():
             i = int(np.flatnonzero(~np.isfinite(scores))[0])

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.numbers import blocks, required, table
+from jaxsft.prepare.numbers import blocks, numbers, required, table, there
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, with_fields
 
 METHODS = ("standard", "robust", "minmax")
@@ -26,7 +27,8 @@ class Scale(Stage):
     | robust | median | distance of the quartiles, interpolated linearly (Hyndman and Fan 1996, type 7): outliers do not move it |
     | minmax | minimum, brought to `low` | range, brought to `high - low`; one outlier moves all |
 
-    `inverse` in this module takes predictions back. A column that is constant in training has no scale and is an error.
+    New rows (`predict`) may lack a column: it is a target, and `inverse` in this module takes its predictions back. A column that is
+    constant in training has no scale and is an error.
     """
 
     learns = True
@@ -67,13 +69,20 @@ class Scale(Stage):
             return _affine(middle, upper - lower)
         return _affine(values.min(), (values.max() - values.min()) / (self.high - self.low), self.low)
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Any]:
+    def _numbers(self, row: Row, split: str) -> list[float]:
+        """One per field, NaN where there is none."""
+        names = there(row, self.fields, split)
+        found = dict(zip(names, numbers(row, names, "stages.scale.fields", self.missing), strict=True))
+        return [found.get(name, np.nan) for name in self.fields]
+
+    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
         parts = [state[name] for name in self.fields]
         centre, spread, offset = (np.array([part[key] for part in parts]) for key in ("centre", "spread", "offset"))
         for block in blocks(rows):
-            scaled = (table(block, self.fields, "stages.scale.fields", self.missing) - centre) / spread + offset
+            scaled = (np.array([self._numbers(row, split) for row in block]) - centre) / spread + offset
             if self.clip:
-                report.changed["clipped"] += int(((scaled < self.low) | (scaled > self.high)).any(1).sum())
+                if outside := int(((scaled < self.low) | (scaled > self.high)).any(1).sum()):
+                    report.changed["clipped"] += outside
                 scaled = np.clip(scaled, self.low, self.high)
             report.changed["scaled"] += len(block)
             for row, values in zip(block, scaled, strict=True):

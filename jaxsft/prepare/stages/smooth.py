@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import filters
-from jaxsft.prepare.numbers import at_least, required, rounded, series, table
+from jaxsft.prepare.numbers import at_least, required, rounded, series, table, there
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, with_fields
 
 METHODS = ("mean", "median", "wiener", "wavelet")
@@ -56,21 +56,25 @@ class Smooth(Stage):
 
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
         rows = list(rows)
-        x = self._numbers(rows)
+        names = there(rows[0], self.fields, split) if rows else []
+        if not names:
+            yield from rows
+            return
+        x = self._numbers(rows, names)
         out = x.copy()
         for where, places in series(rows, self.order, self.group, "smooth"):
             self._check_series(rows[where[0]], places)
-            for f in range(len(self.fields)):
+            for f in range(len(names)):
                 out[where, f] = self._filtered(x[where, f])
         for row, values in zip(rows, out, strict=True):
             report.changed[f"smoothed ({self.method})"] += 1
-            yield with_fields(row, **{name + self.suffix: rounded(v) for name, v in zip(self.fields, values, strict=True)})
+            yield with_fields(row, **{name + self.suffix: rounded(v) for name, v in zip(names, values, strict=True)})
 
-    def _numbers(self, rows: list[Row]) -> np.ndarray:
+    def _numbers(self, rows: list[Row], names: Sequence[str]) -> np.ndarray:
         try:
-            return table(rows, self.fields, "stages.smooth.fields", "error")
+            return table(rows, names, "stages.smooth.fields", "error")
         except DataError as error:
-            if any(isinstance(row.fields.get(name), str) and name == self.context.text for row in rows[:1] for name in self.fields):
+            if any(isinstance(row.fields.get(name), str) and name == self.context.text for row in rows[:1] for name in names):
                 raise DataError(f"{error}; filters are for series of numbers, for texts there are the stages clean and denoise") from None
             raise DataError(str(error).replace("or set stages.smooth.missing=keep", "a filter has no place for gaps")) from None
 

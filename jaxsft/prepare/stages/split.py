@@ -16,7 +16,8 @@ from jaxsft.data.formats import Row
 from jaxsft.data.split import canonical, split_rows
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import Neighbours, Union, normalise
-from jaxsft.prepare.stage import Report, Rows, Stage, choice, text_of, value_of, with_fields
+from jaxsft.prepare.stage import Report, Rows, Stage, choice, value_of
+from jaxsft.prepare.texts import add_columns, text_in, unread
 
 PARTS = ("train", "validation", "test")
 
@@ -39,13 +40,15 @@ class SplitRows(Stage):
     """Splits rows that are not split yet, without leaks: once, early, and before anything is learnt from the training rows.
 
     Rows of equal text share a split, always; rows of a `group`, and near duplicates (`near`), share one if asked. Within that:
-    by=content  sorted by a hash of content and seed and cut at the fractions; with `stratify` each label is cut by itself (`data/split.py`), and
-                where rows have several labels, or hang together in groups, iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, algorithm 1)
-                gives each split its share of each label, the rarest label first.
-    by=time     the latest rows are the test split, those before them validation; equal times share a split, and a group goes by its latest row.
-    by=hash     each row goes where its own hash (of the group, or the text) points: a row keeps its split whatever is added later; the fractions
-                hold on average only, so that it cannot be stratified nor look at neighbours.
-    The result depends on the contents and the seed, not on the order of the rows (near=... : but for pairs that MinHash misses).
+
+    - by=content: sorted by a hash of content and seed and cut at the fractions; with `stratify` each label is cut by itself, and where rows have
+      several labels, or hang together in groups, iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, algorithm 1) gives each split its
+      share of each label, the rarest label first.
+    - by=time: the latest rows are the test split, those before them validation; equal times share a split, and a group goes by its latest row.
+    - by=hash: each row goes where its own hash (of the group, or the text) points: a row keeps its split whatever is added later; the fractions
+      hold on average only, so that it cannot be stratified nor look at neighbours.
+
+    The result depends on the contents and the seed, not on the order of the rows (but for near duplicates that MinHash misses).
 
     A label that has fewer rows (or groups) than there are splits cannot be in all of them: an error, or see `tiny`. So is a split without rows.
     With `folds` there are k parts of equal size instead of three.
@@ -68,6 +71,7 @@ class SplitRows(Stage):
     merge: bool = False  # rows that are split already are thrown together and split again; false: that is an error
     folds: int = 0  # make so many folds instead of three splits; 0: none
     folds_as: str = "column"  # column (the number of the fold in the column `fold`) | pairs (sets fold0_train, fold0_validation, fold1_train ...)
+    replace: bool = False  # the column `fold` may take the place of one that holds something
 
     def check(self) -> None:
         choice("split", "by", self.by, ("content", "time", "hash"))
@@ -86,10 +90,14 @@ class SplitRows(Stage):
         ):
             if clashes:
                 raise ConfigError(f"stages.split: by={self.by} decides by itself; {name} cannot be had with it")
-        if self.separator is not None and self.stratify is None:
-            raise ConfigError("stages.split.separator: it separates labels; set stratify=<column>")
+        if self.stratify is None:
+            unread(self, "split", "it is about labels; set stratify=<column>", "separator", "tiny")
         if self.folds and self.tiny == "train":
             raise ConfigError("stages.split.tiny=train: folds have no training split; set tiny=allow")
+        if self.folds:
+            unread(self, "split", "folds are of equal size", "fractions")
+        if not self.folds or self.folds_as == "pairs":
+            unread(self, "split", "no column `fold` is made; set folds, and folds_as=column", "replace", *([] if self.folds else ["folds_as"]))
         if self.near is not None:
             self._neighbours.check("stages.split")
 
@@ -120,8 +128,11 @@ class SplitRows(Stage):
         if not self.folds:
             return {name: [row for row, p in zip(rows, parts, strict=True) if p == part] for part, name in enumerate(PARTS) if self._shares[part] > 0}
         if self.folds_as == "column":
-            return {next(iter(sets)): [with_fields(row, fold=part) for row, part in zip(rows, parts, strict=True)]}
+            return {next(iter(sets)): [self._told(row, part) for row, part in zip(rows, parts, strict=True)]}
         return self._pairs(rows, parts, next(iter(reports.values())))
+
+    def _told(self, row: Row, fold: int) -> Row:
+        return add_columns(row, {"fold": fold}, self.replace, "rename it, or set stages.split.replace=true")
 
     def _pairs(self, rows: list[Row], parts: list[int], report: Report) -> dict[str, Iterable[Row]]:
         out: dict[str, Iterable[Row]] = {}
@@ -153,7 +164,10 @@ class SplitRows(Stage):
         if self.by == "time":
             placed = _by_time(free_units, shares)
         elif self.stratify is not None:
-            placed = iterative_stratification(sorted(free_units, key=lambda unit: (-len(unit.rows), unit.hash(self.seed))), shares)
+            # What is large against the smallest part comes first, while there is room for it; by size alone every group would go to training.
+            large = 0.1 * min(share for share in shares if share > 0) * len(rows)
+            by_size = lambda unit: (-len(unit.rows) if len(unit.rows) > large else 0, unit.hash(self.seed))
+            placed = iterative_stratification(sorted(free_units, key=by_size), shares)
         else:
             placed = _cut([[unit] for unit in sorted(free_units, key=lambda unit: unit.hash(self.seed))], shares)
         parts = [0] * len(rows)
@@ -166,7 +180,7 @@ class SplitRows(Stage):
         names = self.fields or ([self.context.text] if all(isinstance(row.fields.get(self.context.text), str) for row in rows) else [])
         if not names:
             return [canonical(row) for row in rows]
-        return ["\n".join(text_of(row, name, "stages.split.fields") for name in names) for row in rows]
+        return ["\n".join(text_in(row, name, "stages.split.fields") for name in names) for row in rows]
 
     def _labels(self, row: Row) -> list[str]:
         """The labels of a row, as texts; none without stratify."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Optional
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
-from jaxsft.prepare.texts import SPANS, batches, predicted
+from jaxsft.prepare.texts import SPANS, add_columns, batches, filled_in, written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Translate(Stage):
     """Replaces texts by what a model makes of them in another language: one model for sources in several languages, or for one that it knows.
 
     Which rows: those whose `language` column holds one of `sources` (the stage `language` makes that column); without sources all that are not in
-    `target` already. The model is given a record with the text under its own column, `source_language` and `target_language`, and answers with a
-    record that has the text under the same column. Every split is treated, and new rows in `predict`, so that train and test speak one language.
-    Rows of whose text something is said by position (`spans`) are an error.
+    `target` already. Each text, put into `template`, is the input of the model (a run that writes text: `model=RUN`), and its answer takes the place
+    of the text. An answer that is empty, or was cut off at the model's limit, is no translation. Every split is treated, and new rows in `predict`,
+    so that train and test speak one language. Rows of whose text something is said by position (`spans`) are an error.
     """
 
     replayed: ClassVar[bool] = True
@@ -29,15 +29,20 @@ class Translate(Stage):
     language: Optional[str] = "language"  # the column that says which language a row is in; null: every row is translated
     sources: list[str] = dataclasses.field(default_factory=list)  # the languages that are translated; empty: all but the target
     original: Optional[str] = None  # keep the text as it was in a column of this name (with several fields: this, "_" and the field); null: it goes
-    empty: str = "error"  # an answer without text: error | drop (the row)
+    template: str = "{text}"  # what the model is asked, with {text}, {source} and {target}: `Translate from {source} to {target}: {text}`
+    input: str = "prompt"  # the column of the model's input, as in the data that it was trained on
+    answer: str = "prediction"  # the field of the model's record that holds what it wrote
+    failed: str = "error"  # an answer that is empty or cut off: error | drop (the row)
     batch: int = 32  # records that the model is given at once
 
     def check(self) -> None:
-        choice("translate", "empty", self.empty, ("error", "drop"))
+        choice("translate", "failed", self.failed, ("error", "drop"))
         if not self.target:
             raise ConfigError("stages.translate.target: expected the language that should come out, such as en")
         if self.language is None and self.sources:
             raise ConfigError("stages.translate.sources: without a language column nothing tells the rows apart; set language=<column>")
+        if "{text}" not in self.template:
+            raise ConfigError(f"stages.translate.template={self.template}: expected {{text}} in it, which stands for the text")
         if self.batch < 1:
             raise ConfigError(f"stages.translate.batch={self.batch}: expected at least 1")
         if self.context.predict is None:
@@ -65,33 +70,38 @@ class Translate(Stage):
         found = value_of(row, self.language, "stages.translate.language")
         return found in self.sources if self.sources else found != self.target
 
-    def _answers(self, rows: list[Row]) -> list[dict[str, Any]]:
-        records = []
+    def _answers(self, rows: list[Row]) -> list[list[str | None]]:
+        """For each row the translations of its columns."""
+        prompts = []
         for row in rows:
             if row.fields.get(SPANS):
                 raise DataError(
-                    f"{row.where}: column {SPANS!r} points into the text that would be translated; set stages.translate.sources to other rows"
+                    f"{row.where}: column {SPANS!r} points into the text that would be translated; set stages.translate.sources to others"
                 )
-            texts = {name: text_of(row, name, "stages.translate.fields") for name in self._names}
-            source = row.fields[self.language] if self.language is not None else None
-            records.append({**texts, "source_language": source, "target_language": self.target})
-        return predicted(self, "translate", rows, records, self._names) if records else []
+            source = str(row.fields[self.language]) if self.language is not None else ""
+            texts = [text_of(row, name, "stages.translate.fields") for name in self._names]
+            prompts += [filled_in(self.template, text=text, source=source, target=self.target) for text in texts]
+        if not rows:
+            return []
+        size = len(self._names)
+        told = written(self, "translate", [row for row in rows for _ in range(size)], prompts, self.input, self.answer)
+        return [told[i : i + size] for i in range(0, len(told), size)]
 
-    def _translated(self, row: Row, answer: dict[str, Any], report: Report) -> Row | None:
+    def _translated(self, row: Row, answers: list[str | None], report: Report) -> Row | None:
         new: dict[str, Any] = {}
-        for name in self._names:
-            text = answer[name]
-            if not isinstance(text, str) or (not text.strip() and row.fields[name].strip()):
-                if self.empty == "drop":
-                    report.drop(row, "empty translation")
-                    return None
-                raise DataError(
-                    f"{row.where}: stages.translate: the model's {name!r} is {text!r:.40}, expected text; set stages.translate.empty=drop"
-                )
-            new[name] = text
+        kept: dict[str, Any] = {}
+        for name, text in zip(self._names, answers, strict=True):
+            if text is None and row.fields[name].strip():
+                if self.failed == "error":
+                    raise DataError(
+                        f"{row.where}: stages.translate: the answer is empty or cut off; set stages.translate.failed=drop, or a larger limit"
+                    )
+                report.drop(row, "no whole translation")
+                return None
+            new[name] = text or ""
             if self.original is not None:
-                new[self.original if len(self._names) == 1 else f"{self.original}_{name}"] = row.fields[name]
+                kept[self.original if len(self._names) == 1 else f"{self.original}_{name}"] = row.fields[name]
         if self.language is not None:
             new[self.language] = self.target
         report.changed["translated"] += 1
-        return with_fields(row, **new)
+        return with_fields(add_columns(row, kept, False, "set stages.translate.original to another name"), **new)

@@ -81,6 +81,22 @@ def test_files_that_hold_nothing(tmp_path):
     fails(put(tmp_path, "a.txt", "x"), "data.unit='word'", error=ConfigError, unit="word")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "part"),
+    [
+        ("a.json", {"records": None}, "data.options.records=None: expected a text"),
+        ("a.html", {"boilerplate": "yes"}, "data.options.boilerplate='yes': expected true or false"),
+        ("a.parquet", {"columns": "text"}, "data.options.columns='text': expected a list of texts"),
+        ("a.parquet", {"columns": [1]}, "expected a list of texts"),
+        ("a.coco", {"digits": 1.5}, "data.options.digits=1.5: expected a whole number"),
+    ],
+)
+def test_options_have_the_type_of_their_default(tmp_path, name, options, part):
+    path = put(tmp_path, name, "{}")
+    fails(path, part, error=ConfigError, format=path.suffix[1:], options=options)
+    assert found(put(tmp_path, "h.csv", "text,label\na,b\n"), options={"header": True}) == [(2, {"text": "a", "label": "b"})]
+
+
 def test_csv_cells(tmp_path):
     path = put(tmp_path, "a.csv", 'text,label\r\n"a, ""b""\nc",x\r\n\r\n d,y\r\n')
     assert found(path) == [(2, {"text": 'a, "b"\nc', "label": "x"}), (5, {"text": " d", "label": "y"})]
@@ -129,6 +145,20 @@ def test_text_units(tmp_path):
     assert found(path) == [(1, {"text": "a"}), (2, {"text": "b"}), (5, {"text": "c\x0bd"})]
     assert found(path, unit="paragraph") == [(1, {"text": "a\nb"}), (5, {"text": "c\x0bd"})]
     assert found(path, unit="file") == [(1, {"text": "a\r\nb\n\n \nc\x0bd\n", "folder": tmp_path.name})]
+
+
+def test_options_have_the_types_that_their_format_declares(tmp_path):
+    path = put(tmp_path, "a.conll", "a\tX\tO\nb\tY\tB-x\n")
+    assert (
+        found(path, options={"tags": 1})
+        == found(path, options={"tags": "1"})
+        == [(1, {"tokens": ["a", "b"], "tags": ["X", "Y"], "column_2": ["O", "B-x"]})]
+    )
+    for options in ({"tags": None}, {"tags": ["x"]}, {"tags": {}}):
+        fails(path, "data.options.tags=", "expected text", error=ConfigError, options=options)
+    page = put(tmp_path, "a.html", "<html><body><nav>n</nav><p>a</html>")
+    assert found(page, options={"boilerplate": "true"}) == found(page, options={"boilerplate": True})
+    fails(page, "data.options.boilerplate=7: expected true or false", error=ConfigError, options={"boilerplate": 7})
 
 
 def test_a_paragraph_with_a_line_that_cannot_be_decoded_is_no_row(tmp_path):

@@ -25,12 +25,16 @@ def test_a_damaged_file_is_rows_bad_rows_or_one_sentence(tmp_path, kind):
 def test_the_seeds_are_read(tmp_path, kind):
     """Otherwise only the first check of a reader would ever be tried."""
     for name, content, options in fuzz.SEEDS[kind]:
-        (tmp_path / name).write_text(content, encoding="utf-8")
-        assert not fuzz.check(tmp_path / name, content.encode(), kind, "utf-8", options)
+        files = content if isinstance(content, dict) else {"": content}
+        for inside, text in files.items():
+            (tmp_path / name / inside).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / inside).write_text(text, encoding="utf-8")
+        assert not fuzz.check(tmp_path / name, content.encode() if isinstance(content, str) else None, kind, "utf-8", options)
         how = {key: value for key, value in options.items() if key in ("header", "unit")}
         given = {key: value for key, value in options.items() if key not in how}
         rows = formats.read(tmp_path / name, format=kind, options=given, **how)
-        assert rows and formats.detect(formats.sources(tmp_path / name)[0]).name == kind
+        whole = formats.tree(tmp_path / name) if isinstance(content, dict) else formats.sources(tmp_path / name)[0]
+        assert rows and formats.detect(whole).name == kind
 
 
 def drops_a_row(found):
@@ -53,8 +57,8 @@ def names_nothing(found):
     raise DataError("something is wrong")
 
 
-def bad_without_end(found):
-    return [Bad(1, "x" * 5000)]
+def bad_without_a_line(found):
+    return [Bad(0, "x")]
 
 
 def hangs(found):
@@ -62,7 +66,15 @@ def hangs(found):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "txt", "conll", "conllu", "aligned"])
+def test_a_reason_is_one_line_and_no_book(tmp_path, monkeypatch):
+    quotes = lambda source, encoding, options: iter([Bad(1, "found " + "x\n" * 5000 + "; set data.options.x=y")])
+    monkeypatch.setitem(formats.FORMATS, "txt", dataclasses.replace(formats.FORMATS["txt"], read=quotes))
+    (tmp_path / "a.txt").write_text("x")
+    bad = []
+    assert not list(formats.stream(tmp_path / "a.txt", quarantine=bad.append))
+    assert len(bad[0].reason) < 1000 and "\n" not in bad[0].reason and bad[0].reason.endswith("; set data.options.x=y")
+
+
 @pytest.mark.parametrize(
     ("sabotage", "part"),
     [
@@ -71,10 +83,11 @@ def hangs(found):
         (fails, "IndexError"),
         (speaks_twice, "no sentence of one line"),
         (names_nothing, "without a file"),
-        (bad_without_end, "a bad row without"),
+        (bad_without_a_line, "a bad row without"),
         (hangs, "no end after"),
     ],
 )
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "txt", "conll", "conllu", "aligned"])
 def test_a_reader_that_breaks_its_promise_is_found(tmp_path, monkeypatch, kind, sabotage, part):
     if (kind, sabotage) in (("csv", repeats_a_row), ("csv", drops_a_row), ("tsv", drops_a_row)):
         pytest.skip("a first line may be a header, and a row of csv may go over lines")

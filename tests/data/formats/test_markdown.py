@@ -74,6 +74,8 @@ def test_text_without_markup(tmp_path):
         ("---\na: !!python/object:os.system x\n---\nbody", "the front matter is broken"),
         ("---\na: !!binary aGk=\n---\nbody", "found a bytes"),
         ("+++\na = \n+++\nbody", "the front matter is broken"),
+        ("---\na: " + "[" * 3000 + "\n---\nbody", "more than 500 brackets"),
+        ("---\n" + "- " * 3000 + "\n---\nbody", "the front matter is broken"),
         ("---\ntext: a\n---\nbody", "a field 'text'"),
         ("---\na: 1\n---\n\n", "there is no text"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsft.data.formats import parquet, read, write
+from jaxsft.data.formats import parquet, read, stream, write
 from jaxsft.errors import ConfigError, DataError
 
 pa = pytest.importorskip("pyarrow")
@@ -87,6 +87,52 @@ def test_row_groups_a_stream_a_packed_file_and_a_name_without_suffix(tmp_path):
         assert [(row.line, row.fields["text"]) for row in rows] == [(i + 1, f"t{i}") for i in range(50)], name
 
 
+def test_rows_come_before_the_rest_is_read(tmp_path):
+    path = put(tmp_path / "a.parquet", pa.table({"text": [f"text {i}" for i in range(5000)]}), row_group_size=2500, compression="none")
+    place = pq.ParquetFile(path).metadata.row_group(1).column(0).dictionary_page_offset
+    damaged = bytearray(path.read_bytes())
+    damaged[place : place + 400] = bytes(400)
+    path.write_bytes(damaged)
+    rows = stream(path)
+    assert [next(rows).fields["text"] for _ in range(2000)] == [f"text {i}" for i in range(2000)]
+    with pytest.raises(DataError, match="damaged"):
+        list(rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        ("large_string", ["a", None], ["a", None]),
+        ("string_view", ["a", None], ["a", None]),
+        ("date64", [datetime.date(1969, 7, 20), None], ["1969-07-20", None]),
+        ("time32", [datetime.time(23, 59, 59), None], ["23:59:59", None]),
+        ("decimal256", [decimal.Decimal("1e40"), None], ["1" + "0" * 40 + ".00", None]),
+        ("large_list", [["a"], None, []], [["a"], None, []]),
+        ("list_view", [["a", "b"], None, ["c"]], [["a", "b"], None, ["c"]]),
+        ("map", [[(1, "a"), (1, "b")], None], [[[1, "a"], [1, "b"]], None]),
+    ],
+)
+def test_further_types_of_arrow(tmp_path, kind, values, expected):
+    make = {
+        "date64": pa.date64,
+        "time32": lambda: pa.time32("s"),
+        "decimal256": lambda: pa.decimal256(50, 2),
+        "map": lambda: pa.map_(pa.int64(), pa.string()),
+    }
+    make |= {name: (lambda name=name: getattr(pa, name)(pa.string())) for name in ("large_list", "list_view")}
+    array = pa.array(values, make.get(kind, getattr(pa, kind, None))())
+    assert [row["a"] for row in fields(put(tmp_path / "a.arrow", pa.table({"a": array})))] == expected
+
+
+def test_run_ends_extensions_and_unions(tmp_path):
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", "b"]))
+    table = pa.table({"runs": runs, "json": pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": 1}', None, "[]"]))})
+    assert fields(put(tmp_path / "a.arrow", table)) == [{"runs": "a", "json": '{"a": 1}'}, {"runs": "a", "json": None}, {"runs": "b", "json": "[]"}]
+    union = pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])])
+    with pytest.raises(DataError, match="column 'u' holds values of the type sparse_union"):
+        read(put(tmp_path / "b.arrow", pa.table({"u": union})))
+
+
 def test_bytes_are_bad_unless_other_columns_are_asked_for(tmp_path):
     path = put(tmp_path / "a.parquet", pa.table({"text": ["a", "b"], "image": [{"bytes": b"\xff"}, None]}))
     bad = []
@@ -102,7 +148,7 @@ def test_a_text_that_is_not_utf_8_is_one_bad_row(tmp_path):
     bad = []
     path = put(tmp_path / "a.arrow", pa.table({"text": raw}))
     assert [row.fields["text"] for row in read(path, quarantine=bad.append)] == ["ok", "fine"]
-    assert [b.line for b in bad] == [2] and "not UTF-8" in bad[0].reason
+    assert [b.line for b in bad] == [2] and "not UTF-8 (" in bad[0].reason
 
 
 def test_a_date_beyond_the_year_9999_is_bad(tmp_path):

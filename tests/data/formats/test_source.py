@@ -65,6 +65,16 @@ def test_an_encrypted_or_damaged_archive_is_one_sentence(tmp_path):
             texts(tmp_path / name)
 
 
+def test_a_name_with_a_line_break_is_told_in_one_line(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a\nb.jsonl").write_text("{")
+    packed(tmp_path / "a.zip", {"a\nb.jsonl": "{"})
+    for path in (tmp_path / "d", f"{tmp_path}/d/*", tmp_path / "a.zip"):
+        with pytest.raises(DataError, match=r"a\\nb.jsonl:1: ") as caught:
+            texts(path)
+        assert "\n" not in str(caught.value)
+
+
 def test_utf_16_and_a_byte_order_mark(tmp_path):
     (tmp_path / "a.txt").write_bytes("\ufeffgrün\r\nšum\n".encode("utf-16-le"))
     assert [t for _, t in texts(tmp_path / "a.txt", encoding="utf-16-le")] == ["grün", "šum"]

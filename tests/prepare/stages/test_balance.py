@@ -95,15 +95,18 @@ def test_which_rows_are_taken_does_not_hang_on_the_others_or_their_order():
 
 def test_rows_with_several_labels():
     rows = make({"label": ["1,2"] * 8 + ["1"] * 8 + ["2, 3"] * 2, "text": ["x"] * 18})
-    out, reports, _ = run(Balance(separator=",", toward="equal"), train=rows)
+    out, reports, _ = run(Balance(multilabel=True, toward="equal"), train=rows)
     assert reports["train"].facts["before"] == {"1": 16, "2": 10, "3": 2}
     after = reports["train"].facts["after"]
     assert after["3"] == 8 and max(after.values()) / min(after.values()) < 16 / 2
-    out, _, _ = run(Balance(method="weight", separator=","), train=rows)
+    out, _, _ = run(Balance(method="weight", multilabel=True), train=rows)
     weights = column(out["train"], "weight")
     assert weights[0] == pytest.approx((1 / 16 + 1 / 10) / (1 / 16) / 2 * weights[8]) and np.mean(weights) == pytest.approx(1)
+    hot = make({"sad": [1, 0, 0, 0], "glad": ["1", "1", "1", "0"]})
+    stage = Balance(method="weight", multilabel=True, context=Context(columns=Columns(labels=["sad", "glad"])))
+    assert run(stage, train=hot)[1]["train"].facts["before"] == {"(no label)": 1, "glad": 3, "sad": 1}
     with pytest.raises(DataError, match=r"rows.csv:2: 2 labels; stages.balance.fill=mix"):
-        run(Balance(separator=",", fill="mix"), train=rows)
+        run(Balance(multilabel=True, fill="mix"), train=rows)
 
 
 def test_mixed_texts_are_of_two_texts_of_the_class():
@@ -161,6 +164,6 @@ def test_what_cannot_work_is_refused():
     ):
         with pytest.raises(ConfigError, match=r"stages.balance"):
             Balance(**options).check()
-    for labels, message in ((["a", "a"], "1 classes"), (["a", "b"], "occurs once"), (["a", None], "rows.csv:3: .*expected a label")):
+    for labels, message in ((["a", "a"], "1 classes"), (["a", "b"], "occurs once"), (["a", None], "rows.csv:3: .*label")):
         with pytest.raises(DataError, match=message):
             run(Balance(), train=make({"label": labels}))

@@ -31,7 +31,9 @@ def test_each_simple_strategy_fills_what_its_name_says():
         assert report.changed == {f"a filled ({strategy})": 2}
     assert filled("constant", value=0)[0] == ["1", 0, "3", "8", 0]
     assert filled("group", statistic="mean", group="g")[0] == [1.0, 2.0, 3.0, 8.0, 8.0]
-    assert filled("mode", field="t")[0:1] == filled("mode", field="t")[0:1]
+    new = make({"a": [None], "g": ["z"]})
+    out, reports, _ = run(Missing(fields=["a"], strategy="group", statistic="max", group="g"), train=make(HOLES), test=new)
+    assert column(out["test"], "a") == [8.0] and reports["test"].changed["a filled by all groups, its own being new"] == 1
     assert filled("mask", field="t")[0] == ["one", "[MASK]", "three", "four", "[MASK]"]
 
 

@@ -144,6 +144,14 @@ def test_iterative_beats_chance_with_groups():
     assert all(any("rare" in row.fields["labels"] for row in out[name]) for name in PARTS)
 
 
+def test_groups_of_every_size_are_in_every_split():
+    rows = numbered(1500, group=lambda i: i if i < 700 else 1000 + i // 3, label=lambda i: "ab"[i % 2])
+    out, _ = split(rows, group="group", stratify="label", tiny="allow")
+    for name in PARTS:
+        sizes = Counter(Counter(texts(out[name], "group")).values())
+        assert abs(sum(n for size, n in sizes.items() if size > 1) / len(out[name]) - 0.18) < 0.06
+
+
 def test_tiny_classes_are_loud():
     rows = numbered(40, label=lambda i: "rare" if i < 2 else "b")
     with pytest.raises(DataError, match="label 'rare' has 2 different texts, expected at least 3"):

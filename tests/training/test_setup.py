@@ -1,0 +1,40 @@
+"""Splits of one file: what they lack is told, and what could never be learnt is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaxsft.errors import DataError
+from jaxsft.reports import card, facts
+from jaxsft.rundir import read_json
+from jaxsft.training import loop, setup
+from tests import tiny
+
+
+def rows(**counts):
+    return [{"text": f"{label} number {i}", "label": label} for label, count in counts.items() for i in range(count)]
+
+
+def config(path, run_dir, **data):
+    given = {"train": None, "validation": None, "path": str(path), **data}
+    return tiny.config(path.parent, run_dir, "classify", data=given, train={"duration": "1steps", "batch_size": 4})
+
+
+def test_labels_that_a_split_lacks_are_told(tmp_path, capfd):  # guards E2
+    path = tiny.write_lines(tmp_path / "all.jsonl", rows(many=20, two=2, one=1))
+    loop.train(config(path, tmp_path / "run"))
+    ledger = read_json(tmp_path / "run" / "ledger.json")
+    assert "lacks" not in ledger["train"] and ledger["test"]["lacks"] == ["one", "two"] and ledger["validation"]["lacks"] == ["one"]
+    assert "test has no row of 2 labels: one, two" in capfd.readouterr().out
+    assert facts.accounts(tmp_path / "run")[1]["labels without a row"] == {"validation": "1 (one)", "test": "2 (one, two)"}
+    assert "no row of 2 labels" in card._limits(tmp_path / "run")
+    again = tiny.write_lines(tmp_path / "again.jsonl", rows(one=1, many=20, two=2)[::-1])  # a function of the content alone
+    before, after = (setup.read_splits(config(p, tmp_path / "x"), setup.tasks.get("classify")) for p in (path, again))
+    assert {n: {r.text for r in s.records} for n, s in before.items()} == {n: {r.text for r in s.records} for n, s in after.items()}
+
+
+def test_a_label_without_a_row_in_training_is_refused(tmp_path):
+    path = tiny.write_lines(tmp_path / "all.jsonl", rows(many=20, one=1))
+    given = config(path, tmp_path / "run", fractions=[0.3, 0.4, 0.3])
+    with pytest.raises(DataError, match=r"all\.jsonl:21: no row of label 'one' is in training, so it could never be learnt .*data\.split_seed"):
+        setup.prepare(setup.resolve(given))
