@@ -45,7 +45,7 @@ class Columns:
     separator: str = ","  # between the labels of one cell
     missing: str = "error"  # what becomes of a row with a target that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
-    allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words
+    allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words | absent
     group_references: bool = False  # rows of one source are one row with several references
 
     def named(self) -> list[str]:
