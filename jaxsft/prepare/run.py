@@ -49,7 +49,7 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     context = Context(config.data.columns, config.seed, **(models or {}))
     entries = [entry(item, context) for item in config.stages]
     inputs = _inputs(config)
-    key = _key(config, entries, inputs)
+    key = _key(config, entries, inputs, models or {})
     if found := prepared.manifest(folder):
         if found["key"] == key and _intact(folder, found):
             return found, False
@@ -85,13 +85,17 @@ def entry(item: Any, context: Context) -> Entry:
     return Entry(name, stage, stages.options(stage))
 
 
-def replay(found: Mapping[str, Any], rows: Iterable[Row]) -> list[Row]:
+def replay(found: Mapping[str, Any], rows: Iterable[Row], models: Mapping[str, Callable] | None = None) -> list[Row]:
     """New rows, treated as those of the set were by the stages that `predict` repeats: what cleans, fills and scales, with what was learnt then.
+
+    Args:
+      models: as in `prepare`; stages that asked a model ask it again.
 
     Raises:
       DataError: a row lacks a column, or would be dropped.
+      ConfigError: a stage needs a model, and there is none.
     """
-    context = Context(Columns(**found["columns"]), found["seed"])
+    context = Context(Columns(**found["columns"]), found["seed"], **(models or {}))
     current = list(rows)
     for told in found["stages"]:
         if told["stage"] == "read" or not stages.get(told["stage"]).replayed:
@@ -161,12 +165,16 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _key(config: PrepareConfig, entries: Sequence[Entry], inputs: list[dict[str, Any]]) -> str:
-    """Everything that the rows depend on; not how many processes made them, nor where they lie."""
+def _key(config: PrepareConfig, entries: Sequence[Entry], inputs: list[dict[str, Any]], models: Mapping[str, Callable]) -> str:
+    """Everything that the rows depend on; not how many processes made them, nor where they lie. A function that is given counts by its name."""
     data = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in prepared.SPLITS and k != "path"}
     output = {k: v for k, v in dataclasses.asdict(config.output).items() if k not in ("dir", "overwrite")}
     listed = [[e.name, e.options] for e in entries]
-    return rundir.sha256_json({"inputs": inputs, "data": data, "stages": listed, "seed": config.seed, "output": output, "code": _code()})[:32]
+    run = [Path(config.model or "") / name for name in ("config.yaml", "manifest.json", "result.json")] if config.model else []
+    model = [config.model, *(rundir.sha256_file(path) for path in run if path.is_file())]
+    model += [] if config.model else [f"{name}={function.__module__}.{function.__qualname__}" for name, function in models.items()]
+    parts = {"inputs": inputs, "data": data, "stages": listed, "seed": config.seed, "model": model, "output": output, "code": _code()}
+    return rundir.sha256_json(parts)[:32]
 
 
 @functools.cache
@@ -193,6 +201,7 @@ def _write(
             "format": config.output.format,
             "columns": {k: v for k, v in dataclasses.asdict(config.data.columns).items() if v != getattr(Columns(), k)},
             "seed": config.seed,
+            "model": config.model,
             "inputs": inputs,
             "stages": [e.summary() for e in entries],
             "splits": splits,
