@@ -102,6 +102,7 @@ class Stage:
     Attributes:
       on: the splits that it works on: each (every split by itself), all (`sets`), train (the training split only: others pass untouched).
       learns: it has `fit`.
+      splits: it decides which rows are training rows; what has seen or changed the training rows stands behind it.
       slow: its `row` is worth several processes.
       replayed: `predict` repeats it on new rows (what cleans, fills and scales; not what drops, balances or splits).
       context: set by the engine, not an option.
@@ -109,6 +110,7 @@ class Stage:
 
     on: ClassVar[str] = "each"  # each | all | train
     learns: ClassVar[bool] = False
+    splits: ClassVar[bool] = False
     slow: ClassVar[bool] = False
     replayed: ClassVar[bool] = False
 

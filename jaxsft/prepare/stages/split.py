@@ -55,6 +55,7 @@ class SplitRows(Stage):
     """
 
     on: ClassVar[str] = "all"
+    splits: ClassVar[bool] = True
 
     fractions: list[float] = dataclasses.field(default_factory=lambda: [0.7, 0.15, 0.15])  # of train, validation, test; a split of 0 is not made
     by: str = "content"  # content | time | hash
