@@ -6,7 +6,7 @@ import pytest
 
 from jaxsft.config import overrides
 from jaxsft.data import formats
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import run
 
 
@@ -31,3 +31,27 @@ def test_rows_are_not_split_again_behind_a_stage_that_saw_the_training_rows(tmp_
     with pytest.raises(ConfigError, match=f"split stands behind {next(iter(stage))}, which {does} the training rows; put split before it"):
         prepare(tmp_path, [stage, again], data)
     assert prepare(tmp_path, [again, stage], data)[1]
+
+
+@pytest.mark.parametrize(
+    "rows, name",
+    [
+        ([{"text": f"said {i // 3} times" if i != 5 else None, "id": i} for i in range(90)], "text"),
+        (
+            [{"messages": [{"role": "user", "content": f"say {i // 3}"}, {"role": "assistant", "content": "yes"}], "id": i} for i in range(90)],
+            "messages",
+        ),
+    ],
+)
+def test_equal_texts_share_a_split_whatever_other_rows_and_columns_hold(tmp_path, rows, name):
+    formats.write(rows, tmp_path / "in.jsonl")
+    prepare(tmp_path, ["split"])
+    parts = by_split(tmp_path, name)
+    assert all(parts.values()) and not parts["train"] & (parts["validation"] | parts["test"]) and not parts["validation"] & parts["test"]
+
+
+def test_a_text_of_two_groups_that_their_hashes_tear_apart_is_an_error(tmp_path):
+    formats.write([{"text": f"said {i // 6} times", "author": f"a{i}"} for i in range(60)], tmp_path / "in.jsonl")
+    with pytest.raises(DataError, match=r"in.jsonl:\d+: it has the text of .*in.jsonl:\d+, which is of another group"):
+        prepare(tmp_path, [{"split": {"by": "hash", "group": "author"}}])
+    prepare(tmp_path, ["dedup", {"split": {"by": "hash", "group": "author", "fractions": [0.6, 0.2, 0.2]}}])
