@@ -46,6 +46,9 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     if not config.output.dir:
         raise ConfigError("output.dir is missing: the folder that the prepared set is written to")
     folder = Path(config.output.dir)
+    _apart(folder, config.data)
+    if config.data.path and (found := prepared.manifest(config.data.path)):
+        config = dataclasses.replace(config, data=_as_written(config.data, found))
     context = Context(config.data.columns, config.seed, **(models or {}))
     entries = [entry(item, context) for item in config.stages]
     inputs = _inputs(config)
@@ -62,6 +65,24 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
     _not_too_many(reading, config.data.max_dropped)
     return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
+
+
+def _apart(folder: Path, data: DataFiles) -> None:
+    """Raises ConfigError where the set cannot stand in this folder: it has no name, is a file, or would be read as data the next time."""
+    if folder.name in ("", ".."):
+        raise ConfigError(f"output.dir={folder}: expected the name of a folder for the set alone")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output.dir={folder}: found a file, expected a folder")
+    for path in (data.path, data.train, data.validation, data.test):
+        if path and Path(path).is_dir() and Path(path).resolve() in folder.resolve().parents:
+            raise ConfigError(f"output.dir={folder} lies in {path}, all of which is read as data; give another output.dir=")
+
+
+def _as_written(data: DataFiles, found: Mapping[str, Any]) -> DataFiles:
+    """`data` as the files of a prepared set are read: nothing is to be guessed."""
+    how = {"header": "true"} if found["format"] in ("csv", "tsv") else {}
+    how |= {"format": found["format"]} if found["format"] != prepared.ARRAY_RECORD else {}
+    return dataclasses.replace(data, columns=prepared.columns(found, data.columns), encoding="utf-8", **how)
 
 
 class Read(Stage):
@@ -111,6 +132,8 @@ def _paths(data: DataFiles) -> dict[str, str]:
     given = {split: getattr(data, split) for split in prepared.SPLITS if getattr(data, split)}
     if bool(given) == bool(data.path):
         raise ConfigError("give data.path=FILE (one set), or data.train=FILE with data.validation= and data.test= (split already)")
+    if data.path and (found := prepared.manifest(data.path)):  # its rows, not its account
+        return {split: prepared.located(data.path, found, split) for split in found["splits"]}
     return given or {pipeline.UNSPLIT: data.path}
 
 
@@ -141,8 +164,15 @@ def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
         for source in formats.files(path):
             out.append({"set": split, "file": source.name, "sha256": _digest(source)})
     named = [v for item in config.stages if isinstance(item, Mapping) for options in item.values() for v in _texts(options)]
-    out += [{"set": None, "file": v, "sha256": rundir.sha256_file(v)} for v in dict.fromkeys(named) if Path(v).is_file()]
+    out += [{"set": None, "file": v, "sha256": rundir.sha256_file(v)} for v in dict.fromkeys(named) if _is_file(v)]
     return out
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a text that is no name: too long, or with a NUL
+        return False
 
 
 def _digest(source: formats.Source) -> str:
@@ -191,7 +221,7 @@ def _write(
             "key": key,
             "jaxsft": jaxsft.__version__,
             "format": config.output.format,
-            "columns": {k: v for k, v in dataclasses.asdict(config.data.columns).items() if v != getattr(Columns(), k)},
+            "columns": prepared.told(config.data.columns),
             "seed": config.seed,
             "inputs": inputs,
             "stages": [e.summary() for e in entries],
@@ -229,9 +259,10 @@ def _write_splits(config: PrepareConfig, folder: Path, sets: Mapping[str, Spool]
         for split in sets:
             names[split] = sorted(p.name for p in folder.iterdir() if p.name.startswith(f"prepared-{split}."))
     for split, rows in sets.items() if kind != prepared.ARRAY_RECORD else ():
-        names[split] = [f"{split}.{kind}"] if shards == 1 else [f"{split}-{i:05d}-of-{shards:05d}.{kind}" for i in range(shards)]
+        many = max(1, min(shards, len(rows)))  # a file without rows would be one that cannot be read
+        names[split] = [f"{split}.{kind}"] if shards == 1 else [f"{split}-{i:05d}-of-{many:05d}.{kind}" for i in range(many)]
         for i, name in enumerate(names[split]):
-            part = itertools.islice(rows, len(rows) * i // shards, len(rows) * (i + 1) // shards)
+            part = itertools.islice(rows, len(rows) * i // many, len(rows) * (i + 1) // many)
             formats.write(_fields(part, config.output.origin), folder / name, kind)
     parts = {split: [{"file": name, "sha256": rundir.sha256_file(folder / name)} for name in listed] for split, listed in names.items()}
     return {split: {"rows": len(rows), "files": parts[split]} for split, rows in sets.items()}

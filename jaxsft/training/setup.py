@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
-from jaxsft.config.schema import BpeTokenizer, Columns, Config, PretrainedTokenizer
+from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
 from jaxsft.data import formats, hub, pipeline, prepared, split
 from jaxsft.data import records as typed
@@ -74,9 +74,10 @@ def of_prepared(config: Config) -> Config:
     d = config.data
     if not d.path or (found := prepared.manifest(d.path)) is None:
         return config
-    own = dataclasses.asdict(d.columns)
-    columns = {k: found["columns"][k] if k in found["columns"] and v == getattr(Columns(), k) else v for k, v in own.items()}
-    return dataclasses.replace(config, data=dataclasses.replace(d, columns=Columns(**columns), path=None, **prepared.paths(d.path, found)))
+    if given := [name for name in prepared.SPLITS if getattr(d, name)]:
+        raise ConfigError(f"data.path={d.path} is a prepared set with its own splits and excludes data.{', data.'.join(given)}")
+    d = dataclasses.replace(d, columns=prepared.columns(found, d.columns), path=None, **prepared.paths(d.path, found))
+    return dataclasses.replace(config, data=d)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,77 @@
+"""Where a set comes from and where it goes: sets as inputs, files beside them, folders that cannot be, two commands at once, a full disk."""
+
+import json
+
+import pytest
+
+from jaxsft import api
+from jaxsft.config import overrides
+from jaxsft.data import formats, prepared
+from jaxsft.errors import ConfigError
+from jaxsft.prepare import run
+from jaxsft.training import setup
+
+ROWS = [{"text": f"a sentence about {i} things", "mood": "ab"[i % 2], "n": i} for i in range(40)]
+
+
+def prepare(folder, listed, out="out", data=None, **more):
+    given = {"data": data or {"path": str(folder / "in.jsonl")}, "stages": listed, "output": {"dir": str(out if out == "." else folder / out)}}
+    return run.prepare(overrides.composed([*overrides.from_values(given), *overrides.from_values(more)], "prepare"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    formats.write(ROWS, tmp_path / "in.jsonl")
+    return tmp_path
+
+
+@pytest.mark.parametrize("form, shards", [("jsonl", 1), ("csv", 3), ("jsonl", 9)])
+def test_a_prepared_set_is_read_as_its_splits_and_not_as_a_folder(folder, form, shards):
+    listed = [{"heuristics": {"max_chars": 26, "min_chars": 26}}, "split"]
+    data = {"path": str(folder / "in.jsonl"), "columns": {"label": "mood"}}
+    first, _ = prepare(folder, listed, "s[e]t", data, output={"dir": str(folder / "s[e]t"), "format": form, "shards": shards})
+    again, _ = prepare(folder, ["clean"], data={"path": str(folder / "s[e]t")})
+    assert {s: part["rows"] for s, part in again["splits"].items()} == {s: part["rows"] for s, part in first["splits"].items()}
+    assert again["columns"] == {"label": "mood"}
+
+
+def test_the_splits_of_a_prepared_set_are_found_in_a_folder_of_any_name_and_not_replaced_in_silence(folder):
+    prepare(folder, ["split"], "s[e]t", output={"dir": str(folder / "s[e]t"), "shards": 2})
+    overridden = ["task=classify", f"data.path={folder}/s[e]t", "data.columns.label=mood"]
+    config = setup.resolve(api.compose(*overridden))
+    records = setup.read_splits(config, setup.tasks.get("classify"))
+    assert sum(len(part.records) for part in records.values()) == 40 and prepared.around(config.data.train)["splits"].keys() == records.keys()
+    with pytest.raises(ConfigError, match=r"prepared set with its own splits and excludes data.test"):
+        setup.resolve(api.compose(*overridden, f"data.test={folder}/in.jsonl"))
+
+
+def test_lists_of_columns_go_from_the_preparation_into_training(folder):
+    manifest, _ = prepare(folder, ["split"], data={"path": str(folder / "in.jsonl"), "columns": {"labels": ["n", "mood"]}})
+    assert manifest["columns"] == {"labels": ["n", "mood"]}
+    config = setup.of_prepared(api.compose("task=multilabel", f"data.path={folder}/out"))
+    assert list(config.data.columns.labels) == ["n", "mood"] and config.data.columns.text is None
+    config = setup.of_prepared(api.compose("task=multilabel", f"data.path={folder}/out", "data.columns.labels=[n]", "data.columns.text=t"))
+    assert list(config.data.columns.labels) == ["n"] and config.data.columns.text == "t"
+
+
+def test_a_file_beside_the_files_of_a_prepared_set_is_none_of_them(folder):
+    prepare(folder, ["split"])
+    formats.write(ROWS, folder / "out" / "new.jsonl")
+    assert prepared.around(folder / "out" / "new.jsonl") is None and prepared.around(folder / "out" / "test.jsonl") is not None
+
+
+def test_folders_that_cannot_be_are_named(folder, monkeypatch):
+    formats.write(ROWS, folder / "data" / "a.jsonl")
+    with pytest.raises(ConfigError, match=r"lies in .*all of which is read as data"):
+        prepare(folder, [], "data/out", {"path": str(folder / "data")})
+    with pytest.raises(ConfigError, match="found a file, expected a folder"):
+        prepare(folder, [], "in.jsonl")
+    (folder / "empty").mkdir()
+    monkeypatch.chdir(folder / "empty")
+    with pytest.raises(ConfigError, match="expected the name of a folder"):
+        prepare(folder, [], ".")
+
+
+def test_a_long_text_in_an_option_is_no_file(folder):
+    manifest, _ = prepare(folder, [{"clean": {"patterns": ["x" * 5000]}}])
+    assert [found["set"] for found in manifest["inputs"]] == ["all"] and json.dumps(manifest["stages"])
