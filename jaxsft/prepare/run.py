@@ -53,18 +53,37 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     entries = [entry(item, context) for item in config.stages]
     inputs = _inputs(config)
     key = _key(config, entries, inputs)
+    if found := _there(folder, key, config.output.overwrite):
+        return found, False
+    work = folder.with_name(f".{folder.name}.work")
+    reading = Entry("read", Read(), {})
+    with _alone(work):
+        if found := _there(folder, key, config.output.overwrite):  # by another command, a moment ago
+            return found, False
+        sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
+        _not_too_many(reading, config.data.max_dropped)
+        return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
+
+
+def _there(folder: Path, key: str, overwrite: bool) -> dict[str, Any] | None:
+    """The manifest of the set that is to be made, where the folder has it already. Raises ConfigError where it holds something else."""
     if found := prepared.manifest(folder):
         if found["key"] == key and _intact(folder, found):
-            return found, False
-        if not config.output.overwrite:
+            return found
+        if not overwrite:
             raise ConfigError(f"{folder} holds another prepared set; give another output.dir=, or output.overwrite=true")
     elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds other files; give another output.dir=")
-    work = folder.with_name(f".{folder.name}.work")
-    reading = Entry("read", Read(), {})
-    sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
-    _not_too_many(reading, config.data.max_dropped)
-    return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
+    return None
+
+
+def _alone(work: Path) -> rundir.RunLock:
+    """Raises DataError where the folder for rows between stages cannot be made, JaxsftError where another command works in it."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{work}: cannot make the folder for rows between stages ({error.strerror or error}); give another output.dir=") from None
+    return rundir.RunLock(work, "prepares this set already; wait for it, or give another output.dir=")
 
 
 def _apart(folder: Path, data: DataFiles) -> None:

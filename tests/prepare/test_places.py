@@ -1,14 +1,16 @@
 """Where a set comes from and where it goes: sets as inputs, files beside them, folders that cannot be, two commands at once, a full disk."""
 
 import json
+import resource
 
 import pytest
 
 from jaxsft import api
 from jaxsft.config import overrides
 from jaxsft.data import formats, prepared
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, DataError, JaxsftError
 from jaxsft.prepare import run
+from jaxsft.rundir import RunLock
 from jaxsft.training import setup
 
 ROWS = [{"text": f"a sentence about {i} things", "mood": "ab"[i % 2], "n": i} for i in range(40)]
@@ -75,3 +77,27 @@ def test_folders_that_cannot_be_are_named(folder, monkeypatch):
 def test_a_long_text_in_an_option_is_no_file(folder):
     manifest, _ = prepare(folder, [{"clean": {"patterns": ["x" * 5000]}}])
     assert [found["set"] for found in manifest["inputs"]] == ["all"] and json.dumps(manifest["stages"])
+
+
+def test_two_commands_never_work_in_one_folder(folder):
+    (folder / ".out.work").mkdir()
+    with RunLock(folder / ".out.work"), pytest.raises(JaxsftError, match=r"prepares this set already; wait for it, or give another output.dir="):
+        prepare(folder, ["clean"])
+    assert not (folder / "out").exists() and prepare(folder, ["clean"])[1] and not (folder / ".out.work").exists()
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_leaves_no_half_set(folder):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limit[1]))
+    try:
+        with pytest.raises(JaxsftError, match=r"cannot write \(File too large\)"):
+            prepare(folder, [{"heuristics": {"max_chars": 2}}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not (folder / "out").exists() and prepare(folder, [{"heuristics": {"max_chars": 2}}])[0]["splits"]["all"]["rows"] == 0
+
+
+@pytest.mark.parametrize("place", ["/proc/none/set", "in.jsonl/set"])
+def test_a_place_where_nothing_can_be_made_is_told(folder, place):
+    with pytest.raises(DataError, match="cannot make the folder for rows between stages"):
+        prepare(folder, [], folder / place)
