@@ -52,7 +52,7 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     context = Context(config.data.columns, config.seed, **(models or {}))
     entries = [entry(item, context) for item in config.stages]
     inputs = _inputs(config)
-    key = _key(config, entries, inputs)
+    key = _key(config, entries, inputs, _asked(config.run, models or {}))
     if found := _there(folder, key, config.output.overwrite):
         return found, False
     work = folder.with_name(f".{folder.name}.work")
@@ -210,12 +210,23 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _key(config: PrepareConfig, entries: Sequence[Entry], inputs: list[dict[str, Any]]) -> str:
+def _asked(run: str | None, models: Mapping[str, Callable]) -> dict[str, Any]:
+    """What tells the models apart that stages ask: the weights of a run, and functions by their names (their code cannot be seen)."""
+    out: dict[str, Any] = {"functions": {name: f"{f.__module__}.{getattr(f, '__qualname__', type(f).__name__)}" for name, f in models.items()}}
+    if run is None:
+        return out
+    folder = Path(run)
+    weights = sorted(p for p in [folder / "config.yaml", *(folder / "checkpoints").rglob("*")] if p.is_file())
+    return out | {"run": run, "weights": {p.relative_to(folder).as_posix(): rundir.sha256_file(p) for p in weights}}
+
+
+def _key(config: PrepareConfig, entries: Sequence[Entry], inputs: list[dict[str, Any]], asked: dict[str, Any]) -> str:
     """Everything that the rows depend on; not how many processes made them, nor where they lie."""
     data = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in prepared.SPLITS and k != "path"}
     output = {k: v for k, v in dataclasses.asdict(config.output).items() if k not in ("dir", "overwrite")}
     listed = [[e.name, e.options] for e in entries]
-    return rundir.sha256_json({"inputs": inputs, "data": data, "stages": listed, "seed": config.seed, "output": output, "code": _code()})[:32]
+    told = {"inputs": inputs, "data": data, "stages": listed, "seed": config.seed, "output": output, "models": asked, "code": _code()}
+    return rundir.sha256_json(told)[:32]
 
 
 @functools.cache

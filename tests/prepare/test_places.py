@@ -5,7 +5,7 @@ import resource
 
 import pytest
 
-from jaxsft import api
+from jaxsft import api, cli
 from jaxsft.config import overrides
 from jaxsft.data import formats, prepared
 from jaxsft.errors import ConfigError, DataError, JaxsftError
@@ -101,3 +101,25 @@ def test_a_full_disk_is_told_in_one_sentence_and_leaves_no_half_set(folder):
 def test_a_place_where_nothing_can_be_made_is_told(folder, place):
     with pytest.raises(DataError, match="cannot make the folder for rows between stages"):
         prepare(folder, [], folder / place)
+
+
+def test_another_model_gives_another_set(folder, capsys):
+    for name, weights in (("one", "w"), ("two", "v")):
+        (folder / name / "checkpoints" / "1").mkdir(parents=True)
+        (folder / name / "config.yaml").write_text("task: chat")
+        (folder / name / "checkpoints" / "1" / "weights").write_text(weights)
+    listed = ["prepare", f"data.path={folder}/in.jsonl", f"output.dir={folder}/out", "stages=[clean]"]
+    assert cli.main([*listed, f"run={folder}/one"]) == 0 == cli.main([*listed, f"run={folder}/one"])
+    assert "nothing was done" in capsys.readouterr().out
+    assert cli.main([*listed, f"run={folder}/two"]) == 1 and "holds another prepared set" in capsys.readouterr().err
+    (folder / "one" / "checkpoints" / "1" / "weights").write_text("trained on")
+    assert cli.main([*listed, f"run={folder}/one"]) == 1 and "holds another prepared set" in capsys.readouterr().err
+
+
+def test_the_command_line_gives_stages_a_model(folder, monkeypatch):
+    predict = lambda records: [{**record, "prediction": record["prompt"].upper()} for record in records]
+    monkeypatch.setattr(api, "model_functions", lambda run: {"predict": predict} if run == "runs/mine" else {})
+    stages = "stages=[split,{augment:{methods:[back_translation]}}]"
+    assert cli.main(["prepare", f"data.path={folder}/in.jsonl", f"output.dir={folder}/out", stages, "run=runs/mine"]) == 0
+    texts = [row.fields["text"] for row in formats.read(folder / "out" / "train.jsonl")]
+    assert len(texts) == 56 and sum(text.isupper() for text in texts) == 28
