@@ -19,7 +19,7 @@ from jaxsft import rundir
 from jaxsft.config.schema import Columns
 from jaxsft.data import formats
 from jaxsft.data.formats import Row, tfds
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, DataError
 
 KIND = "jaxsft prepared set"
 ARRAY_RECORD = "array_record"  # output.format: ArrayRecord in the layout of TFDS, which is one data set and not a file per split
@@ -59,6 +59,24 @@ def _parts(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def treatment(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """What was done to the rows: equal for sets that were prepared alike."""
     return [(told["stage"], told["options"], told["state"]) for told in found["stages"]]
+
+
+def check_alike(files: Mapping[str, str]) -> None:
+    """Raises DataError where the rows of a split did not go through what cleaned, filled and scaled the training rows: a score on them would say
+    nothing of the model. `files` are those of all splits, by name."""
+    treated = {name: _replayed(around(file)) for name, file in files.items()}
+    for name, file in files.items():
+        if treated[name] != treated["train"]:
+            stages = ", ".join(dict.fromkeys(told[0] for told in (treated["train"] or treated[name])))
+            raise DataError(
+                f"data.{name}={file} was not prepared as data.train={files['train']} was ({stages}); prepare them in one command, "
+                f"jaxsft prepare data.train=... data.{name}=..."
+            )
+
+
+def _replayed(found: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
+    """The stages that `predict` repeats; none for files that are of no prepared set."""
+    return [(told["stage"], told["options"], told["state"]) for told in (found or {"stages": ()})["stages"] if told.get("replayed")]
 
 
 def located(folder: str | Path, found: Mapping[str, Any], split: str) -> str:

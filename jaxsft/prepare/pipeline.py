@@ -68,7 +68,8 @@ class Entry:
             counts = {"read": self.read.get(split, 0), "dropped": dict(sorted(report.dropped.counts.items()))}
             counts |= {name: dict(sorted(getattr(report, name).items())) for name in ("added", "changed", "marked") if getattr(report, name)}
             reports[split] = counts | ({"facts": report.facts} if report.facts else {})
-        return {"stage": self.name, "options": self.options, "state": self.state, "sets": reports, "written": self.written}
+        told = {"stage": self.name, "options": self.options, "state": self.state}
+        return told | {"replayed": self.stage.replayed, "sets": reports, "written": self.written}
 
 
 def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path, key: str, workers: int = 1) -> dict[str, Spool]:

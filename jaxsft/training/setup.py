@@ -143,7 +143,8 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
         out["train"] = Records(records, [row.where for row in rows], aside)
     else:
-        for name in ("train", "validation", "test"):
+        prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
+        for name in prepared.SPLITS:
             if file := getattr(d, name):
                 aside = []
                 rows, records = read_records(config, file, task, aside, training=name == "train")

@@ -123,3 +123,17 @@ def test_the_command_line_gives_stages_a_model(folder, monkeypatch):
     assert cli.main(["prepare", f"data.path={folder}/in.jsonl", f"output.dir={folder}/out", stages, "run=runs/mine"]) == 0
     texts = [row.fields["text"] for row in formats.read(folder / "out" / "train.jsonl")]
     assert len(texts) == 56 and sum(text.isupper() for text in texts) == 28
+
+
+def test_raw_rows_do_not_measure_a_model_of_prepared_rows(folder):
+    def splits(**files):
+        given = [f"data.{name}={folder}/{file}" for name, file in files.items()]
+        config = setup.resolve(api.compose("task=classify", "data.columns.label=mood", *given))
+        return setup.read_splits(config, setup.tasks.get("classify"))
+
+    prepare(folder, ["split", {"scale": {"fields": ["n"]}}])
+    prepare(folder, ["dedup", "split"], "only_chosen")
+    for train, test in (("out/train.jsonl", "in.jsonl"), ("in.jsonl", "out/test.jsonl"), ("out/train.jsonl", "only_chosen/test.jsonl")):
+        with pytest.raises(DataError, match=r"data.test=.* was not prepared as data.train=.* was \(scale\); prepare them in one command"):
+            splits(train=train, test=test)
+    assert splits(train="out/train.jsonl", test="out/test.jsonl") and splits(train="only_chosen/train.jsonl", test="in.jsonl")
