@@ -68,7 +68,7 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
 def _there(folder: Path, key: str, overwrite: bool) -> dict[str, Any] | None:
     """The manifest of the set that is to be made, where the folder has it already. Raises ConfigError where it holds something else."""
     if found := prepared.manifest(folder):
-        if found["key"] == key and _intact(folder, found):
+        if found.get("key") == key and _intact(folder, found):
             return found
         if not overwrite:
             raise ConfigError(f"{folder} holds another prepared set; give another output.dir=, or output.overwrite=true")

@@ -55,3 +55,19 @@ def test_a_text_of_two_groups_that_their_hashes_tear_apart_is_an_error(tmp_path)
     with pytest.raises(DataError, match=r"in.jsonl:\d+: it has the text of .*in.jsonl:\d+, which is of another group"):
         prepare(tmp_path, [{"split": {"by": "hash", "group": "author"}}])
     prepare(tmp_path, ["dedup", {"split": {"by": "hash", "group": "author", "fractions": [0.6, 0.2, 0.2]}}])
+
+
+def test_folds_are_not_emptied_as_duplicates_of_each_other(tmp_path):
+    formats.write([{"text": f"said {i} times"} for i in range(30)], tmp_path / "in.jsonl")
+    folds = {"split": {"folds": 3, "folds_as": "pairs"}}
+    with pytest.raises(ConfigError, match=r"stand in other folds too.*put dedup before split"):
+        prepare(tmp_path, [folds, "dedup"])
+    manifest, _ = prepare(tmp_path, ["dedup", folds])
+    assert {s["rows"] for s in manifest["splits"].values()} == {10, 20}
+
+
+@pytest.mark.parametrize("when", [10**400, "0001-01-01T00:00:00+14:00"])
+def test_a_time_out_of_range_is_named(tmp_path, when):
+    formats.write([{"text": f"said {i} times", "d": when} for i in range(9)], tmp_path / "in.jsonl")
+    with pytest.raises(DataError, match=r"in.jsonl:1: column 'd' holds .*, expected a number or a date"):
+        prepare(tmp_path, [{"split": {"by": "time", "time": "d"}}])

@@ -333,11 +333,11 @@ def iterative_stratification(units: Sequence[Unit], shares: Sequence[float]) -> 
 def _when(row: Row, name: str) -> Any:
     """A number, or a moment in UTC. Raises DataError for anything else."""
     value = value_of(row, name, "stages.split.time")
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
-        return float(value)
     try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+            return float(value)
         return float(value) if str(value).replace(".", "", 1).isdigit() else _utc(datetime.datetime.fromisoformat(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(
             f"{row.where}: column {name!r} holds {value!r:.60}, expected a number or a date such as 2024-05-31T10:00; set stages.split.time"
         ) from None
