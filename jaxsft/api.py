@@ -116,7 +116,7 @@ def prepare(*overrides: str, models: Mapping[str, Callable] | None = None, **opt
     """Takes a data set through stages, as `jaxsft prepare` with these options: (the manifest, whether anything was done).
 
     Args:
-      models: functions `score` and `predict` for stages that need a model; None: those of the run directory `model`, if there is one.
+      models: functions `score` and `predict` for stages that need a model; None: those of the run directory `run`, if there is one.
 
     Raises:
       JaxsftError: anything that the user can mend.
@@ -124,7 +124,7 @@ def prepare(*overrides: str, models: Mapping[str, Callable] | None = None, **opt
     from jaxsft.prepare import run as preparing
 
     config = over.composed([*overrides, *over.from_values(options)], "prepare")
-    return preparing.prepare(config, model_functions(config.model) if models is None else models)
+    return preparing.prepare(config, model_functions(config.run) if models is None else models)
 
 
 def model_functions(run: str | None) -> dict[str, Callable]:
@@ -136,7 +136,7 @@ def model_functions(run: str | None) -> dict[str, Callable]:
 
     def score(texts: Sequence[str]) -> np.ndarray:
         if model().task.name != "lm":
-            raise ConfigError(f"model={run}: task={model().task.name} gives no perplexity; expected a run with task=lm")
+            raise ConfigError(f"run={run}: task={model().task.name} gives no perplexity; expected a run with task=lm")
         lines = model().predict(list(texts))
         return np.array([np.exp(line["nll"] / line["tokens"]) if line.get("tokens") else np.inf for line in lines])
 
@@ -323,7 +323,7 @@ class Model:
             if found is not None and prepared.treatment(found) != prepared.treatment(self.prepared):
                 raise DataError(f"{file} was prepared otherwise than the training data of {self.folder}; give the file that it was prepared from")
         new = [row for row in rows if around[row.file] is None]
-        treated = iter(preparing.replay(self.prepared, new, model_functions(self.prepared["model"])))
+        treated = iter(preparing.replay(self.prepared, new, model_functions(self.prepared["run"])))
         return [next(treated) if around[row.file] is None else row for row in rows]
 
     def _new_tokens(self, config: Config) -> int:

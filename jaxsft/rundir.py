@@ -250,8 +250,8 @@ class RunLock:
 
     NAME = "run.lock"
 
-    def __init__(self, run_dir: str | Path):
-        """Take the lock, `run.lock` in `run_dir`.
+    def __init__(self, run_dir: str | Path, busy: str = "is writing to this run directory; wait for it, or choose another run_dir="):
+        """Take the lock, `run.lock` in `run_dir`; `busy` is what the message says of who holds it.
 
         Raises:
             JaxsftError: another process (or another lock in this one) holds it, or the file cannot be made.
@@ -260,13 +260,13 @@ class RunLock:
         with _friendly(path, "open"):
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open for as long as the lock is held
         try:
-            self._take(path)
+            self._take(path, busy)
         except BaseException:
             self._file.close()
             raise
         _held.add(self)
 
-    def _take(self, path: Path) -> None:
+    def _take(self, path: Path, busy: str) -> None:
         try:
             if fcntl is None:
                 raise OSError("this system has no flock")
@@ -274,7 +274,7 @@ class RunLock:
         except BlockingIOError as error:
             self._file.seek(0)
             holder = self._file.read(200).decode("utf-8", "replace").strip() or "another process"
-            raise JaxsftError(f"{path.parent}: {holder} is writing to this run directory; wait for it, or choose another run_dir=") from error
+            raise JaxsftError(f"{path.parent}: {holder} {busy}") from error
         except OSError as error:  # some network file systems have no locks at all; refusing every run there would help nobody
             warnings.warn(f"{path}: no lock on this file system ({error}); start only one run in this directory", stacklevel=4)
         with contextlib.suppress(OSError):  # who holds it is only for the message above

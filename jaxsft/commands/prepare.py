@@ -4,6 +4,7 @@ jaxsft prepare data.path=dirty.csv stages=[clean,dedup,split] output.dir=prepare
 jaxsft prepare data.path=dirty.csv 'stages=[clean,{dedup:{threshold:0.8}},{split:{fractions:[0.8,0.1,0.1]}}]' output.dir=prepared
 jaxsft prepare data.train=a.csv data.test=b.csv 'stages=[{missing:{fields:[age],strategy:median}}]' output.dir=prepared workers=4
 jaxsft prepare data.path=dirty.csv recipe=text output.dir=prepared        the stages of conf/recipe/text.yaml
+jaxsft prepare data.path=dirty.csv 'stages=[denoise]' run=runs/mine output.dir=prepared      asks the model of a run
 jaxsft train task=classify data.path=prepared                              trains on its splits
 
 The same command again does nothing; after an interruption it goes on behind the last stage that was done.
@@ -25,10 +26,10 @@ def run(config: PrepareConfig) -> int:
     from jaxsft.prepare import run as preparing
 
     models: dict[str, Any] = {}
-    if config.model is not None:
+    if config.run is not None:
         from jaxsft import api  # with jax, which most stages do without
 
-        models = api.model_functions(config.model)
+        models = api.model_functions(config.run)
     manifest, done = preparing.prepare(config, models)
     print(summary(manifest))
     what = "written" if done else "there already: same files, stages and seed; nothing was done"

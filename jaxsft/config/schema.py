@@ -388,7 +388,7 @@ class PrepareConfig:
     data: DataFiles = field(default_factory=DataFiles)
     stages: list[Any] = field(default_factory=list)  # in their order: a name, or {name: {option: value}}
     output: OutputConfig = field(default_factory=OutputConfig)
-    model: Optional[str] = None  # a run directory, for stages that need a model
+    run: Optional[str] = None  # a run directory, for stages that need a model (`model` is a group of Hydra's)
     seed: int = 0
     workers: int = 1  # processes for the stages that are slow
 

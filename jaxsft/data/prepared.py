@@ -7,14 +7,19 @@ DIR/dropped.jsonl     every row that is not there: file:line, stage, reason
 
 from __future__ import annotations
 
+import dataclasses
+import glob
+import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from jaxsft import rundir
+from jaxsft.config.schema import Columns
 from jaxsft.data import formats
 from jaxsft.data.formats import Row, tfds
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, DataError
 
 KIND = "jaxsft prepared set"
 ARRAY_RECORD = "array_record"  # output.format: ArrayRecord in the layout of TFDS, which is one data set and not a file per split
@@ -31,10 +36,24 @@ def manifest(folder: str | Path) -> dict[str, Any] | None:
 
 
 def around(file: str | Path) -> dict[str, Any] | None:
-    """The manifest of the prepared set that a file, a pattern of files or a split of TFDS (`tfds:DIR:split`) belongs to."""
+    """The manifest of the prepared set that a file, a pattern of files or a split of TFDS (`tfds:DIR:split`) belongs to; another file that lies
+    beside them is none of its rows."""
     if str(file).startswith("tfds:"):
         return manifest(tfds.located(str(file))[0])
-    return manifest(file if Path(file).is_dir() else Path(file).parent) if file else None
+    if not file or Path(file).is_dir():
+        return manifest(file) if file else None
+    found = manifest(unescaped(Path(file).parent))
+    name = Path(file).name
+    return found if found and any(fnmatchcase(part["file"], name) or part["file"] == name for part in _parts(found)) else None
+
+
+def unescaped(folder: Path) -> Path:
+    """The folder of a pattern of files that `located` made: glob.escape puts each sign in brackets."""
+    return folder if folder.is_dir() else Path(re.sub(r"\[([*?[])\]", r"\1", str(folder)))
+
+
+def _parts(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    return (part for split in found["splits"].values() for part in split["files"])
 
 
 def treatment(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -42,19 +61,55 @@ def treatment(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     return [(told["stage"], told["options"], told["state"]) for told in found["stages"]]
 
 
+def check_alike(files: Mapping[str, str]) -> None:
+    """Raises DataError where the rows of a split did not go through what cleaned, filled and scaled the training rows: a score on them would say
+    nothing of the model. `files` are those of all splits, by name."""
+    treated = {name: _replayed(around(file)) for name, file in files.items()}
+    for name, file in files.items():
+        if treated[name] != treated["train"]:
+            stages = ", ".join(dict.fromkeys(told[0] for told in (treated["train"] or treated[name])))
+            raise DataError(
+                f"data.{name}={file} was not prepared as data.train={files['train']} was ({stages}); prepare them in one command, "
+                f"jaxsft prepare data.train=... data.{name}=..."
+            )
+
+
+def _replayed(found: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
+    """The stages that `predict` repeats; none for files that are of no prepared set."""
+    return [(told["stage"], told["options"], told["state"]) for told in (found or {"stages": ()})["stages"] if told.get("replayed")]
+
+
+def located(folder: str | Path, found: Mapping[str, Any], split: str) -> str:
+    """What `data.train` and the like are, for a split of a prepared set: a file, a pattern of files, or a split of TFDS."""
+    if found["format"] == ARRAY_RECORD:
+        return f"tfds:{folder}:{split}"
+    files = [part["file"] for part in found["splits"][split]["files"]]
+    if len(files) == 1:
+        return str(Path(folder) / files[0])
+    return str(Path(glob.escape(str(folder))) / f"{split}-*-of-*.{found['format']}")
+
+
+def told(given: Columns) -> dict[str, Any]:
+    """The columns that are given, for the manifest."""
+    return {k: v for k, v in _listed(given).items() if v != _listed(Columns())[k]}
+
+
+def columns(found: Mapping[str, Any], given: Columns) -> Columns:
+    """The columns of a prepared set; those that are given go before."""
+    chosen = {**_listed(Columns()), **found["columns"], **told(given)}
+    return Columns(**{k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
+
+
+def _listed(given: Columns) -> dict[str, Any]:
+    """A config holds tuples where defaults and JSON have lists."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(given).items()}
+
+
 def paths(folder: str | Path, found: Mapping[str, Any]) -> dict[str, str]:
     """What `data.train`, `data.validation` and `data.test` are, for a prepared set. Raises ConfigError where it has no training split."""
     if "train" not in found["splits"]:
         raise ConfigError(f"{folder}: the prepared set has no training split (found {', '.join(found['splits'])}); add the stage split")
-    out = {}
-    for split in SPLITS:
-        if split in found["splits"] and found["format"] == ARRAY_RECORD:
-            out[split] = f"tfds:{folder}:{split}"
-        elif split in found["splits"]:
-            files = [part["file"] for part in found["splits"][split]["files"]]
-            pattern = files[0] if len(files) == 1 else f"{split}-*-of-*.{found['format']}"
-            out[split] = str(Path(folder) / pattern)
-    return out
+    return {split: located(folder, found, split) for split in SPLITS if split in found["splits"]}
 
 
 def rows(folder: str | Path, found: Mapping[str, Any], split: str) -> Iterator[Row]:
@@ -62,5 +117,6 @@ def rows(folder: str | Path, found: Mapping[str, Any], split: str) -> Iterator[R
     if found["format"] == ARRAY_RECORD:
         yield from formats.stream(f"tfds:{folder}:{split}")
         return
+    header = {"header": "true"} if found["format"] in ("csv", "tsv") else {}
     for part in found["splits"][split]["files"]:
-        yield from formats.stream(Path(folder) / part["file"], format=found["format"])
+        yield from formats.stream(Path(folder) / part["file"], format=found["format"], **header)

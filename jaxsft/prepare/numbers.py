@@ -42,8 +42,6 @@ def numbers(row: Row, fields: Sequence[str], option: str, missing: str = "keep")
                 f"{row.where}: column {field!r} is empty, expected a number; fill it by the stage missing before this one, or set "
                 f"{option.rpartition('.')[0]}.missing=keep"
             )
-        if number is not None and abs(number) == float("inf"):
-            raise DataError(f"{row.where}: column {field!r} holds {row.fields[field]!r}, expected a finite number; set {option}")
         out.append(float("nan") if number is None else number)
     return out
 

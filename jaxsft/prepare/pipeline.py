@@ -68,7 +68,8 @@ class Entry:
             counts = {"read": self.read.get(split, 0), "dropped": dict(sorted(report.dropped.counts.items()))}
             counts |= {name: dict(sorted(getattr(report, name).items())) for name in ("added", "changed", "marked") if getattr(report, name)}
             reports[split] = counts | ({"facts": report.facts} if report.facts else {})
-        return {"stage": self.name, "options": self.options, "state": self.state, "sets": reports, "written": self.written}
+        told = {"stage": self.name, "options": self.options, "state": self.state}
+        return told | {"replayed": self.stage.replayed, "sets": reports, "written": self.written}
 
 
 def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path, key: str, workers: int = 1) -> dict[str, Spool]:
@@ -80,8 +81,9 @@ def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path,
       key: names what `sets` depends on.
 
     Raises:
-      ConfigError: a stage learns, or works on the training split only, before there is one.
+      ConfigError: a stage learns, or works on the training split only, before there is one, or before the rows are split again.
     """
+    _in_order(entries)
     segments = _segments(entries)
     keys = list(itertools.accumulate(segments, _chained, initial=key))[1:]
     done = max((i + 1 for i, k in enumerate(keys) if (work / k / "done.json").exists()), default=0)
@@ -92,6 +94,17 @@ def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path,
             for before in (work / keys[number - 1]).glob("*.rows"):
                 before.unlink()
     return dict(current)
+
+
+def _in_order(entries: Sequence[Entry]) -> None:
+    """What was learnt from training rows, and copies of them, would go into the test split with the rows that a later split puts there."""
+    before = None
+    for entry in entries:
+        if entry.stage.splits and before is not None:
+            does = "learns from" if before.stage.learns else "changes"
+            raise ConfigError(f"stages: {entry.name} stands behind {before.name}, which {does} the training rows; put {entry.name} before it")
+        if entry.stage.learns or entry.stage.on == "train":
+            before = before or entry
 
 
 def _segments(entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -46,22 +46,62 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     if not config.output.dir:
         raise ConfigError("output.dir is missing: the folder that the prepared set is written to")
     folder = Path(config.output.dir)
+    _apart(folder, config.data)
+    if config.data.path and (found := prepared.manifest(config.data.path)):
+        config = dataclasses.replace(config, data=_as_written(config.data, found))
     context = Context(config.data.columns, config.seed, **(models or {}))
     entries = [entry(item, context) for item in config.stages]
     inputs = _inputs(config)
-    key = _key(config, entries, inputs, models or {})
-    if found := prepared.manifest(folder):
-        if found["key"] == key and _intact(folder, found):
+    key = _key(config, entries, inputs, _asked(config.run, models or {}))
+    if found := _there(folder, key, config.output.overwrite):
+        return found, False
+    work = folder.with_name(f".{folder.name}.work")
+    reading = Entry("read", Read(), {})
+    with _alone(work):
+        if found := _there(folder, key, config.output.overwrite):  # by another command, a moment ago
             return found, False
-        if not config.output.overwrite:
+        sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
+        _not_too_many(reading, config.data.max_dropped)
+        return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
+
+
+def _there(folder: Path, key: str, overwrite: bool) -> dict[str, Any] | None:
+    """The manifest of the set that is to be made, where the folder has it already. Raises ConfigError where it holds something else."""
+    if found := prepared.manifest(folder):
+        if found.get("key") == key and _intact(folder, found):
+            return found
+        if not overwrite:
             raise ConfigError(f"{folder} holds another prepared set; give another output.dir=, or output.overwrite=true")
     elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds other files; give another output.dir=")
-    work = folder.with_name(f".{folder.name}.work")
-    reading = Entry("read", Read(), {})
-    sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
-    _not_too_many(reading, config.data.max_dropped)
-    return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
+    return None
+
+
+def _alone(work: Path) -> rundir.RunLock:
+    """Raises DataError where the folder for rows between stages cannot be made, JaxsftError where another command works in it."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{work}: cannot make the folder for rows between stages ({error.strerror or error}); give another output.dir=") from None
+    return rundir.RunLock(work, "prepares this set already; wait for it, or give another output.dir=")
+
+
+def _apart(folder: Path, data: DataFiles) -> None:
+    """Raises ConfigError where the set cannot stand in this folder: it has no name, is a file, or would be read as data the next time."""
+    if folder.name in ("", ".."):
+        raise ConfigError(f"output.dir={folder}: expected the name of a folder for the set alone")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output.dir={folder}: found a file, expected a folder")
+    for path in (data.path, data.train, data.validation, data.test):
+        if path and Path(path).is_dir() and Path(path).resolve() in folder.resolve().parents:
+            raise ConfigError(f"output.dir={folder} lies in {path}, all of which is read as data; give another output.dir=")
+
+
+def _as_written(data: DataFiles, found: Mapping[str, Any]) -> DataFiles:
+    """`data` as the files of a prepared set are read: nothing is to be guessed."""
+    how = {"header": "true"} if found["format"] in ("csv", "tsv") else {}
+    how |= {"format": found["format"]} if found["format"] != prepared.ARRAY_RECORD else {}
+    return dataclasses.replace(data, columns=prepared.columns(found, data.columns), encoding="utf-8", **how)
 
 
 class Read(Stage):
@@ -115,6 +155,8 @@ def _paths(data: DataFiles) -> dict[str, str]:
     given = {split: getattr(data, split) for split in prepared.SPLITS if getattr(data, split)}
     if bool(given) == bool(data.path):
         raise ConfigError("give data.path=FILE (one set), or data.train=FILE with data.validation= and data.test= (split already)")
+    if data.path and (found := prepared.manifest(data.path)):  # its rows, not its account
+        return {split: prepared.located(data.path, found, split) for split in found["splits"]}
     return given or {pipeline.UNSPLIT: data.path}
 
 
@@ -145,8 +187,15 @@ def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
         for source in formats.files(path):
             out.append({"set": split, "file": source.name, "sha256": _digest(source)})
     named = [v for item in config.stages if isinstance(item, Mapping) for options in item.values() for v in _texts(options)]
-    out += [{"set": None, "file": v, "sha256": rundir.sha256_file(v)} for v in dict.fromkeys(named) if Path(v).is_file()]
+    out += [{"set": None, "file": v, "sha256": rundir.sha256_file(v)} for v in dict.fromkeys(named) if _is_file(v)]
     return out
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # a text that is no name: too long, or with a NUL
+        return False
 
 
 def _digest(source: formats.Source) -> str:
@@ -165,16 +214,23 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _key(config: PrepareConfig, entries: Sequence[Entry], inputs: list[dict[str, Any]], models: Mapping[str, Callable]) -> str:
-    """Everything that the rows depend on; not how many processes made them, nor where they lie. A function that is given counts by its name."""
+def _asked(run: str | None, models: Mapping[str, Callable]) -> dict[str, Any]:
+    """What tells the models apart that stages ask: the weights of a run, and functions by their names (their code cannot be seen)."""
+    out: dict[str, Any] = {"functions": {name: f"{f.__module__}.{getattr(f, '__qualname__', type(f).__name__)}" for name, f in models.items()}}
+    if run is None:
+        return out
+    folder = Path(run)
+    weights = sorted(p for p in [folder / "config.yaml", *(folder / "checkpoints").rglob("*")] if p.is_file())
+    return out | {"run": run, "weights": {p.relative_to(folder).as_posix(): rundir.sha256_file(p) for p in weights}}
+
+
+def _key(config: PrepareConfig, entries: Sequence[Entry], inputs: list[dict[str, Any]], asked: dict[str, Any]) -> str:
+    """Everything that the rows depend on; not how many processes made them, nor where they lie."""
     data = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in prepared.SPLITS and k != "path"}
     output = {k: v for k, v in dataclasses.asdict(config.output).items() if k not in ("dir", "overwrite")}
     listed = [[e.name, e.options] for e in entries]
-    run = [Path(config.model or "") / name for name in ("config.yaml", "manifest.json", "result.json")] if config.model else []
-    model = [config.model, *(rundir.sha256_file(path) for path in run if path.is_file())]
-    model += [] if config.model else [f"{name}={function.__module__}.{function.__qualname__}" for name, function in models.items()]
-    parts = {"inputs": inputs, "data": data, "stages": listed, "seed": config.seed, "model": model, "output": output, "code": _code()}
-    return rundir.sha256_json(parts)[:32]
+    told = {"inputs": inputs, "data": data, "stages": listed, "seed": config.seed, "output": output, "models": asked, "code": _code()}
+    return rundir.sha256_json(told)[:32]
 
 
 @functools.cache
@@ -199,9 +255,9 @@ def _write(
             "key": key,
             "jaxsft": jaxsft.__version__,
             "format": config.output.format,
-            "columns": {k: v for k, v in dataclasses.asdict(config.data.columns).items() if v != getattr(Columns(), k)},
+            "columns": prepared.told(config.data.columns),
             "seed": config.seed,
-            "model": config.model,
+            "run": config.run,
             "inputs": inputs,
             "stages": [e.summary() for e in entries],
             "splits": splits,
@@ -238,9 +294,10 @@ def _write_splits(config: PrepareConfig, folder: Path, sets: Mapping[str, Spool]
         for split in sets:
             names[split] = sorted(p.name for p in folder.iterdir() if p.name.startswith(f"prepared-{split}."))
     for split, rows in sets.items() if kind != prepared.ARRAY_RECORD else ():
-        names[split] = [f"{split}.{kind}"] if shards == 1 else [f"{split}-{i:05d}-of-{shards:05d}.{kind}" for i in range(shards)]
+        many = max(1, min(shards, len(rows)))  # a file without rows would be one that cannot be read
+        names[split] = [f"{split}.{kind}"] if shards == 1 else [f"{split}-{i:05d}-of-{many:05d}.{kind}" for i in range(many)]
         for i, name in enumerate(names[split]):
-            part = itertools.islice(rows, len(rows) * i // shards, len(rows) * (i + 1) // shards)
+            part = itertools.islice(rows, len(rows) * i // many, len(rows) * (i + 1) // many)
             formats.write(_fields(part, config.output.origin), folder / name, kind)
     parts = {split: [{"file": name, "sha256": rundir.sha256_file(folder / name)} for name in listed] for split, listed in names.items()}
     return {split: {"rows": len(rows), "files": parts[split]} for split, rows in sets.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -48,10 +50,11 @@ class Log:
         self.path, self.counts, self._file = path, Counter() if counts is None else Counter(counts), None
 
     def append(self, dropped: tuple[str, str]) -> None:
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - rows come one by one
-        self._file.write(json.dumps(dropped, ensure_ascii=False) + "\n")
+        with self._told():
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(self.path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - rows come one by one
+            self._file.write(json.dumps(dropped, ensure_ascii=False) + "\n")
         self.counts[dropped[1].partition(": ")[0]] += 1
 
     def extend(self, many: Iterable[tuple[str, str]]) -> None:
@@ -59,9 +62,20 @@ class Log:
             self.append(dropped)
 
     def close(self) -> None:
+        """Onto the disk: what is counted as dropped must be there after a power cut too."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with self._told(), file:
+                file.flush()
+                os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """A full disk as one sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot write ({error.strerror or error})") from None
 
     def __len__(self) -> int:
         return self.counts.total()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
@@ -102,6 +103,7 @@ class Stage:
     Attributes:
       on: the splits that it works on: each (every split by itself), all (`sets`), train (the training split only: others pass untouched).
       learns: it has `fit`.
+      splits: it decides which rows are training rows; what has seen or changed the training rows stands behind it.
       slow: its `row` is worth several processes.
       replayed: `predict` repeats it on new rows (what cleans, fills and scales; not what drops, balances or splits).
       context: set by the engine, not an option.
@@ -109,6 +111,7 @@ class Stage:
 
     on: ClassVar[str] = "each"  # each | all | train
     learns: ClassVar[bool] = False
+    splits: ClassVar[bool] = False
     slow: ClassVar[bool] = False
     replayed: ClassVar[bool] = False
 
@@ -161,7 +164,7 @@ def text_of(row: Row, name: str, option: str) -> str:
 
 
 def number_of(row: Row, name: str, option: str) -> float | None:
-    """The number in a column; None where it is missing: null, an empty cell, NaN, NA. Raises DataError where it is no number."""
+    """The number in a column; None where it is missing: null, an empty cell, NaN, NA. Raises DataError where it is no number, and NotFinite."""
     value = value_of(row, name, option)
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", "na", "nan", "null", "none")):
         return None
@@ -169,7 +172,15 @@ def number_of(row: Row, name: str, option: str) -> float | None:
         number = float("x" if isinstance(value, bool) else value)
     except (TypeError, ValueError):
         raise DataError(f"{row.where}: column {name!r} holds {value!r:.60}, expected a number; set {option} to numeric columns") from None
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
+    if abs(number) == math.inf:
+        raise NotFinite(f"{row.where}: column {name!r} holds {value!r:.60}, expected a finite number; set {option}")
     return None if number != number else number
+
+
+class NotFinite(DataError):
+    """A number, but infinite or larger than a float can be: a mean of such would be none."""
 
 
 def value_of(row: Row, name: str, option: str) -> Any:

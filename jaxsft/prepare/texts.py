@@ -72,6 +72,11 @@ def _is_chat(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and any(key in turn for key in CONTENT) for turn in value)
 
 
+def has_text(value: Any) -> bool:
+    """Whether `text_in` gives the text of such a value."""
+    return isinstance(value, str) or _is_chat(value)
+
+
 def text_in(row: Row, name: str, option: str) -> str:
     """The text of a column; of a chat the texts of its turns, one below the other. Raises DataError (missing, or neither), which names `option`."""
     value = value_of(row, name, option)

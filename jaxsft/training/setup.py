@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
-from jaxsft.config.schema import BpeTokenizer, Columns, Config, PretrainedTokenizer
+from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
 from jaxsft.data import formats, hub, pipeline, prepared, split
 from jaxsft.data import records as typed
@@ -74,9 +74,10 @@ def of_prepared(config: Config) -> Config:
     d = config.data
     if not d.path or (found := prepared.manifest(d.path)) is None:
         return config
-    own = dataclasses.asdict(d.columns)
-    columns = {k: found["columns"][k] if k in found["columns"] and v == getattr(Columns(), k) else v for k, v in own.items()}
-    return dataclasses.replace(config, data=dataclasses.replace(d, columns=Columns(**columns), path=None, **prepared.paths(d.path, found)))
+    if given := [name for name in prepared.SPLITS if getattr(d, name)]:
+        raise ConfigError(f"data.path={d.path} is a prepared set with its own splits and excludes data.{', data.'.join(given)}")
+    d = dataclasses.replace(d, columns=prepared.columns(found, d.columns), path=None, **prepared.paths(d.path, found))
+    return dataclasses.replace(config, data=d)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------------------------
@@ -142,7 +143,8 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
         out["train"] = Records(records, [row.where for row in rows], aside)
     else:
-        for name in ("train", "validation", "test"):
+        prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
+        for name in prepared.SPLITS:
             if file := getattr(d, name):
                 aside = []
                 rows, records = read_records(config, file, task, aside, training=name == "train")

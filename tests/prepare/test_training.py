@@ -65,9 +65,9 @@ def test_rows_that_were_prepared_otherwise_are_refused(trained):
     folder, result = trained
     found = prepared.manifest(folder / "set")
     found["stages"][1]["options"] = {"fields": ["mood"]}
-    formats.write([{"sentence": "x", "mood": "+"}], folder / "other" / "test.jsonl")
+    formats.write([{"sentence": "x", "mood": "+"}], folder / "other" / "test-00000-of-00002.jsonl")
     from jaxsft import rundir
 
     rundir.write_json(folder / "other" / "manifest.json", found)
     with pytest.raises(DataError, match="was prepared otherwise than the training data"):
-        api.load(result).evaluate(folder / "other" / "test.jsonl")
+        api.load(result).evaluate(folder / "other" / "test-00000-of-00002.jsonl")

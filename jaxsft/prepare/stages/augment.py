@@ -31,7 +31,7 @@ class Augment(Stage):
 
     - words (Wei & Zou 2019, EDA): swap, delete, synonym (from `lexicon`), insert (a synonym of one of its words);
     - characters: slip (a letter lost, doubled, replaced, transposed), keyboard (a neighbour on QWERTY), ocr (shapes that look alike), case;
-    - back_translation: what a model (a run that writes text: `model=RUN`) makes of the text, put into `template`.
+    - back_translation: what a model (a run that writes text: `run=RUN`) makes of the text, put into `template`.
 
     Labels stay true. In a row with words and tags only words tagged `outside` are moved, deleted or replaced, a new word is put where it tears no
     entity and is tagged `outside`, and characters may change in any word. In a text with `spans` what they mark stays, and their offsets follow.

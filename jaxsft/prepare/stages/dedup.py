@@ -72,6 +72,8 @@ class Dedup(Stage):
         return Neighbours(self.threshold, self.num_perm, self.shingle, self.char_shingle, self.unit, self.context.seed)
 
     def sets(self, sets: Mapping[str, Rows], reports: Mapping[str, Report]) -> dict[str, Iterable[Row]]:
+        if twice := [split for split in sets if split not in ("all", "train", *EVALUATION)]:
+            raise ConfigError(f"stages.dedup: the rows of {twice[0]} stand in other folds too, and would be dropped there; put dedup before split")
         order = (
             sorted(sets, key=lambda split: EVALUATION.index(split) if split in EVALUATION else len(EVALUATION)) if self.keep == "test" else list(sets)
         )

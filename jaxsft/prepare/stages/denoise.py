@@ -17,7 +17,7 @@ from jaxsft.prepare.texts import SPANS, add_columns, batches, filled_in, written
 class Denoise(Stage):
     """Replaces each text by a model's correction of it, where the correction stays close to what was there.
 
-    Each text, put into `template`, is the input of the model (a run that writes text: `model=RUN`). A model that invents is worse than a misprint: an
+    Each text, put into `template`, is the input of the model (a run that writes text: `run=RUN`). A model that invents is worse than a misprint: an
     answer that is empty or cut off, or whose sets of three characters have a Jaccard similarity below `min_similarity` with those of the text, is not
     taken, and counted ("no whole answer", "answer too different"). Every split is treated, and new rows in `predict`. Rows of whose text something is
     said by position (`spans`) are an error where it would change.

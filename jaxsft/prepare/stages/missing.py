@@ -15,7 +15,7 @@ from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import impute
 from jaxsft.prepare.numbers import at_least, blocks, required, rounded, series, table
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, value_of, with_fields
+from jaxsft.prepare.stage import NotFinite, Report, Rows, Stage, State, choice, number_of, value_of, with_fields
 
 SIMPLE = {"mean": statistics.fmean, "median": statistics.median, "min": min, "max": max}
 NOTHING = ("na", "nan", "null", "none")
@@ -123,12 +123,15 @@ class Missing(Stage):
 
     def _kind(self, rows: Rows, name: str) -> str:
         """number | category | text, of all training rows. Raises DataError where the strategy does not fit."""
-        words, whole, seen = None, True, False
+        words, whole, seen, infinite = None, True, False, None
         for row in rows:
             if self._empty(row, name, "category"):
                 continue
             try:
                 number = number_of(row, name, "stages.missing.fields")
+            except NotFinite as error:  # `inf` may be the name of a class
+                seen, whole, infinite = True, False, infinite or error
+                continue
             except DataError:
                 words, seen = (row, row.fields[name]), True
                 break
@@ -149,6 +152,8 @@ class Missing(Stage):
             example = f" ({words[1]!r:.40})" if words else ""
             fits = ", ".join(f"{s} (with statistic=mode)" if s == "group" and kind == "category" else s for s in FITS[kind])
             raise DataError(f"{where}stages.missing.{asked}: column {name!r} holds {what}{example}; what fits it: {fits}")
+        if kind == "number" and infinite and self.strategy not in ("drop", "constant"):
+            raise infinite
         return kind
 
     def _statistic(self, rows: Rows, name: str, kind: str) -> Any:

@@ -17,7 +17,7 @@ from jaxsft.data.split import canonical, split_rows
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import Neighbours, Union, normalise
 from jaxsft.prepare.stage import Report, Rows, Stage, choice, value_of
-from jaxsft.prepare.texts import add_columns, text_in, unread
+from jaxsft.prepare.texts import add_columns, has_text, text_in, unread
 
 PARTS = ("train", "validation", "test")
 
@@ -55,6 +55,7 @@ class SplitRows(Stage):
     """
 
     on: ClassVar[str] = "all"
+    splits: ClassVar[bool] = True
 
     fractions: list[float] = dataclasses.field(default_factory=lambda: [0.7, 0.15, 0.15])  # of train, validation, test; a split of 0 is not made
     by: str = "content"  # content | time | hash
@@ -65,7 +66,7 @@ class SplitRows(Stage):
     near: Optional[float] = None  # rows linked by this Jaccard similarity of their texts (see dedup) share a split; null: only equal ones do
     fields: list[str] = dataclasses.field(
         default_factory=list
-    )  # the columns that make rows equal or near; empty: the text column, or all without one
+    )  # the columns that make rows equal or near; empty: the text column, or that of a chat, or all where a row has neither
     seed: int = 0  # another one gives another split
     tiny: str = "error"  # a label with fewer rows than there are splits: error | train (they are training rows) | allow (it is missing somewhere)
     merge: bool = False  # rows that are split already are thrown together and split again; false: that is an error
@@ -156,8 +157,10 @@ class SplitRows(Stage):
             part_of = {id(row): part for part, found in enumerate(split) for row in found}
             return [0 if i in held else part_of[id(row)] for i, row in enumerate(rows)]
         if self.by == "hash":
-            keys = [str(value_of(row, self.group, "stages.split.group")) if self.group else key for row, key in zip(rows, keys, strict=True)]
-            return [_pointed(Unit(key, [], Counter()).hash(self.seed), shares) for key in keys]
+            owners = [str(value_of(row, self.group, "stages.split.group")) for row in rows] if self.group else keys
+            parts = [_pointed(Unit(owner, [], Counter()).hash(self.seed), shares) for owner in owners]
+            self._together(rows, keys, parts)
+            return parts
         units = self._units(rows, keys, labels)
         held = self._tiny(units)
         free_units = [unit for unit in units if unit.rows[0] not in held]
@@ -176,11 +179,24 @@ class SplitRows(Stage):
                 parts[i] = part
         return parts
 
+    @staticmethod
+    def _together(rows: list[Row], keys: list[str], parts: list[int]) -> None:
+        """Raises DataError where a text belongs to several groups, whose own hashes put them into different splits."""
+        first: dict[str, int] = {}
+        for i, key in enumerate(keys):
+            if parts[j := first.setdefault(key, i)] != parts[i]:
+                raise DataError(
+                    f"{rows[i].where}: it has the text of {rows[j].where}, which is of another group and goes to another split by its hash; "
+                    "set stages.split.by=content, or put dedup before split"
+                )
+
     def _keys(self, rows: list[Row]) -> list[str]:
-        names = self.fields or ([self.context.text] if all(isinstance(row.fields.get(self.context.text), str) for row in rows) else [])
-        if not names:
-            return [canonical(row) for row in rows]
-        return ["\n".join(text_in(row, name, "stages.split.fields") for name in names) for row in rows]
+        return [self._key(row) for row in rows]
+
+    def _key(self, row: Row) -> str:
+        """Without `fields` each row by itself: one row that has no text must not make the ids of all others part of what is compared."""
+        names = self.fields or [n for n in (self.context.text, self.context.columns.messages or "messages") if has_text(row.fields.get(n))][:1]
+        return "\n".join(text_in(row, name, "stages.split.fields") for name in names) if names else canonical(row)
 
     def _labels(self, row: Row) -> list[str]:
         """The labels of a row, as texts; none without stratify."""
@@ -317,11 +333,11 @@ def iterative_stratification(units: Sequence[Unit], shares: Sequence[float]) -> 
 def _when(row: Row, name: str) -> Any:
     """A number, or a moment in UTC. Raises DataError for anything else."""
     value = value_of(row, name, "stages.split.time")
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
-        return float(value)
     try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+            return float(value)
         return float(value) if str(value).replace(".", "", 1).isdigit() else _utc(datetime.datetime.fromisoformat(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(
             f"{row.where}: column {name!r} holds {value!r:.60}, expected a number or a date such as 2024-05-31T10:00; set stages.split.time"
         ) from None

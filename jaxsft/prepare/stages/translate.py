@@ -17,7 +17,7 @@ class Translate(Stage):
     """Replaces texts by what a model makes of them in another language: one model for sources in several languages, or for one that it knows.
 
     Which rows: those whose `language` column holds one of `sources` (the stage `language` makes that column); without sources all that are not in
-    `target` already. Each text, put into `template`, is the input of the model (a run that writes text: `model=RUN`), and its answer takes the place
+    `target` already. Each text, put into `template`, is the input of the model (a run that writes text: `run=RUN`), and its answer takes the place
     of the text. An answer that is empty, or was cut off at the model's limit, is no translation. Every split is treated, and new rows in `predict`,
     so that train and test speak one language. Rows of whose text something is said by position (`spans`) are an error.
     """

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from jaxsft.config.schema import Columns
 from jaxsft.data import formats
+from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import impute
-from jaxsft.prepare.stage import Context
+from jaxsft.prepare.stage import Context, Report
 from jaxsft.prepare.stages.missing import Missing, judge
 from tests.prepare.numeric_harness import column, make, run
 from tests.realdata import real
@@ -182,3 +183,16 @@ def test_judge_refuses_what_fills_nothing():
     for strategy in ("drop", "mask"):
         with pytest.raises(ConfigError, match=r"fills in no number"):
             judge(make({"a": [1.0, 2.0]}), ["a"], strategy)
+
+
+@pytest.mark.parametrize("strategy", ["mean", "max", "mode", "indicator"])
+@pytest.mark.parametrize("large", [float("inf"), "-Infinity", 10**400])
+def test_infinite_numbers_are_an_error_and_never_the_text_infinity(strategy, large):
+    rows = [Row({"n": value}, "a.csv", i) for i, value in enumerate([1, None, large, 3], start=1)]
+    with pytest.raises(DataError, match=r"a.csv:3: column 'n' holds .*, expected a finite number; set stages.missing.fields"):
+        Missing(fields=["n"], strategy=strategy).fit(rows, Report())
+
+
+def test_a_class_may_be_called_inf():
+    rows = [Row({"n": value}, "a.csv", i) for i, value in enumerate(["inf", "", "word", "inf"], start=1)]
+    assert Missing(fields=["n"], strategy="mode").fit(rows, Report())["fill"] == {"n": "inf"}
