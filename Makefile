@@ -24,7 +24,7 @@ test-all: check $(VENV)/.docs
 # Writes the generated pages of docs/ again and builds all of them into site/; a warning is an error.
 docs: $(VENV)/.docs
 	$(BIN)/python -m tools.docs.generate
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: $(VENV)/.installed
 	$(BIN)/lint-imports

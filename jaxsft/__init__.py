@@ -4,7 +4,7 @@
     result = jaxsft.train("task=chat", "data.train=train.jsonl", seed=1)
     print(jaxsft.load(result).generate("translate: red cat"))
 
-`compose`, `batches`, `train`, `load`, `Model` and `Result` are those of jaxsft/api.py; JAX is imported when one of them is first asked for.
+`compose`, `batches`, `check`, `train`, `load`, `Model` and `Result` are those of jaxsft/api.py; JAX is imported when one of them is first asked for.
 `from_pandas` and `to_pandas` are those of jaxsft/data/frames.py.
 """
 
@@ -22,6 +22,7 @@ __all__ = [
     "Model",
     "Result",
     "batches",
+    "check",
     "compose",
     "from_pandas",
     "load",
@@ -29,7 +30,7 @@ __all__ = [
     "train",
 ]
 _LAZY = {
-    **dict.fromkeys(("Model", "Result", "batches", "compose", "load", "train"), "jaxsft.api"),
+    **dict.fromkeys(("Model", "Result", "batches", "check", "compose", "load", "train"), "jaxsft.api"),
     **dict.fromkeys(("from_pandas", "to_pandas"), "jaxsft.data.frames"),
 }
 

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -37,6 +37,9 @@ from jaxsft.sharding import mesh as meshes
 from jaxsft.training import loop, runs, setup
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
+
+if TYPE_CHECKING:
+    from jaxsft.prepare.check import Result as Checked
 
 OVERRIDABLE = ("data", "evaluation", "generate", "mesh", "precision", "seed", "loss.chunk", "model.attention", "model.unroll")
 
@@ -79,13 +82,33 @@ def train(config: Config | str, *overrides: str, **options: Any) -> Result:
     Raises:
       JaxsftError: anything that the user can mend.
     """
-    if not isinstance(config, Config):
-        config = compose(config, *overrides, **options)
-    elif overrides or options:
-        raise ConfigError("give a Config, or overrides: a Config is complete; dataclasses.replace changes it")
+    config = _composed(config, overrides, options)
     from jaxsft.reports import outputs  # with matplotlib, which nothing else here needs
 
     return loop.train(config, outputs.write_all)
+
+
+def _composed(config: Config | str, overrides: Sequence[str], options: Mapping[str, Any]) -> Config:
+    if not isinstance(config, Config):
+        return compose(config, *overrides, **options)
+    if overrides or options:
+        raise ConfigError("give a Config, or overrides: a Config is complete; dataclasses.replace changes it")
+    return config
+
+
+# --- data ------------------------------------------------------------------------------------------------------------------------------------
+def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
+    """Looks at the data of a config before training, as `jaxsft check`: findings with severity, rows and repair; nothing is trained.
+
+    Args:
+      config, overrides, options: as for `train`.
+
+    Raises:
+      ConfigError: an option is wrong, or there is no data. What is wrong with the data is a finding.
+    """
+    from jaxsft.prepare import check as checking
+
+    return checking.check(_composed(config, overrides, options))
 
 
 # --- prepare ---------------------------------------------------------------------------------------------------------------------------------
@@ -299,7 +322,8 @@ class Model:
         for file, found in around.items():
             if found is not None and prepared.treatment(found) != prepared.treatment(self.prepared):
                 raise DataError(f"{file} was prepared otherwise than the training data of {self.folder}; give the file that it was prepared from")
-        treated = iter(preparing.replay(self.prepared, [row for row in rows if around[row.file] is None]))
+        new = [row for row in rows if around[row.file] is None]
+        treated = iter(preparing.replay(self.prepared, new, model_functions(self.prepared.get("model"))))
         return [next(treated) if around[row.file] is None else row for row in rows]
 
     def _new_tokens(self, config: Config) -> int:

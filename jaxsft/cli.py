@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": ("predict", "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE"),
     "generate": ("generate", "answer one prompt: jaxsft generate run=DIR prompt=TEXT"),
     "quality": ("quality", "measure a data set before training on it: jaxsft quality data.path=FILE, or data.train=FILE data.test=FILE"),
+    "annotate": ("annotate", "tasks for annotators, and one answer out of several: jaxsft annotate export|import schema=FILE ..."),
     "report": ("report", "write report.md and the figures of a run again: jaxsft report DIR"),
 }
 HELP = """usage: jaxsft <command> [key=value ...]

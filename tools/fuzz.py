@@ -138,6 +138,7 @@ def insert(rng: random.Random, content: bytes) -> bytes:
         "\u0660".encode(),
         b"\\ud800",
         b"-DOCSTART-",
+        b"\n#begin document (a)\n",
         b"====",
         b"\x1c",
         b" ",
@@ -240,7 +241,8 @@ def _accounted_sentences(content: bytes, encoding: str, lines: list[int], rows: 
     """Every line is a token, a comment, the header, a -DOCSTART-, or one of a bad sentence (or of the comments before it)."""
     text = {n: line.decode(encoding, "replace") for n, line in enumerate(content.split(b"\n"), start=1)}
     text[1] = text[1].removeprefix("\ufeff")
-    marks = sum(text[n].startswith("-DOCSTART-") and text[n].rstrip()[10:11] in ("", " ", "\t") and "\ufffd" not in text[n] for n in lines)
+    marks = sum(text[n].startswith(("#begin document", "#end document")) for n in lines)
+    marks += sum(text[n].startswith("-DOCSTART-") and text[n].rstrip()[10:11] in ("", " ", "\t") and "\ufffd" not in text[n] for n in lines)
     read = sum(len(row.fields["tokens"]) + len(row.fields.get("multiword", ())) for row in rows)
     comments = sum(1 + v.count("\n") for row in rows for k, v in row.fields.items() if isinstance(v, str) and k != "document")
     left = len(lines) - marks - read - comments

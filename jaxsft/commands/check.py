@@ -2,7 +2,7 @@
 
 jaxsft check task=classify data.train=train.csv data.test=test.csv
 jaxsft check task=chat data.path=chats.jsonl tokenizer=pretrained tokenizer.path=FOLDER
-jaxsft check task=tag data.train=train.conll check.output=checked     check.json and check.html
+jaxsft check task=tag data.train=words.conll check.output=checked     check.json and check.html
 jaxsft check ... check.json=- | jq .counts
 
 The options are those of jaxsft train, and tasks without a head can be checked too: multilabel, regress, tag, parse, seq2seq, pair.

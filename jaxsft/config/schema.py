@@ -45,7 +45,7 @@ class Columns:
     separator: str = ","  # between the labels of one cell
     missing: str = "error"  # what becomes of a row with a target that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
-    allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words
+    allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words | absent
     group_references: bool = False  # rows of one source are one row with several references
 
     def named(self) -> list[str]:
@@ -416,6 +416,7 @@ class QualityConfig:
     multilabel: bool = False  # a cell holds several labels, between data.columns.separator
     benchmarks: list[str] = field(default_factory=list)  # files whose rows must not be in the data
     ngram: Any = 13  # words of a run that two texts may not share; auto: the rule of GPT-3, 8 to 13
+    languages: bool = False  # also the languages of 2000 texts per split; needs jaxsft[text]
     sample: int = 20_000  # rows per split that the measures of diversity look at; a split that is not larger is measured as a whole
     clusters: int = 0  # of k-means; 0: the square root of half the number of texts, 50 at most
     embeddings: Optional[str] = None  # .npy [rows, size], a row per row of data.path, in place of hashed n-grams

@@ -202,6 +202,15 @@ class Template:
         self._check_bos(ids, where)
         return ids
 
+    def written(self, chat: Chat, where: str) -> list[bool]:
+        """For each id of `render`, whether the template alone wrote its characters. Raises DataError as `render`."""
+        layout = self._layout(chat.messages, chat.tools, False, where, {})
+        out: list[bool] = []
+        for start, end, token in layout.pieces:
+            piece = layout.text[start:end]
+            out += [True] if token is not None else [not any(sources(piece, a, b)) for a, b in self.tokenizer.offsets(plain(piece))]
+        return out
+
     # --- layout --------------------------------------------------------------------------------------------------------------------------
     def _draft(self, messages: tuple[Message, ...], tools: tuple, prompt: bool, where: str, drafts: dict) -> Tracked:
         """The text of `messages`; `drafts` keeps those of this conversation by (number of messages, prompt)."""

@@ -121,6 +121,10 @@ class Tokenizer:
         """The ids of plain text: nothing is added, and what looks like a special token is spelled out."""
         return self._checked(self._plain.encode(text, add_special_tokens=False).ids, text)
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Which characters of the text, (start, end), each id of `encode` stands for; ids of one character's bytes have that character in common."""
+        return self._plain.encode(text, add_special_tokens=False).offsets
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on all cores."""
         found = self._plain.encode_batch(list(texts), add_special_tokens=False)

@@ -50,9 +50,25 @@ def estimate(ratings: Int[np.ndarray, "A I"], classes: int, smoothing: float = S
         raise DataError(
             f"Dawid-Skene: found ratings of shape {list(ratings.shape)}, expected [annotators, items] of 0 to {classes - 1}, or -1 for none"
         )
-    if (ratings < 0).all(0).any():
-        raise DataError(f"Dawid-Skene: item number {int((ratings < 0).all(0).argmax()) + 1} has no rating; leave it out")
-    return _em(jax.nn.one_hot(ratings, classes), smoothing)
+    return estimate_counts(np.asarray(jax.nn.one_hot(ratings, classes)), smoothing)
+
+
+def estimate_counts(counts: Float[np.ndarray, "A I C"], smoothing: float = SMOOTHING) -> Consensus:
+    """The same where an annotator may answer an item several times: `counts[a, i, k]`, how often annotator a gave class k to item i.
+
+    One line for everybody takes ratings whose authors are not known: all have the errors of one then.
+
+    Raises:
+      DataError: an item without any rating, or a count that is negative or not finite.
+    """
+    counts = np.asarray(counts, np.float32)
+    if counts.ndim != 3 or not counts.size or not np.isfinite(counts).all() or counts.min() < 0:
+        raise DataError(
+            f"Dawid-Skene: found counts of shape {list(counts.shape)}, expected [annotators, items, classes] of finite numbers, 0 or more"
+        )
+    if (empty := counts.sum((0, 2)) == 0).any():
+        raise DataError(f"Dawid-Skene: item number {int(empty.argmax()) + 1} has no rating; leave it out")
+    return _em(jnp.asarray(counts), smoothing)
 
 
 @jax.jit

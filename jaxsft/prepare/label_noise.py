@@ -146,7 +146,8 @@ def quality_scores(labels: Int[Array, " N"], p: Float[Array, "N C"], method: str
     if method == "confidence_weighted_entropy":
         entropy = -jax.scipy.special.xlogy(p, p).sum(1) / jnp.log(p.shape[1])
         x = jnp.maximum(entropy / jnp.maximum(own, 1e-6), 1e-6)
-        return jnp.log1p(x) / x
+        sure_of_another = (entropy < 1e-6) & (own < 0.5)  # 0 / 0: the limit of x is that of the worst label, not of the best
+        return jnp.where(sure_of_another, 0.0, jnp.log1p(x) / x)
     raise ConfigError(f"method={method}: expected one of {', '.join(SCORES)}")
 
 

@@ -125,13 +125,17 @@ def entry(item: Any, context: Context) -> Entry:
     return Entry(name, stage, stages.options(stage))
 
 
-def replay(found: Mapping[str, Any], rows: Iterable[Row]) -> list[Row]:
+def replay(found: Mapping[str, Any], rows: Iterable[Row], models: Mapping[str, Callable] | None = None) -> list[Row]:
     """New rows, treated as those of the set were by the stages that `predict` repeats: what cleans, fills and scales, with what was learnt then.
+
+    Args:
+      models: as in `prepare`; stages that asked a model ask it again.
 
     Raises:
       DataError: a row lacks a column, or would be dropped.
+      ConfigError: a stage needs a model, and there is none.
     """
-    context = Context(Columns(**found["columns"]), found["seed"])
+    context = Context(Columns(**found["columns"]), found["seed"], **(models or {}))
     current = list(rows)
     for told in found["stages"]:
         if told["stage"] == "read" or not stages.get(told["stage"]).replayed:
@@ -253,6 +257,7 @@ def _write(
             "format": config.output.format,
             "columns": prepared.told(config.data.columns),
             "seed": config.seed,
+            "model": config.run,
             "inputs": inputs,
             "stages": [e.summary() for e in entries],
             "splits": splits,

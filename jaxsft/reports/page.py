@@ -41,6 +41,7 @@ FILES = {
     "task.json": "labels, template, stop tokens",
     "tokenizer": "the tokenizer, in the format of Hugging Face",
     "ledger.json": "what became of every row and token",
+    "quarantine.jsonl": "rows that were put aside, each with its reason",
     "metrics.jsonl": "a line per log interval and evaluation",
     "result.json": "the final numbers; written last",
     "predictions": "one line per input row",
@@ -259,13 +260,13 @@ def stacks(bars: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     return {"rows": rows, "classes": classes}
 
 
-def histogram(entry: Mapping[str, Any], unit: str = "tokens", items: str = "examples") -> dict[str, Any]:
+def histogram(entry: Mapping[str, Any], unit: str = "tokens", noun: str = "examples") -> dict[str, Any]:
     """Return the bars of `ledger.length_summary`."""
     edges, counts = entry["histogram"]["edges"], entry["histogram"]["counts"]
     highest = max(counts)
     bars = [(low, high - 1, count, round(100 * count / highest, 2)) for (low, high), count in zip(pairwise(edges), counts, strict=True)]
     facts_of = [("shortest", entry["min"]), *entry["quantiles"].items(), ("longest", entry["max"]), ("mean", number(entry["mean"]))]
-    return {"unit": unit, "items": items, "bars": bars, "facts": facts_of, "first": entry["min"], "last": entry["max"], "highest": highest}
+    return {"unit": unit, "noun": noun, "bars": bars, "facts": facts_of, "first": entry["min"], "last": entry["max"], "highest": highest}
 
 
 def _configuration(run_dir: Path) -> dict[str, Any]:

@@ -255,7 +255,7 @@ def _diversity(card: Mapping[str, Any]) -> dict[str, Any]:
 def _distribution(card: Mapping[str, Any]) -> dict[str, Any]:
     bars = [
         _bars(card, title, [(name, counts, "") for name, counts in card["tables"][table].items()])
-        for table, title in (("classes", "Labels"), ("scripts", "Scripts"))
+        for table, title in (("classes", "Labels"), ("scripts", "Scripts"), ("languages", "Languages of a sample"))
         if card["tables"][table]
     ]
     titles = {"characters": "Characters of a row", "words": "Words of a row", "label": "Label (a quantity)"}

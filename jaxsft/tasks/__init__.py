@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.base import Task
 
-NAMES = ("chat", "classify", "lm")
+NAMES = ("chat", "lm", "classify")
 
 
 def get(name: str) -> type[Task]:

@@ -77,7 +77,7 @@ def _known() -> set[str]:
 def test_options_that_are_named_exist(page):
     source = re.sub(r"^```(python|pycon|text).*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     code = " ".join(re.findall(r"`[^`\n]+`|^    .*$", source, re.MULTILINE))
-    names = {n for n in OPTION.findall(code) if not n.endswith((".py", ".md", ".yaml", ".jsonl", ".json", ".csv", ".txt"))}
+    names = {n for n in OPTION.findall(code) if not n.endswith((".py", ".md", ".yaml", ".jsonl", ".json", ".csv", ".txt", ".html"))}
     unknown = {n for n in names if n not in _known() and not n.startswith(("task.variables.", "data.options"))}
     assert not unknown, f"{page.name}: {unknown}"
 

@@ -81,3 +81,12 @@ def test_real_ratings_of_emotions():
             ratings[: len(given), i] = [one[dimension] for one in given]
         alphas.append(agreement.krippendorff_alpha(ratings, "interval"))
     assert alphas[0] > alphas[1] > 0 and alphas[0] > alphas[2] > 0
+
+
+def test_kappa_of_several_is_that_of_statsmodels():
+    library = pytest.importorskip("statsmodels.stats.inter_rater")
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 3, 80)
+    ratings = np.where(rng.random((5, 80)) < 0.7, true, rng.integers(0, 3, (5, 80)))
+    expected = library.fleiss_kappa(library.aggregate_raters(ratings.T)[0])
+    assert agreement.fleiss_kappa(ratings.astype(float)) == pytest.approx(expected)

@@ -33,6 +33,8 @@ def test_scores_order_the_issues():
     assert np.allclose(label_noise.quality_scores(labels, p, "normalized_margin"), [0.6, 0.25])
     entropy = label_noise.quality_scores(labels, p, "confidence_weighted_entropy")
     assert entropy[1] < entropy[0] <= 1
+    certain = np.array([[1, 0, 0], [0, 1, 0]], np.float32)  # the second label cannot be worse
+    assert np.allclose(label_noise.quality_scores(labels, certain, "confidence_weighted_entropy"), [1, 0], atol=1e-5)
     assert label_noise.ranked(np.array([True, True]), [0.5, 0.1]).tolist() == [1, 0]
 
 
@@ -54,6 +56,17 @@ def test_people_find_most_real_issues_wrong():
     verdicts = json.loads((real("cleanlab_label_errors") / "mturk__20news_mturk.json").read_text())
     seen = [v["mturk"]["given"] < 3 for v in verdicts if issues[v["id"]]]  # of five people
     assert len(seen) == 63 and sum(seen) == 55
+
+
+def test_people_judge_reviews_that_are_flagged():
+    """IMDB: 1,307 of our 1,309 issues were judged; in 725 of them fewer than three of five people confirm the given label."""
+    labels, p = given("imdb")
+    names = json.loads((real("cleanlab_label_errors") / "dataset_indexing__imdb_test_set_index_to_filename.json").read_text())
+    place = {f"test/{name.removesuffix('.txt')}": i for i, name in enumerate(names)}
+    issues = label_noise.find_issues(labels, p)
+    verdicts = json.loads((real("cleanlab_label_errors") / "mturk__imdb_mturk.json").read_text())
+    flagged = [v["mturk"]["given"] < 3 for v in verdicts if issues[place[v["id"]]]]
+    assert len(flagged) == 1307 and sum(flagged) == 725
 
 
 def test_labels_that_were_changed_on_purpose_are_found():

@@ -181,6 +181,16 @@ def test_an_interrupted_preparation_goes_on_behind_the_last_stage_that_was_done(
     ]
 
 
+def test_another_model_is_another_preparation(folder):
+    def other(texts):
+        return texts
+
+    config = lambda out: overrides.composed([f"data.path={folder / 'in.jsonl'}", "stages=[short]", f"output.dir={folder / out}"], "prepare")
+    assert run.prepare(config("out"), {"predict": list})[1] and not run.prepare(config("out"), {"predict": list})[1]
+    with pytest.raises(ConfigError, match="holds another prepared set"):
+        run.prepare(config("out"), {"predict": other})
+
+
 def test_a_stage_that_loses_rows_is_found_out(folder):
     with pytest.raises(AssertionError, match="halves: 40 rows in"):
         prepare(folder, [{"halves": {"lose": 1}}])

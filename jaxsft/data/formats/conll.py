@@ -29,7 +29,7 @@ _runs = re.compile(r"[ \t]+")
 _keyed = re.compile(r"#\s*([\w.-]+):\s+(.*)|#\s*([^\s=:][^=\t]*)=\s?(.*)|#\s*(id|sent_id|newdoc|newpar)(?:\s+(.*))?", re.DOTALL)
 _columns = re.compile(r"#\s*global\.columns\s*=\s*(.*)")  # of CoNLL-U Plus
 _range = re.compile(r"([0-9]{1,9})([-.])([0-9]{1,9})")
-_document = re.compile(r"-DOCSTART-(?:[ \t].*)?", re.DOTALL)
+_document = re.compile(r"-DOCSTART-(?:[ \t].*)?|#(?:begin|end) document.*", re.DOTALL)  # the latter in CoNLL-2012
 _position = re.compile(r"(.)(\d+)", re.DOTALL)
 _token_name = re.compile(r"(?i)(tokens?|words?|form|chars?|characters?)")
 _tag_name = re.compile(r"(?i)(.*[_\W])?(ner?|tags?|labels?|pos|upos|xpos|chunks?|entity|entities|lemma|slots?|iob\d?|bio|bioes)([_\W].*)?")
@@ -239,8 +239,9 @@ def _sentences(lines: Iterable[tuple[int, str] | Bad], layout: Layout, options: 
             if now.rows or now.broken:
                 yield _finished(now, layout, options, document)
                 now = _Open()
-            documents += 1
-            document = _document_name(line) or str(documents)
+            if not line.startswith("#end"):
+                documents += 1
+                document = _document_name(line) or str(documents)
         else:
             now.line = now.line or number
             if (comment := layout.comment(line, not now.rows)) is not None:
@@ -257,8 +258,9 @@ def _sentences(lines: Iterable[tuple[int, str] | Bad], layout: Layout, options: 
 
 
 def _document_name(line: str) -> str:
-    """`-DOCSTART- (12 Spain)` -> `12 Spain`, as in AIDA-CoNLL."""
-    return line[line.find("(") + 1 : line.rfind(")")] if "(" in line else ""
+    """`-DOCSTART- (12 Spain)` -> `12 Spain`, as in AIDA-CoNLL; `#begin document (bc/cctv); part 000` -> `bc/cctv; part 000`."""
+    name, close, part = line.partition("(")[2].rpartition(")")
+    return name + part.rstrip() if close and line.startswith("#") else name
 
 
 def _note(now: _Open, layout: Layout, key: str, value: str) -> None:

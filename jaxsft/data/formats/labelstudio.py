@@ -15,7 +15,7 @@ from jaxsft.data.formats.spans import Problem, located, relation
 from jaxsft.errors import ConfigError, DataError
 
 TAKE = ("annotations", "predictions", "both")
-OURS = ("id", "text", "spans", "relations", "labels", "annotator", "skipped")
+OURS = ("id", "text", "spans", "relations", "labels", "annotator", "skipped", "seconds")
 MINIMAL = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")  # what JSON-MIN adds to a task
 
 
@@ -30,7 +30,8 @@ class LabelStudioOptions:
 
 
 def read(source: Source, encoding: str, options: LabelStudioOptions) -> Numbered:
-    """`{"id", "text", "spans", "relations", "labels", "annotator", "skipped"}`, the other data of the task, and a column per control that is no span.
+    """`{"id", "text", "spans", "relations", "labels", "annotator", "skipped"}`, `seconds` (the lead time) where the tool has measured it, the
+    other data of the task, and a column per control that is no span.
 
     `labels` are all that was chosen (choices, taxonomies as `A/B`); a control's own column has its choices, rating, number or texts. A task that
     nobody has annotated is a row with annotator, spans, relations and labels None; so is one that was skipped, with its annotator. A result that is
@@ -64,10 +65,10 @@ def _of_task(task: dict[str, Any], options: LabelStudioOptions) -> Iterator[dict
         yield {**base, **none, "annotator": None, "skipped": False}
     for annotator, work in works:
         if work.get("was_cancelled") or work.get("skipped"):
-            yield {**base, **none, "annotator": annotator, "skipped": True}
+            yield {**base, **none, "annotator": annotator, "skipped": True, **_seconds(work)}
             continue
         try:
-            yield {**base, **_results(_objects(work, "result"), base), "annotator": annotator, "skipped": False}
+            yield {**base, **_results(_objects(work, "result"), base), "annotator": annotator, "skipped": False, **_seconds(work)}
         except Problem as problem:
             yield problem
 
@@ -93,6 +94,11 @@ def _annotator(work: dict[str, Any]) -> Any:
     if isinstance(by, dict):
         by = by.get("email") or by.get("username") or by.get("id")
     return by.strip() if isinstance(by, str) else by
+
+
+def _seconds(work: dict[str, Any]) -> dict[str, float]:
+    found = work.get("lead_time")
+    return {"seconds": found} if isinstance(found, int | float) and not isinstance(found, bool) else {}
 
 
 def _results(results: list[dict[str, Any]], base: dict[str, Any]) -> dict[str, Any]:
@@ -181,6 +187,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
         known = any(row.get(key) is not None for key in ("spans", "relations", "labels", "annotator")) or row.get("skipped")
         if known:
             about = {"completed_by": row.get("annotator"), "was_cancelled": bool(row.get("skipped"))}
+            about |= {"lead_time": row["seconds"]} if row.get("seconds") is not None else {}
             task["annotations"].append({**about, "result": _spelled(row, f"{name}: row {number}")})
     jsonl.write_list(tasks.values(), file, name)
 

@@ -21,7 +21,7 @@ SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": 
 SPEAKERS |= {"observation": "tool", "function_response": "tool", "function": "tool", **{role: role for role in ROLES}}
 CALLS = ("function_call", "tool_call")
 FLAGS = ("weight", "train")  # of a turn
-PARTS = ("messages", "prompt", "completion", "input", "history", "system", "tools")  # the fields of `data.columns` that are read here
+LISTS = ("messages", "conversations")  # columns of turns, whichever form those have
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,9 +75,10 @@ def form_of(row: Row, columns: Any) -> str:
     if columns.prompt is not None or columns.completion is not None:
         return "alpaca" if columns.input is not None or columns.history is not None else "prompt"
     there = row.fields.keys()
+    lists = [row.fields[name] for name in LISTS if name in there]
     found = {
-        "messages": "messages" in there and not _sharegpt(row.fields["messages"]),
-        "sharegpt": "conversations" in there or ("messages" in there and _sharegpt(row.fields["messages"])),
+        "messages": any(not _sharegpt(turns) for turns in lists),
+        "sharegpt": any(map(_sharegpt, lists)),
         "alpaca": {"instruction", "output"} <= there,
         "prompt": {"prompt", "completion"} <= there,
     }
@@ -108,8 +109,9 @@ def _sharegpt(value: Any) -> bool:
 
 def _conversation(row: Row, columns: Any, answered: bool) -> Chat:
     form = _open_form(row, columns) if not answered else form_of(row, columns)
+    inside: tuple = ()
     if form in ("messages", "sharegpt"):
-        messages = _listed(row, columns, form)
+        messages, inside = _with_tools(_listed(row, columns, form), row.where)
     else:
         messages = _alpaca(row, columns, answered) if form == "alpaca" else _prompted(row, columns, answered)
     system = columns.system or "system"
@@ -118,12 +120,15 @@ def _conversation(row: Row, columns: Any, answered: bool) -> Chat:
         if said and messages and messages[0].role == "system":
             raise DataError(f"{row.where}: column {system!r} and the first message are both from the system, expected one; drop the column")
         messages = ((Message("system", said),) if said else ()) + messages
-    return Chat(messages, _tools(row, columns.tools or "tools"))
+    tools = _tools(row.fields.get(columns.tools or "tools"), f"{row.where}: column {columns.tools or 'tools'!r}")
+    if tools and inside:
+        raise DataError(f"{row.where}: the column {columns.tools or 'tools'!r} and the first message both have tools, expected one; drop the column")
+    return Chat(messages, tools or inside)
 
 
 def _open_form(row: Row, columns: Any) -> str:
     """The form of a row whose answer may be absent."""
-    if columns.form == "auto" and columns.messages is None and "messages" not in row.fields and "conversations" not in row.fields:
+    if columns.form == "auto" and columns.messages is None and not any(name in row.fields for name in LISTS):
         asked = columns.completion is not None or columns.prompt is not None
         alpaca = (
             columns.input is not None or columns.history is not None or (not asked and "instruction" in row.fields and "prompt" not in row.fields)
@@ -134,7 +139,7 @@ def _open_form(row: Row, columns: Any) -> str:
 
 # --- forms -----------------------------------------------------------------------------------------------------------------------------------
 def _listed(row: Row, columns: Any, form: str) -> tuple[Message, ...]:
-    name = columns.messages or ("conversations" if form == "sharegpt" and "conversations" in row.fields else "messages")
+    name = columns.messages or next((n for n in LISTS if n in row.fields and _sharegpt(row.fields[n]) == (form == "sharegpt")), LISTS[0])
     found = require_column(row, name, "data.columns.messages=<column>, or data.columns.prompt=<column> and data.columns.completion")
     if isinstance(found, str) and found.lstrip().startswith("["):
         found = _json(found, f"{row.where}: column {name!r}", "a list of messages")
@@ -303,14 +308,22 @@ def _in_order(messages: tuple[Message, ...], where: str, allow: Sequence[str]) -
     return messages
 
 
-def _tools(row: Row, name: str) -> tuple:
-    tools = row.fields.get(name)
+def _with_tools(messages: tuple[Message, ...], where: str) -> tuple[tuple[Message, ...], tuple]:
+    """The tools that MiniMind keeps in the system message are those of the conversation."""
+    if not messages or messages[0].role != "system" or "tools" not in messages[0].extra:
+        return messages, ()
+    tools = _tools(messages[0].extra["tools"], f"{where}: the tools of message 1")
+    first = dataclasses.replace(messages[0], extra={k: v for k, v in messages[0].extra.items() if k != "tools"})
+    return (first, *messages[1:]), tools
+
+
+def _tools(tools: Any, where: str) -> tuple:
     if isinstance(tools, str) and tools.strip():  # Arrow files keep schemas that differ by row as JSON text
-        tools = _json(tools, f"{row.where}: column {name!r}", "a list of tools")
+        tools = _json(tools, where, "a list of tools")
     if not tools:
         return ()
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise DataError(f"{row.where}: column {name!r} holds {show(tools)}, expected a list of objects")
+        raise DataError(f"{where} holds {show(tools)}, expected a list of objects")
     return tuple(without_none(tool) for tool in tools)
 
 

@@ -84,11 +84,12 @@ def span_record(row: Row, columns: Any) -> Spans:
       DataError: a column is missing, or a span is of another form, empty or outside the text.
     """
     name = columns.spans or "spans"
-    found = require_column(row, name, "data.columns.spans")
+    optional = "absent" in columns.allow
+    found = row.fields.get(name) if optional else require_column(row, name, "data.columns.allow=[absent], or data.columns.spans")
     if isinstance(found, list) and found and all(isinstance(part, dict) and "text" in part and "start" not in part for part in found):
         return _from_segments(found, f"{row.where}: column {name!r}")
     text = text_of(row, columns.text or "text", "data.columns.text")
-    if found is None:
+    if found is None and optional:
         found = []
     if isinstance(found, dict):
         found = [{"label": label, **value} if isinstance(value, dict) else value for label, value in found.items()]

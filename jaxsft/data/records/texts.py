@@ -11,6 +11,7 @@ from jaxsft.data.records.fields import first_of, label_of, list_of, number_of, p
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
+ABSENT = "data.columns.allow=[absent]"  # a row without them has none
 LABELS = ("labels", "label")  # columns of several labels, in this order, where none is named
 
 
@@ -84,7 +85,9 @@ def multilabel_record(row: Row, columns: Any) -> MultiLabel:
     if columns.labels:
         return MultiLabel(text, pair, tuple(name for name in columns.labels if _flag(row, name)))
     name = columns.label or first_of(row, LABELS)
-    found, where = require_column(row, name, "data.columns.label"), f"{row.where}: column {name!r}"
+    if row.fields.get(name) is None and "absent" in columns.allow:
+        return MultiLabel(text, pair, ())
+    found, where = require_column(row, name, f"{ABSENT}, or data.columns.label"), f"{row.where}: column {name!r}"
     if isinstance(found, str) and not found.lstrip().startswith("["):
         parts: list[Any] = [part.strip() for part in found.split(columns.separator)] if found.strip() else []
     elif isinstance(found, int | float):

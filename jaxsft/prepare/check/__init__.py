@@ -13,11 +13,11 @@ from jaxsft.data import formats
 from jaxsft.data.ledger import length_summary
 from jaxsft.data.records import KINDS
 from jaxsft.prepare.check.findings import Finding, Findings, Result
-from jaxsft.prepare.check.labels import labels, tag_schemes, targets
+from jaxsft.prepare.check.labels import count_labels, tag_schemes, targets
 from jaxsft.prepare.check.load import Part, load
-from jaxsft.prepare.check.overlap import overlap
+from jaxsft.prepare.check.overlap import find_overlap
 from jaxsft.prepare.check.texts import languages, suspicious
-from jaxsft.prepare.check.tokens import tokens
+from jaxsft.prepare.check.tokens import encode_parts
 from jaxsft.training import setup
 
 
@@ -38,14 +38,14 @@ def check(config: Config) -> Result:
         return Result(config.task.name, findings.sorted(), {}, [])
     kind, name = KINDS[config.task.name], config.task.name
     numbers: dict[str, dict[str, Any]] = {n: {"rows": {"read": p.read, "records": len(p.records)}} for n, p in parts.items()}
-    counted, samples, special = tokens(config, parts, findings)
+    counted, samples, special = encode_parts(config, parts, findings)
     _merge(numbers, counted)
-    _merge(numbers, {n: {"labels": dict(c.most_common())} for n, c in labels(config, parts, kind, findings).items() if c})
+    _merge(numbers, {n: {"labels": dict(c.most_common())} for n, c in count_labels(config, parts, kind, findings).items() if c})
     if name == "tag":
         tag_schemes(config, parts, findings)
     if name == "regress":
         _merge(numbers, {n: {"targets": found} for n, found in targets(config, parts, findings).items()})
-    _merge(numbers, overlap(parts, kind, config.check.near, findings))
+    _merge(numbers, find_overlap(parts, kind, config.check.near, findings))
     for split, part in parts.items():
         found = suspicious(part, kind, special, findings)
         spoken = languages(part, kind, findings)

@@ -19,7 +19,7 @@ from jaxsft.prepare.neighbours import normalise
 IMBALANCED = 10  # the most frequent class over the least frequent one, from which it is worth a warning
 
 
-def labels(config: Config, parts: Mapping[str, Part], kind: Kind, findings: Findings) -> dict[str, dict[str, int]]:
+def count_labels(config: Config, parts: Mapping[str, Part], kind: Kind, findings: Findings) -> dict[str, dict[str, int]]:
     """Rows of each class (for tags and relations: words), by split; and the findings on them."""
     counts = {name: _counted(part, kind) for name, part in parts.items()}
     if not any(counts.values()):
@@ -53,9 +53,10 @@ def _unseen(config: Config, name: str, part: Part, kind: Kind, known: set[str], 
     if places:
         new = sorted(places, key=lambda label: -len(places[label]))
         lacks = "task.labels lacks" if declared else "the training split lacks"
-        message = f"{name} has {len(new):,} labels that {lacks}: {some(new)}."
+        message = f"{name} has {len(new):,} {'label' if len(new) == 1 else 'labels'} that {lacks}: {some(new)}."
+        repair = "task.labels=[...], or another split of the data" if hasattr(config.task, "labels") else "another split of the data"
         where = [place for label in new for place in places[label]]
-        findings.add("unseen_label", "error", message, where, split=name, repair="task.labels=[...], or another split of the data")
+        findings.add("unseen_label", "error", message, where, split=name, repair=repair)
 
 
 def _missing(parts: Mapping[str, Part], counts: Mapping[str, Counter[str]], findings: Findings) -> None:
@@ -76,7 +77,10 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
     repair = "the stage balance" if skewed else ""
     findings.add("label_balance", "warning" if skewed else "info", message, split="train", count=len(train), repair=repair)
     if once := sorted(label for label, count in train.items() if count == 1):
-        severity, message = "info" if of_words else "warning", f"{len(once):,} classes occur once in train: {some(once)}."
+        severity, message = (
+            "info" if of_words else "warning",
+            f"{len(once):,} {'class occurs' if len(once) == 1 else 'classes occur'} once in train: {some(once)}.",
+        )
         findings.add("label_once", severity, message, split="train", count=len(once))
     alike = defaultdict(set)
     for label in train:

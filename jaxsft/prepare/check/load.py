@@ -13,7 +13,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import KINDS, Kind, Seq2Seq, group_references, parse_rows
 from jaxsft.errors import DataError
-from jaxsft.prepare.check.findings import Findings, percent, rows
+from jaxsft.prepare.check.findings import Findings, rows
 from jaxsft.training import setup
 
 SPLITS = ("train", "validation", "test")
@@ -32,16 +32,16 @@ class Part:
 
 def load(config: Config, findings: Findings) -> dict[str, Part]:
     """The splits, by name; one that cannot be read at all is an error among the findings."""
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="quarantine"))
+    reading = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="quarantine"))
     kind, d = KINDS[config.task.name], config.data
     found = {}
     for name, path in {"train": d.path}.items() if d.path else ((name, getattr(d, name)) for name in SPLITS):
         if path:
             try:
-                found[name] = _read(config, name, path, kind, training=name == "train" and not d.path)
+                found[name] = _read(reading, name, path, kind, training=name == "train" and not d.path)
             except DataError as error:
                 findings.add(
-                    "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="mend the file, or data.format, data.options"
+                    "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="data.format, data.encoding, or mend the file"
                 )
     if d.path and found:
         found = _split(config, *found["train"], kind)
@@ -88,25 +88,19 @@ def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
         "no_record": f"no record of task={config.task.name}",
         "no_label": f"the mark {config.data.columns.no_label!r}, no label; dropped",
     }
-    bad = [a for a in part.aside if a.reason != "no_label"]
-    quarantine = config_allows(config, part, len(part.aside))
+    aside = config.data.on_bad_row == "quarantine"
     for reason, what in messages.items():
         if not (those := [a for a in part.aside if a.reason == reason]):
             continue
-        why = "" if reason == "no_label" else f"; the first: {those[0].message.removeprefix(those[0].where + ': ')}"
-        severity = "info" if reason == "no_label" and quarantine else "warning" if quarantine else "error"
-        repair = "" if reason == "no_label" else "data.on_bad_row=quarantine puts them aside" if bad else ""
-        message = f"{rows(len(those), part.name, part.read)}: {what}{why}."
-        findings.add(reason, severity, message, [a.where for a in those], split=part.name, repair=repair)
-    if len(part.aside) > config.data.max_dropped * part.read or not part.records:
-        message = f"{percent(len(part.aside), part.read)} of the rows of {part.name} would be dropped, more than data.max_dropped allows."
+        declared = reason == "no_label"
+        why = "" if declared else f"; the first: {those[0].message.removeprefix(those[0].where + ': ')}"
+        repair = "" if declared or aside or not part.records else "mend them, or data.on_bad_row=quarantine"
+        message, where = f"{rows(len(those), part.name, part.read)}: {what}{why}.", [a.where for a in those]
+        findings.add(reason, "info" if declared else "warning" if aside else "error", message, where, split=part.name, repair=repair)
+    if not part.records:
         findings.add(
-            "too_many_dropped", "error", message, [a.where for a in part.aside], split=part.name, repair="data.max_dropped, or mend the rows"
+            "nothing_left", "error", f"No row of {part.name} gives a record.", split=part.name, count=part.read, repair="data.columns, or task"
         )
-
-
-def config_allows(config: Config, part: Part, dropped: int) -> bool:
-    return dropped <= config.data.max_dropped * part.read
 
 
 def _grouped(part: Part, findings: Findings) -> Part:

@@ -12,7 +12,7 @@ from jaxsft.prepare.check.load import Part
 from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
 
 
-def overlap(parts: Mapping[str, Part], kind: Kind, near: float, findings: Findings) -> dict[str, dict[str, Any]]:
+def find_overlap(parts: Mapping[str, Part], kind: Kind, near: float, findings: Findings) -> dict[str, dict[str, Any]]:
     """Duplicates and leaks of each split: of what the model is given, after normalisation (NFC, case, white space).
 
     Args:

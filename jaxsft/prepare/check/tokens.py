@@ -37,7 +37,7 @@ ABOUT = {
 
 
 class Headless:
-    """What stands in for a task without a head: the ids of its texts, between the tokenizer's bos and eos."""
+    """What stands in for a task without a head: the ids of its texts (of several references the longest), between the tokenizer's bos and eos."""
 
     def __init__(self, config: Config, tokenizer: Tokenizer):
         self.kind, self.tokenizer = KINDS[config.task.name], tokenizer
@@ -46,13 +46,13 @@ class Headless:
         before, after = ([] if i is None else [i] for i in (self.tokenizer.bos_id, self.tokenizer.eos_id))
         out: list[Encoded | str] = []
         for record in records:
-            texts = self.kind.texts(record)
+            texts = [record.source, max(record.references, key=len)] if getattr(record, "references", ()) else self.kind.texts(record)
             ids = [i for part in self.tokenizer.encode_batch(texts) for i in (*part, *after)]
             out.append(Encoded(np.array([*before, *ids], np.int32)) if any(text.strip() for text in texts) else "empty")
         return out
 
 
-def tokens(config: Config, parts: Mapping[str, Part], findings: Findings) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
+def encode_parts(config: Config, parts: Mapping[str, Part], findings: Findings) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
     """Encodes every row as training would.
 
     Returns: the numbers of each split, the rows that are shown token by token, and the tokenizer's special tokens.
@@ -74,7 +74,7 @@ def tokens(config: Config, parts: Mapping[str, Part], findings: Findings) -> tup
         limit = max(row_length(long, config.model.context, config.data.max_length), min(limit, config.model.context))
         numbers[name] = _fitted(config, part, encoded, limit, findings)
         _audit(config, task, part, encoded, findings)
-        samples += [_sample(tokenizer, part, encoded, i) for i in _evenly(encoded, config.check.samples if name == source.name else 0)]
+        samples += [_sample(task, part, encoded, i) for i in _evenly(encoded, config.check.samples if name == source.name else 0)]
     return numbers, samples, tokenizer.special_strings
 
 
@@ -149,9 +149,10 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
         repair = f"model.context={-(-longest // 32) * 32} and data.max_length" + others
         findings.add("too_long", "error" if d.too_long == "error" else "warning", message, where, split=part.name, repair=repair)
     for reason, (severity, what, repair) in DROPPED.items():
-        if (count := ledger.rows_dropped[reason]) and reason not in ("too_long",):
+        if count := ledger.rows_dropped[reason]:
             findings.add(reason, severity, f"{rows(count, part.name)}: {what}; dropped.", split=part.name, count=count, repair=repair)
-    dropped = sum(ledger.rows_dropped.values()) - (len(over) if d.too_long == "error" else 0) + len(part.aside)
+    refused = {"too_long"} if d.too_long == "error" else set()  # these end a training, and what cannot be encoded does: they are told above
+    dropped = sum(ledger.rows_dropped[reason] for reason in {"empty", "too_long", *DROPPED} - refused) + len(part.aside)
     if dropped > d.max_dropped * part.read:
         message = f"{dropped:,} of {part.read:,} rows of {part.name} would be dropped, more than data.max_dropped={d.max_dropped} allows."
         findings.add("too_many_dropped", "error", message, split=part.name, count=dropped, repair="data.max_dropped, or mend the rows")
@@ -160,7 +161,6 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
 
 
 DROPPED = {
-    "empty": ("warning", "nothing but white space", "the stage missing"),
     "no_trained_token": ("error", "no trained token", "the weights of their turns, or data.too_long"),
     "stop_token_truncated": ("warning", "the stop token is cut off", "data.too_long=truncate_left, or data.require_stop=false"),
 }
@@ -196,17 +196,19 @@ def _audit(config: Config, task: Any, part: Part, encoded: Sequence[Encoded | st
 # --- rows token by token ---------------------------------------------------------------------------------------------------------------------
 def _evenly(encoded: Sequence[Encoded | str], count: int) -> list[int]:
     there = [i for i, e in enumerate(encoded) if isinstance(e, Encoded)]
-    return [there[i * len(there) // count] for i in range(min(count, len(there)))] if count else []
+    count = min(count, len(there))
+    return [there[i * len(there) // count] for i in range(count)]
 
 
-def _sample(tokenizer: Tokenizer, part: Part, encoded: Sequence[Encoded | str], i: int) -> dict[str, Any]:
-    """A row as (text, kind) of runs of tokens: trained, masked, or template (special tokens that are not trained)."""
-    e = encoded[i]
+def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> dict[str, Any]:
+    """A row as runs of tokens: trained, masked, or template (what the template wrote and nobody is trained on)."""
+    e, tokenizer = encoded[i], task.tokenizer
     special = {tokenizer.special_id(name) for name in tokenizer.special_strings}
     weights = np.zeros(len(e.ids)) if e.weights is None else e.weights
     pieces = []
-    for token, weight in zip(e.ids.tolist(), weights.tolist(), strict=True):
-        kind = "trained" if weight > 0 else "template" if token in special else "masked" if e.weights is not None else "text"
+    written = task.template.written(part.records[i], part.where[i]) if hasattr(task, "template") else [False] * len(e.ids)
+    for token, weight, ours in zip(e.ids.tolist(), weights.tolist(), written, strict=True):
+        kind = "trained" if weight > 0 else "template" if ours or token in special else "masked" if e.weights is not None else "text"
         pieces.append((token, kind, token in special))
     runs: list[dict[str, Any]] = []
     ids: list[int] = []

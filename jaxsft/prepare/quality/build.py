@@ -22,9 +22,12 @@ from jaxsft.prepare.quality.contamination import Index
 from jaxsft.prepare.quality.findings import Findings
 from jaxsft.prepare.quality.measures import MEASURES
 from jaxsft.prepare.quality.source import Sets
+from jaxsft.prepare.stage import Report
+from jaxsft.prepare.stages.language import Language
 
 VERSION = "jaxsft quality card 1"
 CLASSES = 200  # classes and scripts that the card counts one by one; the rest is summed up
+LANGUAGES = 2000  # texts of a split whose language is told
 ROWS = 10  # of a text with several labels
 DIGITS = 6
 
@@ -94,7 +97,8 @@ class _Build:
             tables["classes"] = {}
         curves["growth"], counts = self._diversity(numbers)
         tables["clusters"] = self._clusters(numbers)
-        self._drift(numbers, counts, tables["clusters"], quantity)
+        tables["languages"] = counted(self._languages()) if self.config.languages else {}
+        self._drift(numbers, counts, tables, quantity)
         self._agreement(numbers)
         self._label_issues(numbers, quantity)
         numbers["contamination"] = {index.name: index.numbers() for index in indexes}
@@ -288,15 +292,24 @@ class _Build:
                 out.append({"sizes": dict(zip(self.sets.names, sizes[:, number].tolist(), strict=True)), "example": rows[nearest][3][:300]})
         return out if len(rows) > 1 else []
 
-    def _drift(self, numbers: dict[str, Any], counts: dict[str, Counter[str]], clusters: list[dict[str, Any]], quantity: bool) -> None:
+    def _languages(self) -> dict[str, Counter[str]]:
+        """Rows of each split by the language of their text, as the stage `language` tells it: und is too short to tell."""
+        stage = Language()
+        told = lambda text: stage.row(Row({"text": text}, "", 0), {}, Report()).fields["language"]
+        return {name: Counter(told(row[1]) for row in part.sample.rows()[:LANGUAGES]) for name, part in self.parts.items()}
+
+    def _drift(self, numbers: dict[str, Any], counts: dict[str, Counter[str]], tables: dict[str, Any], quantity: bool) -> None:
         base = self.parts[self.reference]
         for name in self.sets.names:
             if name == self.reference:
                 continue
             found = distribution.drift(base.distribution, self.parts[name].distribution, quantity)
-            sizes = [{str(at): cluster["sizes"][split] for at, cluster in enumerate(clusters)} for split in (self.reference, name)]
-            if all(any(counts.values()) for counts in sizes):
-                found |= distribution.counted_drift("cluster", *sizes)
+            both = (self.reference, name)
+            sizes = [{str(at): cluster["sizes"][split] for at, cluster in enumerate(tables["clusters"])} for split in both]
+            spoken = [{language: shares[split] for language, shares in tables["languages"].items()} for split in both]
+            for what, (a, b) in (("cluster", sizes), ("language", spoken)):
+                if any(a.values()) and any(b.values()):
+                    found |= distribution.counted_drift(what, a, b)
             words = sum(counts[name].values())
             if words and counts[self.reference]:
                 unknown = sum(count for word, count in counts[name].items() if word not in counts[self.reference])
@@ -314,11 +327,7 @@ class _Build:
             how = {**self.reading, "columns": tuple(filter(None, [asked.item, asked.annotator, *asked.values]))}
             self.ratings = labels.of_file(formats.stream(asked.file, **how), asked)
         for name, ratings in self.ratings.items():
-            found = labels.agreement(ratings)
-            if found is None:
-                self.skipped["agreement"] = "this installation has no jaxsft.prepare.agreement"
-                return
-            numbers["agreement"][name] = found
+            numbers["agreement"][name] = labels.agreement(ratings)
 
     def _label_issues(self, numbers: dict[str, Any], quantity: bool) -> None:
         if not self.config.folds:
@@ -328,14 +337,15 @@ class _Build:
         if quantity or not self.fields.labelled or len({row[2] for row in rows}) < 2:
             self.skipped["label_issues"] = "rows with one label each, of at least two classes, are needed"
             return
-        found = labels.issues([row[1] for row in rows], [row[2][0] for row in rows], self.config.folds, self.config.seed)
-        if found is None:
-            self.skipped["label_issues"] = "this installation has no jaxsft.prepare.label_noise"
+        found, looked = labels.issues([row[1] for row in rows], [row[2][0] for row in rows], self.config.folds, self.config.seed)
+        if not looked:
+            self.skipped["label_issues"] = f"two classes with at least folds={self.config.folds} rows each are needed"
             return
-        numbers["noise"][self.reference] |= {"label_issues": len(found) / len(rows), "label_issue_rows": len(rows)}
-        for at in found:
+        numbers["noise"][self.reference] |= {"label_issues": len(found) / looked, "label_issue_rows": looked}
+        for at, likelier, probability in found:
             _, text, names, where = rows[at]
-            self.findings.add("noise/label_issue", self.reference, where, text, detail=names[0])
+            detail = f"{names[0]} ({probability:.2g}), likelier {likelier}"
+            self.findings.add("noise/label_issue", self.reference, where, text, detail=detail)
 
 
 def counted(parts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:

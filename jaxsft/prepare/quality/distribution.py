@@ -5,6 +5,7 @@ One pass; memory: 8 bytes per row and measure of length, for exact quantiles and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from array import array
@@ -43,10 +44,9 @@ class Distribution:
         self.classes.update(labels)
         self.labelled += bool(labels)
         if len(labels) == 1:
-            try:
-                self.numbers.append(float(labels[0]))
-            except ValueError:
-                pass
+            with contextlib.suppress(ValueError):
+                if math.isfinite(number := float(labels[0])):
+                    self.numbers.append(number)
 
     def summary(self, quantity: bool) -> dict[str, Any]:
         out = {f"{name}_{key}": value for name in ("characters", "words") for key, value in lengths(getattr(self, name)).items()}
@@ -59,7 +59,7 @@ class Distribution:
 def is_quantity(parts: Sequence[Distribution]) -> bool:
     """Whether the labels are quantities and not classes: all are numbers, more than 20 of them differ, and some have a fraction (a convention)."""
     values = {value for part in parts for value in part.numbers}
-    whole = all(len(part.numbers) == part.labelled for part in parts)
+    whole = all(len(part.numbers) == part.labelled for part in parts)  # infinity is no quantity
     return whole and len(values) > MANY and any(not value.is_integer() for value in values)
 
 

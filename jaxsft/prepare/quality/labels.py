@@ -1,18 +1,15 @@
 """What people and a classifier think of the labels: agreement of annotators, and labels that a classifier holds for wrong.
 
-Both use a module of its own, `jaxsft.prepare.agreement` and `jaxsft.prepare.label_noise`; where it is not there, the card says so. Memory grows with
-the ratings, and with the texts that the classifier sees.
+Memory grows with the ratings, and with the texts that the classifier sees: the sample of the reference split.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,18 +17,9 @@ import numpy as np
 from jaxsft.config.schema import RatingsConfig
 from jaxsft.data.formats import Row
 from jaxsft.errors import DataError
+from jaxsft.prepare.agreement import coded, cohen_kappa, fleiss_kappa, krippendorff_alpha
 from jaxsft.prepare.quality import texts
 from jaxsft.prepare.stage import value_of
-
-
-def module(name: str) -> ModuleType | None:
-    """A module of `jaxsft.prepare`; None where this installation does not have it."""
-    try:
-        return importlib.import_module(f"jaxsft.prepare.{name}")
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("jaxsft."):
-            return None
-        raise
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------------------------------
@@ -50,13 +38,10 @@ class Ratings:
           DataError: a rating that is no number, where the level asks for one.
         """
         names = self.annotators or tuple(dict.fromkeys(name for item in self.by_item for name in item))
-        code = {label: float(at) for at, label in enumerate(sorted({label for item in self.by_item for label in item.values()}))}
-        out = np.full((len(names), len(self.by_item)), np.nan)
-        place = {name: at for at, name in enumerate(names)}
-        for at, item in enumerate(self.by_item):
-            for name, label in item.items():
-                out[place[name], at] = code[label] if self.level == "nominal" else _number(label)
-        return out
+        lines = [[item.get(name) for item in self.by_item] for name in names]
+        if self.level == "nominal":
+            return coded(lines)[0]
+        return np.array([[math.nan if label is None else _number(label) for label in line] for line in lines])
 
 
 def _number(label: str) -> float:
@@ -105,44 +90,52 @@ def of_file(rows: Iterable[Row], options: RatingsConfig) -> dict[str, Ratings]:
     return out
 
 
-def agreement(ratings: Ratings) -> dict[str, Any] | None:
-    """Krippendorff's alpha of all ratings and, for annotators with names, the mean of Cohen's kappa over pairs with at least two items in common.
+def agreement(ratings: Ratings) -> dict[str, Any]:
+    """Krippendorff's alpha of all ratings; Fleiss' kappa where all items have as many ratings; for annotators with names the mean of Cohen's kappa
+    over the pairs that rated an item in common. The kappas are of level nominal. None where chance alone would agree everywhere.
 
-    Krippendorff 2004, "Content Analysis"; Cohen 1960, "A coefficient of agreement for nominal scales". None without `jaxsft.prepare.agreement`.
+    Raises:
+      DataError: no item has two ratings.
     """
-    known = module("agreement")
-    if known is None:
-        return None
     table = ratings.table()
     rated = (~np.isnan(table)).sum(axis=0)
     out: dict[str, Any] = {
         "rated_items": int((rated > 0).sum()),
         "items_rated_twice": int((rated > 1).sum()),
         "ratings": int(rated.sum()),
-        "alpha": _finite(known.krippendorff_alpha(table, ratings.level)),
+        "alpha": _finite(krippendorff_alpha(table, ratings.level)),
     }
-    if ratings.annotators is not None and ratings.level == "nominal":
-        kappas = []
-        for a, b in itertools.combinations(table, 2):
-            both = ~np.isnan(a) & ~np.isnan(b)
-            if both.sum() > 1 and (kappa := _finite(known.cohen_kappa(a[both].astype(int), b[both].astype(int)))) is not None:
-                kappas.append(kappa)
+    if ratings.level != "nominal":
+        return out
+    if rated.min() == rated.max():
+        out["fleiss_kappa"] = _finite(fleiss_kappa(table))
+    if ratings.annotators is not None:
+        pairs = [(a, b) for a, b in itertools.combinations(table, 2) if not np.isnan(a + b).all()]
+        kappas = [kappa for a, b in pairs if (kappa := _finite(cohen_kappa(a, b))) is not None]
         out |= {"kappa_mean": float(np.mean(kappas)) if kappas else None, "kappa_pairs": len(kappas)}
     return out
 
 
-def _finite(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 # --- wrong labels -----------------------------------------------------------------------------------------------------------------------------
-def issues(sample: Sequence[str], labels: Sequence[str], folds: int, seed: int) -> list[int] | None:
-    """The places of labels that confident learning holds for wrong, from probabilities that a classifier gives out of fold; None without the module.
+def issues(sample: Sequence[str], labels: Sequence[str], folds: int, seed: int) -> tuple[list[tuple[int, str, float]], int]:
+    """((place, likelier label, probability of the given one) of labels that seem wrong, the least likely first; number of rows looked at).
 
-    Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels".
+    Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", on probabilities that a small classifier of words gives to
+    rows that it has not seen. Classes with fewer rows than folds are left out. Nothing is looked at with fewer than two classes.
     """
-    known = module("label_noise")
-    if known is None:
-        return None
-    probabilities = known.cross_val_probabilities(list(sample), list(labels), folds, seed)
-    return [int(getattr(issue, "index", issue)) for issue in known.find_issues(list(labels), probabilities)]
+    from jaxsft.prepare import label_noise  # with jax, which nothing else here needs
+
+    counts = Counter(labels)
+    kept = [at for at, label in enumerate(labels) if counts[label] >= folds]
+    names = sorted({labels[at] for at in kept})
+    if len(names) < 2:
+        return [], 0
+    given = np.array([names.index(labels[at]) for at in kept])
+    probabilities = label_noise.cross_val_probabilities([sample[at] for at in kept], given, folds, seed)
+    wrong = label_noise.find_issues(given, probabilities)
+    order = label_noise.ranked(wrong, label_noise.quality_scores(given, probabilities))
+    return [(kept[at], names[int(probabilities[at].argmax())], float(probabilities[at, given[at]])) for at in order], len(kept)

@@ -33,7 +33,7 @@ for _what in ("characters", "words", "label"):
         f"{_what}_psi": Measure(f"{_what}: population stability index over deciles of the reference", "Siddiqi 2006; Jeffreys 1946", "lower"),
         f"{_what}_drift": Measure(f"{_what}: {_drift_words}", "conventions: Siddiqi 2006, Cohen 1988"),
     }
-for _what in ("script", "class", "cluster"):
+for _what in ("script", "language", "class", "cluster"):
     _drift |= {
         f"{_what}_cramers_v": Measure(f"{_what}: Cramér's V, 0 where the shares are equal, 1 where none is in both", "Cramér 1946", "lower"),
         f"{_what}_chi_square": Measure(f"{_what}: chi-square of homogeneity", "Pearson 1900"),
@@ -127,8 +127,9 @@ MEASURES: dict[str, Measure] = {
     "alpha": Measure(
         "Krippendorff's alpha: 1 agreement, 0 chance; from 0.8 on reliable, from 0.667 on tentative (a convention)", "Krippendorff 2004", "higher"
     ),
-    "kappa_mean": Measure("mean of Cohen's kappa over pairs of annotators", "Cohen 1960", "higher"),
-    "kappa_pairs": Measure("pairs of annotators with at least two items in common"),
+    "fleiss_kappa": Measure("Fleiss' kappa, where all items have as many ratings (nominal)", "Fleiss 1971", "higher"),
+    "kappa_mean": Measure("mean of Cohen's kappa over pairs of annotators (nominal)", "Cohen 1960", "higher"),
+    "kappa_pairs": Measure("pairs of annotators with an item in common"),
     # contamination
     "ngram": Measure("words of a run that counts as shared"),
     "benchmark_rows": Measure("rows of the benchmark"),

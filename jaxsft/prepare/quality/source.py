@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxsft.config.schema import Columns, DataFiles
+from jaxsft.config.schema import DataFiles
 from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Bad, Row
 from jaxsft.errors import ConfigError, DataError
@@ -105,13 +105,10 @@ def of_rows(parts: Mapping[str, Iterable[Row]]) -> Sets:
 
 def reading(data: DataFiles, *more: str | None) -> dict[str, Any]:
     """How `formats.stream` reads the files of a config; the columns that the options name decide `header=auto`."""
-    return {**{name: getattr(data, name) for name in ("format", "header", "encoding", "unit", "options")}, "columns": named(data.columns, *more)}
-
-
-def named(columns: Columns, *more: str | None) -> tuple[str, ...]:
-    """The columns that the options name and that a quality card reads."""
-    single = ("system", "prompt", "input", "completion", "messages", "text", "text_pair", "source", "target", "tokens", "label")
-    return tuple(filter(None, (*(getattr(columns, name) for name in single), *columns.labels, *more)))
+    return {
+        **{name: getattr(data, name) for name in ("format", "header", "encoding", "unit", "options")},
+        "columns": (*data.columns.named(), *filter(None, more)),
+    }
 
 
 def _split_of(row: Row, column: str) -> str:

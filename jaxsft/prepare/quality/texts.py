@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
-import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,9 +13,10 @@ from typing import Any
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.errors import DataError
+from jaxsft.prepare import texts as prepare_texts
+from jaxsft.prepare.stages.language import script_counts
 
-# Scripts that are written without spaces between words: each of their characters counts as a word.
-UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+NO_SCRIPT = "none"
 MISSING = ("", "na", "n/a", "nan", "null", "none")  # of a label; an empty text is the only missing text
 
 
@@ -138,67 +136,18 @@ def normalised(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The case-folded words: letters, digits and marks, with an apostrophe inside; a character of a script without spaces is a word of its own."""
-    if text.isascii():
-        return _ascii_word.findall(text.lower())
-    return _word().findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-_ascii_word = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
-
-
-@functools.cache
-def _word() -> re.Pattern[str]:
-    """Python's \\w leaves out the marks, which are vowels in the scripts of India; they are part of a word here."""
-    marks, alone = [], []
-    for code in range(0x300, 0x323B0):
-        char = chr(code)
-        category = unicodedata.category(char)
-        if category[0] in "LM" and script_of(char) in UNSPACED:
-            alone.append(code)
-        elif category[0] == "M":
-            marks.append(code)
-    single, mark = _ranges(alone), _ranges(marks)
-    letter = rf"(?![{single}])(?:[^\W_]|[{mark}])"
-    return re.compile(rf"[{single}]|{letter}+(?:['’]{letter}+)*")
-
-
-def _ranges(codes: list[int]) -> str:
-    out, start, last = [], codes[0], codes[0]
-    for code in [*codes[1:], sys.maxunicode + 2]:
-        if code != last + 1:
-            out.append(f"\\U{start:08x}-\\U{last:08x}")
-            start = code
-        last = code
-    return "".join(out)
-
-
-@functools.lru_cache(maxsize=100_000)
-def script_of(char: str) -> str:
-    """The script of a letter or mark by its Unicode name (LATIN, CYRILLIC, CJK ...), empty for everything else."""
-    if unicodedata.category(char)[0] not in "LM":
-        return ""
-    return re.split(r"[ -]", unicodedata.name(char, ""), maxsplit=1)[0].removesuffix("'S")
+    """The words (`prepare.texts.words`) in one case and one normal form."""
+    return prepare_texts.words(normalised(text))
 
 
 def script(text: str) -> str:
-    """The script of most of its letters, in lower case; kana makes Han Japanese; "none" where there is no letter.
-
-    Defined by the Unicode character names (the Unicode Standard, chapter 4.8), whose first word is the script.
-    """
+    """The script of most of its letters, by their Unicode names (`stages.language`); kana and Han together are Japanese; none without a letter."""
     if text.isascii():
-        return "latin" if any(map(str.isalpha, text)) else "none"
-    counts: dict[str, int] = {}
-    for char in text:
-        if (name := script_of(char)) and name not in ("COMBINING", "MODIFIER", "VARIATION"):
-            counts[name] = counts.get(name, 0) + 1
-    kana = sum(counts.pop(name, 0) for name in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"))
-    if kana:
-        counts["japanese"] = kana + counts.pop("CJK", 0)
-    if not counts:
-        return "none"
-    most = max(sorted(counts), key=counts.__getitem__)
-    return {"CJK": "han"}.get(most, most.lower())
+        return "Latin" if any(map(str.isalpha, text)) else NO_SCRIPT
+    counts = script_counts(text)
+    if kana := counts.pop("Hiragana", 0) + counts.pop("Katakana", 0):
+        counts["Japanese"] = kana + counts.pop("Han", 0)
+    return max(sorted(counts), key=counts.__getitem__) if counts else NO_SCRIPT
 
 
 def key(text: str) -> int:

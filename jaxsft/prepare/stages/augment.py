@@ -27,9 +27,11 @@ BATCH = 64
 class Augment(Stage):
     """Adds changed copies of training rows; other splits are never touched. Use it after splitting, for small sets and for robustness to noise.
 
-    Words (Wei & Zou 2019, EDA): swap, delete, synonym (from `lexicon`), insert (a synonym of one of its words). Characters: slip (a letter lost,
-    doubled, replaced, transposed), keyboard (a neighbour on QWERTY), ocr (shapes that are taken for each other), case. back_translation asks a model:
-    a record with the text goes in, one with the new text comes out. Each copy is made by one method; the methods of a row's copies take turns.
+    Each copy is made by one method; the methods of a row's copies take turns:
+
+    - words (Wei & Zou 2019, EDA): swap, delete, synonym (from `lexicon`), insert (a synonym of one of its words);
+    - characters: slip (a letter lost, doubled, replaced, transposed), keyboard (a neighbour on QWERTY), ocr (shapes that look alike), case;
+    - back_translation: what a model (a run that writes text: `run=RUN`) makes of the text, put into `template`.
 
     Labels stay true. In a row with words and tags only words tagged `outside` are moved, deleted or replaced, a new word is put where it tears no
     entity and is tagged `outside`, and characters may change in any word. In a text with `spans` what they mark stays, and their offsets follow.
@@ -39,7 +41,7 @@ class Augment(Stage):
 
     on: ClassVar[str] = "train"
 
-    methods: list[str] = dataclasses.field(default_factory=lambda: ["swap", "delete"])  # of WORDS and CHARACTERS above, or back_translation
+    methods: list[str] = dataclasses.field(default_factory=lambda: ["swap", "delete"])  # see above
     copies: int = 1  # of each row
     alpha: float = 0.1  # the share of words, or of characters, that a copy changes; at least one
     field: str = ""  # the column of the text; empty: the text column (or the words of a row that has none)

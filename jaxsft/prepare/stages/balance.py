@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import minority, shares
 from jaxsft.prepare.numbers import at_least, rounded, row_weights
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, rng, text_of, value_of, with_fields
+from jaxsft.prepare.texts import filled_in, written
 
 METHODS = ("oversample", "undersample", "resample", "weight")
 TOWARD = ("equal", "sqrt", "temperature", "effective", "ratio")
@@ -44,10 +45,11 @@ class Balance(Stage):
     after. Rows without any label are a class of their own.
 
     `fill` says what is added: copies; mix, the head of one text and the tail of another of the same class (mix-up across classes would need labels
-    that are shared between classes, which `task=classify` does not have); ngram, texts drawn from an n-gram model of the class; model, texts of the
-    model that was given, asked with a row of the class whose text is empty and a number `seed`. New texts are none of the training rows, and their
-    other fields (which told of another text) are null; generated ones are kept only where a naive Bayes classifier of the training rows gives the
-    class a probability of at least `sure`, and where the perplexity by the model given is no more than `perplexity`.
+    that are shared between classes, which `task=classify` does not have); ngram, texts drawn from an n-gram model of the class; model, what the model
+    that was given (a chat run that was trained on such prompts, or a function) answers to `prompt`, in which the label and a text of the class stand.
+    New texts are none of the training rows, and their other fields (which told of another text) are null; generated ones are kept only where a naive
+    Bayes classifier of the training rows gives the class a probability of at least `sure`, and where the perplexity by the model given is at most
+    `perplexity`.
     """
 
     on = "train"
@@ -65,6 +67,9 @@ class Balance(Stage):
     order: int = 2  # of ngram: words that the next one depends on
     sure: float = 0.9  # of ngram and model: the least probability of the class
     perplexity: Optional[float] = None  # of ngram and model: the most that the model given may find; null: not asked
+    prompt: str = "{label}: {text}"  # of model: what it is asked; {label} is the class, {text} one of its texts
+    input: str = "prompt"  # of model: the column of its input, as in the data that it was trained on
+    answer: str = "prediction"  # of model: the field of its record that holds what it wrote
     tries: int = 20  # of ngram and model: texts that are written for each one that is kept, at most
 
     def check(self) -> None:
@@ -221,11 +226,6 @@ class Balance(Stage):
             elif self.fill == "mix":
                 yield rows[a], minority.spliced(texts[a], texts[b], draw.uniform(0.3, 0.7))
             else:
-                (record,) = self.context.predict([{**rows[a].fields, name: "", "seed": i}])
-                yield rows[a], self._text_of(record, rows[a])
-
-    def _text_of(self, record: Any, row: Row) -> str:
-        text = record.get(self.context.text) if isinstance(record, dict) else None
-        if not isinstance(text, str):
-            raise DataError(f"{row.where}: the model that was given wrote {record!r:.60}, expected a record with a text in {self.context.text!r}")
-        return text
+                prompt = filled_in(self.prompt, label=label, text=texts[a])
+                (answer,) = written(self, "balance", [rows[a]], [prompt], self.input, self.answer)
+                yield rows[a], answer or ""

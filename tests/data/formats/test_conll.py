@@ -48,6 +48,15 @@ def test_docstart_is_no_row_but_a_document(tmp_path):
     rows = found(put(tmp_path, "a.conll", text))
     assert [(line, row["document"], row["tokens"]) for line, row in rows] == [(3, "1", ["EU", "."]), (6, "1", ["Hi"]), (8, "2 UK", ["Bye"])]
     assert rows[0][1]["tags"] == ["B-ORG", "O"] and rows[0][1]["column_1"] == ["NNP", "."] and rows[0][1]["column_2"] == ["B-NP", "O"]
+    line = "bc/cctv 0 {} {} IN (TOP* - - - Speaker#1 {} -\n"  # CoNLL-2012 has twelve columns
+    text = "#begin document (bc/cctv); part 000\n" + line.format(0, "In", "*") + line.format(1, "may", "(DATE*)") + "\n"
+    text += line.format(0, "On", "*") + "\n#end document\n#begin document (bc/cctv); part 001\n" + line.format(0, "At", "*") + "#end document\n"
+    rows = found(put(tmp_path, "c.conll", text), tokens="3", tags="10")
+    assert [(row["document"], row["tokens"], row["tags"]) for _, row in rows] == [
+        ("bc/cctv; part 000", ["In", "may"], ["*", "(DATE*)"]),
+        ("bc/cctv; part 000", ["On"], ["*"]),
+        ("bc/cctv; part 001", ["At"], ["*"]),
+    ]
     assert found(put(tmp_path, "b.conll", "-DOCSTART-\tO\n\n-DOCSTART-s\tO\n"))[0][1]["tokens"] == ["-DOCSTART-s"]
 
 

@@ -152,3 +152,12 @@ def test_what_is_written_reads_as_the_same_rows(tmp_path):
             write([row], tmp_path / "b.json", format="labelstudio")
     with pytest.raises(DataError, match="row 2: the data of 1 differ"):
         write([rows[0], {**rows[1], "text": "other"}], tmp_path / "b.json", format="labelstudio")
+
+
+def test_the_time_that_it_took_is_kept(tmp_path):
+    work = {"completed_by": 1, "lead_time": 2.5, "was_cancelled": False, "result": []}
+    path = put(tmp_path, [{"id": 1, "data": {"text": "a"}, "annotations": [work, {**work, "completed_by": 2, "was_cancelled": True}]}])
+    rows = [row.fields for row in read(path, format="labelstudio")]
+    assert [row["seconds"] for row in rows] == [2.5, 2.5]
+    write(rows, tmp_path / "again.json", "labelstudio")
+    assert [row.fields for row in read(tmp_path / "again.json", format="labelstudio")] == rows

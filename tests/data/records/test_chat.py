@@ -104,6 +104,7 @@ FORMS = {
     "alpaca, no input": {"instruction": "c", "output": "d", "system": "s", "history": [["a", "b"]]},
     "prompt of messages": {"prompt": [{"role": role, "content": text} for role, text in TALK[:-1]], "completion": "d"},
     "both of messages": {"prompt": [{"role": r, "content": t} for r, t in TALK[:-1]], "completion": [{"role": "assistant", "content": "d"}]},
+    "messages in conversations": {"conversations": [{"role": role, "content": text} for role, text in TALK]},
     "messages as json": {"messages": json.dumps([{"role": role, "content": text} for role, text in TALK])},
 }
 
@@ -148,7 +149,8 @@ def test_an_open_chat_needs_no_answer():
         ({"instruction": "a", "output": "b", "history": [["x"]]}, r"turn 1 is \['x'\], expected a list of \[question, answer\]"),
         ({"instruction": "a", "output": "b", "history": "x"}, "data.columns.history"),
         ({"conversations": [{"from": "alien", "value": "x"}]}, "message 1 is from 'alien', expected one of human"),
-        ({"conversations": ["x"]}, "message 1 is 'x', expected an object with from and value"),
+        ({"conversations": ["x"]}, "message 1 is 'x', expected an object with role and content"),
+        ({"conversations": [{"from": "human", "value": "a"}, "x"]}, "message 2 is 'x', expected an object with from and value"),
         ({"conversations": []}, r"holds \[\], expected a list of messages"),
         ({"conversations": [{"from": "human", "value": None}]}, "content null"),
         ({"prompt": "a", "completion": []}, r"holds \[\], expected a string or messages"),
@@ -187,6 +189,16 @@ def test_sharegpt_calls_become_tool_calls():
     record = chat_record(row(conversations=[{"from": a, "value": b} for a, b in turns], tools='[{"name": "add"}]'), columns())
     assert said(record) == [("user", "a"), ("assistant", "let me"), ("tool", "2"), ("tool", "3"), ("assistant", "five")]
     assert record.messages[1].extra["tool_calls"] == [CALL, CALL] and record.tools == ({"name": "add"},)
+
+
+def test_tools_in_the_system_message_are_those_of_the_conversation():
+    """As MiniMind writes them: role and content in `conversations`, tools and calls as JSON text."""
+    call = {"role": "assistant", "content": "", "tool_calls": json.dumps([{"name": "add", "arguments": {"x": 1}}])}
+    turns = [{"role": "system", "content": "s", "tools": '[{"name": "add"}]'}, USER, call, {"role": "tool", "content": "2"}, BOT]
+    record = chat_record(row(conversations=turns), columns())
+    assert record.tools == ({"name": "add"},) and record.messages[0] == Message("system", "s") and record.messages[2].extra["tool_calls"] == [CALL]
+    with pytest.raises(DataError, match="both have tools"):
+        chat_record(row(conversations=turns, tools=[{"name": "f"}]), columns())
 
 
 @pytest.mark.parametrize(

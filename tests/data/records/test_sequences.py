@@ -130,6 +130,14 @@ def test_malformed_spans(spans, part):
         span_record(row(text=TEXT, spans=spans), Columns())
 
 
+def test_absent_spans_are_an_error_unless_they_are_allowed():
+    assert span_record(row(text=TEXT), Columns(spans="slots", allow=["absent"])) == Spans(TEXT, ())
+    with pytest.raises(DataError, match=r"missing column 'slots'.*set data.columns.allow=\[absent\], or data.columns.spans="):
+        span_record(row(text=TEXT), Columns(spans="slots"))
+    with pytest.raises(DataError, match="holds null, expected a list of spans"):
+        span_record(row(text=TEXT, spans=None), Columns())
+
+
 def test_spans_that_fit_no_words():
     for spans, part in (([[1, 3, "x"]], "cuts a word"), ([[3, 4, "x"]], "holds no word"), ([[9, 17, "x"], [13, 20, "y"]], "overlaps")):
         with pytest.raises(DataError, match=part):
@@ -203,9 +211,9 @@ def test_trees_are_those_in_which_every_word_reaches_the_one_root(heads):
 # --- real files ------------------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("domain", ["banking", "hotels"])
 def test_slots_of_nlupp(domain):
-    columns = Columns(spans="slots")
+    columns = Columns(spans="slots", allow=["absent"])
     for found in formats.stream(real(f"nlupp_multilabel/{domain}/fold0.json")):
-        spans = span_record(Row({"slots": None, **found.fields}, found.file, found.line), columns)
+        spans = span_record(found, columns)
         for start, end, label in spans.spans:
             assert found.fields["slots"][label]["text"] == spans.text[start:end]
 

@@ -148,6 +148,15 @@ def test_several_labels_of_a_row(found, labels):
     assert multilabel_record(row(text="x", kinds=found), Columns(label="kinds")).labels == labels
 
 
+def test_an_absent_list_of_labels_is_an_error_unless_it_is_allowed():
+    for found in (row(text="x"), row(text="x", labels=None)):
+        assert multilabel_record(found, Columns(allow=["absent"])).labels == ()
+        with pytest.raises(
+            DataError, match=r"data.columns" if "labels" in found.fields else r"set data.columns.allow=\[absent\], or data.columns.label="
+        ):
+            multilabel_record(found, Columns())
+
+
 def test_another_separator_and_named_ids(tmp_path):
     columns = Columns(separator="|", label_names=names_file(tmp_path, "a\nb, or c\n"))
     assert multilabel_record(row(text="x", labels="1|a"), columns).labels == ("b, or c", "a")

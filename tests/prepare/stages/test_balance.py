@@ -139,17 +139,18 @@ def test_a_model_writes_and_another_scores():
     wrote = []
 
     def predict(records):
-        assert all(r["text"] == "" and r["label"] in "bc" for r in records)
-        wrote.append(f"{records[0]['label']} says word{len(wrote)} " + "odd" * (len(wrote) % 2))
-        return [{**records[0], "text": wrote[-1]}]
+        label, _, text = records[0]["prompt"].partition(": ")
+        assert label in "bc" and text.split()[0] in "bc" and set(records[0]) == {"prompt"}
+        wrote.append(f"{label} says word{len(wrote)} " + "odd" * (len(wrote) % 2))
+        return [{**records[0], "prediction": wrote[-1], "stopped": len(wrote) % 5 > 0}]
 
     score = lambda texts: np.array([100.0 if "odd" in t else 5.0 for t in texts])
     out, _, _ = run(Balance(fill="model", perplexity=10.0, context=Context(predict=predict, score=score), sure=0.6), train=skewed())
     assert counts(out["train"]) == {"a": 60, "b": 60, "c": 60} and not any("odd" in t for t in column(out["train"], "text"))
     with pytest.raises(DataError, match=r"0 of 40 new texts of class 'b' are good after 80 tries"):
-        run(Balance(fill="model", tries=2, context=Context(predict=lambda r: [{"text": "a says word1"}])), train=skewed())
-    with pytest.raises(DataError, match=r"expected a record with a text"):
-        run(Balance(fill="model", context=Context(predict=lambda r: [None])), train=skewed())
+        run(Balance(fill="model", tries=2, context=Context(predict=lambda r: [{"prediction": "a says word1"}])), train=skewed())
+    with pytest.raises(DataError, match=r"has no 'prediction'"):
+        run(Balance(fill="model", context=Context(predict=lambda r: [{"text": "b"}])), train=skewed())
 
 
 def test_what_cannot_work_is_refused():

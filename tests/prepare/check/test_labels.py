@@ -1,0 +1,86 @@
+"""Labels over the splits, rows that contradict or repeat each other, targets."""
+
+import pytest
+
+from tests.prepare.check.look import found, lines, look
+
+COLOURS = ["red", "green", "blue", "pink", "teal", "gold", "grey", "plum", "lime", "rust"]
+TRAIN = [{"text": f"{c} {n} in the long grass", "label": "ab"[i % 2]} for i, c in enumerate(COLOURS) for n in ("apples", "stones")]
+HELD = [{"text": f"nobody painted this {n} {c}", "label": "ab"[i % 2]} for i, c in enumerate(COLOURS) for n in ("house", "boat")]
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------------------------------
+def test_a_class_of_an_evaluation_split_that_training_lacks_is_an_error(tmp_path):  # guards D12
+    held = [*HELD, {"text": "one more thing", "label": "c"}, {"text": "and another one", "label": "d"}]
+    result = look("classify", tmp_path, {"train": TRAIN, "validation": HELD, "test": held})
+    unseen = found(result, "unseen_label")
+    assert unseen.severity == "error" and unseen.split == "test" and lines(unseen) == [21, 22] and "'c', 'd'" in unseen.message
+    assert look("classify", tmp_path, {"train": TRAIN, "test": held}, task={"labels": ["a", "b", "c", "d"]}).errors == 0
+
+
+def test_declared_labels_that_training_breaks(tmp_path):
+    result = look("classify", tmp_path, {"train": [*TRAIN, {"text": "x y z", "label": "q"}]}, task={"labels": ["a", "b"]})
+    assert found(result, "unseen_label", "train").count == 1 and result.errors == 1
+
+
+def test_a_class_that_an_evaluation_split_lacks(tmp_path):
+    result = look("classify", tmp_path, {"train": TRAIN, "test": [row for row in HELD if row["label"] == "a"]})
+    missing = found(result, "class_missing")
+    assert missing.severity == "warning" and missing.count == 1 and "'b'" in missing.message
+
+
+@pytest.mark.parametrize("many, severity", [(9, "info"), (10, "warning")])
+def test_imbalance(tmp_path, many, severity):
+    rows = [{"text": f"{TRAIN[i % 20]['text']} {i}", "label": "most"} for i in range(many)] + [{"text": "something else", "label": "least"}]
+    balance = found(look("classify", tmp_path, {"train": rows}), "label_balance")
+    assert balance.severity == severity and f"'most' ({many}) is {many} times as frequent as 'least' (1)" in balance.message
+
+
+def test_one_class_and_labels_that_differ_in_case(tmp_path):
+    assert found(look("classify", tmp_path, {"train": [row for row in TRAIN if row["label"] == "a"]}), "one_class").severity == "error"
+    spelled = [{**row, "label": row["label"].upper() if i == 4 else row["label"]} for i, row in enumerate(TRAIN)]
+    assert "A / a" in found(look("classify", tmp_path, {"train": spelled}), "label_spelling").message
+
+
+def test_one_text_with_different_labels(tmp_path):
+    rows = [*TRAIN, {"text": "RED  apples in the long grass", "label": "b"}]
+    result = look("classify", tmp_path, {"train": rows})
+    assert lines(found(result, "label_conflict")) == [1, 21] and lines(found(result, "duplicates")) == [21]
+
+
+# --- repeated rows ---------------------------------------------------------------------------------------------------------------------------
+def test_exact_leaks_are_found_after_normalisation(tmp_path):
+    held = [*HELD, {"text": "Red   APPLES in the long grass", "label": "a"}, TRAIN[7]]
+    result = look("classify", tmp_path, {"train": TRAIN, "validation": HELD, "test": held})
+    (to_train,) = [f for f in result.findings if f.id == "leak_exact" and "of a row of train" in f.message]
+    (to_validation,) = [f for f in result.findings if f.id == "leak_exact" and "of a row of validation" in f.message]
+    assert to_train.rows == (f"{tmp_path}/test.jsonl:21 = {tmp_path}/train.jsonl:1", f"{tmp_path}/test.jsonl:22 = {tmp_path}/train.jsonl:8")
+    assert to_validation.count == 20 and result.numbers["test"]["in_train"] == 2 and result.numbers["test"]["in_validation"] == 20
+
+
+def test_near_leaks(tmp_path):
+    long = "the quick brown fox jumps over the lazy dog while the sun goes down behind the old mill and nobody is there to see it happen"
+    train = [*TRAIN, {"text": long, "label": "a"}]
+    held = [*HELD, {"text": long.replace("happen", "again"), "label": "a"}, {"text": "the quick brown fox is asleep", "label": "b"}]
+    result = look("classify", tmp_path, {"train": train, "test": held})
+    near = found(result, "leak_near")
+    assert near.rows == (f"{tmp_path}/test.jsonl:21 ~ {tmp_path}/train.jsonl:21",) and near.severity == "warning"
+    assert found(look("classify", tmp_path, {"train": train, "test": held}, check={"near": 0.0}), "leak_near") is None
+
+
+def test_leaks_of_chats_are_told_by_what_is_asked(tmp_path):
+    ask = lambda i, answer: {"prompt": TRAIN[i]["text"], "completion": answer}
+    result = look("chat", tmp_path, {"train": [ask(i, "yes") for i in range(10)], "test": [ask(3, "no"), ask(15, "no")]})
+    assert found(result, "leak_exact").count == 1
+
+
+# --- targets ---------------------------------------------------------------------------------------------------------------------------------
+def test_targets(tmp_path):
+    rows = [{"text": f"{row['text']}", "V": i, "A": 2.5, "D": None if i == 3 else i / 2} for i, row in enumerate(TRAIN)]
+    columns = {"targets": ("V", "A", "D"), "missing": "mask"}
+    result = look("regress", tmp_path, {"train": rows}, columns=columns)
+    v, a, d = result.numbers["train"]["targets"]
+    assert (v["min"], v["max"], v["mean"], d["missing"]) == (0, 19, 9.5, 1) and a["std"] == 0
+    assert "'A'" in found(result, "target_constant").message and result.errors == 1
+    strict = look("regress", tmp_path, {"train": rows}, columns={"targets": ("V", "D")})
+    assert lines(found(strict, "no_record")) == [4]
