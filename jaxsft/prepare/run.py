@@ -257,7 +257,7 @@ def _write(
             "format": config.output.format,
             "columns": prepared.told(config.data.columns),
             "seed": config.seed,
-            "model": config.run,
+            "run": config.run,
             "inputs": inputs,
             "stages": [e.summary() for e in entries],
             "splits": splits,
