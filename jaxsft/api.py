@@ -323,7 +323,7 @@ class Model:
             if found is not None and prepared.treatment(found) != prepared.treatment(self.prepared):
                 raise DataError(f"{file} was prepared otherwise than the training data of {self.folder}; give the file that it was prepared from")
         new = [row for row in rows if around[row.file] is None]
-        treated = iter(preparing.replay(self.prepared, new, model_functions(self.prepared["run"])))
+        treated = iter(preparing.replay(self.prepared, new, model_functions(self.prepared.get("run"))))
         return [next(treated) if around[row.file] is None else row for row in rows]
 
     def _new_tokens(self, config: Config) -> int:

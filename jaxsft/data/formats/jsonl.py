@@ -22,7 +22,18 @@ class DocumentOptions:
 
 _space = re.compile(r"[ \t\r\n]*")
 _half_emoji = re.compile("[\ud800-\udfff]")
-_decoder = json.JSONDecoder()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys all count: of two equal ones the standard decoder forgets the first without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice in an object")
+    return found
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def read_lines(source: Source, encoding: str, options: NoOptions) -> Numbered:
@@ -130,7 +141,7 @@ def _lines(source: Source, encoding: str) -> Iterator[tuple[int, Any] | Bad]:
             yield found
         elif found[1].strip():
             try:
-                yield found[0], json.loads(found[1])
+                yield found[0], _decoder.decode(found[1])
             except (ValueError, RecursionError) as error:
                 yield Bad(found[0], f"broken JSON ({error}); expected one object per line")
 

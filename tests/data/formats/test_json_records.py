@@ -94,3 +94,12 @@ def test_snips_is_told_by_its_content_and_becomes_text_with_spans(tmp_path):
     overlapping = {"text": "abc", "intent": "x", "spans": [{"start": 0, "end": 2, "label": "a"}, {"start": 1, "end": 3, "label": "b"}]}
     with pytest.raises(DataError, match=r"row 1: the span .* overlaps"):
         write([overlapping], tmp_path / "d.json", format="snips")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("second", ['{"text": "b", "label": "x", "text": "c"}', '{"text": "b", "more": {"k": 1, "k": 2}}'])
+def test_a_key_that_occurs_twice_is_an_error_and_not_the_last_value(tmp_path, name, second):
+    lines = ['{"text": "a"}', second]
+    (tmp_path / name).write_text("\n".join(lines) if name == "a.jsonl" else "[" + ",\n".join(lines) + "]")
+    with pytest.raises(DataError, match=rf"{name}:2: broken JSON \(the key '(text|k)' occurs twice in an object"):
+        read(tmp_path / name)
