@@ -11,9 +11,9 @@ A worked example, chat, with 1 on the tokens that are trained:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ from jaxsft.errors import ConfigError, DataError
 TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A record as ids, before it is fitted.
 
     Attributes:
@@ -37,7 +36,7 @@ class Encoded:
 
     ids: np.ndarray
     weights: np.ndarray | None = None
-    segment: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    segment: Mapping[str, float] = MappingProxyType({})
     chunk: bool = False
     stop_ids: tuple[int, ...] = ()
 
@@ -47,8 +46,7 @@ class Encoded:
         return len(self.ids) - (self.weights is not None)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """What a row is packed from. `(row, part)` is its id: metrics and predictions merge by row."""
 
     row: int
@@ -72,7 +70,7 @@ def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
         raise ConfigError("data.columns.weight: this task has no weights that those of the rows could multiply; set data.columns.weight=none")
     weights = None if encoded.weights is None else encoded.weights * np.float32(weight)
     segment = {name: value * weight if name == "weight" else value for name, value in encoded.segment.items()}
-    return dataclasses.replace(encoded, weights=weights, segment=segment)
+    return encoded._replace(weights=weights, segment=segment)
 
 
 def longest(encoded: Sequence[Encoded | None]) -> int:
@@ -86,7 +84,7 @@ def fit(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
         return encoded, 0
     keep = slice(excess, None) if too_long == "truncate_left" else slice(0, len(encoded.ids) - excess)
     weights = None if encoded.weights is None else encoded.weights[keep]
-    return dataclasses.replace(encoded, ids=encoded.ids[keep], weights=weights), excess
+    return encoded._replace(ids=encoded.ids[keep], weights=weights), excess
 
 
 def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:

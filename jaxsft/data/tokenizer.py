@@ -6,9 +6,11 @@ looks like an added token is spelled out. `encode` is the plain one, always; add
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.rundir import write_json, write_text
 
 SPECIAL = ("<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+TOGETHER = 4096  # texts that are encoded by one call
 _ROLES = ("pad_token", "bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 _OURS = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|end|>"}
 
@@ -127,8 +130,17 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on all cores."""
-        found = self._plain.encode_batch(list(texts), add_special_tokens=False)
-        return [self._checked(one.ids, text) for one, text in zip(found, texts, strict=True)]
+        return list(self.encode_stream(texts))
+
+    def encode_stream(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """`encode_batch`, one after another: the next texts are encoded while the caller works with these."""
+        parts = [list(texts[start : start + TOGETHER]) for start in range(0, len(texts), TOGETHER)]
+        # Fast: without the places of tokens in the text.
+        encode = functools.partial(self._plain.encode_batch_fast, add_special_tokens=False)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            for part, found in zip(parts, pool.map(encode, parts), strict=True):
+                for one, text in zip(found, part, strict=True):
+                    yield self._checked(one.ids, text)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; without the tokens that are flagged special if `skip_special`."""

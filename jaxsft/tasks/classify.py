@@ -62,7 +62,7 @@ class Classify(Task):
         index, end = {label: i for i, label in enumerate(self.labels)}, self.tokenizer.eos_id
         begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         close = [] if end is None else [end]
-        text_ids = self.tokenizer.encode_batch([r.text for r in records])
+        text_ids = self.tokenizer.encode_stream([r.text for r in records])
         pairs = any(r.text_pair is not None for r in records)
         pair_ids = self.tokenizer.encode_batch([r.text_pair or "" for r in records]) if pairs else [[]] * len(records)
         encoded: list[Encoded | str] = []

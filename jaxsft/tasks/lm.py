@@ -31,7 +31,7 @@ class LM(CausalTask):
         before = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         after = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
         encoded = []
-        for record, ids in zip(records, self.tokenizer.encode_batch([r.text for r in records]), strict=True):
+        for record, ids in zip(records, self.tokenizer.encode_stream([r.text for r in records]), strict=True):
             ids = np.array(before + ids + after, np.int32)
             weights = np.ones(len(ids), np.float32)
             weights[0] = 0  # nothing precedes it
