@@ -112,9 +112,13 @@ def memory(folder: Path, rows: list[dict[str, str]]) -> None:
     print(f"{'memory prepare':<22}{first:,.0f} MiB for {small:,.0f} MiB of rows, {second:,.0f} MiB for {large:,.0f} MiB: {second / first:.2f} times")
 
 
-PEAK = (
-    "import resource,sys; from jaxsft.commands import prepare; prepare.main(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-)
+# Not getrusage: a child inherits the peak of the process that it was forked from.
+PEAK = """
+import sys
+from jaxsft.commands import prepare
+prepare.main(sys.argv[1:])
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
 
 
 def main(rows: int = 20_000, rounds: int = 3) -> None:
