@@ -97,14 +97,20 @@ def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path,
 
 
 def _in_order(entries: Sequence[Entry]) -> None:
-    """What was learnt from training rows, and copies of them, would go into the test split with the rows that a later split puts there."""
-    before = None
+    """What was learnt from training rows, their copies and means would go into the test split with the rows that a later split puts there."""
+    before, mixed = None, []
     for entry in entries:
+        if entry.stage.splits and (torn := [e for e in mixed if e.options.get("group") is None or e.options["group"] != entry.options.get("group")]):
+            raise ConfigError(
+                f"stages: {entry.name} stands behind {torn[0].name}, which makes rows out of other rows, so that test rows would hold training "
+                f"rows; put {entry.name} before it, or give both the same group"
+            )
         if entry.stage.splits and before is not None:
             does = "learns from" if before.stage.learns else "changes"
             raise ConfigError(f"stages: {entry.name} stands behind {before.name}, which {does} the training rows; put {entry.name} before it")
         if entry.stage.learns or entry.stage.on == "train":
             before = before or entry
+        mixed += [entry] if entry.stage.mixes else []
 
 
 def _segments(entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -104,6 +104,7 @@ class Stage:
       on: the splits that it works on: each (every split by itself), all (`sets`), train (the training split only: others pass untouched).
       learns: it has `fit`.
       splits: it decides which rows are training rows; what has seen or changed the training rows stands behind it.
+      mixes: the new value of a row is made of other rows too, of those that share its `group` (an option of the stage; null: of all).
       slow: its `row` is worth several processes.
       replayed: `predict` repeats it on new rows (what cleans, fills and scales; not what drops, balances or splits).
       context: set by the engine, not an option.
@@ -112,6 +113,7 @@ class Stage:
     on: ClassVar[str] = "each"  # each | all | train
     learns: ClassVar[bool] = False
     splits: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     slow: ClassVar[bool] = False
     replayed: ClassVar[bool] = False
 
