@@ -62,6 +62,7 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
             return found, False
         sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
         _not_too_many(reading, config.data.max_dropped)
+        _some_rows([reading, *entries], sets)
         return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
 
 
@@ -178,6 +179,16 @@ def _not_too_many(reading: Entry, most: float) -> None:
                 f"{len(report.dropped)} of {reading.read[split]} rows of {split} cannot be read, more than data.max_dropped={most:g}; the first is "
                 f"{where}: {reason.partition(': ')[2]}"
             )
+
+
+def _some_rows(entries: Sequence[Entry], sets: Mapping[str, Spool]) -> None:
+    """Raises DataError where nothing is left to train on: a limit that no row keeps is a slip, and an empty file could not be read."""
+    for split, rows in sets.items():
+        if not len(rows) and (split in ("train", pipeline.UNSPLIT) or split.endswith("_train")):
+            last = next(e for e in entries if e.written.get(split) == 0)
+            reasons = last.reports[split].dropped.counts if split in last.reports else {}
+            why = f" ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))})" if reasons else ""
+            raise DataError(f"stage {last.name} dropped the last rows of {split}{why}, expected some to be left; set its options, or take it out")
 
 
 def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:

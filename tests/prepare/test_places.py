@@ -91,10 +91,10 @@ def test_a_full_disk_is_told_in_one_sentence_and_leaves_no_half_set(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limit[1]))
     try:
         with pytest.raises(JaxsftError, match=r"cannot write \(File too large\)"):
-            prepare(folder, [{"heuristics": {"max_chars": 2}}])
+            prepare(folder, [{"heuristics": {"max_chars": 25}}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert not (folder / "out").exists() and prepare(folder, [{"heuristics": {"max_chars": 2}}])[0]["splits"]["all"]["rows"] == 0
+    assert not (folder / "out").exists() and prepare(folder, [{"heuristics": {"max_chars": 25}}])[0]["splits"]["all"]["rows"] == 10
 
 
 @pytest.mark.parametrize("place", ["/proc/none/set", "in.jsonl/set"])

@@ -245,6 +245,13 @@ def test_rows_that_cannot_be_read_are_counted_and_named(folder):
         prepare(folder, [], data={**data, "max_dropped": 0.05}, output={"dir": str(folder / "new")})
 
 
+@pytest.mark.parametrize("listed, split", [(["halves", {"short": {"least": 9}}, "upper"], "train"), ([{"short": {"least": 9}}], "all")])
+def test_a_set_without_rows_to_train_on_is_an_error(folder, listed, split):
+    with pytest.raises(DataError, match=rf"stage short dropped the last rows of {split} \(\d+ too short\)"):
+        prepare(folder, listed)
+    assert not (folder / "out").exists()
+
+
 def test_replay_treats_new_rows_as_the_training_rows_were(folder):
     manifest, _ = prepare(folder, ALL)
     mean = next(s["state"]["mean"] for s in manifest["stages"] if s["stage"] == "fill")
