@@ -67,7 +67,7 @@ class SplitRows(Stage):
     fields: list[str] = dataclasses.field(
         default_factory=list
     )  # the columns that make rows equal or near; empty: the text column, or that of a chat, or all where a row has neither
-    seed: int = 0  # another one gives another split
+    seed: Optional[int] = None  # another one gives another split; null: that of the preparation
     tiny: str = "error"  # a label with fewer rows than there are splits: error | train (they are training rows) | allow (it is missing somewhere)
     merge: bool = False  # rows that are split already are thrown together and split again; false: that is an error
     folds: int = 0  # make so many folds instead of three splits; 0: none
@@ -104,7 +104,11 @@ class SplitRows(Stage):
 
     @property
     def _neighbours(self) -> Neighbours:
-        return Neighbours(threshold=self.near or 1.0, seed=self.seed)
+        return Neighbours(threshold=self.near or 1.0, seed=self._seed)
+
+    @property
+    def _seed(self) -> int:
+        return self.context.seed if self.seed is None else self.seed
 
     @property
     def _shares(self) -> list[float]:
@@ -153,12 +157,12 @@ class SplitRows(Stage):
             held = self._tiny(self._units(rows, keys, labels))
             free = [i for i in range(len(rows)) if i not in held]
             key_of, label_of = ({id(rows[i]): x[i] for i in free} for x in (keys, [next(iter(found), "") for found in labels]))
-            split = split_rows([rows[i] for i in free], shares, self.seed, lambda row: label_of[id(row)], lambda row: key_of[id(row)])
+            split = split_rows([rows[i] for i in free], shares, self._seed, lambda row: label_of[id(row)], lambda row: key_of[id(row)])
             part_of = {id(row): part for part, found in enumerate(split) for row in found}
             return [0 if i in held else part_of[id(row)] for i, row in enumerate(rows)]
         if self.by == "hash":
             owners = [str(value_of(row, self.group, "stages.split.group")) for row in rows] if self.group else keys
-            parts = [_pointed(Unit(owner, [], Counter()).hash(self.seed), shares) for owner in owners]
+            parts = [_pointed(Unit(owner, [], Counter()).hash(self._seed), shares) for owner in owners]
             self._together(rows, keys, parts)
             return parts
         units = self._units(rows, keys, labels)
@@ -169,10 +173,10 @@ class SplitRows(Stage):
         elif self.stratify is not None:
             # What is large against the smallest part comes first, while there is room for it; by size alone every group would go to training.
             large = 0.1 * min(share for share in shares if share > 0) * len(rows)
-            by_size = lambda unit: (-len(unit.rows) if len(unit.rows) > large else 0, unit.hash(self.seed))
+            by_size = lambda unit: (-len(unit.rows) if len(unit.rows) > large else 0, unit.hash(self._seed))
             placed = iterative_stratification(sorted(free_units, key=by_size), shares)
         else:
-            placed = _cut([[unit] for unit in sorted(free_units, key=lambda unit: unit.hash(self.seed))], shares)
+            placed = _cut([[unit] for unit in sorted(free_units, key=lambda unit: unit.hash(self._seed))], shares)
         parts = [0] * len(rows)
         for unit, part in placed:
             for i in unit.rows:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jaxsft.data.formats import Row, read
 from jaxsft.data.split import split_rows
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.stage import Context
 from tests.prepare.harness import make, rows_of, run, texts
 from tests.realdata import real
 
@@ -213,3 +214,10 @@ def test_chats_are_split_by_all_columns():
 def test_impossible_options(options):
     with pytest.raises(ConfigError, match=r"stages.split"):
         make("split", **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"by": "hash"}, {"group": "g"}])
+def test_the_seed_of_the_preparation_is_that_of_the_split_unless_it_has_its_own(options):
+    rows = numbered(60, g=lambda i: i)
+    home = lambda whole, **own: homes(run(make("split", Context(seed=whole), **options, **own), {"all": rows})[0])
+    assert home(0) != home(7) == home(0, seed=7) and home(7, seed=0) == home(0)
