@@ -100,11 +100,16 @@ class SplitRows(Stage):
         if not self.folds or self.folds_as == "pairs":
             unread(self, "split", "no column `fold` is made; set folds, and folds_as=column", "replace", *([] if self.folds else ["folds_as"]))
         if self.near is not None:
-            self._neighbours.check("stages.split")
+            try:
+                self._neighbours.check("stages.split")
+            except ConfigError:
+                raise ConfigError(
+                    f"stages.split.near={self.near:g}: expected a number above 0, up to 1, and not so low that MinHash misses it"
+                ) from None
 
     @property
     def _neighbours(self) -> Neighbours:
-        return Neighbours(threshold=self.near or 1.0, seed=self._seed)
+        return Neighbours(threshold=1.0 if self.near is None else self.near, seed=self._seed)
 
     @property
     def _seed(self) -> int:
@@ -126,7 +131,7 @@ class SplitRows(Stage):
                 name = f"fold {part}" if self.folds else PARTS[part]
                 raise DataError(
                     f"{rows[0].where}: stages.split: {len(rows)} rows (equal ones and groups hang together) leave none for {name}; "
-                    "set other fractions"
+                    + (f"set fewer folds than stages.split.folds={self.folds}" if self.folds else "set other fractions")
                 )
         for report in reports.values():
             report.facts |= self._facts(rows, parts)

@@ -221,3 +221,14 @@ def test_the_seed_of_the_preparation_is_that_of_the_split_unless_it_has_its_own(
     rows = numbered(60, g=lambda i: i)
     home = lambda whole, **own: homes(run(make("split", Context(seed=whole), **options, **own), {"all": rows})[0])
     assert home(0) != home(7) == home(0, seed=7) and home(7, seed=0) == home(0)
+
+
+@pytest.mark.parametrize("near", [2, 0, 1e-9])
+def test_an_error_of_near_names_near(near):
+    with pytest.raises(ConfigError, match=rf"stages.split.near={near:g}: expected a number above 0"):
+        make("split", near=near)
+
+
+def test_too_many_folds_are_told_as_such():
+    with pytest.raises(DataError, match=r"leave none for fold \d; set fewer folds than stages.split.folds=9"):
+        split(numbered(4), folds=9)
