@@ -39,7 +39,8 @@ class Unit:
 class SplitRows(Stage):
     """Splits rows that are not split yet, without leaks: once, early, and before anything is learnt from the training rows.
 
-    Rows of equal text share a split, always; rows of a `group`, and near duplicates (`near`), share one if asked. Within that:
+    Rows of equal text share a split, always, and texts are equal as for `dedup`: whatever the Unicode form, case and amount of white space. Rows of a
+    `group`, and near duplicates (`near`), share one if asked. Within that:
 
     - by=content: sorted by a hash of content and seed and cut at the fractions; with `stratify` each label is cut by itself, and where rows have
       several labels, or hang together in groups, iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, algorithm 1) gives each split its
@@ -66,7 +67,7 @@ class SplitRows(Stage):
     near: Optional[float] = None  # rows linked by this Jaccard similarity of their texts (see dedup) share a split; null: only equal ones do
     fields: list[str] = dataclasses.field(
         default_factory=list
-    )  # the columns that make rows equal or near; empty: the text column, or that of a chat, or all where a row has neither
+    )  # the columns that make rows equal or near; empty: the text, the chat, prompt and completion, source and target, or tokens; else all
     seed: Optional[int] = None  # another one gives another split; null: that of the preparation
     tiny: str = "error"  # a label with fewer rows than there are splits: error | train (they are training rows) | allow (it is missing somewhere)
     merge: bool = False  # rows that are split already are thrown together and split again; false: that is an error
@@ -204,8 +205,20 @@ class SplitRows(Stage):
 
     def _key(self, row: Row) -> str:
         """Without `fields` each row by itself: one row that has no text must not make the ids of all others part of what is compared."""
-        names = self.fields or [n for n in (self.context.text, self.context.columns.messages or "messages") if has_text(row.fields.get(n))][:1]
-        return "\n".join(text_in(row, name, "stages.split.fields") for name in names) if names else canonical(row)
+        if names := self.fields or self._names(row):
+            return "\n".join(normalise(text_in(row, name, "stages.split.fields")) for name in names)
+        words = row.fields.get(self.context.columns.tokens or "tokens")
+        return normalise(" ".join(words)) if isinstance(words, list) and words and all(isinstance(w, str) for w in words) else canonical(row)
+
+    def _names(self, row: Row) -> list[str]:
+        """The columns that hold the text of a row, as the tasks call them where `data.columns` does not."""
+        columns = self.context.columns
+        for roles in (("text",), ("messages",), ("prompt", "completion"), ("source", "target")):
+            named = [getattr(columns, role) or role for role in roles]
+            if all(has_text(row.fields.get(name)) for name in named):
+                extra = columns.input if roles[0] == "prompt" and has_text(row.fields.get(columns.input)) else None
+                return [*named, extra] if extra else named
+        return []
 
     def _labels(self, row: Row) -> list[str]:
         """The labels of a row, as texts; none without stratify."""
