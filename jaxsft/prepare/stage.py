@@ -21,6 +21,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -142,8 +143,8 @@ class Stage:
         raise NotImplementedError
 
     def rng(self, row: Row, *more: int) -> np.random.Generator:
-        """Random numbers of one row: the same whatever stands before it and however many processes there are."""
-        return rng(self.context.seed, type(self).__name__, row.where, *more)
+        """Random numbers of one row: the same whatever stands before it, however many processes there are and wherever the file lies."""
+        return rng(self.context.seed, type(self).__name__, f"{PurePath(row.file).name}:{row.line}", *more)
 
 
 def rng(seed: int, *key: Any) -> np.random.Generator:

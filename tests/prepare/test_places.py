@@ -137,3 +137,12 @@ def test_raw_rows_do_not_measure_a_model_of_prepared_rows(folder):
         with pytest.raises(DataError, match=r"data.test=.* was not prepared as data.train=.* was \(scale\); prepare them in one command"):
             splits(train=train, test=test)
     assert splits(train="out/train.jsonl", test="out/test.jsonl") and splits(train="only_chosen/train.jsonl", test="in.jsonl")
+
+
+def test_the_spelling_of_a_path_changes_no_row(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    listed = ["split", {"augment": {"methods": ["swap"]}}, "balance"]
+    columns = {"columns": {"label": "mood"}}
+    for out, path in (("plain", "in.jsonl"), ("dotted", "./in.jsonl"), ("whole", f"{folder}/in.jsonl")):
+        prepare(folder, listed, out, {"path": path, **columns})
+    assert len({(folder / out / "train.jsonl").read_bytes() for out in ("plain", "dotted", "whole")}) == 1

@@ -264,6 +264,7 @@ def test_replay_treats_new_rows_as_the_training_rows_were(folder):
 def test_random_numbers_of_a_row_depend_on_the_row_alone():
     row, stage = Row({}, "a.csv", 3), Short()
     assert stage.rng(row).random() == Short(least=5).rng(row).random() != stage.rng(row, 1).random()
+    assert all(stage.rng(Row({}, file, 3)).random() == stage.rng(row).random() for file in ("./a.csv", "/data/a.csv", "x/../a.csv"))
     report = Report()
     report.merge(Report(dropped=[("a:1", "x")], facts={"n": 1}))
     assert report.dropped == [("a:1", "x")] and report.facts == {"n": 1}
