@@ -25,6 +25,7 @@ from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
 
 WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", prepared.ARRAY_RECORD)
+WRITING, OLD = ".writing-", ".old"  # .SET.writing-XXXX and .SET.writing-XXXX.old lie beside a set while it is written
 UNREADABLE = "unreadable"  # the reason of rows that no stage has seen
 
 
@@ -34,7 +35,8 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     The same files, stages and seed give the same bytes. A folder that holds exactly this is left alone.
 
     Args:
-      models: `score` and `predict`, for stages that need a model (see `stage.Context`).
+      models: `score` and `predict`, for stages that need a model (see `stage.Context`). Functions are told apart by their names; with
+        `output.overwrite` they are asked again always.
 
     Raises:
       ConfigError: an option that does not exist or does not fit, or another set stands in the folder.
@@ -53,13 +55,19 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     entries = [entry(item, context) for item in config.stages]
     inputs = _inputs(config)
     key = _key(config, entries, inputs, _asked(config.run, models or {}))
-    if found := _there(folder, key, config.output.overwrite):
+    forced = config.output.overwrite and bool(models) and config.run is None  # whether functions do what they did cannot be known
+    if not forced and (found := _there(folder, key, config.output.overwrite)):
         return found, False
     work = folder.with_name(f".{folder.name}.work")
     reading = Entry("read", Read(), {})
     with _alone(work):
-        if found := _there(folder, key, config.output.overwrite):  # by another command, a moment ago
+        _mended(folder)
+        if (found := _there(folder, key, config.output.overwrite)) and not forced:  # by another command, a moment ago
+            shutil.rmtree(work, ignore_errors=True)
             return found, False
+        if forced:
+            for stale in (path for path in work.iterdir() if path.is_dir()):
+                shutil.rmtree(stale)
         sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
         _not_too_many(reading, config.data.max_dropped)
         _some_rows([reading, *entries], sets)
@@ -76,6 +84,17 @@ def _there(folder: Path, key: str, overwrite: bool) -> dict[str, Any] | None:
     elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds other files; give another output.dir=")
     return None
+
+
+def _mended(folder: Path) -> None:
+    """Clears away what a command left that was ended while it wrote this set; the set that it had put aside takes its place again."""
+    begin = f".{folder.name}{WRITING}"
+    left = sorted(path for path in folder.parent.iterdir() if path.name.startswith(begin)) if folder.parent.is_dir() else []
+    for path in left:
+        if path.name.endswith(OLD) and not folder.exists():
+            path.rename(folder)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _alone(work: Path) -> rundir.RunLock:
@@ -258,7 +277,7 @@ def _write(
 ) -> dict[str, Any]:
     """Writes the set aside and renames the folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}{WRITING}", dir=folder.parent))
     try:
         splits = _write_splits(config, aside, sets)
         found = {
@@ -280,7 +299,7 @@ def _write(
                         file.write(rundir.json_text({"row": where, "set": split, "stage": e.name, "reason": reason}) + "\n")
         rundir.write_json(aside / "manifest.json", found)
         if folder.exists():
-            old = folder.with_name(f"{aside.name}.old")
+            old = folder.with_name(f"{aside.name}{OLD}")
             folder.rename(old)
             aside.rename(folder)
             shutil.rmtree(old)

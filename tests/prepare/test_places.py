@@ -2,6 +2,7 @@
 
 import json
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -146,3 +147,30 @@ def test_the_spelling_of_a_path_changes_no_row(folder, monkeypatch):
     for out, path in (("plain", "in.jsonl"), ("dotted", "./in.jsonl"), ("whole", f"{folder}/in.jsonl")):
         prepare(folder, listed, out, {"path": path, **columns})
     assert len({(folder / out / "train.jsonl").read_bytes() for out in ("plain", "dotted", "whole")}) == 1
+
+
+def test_a_set_that_was_put_aside_by_a_command_that_was_killed_comes_back(folder, monkeypatch):
+    again = {"dir": str(folder / "out"), "overwrite": True}
+    first, _ = prepare(folder, ["clean"])
+    before = (folder / "out" / "all.jsonl").read_bytes()
+    rename = Path.rename
+
+    def killed(self, target):
+        if Path(target) == folder / "out":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(Path, "rename", killed)
+        broken.setattr(run.shutil, "rmtree", lambda *_, **__: None)
+        prepare(folder, ["split"], output=again)
+    assert not (folder / "out").exists() and len(list(folder.glob(".out.writing-*"))) == 2
+    assert prepare(folder, ["clean"]) == (first, False) and (folder / "out" / "all.jsonl").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "out"]
+
+
+def test_what_a_killed_command_left_is_cleared_away_and_other_sets_are_not(folder):
+    for name in (".out.writing-abcd", ".out.writing-abcd.old", ".out2.writing-abcd"):
+        (folder / name).mkdir()
+    prepare(folder, ["clean"], "out")
+    assert sorted(path.name for path in folder.iterdir()) == [".out2.writing-abcd", "in.jsonl", "out"]

@@ -191,6 +191,12 @@ def test_another_model_is_another_preparation(folder):
         run.prepare(config("out"), {"predict": other})
 
 
+def test_functions_of_one_name_are_asked_again_with_overwrite(folder):
+    config = lambda more: overrides.composed([f"data.path={folder / 'in.jsonl'}", "stages=[short]", f"output.dir={folder / 'out'}", more], "prepare")
+    assert run.prepare(config("workers=1"), {"predict": list})[1] and not run.prepare(config("workers=1"), {"predict": list})[1]
+    assert run.prepare(config("output.overwrite=true"), {"predict": list})[1]
+
+
 def test_a_stage_that_loses_rows_is_found_out(folder):
     with pytest.raises(AssertionError, match="halves: 40 rows in"):
         prepare(folder, [{"halves": {"lose": 1}}])
