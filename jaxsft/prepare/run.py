@@ -53,7 +53,7 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
         config = dataclasses.replace(config, data=_as_written(config.data, found))
     context = Context(config.data.columns, config.seed, **(models or {}))
     entries = [entry(item, context) for item in config.stages]
-    inputs = _inputs(config)
+    inputs = _inputs(config, entries)
     key = _key(config, entries, inputs, _asked(config.run, models or {}))
     forced = config.output.overwrite and bool(models) and config.run is None  # whether functions do what they did cannot be known
     if not forced and (found := _there(folder, key, config.output.overwrite)):
@@ -210,7 +210,7 @@ def _some_rows(entries: Sequence[Entry], sets: Mapping[str, Spool]) -> None:
             raise DataError(f"stage {last.name} dropped the last rows of {split}{why}, expected some to be left; set its options, or take it out")
 
 
-def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
+def _inputs(config: PrepareConfig, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Every file that is read, with its hash: those of the data, and those that options of stages name."""
     out = []
     for split, path in _paths(config.data).items():
@@ -218,7 +218,14 @@ def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
             out.append({"set": split, "file": source.name, "sha256": _digest(source)})
     named = [v for item in config.stages if isinstance(item, Mapping) for options in item.values() for v in _texts(options)]
     out += [{"set": None, "file": v, "sha256": rundir.sha256_file(v)} for v in dict.fromkeys(named) if _is_file(v)]
-    return out
+    folders = dict.fromkeys(str(path) for e in entries for name in e.stage.folders if (path := e.options[name]) is not None)
+    return out + [{"set": None, "file": str(p), "sha256": rundir.sha256_file(p)} for f in folders for p in sorted(_under(Path(f)))]
+
+
+def _under(folder: Path) -> Iterator[Path]:
+    """The files of a folder; of that of a run those of its tokenizer, which its checkpoints do not change. None of what is no folder: a name."""
+    inner = folder / "tokenizer"
+    return (path for path in (inner if inner.is_dir() else folder).rglob("*") if path.is_file()) if folder.is_dir() else iter(())
 
 
 def _is_file(text: str) -> bool:

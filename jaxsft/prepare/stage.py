@@ -106,6 +106,7 @@ class Stage:
       learns: it has `fit`.
       splits: it decides which rows are training rows; what has seen or changed the training rows stands behind it.
       mixes: the new value of a row is made of other rows too, of those that share its `group` (an option of the stage; null: of all).
+      folders: its options that name folders, whose files its rows depend on.
       slow: its `row` is worth several processes.
       replayed: `predict` repeats it on new rows (what cleans, fills and scales; not what drops, balances or splits).
       context: set by the engine, not an option.
@@ -115,6 +116,7 @@ class Stage:
     learns: ClassVar[bool] = False
     splits: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    folders: ClassVar[tuple[str, ...]] = ()
     slow: ClassVar[bool] = False
     replayed: ClassVar[bool] = False
 

@@ -9,6 +9,7 @@ import pytest
 from jaxsft import api, cli
 from jaxsft.config import overrides
 from jaxsft.data import formats, prepared
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError, JaxsftError
 from jaxsft.prepare import run
 from jaxsft.rundir import RunLock
@@ -174,3 +175,17 @@ def test_what_a_killed_command_left_is_cleared_away_and_other_sets_are_not(folde
         (folder / name).mkdir()
     prepare(folder, ["clean"], "out")
     assert sorted(path.name for path in folder.iterdir()) == [".out2.writing-abcd", "in.jsonl", "out"]
+
+
+@pytest.mark.parametrize("inner", ["", "tokenizer"])
+def test_another_tokenizer_in_the_folder_of_an_option_is_another_preparation(folder, inner):
+    place = folder / "mine" / inner
+    Tokenizer.bytes().save(place)
+    (folder / "mine" / "checkpoints").mkdir()
+    listed = [{"heuristics": {"tokenizer": str(folder / "mine"), "min_tokens": 2}}]
+    first, _ = prepare(folder, listed)
+    assert [part["file"] for part in first["inputs"] if part["set"] is None] == [str(path) for path in sorted(place.iterdir()) if path.is_file()]
+    assert prepare(folder, listed) == (first, False)
+    (place / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(ConfigError, match="holds another prepared set"):
+        prepare(folder, listed)

@@ -44,6 +44,7 @@ class Heuristics(Stage):
     """
 
     slow: ClassVar[bool] = True
+    folders: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     field: str = ""  # the column that is looked at; empty: the text column
     rules: list[str] = dataclasses.field(default_factory=list)  # gopher | gopher_repetition | c4
