@@ -26,6 +26,7 @@ from jaxsft.prepare.stage import Context, Report, Stage
 
 WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", prepared.ARRAY_RECORD)
 WRITING, OLD = ".writing-", ".old"  # .SET.writing-XXXX and .SET.writing-XXXX.old lie beside a set while it is written
+DROPPED = "dropped.jsonl"
 UNREADABLE = "unreadable"  # the reason of rows that no stage has seen
 
 
@@ -299,11 +300,12 @@ def _write(
             "stages": [e.summary() for e in entries],
             "splits": splits,
         }
-        with rundir.atomic_lines(aside / "dropped.jsonl") as file:
+        with rundir.atomic_lines(aside / DROPPED) as file:
             for e in entries:
                 for split, report in e.reports.items():
                     for where, reason in report.dropped:
                         file.write(rundir.json_text({"row": where, "set": split, "stage": e.name, "reason": reason}) + "\n")
+        found["dropped"] = {"file": DROPPED, "sha256": rundir.sha256_file(aside / DROPPED)}
         rundir.write_json(aside / "manifest.json", found)
         if folder.exists():
             old = folder.with_name(f"{aside.name}{OLD}")
@@ -349,5 +351,5 @@ def _fields(rows: Iterable[Row], origin: bool) -> Iterator[dict[str, Any]]:
 
 def _intact(folder: Path, found: Mapping[str, Any]) -> bool:
     """Whether every file is what the manifest says."""
-    parts = [part for split in found["splits"].values() for part in split["files"]]
-    return all((folder / p["file"]).is_file() and rundir.sha256_file(folder / p["file"]) == p["sha256"] for p in parts)
+    parts = [part for split in found["splits"].values() for part in split["files"]] + [found.get("dropped")]
+    return all(parts) and all((folder / p["file"]).is_file() and rundir.sha256_file(folder / p["file"]) == p["sha256"] for p in parts)

@@ -131,6 +131,15 @@ def test_the_same_again_does_nothing_and_another_set_is_not_overwritten(folder):
     assert [p.name for p in folder.iterdir()] == sorted(["in.jsonl", "out"], key=[p.name for p in folder.iterdir()].index)
 
 
+def test_the_account_of_dropped_rows_is_part_of_the_set(folder):
+    manifest, _ = prepare(folder, ALL)
+    before = everything(folder)
+    (folder / "out" / "dropped.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="holds another"):
+        prepare(folder, ALL)
+    assert prepare(folder, ALL, output={"dir": str(folder / "out"), "overwrite": True}) == (manifest, True) and everything(folder) == before
+
+
 def test_processes_and_shards_change_no_row(folder):
     prepare(folder, ALL)
     one = everything(folder)
