@@ -337,9 +337,29 @@ def _write_splits(config: PrepareConfig, folder: Path, sets: Mapping[str, Spool]
         names[split] = [f"{split}.{kind}"] if shards == 1 else [f"{split}-{i:05d}-of-{many:05d}.{kind}" for i in range(many)]
         for i, name in enumerate(names[split]):
             part = itertools.islice(rows, len(rows) * i // many, len(rows) * (i + 1) // many)
-            formats.write(_fields(part, config.output.origin), folder / name, kind)
+            _write_rows(part, folder / name, kind, config.output.origin)
     parts = {split: [{"file": name, "sha256": rundir.sha256_file(folder / name)} for name in listed] for split, listed in names.items()}
     return {split: {"rows": len(rows), "files": parts[split]} for split, rows in sets.items()}
+
+
+def _write_rows(rows: Iterable[Row], path: Path, kind: str, origin: bool) -> None:
+    """Raises DataError, which names the row that was read, where the format has no place for what a row holds."""
+    row = None
+
+    def followed() -> Iterator[Row]:
+        nonlocal row
+        for following in rows:
+            row = following
+            yield following
+
+    try:
+        formats.write(_fields(followed(), origin), path, kind)
+    except DataError as error:
+        reason = str(error)
+        if row is None or not reason.startswith(f"{path}: "):
+            raise
+        told = reason.removeprefix(f"{path}: ").replace("write .", "set output.format=")
+        raise DataError(f"{row.where}: cannot be written to {path.name}: {told}") from None
 
 
 def _fields(rows: Iterable[Row], origin: bool) -> Iterator[dict[str, Any]]:

@@ -189,3 +189,12 @@ def test_another_tokenizer_in_the_folder_of_an_option_is_another_preparation(fol
     (place / "chat_template.jinja").write_text("{{ messages }}")
     with pytest.raises(ConfigError, match="holds another prepared set"):
         prepare(folder, listed)
+
+
+def test_a_number_that_is_not_finite_is_named_where_it_was_read(folder):
+    (folder / "in.jsonl").write_text('{"text": "a b", "n": 1}\n{"text": " "}\n{"text": "c d", "n": NaN}\n')
+    with pytest.raises(DataError, match=r"in.jsonl:3: cannot be written to all.jsonl: row 2, column 'n': found nan.*; set output.format=csv, or"):
+        prepare(folder, ["clean"])
+    assert sorted(path.name for path in folder.iterdir()) == [".out.work", "in.jsonl"]
+    manifest, _ = prepare(folder, ["clean", {"missing": {"fields": ["n"]}}], data={"train": str(folder / "in.jsonl")})
+    assert manifest["splits"]["train"]["rows"] == 1
