@@ -3,11 +3,15 @@
   jaxsft predict run=runs/mine input=new.jsonl output=predictions.jsonl
 
 The output (.jsonl, .csv or .tsv) has one line per input row, in order: its fields and what was predicted. It is written whole or not at all.
+A number of the input that is not finite, which JSON does not have, becomes the text NaN, Infinity or -Infinity.
 With data.on_bad_row=quarantine rows that cannot be read are left out and told in OUTPUT.quarantine.jsonl.
 """
 
 from __future__ import annotations
 
+import json
+
+from jaxsft import rundir
 from jaxsft.commands import from_run
 from jaxsft.data import formats
 
@@ -20,7 +24,8 @@ def main(arguments: list[str]) -> int:
 
     model, aside = api.load(mine["run"], *overrides), []
     lines = model.predict(model.read(mine["input"], aside))
-    formats.write(lines, mine["output"])
+    strict = (json.loads(rundir.json_text(line)) for line in lines)  # no answer is lost to a NaN in a column of the input
+    formats.write(strict, mine["output"])
     setup.write_quarantine(told := f"{mine['output']}.quarantine.jsonl", {"input": aside})
     print(f"{len(lines)} rows: {mine['output']}" + (f"; {len(aside)} unreadable rows: {told}" if aside else ""))
     return 0

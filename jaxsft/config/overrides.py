@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -123,5 +123,10 @@ def _quoted(text: str) -> str:
 def as_config_error(root: type = Config) -> Iterator[None]:
     try:
         yield
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"{error.override}: not a value; close every bracket, and put text of more than plain letters and digits in quotes, as in ['é b'], "
+            "with other quotes around all of it for the shell"
+        ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(compose.one_line(error, root)) from error

@@ -83,7 +83,7 @@ def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path,
     Raises:
       ConfigError: a stage learns, or works on the training split only, before there is one, or before the rows are split again.
     """
-    _in_order(entries)
+    _in_order(entries, sets)
     segments = _segments(entries)
     keys = list(itertools.accumulate(segments, _chained, initial=key))[1:]
     done = max((i + 1 for i, k in enumerate(keys) if (work / k / "done.json").exists()), default=0)
@@ -96,15 +96,27 @@ def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path,
     return dict(current)
 
 
-def _in_order(entries: Sequence[Entry]) -> None:
-    """What was learnt from training rows, and copies of them, would go into the test split with the rows that a later split puts there."""
-    before = None
+def _in_order(entries: Sequence[Entry], sets: Iterable[str]) -> None:
+    """What was learnt from training rows, their copies and means would go into the test split with the rows that a later split puts there."""
+    before, mixed, folded = None, [], None
     for entry in entries:
+        if folded is not None and (entry.stage.learns or entry.stage.on == "train"):
+            does = "learns from the training rows" if entry.stage.learns else "changes the training rows only"
+            raise ConfigError(f"stages: {entry.name} {does}, and folds have no training split; take it out, or the folds of {folded.name}")
+        if entry.stage.splits and (torn := [e for e in mixed if e.options.get("group") is None or e.options["group"] != entry.options.get("group")]):
+            raise ConfigError(
+                f"stages: {entry.name} stands behind {torn[0].name}, which makes rows out of other rows, so that test rows would hold training "
+                f"rows; put {entry.name} before it, or give both the same group"
+            )
         if entry.stage.splits and before is not None:
             does = "learns from" if before.stage.learns else "changes"
             raise ConfigError(f"stages: {entry.name} stands behind {before.name}, which {does} the training rows; put {entry.name} before it")
         if entry.stage.learns or entry.stage.on == "train":
             before = before or entry
+        if entry.stage.splits:
+            made = entry.options.get("folds") and (entry.options["folds_as"] == "pairs" or "train" not in sets)
+            folded = entry if made else None
+        mixed += [entry] if entry.stage.mixes else []
 
 
 def _segments(entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -25,6 +25,8 @@ from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
 
 WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", prepared.ARRAY_RECORD)
+WRITING, OLD = ".writing-", ".old"  # .SET.writing-XXXX and .SET.writing-XXXX.old lie beside a set while it is written
+DROPPED = "dropped.jsonl"
 UNREADABLE = "unreadable"  # the reason of rows that no stage has seen
 
 
@@ -34,7 +36,8 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     The same files, stages and seed give the same bytes. A folder that holds exactly this is left alone.
 
     Args:
-      models: `score` and `predict`, for stages that need a model (see `stage.Context`).
+      models: `score` and `predict`, for stages that need a model (see `stage.Context`). Functions are told apart by their names; with
+        `output.overwrite` they are asked again always.
 
     Raises:
       ConfigError: an option that does not exist or does not fit, or another set stands in the folder.
@@ -51,17 +54,24 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
         config = dataclasses.replace(config, data=_as_written(config.data, found))
     context = Context(config.data.columns, config.seed, **(models or {}))
     entries = [entry(item, context) for item in config.stages]
-    inputs = _inputs(config)
+    inputs = _inputs(config, entries)
     key = _key(config, entries, inputs, _asked(config.run, models or {}))
-    if found := _there(folder, key, config.output.overwrite):
+    forced = config.output.overwrite and bool(models) and config.run is None  # whether functions do what they did cannot be known
+    if not forced and (found := _there(folder, key, config.output.overwrite)):
         return found, False
     work = folder.with_name(f".{folder.name}.work")
     reading = Entry("read", Read(), {})
     with _alone(work):
-        if found := _there(folder, key, config.output.overwrite):  # by another command, a moment ago
+        _mended(folder)
+        if (found := _there(folder, key, config.output.overwrite)) and not forced:  # by another command, a moment ago
+            shutil.rmtree(work, ignore_errors=True)
             return found, False
+        if forced:
+            for stale in (path for path in work.iterdir() if path.is_dir()):
+                shutil.rmtree(stale)
         sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
         _not_too_many(reading, config.data.max_dropped)
+        _some_rows([reading, *entries], sets)
         return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
 
 
@@ -75,6 +85,17 @@ def _there(folder: Path, key: str, overwrite: bool) -> dict[str, Any] | None:
     elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds other files; give another output.dir=")
     return None
+
+
+def _mended(folder: Path) -> None:
+    """Clears away what a command left that was ended while it wrote this set; the set that it had put aside takes its place again."""
+    begin = f".{folder.name}{WRITING}"
+    left = sorted(path for path in folder.parent.iterdir() if path.name.startswith(begin)) if folder.parent.is_dir() else []
+    for path in left:
+        if path.name.endswith(OLD) and not folder.exists():
+            path.rename(folder)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _alone(work: Path) -> rundir.RunLock:
@@ -180,7 +201,17 @@ def _not_too_many(reading: Entry, most: float) -> None:
             )
 
 
-def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
+def _some_rows(entries: Sequence[Entry], sets: Mapping[str, Spool]) -> None:
+    """Raises DataError where nothing is left to train on: a limit that no row keeps is a slip, and an empty file could not be read."""
+    for split, rows in sets.items():
+        if not len(rows) and (split in ("train", pipeline.UNSPLIT) or split.endswith("_train")):
+            last = next(e for e in entries if e.written.get(split) == 0)
+            reasons = last.reports[split].dropped.counts if split in last.reports else {}
+            why = f" ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))})" if reasons else ""
+            raise DataError(f"stage {last.name} dropped the last rows of {split}{why}, expected some to be left; set its options, or take it out")
+
+
+def _inputs(config: PrepareConfig, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Every file that is read, with its hash: those of the data, and those that options of stages name."""
     out = []
     for split, path in _paths(config.data).items():
@@ -188,7 +219,14 @@ def _inputs(config: PrepareConfig) -> list[dict[str, Any]]:
             out.append({"set": split, "file": source.name, "sha256": _digest(source)})
     named = [v for item in config.stages if isinstance(item, Mapping) for options in item.values() for v in _texts(options)]
     out += [{"set": None, "file": v, "sha256": rundir.sha256_file(v)} for v in dict.fromkeys(named) if _is_file(v)]
-    return out
+    folders = dict.fromkeys(str(path) for e in entries for name in e.stage.folders if (path := e.options[name]) is not None)
+    return out + [{"set": None, "file": str(p), "sha256": rundir.sha256_file(p)} for f in folders for p in sorted(_under(Path(f)))]
+
+
+def _under(folder: Path) -> Iterator[Path]:
+    """The files of a folder; of that of a run those of its tokenizer, which its checkpoints do not change. None of what is no folder: a name."""
+    inner = folder / "tokenizer"
+    return (path for path in (inner if inner.is_dir() else folder).rglob("*") if path.is_file()) if folder.is_dir() else iter(())
 
 
 def _is_file(text: str) -> bool:
@@ -247,7 +285,7 @@ def _write(
 ) -> dict[str, Any]:
     """Writes the set aside and renames the folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}{WRITING}", dir=folder.parent))
     try:
         splits = _write_splits(config, aside, sets)
         found = {
@@ -262,14 +300,15 @@ def _write(
             "stages": [e.summary() for e in entries],
             "splits": splits,
         }
-        with rundir.atomic_lines(aside / "dropped.jsonl") as file:
+        with rundir.atomic_lines(aside / DROPPED) as file:
             for e in entries:
                 for split, report in e.reports.items():
                     for where, reason in report.dropped:
                         file.write(rundir.json_text({"row": where, "set": split, "stage": e.name, "reason": reason}) + "\n")
+        found["dropped"] = {"file": DROPPED, "sha256": rundir.sha256_file(aside / DROPPED)}
         rundir.write_json(aside / "manifest.json", found)
         if folder.exists():
-            old = folder.with_name(f"{aside.name}.old")
+            old = folder.with_name(f"{aside.name}{OLD}")
             folder.rename(old)
             aside.rename(folder)
             shutil.rmtree(old)
@@ -298,9 +337,29 @@ def _write_splits(config: PrepareConfig, folder: Path, sets: Mapping[str, Spool]
         names[split] = [f"{split}.{kind}"] if shards == 1 else [f"{split}-{i:05d}-of-{many:05d}.{kind}" for i in range(many)]
         for i, name in enumerate(names[split]):
             part = itertools.islice(rows, len(rows) * i // many, len(rows) * (i + 1) // many)
-            formats.write(_fields(part, config.output.origin), folder / name, kind)
+            _write_rows(part, folder / name, kind, config.output.origin)
     parts = {split: [{"file": name, "sha256": rundir.sha256_file(folder / name)} for name in listed] for split, listed in names.items()}
     return {split: {"rows": len(rows), "files": parts[split]} for split, rows in sets.items()}
+
+
+def _write_rows(rows: Iterable[Row], path: Path, kind: str, origin: bool) -> None:
+    """Raises DataError, which names the row that was read, where the format has no place for what a row holds."""
+    row = None
+
+    def followed() -> Iterator[Row]:
+        nonlocal row
+        for following in rows:
+            row = following
+            yield following
+
+    try:
+        formats.write(_fields(followed(), origin), path, kind)
+    except DataError as error:
+        reason = str(error)
+        if row is None or not reason.startswith(f"{path}: "):
+            raise
+        told = reason.removeprefix(f"{path}: ").replace("write .", "set output.format=")
+        raise DataError(f"{row.where}: cannot be written to {path.name}: {told}") from None
 
 
 def _fields(rows: Iterable[Row], origin: bool) -> Iterator[dict[str, Any]]:
@@ -312,5 +371,5 @@ def _fields(rows: Iterable[Row], origin: bool) -> Iterator[dict[str, Any]]:
 
 def _intact(folder: Path, found: Mapping[str, Any]) -> bool:
     """Whether every file is what the manifest says."""
-    parts = [part for split in found["splits"].values() for part in split["files"]]
-    return all((folder / p["file"]).is_file() and rundir.sha256_file(folder / p["file"]) == p["sha256"] for p in parts)
+    parts = [part for split in found["splits"].values() for part in split["files"]] + [found.get("dropped")]
+    return all(parts) and all((folder / p["file"]).is_file() and rundir.sha256_file(folder / p["file"]) == p["sha256"] for p in parts)

@@ -21,6 +21,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -104,6 +105,8 @@ class Stage:
       on: the splits that it works on: each (every split by itself), all (`sets`), train (the training split only: others pass untouched).
       learns: it has `fit`.
       splits: it decides which rows are training rows; what has seen or changed the training rows stands behind it.
+      mixes: the new value of a row is made of other rows too, of those that share its `group` (an option of the stage; null: of all).
+      folders: its options that name folders, whose files its rows depend on.
       slow: its `row` is worth several processes.
       replayed: `predict` repeats it on new rows (what cleans, fills and scales; not what drops, balances or splits).
       context: set by the engine, not an option.
@@ -112,6 +115,8 @@ class Stage:
     on: ClassVar[str] = "each"  # each | all | train
     learns: ClassVar[bool] = False
     splits: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
+    folders: ClassVar[tuple[str, ...]] = ()
     slow: ClassVar[bool] = False
     replayed: ClassVar[bool] = False
 
@@ -140,8 +145,8 @@ class Stage:
         raise NotImplementedError
 
     def rng(self, row: Row, *more: int) -> np.random.Generator:
-        """Random numbers of one row: the same whatever stands before it and however many processes there are."""
-        return rng(self.context.seed, type(self).__name__, row.where, *more)
+        """Random numbers of one row: the same whatever stands before it, however many processes there are and wherever the file lies."""
+        return rng(self.context.seed, type(self).__name__, f"{PurePath(row.file).name}:{row.line}", *more)
 
 
 def rng(seed: int, *key: Any) -> np.random.Generator:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import yaml
 
-from jaxsft.config import compose, optim, schema
+from jaxsft.config import compose, optim, overrides, schema
 from jaxsft.errors import ConfigError
 
 CONFIG = schema.Config(
@@ -80,3 +80,15 @@ def test_overrides_are_strict(text, message):  # guards H5
 
 def test_flat():
     assert compose.flat({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
+
+
+@pytest.mark.parametrize("argument", ["stages=[{clean:{fields:[é]}}]", "stages=[clean", "stages=[{clean:{fields:[a=b]}}]"])
+def test_a_value_that_is_none_is_told_in_one_sentence(argument):
+    with pytest.raises(ConfigError) as caught:
+        overrides.composed([argument], "prepare")
+    assert str(caught.value).startswith(f"{argument}: not a value; ") and "quotes" in str(caught.value) and "\n" not in str(caught.value)
+    assert "hydra" not in str(caught.value).lower()
+
+
+def test_text_in_quotes_is_any_text():
+    assert overrides.composed(["stages=[{clean:{fields:['é b']}}]"], "prepare").stages[0] == {"clean": {"fields": ["é b"]}}

@@ -50,6 +50,26 @@ def test_equal_texts_share_a_split_whatever_other_rows_and_columns_hold(tmp_path
     assert all(parts.values()) and not parts["train"] & (parts["validation"] | parts["test"]) and not parts["validation"] & parts["test"]
 
 
+def test_series_are_smoothed_within_a_split_only(tmp_path):
+    rows = [{"text": f"a sentence about {i} things", "n": i % 7, "who": f"w{i // 10}", "day": i // 10} for i in range(90)]
+    formats.write(rows, tmp_path / "in.jsonl")
+    smooth = {"smooth": {"fields": ["n"], "group": "who"}}
+    for split in ({}, {"group": "day"}):
+        with pytest.raises(ConfigError, match=r"split stands behind smooth, which makes rows out of other rows.*put split before it, or give both"):
+            prepare(tmp_path, [smooth, {"split": split}])
+    with pytest.raises(ConfigError, match="split stands behind smooth"):
+        prepare(tmp_path, [{"smooth": {"fields": ["n"]}}, "split"])
+    assert prepare(tmp_path, [smooth, {"split": {"group": "who", "fractions": [0.6, 0.2, 0.2]}}])[1]
+
+
+@pytest.mark.parametrize("stage", [{"augment": {"methods": ["swap"]}}, {"scale": {"fields": ["n"]}}])
+@pytest.mark.parametrize("form", ["pairs", "column"])
+def test_folds_have_no_training_split_to_learn_from(tmp_path, stage, form):
+    formats.write([{"text": f"a sentence about {i} things", "n": i} for i in range(40)], tmp_path / "in.jsonl")
+    with pytest.raises(ConfigError, match=r"training rows.*, and folds have no training split; take it out"):
+        prepare(tmp_path, [{"split": {"folds": 4, "folds_as": form}}, stage])
+
+
 def test_a_text_of_two_groups_that_their_hashes_tear_apart_is_an_error(tmp_path):
     formats.write([{"text": f"said {i // 6} times", "author": f"a{i}"} for i in range(60)], tmp_path / "in.jsonl")
     with pytest.raises(DataError, match=r"in.jsonl:\d+: it has the text of .*in.jsonl:\d+, which is of another group"):

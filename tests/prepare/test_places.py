@@ -2,12 +2,14 @@
 
 import json
 import resource
+from pathlib import Path
 
 import pytest
 
 from jaxsft import api, cli
 from jaxsft.config import overrides
 from jaxsft.data import formats, prepared
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError, JaxsftError
 from jaxsft.prepare import run
 from jaxsft.rundir import RunLock
@@ -91,10 +93,10 @@ def test_a_full_disk_is_told_in_one_sentence_and_leaves_no_half_set(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limit[1]))
     try:
         with pytest.raises(JaxsftError, match=r"cannot write \(File too large\)"):
-            prepare(folder, [{"heuristics": {"max_chars": 2}}])
+            prepare(folder, [{"heuristics": {"max_chars": 25}}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert not (folder / "out").exists() and prepare(folder, [{"heuristics": {"max_chars": 2}}])[0]["splits"]["all"]["rows"] == 0
+    assert not (folder / "out").exists() and prepare(folder, [{"heuristics": {"max_chars": 25}}])[0]["splits"]["all"]["rows"] == 10
 
 
 @pytest.mark.parametrize("place", ["/proc/none/set", "in.jsonl/set"])
@@ -137,3 +139,62 @@ def test_raw_rows_do_not_measure_a_model_of_prepared_rows(folder):
         with pytest.raises(DataError, match=r"data.test=.* was not prepared as data.train=.* was \(scale\); prepare them in one command"):
             splits(train=train, test=test)
     assert splits(train="out/train.jsonl", test="out/test.jsonl") and splits(train="only_chosen/train.jsonl", test="in.jsonl")
+
+
+def test_the_spelling_of_a_path_changes_no_row(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    listed = ["split", {"augment": {"methods": ["swap"]}}, "balance"]
+    columns = {"columns": {"label": "mood"}}
+    for out, path in (("plain", "in.jsonl"), ("dotted", "./in.jsonl"), ("whole", f"{folder}/in.jsonl")):
+        prepare(folder, listed, out, {"path": path, **columns})
+    assert len({(folder / out / "train.jsonl").read_bytes() for out in ("plain", "dotted", "whole")}) == 1
+
+
+def test_a_set_that_was_put_aside_by_a_command_that_was_killed_comes_back(folder, monkeypatch):
+    again = {"dir": str(folder / "out"), "overwrite": True}
+    first, _ = prepare(folder, ["clean"])
+    before = (folder / "out" / "all.jsonl").read_bytes()
+    rename = Path.rename
+
+    def killed(self, target):
+        if Path(target) == folder / "out":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(Path, "rename", killed)
+        broken.setattr(run.shutil, "rmtree", lambda *_, **__: None)
+        prepare(folder, ["split"], output=again)
+    assert not (folder / "out").exists() and len(list(folder.glob(".out.writing-*"))) == 2
+    assert prepare(folder, ["clean"]) == (first, False) and (folder / "out" / "all.jsonl").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == ["in.jsonl", "out"]
+
+
+def test_what_a_killed_command_left_is_cleared_away_and_other_sets_are_not(folder):
+    for name in (".out.writing-abcd", ".out.writing-abcd.old", ".out2.writing-abcd"):
+        (folder / name).mkdir()
+    prepare(folder, ["clean"], "out")
+    assert sorted(path.name for path in folder.iterdir()) == [".out2.writing-abcd", "in.jsonl", "out"]
+
+
+@pytest.mark.parametrize("inner", ["", "tokenizer"])
+def test_another_tokenizer_in_the_folder_of_an_option_is_another_preparation(folder, inner):
+    place = folder / "mine" / inner
+    Tokenizer.bytes().save(place)
+    (folder / "mine" / "checkpoints").mkdir()
+    listed = [{"heuristics": {"tokenizer": str(folder / "mine"), "min_tokens": 2}}]
+    first, _ = prepare(folder, listed)
+    assert [part["file"] for part in first["inputs"] if part["set"] is None] == [str(path) for path in sorted(place.iterdir()) if path.is_file()]
+    assert prepare(folder, listed) == (first, False)
+    (place / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(ConfigError, match="holds another prepared set"):
+        prepare(folder, listed)
+
+
+def test_a_number_that_is_not_finite_is_named_where_it_was_read(folder):
+    (folder / "in.jsonl").write_text('{"text": "a b", "n": 1}\n{"text": " "}\n{"text": "c d", "n": NaN}\n')
+    with pytest.raises(DataError, match=r"in.jsonl:3: cannot be written to all.jsonl: row 2, column 'n': found nan.*; set output.format=csv, or"):
+        prepare(folder, ["clean"])
+    assert sorted(path.name for path in folder.iterdir()) == [".out.work", "in.jsonl"]
+    manifest, _ = prepare(folder, ["clean", {"missing": {"fields": ["n"]}}], data={"train": str(folder / "in.jsonl")})
+    assert manifest["splits"]["train"]["rows"] == 1

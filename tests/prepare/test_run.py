@@ -131,6 +131,15 @@ def test_the_same_again_does_nothing_and_another_set_is_not_overwritten(folder):
     assert [p.name for p in folder.iterdir()] == sorted(["in.jsonl", "out"], key=[p.name for p in folder.iterdir()].index)
 
 
+def test_the_account_of_dropped_rows_is_part_of_the_set(folder):
+    manifest, _ = prepare(folder, ALL)
+    before = everything(folder)
+    (folder / "out" / "dropped.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="holds another"):
+        prepare(folder, ALL)
+    assert prepare(folder, ALL, output={"dir": str(folder / "out"), "overwrite": True}) == (manifest, True) and everything(folder) == before
+
+
 def test_processes_and_shards_change_no_row(folder):
     prepare(folder, ALL)
     one = everything(folder)
@@ -191,6 +200,12 @@ def test_another_model_is_another_preparation(folder):
         run.prepare(config("out"), {"predict": other})
 
 
+def test_functions_of_one_name_are_asked_again_with_overwrite(folder):
+    config = lambda more: overrides.composed([f"data.path={folder / 'in.jsonl'}", "stages=[short]", f"output.dir={folder / 'out'}", more], "prepare")
+    assert run.prepare(config("workers=1"), {"predict": list})[1] and not run.prepare(config("workers=1"), {"predict": list})[1]
+    assert run.prepare(config("output.overwrite=true"), {"predict": list})[1]
+
+
 def test_a_stage_that_loses_rows_is_found_out(folder):
     with pytest.raises(AssertionError, match="halves: 40 rows in"):
         prepare(folder, [{"halves": {"lose": 1}}])
@@ -245,6 +260,13 @@ def test_rows_that_cannot_be_read_are_counted_and_named(folder):
         prepare(folder, [], data={**data, "max_dropped": 0.05}, output={"dir": str(folder / "new")})
 
 
+@pytest.mark.parametrize("listed, split", [(["halves", {"short": {"least": 9}}, "upper"], "train"), ([{"short": {"least": 9}}], "all")])
+def test_a_set_without_rows_to_train_on_is_an_error(folder, listed, split):
+    with pytest.raises(DataError, match=rf"stage short dropped the last rows of {split} \(\d+ too short\)"):
+        prepare(folder, listed)
+    assert not (folder / "out").exists()
+
+
 def test_replay_treats_new_rows_as_the_training_rows_were(folder):
     manifest, _ = prepare(folder, ALL)
     mean = next(s["state"]["mean"] for s in manifest["stages"] if s["stage"] == "fill")
@@ -257,6 +279,7 @@ def test_replay_treats_new_rows_as_the_training_rows_were(folder):
 def test_random_numbers_of_a_row_depend_on_the_row_alone():
     row, stage = Row({}, "a.csv", 3), Short()
     assert stage.rng(row).random() == Short(least=5).rng(row).random() != stage.rng(row, 1).random()
+    assert all(stage.rng(Row({}, file, 3)).random() == stage.rng(row).random() for file in ("./a.csv", "/data/a.csv", "x/../a.csv"))
     report = Report()
     report.merge(Report(dropped=[("a:1", "x")], facts={"n": 1}))
     assert report.dropped == [("a:1", "x")] and report.facts == {"n": 1}

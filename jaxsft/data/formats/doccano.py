@@ -118,7 +118,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
             out = {**out, "entities": entities, "relations": links}
         else:
             out["label"] = [[s["start"], s["end"], s["label"]] for s in spans] if spans else labels or []
-        jsonl.write_lines([out], file, name)
+        file.write(jsonl.dumped(out, name, number) + b"\n")
 
 
 def _looks_like(head: bytes) -> bool:

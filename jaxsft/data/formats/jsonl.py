@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
@@ -72,22 +73,37 @@ def _whole(content: str, file: str) -> Numbered:
 
 
 def write_lines(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """One compact object per line."""
-    for row in rows:
-        file.write(_dumped(row) + b"\n")
+    """One compact object per line. Raises DataError as `dumped`."""
+    for number, row in enumerate(rows, start=1):
+        file.write(dumped(row, name, number) + b"\n")
 
 
 def write_list(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """One compact object per line, between brackets and commas."""
+    """One compact object per line, between brackets and commas. Raises DataError as `dumped`."""
     before = b"[\n"
-    for row in rows:
-        file.write(before + _dumped(row))
+    for number, row in enumerate(rows, start=1):
+        file.write(before + dumped(row, name, number))
         before = b",\n"
     file.write(b"\n]\n" if before == b",\n" else b"[]\n")
 
 
-def _dumped(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace")  # half of a broken emoji stays the escape that it is in JSON
+def dumped(row: dict[str, Any], name: str, number: int) -> bytes:
+    """A row as strict JSON (RFC 8259). Raises DataError where a number is not finite: the readers here take `NaN`, but other programs do not."""
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        for column, value in row.items():
+            if (found := _not_finite(value)) is not None:
+                raise DataError(f"{name}: row {number}, column {column!r}: found {found}, which JSON does not have; write .csv, or drop it") from None
+        raise DataError(f"{name}: row {number} is no JSON ({error})") from None
+    return text.encode("utf-8", "backslashreplace")  # half of a broken emoji stays the escape that it is in JSON
+
+
+def _not_finite(value: Any) -> float | None:
+    """The first number in a value that is not finite."""
+    if isinstance(value, dict | list | tuple):
+        return next((found for part in (value.values() if isinstance(value, dict) else value) if (found := _not_finite(part)) is not None), None)
+    return value if isinstance(value, float) and not math.isfinite(value) else None
 
 
 def _check(rows: Iterable[tuple[int, Any] | Bad]) -> Numbered:

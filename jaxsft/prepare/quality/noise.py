@@ -65,6 +65,6 @@ def rules(text: str, words: Sequence[str], script: str) -> list[str]:
     if lined:
         asked |= IN_LINES
     reasons = itertools.chain(gopher(text), gopher_repetition(text) if long or lined else ())
-    found = (reason.removeprefix("gopher: ") for reason in reasons)
+    found = (reason.removeprefix("gopher, ") for reason in reasons)
     out += [rule for reason in found for begin, rule in asked.items() if reason.startswith(begin)]
     return list(dict.fromkeys(out))

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
@@ -29,6 +29,8 @@ class Annotate(Stage):
     A pre-annotation is a guess: `annotated_by` says whose. A column that holds something is never replaced, unless `replace=true`; a text of several
     sentences has no tree, and is an error with the layer dep: split it before.
     """
+
+    folders: ClassVar[tuple[str, ...]] = ("model",)
 
     method: str = "model"  # model | spacy | stanza
     model: Optional[str] = None  # of spacy (en_core_web_sm, or a folder) and stanza (en); not of method=model, whose model the engine gives

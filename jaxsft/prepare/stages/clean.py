@@ -103,6 +103,8 @@ class Clean(Stage):
     empty: str = "drop"  # rows of which a text is empty in the end: drop | keep
 
     def check(self) -> None:
+        if len(set(self.fields)) < len(self.fields):
+            raise ConfigError(f"stages.clean.fields={list(self.fields)}: expected each column once")
         choice("clean", "unicode", self.unicode, ("NFC", "NFKC", "none"))
         choice("clean", "space", self.space, ("trim", "collapse", "line", "keep"))
         choice("clean", "empty", self.empty, ("drop", "keep"))

@@ -44,6 +44,7 @@ class Heuristics(Stage):
     """
 
     slow: ClassVar[bool] = True
+    folders: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     field: str = ""  # the column that is looked at; empty: the text column
     rules: list[str] = dataclasses.field(default_factory=list)  # gopher | gopher_repetition | c4
@@ -174,20 +175,20 @@ def gopher(text: str) -> Iterator[str]:
     """The quality rules of Rae et al. 2021, appendix A.1.1: the reasons why a text breaks them."""
     found = text.split()
     if not 50 <= len(found) <= 100_000:
-        yield "gopher: number of words"
+        yield "gopher, number of words"
     if found and not 3 <= sum(map(len, found)) / len(found) <= 10:
-        yield "gopher: mean length of words"
+        yield "gopher, mean length of words"
     if max(text.count("#"), text.count("...") + text.count("…")) > 0.1 * len(found):
-        yield "gopher: hashes or ellipses"
+        yield "gopher, hashes or ellipses"
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if sum(line.startswith(BULLETS) for line in lines) > 0.9 * len(lines):
-        yield "gopher: lines with a bullet"
+        yield "gopher, lines with a bullet"
     if sum(line.endswith(("...", "…")) for line in lines) > 0.3 * len(lines):
-        yield "gopher: lines that end with an ellipsis"
+        yield "gopher, lines that end with an ellipsis"
     if sum(any(map(str.isalpha, word)) for word in found) < 0.8 * len(found):
-        yield "gopher: words without a letter"
+        yield "gopher, words without a letter"
     if len(FUNCTION_WORDS & {word.lower() for word in words(text)}) < 2:
-        yield "gopher: function words"
+        yield "gopher, function words"
 
 
 def gopher_repetition(text: str) -> Iterator[str]:
@@ -195,9 +196,9 @@ def gopher_repetition(text: str) -> Iterator[str]:
     for parts, name in ((text.split("\n"), "lines"), (_paragraph.split(text), "paragraphs")):
         parts = [part.strip() for part in parts if part.strip()]
         if _repeated(parts) > 0.30:
-            yield f"gopher: repeated {name}"
+            yield f"gopher, repeated {name}"
         if _repeated(parts, len) > 0.20:
-            yield f"gopher: characters in repeated {name}"
+            yield f"gopher, characters in repeated {name}"
     found = words(text) if is_unspaced(text) else text.split()
     total = sum(map(len, found))
     for n, most in TOP_NGRAM.items():
@@ -207,20 +208,20 @@ def gopher_repetition(text: str) -> Iterator[str]:
             # Of equally frequent ones the longest; once is no repetition.
             length = max(sum(map(len, ngram)) for ngram, count in counts.items() if count == top)
             if top > 1 and top * length > most * total:
-                yield f"gopher: most frequent {n}-gram"
+                yield f"gopher, most frequent {n}-gram"
     for n, most in REPEATED_NGRAM.items():
         if _covered(found, n) > most * total:
-            yield f"gopher: repeated {n}-grams"
+            yield f"gopher, repeated {n}-grams"
 
 
 def c4(text: str) -> Iterator[str]:
     """Rules for pages of Raffel et al. 2020, section 2.2: the reasons why a text breaks them."""
     if "lorem ipsum" in text.lower():
-        yield "c4: lorem ipsum"
+        yield "c4, lorem ipsum"
     if "{" in text:
-        yield "c4: curly bracket"
+        yield "c4, curly bracket"
     if len(_sentence_end.findall(text)) < 3:
-        yield "c4: fewer than three sentences"
+        yield "c4, fewer than three sentences"
 
 
 def _covered(found: list[str], n: int) -> int:

@@ -29,11 +29,13 @@ class Smooth(Stage):
     | wiener | the local mean where the window varies no more than the noise, the signal where it does (Lim 1990) | signals that are quiet in parts |
     | wavelet | wavelet coefficients softly thresholded at the universal threshold (Donoho and Johnstone 1994) | structure at several scales |
 
-    Each series is filtered by itself, over the rows of its split, both before and after each place: a forecast must not use it on its inputs. Equal
-    steps are presumed. Wavelets need `pip install jaxsft[numeric]`.
+    Each series is filtered by itself, over the rows of its split, both before and after each place: a forecast must not use it on its inputs. Before
+    `split` the rows of a split would be means over those of another one: it stands behind `split`, or both have the same `group`. Equal steps are
+    presumed. Wavelets need `pip install jaxsft[numeric]`.
     """
 
     replayed = True
+    mixes = True
 
     fields: list[str] = field(default_factory=list)  # the columns of numbers
     method: str = "median"  # mean | median | wiener | wavelet

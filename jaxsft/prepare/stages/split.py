@@ -39,7 +39,8 @@ class Unit:
 class SplitRows(Stage):
     """Splits rows that are not split yet, without leaks: once, early, and before anything is learnt from the training rows.
 
-    Rows of equal text share a split, always; rows of a `group`, and near duplicates (`near`), share one if asked. Within that:
+    Rows of equal text share a split, always, and texts are equal as for `dedup`: whatever the Unicode form, case and amount of white space. Rows of a
+    `group`, and near duplicates (`near`), share one if asked. Within that:
 
     - by=content: sorted by a hash of content and seed and cut at the fractions; with `stratify` each label is cut by itself, and where rows have
       several labels, or hang together in groups, iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, algorithm 1) gives each split its
@@ -66,8 +67,8 @@ class SplitRows(Stage):
     near: Optional[float] = None  # rows linked by this Jaccard similarity of their texts (see dedup) share a split; null: only equal ones do
     fields: list[str] = dataclasses.field(
         default_factory=list
-    )  # the columns that make rows equal or near; empty: the text column, or that of a chat, or all where a row has neither
-    seed: int = 0  # another one gives another split
+    )  # the columns that make rows equal or near; empty: the text, the chat, prompt and completion, source and target, or tokens; else all
+    seed: Optional[int] = None  # another one gives another split; null: that of the preparation
     tiny: str = "error"  # a label with fewer rows than there are splits: error | train (they are training rows) | allow (it is missing somewhere)
     merge: bool = False  # rows that are split already are thrown together and split again; false: that is an error
     folds: int = 0  # make so many folds instead of three splits; 0: none
@@ -100,11 +101,20 @@ class SplitRows(Stage):
         if not self.folds or self.folds_as == "pairs":
             unread(self, "split", "no column `fold` is made; set folds, and folds_as=column", "replace", *([] if self.folds else ["folds_as"]))
         if self.near is not None:
-            self._neighbours.check("stages.split")
+            try:
+                self._neighbours.check("stages.split")
+            except ConfigError:
+                raise ConfigError(
+                    f"stages.split.near={self.near:g}: expected a number above 0, up to 1, and not so low that MinHash misses it"
+                ) from None
 
     @property
     def _neighbours(self) -> Neighbours:
-        return Neighbours(threshold=self.near or 1.0, seed=self.seed)
+        return Neighbours(threshold=1.0 if self.near is None else self.near, seed=self._seed)
+
+    @property
+    def _seed(self) -> int:
+        return self.context.seed if self.seed is None else self.seed
 
     @property
     def _shares(self) -> list[float]:
@@ -122,7 +132,7 @@ class SplitRows(Stage):
                 name = f"fold {part}" if self.folds else PARTS[part]
                 raise DataError(
                     f"{rows[0].where}: stages.split: {len(rows)} rows (equal ones and groups hang together) leave none for {name}; "
-                    "set other fractions"
+                    + (f"set fewer folds than stages.split.folds={self.folds}" if self.folds else "set other fractions")
                 )
         for report in reports.values():
             report.facts |= self._facts(rows, parts)
@@ -153,12 +163,12 @@ class SplitRows(Stage):
             held = self._tiny(self._units(rows, keys, labels))
             free = [i for i in range(len(rows)) if i not in held]
             key_of, label_of = ({id(rows[i]): x[i] for i in free} for x in (keys, [next(iter(found), "") for found in labels]))
-            split = split_rows([rows[i] for i in free], shares, self.seed, lambda row: label_of[id(row)], lambda row: key_of[id(row)])
+            split = split_rows([rows[i] for i in free], shares, self._seed, lambda row: label_of[id(row)], lambda row: key_of[id(row)])
             part_of = {id(row): part for part, found in enumerate(split) for row in found}
             return [0 if i in held else part_of[id(row)] for i, row in enumerate(rows)]
         if self.by == "hash":
             owners = [str(value_of(row, self.group, "stages.split.group")) for row in rows] if self.group else keys
-            parts = [_pointed(Unit(owner, [], Counter()).hash(self.seed), shares) for owner in owners]
+            parts = [_pointed(Unit(owner, [], Counter()).hash(self._seed), shares) for owner in owners]
             self._together(rows, keys, parts)
             return parts
         units = self._units(rows, keys, labels)
@@ -169,10 +179,10 @@ class SplitRows(Stage):
         elif self.stratify is not None:
             # What is large against the smallest part comes first, while there is room for it; by size alone every group would go to training.
             large = 0.1 * min(share for share in shares if share > 0) * len(rows)
-            by_size = lambda unit: (-len(unit.rows) if len(unit.rows) > large else 0, unit.hash(self.seed))
+            by_size = lambda unit: (-len(unit.rows) if len(unit.rows) > large else 0, unit.hash(self._seed))
             placed = iterative_stratification(sorted(free_units, key=by_size), shares)
         else:
-            placed = _cut([[unit] for unit in sorted(free_units, key=lambda unit: unit.hash(self.seed))], shares)
+            placed = _cut([[unit] for unit in sorted(free_units, key=lambda unit: unit.hash(self._seed))], shares)
         parts = [0] * len(rows)
         for unit, part in placed:
             for i in unit.rows:
@@ -195,8 +205,20 @@ class SplitRows(Stage):
 
     def _key(self, row: Row) -> str:
         """Without `fields` each row by itself: one row that has no text must not make the ids of all others part of what is compared."""
-        names = self.fields or [n for n in (self.context.text, self.context.columns.messages or "messages") if has_text(row.fields.get(n))][:1]
-        return "\n".join(text_in(row, name, "stages.split.fields") for name in names) if names else canonical(row)
+        if names := self.fields or self._names(row):
+            return "\n".join(normalise(text_in(row, name, "stages.split.fields")) for name in names)
+        words = row.fields.get(self.context.columns.tokens or "tokens")
+        return normalise(" ".join(words)) if isinstance(words, list) and words and all(isinstance(w, str) for w in words) else canonical(row)
+
+    def _names(self, row: Row) -> list[str]:
+        """The columns that hold the text of a row, as the tasks call them where `data.columns` does not."""
+        columns = self.context.columns
+        for roles in (("text",), ("messages",), ("prompt", "completion"), ("source", "target")):
+            named = [getattr(columns, role) or role for role in roles]
+            if all(has_text(row.fields.get(name)) for name in named):
+                extra = columns.input if roles[0] == "prompt" and has_text(row.fields.get(columns.input)) else None
+                return [*named, extra] if extra else named
+        return []
 
     def _labels(self, row: Row) -> list[str]:
         """The labels of a row, as texts; none without stratify."""

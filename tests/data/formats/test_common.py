@@ -219,3 +219,14 @@ def test_real_headers_and_row_counts():
     assert len(emotions) == 5426 and list(emotions[0].fields) == ["0", "1", "2"]
     assert len(read(real("gsm8k/test.jsonl"))) == 1319
     assert len(read(real("gpteacher/roleplay.json.gz"))) == len(json.loads(gzip.decompress(real("gpteacher/roleplay.json.gz").read_bytes())))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [1.0, {"x": -float("inf")}]])
+def test_what_is_written_is_strict_json(tmp_path, suffix, value):
+    path = tmp_path / f"out.{suffix}"
+    with pytest.raises(DataError, match=rf"out.{suffix}: row 2, column 'n': found -?(nan|inf), which JSON does not have; write .csv, or drop it"):
+        write([{"n": 1.5}, {"a": 1, "n": value}], path)
+    assert not path.exists()
+    if isinstance(value, float):
+        write([{"n": 1.5}, {"n": value}], tmp_path / "out.csv")

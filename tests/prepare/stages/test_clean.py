@@ -137,3 +137,8 @@ def test_real_rows_stay_readable():
     assert reports["train"].changed["calculator marks"] > 250
     assert all(unicodedata.is_normalized("NFC", row.fields["question"]) for row in out["train"])
     assert rows_of("x")[0].where == "rows.jsonl:1"
+
+
+def test_a_column_is_named_once():
+    with pytest.raises(ConfigError, match=r"stages.clean.fields=\['text', 'text'\]: expected each column once"):
+        make("clean", fields=["text", "text"])

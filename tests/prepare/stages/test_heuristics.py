@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from jaxsft.data.formats import read
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.spool import Log
 from jaxsft.prepare.stages.heuristics import c4, gopher, gopher_repetition
 from jaxsft.prepare.texts import words
 from tests.prepare.harness import make, one, run, texts
@@ -76,14 +77,14 @@ def test_ratio_of_two_columns():
 
 def test_gopher():
     assert list(gopher(PAGE)) == []
-    assert "gopher: number of words" in list(gopher(PAGE.split("\n")[0]))
-    assert "gopher: mean length of words" in list(gopher("a b " * 40))
-    assert "gopher: hashes or ellipses" in list(gopher(PAGE + " #" * 12))
-    assert "gopher: hashes or ellipses" not in list(gopher(PAGE + " #" * 9))
-    assert "gopher: lines with a bullet" in list(gopher("\n".join(f"- {line}" for line in PAGE.split("\n"))))
-    assert "gopher: lines that end with an ellipsis" in list(gopher(PAGE.replace(".\n", "...\n")))
-    assert "gopher: words without a letter" in list(gopher(PAGE + " 123" * 30))
-    assert "gopher: function words" in list(gopher("lorem ipsum dolor sit amet " * 12))
+    assert "gopher, number of words" in list(gopher(PAGE.split("\n")[0]))
+    assert "gopher, mean length of words" in list(gopher("a b " * 40))
+    assert "gopher, hashes or ellipses" in list(gopher(PAGE + " #" * 12))
+    assert "gopher, hashes or ellipses" not in list(gopher(PAGE + " #" * 9))
+    assert "gopher, lines with a bullet" in list(gopher("\n".join(f"- {line}" for line in PAGE.split("\n"))))
+    assert "gopher, lines that end with an ellipsis" in list(gopher(PAGE.replace(".\n", "...\n")))
+    assert "gopher, words without a letter" in list(gopher(PAGE + " 123" * 30))
+    assert "gopher, function words" in list(gopher("lorem ipsum dolor sit amet " * 12))
 
 
 def test_gopher_repetition():
@@ -91,15 +92,21 @@ def test_gopher_repetition():
     prose = "Ships came early that spring. Nobody had expected them before May, because ice still covered most harbours along this coast."
     assert list(gopher_repetition(prose)) == []
     found = set(gopher_repetition("one line\n" * 5))
-    assert {"gopher: repeated lines", "gopher: characters in repeated lines", "gopher: most frequent 2-gram"} <= found
-    assert "gopher: repeated paragraphs" in set(gopher_repetition("one\n\ntwo\n\none\n\none"))
-    assert "gopher: repeated 5-grams" in set(gopher_repetition(prose + " " + prose))
+    assert {"gopher, repeated lines", "gopher, characters in repeated lines", "gopher, most frequent 2-gram"} <= found
+    assert "gopher, repeated paragraphs" in set(gopher_repetition("one\n\ntwo\n\none\n\none"))
+    assert "gopher, repeated 5-grams" in set(gopher_repetition(prose + " " + prose))
+
+
+def test_every_rule_is_counted_by_itself(tmp_path):
+    log = Log(tmp_path / "dropped")
+    log.extend(("a:1", reason) for reason in [*c4("A. B. C. {x} Lorem Ipsum"), *gopher("a b")])
+    assert {"c4, lorem ipsum", "c4, curly bracket", "gopher, number of words"} <= set(log.counts)
 
 
 def test_c4():
     assert list(c4("One. Two! Three?")) == [] and list(c4("一。二！三？")) == []
-    assert list(c4("One. Version 1.5 two.")) == ["c4: fewer than three sentences"]
-    assert list(c4("A. B. C. {x} Lorem Ipsum")) == ["c4: lorem ipsum", "c4: curly bracket"]
+    assert list(c4("One. Version 1.5 two.")) == ["c4, fewer than three sentences"]
+    assert list(c4("A. B. C. {x} Lorem Ipsum")) == ["c4, lorem ipsum", "c4, curly bracket"]
 
 
 def test_marking_tells_all_reasons_and_dropping_the_first():

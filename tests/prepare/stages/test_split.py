@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row, read
 from jaxsft.data.split import split_rows
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.stage import Context
 from tests.prepare.harness import make, rows_of, run, texts
 from tests.realdata import real
 
@@ -213,3 +215,43 @@ def test_chats_are_split_by_all_columns():
 def test_impossible_options(options):
     with pytest.raises(ConfigError, match=r"stages.split"):
         make("split", **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"by": "hash"}, {"group": "g"}])
+def test_the_seed_of_the_preparation_is_that_of_the_split_unless_it_has_its_own(options):
+    rows = numbered(60, g=lambda i: i)
+    home = lambda whole, **own: homes(run(make("split", Context(seed=whole), **options, **own), {"all": rows})[0])
+    assert home(0) != home(7) == home(0, seed=7) and home(7, seed=0) == home(0)
+
+
+@pytest.mark.parametrize("near", [2, 0, 1e-9])
+def test_an_error_of_near_names_near(near):
+    with pytest.raises(ConfigError, match=rf"stages.split.near={near:g}: expected a number above 0"):
+        make("split", near=near)
+
+
+def test_too_many_folds_are_told_as_such():
+    with pytest.raises(DataError, match=r"leave none for fold \d; set fewer folds than stages.split.folds=9"):
+        split(numbered(4), folds=9)
+
+
+SPELLINGS = ("Caf\u00e9 number {}", "Cafe\u0301 number {}", "caf\u00e9  NUMBER\n{}")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        lambda said: {"text": said},
+        lambda said: {"prompt": said, "completion": "yes"},
+        lambda said: {"source": "hello", "target": said},
+        lambda said: {"tokens": said.split()},
+        lambda said: {"ask": said, "completion": [{"role": "assistant", "content": "Yes"}]},
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"by": "hash"}, {"near": 0.99}])
+def test_one_text_spelled_otherwise_never_crosses_splits(fields, options):
+    rows = [Row({**fields(form.format(i)), "id": f"{i} {form}"}, "a.jsonl", i) for i in range(40) for form in SPELLINGS]
+    context = Context(columns=Columns(prompt="ask") if "ask" in rows[0].fields else Columns())
+    out, _ = run(make("split", context, fractions=[0.5, 0.25, 0.25], **options), {"all": rows})
+    lines = {name: {row.line for row in part} for name, part in out.items()}
+    assert all(lines.values()) and sum(map(len, lines.values())) == 40 and all(len(part) % 3 == 0 for part in out.values())
