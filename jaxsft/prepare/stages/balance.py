@@ -17,7 +17,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import minority, shares
 from jaxsft.prepare.numbers import at_least, rounded, row_weights
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, rng, text_of, value_of, with_fields
-from jaxsft.prepare.texts import filled_in, written
+from jaxsft.prepare.texts import filled_in, unread, written
 
 METHODS = ("oversample", "undersample", "resample", "weight")
 TOWARD = ("equal", "sqrt", "temperature", "effective", "ratio")
@@ -94,6 +94,18 @@ class Balance(Stage):
             raise ConfigError("stages.balance.fill=model: no model was given that could write texts")
         if self.perplexity is not None and (self.context.score is None or self.fill not in ("ngram", "model")):
             raise ConfigError("stages.balance.perplexity: needs a model that scores texts, and stages.balance.fill=ngram or model")
+
+        for used, *options in (
+            (self.toward == "temperature", "temperature"),
+            (self.toward == "effective", "beta"),
+            (self.toward == "ratio", "ratio"),
+            (self.fill == "ngram", "order"),
+            (self.fill in ("ngram", "model"), "sure"),
+            (self.fill != "copy", "tries"),
+            (self.fill == "model", "prompt", "input", "answer"),
+        ):
+            if not used:
+                unread(self, "balance", f"with method={self.method}, toward={self.toward} and fill={self.fill}", *options)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from jaxsft.data.records.fields import label_of
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.numbers import at_least, rounded, row_weights, vector
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
+from jaxsft.prepare.texts import unread
 
 ACTIONS = ("report", "drop", "weight", "relabel")
 SHOWN = 20  # of the worst rows, in the report
@@ -46,6 +47,10 @@ class LabelNoise(Stage):
             raise ConfigError(f"stages.label_noise.least={self.least}: expected more than 0 and at most 1")
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(f"stages.label_noise.classes={list(self.classes)}: expected each class once")
+        if self.probabilities != "crossval":
+            unread(self, "label_noise", f"with probabilities={self.probabilities}", "folds")
+        if self.action != "weight":
+            unread(self, "label_noise", f"with action={self.action}", "least", "into")
 
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
         names = [self._label(row) for row in rows]

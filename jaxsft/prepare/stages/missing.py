@@ -16,6 +16,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import impute
 from jaxsft.prepare.numbers import at_least, blocks, required, rounded, series, table
 from jaxsft.prepare.stage import NotFinite, Report, Rows, Stage, State, choice, number_of, value_of, with_fields
+from jaxsft.prepare.texts import unread
 
 SIMPLE = {"mean": statistics.fmean, "median": statistics.median, "min": min, "max": max}
 NOTHING = ("na", "nan", "null", "none")
@@ -99,6 +100,20 @@ class Missing(Stage):
                 f"stages.missing.strategy={self.strategy} fills a column from others, but stages.missing.fields={list(self.fields)} and "
                 f"using={list(self.using)} name none; name at least two columns in all, each once"
             )
+        for strategies, *options in (
+            (("constant", "indicator"), "value"),
+            (("group",), "statistic"),
+            (("group", *ALONG), "group"),
+            (ALONG, "order"),
+            (("polynomial",), "degree"),
+            (MODELS, "using"),
+            (("knn",), "neighbours", "donors"),
+            (("iterative",), "ridge", "rounds"),
+            (("autoencoder",), "hidden", "steps", "corrupt"),
+            (("mask", "indicator"), "mask"),
+        ):
+            if self.strategy not in strategies:
+                unread(self, "missing", f"with strategy={self.strategy}", *options)
 
     # --- learning ----------------------------------------------------------------------------------------------------------------------------
     def fit(self, rows: Rows, report: Report) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import outlier_scores as scores
 from jaxsft.prepare.numbers import at_least, blocks, numbers, required, rounded, there, vector
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, with_fields
+from jaxsft.prepare.texts import unread
 
 ONE = {"zscore": 3.0, "iqr": 1.5, "mad": 3.5}  # methods for one column at a time, with their usual thresholds
 MANY = ("forest", "lof", "mahalanobis", "cosine", "autoencoder")
@@ -99,6 +100,15 @@ class Outliers(Stage):
             raise ConfigError("stages.outliers.measure=perplexity: no model was given that could score texts")
         if self.method in ("cosine", "autoencoder") and self.measure not in WIDE and len(self.names) < 2:
             raise ConfigError(f"stages.outliers.method={self.method}: needs an embedding, or at least two columns")
+        for used, *options in (
+            (self.action == "mark", "into"),
+            (self.method == "forest", "trees", "sample"),
+            (self.method == "lof", "neighbours", "points"),
+            (self.method == "autoencoder", "hidden", "steps"),
+            (self.method in MANY, "fraction"),
+        ):
+            if not used:
+                unread(self, "outliers", f"with method={self.method} and action={self.action}", *options)
 
     # --- what is looked at -------------------------------------------------------------------------------------------------------------------
     def _table(self, rows: Rows) -> vectors.Vectors | None:

@@ -13,6 +13,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import filters
 from jaxsft.prepare.numbers import at_least, required, rounded, series, table, there
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, with_fields
+from jaxsft.prepare.texts import unread
 
 METHODS = ("mean", "median", "wiener", "wavelet")
 
@@ -55,6 +56,10 @@ class Smooth(Stage):
         at_least("smooth", 1, level=self.level)
         if self.window < 3 or self.window % 2 == 0:
             raise ConfigError(f"stages.smooth.window={self.window}: expected an odd number of at least 3")
+        if self.method == "wavelet":
+            unread(self, "smooth", "with method=wavelet", "window")
+        else:
+            unread(self, "smooth", f"with method={self.method}", "wavelet", "level", *(["noise"] if self.method != "wiener" else []))
 
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
         rows = list(rows)

@@ -153,6 +153,12 @@ def test_a_model_writes_and_another_scores():
         run(Balance(fill="model", context=Context(predict=lambda r: [{"text": "b"}])), train=skewed())
 
 
+@pytest.mark.parametrize("options", [{"temperature": 5.0}, {"toward": "sqrt", "beta": 0.9}, {"prompt": "?"}, {"fill": "mix", "sure": 0.5}])
+def test_an_option_without_effect_is_refused(options):
+    with pytest.raises(ConfigError, match=r"stages.balance.\w+=.*: it has no effect"):
+        Balance(**options).check()
+
+
 def test_what_cannot_work_is_refused():
     for options in (
         {"method": "smote"},

@@ -60,7 +60,7 @@ def test_an_indicator_says_where_the_gap_was():
 
 def test_test_rows_are_filled_from_training_rows_only():
     for strategy in ("mean", "knn", "iterative", "autoencoder"):
-        stage = Missing(fields=["a", "b"], strategy=strategy, steps=20)
+        stage = Missing(fields=["a", "b"], strategy=strategy, **({"steps": 20} if strategy == "autoencoder" else {}))
         train = make({"a": [1.0, 2.0, 3.0, None], "b": [2.0, 4.0, 6.0, 8.0]})
         alone, _, _ = run(stage, train=train, test=make({"a": [None], "b": [5.0]}))
         crowd, _, _ = run(stage, train=train, test=make({"a": [None, 1e6], "b": [5.0, -1e6]}))
@@ -70,7 +70,8 @@ def test_test_rows_are_filled_from_training_rows_only():
 @pytest.mark.parametrize("strategy", ["mean", "median", "knn", "iterative", "autoencoder", "linear", "polynomial"])
 def test_an_average_of_text_or_labels_names_what_fits(strategy):
     context = Context(columns=Columns(text="t", label="g"))
-    options = {"order": "b", "using": ["b"] if strategy in ("knn", "iterative", "autoencoder") else []}
+    options = {"using": ["b"]} if strategy in ("knn", "iterative", "autoencoder") else {}
+    options |= {"order": "b"} if strategy in ("linear", "polynomial") else {}
     for field, fits in (("t", "drop, constant, indicator, mask"), ("g", "mode, group (with statistic=mode)")):
         with pytest.raises(DataError, match=f"rows.csv:2: .*column '{field}' holds") as error:
             run(Missing(fields=[field], strategy=strategy, context=context, **options), train=make(HOLES))
@@ -79,6 +80,12 @@ def test_an_average_of_text_or_labels_names_what_fits(strategy):
     with pytest.raises(DataError, match=r"labels; what fits it: drop"):
         run(Missing(fields=["label"], strategy=strategy, **options), train=numbered)
     assert column(run(Missing(fields=["label"], strategy="mode"), train=numbered)[0]["train"], "label") == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("options", [{"neighbours": 5}, {"strategy": "knn", "using": ["x"], "ridge": 2.0}, {"strategy": "mean", "mask": "?"}])
+def test_an_option_without_effect_is_refused(options):
+    with pytest.raises(ConfigError, match=r"stages.missing.\w+=.*: it has no effect, with strategy="):
+        Missing(fields=["a"], **options).check()
 
 
 def test_what_cannot_work_is_refused():

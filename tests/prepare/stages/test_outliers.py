@@ -48,6 +48,9 @@ def test_actions_drop_clip_and_mark_with_limits_of_the_training_rows():
     assert Outliers(action="clip").replayed and not Outliers(action="drop").replayed
 
 
+OWN = {"forest": {"trees": 50}, "lof": {"neighbours": 30}, "autoencoder": {"steps": 300, "hidden": 1}}
+
+
 @pytest.mark.parametrize("method", MANY)
 def test_rows_that_break_a_relation_are_found_though_each_number_is_ordinary(method):
     if method in ("forest", "lof", "mahalanobis"):
@@ -55,7 +58,7 @@ def test_rows_that_break_a_relation_are_found_though_each_number_is_ordinary(met
     x = cloud()
     rows = as_rows(x)
     assert not any(column(run(Outliers(fields=["f0", "f1", "f2"], method="mad"), train=rows)[0]["train"], "outlier"))
-    stage = Outliers(fields=["f0", "f1", "f2"], method=method, fraction=0.1, steps=300, hidden=1, trees=50, neighbours=30)
+    stage = Outliers(fields=["f0", "f1", "f2"], method=method, fraction=0.1, **OWN.get(method, {}))
     out, reports, _ = run(stage, train=rows, test=rows[:10])
     found = column(out["train"], "outlier")
     assert sum(found) == pytest.approx(30, abs=2) and sum(found[:10]) >= 9
@@ -161,3 +164,11 @@ def test_what_cannot_work_is_refused():
         run(Outliers(fields=["v"]), train=make({"v": [1, None, 2]}))
     out, _, _ = run(Outliers(fields=["v"], missing="keep"), train=make({"v": [1, None, 2, 3, 2, 99]}))
     assert column(out["train"], "outlier") == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize(
+    "options", [{"trees": 50}, {"method": "lof", "fraction": 0.1, "trees": 5}, {"action": "drop", "into": "odd"}, {"fraction": 0.2}]
+)
+def test_an_option_without_effect_is_refused(options):
+    with pytest.raises(ConfigError, match=r"stages.outliers.\w+=.*: it has no effect"):
+        Outliers(fields=["f0", "f1"], **options).check()
