@@ -50,11 +50,6 @@ def confident_joint(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
     return _rounded(scaled / max(scaled.sum(), 1e-100) * given.sum())
 
 
-def noise_matrices(joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(P(given i | true j), P(true j | given i)), each `[C, C]` with i down and j across."""
-    return joint / np.maximum(joint.sum(0, keepdims=True), 1), joint / np.maximum(joint.sum(1, keepdims=True), 1)
-
-
 def find_issues(labels: np.ndarray, probabilities: np.ndarray, filter_by: str = "prune_by_noise_rate") -> np.ndarray:
     """Which rows are probably mislabelled: `[N]` bool. A row whose likeliest class is the given one never is.
 
