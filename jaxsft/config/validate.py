@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations, hubid
+from jaxsft.config import compose, durations, hubid, texts
 from jaxsft.config.schema import Columns, Config, GenerateConfig, ModelConfig
 from jaxsft.errors import ConfigError
 
@@ -30,8 +30,10 @@ CHOICES: dict[str, Sequence[str]] = {
     "train.on_nan": ("stop", "skip"),
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
-    "task.pool": ("mean", "first", "last"),
-    "task.loss": ("cross_entropy", "log_loss", "binary_cross_entropy", "mse", "mae", "huber"),
+    "task.pool": ("mean", "max", "first", "last", "attention"),
+    "task.head": ("linear", "dense"),
+    "task.activation": ("tanh", "gelu", "relu"),
+    "task.encoder": ("cross", "bi"),
 }
 AT_LEAST_ONE = (
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
@@ -97,6 +99,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _hub(values)
     _unread(config, values)
     _generation(config, generates, can_generate)
+    texts.check(config)
 
 
 def validate_each(values: dict[str, Any]) -> None:
@@ -114,7 +117,8 @@ def validate_each(values: dict[str, Any]) -> None:
         (SEEDS, lambda v: 0 <= v < 2**32, "at least 0 and less than 2^32"),
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
-        (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
+        (("model.rope_base", "task.temperature", "task.huber_delta"), lambda v: 0 < v < math.inf, "more than 0"),
+        (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),
         (("check.near",), lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("check.samples", "check.places"), lambda v: v >= 0, "at least 0"),
         (("data.max_dropped",), lambda v: 0 <= v <= 1, "between 0 and 1"),
@@ -127,6 +131,7 @@ def validate_each(values: dict[str, Any]) -> None:
 def validate_values(values: dict[str, Any]) -> None:
     """Each option of a training config by itself. Raises ConfigError."""
     validate_each(values)
+    texts.check_values(values)
     mesh = [f"mesh.{axis}" for axis in ("data", "fsdp", "tensor")]
     if len(autos := [key for key in mesh if values[key] == "auto"]) > 1:
         raise ConfigError(f"{' and '.join(f'{key}=auto' for key in autos)}: only one axis can take what the others leave")
@@ -150,8 +155,6 @@ def _model(config: Config, causal: bool | None) -> None:
         raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
     if m.positions == "rope" and m.head_dim % 2:
         raise ConfigError(f"model.head_dim={m.head_dim}: rotary positions need an even one")
-    if not m.tied and config.task.name == "classify":
-        raise ConfigError("model.tied=False: task=classify has no output matrix over the vocabulary")
     if m.causal and getattr(config.task, "pool", None) == "first":
         raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
     if m.pretrained and config.train.init_from:
@@ -256,9 +259,7 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
     default = {f"model.{f.name}": f.default for f in dataclasses.fields(ModelConfig)}
     for key, unread, why in (
         ("model.rope_base", config.model.positions != "rope", "is read with model.positions=rope only"),
-        ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
-        ("loss.chunk", config.task.name == "classify", "is read by the losses over a vocabulary only"),
-        ("loss.z_loss", config.task.name == "classify", "is read by the losses over a vocabulary only"),
+        *texts.unread(config),
         ("data.require_stop", config.task.name != "chat", "is read by task=chat only"),
         ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
@@ -276,9 +277,7 @@ DEFAULTS = {
     "data.require_stop": True,
     "data.too_long": "error",
     "generate.allow_cut": False,
-    "task.huber_delta": 1.0,
-    "loss.chunk": "auto",
-    "loss.z_loss": 0.0,
+    **texts.DEFAULTS,
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
     "trackers.project": "jaxsft",

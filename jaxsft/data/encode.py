@@ -29,16 +29,18 @@ class Encoded(NamedTuple):
     Attributes:
       ids: `[n]` int32.
       weights: `[n]` float32, the weight of each id as a target; None where nothing is predicted token by token.
-      segment: what belongs to the whole text, by name: numbers.
+      segment: what belongs to the whole text, by name: numbers, or arrays of one shape.
       chunk: cut into consecutive examples instead of following `data.too_long` (raw text).
       stop_ids: where given, the last trained id must be one of them to survive truncation.
+      types: `[n]` int8, 0 for the first text of a pair and 1 for the second; None: there is one text. All records of a split have it, or none.
     """
 
     ids: np.ndarray
     weights: np.ndarray | None = None
-    segment: Mapping[str, float] = MappingProxyType({})
+    segment: Mapping[str, Any] = MappingProxyType({})
     chunk: bool = False
     stop_ids: tuple[int, ...] = ()
+    types: np.ndarray | None = None
 
     @property
     def positions(self) -> int:
@@ -54,7 +56,8 @@ class Example(NamedTuple):
     tokens: np.ndarray
     targets: np.ndarray | None
     loss_weight: np.ndarray | None
-    segment: Mapping[str, float]
+    segment: Mapping[str, Any]
+    types: np.ndarray | None = None
 
 
 def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,14 +86,14 @@ def fit(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
     if excess <= 0 or encoded.chunk:
         return encoded, 0
     keep = slice(excess, None) if too_long == "truncate_left" else slice(0, len(encoded.ids) - excess)
-    weights = None if encoded.weights is None else encoded.weights[keep]
-    return encoded._replace(ids=encoded.ids[keep], weights=weights), excess
+    weights, types = (None if x is None else x[keep] for x in (encoded.weights, encoded.types))
+    return encoded._replace(ids=encoded.ids[keep], weights=weights, types=types), excess
 
 
 def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
     """One example, or consecutive ones for a record that is chunked: every id but the first is a target exactly once."""
     if encoded.weights is None:
-        return [Example(row, 0, encoded.ids, None, None, encoded.segment)]
+        return [Example(row, 0, encoded.ids, None, None, encoded.segment, encoded.types)]
     starts = range(0, encoded.positions, limit) if encoded.chunk else [0]
     return [Example(row, part, *shift(encoded, start, min(start + limit, encoded.positions)), encoded.segment) for part, start in enumerate(starts)]
 
@@ -190,6 +193,8 @@ def flat(examples: Sequence[Example]) -> dict[str, Any]:
     if examples[0].targets is not None:
         arrays["targets"] = np.concatenate([e.targets for e in examples]).astype(np.int32)
         arrays["loss_weight"] = np.concatenate([e.loss_weight for e in examples]).astype(np.float32)
+    if examples[0].types is not None:
+        arrays["types"] = np.concatenate([e.types for e in examples]).astype(np.int8)
     for name in segment_names(examples):
         arrays[f"segment.{name}"] = np.array([e.segment[name] for e in examples])
     return arrays

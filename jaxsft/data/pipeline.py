@@ -25,7 +25,8 @@ class Batch(NamedTuple):
       loss_weight: `[B, S]` float32.
       segment_ids: `[B, S]` int32, from 1. positions: `[B, S]` int32, from 0 in each segment.
       example_ids: `[B, G]` int32 into the split's examples.
-      segment: `[B, G]` arrays by name: what belongs to a whole text.
+      segment: `[B, G]` or `[B, G, n]` arrays by name: what belongs to a whole text.
+      types: `[B, S]` int32, 0 for the first text of a pair and 1 for the second; None where there are no pairs.
     """
 
     tokens: Any
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
     positions: Any
     example_ids: Any
     segment: dict[str, Any]
+    types: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +178,9 @@ class Batches:
         if "targets" in arrays:
             by_token |= {"targets": np.zeros((b, s), np.int32), "loss_weight": np.zeros((b, s), np.float32)}
             copied += ["targets", "loss_weight"]
+        if "types" in arrays:
+            by_token |= {"types": np.zeros((b, s), np.int32)}
+            copied += ["types"]
         example_ids = np.full((b, g), -1, np.int32)
         for i, row in enumerate(rows):
             at = 0
@@ -189,7 +194,7 @@ class Batches:
                 example_ids[i, j] = example
         present = example_ids >= 0
         segment = {
-            name.removeprefix("segment."): np.where(present, values[example_ids], 0).astype(values.dtype)
+            name.removeprefix("segment."): np.where(present.reshape(b, g, *[1] * (values.ndim - 1)), values[example_ids], 0).astype(values.dtype)
             for name, values in arrays.items()
             if name.startswith("segment.")
         }
@@ -201,6 +206,7 @@ class Batches:
             by_token["positions"],
             example_ids,
             segment,
+            by_token.get("types"),
         )
 
 
