@@ -48,6 +48,10 @@ def check(config: Config) -> None:
     if getattr(t, "threshold", None) == "tuned" and not validation:
         raise ConfigError("task.threshold=tuned: there is no validation data to tune it on; set data.validation= or data.path=")
     if isinstance(t, PairTask):
+        if t.encoder == "bi" and config.data.too_long in ("window", "sentence"):
+            raise ConfigError(
+                f"data.too_long={config.data.too_long}: task.encoder=bi makes one vector of a text; expected truncate_left|right|head_tail"
+            )
         _pair(config, t)
 
 

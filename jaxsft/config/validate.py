@@ -13,6 +13,7 @@ from jaxsft.config import compose, durations, hubid, texts
 from jaxsft.config.schema import Columns, Config, GenerateConfig, ModelConfig
 from jaxsft.errors import ConfigError
 
+TOO_LONG = ("error", "drop", "truncate_left", "truncate_right", "window", "head_tail", "sentence")
 CHOICES: dict[str, Sequence[str]] = {
     "data.header": ("auto", "true", "false"),
     "data.unit": ("file", "line", "paragraph"),
@@ -20,7 +21,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.columns.form": ("auto", "messages", "sharegpt", "alpaca", "prompt"),
     "data.columns.missing": ("error", "mask"),
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
-    "data.too_long": ("error", "drop", "truncate_left", "truncate_right"),
+    "data.too_long": TOO_LONG,
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post"),
     "model.positions": ("rope", "learned"),
@@ -50,6 +51,7 @@ AT_LEAST_ONE = (
     "evaluation.generate_rows",
     "generate.batch_size",
     "data.limit",
+    "data.stride",
 )
 NOT_NEGATIVE = (
     "optim.learning_rate",
@@ -180,8 +182,26 @@ def data(config: Config) -> None:
     _columns(d.columns)
     if not d.path and not d.train:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
+    _too_long(config)
     if d.max_length != "auto" and d.max_length > config.model.context:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
+
+
+WHOLE = ("classify", "multilabel", "regress", "pair")  # tasks that say something of a whole text
+WORDS = ("tag", "parse")  # tasks that say something of each word
+
+
+def _too_long(config: Config) -> None:
+    """What becomes of long texts, where the task allows it. Raises ConfigError."""
+    how, task = config.data.too_long, config.task.name
+    if how in ("head_tail", "sentence") and task not in WHOLE:
+        raise ConfigError(f"data.too_long={how}: is read by task={'|'.join(WHOLE)} only; found task={task}")
+    if how == "window" and task not in (*WHOLE, "tag"):
+        why = "a tree cannot be cut" if task == "parse" else "its texts are not merged from windows"
+        raise ConfigError(f"data.too_long=window: task={task} has no windows ({why}); expected {'error or drop' if task == 'parse' else 'another'}")
+    if how.startswith("truncate") and task in WORDS:
+        choices = "drop|window" if task == "tag" else "drop"
+        raise ConfigError(f"data.too_long={how}: task={task} would score fewer words than the file has; expected error|{choices}")
 
 
 def _columns(c: Columns) -> None:
@@ -263,6 +283,7 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("data.require_stop", config.task.name != "chat", "is read by task=chat only"),
         ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
+        ("data.stride", config.data.too_long != "window", "is read with data.too_long=window only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
         ("data.split_seed", not config.data.path, "is read with data.path only"),
         ("trackers.project", not config.trackers.use, "is read with trackers.use only"),
@@ -276,6 +297,7 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
 DEFAULTS = {
     "data.require_stop": True,
     "data.too_long": "error",
+    "data.stride": None,
     "generate.allow_cut": False,
     **texts.DEFAULTS,
     "data.fractions": [0.7, 0.15, 0.15],

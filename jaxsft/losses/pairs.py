@@ -13,7 +13,7 @@ def normalise(x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
     return x * jax.lax.rsqrt(jnp.maximum(square, jnp.finfo(x.dtype).tiny))
 
 
-def cosine(x: Float[Array, "... 2 embed"]) -> Float[Array, "..."]:
+def cosine(x: Float[Array, "... 2 embed"]) -> Float[Array, ...]:
     """Between the two vectors."""
     unit = normalise(x)
     return (unit[..., 0, :] * unit[..., 1, :]).sum(-1)

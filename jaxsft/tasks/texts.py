@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxsft.data.encode import Encoded
 from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.windows import sentences
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import registry
 from jaxsft.models.attention import Tokens
@@ -44,10 +45,26 @@ class TextTask(Task):
             if not a.strip() and not (b or "").strip():
                 encoded.append("empty")
                 continue
-            ids, other = begin + ids + close, [] if b is None else (begin if self.apart else []) + pair + close
-            types = None if b is None else np.repeat(np.array([0, 1], np.int8), [len(ids), len(other)])
-            encoded.append(Encoded(np.array(ids + other, np.int32), segment=segment, types=types))
+            encoded.append(self._frame(begin, close, ids, None if b is None else pair, a if b is None else b, segment))
         return encoded
+
+    def _frame(self, begin: list[int], close: list[int], a: list[int], b: list[int] | None, text: str, segment: Mapping[str, Any]) -> Encoded:
+        """`begin a close` or, of a pair, `begin a close b close`. A long pair keeps its first text in every window.
+
+        Args:
+          text: the last of the texts.
+        """
+        first, last = (begin, begin + a + close + (begin if self.apart else []))[b is not None], a if b is None else b
+        ids = np.array(first + last + close, np.int32)
+        breaks: Sequence[int] = ()
+        if self.config.data.too_long == "sentence":
+            starts = [start for start, _ in self.tokenizer.offsets(text)]
+            breaks = (len(first) + np.searchsorted(starts, sentences(text))).tolist()
+        out = Encoded(ids, segment=segment, frame=(len(first), len(close)), breaks=breaks)
+        if b is None:
+            return out
+        types = np.repeat(np.array([0, 1], np.int8), [len(begin) + len(a) + len(close), len(ids) - len(begin) - len(a) - len(close)])
+        return out._replace(types=types, first=(len(begin), len(begin) + len(a)))
 
     apart = False  # the two texts of a pair do not see each other
 
