@@ -38,7 +38,7 @@ CLASSES = ("accuracy", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a
 class PairTask(TextTask):
     """What a pair has, a label, a score or neither, is what the loss reads; all rows have the same.
 
-    Under `bi` a cosine is compared with a score, which is scaled so that those of training lie between 0 and 1; under `cross` scores are standardised.
+    Under `bi` a cosine is compared with a score, scaled so that those of training lie between 0 and 1; under `cross` scores are standardised.
     """
 
     name = "pair"
