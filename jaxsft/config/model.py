@@ -65,6 +65,9 @@ class ModelConfig:
     gated: bool = True
     activation: str = "silu"  # silu | gelu | gelu_tanh | relu
     mlp_bias: bool = False
+    experts: int = 0  # gated MLPs of a layer among which each token chooses; 0: one MLP for all
+    experts_per_token: int = 2
+    expert_norm: bool = True  # the weights of the chosen experts sum to one
     tied: bool = True
     head_bias: bool = False  # of the output over the vocabulary
     logit_softcap: Optional[float] = None

@@ -25,6 +25,8 @@ def model(config: Config, causal: bool | None) -> None:
         raise ConfigError("model.tied=False: task=classify has no output matrix over the vocabulary")
     if m.tied and m.embed_inner and config.task.name in ("chat", "lm"):
         raise ConfigError(f"model.embed_inner={m.embed_inner}: a tied output would need model.embed of that size; set model.tied=false")
+    if m.experts and not (m.gated and not m.mlp_bias and 1 <= m.experts_per_token <= m.experts):
+        raise ConfigError(f"model.experts={m.experts}: they are gated, without biases, and model.experts_per_token lies between 1 and their number")
     _numbers(m)
     _unread(m, config.task.name)
     if m.causal and getattr(config.task, "pool", None) == "first":
@@ -50,7 +52,7 @@ def _numbers(m: ModelConfig) -> None:
     for name in ("window", "embed_inner", "vocab_rows"):
         if (value := getattr(m, name)) is not None and value < 1:
             raise ConfigError(f"model.{name}={value}: expected at least 1")
-    for name in ("types", "position_offset"):
+    for name in ("types", "position_offset", "experts"):
         if getattr(m, name) < 0:
             raise ConfigError(f"model.{name}={getattr(m, name)}: expected at least 0")
     if wrong := [i for i in m.window_layers or () if not 0 <= i < m.layers]:
@@ -78,6 +80,8 @@ def _unread(m: ModelConfig, task: str) -> None:
         ("position_offset", m.positions == "learned", "with model.positions=learned"),
         ("window_layers", m.window is not None, "with model.window"),
         ("first_norm", m.norm_position in ("pre", "sandwich"), "with model.norm_position=pre or sandwich"),
+        ("experts_per_token", m.experts > 0, "with model.experts"),
+        ("expert_norm", m.experts > 0, "with model.experts"),
         ("head_bias", vocabulary, "by tasks with an output over the vocabulary"),
         ("logit_softcap", vocabulary, "by tasks with an output over the vocabulary"),
     ):

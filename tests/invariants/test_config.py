@@ -76,6 +76,9 @@ STEP = {  # option -> another value
     "model.query_scale": 0.1,
     "model.attention_softcap": 1.0,
     "model.mlp_bias": True,
+    "model.experts": 2,
+    "model.experts_per_token": 1,
+    "model.expert_norm": False,
     "model.head_bias": True,
     "model.logit_softcap": 1.0,
     "model.embed_scale": 2.0,
@@ -114,6 +117,8 @@ STEP = {  # option -> another value
     "seeds.dropout": 1,
 }
 BESIDE = {  # option -> what must stand beside it to be read
+    "model.experts_per_token": {"model.experts": 3},
+    "model.expert_norm": {"model.experts": 3},
     "model.norm_bias": {"model.norm": "layer"},
     "model.position_offset": {"model.positions": "learned"},
     "model.window_layers": {"model.window": 4},
