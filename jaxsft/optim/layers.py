@@ -77,7 +77,8 @@ def muon_labels(specs: Any) -> Any:
 
 def muon_dimensions(specs: Any) -> Any:
     """Which axes of each of Muon's weights are inputs and which are outputs. The axes of layers and experts are neither, which makes them batch
-    axes: Optax orthogonalises each matrix by itself, and the momentum keeps the shape (hence the sharding) of the weight. Elsewhere `optax.MaskedNode`."""
+    axes: Optax orthogonalises each matrix by itself, and the momentum keeps the shape (hence the sharding) of the weight. Elsewhere
+    `optax.MaskedNode`."""
 
     def of_leaf(spec: WeightSpec, label: str) -> Any:
         if label != MUON:
