@@ -78,6 +78,7 @@ class DataConfig(DataFiles):
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
     split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
+    max_source_length: Any = "auto"  # of an encoder-decoder model: tokens of a row of sources; auto: the longest source, up to model.context
     too_long: str = "error"  # error | drop | truncate_left | truncate_right
     require_stop: bool = True  # the last trained token of every assistant turn is a stop token
     limit: Optional[int] = None  # train on so many rows only, evenly spaced; labels and tokenizer are learnt from all

@@ -133,7 +133,12 @@ def validate_values(values: dict[str, Any]) -> None:
     for key in (key for key in mesh if values[key] != "auto"):
         if isinstance(values[key], bool) or not isinstance(values[key], int) or values[key] < 1:
             raise ConfigError(f"{key}={values[key]}: expected auto, or a number of devices")
-    for key, words in (("data.max_length", ("auto",)), ("generate.max_new_tokens", ("auto",)), ("loss.chunk", ("auto", "none"))):
+    for key, words in (
+        ("data.max_length", ("auto",)),
+        ("data.max_source_length", ("auto",)),
+        ("generate.max_new_tokens", ("auto",)),
+        ("loss.chunk", ("auto", "none")),
+    ):
         value = values[key]
         if value not in words and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigError(f"{key}={value}: expected {', '.join(words)} or a number of tokens")
@@ -179,6 +184,8 @@ def data(config: Config) -> None:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
     if d.max_length != "auto" and d.max_length > config.model.context:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
+    if d.max_source_length != "auto" and d.max_source_length > config.model.context:
+        raise ConfigError(f"data.max_source_length={d.max_source_length}: more than model.context={config.model.context}; raise that too")
 
 
 def _columns(c: Columns) -> None:

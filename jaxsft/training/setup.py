@@ -225,9 +225,11 @@ class Parts:
         init = lambda key: nn.meta.unbox(self.model.init(key))
         return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(jax.random.key(self.config.seeds.init))
 
-    def split(self, name: str, records: Records, min_length: int = 1) -> Split:
+    def split(self, name: str, records: Records, like: Split | None = None) -> Split:
+        """The split, encoded; its rows are not shorter than those of `like`."""
         rows, where, aside = Records(*records)
-        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, min_length=min_length, aside=aside)
+        least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
+        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, aside=aside, **least)
 
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""
