@@ -168,9 +168,11 @@ class ParseTask(TaskConfig):
 
 @dataclass(frozen=True)
 class Seq2SeqTask(TaskConfig):
-    """A text that becomes another. `jaxsft check` reads such data; there is no head that learns it yet."""
-
     name: str = "seq2seq"
+    template: str = "auto"  # what is made of a source, with {source} in its place; auto: the source, and a new line after it for a decoder-only model
+    start: Optional[list[str]] = None  # of an encoder-decoder model: the special tokens that a decoder starts from; null: bos, else pad
+    scores: list[str] = field(default_factory=lambda: ["exact_match", "bleu", "chrf", "rouge_l"])  # of generated answers; BLEU in [0, 100]
+    score_tokens: str = "13a"  # what BLEU and ROUGE-L count: 13a | intl | zh | char | none, as sacrebleu has them
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,7 @@ class ModelConfig:
     head_dim: int = 32
     mlp: int = 384
     context: int = 2048
+    decoder_layers: int = 0  # of an encoder-decoder model, whose encoder has `layers`; 0: there is no second half
     causal: bool = True
     norm: str = "rms"  # rms | layer
     norm_position: str = "pre"  # pre | post

@@ -30,6 +30,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "train.on_nan": ("stop", "skip"),
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
+    "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "task.pool": ("mean", "first", "last"),
     "task.loss": ("cross_entropy", "log_loss", "binary_cross_entropy", "mse", "mae", "huber"),
 }
@@ -63,6 +64,8 @@ SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed",
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
 ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent")
+SCORES = ("exact_match", "bleu", "chrf", "rouge_l")
+GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "generated_rows")  # metrics that do not depend on the weights
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
@@ -115,6 +118,7 @@ def validate_each(values: dict[str, Any]) -> None:
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
         (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
+        (("model.decoder_layers",), lambda v: v >= 0, "at least 0"),
         (("check.near",), lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("check.samples", "check.places"), lambda v: v >= 0, "at least 0"),
         (("data.max_dropped",), lambda v: 0 <= v <= 1, "between 0 and 1"),
@@ -159,6 +163,7 @@ def _model(config: Config, causal: bool | None) -> None:
         raise ConfigError("model.tied=False: task=classify has no output matrix over the vocabulary")
     if m.causal and getattr(config.task, "pool", None) == "first":
         raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
+    _seq2seq(config)
     if m.pretrained and config.train.init_from:
         raise ConfigError("model.pretrained and train.init_from both name weights to start from; give one")
     for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
@@ -166,6 +171,27 @@ def _model(config: Config, causal: bool | None) -> None:
             raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
     if config.train.init_fresh and not (m.pretrained or config.train.init_from):
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
+
+
+def _seq2seq(config: Config) -> None:
+    m, task = config.model, config.task
+    if task.name != "seq2seq":
+        if m.decoder_layers:
+            raise ConfigError(f"model.decoder_layers={m.decoder_layers}: task={task.name} has one text only; task=seq2seq trains an encoder-decoder")
+        return
+    if m.causal == bool(m.decoder_layers):
+        kind = "an encoder sees the whole source" if m.decoder_layers else "a decoder-only model writes from left to right"
+        raise ConfigError(
+            f"model.causal={m.causal}: {kind}; set model.causal={not m.causal}, or model.decoder_layers={4 if not m.decoder_layers else 0}"
+        )
+    if task.template != "auto" and task.template.count("{source}") != 1:
+        raise ConfigError(f"task.template={task.template!r}: expected {{source}} in it once, where the source stands")
+    if unknown := [name for name in task.scores if name not in SCORES]:
+        raise ConfigError(f"task.scores=[{unknown[0]}]: expected some of {', '.join(SCORES)}")
+    if not task.scores or len(set(task.scores)) != len(task.scores):
+        raise ConfigError(f"task.scores={list(task.scores)}: expected at least one, each named once")
+    if task.start is not None and not task.start:
+        raise ConfigError("task.start=[]: a decoder starts from at least one token; name it, or set task.start=null")
 
 
 def _same_place(a: str, b: str) -> bool:
@@ -224,7 +250,9 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(f"evaluation.metric={e.metric}: unknown; task={config.task.name} has {choices} (the test split never chooses)")
         if not validation:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
-        if name in ("exact_match", "stopped") and e.generate != "always":
+        if name in SCORES and name not in getattr(config.task, "scores", SCORES):
+            raise ConfigError(f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}")
+        if name in GENERATED and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
         if name in COUNTS:
             raise ConfigError(f"evaluation.metric={e.metric}: a count is the same at every evaluation, and chooses nothing")
@@ -266,7 +294,10 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
         ("loss.chunk", config.task.name == "classify", "is read by the losses over a vocabulary only"),
         ("loss.z_loss", config.task.name == "classify", "is read by the losses over a vocabulary only"),
-        ("data.require_stop", config.task.name != "chat", "is read by task=chat only"),
+        ("data.require_stop", config.task.name not in ("chat", "seq2seq"), "is read by task=chat and task=seq2seq only"),
+        ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
+        ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
+        ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
         ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
@@ -281,6 +312,9 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
 
 DEFAULTS = {
     "data.require_stop": True,
+    "data.max_source_length": "auto",
+    "task.start": None,
+    "task.score_tokens": "13a",
     "data.too_long": "error",
     "generate.allow_cut": False,
     "task.huber_delta": 1.0,
