@@ -9,7 +9,6 @@ import pytest
 
 from jaxsft import api, rundir, tasks
 from jaxsft.config import schema
-from jaxsft.config.optim import AdamW
 from jaxsft.data import formats
 from jaxsft.data.records import Seq2Seq, seq2seq_record
 from jaxsft.data.tokenizer import Tokenizer
@@ -100,9 +99,8 @@ def test_what_cannot_work_is_refused(options, message):
 
 
 def test_a_tokenizer_without_an_end_is_refused():  # guards C1
-    document, _ = BYTES._document, None
     with pytest.raises(ConfigError, match="an answer would never end"):
-        task_of([Seq2Seq("a", "b")], tokenizer=Tokenizer(document, {}))
+        task_of([Seq2Seq("a", "b")], tokenizer=Tokenizer(BYTES._document, {}))
 
 
 def test_an_end_that_does_not_fit_drops_the_row(tmp_path):  # guards D8, C5
@@ -150,7 +148,7 @@ def learnt(tmp_path_factory):
 
 
 def test_what_was_learnt_is_generated(learnt):  # guards C1, C10
-    rows, path, result = learnt
+    rows, _, result = learnt
     assert result.numbers["test/exact_match"] == 1.0 and result.numbers["test/stopped"] == 1.0
     lines = rundir.read_jsonl(result.run_dir / "predictions" / "test.jsonl")
     assert [line["prediction"] for line in lines] == [row["target"] for row in rows] and all(line["correct"] for line in lines)
@@ -170,7 +168,7 @@ def test_predict_generate_and_eval_agree_with_training(learnt):
 def test_the_command_predicts_a_file_without_targets(learnt, tmp_path):
     rows, _, result = learnt
     path = tiny.write_lines(tmp_path / "new.jsonl", [{"source": row["source"]} for row in rows[:3]])
-    code, out, err = tiny.jaxsft("predict", f"run={result.run_dir}", f"input={path}", f"output={tmp_path / 'out.jsonl'}")
+    code, _, err = tiny.jaxsft("predict", f"run={result.run_dir}", f"input={path}", f"output={tmp_path / 'out.jsonl'}")
     assert code == 0, err
     assert [json.loads(x)["prediction"] for x in (tmp_path / "out.jsonl").read_text().splitlines()] == [row["target"] for row in rows[:3]]
 
