@@ -79,6 +79,7 @@ class DataConfig(DataFiles):
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
     split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
+    max_source_length: Any = "auto"  # of an encoder-decoder model: tokens of a row of sources; auto: the longest source, up to model.context
     too_long: str = "error"  # error | drop | truncate_left | truncate_right
     require_stop: bool = True  # the last trained token of every assistant turn is a stop token
     limit: Optional[int] = None  # train on so many rows only, evenly spaced; labels and tokenizer are learnt from all
@@ -168,9 +169,11 @@ class ParseTask(TaskConfig):
 
 @dataclass(frozen=True)
 class Seq2SeqTask(TaskConfig):
-    """A text that becomes another. `jaxsft check` reads such data; there is no head that learns it yet."""
-
     name: str = "seq2seq"
+    template: str = "auto"  # what is made of a source, with {source} in its place; auto: the source, and a new line after it for a decoder-only model
+    start: Optional[list[str]] = None  # of an encoder-decoder model: the special tokens that a decoder starts from; null: bos, else pad
+    scores: list[str] = field(default_factory=lambda: ["exact_match", "bleu", "chrf", "rouge_l"])  # of generated answers; BLEU in [0, 100]
+    score_tokens: str = "13a"  # what BLEU and ROUGE-L count: 13a | intl | zh | char | none, as sacrebleu has them
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Records(NamedTuple):
     records: list[Any]
     where: list[str]
     aside: Sequence[Aside] = ()
+    rows: int | None = None  # of the file, where the task made another number of records of them
 
 
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
@@ -128,7 +129,8 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         aside: list[Aside] = []
         rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]))
+        together = (lambda row: task.together(record_of[id(row)], d.columns)) if task.together(records[0], d.columns) is not None else None
+        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]), key=together)
         for name, part in zip(("train", "validation", "test"), parts, strict=True):
             if part:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
@@ -151,7 +153,13 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 if not records:
                     raise DataError(f"{aside[0].message} (none of the {len(aside)} rows of {file} gives a record)")
                 out[name] = Records(records, [row.where for row in rows], aside)
-    return out
+    return {name: arranged(task, part, d.columns, training=name == "train") for name, part in out.items()}
+
+
+def arranged(task: type[Task], part: Records, columns: Any, training: bool) -> Records:
+    """The records as the model meets them (`Task.arrange`)."""
+    records, where = task.arrange(part.records, part.where, columns, training)
+    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records))
 
 
 def limit(records: Records, rows: int | None) -> Records:
@@ -159,7 +167,7 @@ def limit(records: Records, rows: int | None) -> Records:
     if not rows or rows >= len(records.records):
         return records
     chosen = [i * len(records.records) // rows for i in range(rows)]
-    return Records([records.records[i] for i in chosen], [records.where[i] for i in chosen], records.aside)
+    return records._replace(records=[records.records[i] for i in chosen], where=[records.where[i] for i in chosen])
 
 
 def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> None:
@@ -171,10 +179,11 @@ def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> 
         Path(path).unlink(missing_ok=True)
 
 
-def in_training_too(records: dict[str, Records]) -> dict[str, int]:
+def in_training_too(records: dict[str, Records], task: type[Task]) -> dict[str, int]:
     """How many rows of each other split are in the training split, word for word."""
-    training = {repr(r) for r in records["train"].records}
-    return {name: sum(repr(r) in training for r in part.records) for name, part in records.items() if name != "train"}
+    training = {text for r in records["train"].records for text in task.contents(r)}
+    leaks = lambda r: any(text in training for text in task.contents(r))
+    return {name: sum(map(leaks, part.records)) for name, part in records.items() if name != "train"}
 
 
 def lacking(records: Mapping[str, Records], task: type[Task]) -> dict[str, list[str]]:
@@ -225,9 +234,11 @@ class Parts:
         init = lambda key: nn.meta.unbox(self.model.init(key))
         return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(jax.random.key(self.config.seeds.init))
 
-    def split(self, name: str, records: Records, min_length: int = 1) -> Split:
-        rows, where, aside = Records(*records)
-        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, min_length=min_length, aside=aside)
+    def split(self, name: str, records: Records, like: Split | None = None) -> Split:
+        """The split, encoded; its rows are not shorter than those of `like`."""
+        rows, where, aside, _ = Records(*records)
+        least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
+        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, aside=aside, **least)
 
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""
