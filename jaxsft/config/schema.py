@@ -106,7 +106,7 @@ class BpeTokenizer(TokenizerConfig):
 @dataclass(frozen=True)
 class PretrainedTokenizer(TokenizerConfig):
     kind: str = "pretrained"
-    path: str = "???"  # a folder with tokenizer.json, a run directory, or hub:owner/name@revision
+    path: str = "???"  # a folder with a vocabulary, that file itself, a run directory, or hub:owner/name@revision
 
 
 # --- task ------------------------------------------------------------------------------------------------------------------------------------

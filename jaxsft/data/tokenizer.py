@@ -10,6 +10,7 @@ import concurrent.futures
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from jaxsft.data import tokenizer_files
+from jaxsft.data.tokenizer_files import ROLES
+from jaxsft.data.tokenizer_files import content as _content
+from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import write_json, write_text
 
 SPECIAL = ("<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TOGETHER = 4096  # texts that are encoded by one call
-_ROLES = ("pad_token", "bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 _OURS = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|end|>"}
 
 
@@ -33,7 +37,7 @@ class Tokenizer:
       vocab_size: the largest id + 1; an embedding needs as many rows.
       special_strings: every added token, flagged special or not. Text that looks like one is still plain text for `encode`.
       pad_id: an id inside the vocabulary (0 if there is no pad token): padding is told by segment, never by id.
-      bos_id, eos_id: None where the tokenizer declares none.
+      bos_id, eos_id, mask_id, unk_id: None where the tokenizer declares none.
       chat_template: its default Jinja template, or None.
       digest: sha256 (hex) of everything that decides about ids or templates; the same after save and load.
     """
@@ -57,11 +61,13 @@ class Tokenizer:
         model = self._document["model"]
         unknown = {model.get("unk_id"), self.added.get(model.get("unk_token"), {}).get("id")}
         self._added_ids = frozenset(token["id"] for token in self.added.values()) - unknown
+        self._byte_ids = frozenset(vocabulary[p] for b in range(256) if (p := f"<0x{b:02X}>") in vocabulary) if model.get("type") == "Unigram" else ()
         self.chat_template = _default_template(self._config.get("chat_template"))
-        self.bos_id, self.eos_id = (self._role(role) for role in ("bos_token", "eos_token"))
+        self.bos_id, self.eos_id, self.mask_id, self.unk_id = (self._role(f"{role}_token") for role in ("bos", "eos", "mask", "unk"))
         pad = self._role("pad_token")
         self.pad_id: int = 0 if pad is None else pad
-        roles = {role: _content(self._config.get(role)) for role in _ROLES}
+        self._frames: Frames = frames(self._document, self.bos_id, self.eos_id)
+        roles = {role: _content(self._config.get(role)) for role in ROLES}
         matter = {"tokenizer": self._document, "roles": roles, "chat_template": self._config.get("chat_template")}
         self.digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode("ascii")).hexdigest()
 
@@ -94,18 +100,12 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """From a directory with tokenizer.json (tokenizer_config.json and chat_template.jinja, if there), or from such a file. Runs no code.
+        """From a folder or the file with its vocabulary, of any kind that `tokenizer_files` reads, and the configs beside it. Runs no code.
 
         Raises:
           ConfigError: a file is missing or not what it should be.
         """
-        directory = Path(path)
-        file = directory if directory.is_file() else directory / "tokenizer.json"
-        document = _read_object(file, "a directory with a tokenizer.json, or that file")
-        config_file, template_file = file.parent / "tokenizer_config.json", file.parent / "chat_template.jinja"
-        config = _read_object(config_file, "JSON") if config_file.exists() else {}
-        if template_file.exists():
-            config["chat_template"] = template_file.read_text(encoding="utf-8")
+        document, config, file = tokenizer_files.read(path)
         try:
             return cls(document, config)
         except ConfigError as error:
@@ -142,6 +142,10 @@ class Tokenizer:
                 for one, text in zip(found, part, strict=True):
                     yield self._checked(one.ids, text)
 
+    def wrap(self, ids: Sequence[int], pair_ids: Sequence[int] | None = None) -> Wrapped:
+        """A whole text, or two, as the model was pretrained to read it: `[CLS] a [SEP] b [SEP]`, `<s> a </s></s> b </s>`, or `bos a eos b eos`."""
+        return self._frames.wrap(ids, pair_ids)
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; without the tokens that are flagged special if `skip_special`."""
         return self._full.decode([int(token) for token in ids], skip_special_tokens=skip_special)
@@ -155,12 +159,14 @@ class Tokenizer:
 
     def role_strings(self) -> dict[str, str]:
         """The declared bos_token, eos_token, pad_token ... by role: what a chat template may name."""
-        return {role: text for role in _ROLES if (text := _content(self._config.get(role)))}
+        return {role: text for role in ROLES if (text := _content(self._config.get(role)))}
 
     def _checked(self, ids: list[int], text: str) -> list[int]:
         # A model whose own vocabulary can spell a special token (from merges or whole words) would let data write control tokens.
         if not self._added_ids.isdisjoint(ids) and any(token in text for token in self.special_strings):
             raise ConfigError("the tokenizer's model spells a special token from plain text, so data could write control tokens; use another one")
+        if self._byte_ids and "<0x" in text and _BYTE.search(text) and not self._byte_ids.isdisjoint(ids):
+            raise ConfigError(f"the tokenizer's model takes {_BYTE.search(text).group()!r} in a text for the byte itself; drop the text")
         return ids
 
     def _role(self, role: str) -> int | None:
@@ -174,7 +180,7 @@ class Tokenizer:
         vocabulary = self._document["model"].get("vocab") or {}
         pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((piece[0], index) for index, piece in enumerate(vocabulary))
         ids = dict(pairs)
-        for role in _ROLES:
+        for role in ROLES:
             content = _content(self._config.get(role))
             if content and content not in known and content in ids:
                 added.append({"id": ids[content], "content": content, "special": True} | dict.fromkeys(_FLAGS, False))
@@ -184,6 +190,7 @@ class Tokenizer:
         self._document["added_tokens"] = added
 
 
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
@@ -197,6 +204,8 @@ def _without_added(document: dict[str, Any]) -> dict[str, Any]:
             left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
             needed |= added & {left, right, left + right}
         model["vocab"] = {token: index for token, index in vocabulary.items() if token not in added or token in needed}
+    elif isinstance(vocabulary, list):  # of a unigram model; no text holds a NUL, so that no text is such a piece
+        model["vocab"] = [[f"\0{piece}" if piece in added else piece, score] for piece, score in vocabulary]
     return document | {"model": model, "added_tokens": [], "post_processor": None}
 
 
@@ -207,10 +216,6 @@ def _byte_letters() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def _content(token: Any) -> str | None:
-    return token.get("content") if isinstance(token, dict) else token
-
-
 def _default_template(found: Any) -> str | None:
     if isinstance(found, list):
         named = {entry["name"]: entry["template"] for entry in found if isinstance(entry, dict) and {"name", "template"} <= entry.keys()}
@@ -219,16 +224,4 @@ def _default_template(found: Any) -> str | None:
             raise ConfigError(f"chat_template names {sorted(named)}, expected one called 'default'")
     if found is not None and not isinstance(found, str):
         raise ConfigError(f"chat_template is a {type(found).__name__}, expected a string or a list of named templates")
-    return found
-
-
-def _read_object(file: Path, expected: str) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot read the tokenizer ({error.strerror}); expected {expected}") from None
-    except ValueError as error:
-        raise ConfigError(f"{file}: not valid JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{file}: found a JSON {type(found).__name__}, expected an object")
     return found
