@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsft.data.ledger import Aside, Ledger
+from jaxsft.data.tokenizer_frame import Wrapped
 from jaxsft.errors import ConfigError, DataError
 
 TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
@@ -32,6 +33,8 @@ class Encoded(NamedTuple):
       segment: what belongs to the whole text, by name: numbers.
       chunk: cut into consecutive examples instead of following `data.too_long` (raw text).
       stop_ids: where given, the last trained id must be one of them to survive truncation.
+      types: `[n]` int32, the token type of each id (BERT's first and second text); None where all are 0.
+      frame: how many ids at the beginning and at the end stay where a text is cut: its special tokens.
     """
 
     ids: np.ndarray
@@ -39,6 +42,8 @@ class Encoded(NamedTuple):
     segment: Mapping[str, float] = MappingProxyType({})
     chunk: bool = False
     stop_ids: tuple[int, ...] = ()
+    types: np.ndarray | None = None
+    frame: tuple[int, int] = (0, 0)
 
     @property
     def positions(self) -> int:
@@ -55,11 +60,18 @@ class Example(NamedTuple):
     targets: np.ndarray | None
     loss_weight: np.ndarray | None
     segment: Mapping[str, float]
+    types: np.ndarray | None = None
 
 
 def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs, targets and weights of the positions `[start, stop)`. The only place where anything is shifted."""
     return encoded.ids[start:stop], encoded.ids[start + 1 : stop + 1], encoded.weights[start + 1 : stop + 1]
+
+
+def framed(text: Wrapped, segment: Mapping[str, float]) -> Encoded:
+    """A text in its special tokens, of which nothing is predicted token by token."""
+    kinds = np.array(text.types, np.int32) if any(text.types) else None
+    return Encoded(np.array(text.ids, np.int32), segment=segment, types=kinds, frame=(text.head, text.tail))
 
 
 def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
@@ -82,15 +94,18 @@ def fit(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
     excess = encoded.positions - limit
     if excess <= 0 or encoded.chunk:
         return encoded, 0
-    keep = slice(excess, None) if too_long == "truncate_left" else slice(0, len(encoded.ids) - excess)
-    weights = None if encoded.weights is None else encoded.weights[keep]
-    return encoded._replace(ids=encoded.ids[keep], weights=weights), excess
+    size = len(encoded.ids)
+    head, tail = encoded.frame if sum(encoded.frame) + excess <= size else (0, 0)
+    at = head if too_long == "truncate_left" else size - tail - excess
+    kept = np.r_[0:at, at + excess : size]
+    cut = {name: value[kept] for name in ("ids", "weights", "types") if (value := getattr(encoded, name)) is not None}
+    return encoded._replace(**cut), excess
 
 
 def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
     """One example, or consecutive ones for a record that is chunked: every id but the first is a target exactly once."""
     if encoded.weights is None:
-        return [Example(row, 0, encoded.ids, None, None, encoded.segment)]
+        return [Example(row, 0, encoded.ids, None, None, encoded.segment, encoded.types)]
     starts = range(0, encoded.positions, limit) if encoded.chunk else [0]
     return [Example(row, part, *shift(encoded, start, min(start + limit, encoded.positions)), encoded.segment) for part, start in enumerate(starts)]
 
@@ -190,6 +205,8 @@ def flat(examples: Sequence[Example]) -> dict[str, Any]:
     if examples[0].targets is not None:
         arrays["targets"] = np.concatenate([e.targets for e in examples]).astype(np.int32)
         arrays["loss_weight"] = np.concatenate([e.loss_weight for e in examples]).astype(np.float32)
+    if any(e.types is not None for e in examples):
+        arrays["types"] = np.concatenate([np.zeros(len(e.tokens)) if e.types is None else e.types for e in examples]).astype(np.int32)
     for name in segment_names(examples):
         arrays[f"segment.{name}"] = np.array([e.segment[name] for e in examples])
     return arrays

@@ -26,6 +26,7 @@ class Batch(NamedTuple):
       segment_ids: `[B, S]` int32, from 1. positions: `[B, S]` int32, from 0 in each segment.
       example_ids: `[B, G]` int32 into the split's examples.
       segment: `[B, G]` arrays by name: what belongs to a whole text.
+      types: `[B, S]` int32, BERT's token types; None where all are 0.
     """
 
     tokens: Any
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
     positions: Any
     example_ids: Any
     segment: dict[str, Any]
+    types: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +178,9 @@ class Batches:
         if "targets" in arrays:
             by_token |= {"targets": np.zeros((b, s), np.int32), "loss_weight": np.zeros((b, s), np.float32)}
             copied += ["targets", "loss_weight"]
+        if "types" in arrays:
+            by_token["types"] = np.zeros((b, s), np.int32)
+            copied.append("types")
         example_ids = np.full((b, g), -1, np.int32)
         for i, row in enumerate(rows):
             at = 0
@@ -201,6 +206,7 @@ class Batches:
             by_token["positions"],
             example_ids,
             segment,
+            by_token.get("types"),
         )
 
 
