@@ -30,6 +30,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "train.on_nan": ("stop", "skip"),
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
+    "tokenizer.segment": ("spaces", "jieba"),
     "task.pool": ("mean", "first", "last"),
     "task.loss": ("cross_entropy", "log_loss", "binary_cross_entropy", "mse", "mae", "huber"),
 }
@@ -48,6 +49,8 @@ AT_LEAST_ONE = (
     "evaluation.generate_rows",
     "generate.batch_size",
     "data.limit",
+    "tokenizer.min_count",
+    "tokenizer.vocab_size",
 )
 NOT_NEGATIVE = (
     "optim.learning_rate",

@@ -54,6 +54,11 @@ def read(file: Path) -> Model:
         data = file.read_bytes()
     except OSError as error:
         raise ConfigError(f"{file}: cannot read the tokenizer ({error.strerror}); expected a SentencePiece model") from None
+    return parse(data, str(file))
+
+
+def parse(data: bytes, file: str) -> Model:
+    """The content of a `.model` file, called `file` in errors. Raises as `read`."""
     try:
         pieces, trainer, normalizer = [], {}, {}
         for field, value in _fields(data):

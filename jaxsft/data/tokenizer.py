@@ -7,7 +7,6 @@ looks like an added token is spelled out. `encode` is the plain one, always; add
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import hashlib
 import json
 import re
@@ -18,7 +17,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from jaxsft.data import tokenizer_files
+from jaxsft.data import chinese, tokenizer_files
 from jaxsft.data.tokenizer_files import ROLES
 from jaxsft.data.tokenizer_files import content as _content
 from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames
@@ -27,7 +26,7 @@ from jaxsft.rundir import write_json, write_text
 
 SPECIAL = ("<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TOGETHER = 4096  # texts that are encoded by one call
-_OURS = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|end|>"}
+OURS = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|end|>"}
 
 
 class Tokenizer:
@@ -39,6 +38,7 @@ class Tokenizer:
       pad_id: an id inside the vocabulary (0 if there is no pad token): padding is told by segment, never by id.
       bos_id, eos_id, mask_id, unk_id: None where the tokenizer declares none.
       chat_template: its default Jinja template, or None.
+      extends: of a tokenizer with further tokens (`with_added`) the `digest` and the `rows` of the one without them, else None.
       digest: sha256 (hex) of everything that decides about ids or templates; the same after save and load.
     """
 
@@ -69,6 +69,11 @@ class Tokenizer:
         self._frames: Frames = frames(self._document, self.bos_id, self.eos_id)
         roles = {role: _content(self._config.get(role)) for role in ROLES}
         matter = {"tokenizer": self._document, "roles": roles, "chat_template": self._config.get("chat_template")}
+        self._words = self._config.get("segment")
+        if self._words not in (None, "jieba"):
+            raise ConfigError(f"tokenizer_config.json: segment={self._words}, expected jieba or none")
+        matter |= {"segment": self._words} if self._words else {}
+        self.extends: dict[str, Any] | None = self._config.get("extends")
         self.digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode("ascii")).hexdigest()
 
     @classmethod
@@ -79,7 +84,7 @@ class Tokenizer:
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         raw.decoder = decoders.ByteLevel()
         raw.add_special_tokens(list(SPECIAL))
-        return cls(json.loads(raw.to_str()), dict(_OURS))
+        return cls(json.loads(raw.to_str()), dict(OURS))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
@@ -96,7 +101,7 @@ class Tokenizer:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
         raw.train_from_iterator(texts, trainer)
-        return cls(json.loads(raw.to_str()), dict(_OURS))
+        return cls(json.loads(raw.to_str()), dict(OURS))
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -120,13 +125,28 @@ class Tokenizer:
         # Hugging Face lets this file win over the config; an old one must not outlive its tokenizer.
         (folder / "chat_template.jinja").unlink(missing_ok=True)
 
+    def with_added(self, tokens: Sequence[str]) -> Tokenizer:
+        """The same tokenizer with further added tokens, which have the ids after all others. Raises ConfigError where one is there already."""
+        known = self._full.get_vocab(with_added_tokens=True)
+        for i, token in enumerate(tokens):
+            if not token or token in known or token in tokens[:i]:
+                raise ConfigError(
+                    f"tokenizer.added: {token!r} is {'empty' if not token else 'named twice' if token not in known else 'in the vocabulary'}"
+                )
+        new = [{"id": self.vocab_size + i, "content": token, "special": True} | dict.fromkeys(_FLAGS, False) for i, token in enumerate(tokens)]
+        document = self._document | {"added_tokens": [*self._document["added_tokens"], *new]}
+        return Tokenizer(document, self._config | {"extends": {"digest": self.digest, "rows": self.vocab_size}})
+
     def encode(self, text: str) -> list[int]:
         """The ids of plain text: nothing is added, and what looks like a special token is spelled out."""
-        return self._checked(self._plain.encode(text, add_special_tokens=False).ids, text)
+        return self._checked(self._plain.encode(self._segmented(text), add_special_tokens=False).ids, text)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Which characters of the text, (start, end), each id of `encode` stands for; ids of one character's bytes have that character in common."""
-        return self._plain.encode(text, add_special_tokens=False).offsets
+        if not self._words:
+            return self._plain.encode(text, add_special_tokens=False).offsets
+        segmented, places = chinese.bordered(text)
+        return [(places[start], places[end]) for start, end in self._plain.encode(segmented, add_special_tokens=False).offsets]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on all cores."""
@@ -136,7 +156,7 @@ class Tokenizer:
         """`encode_batch`, one after another: the next texts are encoded while the caller works with these."""
         parts = [list(texts[start : start + TOGETHER]) for start in range(0, len(texts), TOGETHER)]
         # Fast: without the places of tokens in the text.
-        encode = functools.partial(self._plain.encode_batch_fast, add_special_tokens=False)
+        encode = lambda part: self._plain.encode_batch_fast([*map(self._segmented, part)], add_special_tokens=False)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             for part, found in zip(parts, pool.map(encode, parts), strict=True):
                 for one, text in zip(found, part, strict=True):
@@ -160,6 +180,9 @@ class Tokenizer:
     def role_strings(self) -> dict[str, str]:
         """The declared bos_token, eos_token, pad_token ... by role: what a chat template may name."""
         return {role: text for role in ROLES if (text := _content(self._config.get(role)))}
+
+    def _segmented(self, text: str) -> str:
+        return chinese.bordered(text)[0] if self._words else text
 
     def _checked(self, ids: list[int], text: str) -> list[int]:
         # A model whose own vocabulary can spell a special token (from merges or whole words) would let data write control tokens.
