@@ -91,6 +91,7 @@ class DataConfig(DataFiles):
 @dataclass(frozen=True)
 class TokenizerConfig:
     kind: str = "bytes"
+    added: list[str] = field(default_factory=list)  # further special tokens, with the ids after all others; their rows start at the mean of the rest
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,47 @@ class BpeTokenizer(TokenizerConfig):
 
 
 @dataclass(frozen=True)
+class CharTokenizer(TokenizerConfig):
+    """A token per character of the training split."""
+
+    kind: str = "char"
+    min_count: int = 1  # a character that is rarer is unknown
+    lowercase: bool = False
+
+
+@dataclass(frozen=True)
+class WordTokenizer(TokenizerConfig):
+    """A token per word of the training split."""
+
+    kind: str = "word"
+    min_count: int = 2  # a word that is rarer is unknown
+    vocab_size: Optional[int] = None  # the most frequent words only
+    lowercase: bool = True
+    segment: str = "spaces"  # spaces | jieba (Chinese; needs jaxsft[text])
+
+
+@dataclass(frozen=True)
+class WordPieceTokenizer(TokenizerConfig):
+    """Pieces of words with BERT's cleaning, special tokens and frame."""
+
+    kind: str = "wordpiece"
+    vocab_size: int = 8192
+    lowercase: bool = True
+
+
+@dataclass(frozen=True)
+class UnigramTokenizer(TokenizerConfig):
+    """Pieces by SentencePiece; needs jaxsft[sentencepiece]."""
+
+    kind: str = "unigram"
+    vocab_size: int = 8192
+    lowercase: bool = False
+
+
+@dataclass(frozen=True)
 class PretrainedTokenizer(TokenizerConfig):
     kind: str = "pretrained"
-    path: str = "???"  # a folder with tokenizer.json, a run directory, or hub:owner/name@revision
+    path: str = "???"  # a folder with a vocabulary, that file itself, a run directory, or hub:owner/name@revision
 
 
 # --- task ------------------------------------------------------------------------------------------------------------------------------------
@@ -412,6 +451,9 @@ GROUPS: dict[str, dict[str, type]] = {
         "classify": ClassifyTask,
         **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
     },
-    "tokenizer": {"bytes": BytesTokenizer, "bpe": BpeTokenizer, "pretrained": PretrainedTokenizer},
+    "tokenizer": {
+        cls.kind: cls
+        for cls in (BytesTokenizer, BpeTokenizer, CharTokenizer, WordTokenizer, WordPieceTokenizer, UnigramTokenizer, PretrainedTokenizer)
+    },
     "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt, "wsd": WSD},
 }

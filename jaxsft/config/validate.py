@@ -33,6 +33,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
+    "tokenizer.segment": ("spaces", "jieba"),
     "task.pool": ("mean", "first", "last"),
     "task.loss": ("cross_entropy", "log_loss", "binary_cross_entropy", "mse", "mae", "huber"),
 }
@@ -51,6 +52,8 @@ AT_LEAST_ONE = (
     "evaluation.generate_rows",
     "generate.batch_size",
     "data.limit",
+    "tokenizer.min_count",
+    "tokenizer.vocab_size",
 )
 NOT_NEGATIVE = (
     "optim.learning_rate",

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsft.data.ledger import Aside, Ledger
+from jaxsft.data.tokenizer_frame import Wrapped
 from jaxsft.errors import ConfigError, DataError
 
 TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
@@ -33,6 +34,8 @@ class Encoded(NamedTuple):
       chunk: cut into consecutive examples instead of following `data.too_long` (raw text).
       stop_ids: where given, the last trained id must be one of them to survive truncation.
       source: `[m]` int32, what an encoder reads; None where there is one stream.
+      types: `[n]` int32, the token type of each id (BERT's first and second text); None where all are 0.
+      frame: how many ids at the beginning and at the end stay where a text is cut: its special tokens.
     """
 
     ids: np.ndarray
@@ -41,6 +44,8 @@ class Encoded(NamedTuple):
     chunk: bool = False
     stop_ids: tuple[int, ...] = ()
     source: np.ndarray | None = None
+    types: np.ndarray | None = None
+    frame: tuple[int, int] = (0, 0)
 
     @property
     def positions(self) -> int:
@@ -62,11 +67,18 @@ class Example(NamedTuple):
     loss_weight: np.ndarray | None
     segment: Mapping[str, float]
     source: np.ndarray | None = None
+    types: np.ndarray | None = None
 
 
 def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs, targets and weights of the positions `[start, stop)`. The only place where anything is shifted."""
     return encoded.ids[start:stop], encoded.ids[start + 1 : stop + 1], encoded.weights[start + 1 : stop + 1]
+
+
+def framed(text: Wrapped, segment: Mapping[str, float]) -> Encoded:
+    """A text in its special tokens, of which nothing is predicted token by token."""
+    kinds = np.array(text.types, np.int32) if any(text.types) else None
+    return Encoded(np.array(text.ids, np.int32), segment=segment, types=kinds, frame=(text.head, text.tail))
 
 
 def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
@@ -91,10 +103,12 @@ def fit(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
     excess = encoded.positions - limit
     if excess <= 0 or encoded.chunk:
         return encoded, 0
-    left = too_long == "truncate_left" and encoded.source is None
-    keep = slice(excess, None) if left else slice(0, len(encoded.ids) - excess)
-    weights = None if encoded.weights is None else encoded.weights[keep]
-    return encoded._replace(ids=encoded.ids[keep], weights=weights), excess
+    size, left = len(encoded.ids), too_long == "truncate_left" and encoded.source is None
+    head, tail = encoded.frame if sum(encoded.frame) + excess <= size else (0, 0)
+    at = head if left else size - tail - excess
+    kept = np.r_[0:at, at + excess : size]
+    cut = {name: value[kept] for name in ("ids", "weights", "types") if (value := getattr(encoded, name)) is not None}
+    return encoded._replace(**cut), excess
 
 
 def fit_source(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
@@ -114,7 +128,7 @@ def too_long_for(encoded: Encoded, limit: int, source_limit: int) -> bool:
 def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
     """One example, or consecutive ones for a record that is chunked: every id but the first is a target exactly once."""
     if encoded.weights is None:
-        return [Example(row, 0, encoded.ids, None, None, encoded.segment)]
+        return [Example(row, 0, encoded.ids, None, None, encoded.segment, types=encoded.types)]
     starts = range(0, encoded.positions, limit) if encoded.chunk else [0]
     shifted = (shift(encoded, start, min(start + limit, encoded.positions)) for start in starts)
     return [Example(row, part, *three, encoded.segment, encoded.source) for part, three in enumerate(shifted)]
@@ -234,6 +248,8 @@ def flat(examples: Sequence[Example]) -> dict[str, Any]:
     if examples[0].source is not None:
         arrays["source_offsets"] = np.concatenate([[0], np.cumsum([len(e.source) for e in examples])]).astype(np.int64)
         arrays["source_tokens"] = np.concatenate([e.source for e in examples]).astype(np.int32)
+    if any(e.types is not None for e in examples):
+        arrays["types"] = np.concatenate([np.zeros(len(e.tokens)) if e.types is None else e.types for e in examples]).astype(np.int32)
     for name in segment_names(examples):
         arrays[f"segment.{name}"] = np.array([e.segment[name] for e in examples])
     return arrays

@@ -39,6 +39,7 @@ class Batch(NamedTuple):
       example_ids: `[B, G]` int32 into the split's examples.
       segment: `[B, G]` arrays by name: what belongs to a whole text.
       source: the second stream; None where there is one stream.
+      types: `[B, S]` int32, BERT's token types; None where all are 0.
     """
 
     tokens: Any
@@ -49,6 +50,7 @@ class Batch(NamedTuple):
     example_ids: Any
     segment: dict[str, Any]
     source: Source | None = None
+    types: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +211,9 @@ class Batches:
         if "targets" in arrays:
             by_token |= {"targets": np.zeros((b, s), np.int32), "loss_weight": np.zeros((b, s), np.float32)}
             copied += ["targets", "loss_weight"]
+        if "types" in arrays:
+            by_token["types"] = np.zeros((b, s), np.int32)
+            copied.append("types")
         example_ids = np.full((b, g), -1, np.int32)
         for i, row in enumerate(rows):
             at = 0
@@ -235,6 +240,7 @@ class Batches:
             example_ids,
             segment,
             self._source(rows) if self.plan.source_length else None,
+            by_token.get("types"),
         )
 
     def _source(self, rows: np.ndarray) -> Source:
