@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxsft.errors import ConfigError
-from jaxsft.models.families import bert, gpt2, llama, mistral, qwen
+from jaxsft.models.families import bert, gemma, gpt2, gpt_neox, llama, mistral, olmo2, phi3, qwen
 from jaxsft.models.families.base import Family
 
 FAMILIES: dict[str, Family] = {
@@ -13,7 +13,12 @@ FAMILIES: dict[str, Family] = {
         mistral.FAMILY,
         qwen.QWEN2,
         qwen.QWEN3,
+        phi3.FAMILY,
+        olmo2.FAMILY,
+        gemma.GEMMA2,
+        gemma.GEMMA3,
         gpt2.FAMILY,
+        gpt_neox.FAMILY,
         bert.BERT,
         bert.ROBERTA,
         bert.XLM_ROBERTA,

@@ -61,9 +61,9 @@ def write_sizes(m: ModelConfig) -> dict[str, Any]:
     }
 
 
-def rope(keys: Keys, context: int, kind_of_layer: str | None = None) -> dict[str, Any]:
+def rope(keys: Keys, context: int, kind_of_layer: str | None = None, *, default: float = 10000.0, fraction: float = 1.0) -> dict[str, Any]:
     """`rope_base`, `rope_fraction` and `rope_scaling`: from `rope_theta` and `rope_scaling`, or from `rope_parameters` (transformers 5), which may
-    hold those of each kind of layer. Raises ConfigError for a scaling that is not known here."""
+    hold those of each kind of layer. `default` and `fraction` are the family's own. Raises ConfigError for a scaling that is not known here."""
     found = keys.get("rope_parameters") or {}
     if kind_of_layer and kind_of_layer in found:
         found = found[kind_of_layer]
@@ -71,11 +71,9 @@ def rope(keys: Keys, context: int, kind_of_layer: str | None = None) -> dict[str
     if found and old and found != old:
         keys.refuse("rope_scaling", f"differs from rope_parameters={found!r}; expected one of them")
     found = dict(found or old)
-    base = found.pop("rope_theta", None) or keys.get("rope_theta", 10000.0)
-    keys.get("rope_theta")
-    fraction = found.pop("partial_rotary_factor", None) or keys.get("partial_rotary_factor", 1.0)
-    keys.get("partial_rotary_factor")
-    return {"rope_base": float(base), "rope_fraction": float(fraction), **_scaling(keys, found, context)}
+    base, part = keys.get("rope_theta") or default, keys.get("partial_rotary_factor") or fraction
+    base, part = found.pop("rope_theta", None) or base, found.pop("partial_rotary_factor", None) or part
+    return {"rope_base": float(base), "rope_fraction": float(part), **_scaling(keys, found, context)}
 
 
 _ORIGINAL = {"original_max_position_embeddings": "original"}
