@@ -15,23 +15,33 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.models.attention import Tokens
-from jaxsft.models.layers import Dropout, at_least_fp32, contract, dropout, fan_in_normal
+from jaxsft.models.layers import Dropout, Linear, at_least_fp32, contract, dropout, fan_in_normal
 from jaxsft.sharding.weights import declare
 
 ACTIVATIONS = {"tanh": jnp.tanh, "gelu": lambda x: jax.nn.gelu(x, approximate=False), "relu": jax.nn.relu}
 
 
 class VocabHead(nn.Module):
-    """The untied output matrix `[D, V]`. The chunked loss reads the weight itself, so `__call__` serves initialisation and small logits."""
+    """What a model has of its own for logits over the vocabulary: the untied matrix `[D, V]`, a bias `[V]`, or both.
+
+    Chunked losses and generation read the weights themselves, so `__call__` serves initialisation and small logits.
+    """
 
     embed: int
     vocab: int
     precision: str
+    matrix: bool = True
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq vocab"]:
-        w = self.param("w", declare(fan_in_normal(1), ("embed", "vocab"), inputs=1), (self.embed, self.vocab))
-        return contract("bsd,dv->bsv", x, w, self.precision)
+        y = jnp.zeros((), x.dtype)
+        if self.matrix:
+            w = self.param("w", declare(fan_in_normal(1), ("embed", "vocab"), inputs=1), (self.embed, self.vocab))
+            y = contract("bsd,dv->bsv", x, w, self.precision)
+        if self.bias:
+            y = y + self.param("b", declare(nn.initializers.zeros, ("vocab",)), (self.vocab,))
+        return y
 
 
 # --- whole texts -----------------------------------------------------------------------------------------------------------------------------
@@ -80,20 +90,6 @@ def attend(
     return contract("bgs,bsd->bgd", weight, x, "fp32")
 
 
-class Affine(nn.Module):
-    """`x w + b`. [B, G, I] -> [B, G, O]."""
-
-    shape: tuple[int, int]
-    precision: str
-    bias: bool
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch texts inputs"]) -> Float[Array, "batch texts outputs"]:
-        w = self.param("w", declare(fan_in_normal(1), ("embed", "classes"), inputs=1), self.shape)
-        y = contract("bgi,io->bgo", x, w, self.precision)
-        return y + self.param("b", declare(nn.initializers.zeros, ("classes",)), self.shape[1:]) if self.bias else y
-
-
 class TextHead(nn.Module):
     """Numbers of each packed text. [B, S, D] -> [B, G, C].
 
@@ -113,7 +109,10 @@ class TextHead(nn.Module):
     @nn.compact
     def __call__(self, x: Array, where: Tokens | None = None, texts: int = 1, noise: Dropout | None = None) -> Float[Array, "batch texts outputs"]:
         y = dropout(self.vectors(x, where, texts), noise, 0)
-        return Affine((self.embed, self.outputs), self.precision, self.bias, name="out")(y)
+        return self.linear("out", self.embed, self.outputs)(y)
+
+    def linear(self, name: str, inputs: int, outputs: int) -> Linear:
+        return Linear("bgi,io->bgo", (inputs, outputs), ("embed", "classes"), self.precision, bias=self.bias, name=name)
 
     def vectors(self, x: Array, where: Tokens | None, texts: int) -> Float[Array, "batch texts embed"]:
         """The pooled texts, through the dense layer where there is one. Without `where` a row is one text."""
@@ -126,7 +125,7 @@ class TextHead(nn.Module):
             else:
                 y = pool(x, where.segment_ids, where.positions, texts, self.pool)
         if self.form == "dense":
-            y = ACTIVATIONS[self.activation](Affine((self.embed, self.embed), self.precision, self.bias, name="dense")(y))
+            y = ACTIVATIONS[self.activation](self.linear("dense", self.embed, self.embed)(y))
         return y.astype(at_least_fp32(y.dtype))
 
 
@@ -140,7 +139,7 @@ class PairHead(TextHead):
         if not self.outputs:
             return y
         u, v = y[:, 0::2], y[:, 1::2]
-        return Affine((3 * self.embed, self.outputs), self.precision, self.bias, name="out")(jnp.concatenate([u, v, jnp.abs(u - v)], axis=-1))
+        return self.linear("out", 3 * self.embed, self.outputs)(jnp.concatenate([u, v, jnp.abs(u - v)], axis=-1))
 
     @property
     def weightless(self) -> bool:

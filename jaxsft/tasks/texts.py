@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxsft.data.encode import Encoded
+from jaxsft.data.encode import Encoded, framed
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.windows import sentences
 from jaxsft.errors import ConfigError, DataError
@@ -34,37 +34,36 @@ class TextTask(Task):
         Args:
           segments: per record, numbers and vectors by name; `weight` is the weight of the text.
         """
-        tokenizer = self.tokenizer
-        begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        close = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
         first, second = zip(*(_texts(record) for record in records), strict=True) if records else ((), ())
-        text_ids = tokenizer.encode_stream(list(first))
-        pair_ids = tokenizer.encode_batch([text or "" for text in second]) if any(text is not None for text in second) else [[]] * len(records)
+        text_ids = self.tokenizer.encode_stream(list(first))
+        paired = any(text is not None for text in second)
+        pair_ids = self.tokenizer.encode_batch([text or "" for text in second]) if paired else [[]] * len(records)
         encoded: list[Encoded | str] = []
         for a, b, ids, pair, segment in zip(first, second, text_ids, pair_ids, segments, strict=True):
             if not a.strip() and not (b or "").strip():
                 encoded.append("empty")
                 continue
-            encoded.append(self._frame(begin, close, ids, None if b is None else pair, a if b is None else b, segment))
+            one = self._pair(ids, pair, segment) if b is not None else framed(self.tokenizer.wrap(ids, None), segment)
+            if self.config.data.too_long == "sentence":
+                one = one._replace(breaks=self._breaks(a if b is None else b, one.frame[0]))
+            encoded.append(one)
         return encoded
 
-    def _frame(self, begin: list[int], close: list[int], a: list[int], b: list[int] | None, text: str, segment: Mapping[str, Any]) -> Encoded:
-        """`begin a close` or, of a pair, `begin a close b close`. A long pair keeps its first text in every window.
+    def _pair(self, a: list[int], b: list[int], segment: Mapping[str, Any]) -> Encoded:
+        """Two texts in one frame or, `apart`, each in its own, with types that part them. A long pair keeps its first text in every window."""
+        if self.apart:
+            both = [framed(self.tokenizer.wrap(ids, None), {}) for ids in (a, b)]
+            ids, types = np.concatenate([one.ids for one in both]), np.repeat(np.arange(2, dtype=np.int32), [len(one.ids) for one in both])
+            start, head, tail = both[0].frame[0], len(both[0].ids) + both[1].frame[0], both[1].frame[1]
+            return Encoded(ids, segment=segment, types=types, frame=(head, tail), first=(start, start + len(a)))
+        one = framed(self.tokenizer.wrap(a, b), segment)
+        start, tail = one.frame
+        return one._replace(frame=(len(one.ids) - tail - len(b), tail), first=(start, start + len(a)))
 
-        Args:
-          text: the last of the texts.
-        """
-        first, last = (begin, begin + a + close + (begin if self.apart else []))[b is not None], a if b is None else b
-        ids = np.array(first + last + close, np.int32)
-        breaks: Sequence[int] = ()
-        if self.config.data.too_long == "sentence":
-            starts = [start for start, _ in self.tokenizer.offsets(text)]
-            breaks = (len(first) + np.searchsorted(starts, sentences(text))).tolist()
-        out = Encoded(ids, segment=segment, frame=(len(first), len(close)), breaks=breaks)
-        if b is None:
-            return out
-        types = np.repeat(np.array([0, 1], np.int8), [len(begin) + len(a) + len(close), len(ids) - len(begin) - len(a) - len(close)])
-        return out._replace(types=types, first=(len(begin), len(begin) + len(a)))
+    def _breaks(self, text: str, start: int) -> list[int]:
+        """Where sentences of a text begin, in ids, of which the first is `start`."""
+        begins = [begin for begin, _ in self.tokenizer.offsets(text)]
+        return (start + np.searchsorted(begins, sentences(text))).tolist()
 
     apart = False  # the two texts of a pair do not see each other
 
@@ -77,7 +76,7 @@ class TextTask(Task):
 
     def read(self, model: Transformer, params: Params, batch: Batch, noise: Any) -> Float[Array, "batch texts width"]:
         """What the head says of each packed text."""
-        where = Tokens(batch.segment_ids, batch.positions)
+        where = Tokens(batch.segment_ids, batch.positions, batch.types)
         hidden = model.hidden(params, batch.tokens, where, noise)  # [B, S, D]
         return self.apply_head(model, params, hidden, where, batch.example_ids.shape[1], noise)
 
