@@ -117,7 +117,7 @@ def test_the_longer_text_of_a_pair_is_cut(a, b, data, how):  # guards D2, D8
 def test_sentences_begin_behind_stops():
     text = 'He said "no." Then left!  Dr. X came...\nNew 你好。再见” 3.5 ok'
     starts = [0, *sentences(text), len(text)]
-    parts = [text[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    parts = [text[a:b] for a, b in itertools.pairwise(starts)]
     assert "".join(parts) == text
     assert parts == ['He said "no." ', "Then left!  ", "Dr. ", "X came...\n", "New 你好。", "再见” 3.5 ok"]
 
@@ -127,7 +127,7 @@ def test_sentences_begin_behind_stops():
 def test_windows_of_sentences_hold_every_unit_once(lengths, limit):  # guards B6
     ends = np.cumsum(lengths).tolist()
     found = sentence_windows(ends[:-1], ends[-1], limit)
-    assert found[0][0] == 0 and found[-1][1] == ends[-1] and all(a[1] == b[0] for a, b in zip(found, found[1:], strict=False))
+    assert found[0][0] == 0 and found[-1][1] == ends[-1] and all(a[1] == b[0] for a, b in itertools.pairwise(found))
     assert all(0 < stop - start <= limit for start, stop in found)
     for start, stop in found[:-1]:  # it ends with a sentence, and the next one did not fit; or it is a piece of a long sentence
         if stop in ends:
