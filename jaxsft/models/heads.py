@@ -113,12 +113,9 @@ class TextHead(nn.Module):
     def __call__(self, x: Array, where: Tokens | None = None, texts: int = 1, noise: Dropout | None = None) -> Float[Array, "batch texts outputs"]:
         if self.features and self.is_initializing():
             none = jnp.zeros((1, 1, len(self.features)), jnp.int32)
-            self.columns()(none, none)
+            Features(self.features, self.embed, name="features")(none, none)
         y = dropout(self.vectors(x, where, texts), noise, 0)
         return self.linear("out", self.embed, self.outputs)(y)
-
-    def columns(self, name: str | None = "features") -> Features:
-        return Features(self.features, self.embed, name=name)
 
     def linear(self, name: str, inputs: int, outputs: int) -> Linear:
         return Linear("bgi,io->bgo", (inputs, outputs), ("embed", "classes"), self.precision, bias=self.bias, name=name)

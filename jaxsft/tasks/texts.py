@@ -17,7 +17,7 @@ from jaxsft.data.windows import sentences
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import registry
 from jaxsft.models.attention import Tokens
-from jaxsft.models.features import Soft, place
+from jaxsft.models.features import Features, Soft, place
 from jaxsft.models.heads import TextHead
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task, by_row
@@ -131,7 +131,7 @@ class TextTask(Task):
     def _vectors(self, model: Transformer, params: Params, batch: Batch, where: Tokens) -> Soft | None:
         if not self._soft:
             return None
-        columns = model.head.columns(None)
+        columns = Features(tuple(features.sizes(self._learnt)), model.config.embed)
         vectors = columns.apply({"params": params["head"]["features"]}, batch.segment["numbers"], batch.segment["classes"])
         return place(vectors, where, self._start)
 
