@@ -45,7 +45,7 @@ from jaxsft.training.step import make_hyper  # noqa: E402
 
 LABELS = ("bad", "fair", "good")
 TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
-TASKS |= {"multilabel": schema.MultiLabelTask, "regress": schema.RegressTask, "pair": schema.PairTask}
+TASKS |= {"multilabel": schema.MultiLabelTask, "regress": schema.RegressTask, "pair": schema.PairTask, "span": schema.SpanTask}
 SCHEDULES = schema.GROUPS["schedule"]
 
 

@@ -32,6 +32,7 @@ class Columns:
     weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
     labels: list[str] = field(default_factory=list)  # one-hot columns of 0 and 1, each named as its class
     targets: list[str] = field(default_factory=list)  # numbers; none: the column of the label
+    answers: Optional[str] = None  # of a question: texts, and the characters of the context at which they begin
     score: Optional[str] = None  # of a pair: how near its texts are; null: pairs have a label, or nothing
     source: Optional[str] = None
     target: Optional[str] = None
@@ -256,6 +257,14 @@ class PairTask(TextTask):
     threshold: float = 0.5  # of cosine_embedding: the cosine from which two texts belong together
     temperature: float = 0.05  # of contrastive: cosines are divided by it
     huber_delta: float = 1.0  # read by loss=huber
+
+
+@dataclass(frozen=True)
+class SpanTask(TaskConfig):
+    """The answer to a question, as a stretch of a context."""
+
+    name: str = "span"
+    max_answer: int = 30  # tokens of an answer
 
 
 # --- schedule --------------------------------------------------------------------------------------------------------------------------------
@@ -485,7 +494,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "chat": ChatTask,
         "lm": LMTask,
         "classify": ClassifyTask,
-        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
+        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask, SpanTask)},
     },
     "tokenizer": {
         cls.kind: cls

@@ -57,6 +57,7 @@ AT_LEAST_ONE = (
     "generate.batch_size",
     "data.limit",
     "data.stride",
+    "task.max_answer",
     "tokenizer.min_count",
     "tokenizer.vocab_size",
 )
@@ -180,7 +181,7 @@ def data(config: Config) -> None:
         raise ConfigError(f"data.max_source_length={d.max_source_length}: more than model.context={config.model.context}; raise that too")
 
 
-WHOLE = ("classify", "multilabel", "regress", "pair")  # tasks that say something of a whole text
+WHOLE = ("classify", "multilabel", "regress", "pair", "span")  # tasks that say something of a whole text
 WORDS = ("tag", "parse")  # tasks that say something of each word
 
 
@@ -235,7 +236,7 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
         if name in SCORES and name not in getattr(config.task, "scores", SCORES):
             raise ConfigError(f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}")
-        if name in GENERATED and e.generate != "always":
+        if name in GENERATED and config.task.name != "span" and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
         if name in COUNTS:
             raise ConfigError(f"evaluation.metric={e.metric}: a count is the same at every evaluation, and chooses nothing")
