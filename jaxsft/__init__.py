@@ -4,7 +4,7 @@
     result = jaxsft.train("task=chat", "data.train=train.jsonl", seed=1)
     print(jaxsft.load(result).generate("translate: red cat"))
 
-`compose`, `batches`, `check`, `export`, `train`, `load`, `Model` and `Result` are those of jaxsft/api.py; JAX is imported when one of them is first asked for.
+`compose`, `batches`, `check`, `train`, `load`, `export`, `Model` and `Result` are those of jaxsft/api.py; JAX is imported when one is asked for.
 `from_pandas` and `to_pandas` are those of jaxsft/data/frames.py.
 """
 

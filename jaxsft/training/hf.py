@@ -32,7 +32,8 @@ OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over
 def like(config: Config, folder: Path) -> Config:
     """The config with the architecture and the tokenizer of a folder. Raises ConfigError."""
     found = architecture(config, pretrained.open_source(folder))
-    return dataclasses.replace(config, model=found, tokenizer=PretrainedTokenizer(path=config.model.pretrained))
+    tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
+    return dataclasses.replace(config, model=found, tokenizer=tokenizer)
 
 
 def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
