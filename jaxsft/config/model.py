@@ -83,4 +83,5 @@ class ModelConfig:
     attention: str = "auto"  # auto | reference | blocked
     remat: bool = False
     unroll: str = "auto"  # auto | none | full: of the scan over layers
-    pretrained: Optional[str] = None  # a run directory, or hub:owner/name@revision of one: its architecture, tokenizer and weights
+    pretrained: Optional[str] = None  # a run directory, a folder with config.json and safetensors, or hub:owner/name@revision of either
+    init: str = "pretrained"  # with pretrained: its weights | scratch: its architecture and tokenizer only | reset:PATTERN: weights that start anew

@@ -37,6 +37,10 @@ def model(config: Config, causal: bool | None) -> None:
     for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
         if source and config.run_dir and _same_place(source, config.run_dir):
             raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
+    if m.init not in ("pretrained", "scratch") and not (m.init.startswith("reset:") and m.init != "reset:"):
+        raise ConfigError(f"model.init={m.init}: expected pretrained, scratch or reset:PATTERN")
+    if m.init != "pretrained" and not m.pretrained:
+        raise ConfigError(f"model.init={m.init}: is read with model.pretrained only")
     if config.train.init_fresh and not (m.pretrained or config.train.init_from):
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
 

@@ -36,7 +36,7 @@ from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.tasks.base import Task
-from jaxsft.training import partition
+from jaxsft.training import hf, partition
 from jaxsft.training.step import Program, State
 
 
@@ -71,10 +71,12 @@ def resolve(config: Config) -> Config:
 
 
 def like_pretrained(config: Config) -> Config:
-    """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
+    """The architecture and the tokenizer of what `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
+    if (folder := hf.folder_of(config)) is not None:
+        return hf.like(config, folder)
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
-    own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
+    own = {k: getattr(config.model, k) for k in (*hf.USERS, "causal")}
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
 
@@ -207,8 +209,7 @@ def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) ->
     t, texts = config.tokenizer, (text for record in training for text in task.texts(record))
     match t:
         case PretrainedTokenizer():
-            folder = remote.opened(str(hub.tokenizer_dir(t.path)))
-            found = Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
+            found = tokenizer_at(t.path)
         case BpeTokenizer():
             found = Tokenizer.train(texts, t.vocab_size, t.lowercase)
         case CharTokenizer():
@@ -222,6 +223,12 @@ def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) ->
         case _:
             found = Tokenizer.bytes()
     return found.with_added(t.added) if t.added else found
+
+
+def tokenizer_at(place: str) -> Tokenizer:
+    """Of a folder, a run directory or a name of the hub. Raises ConfigError."""
+    folder = remote.opened(str(hub.tokenizer_dir(place)))
+    return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
 
 
 def data_digest(records: Records) -> str:

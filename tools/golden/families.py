@@ -34,6 +34,7 @@ LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
 }
+LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 4.0, "beta_slow": 1.0}
 LONG = {"long_factor": [1.5, 2.5, 4.0], "short_factor": [1.0, 1.1, 1.2]}
 
@@ -43,7 +44,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama_tied_biases": ("LlamaForCausalLM", {**DECODER, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}, {}),
     "llama_7_to_1": ("LlamaForCausalLM", {**DECODER, "hidden_size": 28, "num_attention_heads": 7, "num_key_value_heads": 1, "head_dim": 10}, {}),
     "llama_llama3": ("LlamaForCausalLM", {**DECODER, "rope_parameters": LLAMA3}, {"lengths": (48, 9)}),
-    "llama_linear": ("LlamaForCausalLM", {**DECODER, "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, {"lengths": (40, 9)}),
+    "llama_linear": ("LlamaForCausalLM", {**DECODER, "rope_parameters": LINEAR}, {"lengths": (40, 9)}),
     "llama_yarn": ("LlamaForCausalLM", {**DECODER, "rope_parameters": YARN}, {"lengths": (48, 9)}),
     "mistral": ("MistralForCausalLM", {**DECODER, "sliding_window": 5}, {"lengths": (19, 8)}),
     "mistral_full": ("MistralForCausalLM", {**DECODER, "sliding_window": None, "hidden_act": "gelu"}, {}),
@@ -74,7 +75,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "bert_relu": ("BertModel", {**ENCODER, "type_vocab_size": 3, "hidden_act": "relu", "layer_norm_eps": 1e-3}, {"types": True}),
     "roberta": ("RobertaModel", {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1}, {}),
     "xlm_roberta": ("XLMRobertaModel", {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1}, {}),
-    "distilbert": ("DistilBertModel", {"vocab_size": 61, "dim": 24, "hidden_dim": 40, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 40}, {}),
+    "distilbert": ("DistilBertModel",
+                   {"vocab_size": 61, "dim": 24, "hidden_dim": 40, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 40}, {}),
 }  # fmt: skip
 
 

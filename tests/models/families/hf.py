@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from jaxsft.config.schema import MeshConfig
 from jaxsft.models import pretrained
+from jaxsft.models.attention import Tokens
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.transformer import Transformer
 from jaxsft.sharding import mesh as meshes
@@ -34,6 +35,10 @@ def golden(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def kind(about: dict[str, Any]) -> str | None:
     """Of the head that the class of a case has."""
     return "lm" if about["class"].endswith(("ForCausalLM", "LMHeadModel")) else None
+
+
+def one_text(length: int) -> Tokens:
+    return Tokens(jnp.ones((1, length), jnp.int32), jnp.arange(length, dtype=jnp.int32)[None])
 
 
 def write(name: str, folder: Path, dtype: str = "F32", drop: tuple[str, ...] = (), **changes: Any) -> Path:
