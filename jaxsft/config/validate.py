@@ -9,8 +9,8 @@ from typing import Any
 
 from jaxsft.config import compose, durations, hubid, validate_model
 from jaxsft.config.model import ROPE_SCALING
-from jaxsft.config.validate_model import SCORES
 from jaxsft.config.schema import Columns, Config, GenerateConfig
+from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
 
 CHOICES: dict[str, Sequence[str]] = {

@@ -77,7 +77,15 @@ def segment_mask(query: Tokens, key: Tokens, causal: bool, window: Int[Array, ""
 
 
 def reference(
-    q: Array, k: Array, v: Array, query: Tokens, key: Tokens, how: Scores, precision: str, window: Int[Array, ""] | None = None, bias: Array | None = None
+    q: Array,
+    k: Array,
+    v: Array,
+    query: Tokens,
+    key: Tokens,
+    how: Scores,
+    precision: str,
+    window: Int[Array, ""] | None = None,
+    bias: Array | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
     """Softmax attention with the whole `[B, H, S, T]` matrix of scores (Vaswani et al., 2017); grouped queries (Ainslie et al., 2023).
 

@@ -21,8 +21,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import rope
 from jaxsft.models.attention import Attention, Cache, Tokens
-from jaxsft.models.relative import Relative
 from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, contract, dropout
+from jaxsft.models.relative import Relative
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import declare
 
@@ -211,7 +211,7 @@ class Transformer:
         return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
 
     def _positions(self, params: Params, queries: Tokens, keys: Tokens, dtype: Any) -> Any:
-        """What attention needs of them: rotary tables of the queries, or a bias of queries and keys; None where positions are part of the embeddings."""
+        """What attention needs of positions: rotary tables of the queries, or a bias of queries and keys; None where embeddings have them."""
         if self.config.positions == "relative":
             return Relative(self.config).apply({"params": params["relative"]}, queries.positions, keys.positions)
         return self._tables(queries.positions, dtype)
