@@ -34,6 +34,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
 from jaxsft.sharding import mesh as meshes
+from jaxsft.training import export as exporting
 from jaxsft.training import loop, runs, setup
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
@@ -169,6 +170,23 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
 
     remote.opened.cache_clear()  # the run may have gone on since
     return Model(runs.open_run(run.mirror.place if isinstance(run, Result) else run, change))
+
+
+def export(
+    run: str | os.PathLike | Result, to: str | os.PathLike, *, dtype: str | None = None, family: str | None = None, shard: int = exporting.SHARD
+) -> dict[str, Any]:
+    """Writes the model of a run as a folder that transformers loads. Equal to `jaxsft export`.
+
+    Args:
+      dtype: fp32 | bf16 | fp16; None: what each tensor had in the files that the run started from, else float32.
+      family: the model_type to write; None: that which the run started from, else the first that has all options of the model.
+      shard: bytes of a file of weights at most.
+
+    Raises:
+      ConfigError: transformers has no class with this computation, or the folder is there already.
+      CheckpointError: no good checkpoint.
+    """
+    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard)
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:

@@ -68,6 +68,9 @@ class ModelConfig:
     gated: bool = True
     activation: str = "silu"  # silu | gelu | gelu_tanh | relu
     mlp_bias: bool = False
+    experts: int = 0  # gated MLPs of a layer among which each token chooses; 0: one MLP for all
+    experts_per_token: int = 2
+    expert_norm: bool = True  # the weights of the chosen experts sum to one
     tied: bool = True
     head_bias: bool = False  # of the output over the vocabulary
     logit_softcap: Optional[float] = None
@@ -80,4 +83,5 @@ class ModelConfig:
     attention: str = "auto"  # auto | reference | blocked
     remat: bool = False
     unroll: str = "auto"  # auto | none | full: of the scan over layers
-    pretrained: Optional[str] = None  # a run directory, or hub:owner/name@revision of one: its architecture, tokenizer and weights
+    pretrained: Optional[str] = None  # a run directory, a folder with config.json and safetensors, or hub:owner/name@revision of either
+    init: str = "pretrained"  # with pretrained: its weights | scratch: its architecture and tokenizer only | reset:PATTERN: weights that start anew

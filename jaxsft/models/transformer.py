@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import rope
 from jaxsft.models.attention import Attention, Cache, Tokens
+from jaxsft.models.experts import Experts
 from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, contract, dropout
 from jaxsft.models.relative import Relative
 from jaxsft.sharding import mesh as meshes
@@ -56,7 +57,10 @@ class Block(nn.Module):
     ) -> tuple[Array, Cache | None]:
         c, scale = self.config, (2 * self.config.layers) ** -0.5
         attention = Attention(c, self.precision, name="attention")
-        mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
+        if c.experts:
+            mlp = Experts(c, self.precision, scale, name="mlp")
+        else:
+            mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
         if c.rope_local_base is not None:
             table = jax.tree.map(lambda local, other: jnp.where(layer.local, local, other), *table)
         with jax.named_scope("attention"):

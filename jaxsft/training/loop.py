@@ -18,13 +18,13 @@ import numpy as np
 from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
-from jaxsft.data import pipeline, prepared
+from jaxsft.data import hub, pipeline, prepared
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import device, manifest, partition, setup
+from jaxsft.training import device, hf, manifest, partition, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
 from jaxsft.training.runs import starting_params
@@ -229,6 +229,9 @@ class Loop:
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
         if found := prepared.around(self.config.data.train or ""):
             rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
+        if found := hf.facts(self.parts, lambda place: remote.opened(str(hub.run_dir(place)))):
+            rundir.write_json(self.run_dir / hf.NAME, found)
+            print(hf.told(found), flush=True)
         rundir.write_json(path, facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))
@@ -404,7 +407,7 @@ class Loop:
         objective = lambda terms, totals: objective_value(terms, totals, self.hyper["terms"])
         batches = self.parts.batches(self.batches[name].split) if name == "train" else self.batches[name]
         run = lambda batch: self.evaluate(weights, self.frozen, self.parts.put(batch, batches), self.hyper)
-        result = evaluation.evaluate(run, self.task, batches, objective)
+        result = evaluation.evaluate(run, self.task, batches, objective, tune=name == "validation")
         if not (generate and self.task.generates):
             return result
         params = partition.merge(weights, self.frozen)
@@ -429,6 +432,7 @@ class Loop:
                 evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
             progress.say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
         if hosts.first():
+            rundir.write_json(self.run_dir / "task.json", self.task.state)  # with what was tuned on the validation split
             rundir.write_json(self.run_dir / "result.json", numbers)
             self.mirror.push()
         hosts.sync("results are written")

@@ -14,9 +14,17 @@ from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
-from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
+from jaxsft.config.schema import (
+    BpeTokenizer,
+    CharTokenizer,
+    Config,
+    PretrainedTokenizer,
+    UnigramTokenizer,
+    WordPieceTokenizer,
+    WordTokenizer,
+)
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, prepared, split
+from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train
 from jaxsft.data import records as typed
 from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
@@ -29,7 +37,7 @@ from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.tasks.base import Task
-from jaxsft.training import partition
+from jaxsft.training import hf, partition
 from jaxsft.training.step import Program, State
 
 
@@ -64,11 +72,14 @@ def resolve(config: Config) -> Config:
 
 
 def like_pretrained(config: Config) -> Config:
-    """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
+    """The architecture and the tokenizer of what `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
+    if (folder := hf.folder_of(config)) is not None:
+        return hf.like(config, folder)
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
-    own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
-    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
+    own = {k: getattr(config.model, k) for k in (*hf.USERS, "causal")}
+    tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
+    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
 
 
 def of_prepared(config: Config) -> Config:
@@ -195,14 +206,30 @@ def lacking(records: Mapping[str, Records], task: type[Task]) -> dict[str, list[
 
 
 def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) -> Tokenizer:
-    """The tokenizer that the config names; a BPE learns from the training split only."""
-    t = config.tokenizer
-    if isinstance(t, PretrainedTokenizer):
-        folder = remote.opened(str(hub.tokenizer_dir(t.path)))
-        return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
-    if isinstance(t, BpeTokenizer):
-        return Tokenizer.train((text for record in training for text in task.texts(record)), t.vocab_size, t.lowercase)
-    return Tokenizer.bytes()
+    """The tokenizer that the config names; what is learnt is learnt from the training split only."""
+    t, texts = config.tokenizer, (text for record in training for text in task.texts(record))
+    match t:
+        case PretrainedTokenizer():
+            found = tokenizer_at(t.path)
+        case BpeTokenizer():
+            found = Tokenizer.train(texts, t.vocab_size, t.lowercase)
+        case CharTokenizer():
+            found = tokenizer_train.characters(texts, t.min_count, t.lowercase)
+        case WordTokenizer():
+            found = tokenizer_train.words(texts, t.min_count, t.vocab_size, t.lowercase, t.segment)
+        case WordPieceTokenizer():
+            found = tokenizer_train.wordpiece(texts, t.vocab_size, t.lowercase)
+        case UnigramTokenizer():
+            found = tokenizer_train.unigram(texts, t.vocab_size, t.lowercase)
+        case _:
+            found = Tokenizer.bytes()
+    return found.with_added(t.added) if t.added else found
+
+
+def tokenizer_at(place: str) -> Tokenizer:
+    """Of a folder, a run directory or a name of the hub. Raises ConfigError."""
+    folder = remote.opened(str(hub.tokenizer_dir(place)))
+    return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
 
 
 def data_digest(records: Records) -> str:
