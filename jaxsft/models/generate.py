@@ -30,7 +30,7 @@ from jaxsft.models import stops
 from jaxsft.models.attention import Cache, Tokens
 from jaxsft.models.layers import at_least_fp32, contract
 from jaxsft.models.sampling import Sampling, choose
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.transformer import Params, Transformer, segments
 from jaxsft.sharding import mesh as meshes
 
 CHECK = 16  # tokens between two looks for stop strings
@@ -190,6 +190,16 @@ def grow(state: State, slots: int, mesh: Mesh | None) -> State:
     return _spread(state._replace(kv=kv, where=Tokens(*(longer(x, 1) for x in state.where[:2])), slot=jnp.int32(0)), mesh)
 
 
+@jax.jit
+def unstacked(params: Params) -> Params:
+    """Every layer a segment of its own. A layer of a stack is copied out of it by each call (measured on CPU, 11 M parameters: 13 ms a token, not 8)."""
+    layers = {}
+    for start, stack in segments(params["layers"]):
+        for i in range(jax.tree.leaves(stack)[0].shape[0]):
+            layers[str(start + i)] = jax.tree.map(lambda w: w[i : i + 1], stack)
+    return {**params, "layers": layers}
+
+
 def empty_kv(model: Transformer, rows: int, slots: int, dtype: Any) -> tuple[tuple[Array, Array], ...]:
     """Of every layer."""
     zeros = jnp.zeros((rows, model.config.kv_heads, slots, model.config.head_dim), dtype)
@@ -244,6 +254,7 @@ class Rows:
         shards = 1 if self.mesh is None else meshes.row_shards(self.mesh)
         up = lambda n: -(-n // shards) * shards  # each device gets as many rows
         self.size, self.together = up(self.size), up(-(-self.size // REFILL))
+        self.params = unstacked(self.params)
         self.number: list[int | None] = [None] * self.size
         self.ended = np.zeros(self.size, bool)
         self.state: State | None = None

@@ -1,8 +1,9 @@
 """New tokens per second of greedy generation against transformers' `generate`: the same weights, prompts and cores, in turns.
 
-python tools/bench/generate.py python=PATH [model=tiny|small|base] [batches=1,8] [prompt=64] [new=64] [repeats=5]
+python tools/bench/generate.py python=PATH [model=tiny|small|base] [batches=1,8] [prompt=64] [new=64] [repeats=5] [clock=wall|cpu]
 
-python= is an interpreter that has torch and transformers. Both sides run in float32; the first tokens of both must be the same.
+python= is an interpreter that has torch and transformers. Both sides run in float32; the first tokens of both must be the same. On a machine that does
+other work too, clock=cpu counts the time of the processors instead; give each side one thread then (OMP_NUM_THREADS=1 taskset -c 0 ...).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Params, Transformer
 
 VOCAB, AGREE = 4096, 8
+CLOCKS = {"wall": "perf_counter", "cpu": "process_time"}
 
 THEIRS = """
 import json, sys, time, torch
@@ -36,10 +38,11 @@ for line in sys.stdin:
     given = json.loads(line)
     ids = torch.tensor(given["ids"])
     options = dict(do_sample=False, max_new_tokens=given["new"], min_new_tokens=given["new"], attention_mask=torch.ones_like(ids), pad_token_id=0)
-    began = time.perf_counter()
+    clock = getattr(time, given["clock"])
+    began = clock()
     with torch.inference_mode():
         out = model.generate(ids, **options)
-    print(json.dumps({"seconds": time.perf_counter() - began, "ids": out[:, ids.shape[1]:].tolist()}), flush=True)
+    print(json.dumps({"seconds": clock() - began, "ids": out[:, ids.shape[1]:].tolist()}), flush=True)
 """
 
 
@@ -75,7 +78,7 @@ def save_as_llama(folder: Path, config: ModelConfig, params: Params) -> None:
     (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def main(python: str, model: str = "small", batches: str = "1,8", prompt: int = 64, new: int = 64, repeats: int = 5) -> None:
+def main(python: str, model: str = "small", batches: str = "1,8", prompt: int = 64, new: int = 64, repeats: int = 5, clock: str = "wall") -> None:
     config = ModelConfig(**yaml.safe_load((Path(__file__).parents[2] / "conf" / "model" / f"{model}.yaml").read_text(encoding="utf-8")))
     m = Transformer(config, VOCAB, "fp32")
     params = nn.meta.unbox(jax.jit(m.init)(jax.random.key(0)))
@@ -85,19 +88,19 @@ def main(python: str, model: str = "small", batches: str = "1,8", prompt: int = 
         if theirs.stdout.readline().strip() != "ready":
             raise SystemExit(f"python={python}: no torch and transformers there")
         for batch in map(int, str(batches).split(",")):
-            compare(m, params, theirs, batch, prompt, new, repeats)
+            compare(m, params, theirs, batch, prompt, new, repeats, CLOCKS[clock])
         theirs.stdin.close()
         theirs.wait()
 
 
-def compare(m: Transformer, params: Params, theirs: subprocess.Popen, batch: int, prompt: int, new: int, repeats: int) -> None:
+def compare(m: Transformer, params: Params, theirs: subprocess.Popen, batch: int, prompt: int, new: int, repeats: int, clock: str) -> None:
     prompts = np.random.default_rng(0).integers(1, VOCAB, (batch, prompt)).tolist()
     seconds = {"jaxsft": [], "transformers": []}
     for _ in range(repeats + 1):  # the first compiles, and warms both up
-        began = time.perf_counter()
+        began = getattr(time, clock)()
         ours = [a.ids for a in generate(m, params, prompts, GenerateConfig(batch_size=batch), max_new_tokens=new, stop_ids=())]
-        seconds["jaxsft"].append(time.perf_counter() - began)
-        theirs.stdin.write(json.dumps({"ids": prompts, "new": new}) + "\n")
+        seconds["jaxsft"].append(getattr(time, clock)() - began)
+        theirs.stdin.write(json.dumps({"ids": prompts, "new": new, "clock": clock}) + "\n")
         theirs.stdin.flush()
         answer = json.loads(theirs.stdout.readline())
         seconds["transformers"].append(answer["seconds"])
