@@ -26,11 +26,11 @@ from jaxtyping import Array, Bool, Int, UInt32
 
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.errors import ConfigError
-from jaxsft.models import stops
-from jaxsft.models.attention import Cache, Tokens
-from jaxsft.models.layers import at_least_fp32, contract
+from jaxsft.models import beam, stops
+from jaxsft.models.attention import Tokens
+from jaxsft.models.kv import KV, cache_dtype, caches_at, empty_kv, unstacked, width_of
 from jaxsft.models.sampling import Sampling, choose
-from jaxsft.models.transformer import Params, Transformer, segments
+from jaxsft.models.transformer import Params, Transformer
 from jaxsft.sharding import mesh as meshes
 
 CHECK = 16  # tokens between two looks for stop strings
@@ -49,7 +49,7 @@ class State(NamedTuple):
       out: the new tokens. seen: the tokens of prompt and answer.
     """
 
-    kv: tuple[tuple[Array, Array], ...]
+    kv: KV
     where: Tokens
     slot: Int[Array, ""]
     token: Int[Array, batch]
@@ -164,7 +164,7 @@ def decode(
         where = Tokens(write(s.where.segment_ids, jnp.ones(b, jnp.int32)), write(s.where.positions, s.position))
         now = Tokens(jnp.ones((b, 1), jnp.int32), s.position[:, None])
         hidden, caches = model.decode(params, s.token[:, None], now, caches_at(s.kv, where, s.slot))
-        token = choose(logits_of(model, params, hidden[:, 0]), s.seen, s.number, s.new, sampling)
+        token = choose(model.logits(params, hidden[:, 0]), s.seen, s.number, s.new, sampling)
         token = jnp.where(s.done, s.token, token)
         out = jnp.where((jnp.arange(limit) == s.new[:, None]) & ~s.done[:, None], token[:, None], s.out)
         new, position = s.new + ~s.done, s.position + 1
@@ -190,37 +190,6 @@ def grow(state: State, slots: int, mesh: Mesh | None) -> State:
     return _spread(state._replace(kv=kv, where=Tokens(*(longer(x, 1) for x in state.where[:2])), slot=jnp.int32(0)), mesh)
 
 
-@jax.jit
-def unstacked(params: Params) -> Params:
-    """Every layer a segment of its own. A layer of a stack is copied out of it by each call (measured on CPU, 11 M parameters: 13 ms a token, not 8)."""
-    layers = {}
-    for start, stack in segments(params["layers"]):
-        for i in range(jax.tree.leaves(stack)[0].shape[0]):
-            layers[str(start + i)] = jax.tree.map(lambda w: w[i : i + 1], stack)
-    return {**params, "layers": layers}
-
-
-def empty_kv(model: Transformer, rows: int, slots: int, dtype: Any) -> tuple[tuple[Array, Array], ...]:
-    """Of every layer."""
-    zeros = jnp.zeros((rows, model.config.kv_heads, slots, model.config.head_dim), dtype)
-    return ((zeros, zeros),) * model.config.layers
-
-
-def caches_at(kv: tuple[tuple[Array, Array], ...], where: Tokens, slot: Array) -> tuple[Cache, ...]:
-    """Caches whose slots hold the tokens of `where` once those from `slot` on are written."""
-    return tuple(Cache(k, v, where, slot) for k, v in kv)
-
-
-def cache_dtype(model: Transformer, params: Params) -> Any:
-    # Half the bytes for a step to read, where products of bfloat16 are fast; on CPU those of one token are not (measured: 42 against 5 ms).
-    half = model.precision == "bf16" and jax.default_backend() != "cpu"
-    return jnp.bfloat16 if half else at_least_fp32(params["embed"]["tokens"]["w"].dtype)
-
-
-def logits_of(model: Transformer, params: Params, hidden: Array) -> Array:
-    return contract("bd,dv->bv", hidden, model.output_matrix(params), model.precision)
-
-
 def _spread(state: State, mesh: Mesh | None) -> State:
     """Rows over the devices, key heads as their weights; what the host reads is whole on each of its processes."""
     if mesh is None:
@@ -234,11 +203,6 @@ def _spread(state: State, mesh: Mesh | None) -> State:
 
 
 # --- on the host -----------------------------------------------------------------------------------------------------------------------------
-def width_of(longest: int) -> int:
-    """Prompt widths are powers of two, so that few programs are compiled."""
-    return max(16, 1 << (longest - 1).bit_length())
-
-
 @dataclasses.dataclass
 class Rows:
     """The rows of a batch, and which prompt is in each: None where it is free. `ended`: rows that a stop string has ended."""
@@ -289,7 +253,7 @@ class Rows:
     def _refill(self, numbers: Sequence[int]) -> None:
         width, source = max(map(self._width, numbers)), np.full(self.size, -1, np.int32)
         new = Prompts(np.zeros((self.together, width), np.int32), *(np.zeros(self.together, kind) for kind in (np.int32, np.int32, np.uint32)))
-        for i, (row, number) in enumerate(zip(self.free, numbers)):
+        for i, (row, number) in enumerate(zip(self.free, numbers, strict=False)):
             ids = self.prompts[number]
             new.ids[i, width - len(ids) + 1 :] = ids[:-1]
             new.held[i], new.token[i], new.number[i] = len(ids) - 1, ids[-1], number
@@ -372,7 +336,40 @@ def generate(
       ConfigError: a prompt is empty or longer than a learned table of positions, or stop strings without `read`.
     """
     results: list[Any] = [None] * len(prompts)
+    if options.num_beams > 1:
+        check(model, prompts, options, read)
+        return _beams(model, params, prompts, options, max_new_tokens, stop_ids, mesh, read)
     given = {"max_new_tokens": max_new_tokens, "stop_ids": stop_ids, "seed": seed, "mesh": mesh, "read": read}
     for number, answer, _ in continuations(model, params, prompts, options, **given):
         results[number] = answer
     return results
+
+
+def _beams(
+    model: Transformer,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    options: GenerateConfig,
+    new: int,
+    stop_ids: Sequence[int],
+    mesh: Mesh | None,
+    read: stops.Decode | None,
+) -> list[Answer]:
+    found = beam.answers(
+        model,
+        params,
+        prompts,
+        beams=options.num_beams,
+        length_penalty=options.length_penalty,
+        repetition_penalty=options.repetition_penalty,
+        max_new_tokens=new,
+        stop_ids=stop_ids,
+        batch_size=options.batch_size,
+        mesh=mesh,
+    )
+    out = []
+    for ids, _ in found:
+        stopped = bool(ids) and ids[-1] in stop_ids
+        ids = ids[:-1] if stopped else ids
+        out.append(Answer(ids, stopped, None if read is None else read(ids)))
+    return out

@@ -68,9 +68,8 @@ def penalised(scores: Float[Array, "batch vocab"], seen: Bool[Array, "batch voca
 def filtered(
     logits: Float[Array, "batch vocab"], top_k: Int[Array, ""], top_p: Float[Array, ""], min_p: Float[Array, ""]
 ) -> Float[Array, "batch vocab"]:
-    """Float32 logits with -inf for what is not drawn: outside the k largest, then outside the nucleus of mass p of those (Holtzman et al., 2020), then
-    of a probability below `min_p` times the largest (Nguyen et al., 2024). Tokens of equal logits stay or go together.
-    """
+    """Float32 logits with -inf for what is not drawn: outside the k largest, then outside the nucleus of mass p of those (Holtzman et al., 2020),
+    then of a probability below `min_p` times the largest (Nguyen et al., 2024). Tokens of equal logits stay or go together."""
     top = logits.max(-1, keepdims=True)
 
     def cut(logits):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxsft.config.schema import GenerateConfig, ModelConfig
+from jaxsft.config.model import ModelConfig
+from jaxsft.config.schema import GenerateConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Tokens
-from jaxsft.models.generate import generate, width_of
+from jaxsft.models.generate import generate
+from jaxsft.models.kv import width_of
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.transformer import Transformer
 

@@ -2,8 +2,8 @@
 
 python tools/bench/generate.py python=PATH [model=tiny|small|base] [batches=1,8] [prompt=64] [new=64] [repeats=5] [clock=wall|cpu]
 
-python= is an interpreter that has torch and transformers. Both sides run in float32; the first tokens of both must be the same. On a machine that does
-other work too, clock=cpu counts the time of the processors instead; give each side one thread then (OMP_NUM_THREADS=1 taskset -c 0 ...).
+python= is an interpreter that has torch and transformers. Both sides run in float32; the first tokens of both must be the same. On a machine that
+does other work too, clock=cpu counts the time of the processors instead; give each side one thread then (OMP_NUM_THREADS=1 taskset -c 0 ...).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import yaml
 from flax import linen as nn
 from safetensors.numpy import save_file
 
-from jaxsft.config.schema import GenerateConfig, ModelConfig
+from jaxsft.config.model import ModelConfig
+from jaxsft.config.schema import GenerateConfig
 from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Params, Transformer
 
