@@ -37,6 +37,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.head": ("linear", "dense"),
     "task.activation": ("tanh", "gelu", "relu"),
     "task.encoder": ("cross", "bi"),
+    "task.features": ("tokens", "text"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
 }
