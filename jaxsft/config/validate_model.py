@@ -23,8 +23,6 @@ def model(config: Config, causal: bool | None) -> None:
     if m.positions == "rope" and (not 0 < m.rope_fraction <= 1 or int(m.head_dim * m.rope_fraction) % 2 or not int(m.head_dim * m.rope_fraction)):
         part = "" if m.rope_fraction == 1 else f" model.rope_fraction={m.rope_fraction}"
         raise ConfigError(f"model.head_dim={m.head_dim}{part}: rotary positions need an even number of dimensions to rotate")
-    if not m.tied and config.task.name == "classify":
-        raise ConfigError("model.tied=False: task=classify has no output matrix over the vocabulary")
     if m.tied and m.embed_inner and config.task.name in ("chat", "lm", "seq2seq"):
         raise ConfigError(f"model.embed_inner={m.embed_inner}: a tied output would need model.embed of that size; set model.tied=false")
     if m.experts and not (m.gated and not m.mlp_bias and 1 <= m.experts_per_token <= m.experts):

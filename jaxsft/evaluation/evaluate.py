@@ -55,14 +55,17 @@ def run_pass(run: Callable[[Batch], tuple[Any, Mapping[str, Any]]], batches: Bat
     return sums, columns
 
 
-def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float]) -> Evaluation:
+def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float], tune: bool = False) -> Evaluation:
     """Loss and metrics of a split.
 
     Args:
       run: the compiled evaluation of a batch.
       objective: the loss from merged (terms, totals): the one that training minimises.
+      tune: this is the validation split of training, from which the task may learn thresholds.
     """
     (terms, totals, merged), columns = run_pass(run, batches)
+    if tune:
+        task.tune(batches.split, columns)
     return Evaluation({"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}, columns)
 
 
@@ -146,8 +149,10 @@ def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -
 
 
 def write_results(run_dir: Any, task: Task, split: Split, result: Evaluation) -> None:
-    """`predictions/<split>.jsonl`, and the confusion matrix where the task has one."""
+    """`predictions/<split>.jsonl`, the tables of the task, and the confusion matrix where it has one."""
     write_predictions(run_dir / "predictions" / f"{split.name}.jsonl", task, split, result)
+    for name, (heads, rows) in task.tables(split, result.columns).items():
+        rundir.write_json(run_dir / "figures" / f"table_{name}_{split.name}.json", {"columns": heads, "rows": rows})
     if hasattr(task, "confusion"):
         matrix = task.confusion(split, result.columns).matrix
         rundir.write_json(run_dir / "figures" / f"confusion_{split.name}.json", {"labels": task.labels, "matrix": matrix.tolist()})

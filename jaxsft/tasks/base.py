@@ -150,6 +150,13 @@ class Task:
         raise NotImplementedError
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------
+    def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
+        """Learns from the validation split what is not learnt by gradients (thresholds), into `state`; before `summarise` of any split."""
+
+    def tables(self, split: Split, columns: Mapping[str, np.ndarray]) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        """Numbers of the parts of a task, each label or each target: by the name of the table, its column names and its rows."""
+        return {}
+
     def summarise(self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics of a split, from merged states and from columns `[examples, ...]`."""
         raise NotImplementedError

@@ -407,7 +407,7 @@ class Loop:
         objective = lambda terms, totals: objective_value(terms, totals, self.hyper["terms"])
         batches = self.parts.batches(self.batches[name].split) if name == "train" else self.batches[name]
         run = lambda batch: self.evaluate(weights, self.frozen, self.parts.put(batch, batches), self.hyper)
-        result = evaluation.evaluate(run, self.task, batches, objective)
+        result = evaluation.evaluate(run, self.task, batches, objective, tune=name == "validation")
         if not (generate and self.task.generates):
             return result
         params = partition.merge(weights, self.frozen)
@@ -432,6 +432,7 @@ class Loop:
                 evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
             progress.say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
         if hosts.first():
+            rundir.write_json(self.run_dir / "task.json", self.task.state)  # with what was tuned on the validation split
             rundir.write_json(self.run_dir / "result.json", numbers)
             self.mirror.push()
         hosts.sync("results are written")
