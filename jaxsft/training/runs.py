@@ -158,7 +158,8 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
 
 def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
     """Raises ConfigError."""
-    if theirs.digest != parts.tokenizer.digest:
+    own = parts.tokenizer
+    if theirs.digest not in (own.digest, (own.extends or {}).get("digest")):
         source = what.partition("=")[2]
         raise ConfigError(f"{what}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
 
