@@ -51,7 +51,7 @@ def check(template, talk):
         assert template.prompt(talk.messages[:index], "a:1", talk.tools) == rendered.ids[:start]
         assert rendered.ids[end - 1] in template.stop_ids  # guards C1 C5
         inside[start:end] = [talk.messages[index].weight] * (end - start)
-    assert inside == rendered.weights  # guards C2: by position, never by id
+    assert inside == rendered.weights.tolist()  # guards C2: by position, never by id
     # guards C6 C11: the special tokens are those that the template writes for empty contents, whatever the contents say
     empty = template.render(Chat(tuple(Message(m.role, "") for m in talk.messages)), "a:1")
     special = {tokenizer.special_id(token) for token in tokenizer.special_strings}
