@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft.config.hubid import HubId, is_hub, parse
+from jaxsft.data import tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 
 RUN = ("config.yaml", "task.json", "prepared.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer/*.json")
+TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, "tokenizer/*.json")
 
 
 def data_file(path: str | Path) -> Path:
@@ -41,12 +42,12 @@ def run_dir(path: str | Path) -> str | Path:
 
 
 def tokenizer_dir(path: str | Path) -> str | Path:
-    """A folder with tokenizer.json, or a run directory: `hub:owner/name@revision`, fetched, or any other name as it stands. Raises ConfigError."""
+    """A folder with a vocabulary, or a run directory: `hub:owner/name@revision`, fetched, or any other name as it stands. Raises ConfigError."""
     if not is_hub(path):
         return path
     name = parse(str(path), file=False)
     folder = _snapshot(name, TOKENIZER)
-    if not any((folder / part).is_file() for part in ("tokenizer.json", "tokenizer/tokenizer.json")):
+    if not any(tokenizer_files.there(part) for part in (folder, folder / "tokenizer")):
         raise ConfigError(f"{name}: it has no tokenizer.json")
     return folder
 

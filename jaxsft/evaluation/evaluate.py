@@ -19,7 +19,6 @@ from jaxsft.metrics import states
 from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task
-from jaxsft.tasks.chat import matches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +128,11 @@ def generate_answers(
 
 
 def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config, mesh: Mesh) -> tuple[dict[int, str], dict[str, float]]:
-    """Generates the last assistant turn of the first `evaluation.generate_rows` kept rows and scores it by exact match. Raises as `answer_limit`."""
+    """Generates the answers of the first `evaluation.generate_rows` kept rows and has the task score them. Raises as `answer_limit`."""
     kept, (limit, _) = rows_to_answer(split, config.evaluation.generate_rows), answer_limit(task, split, config)
-    records = [split.records[row] for row in kept]
-    texts, stopped = generate_answers(task, model, params, records, [split.where[row] for row in kept], config, limit, mesh)
-    hits = [matches(text, task.reference(split.records[row], split.where[row])) for row, text in zip(kept, texts, strict=True)]
-    numbers = {"exact_match": float(np.mean(hits)), "stopped": float(np.mean(stopped)), "generated_rows": len(kept)}
+    records, where = [split.records[row] for row in kept], [split.where[row] for row in kept]
+    texts, stopped = generate_answers(task, model, params, records, where, config, limit, mesh)
+    numbers = {**task.score(texts, records, where), "stopped": float(np.mean(stopped)), "generated_rows": len(kept)}
     return dict(zip(kept, texts, strict=True)), numbers
 
 

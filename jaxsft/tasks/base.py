@@ -109,6 +109,21 @@ class Task:
         """Per record its ids, or the reason why it cannot be trained on."""
         raise NotImplementedError
 
+    @classmethod
+    def arrange(cls, records: Sequence[Any], where: Sequence[str], columns: Any, training: bool) -> tuple[list[Any], list[str]]:
+        """The records of a split as the model meets them, where one of a file stands for several, or several for one."""
+        return list(records), list(where)
+
+    @staticmethod
+    def contents(record: Any) -> list[str]:
+        """What must not be in training too."""
+        return [repr(record)]
+
+    @staticmethod
+    def together(record: Any, columns: Any) -> str | None:
+        """Rows of one file that share it stay in one split; None: only those with equal columns do."""
+        return None
+
     # --- model -------------------------------------------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
@@ -119,6 +134,19 @@ class Task:
 
     def loss(self, model: Transformer, params: Params, batch: Batch, hyper: Mapping[str, Any], noise: Dropout | None, *, columns: bool) -> Output:
         """Loss terms and metric states of a batch or micro-batch; `columns` only where predictions are wanted."""
+        raise NotImplementedError
+
+    # --- answers -----------------------------------------------------------------------------------------------------------------------------
+    def prompt(self, record: Any, where: str) -> list[int]:
+        """The ids that an answer is generated from."""
+        raise NotImplementedError
+
+    def answer(self, record: Any, where: str) -> list[int]:
+        """The ids that would be the answer."""
+        raise NotImplementedError
+
+    def score(self, answers: Sequence[str], records: Sequence[Any], where: Sequence[str]) -> dict[str, float]:
+        """Numbers of generated answers."""
         raise NotImplementedError
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded
+from jaxsft.data.encode import Encoded, framed
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, LabelledText
@@ -59,9 +59,7 @@ class Classify(Task):
         return self.state["labels"]
 
     def encode_all(self, records: Sequence[LabelledText], where: Sequence[str]) -> list[Encoded | str]:
-        index, end = {label: i for i, label in enumerate(self.labels)}, self.tokenizer.eos_id
-        begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        close = [] if end is None else [end]
+        index = {label: i for i, label in enumerate(self.labels)}
         text_ids = self.tokenizer.encode_stream([r.text for r in records])
         pairs = any(r.text_pair is not None for r in records)
         pair_ids = self.tokenizer.encode_batch([r.text_pair or "" for r in records]) if pairs else [[]] * len(records)
@@ -70,9 +68,11 @@ class Classify(Task):
             if record.label not in index:
                 known = ", ".join(self.labels[:10]) + (", ..." if len(self.labels) > 10 else "")
                 raise DataError(f"{place}: label {record.label!r} is not in the vocabulary of {len(index)} labels ({known}); add it by task.labels")
-            ids = begin + ids + close + ((pair + close) if record.text_pair is not None else [])
-            empty = not record.text.strip() and not (record.text_pair or "").strip()
-            encoded.append("empty" if empty else Encoded(np.array(ids, np.int32), segment={"label": index[record.label], "weight": 1.0}))
+            if not record.text.strip() and not (record.text_pair or "").strip():
+                encoded.append("empty")
+                continue
+            segment = {"label": index[record.label], "weight": 1.0}
+            encoded.append(framed(self.tokenizer.wrap(ids, pair if record.text_pair is not None else None), segment))
         return encoded
 
     def head(self, vocab: int, precision: str) -> ClassHead:

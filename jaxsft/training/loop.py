@@ -141,13 +141,14 @@ class Loop:
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
         if hosts.first():  # before too many of them may end the run
             setup.write_quarantine(self.run_dir / "quarantine.jsonl", {name: part.aside for name, part in records.items()})
-        leaks, lacks = setup.in_training_too(records), setup.lacking(records, type(parts.task))
-        batches, ledger, length = {}, {}, 1
+        leaks, lacks = setup.in_training_too(records, type(parts.task)), setup.lacking(records, type(parts.task))
+        batches, ledger, training = {}, {}, None
         for name, part in records.items():
-            batches[name] = parts.batches(parts.split(name, part, min_length=length), training=name == "train")
-            length = batches["train"].split.limit  # evaluation shares the shape of training, unless its rows are longer
+            batches[name] = parts.batches(parts.split(name, part, like=training), training=name == "train")
+            training = batches["train"].split  # evaluation shares the shape of training, unless its rows are longer
             ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
             ledger[name] |= {"lacks": lacks[name]} if name in lacks else {}
+            ledger[name] |= {} if part.rows is None else {"rows_of_the_file": part.rows}  # several references of a source
         return parts, batches, ledger
 
     def _place_state(self, trainable: Any) -> State:
