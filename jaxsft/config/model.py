@@ -33,6 +33,7 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class ModelConfig:
+    kind: str = "transformer"  # transformer | lstm | gru: of these two `embed` is the size of the state, in both directions together
     layers: int = 4
     embed: int = 128
     heads: int = 4

@@ -16,6 +16,8 @@ def model(config: Config, causal: bool | None) -> None:
     m = config.model
     if causal is not None and m.causal != causal:
         raise ConfigError(f"model.causal={m.causal}: task={config.task.name} needs model.causal={causal}")
+    if m.kind != "transformer":
+        _recurrent(m, config.task.name)
     if m.heads % m.kv_heads:
         raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
     if m.positions == "rope" and (not 0 < m.rope_fraction <= 1 or int(m.head_dim * m.rope_fraction) % 2 or not int(m.head_dim * m.rope_fraction)):
@@ -36,6 +38,21 @@ def model(config: Config, causal: bool | None) -> None:
             raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
     if config.train.init_fresh and not (m.pretrained or config.train.init_from):
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
+
+
+RECURRENT = ("kind", "layers", "embed", "context", "causal", "vocab_rows", "tied", "head_bias", "logit_softcap", "embed_scale", "embed_norm")
+RECURRENT += ("embed_inner", "types", "dropout", "remat", "pretrained", "norm", "norm_bias", "norm_epsilon", "norm_plus_one")
+RECURRENT += ("mlp",)  # not read, but the preset of a task for both kinds gives it
+
+
+def _recurrent(m: ModelConfig, task: str) -> None:
+    for f in dataclasses.fields(ModelConfig):
+        if f.name not in RECURRENT and getattr(m, f.name) != (f.default if f.default is not dataclasses.MISSING else f.default_factory()):
+            raise ConfigError(f"model.{f.name}={getattr(m, f.name)}: is read with model.kind=transformer only")
+    if not m.causal and m.embed % 2:
+        raise ConfigError(f"model.embed={m.embed}: two directions share it, so that it must be even; or set model.causal=true")
+    if task == "chat":
+        raise ConfigError(f"model.kind={m.kind}: task=chat generates answers, which needs model.kind=transformer")
 
 
 def _same_place(a: str, b: str) -> bool:

@@ -86,7 +86,7 @@ class Classify(Task):
         return jnp.where(batch.example_ids >= 0, batch.segment["weight"], 0).astype(jnp.float32)
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
-        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
+        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise)  # [B, S, D]
         texts = pool(hidden, batch.segment_ids, batch.positions, batch.example_ids.shape[1], self.config.task.pool)  # [B, G, D]
         logits = model.head.apply({"params": params["head"]}, texts, noise.at(model.config.layers + 1) if noise else None)  # [B, G, C]
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0

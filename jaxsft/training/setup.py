@@ -31,6 +31,7 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.models import kinds
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
@@ -272,7 +273,7 @@ def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh
     rows = config.model.vocab_rows or tokenizer.vocab_size
     if rows < tokenizer.vocab_size:
         raise ConfigError(f"model.vocab_rows={rows}: the tokenizer has {tokenizer.vocab_size} tokens; give at least as many rows")
-    model = Transformer(config.model, rows, config.precision, task.head(rows, config.precision), mesh)
+    model = kinds.get(config.model, config.data.packing)(config.model, rows, config.precision, task.head(rows, config.precision), mesh)
     specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
     return Parts(config, tokenizer, task, model, specs, mesh)
 
