@@ -78,3 +78,5 @@ class ModelConfig:
     remat: bool = False
     unroll: str = "auto"  # auto | none | full: of the scan over layers
     pretrained: Optional[str] = None  # a run directory, or hub:owner/name@revision of one: its architecture, tokenizer and weights
+    vectors: Optional[str] = None  # a file of word vectors (word2vec, GloVe) that rows of the embedding start from
+    train_rows: str = "all"  # all | added: of the vocabulary only the rows of tokenizer.added are trained

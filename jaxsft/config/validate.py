@@ -21,6 +21,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
     "data.too_long": ("error", "drop", "truncate_left", "truncate_right"),
     "model.kind": ("transformer", "lstm", "gru"),
+    "model.train_rows": ("all", "added"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post", "output", "sandwich"),
     "model.positions": ("rope", "learned", "none"),

@@ -36,12 +36,16 @@ def model(config: Config, causal: bool | None) -> None:
     for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
         if source and config.run_dir and _same_place(source, config.run_dir):
             raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
+    if m.vectors and (m.pretrained or config.train.init_from):
+        raise ConfigError("model.vectors and weights of another run both say where the embedding starts; give one")
+    if m.train_rows == "added" and not config.tokenizer.added:
+        raise ConfigError("model.train_rows=added: there are no added tokens; name them by tokenizer.added=[...]")
     if config.train.init_fresh and not (m.pretrained or config.train.init_from):
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
 
 
 RECURRENT = ("kind", "layers", "embed", "context", "causal", "vocab_rows", "tied", "head_bias", "logit_softcap", "embed_scale", "embed_norm")
-RECURRENT += ("embed_inner", "types", "dropout", "remat", "pretrained", "norm", "norm_bias", "norm_epsilon", "norm_plus_one")
+RECURRENT += ("embed_inner", "types", "dropout", "remat", "pretrained", "vectors", "train_rows", "norm", "norm_bias", "norm_epsilon", "norm_plus_one")
 RECURRENT += ("mlp",)  # not read, but the preset of a task for both kinds gives it
 
 

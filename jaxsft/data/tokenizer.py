@@ -177,6 +177,16 @@ class Tokenizer:
             raise ConfigError(f"the tokenizer has no special token {token!r}; found {known}{' ...' if len(self.added) > 20 else ''}")
         return self.added[token]["id"]
 
+    def words(self) -> list[str | None]:
+        """The word that each id stands for, in the order of ids: the text of a piece without blanks; None for added tokens and inner pieces."""
+        prefix = self._document["model"].get("continuing_subword_prefix") or "\0"
+        pieces = {index: piece for piece, index in self._plain.get_vocab().items()}
+        out: list[str | None] = [None] * self.vocab_size
+        for index, piece in pieces.items():
+            if index not in self._added_ids and index != self.unk_id and not piece.startswith(prefix):
+                out[index] = self._full.decode([index], skip_special_tokens=False).strip() or None
+        return out
+
     def role_strings(self) -> dict[str, str]:
         """The declared bos_token, eos_token, pad_token ... by role: what a chat template may name."""
         return {role: text for role in ROLES if (text := _content(self._config.get(role)))}

@@ -21,7 +21,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import partition
+from jaxsft.training import partition, rows
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
 from jaxsft.training.setup import Parts, make_parts
 
@@ -128,11 +128,13 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     params, config = parts.init_params(), parts.config
     option, source = ("train.init_from", config.train.init_from) if config.train.init_from else ("model.pretrained", config.model.pretrained)
     if not source:
-        return params
+        return params if parts.vectors is None else rows.with_vectors(params, parts.vectors)
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
-    if run.parts.tokenizer.digest != parts.tokenizer.digest:
+    added = rows.extends(parts.tokenizer, run.parts.tokenizer)
+    if run.parts.tokenizer.digest != parts.tokenizer.digest and not added:
         raise ConfigError(f"{option}={source}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
     stored, wanted = flatten(partition.join(run.params)), flatten(params)
+    stored = rows.grown(stored, flatten(parts.specs), parts.tokenizer) if added else stored
     fresh = _fresh(config.train.init_fresh, flatten(parts.specs), flatten(run.parts.specs))
     whole = {name for name, layers in fresh.items() if np.all(layers)}
     try:

@@ -24,7 +24,7 @@ from jaxsft.config.schema import (
     WordTokenizer,
 )
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train
+from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train, vectors
 from jaxsft.data import records as typed
 from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
@@ -74,7 +74,7 @@ def like_pretrained(config: Config) -> Config:
     """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
-    own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
+    own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal", "vectors", "train_rows")}
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
 
@@ -241,6 +241,11 @@ class Parts:
     def program(self) -> Program:
         return Program(self.config, self.task, self.model, partition.partition(self.specs, self.specs, self.config.train.freeze)[0])
 
+    @functools.cached_property
+    def vectors(self) -> vectors.Rows | None:
+        """What `model.vectors` has for the rows of the embedding."""
+        return None if self.config.model.vectors is None else vectors.rows_of(self.config.model.vectors, self.tokenizer.words())
+
     def init_params(self) -> Params:
         """Fresh parameters from `seeds.init`, placed on the mesh from the start."""
         init = lambda key: nn.meta.unbox(self.model.init(key))
@@ -271,6 +276,8 @@ def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh
     task = tasks.get(config.task.name)(config, tokenizer, state)
     mesh = mesh or meshes.make_mesh(config.mesh)
     rows = config.model.vocab_rows or tokenizer.vocab_size
+    if tokenizer.extends:
+        rows = max(rows, tokenizer.vocab_size)
     if rows < tokenizer.vocab_size:
         raise ConfigError(f"model.vocab_rows={rows}: the tokenizer has {tokenizer.vocab_size} tokens; give at least as many rows")
     model = kinds.get(config.model, config.data.packing)(config.model, rows, config.precision, task.head(rows, config.precision), mesh)
