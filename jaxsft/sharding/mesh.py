@@ -30,6 +30,8 @@ RULES: dict[str, str | None] = {
     "classes": None,
     "gates": None,
     "units": None,
+    "experts": None,
+    "experts_out": None,
 }
 
 
