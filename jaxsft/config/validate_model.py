@@ -117,7 +117,7 @@ def _numbers(m: ModelConfig) -> None:
 
 def _unread(m: ModelConfig, task: str) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
-    vocabulary = task in ("chat", "lm", "seq2seq")
+    vocabulary = task in ("chat", "lm", "mlm", "seq2seq")
     for name, read, where in (
         ("norm_bias", m.norm == "layer", "with model.norm=layer"),
         ("rope_base", m.positions == "rope", "with model.positions=rope"),

@@ -42,6 +42,8 @@ def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
     if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
         standard = ModelConfig()
         own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
+    if pretrained.KINDS.get(config.task.name) == "mlm":
+        own |= {"head_bias": True}  # of BERT's head; no config.json speaks of it
     return dataclasses.replace(found, **own)
 
 

@@ -276,7 +276,8 @@ class Parts:
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
-        return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size))
+        seed = self.config.seeds.data if training else None
+        return pipeline.make_batches(split, self.config.data, size, seed, meshes.rows_here(self.mesh, size), self.task.corrupt)
 
     def put(self, batch: Batch, batches: Batches) -> Batch:
         """A batch on the devices: each process gives its rows."""
