@@ -33,6 +33,7 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class ModelConfig:
+    kind: str = "transformer"  # transformer | lstm | gru: of these two `embed` is the size of the state, in both directions together
     layers: int = 4
     embed: int = 128
     heads: int = 4
@@ -85,3 +86,5 @@ class ModelConfig:
     unroll: str = "auto"  # auto | none | full: of the scan over layers
     pretrained: Optional[str] = None  # a run directory, a folder with config.json and safetensors, or hub:owner/name@revision of either
     init: str = "pretrained"  # with pretrained: its weights | scratch: its architecture and tokenizer only | reset:PATTERN: weights that start anew
+    vectors: Optional[str] = None  # a file of word vectors (word2vec, GloVe) that rows of the embedding start from
+    train_rows: str = "all"  # all | added: of the vocabulary only the rows of tokenizer.added are trained

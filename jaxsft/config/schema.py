@@ -173,6 +173,19 @@ class LMTask(TaskConfig):
 
 
 @dataclass(frozen=True)
+class MLMTask(TaskConfig):
+    """Some tokens of a text are hidden, and guessed."""
+
+    name: str = "mlm"
+    share: float = 0.15  # of the tokens of a text that are guessed; one at least
+    random: float = 0.1  # of these, replaced by a random token
+    kept: float = 0.1  # of these, left as they are; the others become the mask token
+    whole_word: bool = False
+    mask_token: Optional[str] = None  # null: that of the tokenizer
+    activation: str = "gelu"  # of the head: gelu | relu | tanh
+
+
+@dataclass(frozen=True)
 class TextTask(TaskConfig):
     """What the tasks on whole texts share: how a text becomes one vector, and what reads it."""
 
@@ -491,6 +504,7 @@ GROUPS: dict[str, dict[str, type]] = {
     "task": {
         "chat": ChatTask,
         "lm": LMTask,
+        "mlm": MLMTask,
         "classify": ClassifyTask,
         **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
     },

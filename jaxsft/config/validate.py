@@ -22,6 +22,8 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.columns.missing": ("error", "mask"),
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
     "data.too_long": TOO_LONG,
+    "model.kind": ("transformer", "lstm", "gru"),
+    "model.train_rows": ("all", "added"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post", "output", "sandwich"),
     "model.positions": ("rope", "learned", "relative", "disentangled", "none"),
@@ -108,6 +110,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _trackers(config.trackers.use)
     _hub(values)
     _unread(config, values)
+    _masking(config)
     _generation(config, generates, can_generate)
     validate_texts.check(config)
 
@@ -270,6 +273,16 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
             raise ConfigError(f"generate.{key}={getattr(g, key)}: task={name} generates nothing; leave the option out")
 
 
+def _masking(config: Config) -> None:
+    t = config.task
+    if t.name != "mlm":
+        return
+    if not 0 < t.share < 1:
+        raise ConfigError(f"task.share={t.share}: expected more than 0 and less than 1")
+    if min(t.random, t.kept) < 0 or t.random + t.kept > 1:
+        raise ConfigError(f"task.random={t.random} and task.kept={t.kept}: expected shares of at least 0 that are together at most 1")
+
+
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
     for key, unread, why in (
@@ -278,7 +291,7 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
-        ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
+        ("data.too_long", config.task.name in ("lm", "mlm"), f"is not read by task={config.task.name}, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.stride", config.data.too_long != "window", "is read with data.too_long=window only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),

@@ -135,6 +135,8 @@ class Transformer:
     head: nn.Module | None = None
     mesh: Mesh | None = None  # rows of activations are kept apart on it
 
+    supports_packing = True  # the mask keeps the texts of a row apart
+
     @property
     def row_shards(self) -> int:
         """How many devices share the rows of a batch."""
