@@ -1,4 +1,4 @@
-"""How well an extracted answer matches a reader's: exact match and F1 of words, as in SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250, section 6.1)."""
+"""How well an extracted answer matches a reader's: exact match and F1 of words, as in SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250)."""
 
 from __future__ import annotations
 

@@ -95,7 +95,10 @@ KINDS: dict[str, Kind] = {
         inputs=_chat_inputs,
         outputs=_chat_outputs,
     ),
-    "lm": Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
+    **dict.fromkeys(
+        ("lm", "mlm"),
+        Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
+    ),
     "classify": Kind(
         label_record,
         _one_or_two,
