@@ -78,7 +78,23 @@ class DataFiles:
 
 
 @dataclass(frozen=True)
+class MixtureSource:
+    path: str = "???"  # as data.train
+    weight: Optional[float] = None  # its share of the rows of training, relative to the other weights; all sources have one, or none
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several data sets of one task, with the same columns, as the training split."""
+
+    sources: list[MixtureSource] = field(default_factory=list)  # instead of data.train
+    temperature: float = 1.0  # without weights: 1 is proportional to the sizes, more is nearer to equal shares
+    exhausted: str = "stop"  # stop: an epoch ends with the first source that is used up | repeat: with the last one | error: no row is read twice
+
+
+@dataclass(frozen=True)
 class DataConfig(DataFiles):
+    mixture: Mixture = field(default_factory=Mixture)
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
     split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
