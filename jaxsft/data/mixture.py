@@ -20,8 +20,8 @@ EXHAUSTED = ("stop", "repeat", "error")
 
 
 def shares(rows: Sequence[int], weights: Sequence[float | None], temperature: float) -> np.ndarray:
-    """The share of each source in an epoch, `[sources]`, adding to 1: its weight, or without weights `rows ** (1 / temperature)`, which is proportional
-    to its size for 1 and equal for infinity (Arivazhagan et al., 2019, arXiv:1907.05019, section 4.3)."""
+    """The share of each source in an epoch, `[sources]`, adding to 1: its weight; or without weights `rows ** (1 / temperature)`, proportional to its
+    size for 1 and equal for infinity (Arivazhagan et al., 2019, arXiv:1907.05019, section 4.3)."""
     given = np.array(rows if weights[0] is None else weights, np.float64)
     parts = given ** (1 / temperature) if weights[0] is None else given
     return parts / parts.sum()
@@ -45,7 +45,7 @@ def counts(rows: Sequence[int], share: np.ndarray, exhausted: str) -> np.ndarray
 
 
 def rows_of(count: int, size: int, seed: int, source: int, epoch: int) -> np.ndarray:
-    """Which of the `size` rows of a source an epoch reads: the next `count` of an endless row of permutations of them, each from (seed, source, number).
+    """Which of the `size` rows of a source an epoch reads: the next `count` of endless permutations of them, each from (seed, source, number).
 
     Every row is read once before any is read again, over all epochs.
     """

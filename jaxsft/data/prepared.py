@@ -78,8 +78,8 @@ def check_raw(path: str) -> None:
     """Raises DataError where a source of a mixture went through stages that `predict` would have to repeat: it knows one training set only."""
     if stages := _replayed(around(path)):
         raise DataError(
-            f"data.mixture: {path} is of a prepared set, whose stages ({', '.join(dict.fromkeys(told[0] for told in stages))}) predict could not repeat "
-            "for a mixture; mix the raw files and prepare them together"
+            f"data.mixture: {path} is of a prepared set, whose stages ({', '.join(dict.fromkeys(told[0] for told in stages))}) predict could not "
+            "repeat for a mixture; mix the raw files and prepare them together"
         )
 
 
