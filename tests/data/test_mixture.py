@@ -61,7 +61,7 @@ def files(tmp_path):
 
 def mixed(files, **options):
     sources = tuple(schema.MixtureSource(str(files / f"{name}.jsonl"), weight) for name, weight in (("a", 1.0), ("b", 1.0)))
-    return make_config("classify", data={"train": None, "packing": False, "mixture": schema.Mixture(sources, **options)}, train={"batch_size": 4})
+    return make_config("classify", data={"train": None, "validation": None, "packing": False, "mixture": schema.Mixture(sources, **options)}, train={"batch_size": 4})
 
 
 def batches_of(config):
