@@ -92,7 +92,7 @@ def _lowest_trained(trained: Any) -> int:
 def _head_size(config: Config, task: Task, specs: Any) -> int:
     if isinstance(task, CausalTask) and config.model.tied:
         return math.prod(specs["embed"]["tokens"]["w"].shape)
-    return sum(math.prod(s.matrix) for s in _leaves(specs["head"]) if s.matrix)
+    return sum(math.prod(s.matrix) for s in _leaves(specs.get("head", {})) if s.matrix)
 
 
 def _leaves(tree: Any) -> list[Any]:
