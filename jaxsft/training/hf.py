@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaxsft.training.setup import Parts
 
 NAME = "pretrained.json"  # in a run directory: what it started from
-USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init")  # options of the model that stay the user's
+USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vectors", "train_rows")  # options of the model that stay the user's
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
 
 
@@ -43,6 +43,8 @@ def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
     if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
         standard = ModelConfig()
         own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
+    if pretrained.KINDS.get(config.task.name) == "mlm":
+        own |= {"head_bias": True}  # of BERT's head; no config.json speaks of it
     return dataclasses.replace(found, **own)
 
 
