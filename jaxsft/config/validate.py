@@ -31,6 +31,8 @@ CHOICES: dict[str, Sequence[str]] = {
     "train.on_nan": ("stop", "skip"),
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
+    "task.align": ("first", "mean", "all"),
+    "task.decode": ("mst", "greedy"),
     "task.pool": ("mean", "first", "last"),
     "task.loss": ("cross_entropy", "log_loss", "binary_cross_entropy", "mse", "mae", "huber"),
 }
@@ -50,6 +52,8 @@ AT_LEAST_ONE = (
     "generate.batch_size",
     "data.limit",
     "data.stride",
+    "task.arc",
+    "task.label",
 )
 NOT_NEGATIVE = (
     "optim.learning_rate",
@@ -59,6 +63,7 @@ NOT_NEGATIVE = (
     "optim.initial_accumulator",
     "schedule.final",
     "loss.z_loss",
+    "task.upos",
     "generate.temperature",
 )
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
@@ -66,7 +71,7 @@ MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
 ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent")
 TRACKERS = ("wandb", "mlflow", "trackio")
-COUNTS = ("rows", "tokens", "generated_rows")  # metrics that do not depend on the weights
+COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
 
 
@@ -152,8 +157,10 @@ def _model(config: Config, causal: bool | None) -> None:
         raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
     if m.positions == "rope" and m.head_dim % 2:
         raise ConfigError(f"model.head_dim={m.head_dim}: rotary positions need an even one")
-    if not m.tied and config.task.name == "classify":
-        raise ConfigError("model.tied=False: task=classify has no output matrix over the vocabulary")
+    if not m.tied and config.task.name in ("classify", *WORDS):
+        raise ConfigError(f"model.tied=False: task={config.task.name} has no output matrix over the vocabulary")
+    if getattr(config.task, "crf", False) and config.task.align == "all":
+        raise ConfigError("task.crf=true: a chain runs over words, and task.align=all trains tokens; set task.align=first or mean")
     if m.causal and getattr(config.task, "pool", None) == "first":
         raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
     if m.pretrained and config.train.init_from:
@@ -277,8 +284,9 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
     for key, unread, why in (
         ("model.rope_base", config.model.positions != "rope", "is read with model.positions=rope only"),
         ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
-        ("loss.chunk", config.task.name == "classify", "is read by the losses over a vocabulary only"),
-        ("loss.z_loss", config.task.name == "classify", "is read by the losses over a vocabulary only"),
+        ("loss.chunk", config.task.name in ("classify", *WORDS), "is read by the losses over a vocabulary only"),
+        ("loss.z_loss", config.task.name in ("classify", *WORDS), "is read by the losses over a vocabulary only"),
+        ("loss.label_smoothing", getattr(config.task, "crf", False), "is not read with task.crf=true, whose loss is of whole sequences"),
         ("data.require_stop", config.task.name != "chat", "is read by task=chat only"),
         ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
@@ -301,6 +309,7 @@ DEFAULTS = {
     "task.huber_delta": 1.0,
     "loss.chunk": "auto",
     "loss.z_loss": 0.0,
+    "loss.label_smoothing": 0.0,
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
     "trackers.project": "jaxsft",

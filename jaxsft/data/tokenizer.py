@@ -163,6 +163,10 @@ class Tokenizer:
             raise ConfigError("the tokenizer's model spells a special token from plain text, so data could write control tokens; use another one")
         return ids
 
+    def role_id(self, role: str) -> int | None:
+        """The id of a declared role, such as unk_token or cls_token; None where the tokenizer declares none."""
+        return self._role(role)
+
     def _role(self, role: str) -> int | None:
         content = _content(self._config.get(role))
         return self.added[content]["id"] if content in self.added else None
