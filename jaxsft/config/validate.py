@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations, hubid
-from jaxsft.config.schema import Columns, Config, GenerateConfig, ModelConfig
+from jaxsft.config import compose, durations, hubid, validate_model, validate_texts
+from jaxsft.config.model import ROPE_SCALING
+from jaxsft.config.schema import Columns, Config, GenerateConfig
+from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
 
 TOO_LONG = ("error", "drop", "truncate_left", "truncate_right", "window", "head_tail", "sentence")
@@ -23,9 +23,11 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
     "data.too_long": TOO_LONG,
     "model.norm": ("rms", "layer"),
-    "model.norm_position": ("pre", "post"),
-    "model.positions": ("rope", "learned"),
-    "model.activation": ("silu", "gelu"),
+    "model.norm_position": ("pre", "post", "output", "sandwich"),
+    "model.positions": ("rope", "learned", "relative", "none"),
+    "model.rope_scaling.kind": tuple(ROPE_SCALING),
+    "model.qk_norm": ("none", "head", "all"),
+    "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
     "model.attention": ("auto", "reference", "blocked"),
     "model.unroll": ("auto", "none", "full"),
     "train.on_nan": ("stop", "skip"),
@@ -33,8 +35,12 @@ CHOICES: dict[str, Sequence[str]] = {
     "precision": ("auto", "fp32", "bf16"),
     "task.align": ("first", "mean", "all"),
     "task.decode": ("mst", "greedy"),
-    "task.pool": ("mean", "first", "last"),
-    "task.loss": ("cross_entropy", "log_loss", "binary_cross_entropy", "mse", "mae", "huber"),
+    "task.pool": ("mean", "max", "first", "last", "attention"),
+    "task.head": ("linear", "dense"),
+    "task.activation": ("tanh", "gelu", "relu"),
+    "task.encoder": ("cross", "bi"),
+    "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
+    "tokenizer.segment": ("spaces", "jieba"),
 }
 AT_LEAST_ONE = (
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
@@ -54,6 +60,8 @@ AT_LEAST_ONE = (
     "data.stride",
     "task.arc",
     "task.label",
+    "tokenizer.min_count",
+    "tokenizer.vocab_size",
 )
 NOT_NEGATIVE = (
     "optim.learning_rate",
@@ -70,6 +78,7 @@ SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed",
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
 ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent")
+GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
@@ -96,7 +105,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     for penalty in config.loss.penalties:
         if not 0 < penalty.weight < math.inf:
             raise ConfigError(f"loss.penalties: weight {penalty.weight} of {penalty.pattern!r}: expected a finite number of more than 0")
-    _model(config, causal)
+    validate_model.model(config, causal)
     data(config)
     _batches(config)
     _evaluation(config, metrics)
@@ -104,6 +113,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _hub(values)
     _unread(config, values)
     _generation(config, generates, can_generate)
+    validate_texts.check(config)
 
 
 def validate_each(values: dict[str, Any]) -> None:
@@ -121,7 +131,10 @@ def validate_each(values: dict[str, Any]) -> None:
         (SEEDS, lambda v: 0 <= v < 2**32, "at least 0 and less than 2^32"),
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
+        (("task.temperature", "task.huber_delta"), lambda v: 0 < v < math.inf, "more than 0"),
+        (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),
         (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
+        (("model.decoder_layers",), lambda v: v >= 0, "at least 0"),
         (("check.near",), lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("check.samples", "check.places"), lambda v: v >= 0, "at least 0"),
         (("data.max_dropped",), lambda v: 0 <= v <= 1, "between 0 and 1"),
@@ -134,47 +147,25 @@ def validate_each(values: dict[str, Any]) -> None:
 def validate_values(values: dict[str, Any]) -> None:
     """Each option of a training config by itself. Raises ConfigError."""
     validate_each(values)
+    validate_texts.check_values(values)
     mesh = [f"mesh.{axis}" for axis in ("data", "fsdp", "tensor")]
     if len(autos := [key for key in mesh if values[key] == "auto"]) > 1:
         raise ConfigError(f"{' and '.join(f'{key}=auto' for key in autos)}: only one axis can take what the others leave")
     for key in (key for key in mesh if values[key] != "auto"):
         if isinstance(values[key], bool) or not isinstance(values[key], int) or values[key] < 1:
             raise ConfigError(f"{key}={values[key]}: expected auto, or a number of devices")
-    for key, words in (("data.max_length", ("auto",)), ("generate.max_new_tokens", ("auto",)), ("loss.chunk", ("auto", "none"))):
+    for key, words in (
+        ("data.max_length", ("auto",)),
+        ("data.max_source_length", ("auto",)),
+        ("generate.max_new_tokens", ("auto",)),
+        ("loss.chunk", ("auto", "none")),
+    ):
         value = values[key]
         if value not in words and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigError(f"{key}={value}: expected {', '.join(words)} or a number of tokens")
     for key, what in (("run_dir", "name a folder, or leave the option out"), ("compilation_cache", "name a folder, auto or none")):
         if values.get(key) == "":
             raise ConfigError(f"{key}= is empty; {what}")
-
-
-def _model(config: Config, causal: bool | None) -> None:
-    m = config.model
-    if causal is not None and m.causal != causal:
-        raise ConfigError(f"model.causal={m.causal}: task={config.task.name} needs model.causal={causal}")
-    if m.heads % m.kv_heads:
-        raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
-    if m.positions == "rope" and m.head_dim % 2:
-        raise ConfigError(f"model.head_dim={m.head_dim}: rotary positions need an even one")
-    if not m.tied and config.task.name in ("classify", *WORDS):
-        raise ConfigError(f"model.tied=False: task={config.task.name} has no output matrix over the vocabulary")
-    if getattr(config.task, "crf", False) and config.task.align == "all":
-        raise ConfigError("task.crf=true: a chain runs over words, and task.align=all trains tokens; set task.align=first or mean")
-    if m.causal and getattr(config.task, "pool", None) == "first":
-        raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
-    if m.pretrained and config.train.init_from:
-        raise ConfigError("model.pretrained and train.init_from both name weights to start from; give one")
-    for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
-        if source and config.run_dir and _same_place(source, config.run_dir):
-            raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
-    if config.train.init_fresh and not (m.pretrained or config.train.init_from):
-        raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
-
-
-def _same_place(a: str, b: str) -> bool:
-    """Of two folders, or two places at a store."""
-    return a.rstrip("/") == b.rstrip("/") if "://" in a + b else os.path.abspath(a) == os.path.abspath(b)
 
 
 def data(config: Config) -> None:
@@ -187,12 +178,22 @@ def data(config: Config) -> None:
     if not d.path and not d.train:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
     _too_long(config)
+    _of_words(config)
     if d.max_length != "auto" and d.max_length > config.model.context:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
+    if d.max_source_length != "auto" and d.max_source_length > config.model.context:
+        raise ConfigError(f"data.max_source_length={d.max_source_length}: more than model.context={config.model.context}; raise that too")
 
 
 WHOLE = ("classify", "multilabel", "regress", "pair")  # tasks that say something of a whole text
 WORDS = ("tag", "parse")  # tasks that say something of each word
+
+
+def _of_words(config: Config) -> None:
+    if config.task.name in WORDS and not config.model.tied:
+        raise ConfigError(f"model.tied=False: task={config.task.name} has no output matrix over the vocabulary")
+    if getattr(config.task, "crf", False) and config.task.align == "all":
+        raise ConfigError("task.crf=true: a chain runs over words, and task.align=all trains tokens; set task.align=first or mean")
 
 
 def _too_long(config: Config) -> None:
@@ -244,7 +245,9 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(f"evaluation.metric={e.metric}: unknown; task={config.task.name} has {choices} (the test split never chooses)")
         if not validation:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
-        if name in ("exact_match", "stopped") and e.generate != "always":
+        if name in SCORES and name not in getattr(config.task, "scores", SCORES):
+            raise ConfigError(f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}")
+        if name in GENERATED and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
         if name in COUNTS:
             raise ConfigError(f"evaluation.metric={e.metric}: a count is the same at every evaluation, and chooses nothing")
@@ -280,14 +283,15 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
 
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
-    default = {f"model.{f.name}": f.default for f in dataclasses.fields(ModelConfig)}
     for key, unread, why in (
-        ("model.rope_base", config.model.positions != "rope", "is read with model.positions=rope only"),
-        ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
-        ("loss.chunk", config.task.name in ("classify", *WORDS), "is read by the losses over a vocabulary only"),
-        ("loss.z_loss", config.task.name in ("classify", *WORDS), "is read by the losses over a vocabulary only"),
+        *validate_texts.unread(config),
+        ("data.require_stop", config.task.name not in ("chat", "seq2seq"), "is read by task=chat and task=seq2seq only"),
+        ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
+        ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
+        ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
+        ("loss.chunk", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
+        ("loss.z_loss", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.label_smoothing", getattr(config.task, "crf", False), "is not read with task.crf=true, whose loss is of whole sequences"),
-        ("data.require_stop", config.task.name != "chat", "is read by task=chat only"),
         ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.stride", config.data.too_long != "window", "is read with data.too_long=window only"),
@@ -296,19 +300,19 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("trackers.project", not config.trackers.use, "is read with trackers.use only"),
         ("trackers.name", not config.trackers.use, "is read with trackers.use only"),
     ):
-        standard = {**default, **DEFAULTS}[key]
-        if unread and key in values and values[key] != standard:
+        if unread and key in values and values[key] != DEFAULTS[key]:
             raise ConfigError(f"{key}={values[key]}: {why}")
 
 
 DEFAULTS = {
     "data.require_stop": True,
+    "data.max_source_length": "auto",
+    "task.start": None,
+    "task.score_tokens": "13a",
     "data.too_long": "error",
     "data.stride": None,
     "generate.allow_cut": False,
-    "task.huber_delta": 1.0,
-    "loss.chunk": "auto",
-    "loss.z_loss": 0.0,
+    **validate_texts.DEFAULTS,
     "loss.label_smoothing": 0.0,
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,

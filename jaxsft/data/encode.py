@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsft.data.ledger import Aside, Ledger
-from jaxsft.data.windows import owners, windows, word_windows
+from jaxsft.data.tokenizer_frame import Wrapped
+from jaxsft.data.windows import cut_places, owners, sentence_windows, windows, word_windows
 from jaxsft.errors import ConfigError, DataError
 
 TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
@@ -51,25 +52,37 @@ class Encoded(NamedTuple):
     Attributes:
       ids: `[n]` int32.
       weights: `[n]` float32, the weight of each id as a target; None where nothing is predicted token by token.
-      segment: what belongs to the whole text, by name: numbers.
+      segment: what belongs to the whole text, by name: numbers, or arrays of one shape.
       chunk: cut into consecutive examples instead of following `data.too_long` (raw text).
       stop_ids: where given, the last trained id must be one of them to survive truncation.
-      frame: how many ids at the beginning and at the end stand in every window of a text that is cut into windows.
+      source: `[m]` int32, what an encoder reads; None where there is one stream.
+      types: `[n]` int32, the token type of each id (BERT's first and second text); None where all are 0.
+      frame: how many ids at the beginning and at the end stay where a text is cut, in every window of it: its special tokens.
+      first: where the ids of the first text of a pair stand; those of the second stand within the frame. A cut takes from the longer one.
+      breaks: where a sentence begins, in ids, within the frame; for `too_long=sentence`.
       words: where something is said of each word.
     """
 
     ids: np.ndarray
     weights: np.ndarray | None = None
-    segment: Mapping[str, float] = MappingProxyType({})
+    segment: Mapping[str, Any] = MappingProxyType({})
     chunk: bool = False
     stop_ids: tuple[int, ...] = ()
+    source: np.ndarray | None = None
+    types: np.ndarray | None = None
     frame: tuple[int, int] = (0, 0)
+    first: tuple[int, int] | None = None
+    breaks: Sequence[int] = ()
     words: Words | None = None
 
     @property
     def positions(self) -> int:
         """How many places of a row it takes: the last target is never an input."""
         return len(self.ids) - (self.weights is not None)
+
+    @property
+    def source_positions(self) -> int:
+        return 0 if self.source is None else len(self.source)
 
 
 class Example(NamedTuple):
@@ -80,13 +93,21 @@ class Example(NamedTuple):
     tokens: np.ndarray
     targets: np.ndarray | None
     loss_weight: np.ndarray | None
-    segment: Mapping[str, float]
+    segment: Mapping[str, Any]
+    source: np.ndarray | None = None
+    types: np.ndarray | None = None
     words: Words | None = None
 
 
 def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs, targets and weights of the positions `[start, stop)`. The only place where anything is shifted."""
     return encoded.ids[start:stop], encoded.ids[start + 1 : stop + 1], encoded.weights[start + 1 : stop + 1]
+
+
+def framed(text: Wrapped, segment: Mapping[str, Any]) -> Encoded:
+    """A text in its special tokens, of which nothing is predicted token by token."""
+    kinds = np.array(text.types, np.int32) if any(text.types) else None
+    return Encoded(np.array(text.ids, np.int32), segment=segment, types=kinds, frame=(text.head, text.tail))
 
 
 def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
@@ -107,26 +128,52 @@ def longest(encoded: Sequence[Encoded | None]) -> int:
     return max((e.positions for e in encoded if e is not None), default=0)
 
 
-def fit(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
-    """The record cut to `limit` positions, and how many ids were cut. The caller has refused or dropped it where the policy says so."""
+def fit(encoded: Encoded, limit: int, too_long: str, where: str = "") -> tuple[Encoded, int]:
+    """The record cut to `limit` positions, and how many ids were cut. The caller has refused or dropped it where the policy says so.
+
+    Of a record with a source this is the target, which is cut on the right only: a decoder starts from its first id.
+
+    Raises:
+      DataError: the frame alone is longer.
+    """
     excess = encoded.positions - limit
     if excess <= 0 or encoded.chunk:
         return encoded, 0
-    keep = slice(excess, None) if too_long == "truncate_left" else slice(0, len(encoded.ids) - excess)
-    weights = None if encoded.weights is None else encoded.weights[keep]
-    return encoded._replace(ids=encoded.ids[keep], weights=weights), excess
+    body = (encoded.frame[0], len(encoded.ids) - encoded.frame[1])
+    bodies = [body] if encoded.first is None else [encoded.first, body]
+    if sum(stop - start for start, stop in bodies) <= excess:
+        raise DataError(f"{where}: {len(encoded.ids)} tokens, of which a row of {limit} would hold no text; raise data.max_length")
+    keep = cut_places(len(encoded.ids), bodies, excess, too_long if encoded.source is None else "truncate_right")
+    kept = {name: value[keep] for name in ("ids", "weights", "types") if (value := getattr(encoded, name)) is not None}
+    return encoded._replace(**kept), excess
+
+
+def fit_source(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
+    """As `fit`, of the source. Its last id, which closes it, stays."""
+    excess = encoded.source_positions - limit
+    if excess <= 0:
+        return encoded, 0
+    source = encoded.source
+    kept = source[excess:] if too_long == "truncate_left" else np.concatenate([source[: limit - 1], source[-1:]])
+    return encoded._replace(source=kept), excess
+
+
+def too_long_for(encoded: Encoded, limit: int, source_limit: int) -> bool:
+    return (encoded.positions > limit and not encoded.chunk) or encoded.source_positions > source_limit
 
 
 def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
     """One example, or consecutive ones for a record that is chunked: every id but the first is a target exactly once."""
     if encoded.weights is None:
-        return [Example(row, 0, encoded.ids, None, None, encoded.segment, encoded.words)]
+        return [Example(row, 0, encoded.ids, None, None, encoded.segment, types=encoded.types, words=encoded.words)]
     starts = range(0, encoded.positions, limit) if encoded.chunk else [0]
-    return [Example(row, part, *shift(encoded, start, min(start + limit, encoded.positions)), encoded.segment) for part, start in enumerate(starts)]
+    shifted = (shift(encoded, start, min(start + limit, encoded.positions)) for start in starts)
+    return [Example(row, part, *three, encoded.segment, encoded.source) for part, three in enumerate(shifted)]
 
 
-def cut(encoded: Encoded, limit: int, stride: int | None, where: str) -> list[Encoded]:
-    """The record as windows of at most `limit` ids, each with the frame of the whole; `stride` None is half a window.
+def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences: bool = False) -> list[Encoded]:
+    """The record as windows of at most `limit` ids, each with the frame of the whole; `stride` None is half a window. With `sentences`, windows begin
+    and end with sentences and do not overlap.
 
     The weight of a whole text is shared by its windows. A word carries its loss in the window that owns it (`windows.owners`), and 0 elsewhere.
 
@@ -145,8 +192,11 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str) -> list[En
     framed = lambda a, b: np.concatenate([encoded.ids[:begin], encoded.ids[a:b], encoded.ids[end:]])
     if words is None:
         spans = windows(end - begin, room, stride)
+        if sentences:
+            spans = sentence_windows([at - begin for at in encoded.breaks], end - begin, room)
         segment = {name: value / len(spans) if name == "weight" else value for name, value in encoded.segment.items()}
-        return [encoded._replace(ids=framed(begin + a, begin + b), segment=segment) for a, b in spans]
+        kinds = lambda a, b: None if encoded.types is None else np.concatenate([encoded.types[:begin], encoded.types[a:b], encoded.types[end:]])
+        return [encoded._replace(ids=framed(begin + a, begin + b), segment=segment, types=kinds(begin + a, begin + b), breaks=()) for a, b in spans]
     spans = word_windows(words.offsets - begin, room, stride)
     owner = owners(spans, words.count)
     out = []
@@ -170,6 +220,7 @@ def build(
     max_dropped: float,
     split: str,
     aside: Sequence[Aside] = (),
+    source_limit: int = 0,
     stride: int | None = None,
 ) -> tuple[list[Example], Ledger, dict[int, str]]:
     """Fits every record, drops what cannot be trained on, and writes all of it into the ledger.
@@ -179,6 +230,7 @@ def build(
       where: per row, `file:line`.
       limit: positions of a packed row.
       aside: the rows that were put aside before; they are rows of the split, read and dropped.
+      source_limit: positions of a packed row of sources.
       stride: of windows, as in `cut`.
 
     Returns: the examples, the ledger, and the reason of each dropped row.
@@ -188,41 +240,37 @@ def build(
     """
     ledger, out, dropped = Ledger(), [], {}
 
-    def drop(row: int, reason: str, tokens: int = 0) -> None:
-        ledger.drop(reason, tokens)
+    def drop(row: int, reason: str) -> None:
+        e = encoded[row]
+        ledger.drop(reason, *((len(e.ids), e.source_positions) if isinstance(e, Encoded) else ()))
         dropped[row] = reason
 
     for bad in aside:
         ledger.drop(bad.reason)
-    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.positions > limit and not e.chunk]
-    if over and too_long == "error":
-        i = max(over, key=lambda i: encoded[i].positions)
-        cuts = "truncate_left|truncate_right" if encoded[i].words is None else "window"
-        raise DataError(
-            f"{where[i]}: {encoded[i].positions} tokens, but a row holds {limit} ({len(over)} of {len(encoded)} rows of {split} are longer); "
-            f"raise model.context and data.max_length, or set data.too_long=drop|{cuts}"
-        )
+    if too_long == "error":
+        _refuse_too_long(encoded, where, limit, source_limit, split)
     for row, e in enumerate(encoded):
         if isinstance(e, str):
             drop(row, e)
             continue
-        if e.positions > limit and not e.chunk and too_long == "drop":
-            drop(row, "too_long", len(e.ids))
+        if too_long == "drop" and too_long_for(e, limit, source_limit):
+            drop(row, "too_long")
             continue
-        if e.positions > limit and too_long == "window":
-            parts = cut(e, limit, stride, where[row])
+        if e.positions > limit and too_long in ("window", "sentence"):
+            parts = cut(e, limit, stride, where[row], too_long == "sentence")
             ledger.keep(len(e.ids), _trained(e))  # an id counts once, in however many windows it stands
             out.extend(examples(one, row, limit)[0]._replace(part=number) for number, one in enumerate(parts))
             continue
-        fitted, lost = fit(e, limit, too_long)
+        fitted, lost = fit(e, limit, too_long, where[row])
+        fitted, source_lost = fit_source(fitted, source_limit, too_long)
         trained = _trained(fitted)
         if fitted.weights is not None and not trained:
-            drop(row, "no_trained_token", len(e.ids))
+            drop(row, "no_trained_token")
             continue
         if lost and require_stop and e.stop_ids and int(fitted.ids[np.flatnonzero(fitted.weights)[-1]]) not in e.stop_ids:
-            drop(row, "stop_token_truncated", len(e.ids))  # data.require_stop=false keeps it
+            drop(row, "stop_token_truncated")  # data.require_stop=false keeps it
             continue
-        ledger.keep(len(fitted.ids), trained, lost, "truncated")
+        ledger.keep(len(fitted.ids), trained, lost, "truncated", fitted.source_positions, source_lost)
         out.extend(examples(fitted, row, limit))
     ledger.check()
     _refuse_many_dropped(ledger, dropped, where, max_dropped, split, aside)
@@ -234,6 +282,26 @@ def _trained(encoded: Encoded) -> int:
     if encoded.words is not None:
         return int(np.count_nonzero(encoded.words.values["weight"]))
     return 0 if encoded.weights is None else int(np.count_nonzero(encoded.weights[1:]))
+
+
+def _refuse_too_long(encoded: Sequence[Encoded | str], where: Sequence[str], limit: int, source_limit: int, split: str) -> None:
+    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.positions > limit and not e.chunk]
+    if over:
+        i = max(over, key=lambda i: encoded[i].positions)
+        cuts = "window" if encoded[i].words is not None else "truncate_left|truncate_right"
+        if encoded[i].weights is None and encoded[i].words is None:
+            cuts += "|window|head_tail|sentence"
+        raise DataError(
+            f"{where[i]}: {encoded[i].positions} tokens, but a row holds {limit} ({len(over)} of {len(encoded)} rows of {split} are longer); "
+            f"raise model.context and data.max_length, or set data.too_long=drop|{cuts}"
+        )
+    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.source_positions > source_limit]
+    if over:
+        i = max(over, key=lambda i: encoded[i].source_positions)
+        raise DataError(
+            f"{where[i]}: the source has {encoded[i].source_positions} tokens, but a row holds {source_limit} ({len(over)} of {len(encoded)} rows of "
+            f"{split} are longer); raise model.context and data.max_source_length, or set data.too_long=drop|truncate_left|truncate_right"
+        )
 
 
 def _refuse_many_dropped(
@@ -270,6 +338,11 @@ def flat(examples: Sequence[Example]) -> dict[str, Any]:
     if examples[0].targets is not None:
         arrays["targets"] = np.concatenate([e.targets for e in examples]).astype(np.int32)
         arrays["loss_weight"] = np.concatenate([e.loss_weight for e in examples]).astype(np.float32)
+    if examples[0].source is not None:
+        arrays["source_offsets"] = np.concatenate([[0], np.cumsum([len(e.source) for e in examples])]).astype(np.int64)
+        arrays["source_tokens"] = np.concatenate([e.source for e in examples]).astype(np.int32)
+    if any(e.types is not None for e in examples):
+        arrays["types"] = np.concatenate([np.zeros(len(e.tokens)) if e.types is None else e.types for e in examples]).astype(np.int32)
     for name in segment_names(examples):
         arrays[f"segment.{name}"] = np.array([e.segment[name] for e in examples])
     if examples[0].words is not None:

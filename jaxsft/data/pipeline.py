@@ -17,6 +17,18 @@ from jaxsft.data.ledger import Aside, Ledger, length_summary
 ROW_MULTIPLE = 32  # row lengths are rounded up to it: matrix units like it, and near lengths share a compiled program
 
 
+class Source(NamedTuple):
+    """What the encoder of an encoder-decoder model reads: B rows of T positions. Segment i is the source of the texts' segment i; 0 is padding.
+
+    Attributes:
+      tokens, segment_ids, positions: `[B, T]` int32.
+    """
+
+    tokens: Any
+    segment_ids: Any
+    positions: Any
+
+
 class Batch(NamedTuple):
     """B rows of S positions with up to G texts each. Segment 0, example -1 and weight 0 mark what is not there.
 
@@ -25,10 +37,12 @@ class Batch(NamedTuple):
       loss_weight: `[B, S]` float32.
       segment_ids: `[B, S]` int32, from 1. positions: `[B, S]` int32, from 0 in each segment.
       example_ids: `[B, G]` int32 into the split's examples.
-      segment: `[B, G]` arrays by name: what belongs to a whole text.
+      segment: `[B, G]` or `[B, G, n]` arrays by name: what belongs to a whole text.
       words: `[B, W]` arrays by name, one word of the row after another; None where nothing is said of words. `segment` is that of the word, 0 where
         there is none; `start` and `stop` its positions in the row; `index` its number in its text, `last` whether no other follows there, `own`
         whether this window of the text answers for it; `weight` that of its loss; `head` another word of the row, from 1 (0: none).
+      source: the second stream; None where there is one stream.
+      types: `[B, S]` int32, BERT's token types; None where all are 0.
     """
 
     tokens: Any
@@ -38,6 +52,8 @@ class Batch(NamedTuple):
     positions: Any
     example_ids: Any
     segment: dict[str, Any]
+    source: Source | None = None
+    types: Any = None
     words: dict[str, Any] | None = None
 
 
@@ -49,6 +65,7 @@ class Split:
       arrays: flat arrays of `encode.flat`.
       records, where: per input row, its record and `file:line`.
       dropped: reason by row.
+      limit, source_limit: positions of a row, and of a row of sources (0: there are none).
     """
 
     name: str
@@ -58,10 +75,15 @@ class Split:
     dropped: dict[int, str]
     ledger: dict[str, Any]
     limit: int
+    source_limit: int = 0
 
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.arrays["offsets"])
+
+    @property
+    def source_lengths(self) -> np.ndarray | None:
+        return np.diff(self.arrays["source_offsets"]) if "source_offsets" in self.arrays else None
 
     @property
     def examples(self) -> int:
@@ -89,6 +111,7 @@ def load_split(
     context: int,
     *,
     min_length: int = 1,
+    min_source: int = 1,
     aside: Sequence[Aside] = (),
 ) -> Split:
     """Encodes a split through the cache.
@@ -96,21 +119,26 @@ def load_split(
     Args:
       task: gives `encode(record, where) -> Encoded | reason` and `digest`.
       data: the DataConfig.
-      min_length: rows are at least so long (evaluation splits share the training split's shape where they can).
+      min_length, min_source: rows, and rows of sources, are at least so long (evaluation splits share the training split's shape where they can).
       aside: rows of the split that gave no record: they are in the ledger, read and dropped.
 
     Raises:
       DataError: see `encode.build`.
     """
     options = {name: getattr(data, name) for name in ("max_length", "too_long", "stride", "max_dropped", "require_stop")}
+    options |= {"max_source_length": data.max_source_length, "min_source": min_source}
     told, weights = [dataclasses.astuple(bad) for bad in aside], [getattr(r, "weight", 1.0) for r in records]
     hashed = {"aside": told, "records": [repr(r) for r in records], "weights": weights, "task": task.digest, "context": context, "min": min_length}
     key = cache.key(hashed | options)
 
     def build() -> tuple[dict, dict]:
         encoded = [encode.weighted(e, w) for e, w in zip(task.encode_all(records, where), weights, strict=True)]
-        long = encode.longest([e for e in encoded if not isinstance(e, str)])
-        limit = max(row_length(long, context, data.max_length), min(min_length, context))
+        kept = [e for e in encoded if not isinstance(e, str)]
+        limit = max(row_length(encode.longest(kept), context, data.max_length), min(min_length, context))
+        source_limit = 0
+        if any(e.source is not None for e in kept):
+            long = max(e.source_positions for e in kept)
+            source_limit = max(row_length(long, context, data.max_source_length), min(min_source, context))
         built, ledger, dropped = encode.build(
             encoded,
             where,
@@ -121,13 +149,15 @@ def load_split(
             split=name,
             aside=aside,
             stride=data.stride,
+            source_limit=source_limit,
         )
-        return encode.flat(built), {"ledger": ledger.as_dict(), "dropped": {str(k): v for k, v in dropped.items()}, "limit": limit}
+        facts = {"ledger": ledger.as_dict(), "dropped": {str(k): v for k, v in dropped.items()}, "limit": limit, "source_limit": source_limit}
+        return encode.flat(built), facts
 
     with _uncollected():
         arrays, facts = cache.load_or_build(cache.root(data.cache_dir) / key, build)
     dropped = {int(k): v for k, v in facts["dropped"].items()}
-    return Split(name, arrays, records, where, dropped, facts["ledger"], facts["limit"])
+    return Split(name, arrays, records, where, dropped, facts["ledger"], facts["limit"], facts["source_limit"])
 
 
 @contextlib.contextmanager
@@ -187,6 +217,11 @@ class Batches:
         ids = self.example_ids(step)
         return self.split.lengths[ids[ids >= 0]]
 
+    def source_lengths(self, step: int) -> np.ndarray | None:
+        """The tokens of the sources of these texts, in their order; None where there is one stream."""
+        ids = self.example_ids(step)
+        return None if (lengths := self.split.source_lengths) is None else lengths[ids[ids >= 0]]
+
     def __getitem__(self, step: int) -> Batch:
         """The rows of a step that this process reads: arrays `[rows, S]`."""
         rows = self.rows_of(step)[self.here]
@@ -196,6 +231,9 @@ class Batches:
         if "targets" in arrays:
             by_token |= {"targets": np.zeros((b, s), np.int32), "loss_weight": np.zeros((b, s), np.float32)}
             copied += ["targets", "loss_weight"]
+        if "types" in arrays:
+            by_token["types"] = np.zeros((b, s), np.int32)
+            copied.append("types")
         example_ids, words = np.full((b, g), -1, np.int32), self._no_words(b)
         for i, row in enumerate(rows):
             at, word = 0, 0
@@ -211,7 +249,7 @@ class Batches:
                     word = self._add_words(words, i, word, j + 1, example, place.start)
         present = example_ids >= 0
         segment = {
-            name.removeprefix("segment."): np.where(present, values[example_ids], 0).astype(values.dtype)
+            name.removeprefix("segment."): np.where(present.reshape(b, g, *[1] * (values.ndim - 1)), values[example_ids], 0).astype(values.dtype)
             for name, values in arrays.items()
             if name.startswith("segment.")
         }
@@ -223,8 +261,24 @@ class Batches:
             by_token["positions"],
             example_ids,
             segment,
+            self._source(rows) if self.plan.source_length else None,
+            by_token.get("types"),
             words,
         )
+
+    def _source(self, rows: np.ndarray) -> Source:
+        """The second stream of plan rows, laid out as the first."""
+        arrays, shape = self.split.arrays, (len(rows), self.plan.source_length)
+        tokens, segment_ids, positions = (np.zeros(shape, np.int32) for _ in range(3))
+        for i, row in enumerate(rows):
+            at = 0
+            for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
+                start, stop = arrays["source_offsets"][example : example + 2]
+                place = slice(at, at := at + int(stop - start))
+                tokens[i, place] = arrays["source_tokens"][start:stop]
+                segment_ids[i, place] = j + 1
+                positions[i, place] = np.arange(stop - start)
+        return Source(tokens, segment_ids, positions)
 
     def _no_words(self, rows: int) -> dict[str, np.ndarray] | None:
         if not self.words:
@@ -283,13 +337,16 @@ def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
 
 def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None) -> Batches:
     """Plans a split and gives its batches; `here` as in `Batches`."""
-    plan = packing.plan(split.lengths, split.limit, seed=data.plan_seed, packing=data.packing)
+    sources = {"source_lengths": split.source_lengths, "source_length": split.source_limit}
+    plan = packing.plan(split.lengths, split.limit, seed=data.plan_seed, packing=data.packing, **sources)
     return Batches(split, plan, batch_size, seed, here)
 
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:
     """The split's part of `ledger.json`."""
-    return {**batches.split.ledger, "packing": batches.plan.as_dict(), "lengths": length_summary(batches.split.lengths)}
+    entry = {**batches.split.ledger, "packing": batches.plan.as_dict(), "lengths": length_summary(batches.split.lengths)}
+    sources = batches.split.source_lengths
+    return entry if sources is None else entry | {"source_lengths": length_summary(sources)}
 
 
-__all__ = ["Batch", "Batches", "Ledger", "Split", "ledger_entry", "load_split", "make_batches", "row_length", "stream"]
+__all__ = ["Batch", "Batches", "Ledger", "Source", "Split", "ledger_entry", "load_split", "make_batches", "row_length", "stream"]

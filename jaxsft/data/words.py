@@ -12,10 +12,9 @@ from jaxsft.errors import DataError
 
 
 def frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids at the beginning and at the end of a text: bos and eos, or cls and sep where the tokenizer has none of the two."""
-    begin = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.role_id("cls_token")
-    end = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.role_id("sep_token")
-    return [i for i in (begin,) if i is not None], [i for i in (end,) if i is not None]
+    """The ids at the beginning and at the end of a text."""
+    whole = tokenizer.wrap([])
+    return list(whole.ids[: whole.head]), list(whole.ids[len(whole.ids) - whole.tail :])
 
 
 def spelled_with_space(tokenizer: Tokenizer) -> bool:

@@ -49,11 +49,11 @@ class Counts:
         precision, recall = hit / predicted if predicted else 0.0, hit / gold if gold else 0.0
         return precision, recall, 2 * hit / (gold + predicted) if gold + predicted else 0.0
 
-    def table(self, what: str) -> dict[str, Any]:
-        """A line for each class, the most frequent first."""
+    def table(self, what: str) -> tuple[list[str], list[list[Any]]]:
+        """The names of columns, and a row for each class, the most frequent first."""
         names = sorted(self.names, key=lambda name: (-self.gold[name], name))
         lines = [[name or "(none)", self.gold[name], self.predicted[name], *self._of([name])] for name in names]
-        return {"columns": [what, "support", "predicted", "precision", "recall", "f1"], "lines": lines}
+        return [what, "support", "predicted", "precision", "recall", "f1"], lines
 
 
 def of_classes(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] | None]) -> Counts:

@@ -1,6 +1,6 @@
 """One Transformer. Blocks declare their weights with Linen; the functions here initialise a stack of them and run it.
 
-    params = {"embed": {"tokens": {"w"}, ["positions": {"w"}]}, "layers": {"0": one stack of blocks}, "norm": {"scale"}, "head": ...}
+    params = {"embed": {"tokens": {"w"}, ...}, "layers": {"0": one stack of blocks}, "norm": {"scale"}, "head": ...}
 
 After freezing, `layers` holds several segments, each named by its first layer; a segment is one scan.
 """
@@ -8,56 +8,105 @@ After freezing, `layers` holds several segments, each named by its first layer; 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxsft.config.schema import ModelConfig
+from jaxsft.config.model import ModelConfig
+from jaxsft.models import rope
 from jaxsft.models.attention import Attention, Cache, Tokens
-from jaxsft.models.layers import MLP, Dropout, Norm, at_least_fp32, dropout, rope_table
+from jaxsft.models.experts import Experts
+from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, contract, dropout
+from jaxsft.models.relative import Relative
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import declare
 
 Params = dict[str, Any]
+EVERYTHING = 2**30  # the window of a layer that has none, beside layers that have one
+
+
+class Layer(NamedTuple):
+    """What differs between the blocks of a stack apart from their weights, each `[L]` in a scan.
+
+    Attributes:
+      index: of the layer.
+      window: positions nearer than it are seen; None: no layer has one.
+      local: the layer rotates with `rope_local_base`; None: no layer does.
+    """
+
+    index: Int[Array, ""]
+    window: Int[Array, ""] | None = None
+    local: Bool[Array, ""] | None = None
 
 
 class Block(nn.Module):
-    """Attention and MLP with residuals. pre: `x + f(norm(x))`; post: `norm(x + f(x))` (Xiong et al., 2020, compare both)."""
+    """Attention and MLP with residuals; `norm_position` says where the norms stand (Xiong et al., 2020, compare pre and post)."""
 
     config: ModelConfig
     precision: str
 
     @nn.compact
-    def __call__(self, x: Array, tokens: Tokens, rope: Any, noise: Dropout | None, cache: Cache | None = None) -> tuple[Array, Cache | None]:
+    def __call__(
+        self, x: Array, tokens: Tokens, table: Any, layer: Layer, noise: Dropout | None, cache: Cache | None = None
+    ) -> tuple[Array, Cache | None]:
         c, scale = self.config, (2 * self.config.layers) ** -0.5
-        before = (lambda y, name: Norm(c.norm, name=name)(y)) if c.norm_position == "pre" else (lambda y, name: y)
-        after = (lambda y, name: y) if c.norm_position == "pre" else (lambda y, name: Norm(c.norm, name=name)(y))
+        attention = Attention(c, self.precision, name="attention")
+        if c.experts:
+            mlp = Experts(c, self.precision, scale, name="mlp")
+        else:
+            mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
+        if c.rope_local_base is not None:
+            table = jax.tree.map(lambda local, other: jnp.where(layer.local, local, other), *table)
         with jax.named_scope("attention"):
-            y, cache = Attention(c, self.precision, name="attention")(before(x, "attention_norm"), tokens, rope, cache)
-            x = after(x + dropout(y, noise, 0), "attention_norm")  # [B, S, D]
+            y, cache = attention(self._before("attention_norm", x, layer), tokens, table, cache, layer.window)
+            attended = self._after("attention_norm", x, dropout(y, noise, 0))  # [B, S, D]
         with jax.named_scope("mlp"):
-            y = MLP(c.mlp, c.gated, c.activation, self.precision, scale, name="mlp")(before(x, "mlp_norm"))
-            x = after(x + dropout(y, noise, 1), "mlp_norm")  # [B, S, D]
+            y = mlp(self._before("mlp_norm", x if c.parallel else attended, None))
+            x = self._after("mlp_norm", attended, dropout(y, noise, 1))  # [B, S, D]
         return x, cache
+
+    def _before(self, name: str, x: Array, layer: Layer | None) -> Array:
+        if self.config.norm_position not in ("pre", "sandwich"):
+            return x
+        y = Norm.of(self.config, name=name)(x)
+        return y if self.config.first_norm or layer is None else jnp.where(layer.index == 0, x, y)
+
+    def _after(self, name: str, x: Array, y: Array) -> Array:
+        if self.config.norm_position == "post":
+            return Norm.of(self.config, name=name)(x + y)
+        if self.config.norm_position in ("output", "sandwich"):
+            y = Norm.of(self.config, name=name.replace("_norm", "_post_norm"))(y)
+        return x + y
 
 
 class Embed(nn.Module):
-    """Token (and learned position) vectors. [B, S] -> [B, S, D]."""
+    """Vectors of tokens, and of their positions and types where the model has them. [B, S] -> [B, S, D]."""
 
     vocab: int
     config: ModelConfig
+    precision: str
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "batch seq"], positions: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
+    def __call__(self, tokens: Int[Array, "batch seq"], where: Tokens) -> Float[Array, "batch seq embed"]:
         c = self.config
-        x = Table(self.vocab, c.embed, "vocab", name="tokens")(tokens)
+        size = c.embed_inner or c.embed
+        x = Table(self.vocab, size, "vocab", name="tokens")(tokens) * c.embed_scale
         if c.positions == "learned":
-            x = x + Table(c.context, c.embed, "positions", name="positions")(positions)
+            rows = c.context + c.position_offset
+            x = x + Table(rows, size, "positions", name="positions")(where.positions + c.position_offset)
+        if c.types:
+            types = jnp.zeros_like(tokens) if where.types is None else where.types
+            x = x + Table(c.types, size, "positions", name="types")(types)
+        if c.embed_norm:
+            x = Norm.of(c, name="norm")(x)
+        if c.embed_inner:  # Lan et al., 2019, arXiv:1909.11942, section 3.1
+            x = Linear("bse,ed->bsd", (size, c.embed), ("positions", "embed"), self.precision, bias=True, name="project")(x)
         return x
 
 
@@ -97,12 +146,16 @@ class Transformer:
         embed_key, layer_key, head_key, norm_key = jax.random.split(key, 4)
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
         tokens = Tokens(ids + 1, ids)
-        init_block = lambda k: self.block().init(k, x, tokens, self._rope(ids, x.dtype), None)["params"]
+        layer = jax.tree.map(lambda a: a[0], self._layers(0, 1))
+        tables = jnp.zeros((1, self.config.heads, 1, 1)) if self.config.positions == "relative" else self._tables(ids, x.dtype)
+        init_block = lambda k: self.block().init(k, x, tokens, tables, layer, None)["params"]
         stack = jax.vmap(init_block)(jax.random.split(layer_key, self.config.layers))
-        params = {"embed": Embed(self.vocab, self.config).init(embed_key, ids, ids)["params"]}
+        params = {"embed": self._embedding().init(embed_key, ids, tokens)["params"]}
         params["layers"] = {"0": nn.meta.add_axis(stack, 0, {nn.PARTITION_NAME: "layers"})}
-        if self.config.norm_position == "pre":
-            params["norm"] = Norm(self.config.norm).init(norm_key, x)["params"]
+        if self.config.norm_position != "post":
+            params["norm"] = Norm.of(self.config).init(norm_key, x)["params"]
+        if self.config.positions == "relative":
+            params["relative"] = Relative(self.config).init(jax.random.fold_in(layer_key, 1), ids, ids)["params"]
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
         return params
@@ -110,17 +163,17 @@ class Transformer:
     def hidden(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None) -> Float[Array, "batch seq embed"]:
         """The last hidden state of every token, normed. Dropout only where `noise` is given."""
         x = self._embed(params, tokens, where, noise)
-        rope = self._rope(where.positions, x.dtype)
+        tables = self._positions(params, where, where, x.dtype)
 
-        def body(x, layer):
-            weights, index = layer
-            return self._rows(self.block().apply({"params": weights}, x, where, rope, noise.at(index) if noise else None)[0]), None
+        def body(x, scanned):
+            weights, layer = scanned
+            return self._rows(self.block().apply({"params": weights}, x, where, tables, layer, noise.at(layer.index) if noise else None)[0]), None
 
         if self.config.remat:
             body = jax.checkpoint(body)
         for start, stack in segments(params["layers"]):
             depth = jax.tree.leaves(stack)[0].shape[0]
-            x, _ = lax.scan(body, x, (stack, jnp.arange(start, start + depth)), unroll=self._unroll(depth))
+            x, _ = lax.scan(body, x, (stack, self._layers(start, depth)), unroll=self._unroll(depth))
         return self._norm(params, x)
 
     def decode(
@@ -128,11 +181,12 @@ class Transformer:
     ) -> tuple[Float[Array, "batch new embed"], tuple[Cache, ...]]:
         """`hidden` of new tokens that see the cached ones. Layers are unrolled: a stacked cache would be copied at every token."""
         x = self._embed(params, tokens, where, None)
-        rope, out = self._rope(where.positions, x.dtype), []
+        tables, out = self._positions(params, where, caches[0].tokens, x.dtype), []
         for start, stack in segments(params["layers"]):
-            for i in range(jax.tree.leaves(stack)[0].shape[0]):
-                weights = jax.tree.map(lambda w: w[i], stack)
-                x, cache = self.block().apply({"params": weights}, x, where, rope, None, caches[start + i])
+            depth = jax.tree.leaves(stack)[0].shape[0]
+            for i in range(depth):
+                weights, layer = jax.tree.map(lambda a: a[i], (stack, self._layers(start, depth)))
+                x, cache = self.block().apply({"params": weights}, x, where, tables, layer, None, caches[start + i])
                 out.append(cache)
         return self._norm(params, x), tuple(out)
 
@@ -140,24 +194,63 @@ class Transformer:
         """The matrix that turns hidden states into logits over the vocabulary: the embedding's transpose where tied."""
         return params["embed"]["tokens"]["w"].T if self.config.tied else params["head"]["w"]
 
+    def output_bias(self, params: Params) -> Float[Array, vocab] | None:
+        """What is added to these logits."""
+        return params["head"]["b"] if self.config.head_bias else None
+
+    def logits(self, params: Params, hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
+        """Logits over the vocabulary of a few hidden states; a loss takes them chunk by chunk (`losses/tokens.py`)."""
+        y = contract("...d,dv->...v", hidden, self.output_matrix(params), self.precision)
+        return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
+
+    def _embedding(self) -> Embed:
+        return Embed(self.vocab, self.config, self.precision)
+
     def _embed(self, params, tokens, where, noise):
-        x = Embed(self.vocab, self.config).apply({"params": params["embed"]}, tokens, where.positions)
+        x = self._embedding().apply({"params": params["embed"]}, tokens, where)
         return dropout(self._rows(x.astype(at_least_fp32(x.dtype))), noise.at(self.config.layers) if noise else None, 0)
 
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
         return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
 
-    def _rope(self, positions, dtype):
-        return rope_table(positions, self.config.head_dim, self.config.rope_base, dtype) if self.config.positions == "rope" else None
+    def _positions(self, params: Params, queries: Tokens, keys: Tokens, dtype: Any) -> Any:
+        """What attention needs of them: rotary tables of the queries, or a bias of queries and keys; None where positions are part of the embeddings."""
+        if self.config.positions == "relative":
+            return Relative(self.config).apply({"params": params["relative"]}, queries.positions, keys.positions)
+        return self._tables(queries.positions, dtype)
+
+    def _tables(self, positions, dtype):
+        """Of rotary positions; with a base for layers with a window, theirs and that of the others."""
+        c = self.config
+        if c.positions != "rope":
+            return None
+        plain = rope.table(c, positions, dtype)
+        return plain if c.rope_local_base is None else (rope.table(c, positions, dtype, c.rope_local_base), plain)
+
+    def _layers(self, start: int, depth: int) -> Layer:
+        """Arrays `[depth]`."""
+        c, index = self.config, np.arange(start, start + depth, dtype=np.int32)
+        if c.window is None:
+            return Layer(index)
+        local = np.isin(index, np.arange(c.layers) if c.window_layers is None else np.array(c.window_layers, np.int32))
+        window = np.where(local, np.int32(c.window), np.int32(EVERYTHING))
+        return Layer(index, window, None if c.rope_local_base is None else local)
 
     def _norm(self, params, x):
-        return Norm(self.config.norm).apply({"params": params["norm"]}, x) if self.config.norm_position == "pre" else x
+        return Norm.of(self.config).apply({"params": params["norm"]}, x) if self.config.norm_position != "post" else x
 
     def _unroll(self, depth: int) -> int:
         # Measured on CPU: a full unroll is 25 % faster than the loop and compiles no slower at these depths.
         full = self.config.unroll == "full" or (self.config.unroll == "auto" and jax.default_backend() == "cpu")
         return depth if full else 1
+
+
+def finish_logits(logits: Float[Array, "... vocab"], bias: Float[Array, vocab] | None, softcap: float | None) -> Float[Array, "... vocab"]:
+    """What follows the product with the output matrix."""
+    if bias is not None:
+        logits = logits + bias
+    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
 def segments(layers: Params) -> list[tuple[int, Params]]:

@@ -170,7 +170,7 @@ class ParseTrees(Task):
                 matrix[index[a], index[b]] += 1
         return Confusion(matrix)
 
-    def tables(self, split: Split, columns) -> dict[str, dict[str, Any]]:
+    def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """Arcs by relation: right where head and relation are."""
         counts = scoring.Counts()
         for record, guess in zip(split.records, self._trees(split, columns)[2], strict=True):

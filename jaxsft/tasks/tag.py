@@ -177,7 +177,7 @@ class TagWords(Task):
                 matrix[index[a], index[b]] += 1
         return Confusion(matrix)
 
-    def tables(self, split: Split, columns) -> dict[str, dict[str, Any]]:
+    def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
         return {} if self.scheme == "none" else {"chunks": self._counts(*self._told(split, columns)).table("chunks")}
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:

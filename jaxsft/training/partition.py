@@ -16,22 +16,16 @@ Tree = dict[str, Any]
 
 
 def partition(params: Tree, specs: Tree, freeze: Sequence[str]) -> tuple[Tree, Tree]:
-    """(trainable, frozen) by patterns of virtual paths; `layers/[01]/.*` freezes two layers of a stack.
+    """(trainable, frozen) by patterns of virtual paths; `layers/[01]/.*` freezes two layers of a stack, `encoder/layers/0/.*` one of an encoder's.
 
-    The stack is cut into segments of neighbouring layers that are frozen alike: the forward pass scans one after the other, and the lower ones,
+    A stack is cut into segments of neighbouring layers that are frozen alike: the forward pass scans one after the other, and the lower ones,
     if nothing below them is trained, have no backward pass. Works on arrays and on `WeightSpec` alike (`specs` may be `params`).
 
     Raises:
       ConfigError: a pattern matches nothing, or everything is frozen.
     """
     frozen = patterns.resolve([(p, 1.0) for p in freeze], specs, 0.0, option="train.freeze")
-    cut_params, cut_frozen = dict(params), dict(frozen)
-    cut_params["layers"], cut_frozen["layers"] = {}, {}
-    for start, stack in params["layers"].items():
-        for first, last in _runs(frozen["layers"][start]) if freeze else [(0, None)]:
-            name = str(int(start) + first)
-            cut_params["layers"][name] = jax.tree.map(lambda w: _slice(w, first, last), stack)
-            cut_frozen["layers"][name] = jax.tree.map(lambda f: float(f[first] if np.ndim(f) else f), frozen["layers"][start])
+    cut_params, cut_frozen = _cut(params, frozen)
     trainable = _select(cut_params, cut_frozen, 0.0)
     if not jax.tree.leaves(trainable):
         raise ConfigError("train.freeze leaves nothing to train")
@@ -47,9 +41,38 @@ def merge(a: Tree, b: Tree) -> Tree:
 
 
 def join(params: Tree) -> Tree:
-    """One stack again from the segments: the layout that a fresh model has."""
-    stacks = [params["layers"][k] for k in sorted(params["layers"], key=int)]
-    return {**params, "layers": {"0": jax.tree.map(lambda *w: jnp.concatenate(w), *stacks) if len(stacks) > 1 else stacks[0]}}
+    """Each stack as one again from its segments: the layout that a fresh model has."""
+    out = {}
+    for key, child in params.items():
+        if is_stack(key, child):
+            stacks = [child[k] for k in sorted(child, key=int)]
+            out[key] = {"0": jax.tree.map(lambda *w: jnp.concatenate(w), *stacks) if len(stacks) > 1 else stacks[0]}
+        else:
+            out[key] = join(child) if isinstance(child, dict) else child
+    return out
+
+
+def is_stack(key: str, child: Any) -> bool:
+    """Whether this part of a tree is `layers/<first layer>/...`: one of the model's, or one of each of its halves."""
+    return key == "layers" and isinstance(child, dict) and all(k.isdigit() for k in child)
+
+
+def _cut(params: Tree, frozen: Tree) -> tuple[Tree, Tree]:
+    """Both trees with every stack cut into segments that are frozen alike; what is frozen as one number a leaf."""
+    cut_params, cut_frozen = {}, {}
+    for key, child in params.items():
+        if is_stack(key, child):
+            cut_params[key], cut_frozen[key] = {}, {}
+            for start, stack in child.items():
+                for first, last in _runs(frozen[key][start]):
+                    name = str(int(start) + first)
+                    cut_params[key][name] = jax.tree.map(lambda w: _slice(w, first, last), stack)
+                    cut_frozen[key][name] = jax.tree.map(lambda f: float(f[first] if np.ndim(f) else f), frozen[key][start])
+        elif isinstance(child, dict):
+            cut_params[key], cut_frozen[key] = _cut(child, frozen[key])
+        else:
+            cut_params[key], cut_frozen[key] = child, frozen[key]
+    return cut_params, cut_frozen
 
 
 def _slice(w: Any, first: int, last: int | None) -> Any:

@@ -185,6 +185,5 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
         hyper |= {"dropout": f(config.model.dropout), "dropout_seed": np.uint32(seed)}
     if config.train.ema is not None:
         hyper["ema"] = f(config.train.ema)
-    if hasattr(config.task, "huber_delta"):
-        hyper["huber_delta"] = f(config.task.huber_delta)
+    hyper |= {name: f(getattr(config.task, name)) for name in ("huber_delta", "margin", "temperature") if hasattr(config.task, name)}
     return hyper

@@ -36,7 +36,7 @@ def test_chunks_count_as_in_the_strict_mode_of_seqeval(name, data):
         scores = lambda average: theirs(list(gold), list(predicted), average=average, scheme=THEIRS[name], zero_division=0)
         p, r, f, n = scores(None)
         averaged = {a: scores(a) for a in scoring.AVERAGES}
-    lines = sorted(counts.table("chunks")["lines"])
+    lines = sorted(counts.table("chunks")[1])
     assert [line[1] for line in lines] == n.tolist()
     np.testing.assert_allclose(np.reshape([line[3:] for line in lines], (-1, 3)), np.stack([p, r, f]).T.reshape(-1, 3))
     if lines:
