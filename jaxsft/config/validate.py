@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations, hubid, validate_model, validate_texts
+from jaxsft.config import compose, durations, hubid, validate_generate, validate_model, validate_texts
 from jaxsft.config.model import ROPE_SCALING
 from jaxsft.config.schema import Columns, Config, GenerateConfig
 from jaxsft.config.validate_model import SCORES
@@ -22,9 +23,11 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.columns.missing": ("error", "mask"),
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
     "data.too_long": TOO_LONG,
+    "model.kind": ("transformer", "lstm", "gru"),
+    "model.train_rows": ("all", "added"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post", "output", "sandwich"),
-    "model.positions": ("rope", "learned", "relative", "none"),
+    "model.positions": ("rope", "learned", "relative", "disentangled", "none"),
     "model.rope_scaling.kind": tuple(ROPE_SCALING),
     "model.qk_norm": ("none", "head", "all"),
     "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
@@ -39,6 +42,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.head": ("linear", "dense"),
     "task.activation": ("tanh", "gelu", "relu"),
     "task.encoder": ("cross", "bi"),
+    "task.features": ("tokens", "text"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
 }
@@ -112,6 +116,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _trackers(config.trackers.use)
     _hub(values)
     _unread(config, values)
+    _masking(config)
     _generation(config, generates, can_generate)
     validate_texts.check(config)
 
@@ -148,6 +153,7 @@ def validate_values(values: dict[str, Any]) -> None:
     """Each option of a training config by itself. Raises ConfigError."""
     validate_each(values)
     validate_texts.check_values(values)
+    validate_generate.check(values)
     mesh = [f"mesh.{axis}" for axis in ("data", "fsdp", "tensor")]
     if len(autos := [key for key in mesh if values[key] == "auto"]) > 1:
         raise ConfigError(f"{' and '.join(f'{key}=auto' for key in autos)}: only one axis can take what the others leave")
@@ -276,9 +282,19 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
     name, g, standard = config.task.name, config.generate, GenerateConfig()
     if config.evaluation.generate == "always" and not generates:
         raise ConfigError(f"evaluation.generate=always: task={name} has no answers that are generated and scored; leave the option out")
-    for key in ("temperature", "batch_size"):
-        if not can_generate and getattr(g, key) != getattr(standard, key):
+    for key in (f.name for f in dataclasses.fields(g) if f.name not in ("max_new_tokens", "allow_cut")):
+        if not can_generate and (list(g.stop) if key == "stop" else getattr(g, key)) != getattr(standard, key):
             raise ConfigError(f"generate.{key}={getattr(g, key)}: task={name} generates nothing; leave the option out")
+
+
+def _masking(config: Config) -> None:
+    t = config.task
+    if t.name != "mlm":
+        return
+    if not 0 < t.share < 1:
+        raise ConfigError(f"task.share={t.share}: expected more than 0 and less than 1")
+    if min(t.random, t.kept) < 0 or t.random + t.kept > 1:
+        raise ConfigError(f"task.random={t.random} and task.kept={t.kept}: expected shares of at least 0 that are together at most 1")
 
 
 def _unread(config: Config, values: dict[str, Any]) -> None:
@@ -292,7 +308,7 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("loss.chunk", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.z_loss", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.label_smoothing", getattr(config.task, "crf", False), "is not read with task.crf=true, whose loss is of whole sequences"),
-        ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
+        ("data.too_long", config.task.name in ("lm", "mlm"), f"is not read by task={config.task.name}, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.stride", config.data.too_long != "window", "is read with data.too_long=window only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),

@@ -53,7 +53,7 @@ class Encoded(NamedTuple):
       ids: `[n]` int32.
       weights: `[n]` float32, the weight of each id as a target; None where nothing is predicted token by token.
       segment: what belongs to the whole text, by name: numbers, or arrays of one shape.
-      chunk: cut into consecutive examples instead of following `data.too_long` (raw text).
+      chunk: cut into consecutive examples, each in its frame, instead of following `data.too_long` (raw text).
       stop_ids: where given, the last trained id must be one of them to survive truncation.
       source: `[m]` int32, what an encoder reads; None where there is one stream.
       types: `[n]` int32, the token type of each id (BERT's first and second text); None where all are 0.
@@ -192,6 +192,8 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences:
     framed = lambda a, b: np.concatenate([encoded.ids[:begin], encoded.ids[a:b], encoded.ids[end:]])
     if words is None:
         spans = windows(end - begin, room, stride)
+        if encoded.chunk:
+            spans = [(a, min(a + room, end - begin)) for a in range(0, end - begin, room)]
         if sentences:
             spans = sentence_windows([at - begin for at in encoded.breaks], end - begin, room)
         segment = {name: value / len(spans) if name == "weight" else value for name, value in encoded.segment.items()}
@@ -256,7 +258,7 @@ def build(
         if too_long == "drop" and too_long_for(e, limit, source_limit):
             drop(row, "too_long")
             continue
-        if e.positions > limit and too_long in ("window", "sentence"):
+        if e.positions > limit and (too_long in ("window", "sentence") or (e.chunk and e.weights is None)):
             parts = cut(e, limit, stride, where[row], too_long == "sentence")
             ledger.keep(len(e.ids), _trained(e))  # an id counts once, in however many windows it stands
             out.extend(examples(one, row, limit)[0]._replace(part=number) for number, one in enumerate(parts))

@@ -175,8 +175,12 @@ def _uncollected() -> Iterator[None]:
 class Batches:
     """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for Grain."""
 
-    def __init__(self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None, here: np.ndarray | None = None):
-        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them."""
+    def __init__(
+        self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None, here: np.ndarray | None = None, corrupt: Any = None, fixed: int = 0
+    ):
+        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them.
+        `corrupt(batch, seed, epoch)` changes what is read; without a seed it is given `fixed` and epoch 0, in training epochs from 1."""
+        self._corrupt, self._fixed = corrupt, fixed
         self.split, self.plan, self.batch_size, self.seed = split, plan, batch_size, seed
         self.here = np.arange(batch_size) if here is None else here
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
@@ -253,7 +257,7 @@ class Batches:
             for name, values in arrays.items()
             if name.startswith("segment.")
         }
-        return Batch(
+        batch = Batch(
             by_token["tokens"],
             by_token.get("targets"),
             by_token.get("loss_weight"),
@@ -265,6 +269,9 @@ class Batches:
             by_token.get("types"),
             words,
         )
+        if self._corrupt is None:
+            return batch
+        return self._corrupt(batch, *((self._fixed, 0) if self.seed is None else (self.seed, 1 + step // len(self))))
 
     def _source(self, rows: np.ndarray) -> Source:
         """The second stream of plan rows, laid out as the first."""
@@ -335,11 +342,11 @@ def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
     return iter(grain.MapDataset.source(_Steps(batches, start, stop)).to_iter_dataset(options))
 
 
-def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None) -> Batches:
-    """Plans a split and gives its batches; `here` as in `Batches`."""
+def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None, corrupt: Any = None) -> Batches:
+    """Plans a split and gives its batches; `here` and `corrupt` as in `Batches`."""
     sources = {"source_lengths": split.source_lengths, "source_length": split.source_limit}
     plan = packing.plan(split.lengths, split.limit, seed=data.plan_seed, packing=data.packing, **sources)
-    return Batches(split, plan, batch_size, seed, here)
+    return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed)
 
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:

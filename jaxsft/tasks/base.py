@@ -126,6 +126,8 @@ class Task:
         """Rows of one file that share it stay in one split; None: only those with equal columns do."""
         return None
 
+    corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
+
     # --- model -------------------------------------------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError

@@ -278,6 +278,11 @@ class Loop:
         notes += self.spread
         if (used := self.parts.mesh.size) < jax.device_count():
             notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
+        if (found := self.parts.vectors) is not None:
+            share = len(found.rows) / max(found.words, 1)
+            notes.append(
+                f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
+            )
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows

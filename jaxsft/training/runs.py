@@ -21,7 +21,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import hf, partition, setup
+from jaxsft.training import hf, partition, rows, setup
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
 from jaxsft.training.setup import Parts, make_parts
 
@@ -128,16 +128,23 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     config = parts.config
     option, source = ("train.init_from", config.train.init_from) if config.train.init_from else ("model.pretrained", config.model.pretrained)
     if not source or (config.model.init == "scratch" and not config.train.init_from):
-        return parts.init_params()
+        params = parts.init_params()
+        return params if parts.vectors is None else rows.with_vectors(params, parts.vectors)
     specs, given = flatten(parts.specs), _resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
-        _same_tokenizer(setup.tokenizer_at(source), parts, f"{option}={source}")
+        theirs = setup.tokenizer_at(source)
+        _same_tokenizer(theirs, parts, f"{option}={source}")
+        if rows.extends(parts.tokenizer, theirs):
+            base = make_parts(config, theirs, parts.task.state, parts.mesh)
+            return _grown(parts, flatten(hf.starting(base, folder, _fresh(given, flatten(base.specs), flatten(base.specs)))))
         return hf.starting(parts, folder, _fresh(given, specs, specs))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
     _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
     stored, wanted = flatten(partition.join(run.params)), flatten(params)
+    if rows.extends(parts.tokenizer, run.parts.tokenizer):
+        stored = rows.grown(stored, specs, parts.tokenizer)
     fresh = _fresh(given, specs, flatten(run.parts.specs))
     whole = {name for name, layers in fresh.items() if np.all(layers)}
     try:
@@ -156,9 +163,15 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), [start(name, like) for name, like in wanted.items()])
 
 
+def _grown(parts: Parts, stored: dict[str, Any]) -> Params:
+    """The parameters of a model with added tokens, on the mesh, from those of the model without them."""
+    grown, places = rows.grown(stored, flatten(parts.specs), parts.tokenizer), flatten(meshes.shardings(parts.specs, parts.mesh))
+    return jax.tree.unflatten(jax.tree.structure(parts.specs), [jax.device_put(grown[name], place) for name, place in places.items()])
+
+
 def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
-    """Raises ConfigError."""
-    if theirs.digest != parts.tokenizer.digest:
+    """It may have further tokens (`tokenizer.added`). Raises ConfigError."""
+    if theirs.digest != parts.tokenizer.digest and not rows.extends(parts.tokenizer, theirs):
         source = what.partition("=")[2]
         raise ConfigError(f"{what}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
 
