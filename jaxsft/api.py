@@ -293,7 +293,7 @@ class Model:
           DataError: a row cannot be read.
         """
         columns = self.config.data.columns
-        rows = self._as_trained(self._rows(rows, self.task.inputs(columns)[0]))
+        rows = self._as_trained(self._rows(rows, (self.task.inputs(columns) or [columns.text or "text"])[0]))
         records, where = [self.task.unlabelled(row, columns) for row in rows], [row.where for row in rows]
         if not rows:
             return []

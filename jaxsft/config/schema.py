@@ -252,16 +252,24 @@ class RegressTask(FeaturesTask):
 
 @dataclass(frozen=True)
 class TagTask(TaskConfig):
-    """A tag for each word. `jaxsft check` reads such data; there is no head that learns it yet."""
+    """A tag for each word."""
 
     name: str = "tag"
+    labels: Optional[list[str]] = None  # null: inferred from the training split
+    align: str = "first"  # first | mean | all: which tokens stand for a word: its first, the mean of them, or each is trained and the first predicts
+    crf: bool = False  # a linear chain scores neighbouring tags together
+    valid: bool = False  # predictions are tags that their scheme allows, the best such sequence
 
 
 @dataclass(frozen=True)
 class ParseTask(TaskConfig):
-    """A tree over the words. `jaxsft check` reads such data; there is no head that learns it yet."""
+    """A tree over the words: a head and a relation for each."""
 
     name: str = "parse"
+    arc: int = 256  # size of the views of a word that score arcs
+    label: int = 64  # size of those that score relations
+    decode: str = "mst"  # mst | greedy: the best tree, or the best head of each word, which need not be a tree
+    upos: float = 0.0  # weight of the loss of parts of speech (column upos), which are learnt beside the tree; 0: they are not
 
 
 @dataclass(frozen=True)

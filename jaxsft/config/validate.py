@@ -36,6 +36,8 @@ CHOICES: dict[str, Sequence[str]] = {
     "train.on_nan": ("stop", "skip"),
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
+    "task.align": ("first", "mean", "all"),
+    "task.decode": ("mst", "greedy"),
     "task.pool": ("mean", "max", "first", "last", "attention"),
     "task.head": ("linear", "dense"),
     "task.activation": ("tanh", "gelu", "relu"),
@@ -62,6 +64,8 @@ AT_LEAST_ONE = (
     "data.limit",
     "data.stride",
     "task.max_answer",
+    "task.arc",
+    "task.label",
     "tokenizer.min_count",
     "tokenizer.vocab_size",
 )
@@ -73,6 +77,7 @@ NOT_NEGATIVE = (
     "optim.initial_accumulator",
     "schedule.final",
     "loss.z_loss",
+    "task.upos",
     "generate.temperature",
 )
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
@@ -81,7 +86,7 @@ FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}
 ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent")
 GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
-COUNTS = ("rows", "tokens", "generated_rows")  # metrics that do not depend on the weights
+COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
 
 
@@ -182,6 +187,7 @@ def data(config: Config) -> None:
     if not d.path and not d.train and not d.mixture.sources:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
     _too_long(config)
+    _of_words(config)
     if d.max_length != "auto" and d.max_length > config.model.context:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
     if d.max_source_length != "auto" and d.max_source_length > config.model.context:
@@ -190,6 +196,13 @@ def data(config: Config) -> None:
 
 WHOLE = ("classify", "multilabel", "regress", "pair", "span")  # tasks that say something of a whole text
 WORDS = ("tag", "parse")  # tasks that say something of each word
+
+
+def _of_words(config: Config) -> None:
+    if config.task.name in WORDS and not config.model.tied:
+        raise ConfigError(f"model.tied=False: task={config.task.name} has no output matrix over the vocabulary")
+    if getattr(config.task, "crf", False) and config.task.align == "all":
+        raise ConfigError("task.crf=true: a chain runs over words, and task.align=all trains tokens; set task.align=first or mean")
 
 
 def _too_long(config: Config) -> None:
@@ -312,6 +325,9 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
+        ("loss.chunk", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
+        ("loss.z_loss", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
+        ("loss.label_smoothing", getattr(config.task, "crf", False), "is not read with task.crf=true, whose loss is of whole sequences"),
         ("data.too_long", config.task.name in ("lm", "mlm"), f"is not read by task={config.task.name}, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.stride", config.data.too_long != "window", "is read with data.too_long=window only"),
@@ -337,6 +353,7 @@ DEFAULTS = {
     **validate_texts.DEFAULTS,
     "data.mixture.temperature": 1.0,
     "data.mixture.exhausted": "stop",
+    "loss.label_smoothing": 0.0,
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
     "trackers.project": "jaxsft",

@@ -92,6 +92,11 @@ class Split:
     def examples(self) -> int:
         return len(self.arrays["row"])
 
+    @property
+    def words(self) -> int:
+        """Of all examples: a word that stands in several windows counts in each."""
+        return int(self.arrays["word_offsets"][-1]) if "word_offsets" in self.arrays else 0
+
 
 def row_length(longest: int, context: int, requested: Any) -> int:
     """`auto`: the longest example, rounded up, up to the context."""

@@ -61,7 +61,9 @@ def files(tmp_path):
 
 def mixed(files, **options):
     sources = tuple(schema.MixtureSource(str(files / f"{name}.jsonl"), weight) for name, weight in (("a", 1.0), ("b", 1.0)))
-    return make_config("classify", data={"train": None, "validation": None, "packing": False, "mixture": schema.Mixture(sources, **options)}, train={"batch_size": 4})
+    return make_config(
+        "classify", data={"train": None, "validation": None, "packing": False, "mixture": schema.Mixture(sources, **options)}, train={"batch_size": 4}
+    )
 
 
 def batches_of(config):
@@ -121,4 +123,4 @@ def test_from_the_command_line(files):
     assert [(one["examples"], one["rows_per_epoch"], one["share"]) for one in told] == [(30, 6, 0.5), (6, 6, 0.5)]
     assert read_json(files / "run" / "result.json")["train/steps"] == 6
     code, out, err = tiny.jaxsft("check", "task=classify", given)
-    assert "36 rows" in out, out + err
+    assert code == 0 and "'x' (18)" in out, out + err  # of both sources together

@@ -16,7 +16,7 @@ from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, f
 from jaxsft.data.records.fields import Unlabelled, label_names
 from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
-from jaxsft.data.records.sequences import SCHEMES, Parse, Spans, Tags, parse_record, span_record, tag_record, tags_of, words
+from jaxsft.data.records.sequences import SCHEMES, TOKENS, Parse, Spans, Tags, joined, parse_record, span_record, tag_record, tags_of, words
 from jaxsft.data.records.texts import (
     LabelledText,
     MultiLabel,
@@ -85,7 +85,7 @@ def _chat_inputs(columns: Any) -> list[str]:
 
 _chat_outputs = lambda columns: [columns.completion or ("output" if columns.form == "alpaca" else "completion")]
 _label = lambda record: (record.label,)
-_words = lambda record: [" ".join(record.tokens)]
+_words = lambda record: [joined(record)]
 
 KINDS: dict[str, Kind] = {
     "chat": Kind(
@@ -184,12 +184,14 @@ __all__ = [
     "SCHEMES",
     "Seq2Seq",
     "Spans",
+    "TOKENS",
     "Tags",
     "Text",
     "Unlabelled",
     "chat_record",
     "form_of",
     "group_references",
+    "joined",
     "label_names",
     "label_record",
     "multilabel_record",

@@ -126,12 +126,18 @@ class Head:
     Attributes:
       suffix: of its name in `architectures`, such as ForCausalLM.
       table: its weights, by full names of theirs.
-      options: what options of the task must be, for the class has no choice.
+      options: what options of the task must be, for the class has no choice; a tuple: one of these.
     """
 
     suffix: str
     table: tuple[Entry, ...]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def tag_head(theirs: str) -> Head:
+    """One linear layer over every token."""
+    table = (Entry("head/dense/w", f"{theirs}.weight", LINEAR), Entry("head/bias", f"{theirs}.bias"))
+    return Head("ForTokenClassification", table, {"crf": False, "align": ("first", "all")})
 
 
 @dataclasses.dataclass(frozen=True)
