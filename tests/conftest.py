@@ -49,6 +49,7 @@ TASKS |= {
     "multilabel": schema.MultiLabelTask,
     "regress": schema.RegressTask,
     "pair": schema.PairTask,
+    "span": schema.SpanTask,
     "tag": schema.TagTask,
     "parse": schema.ParseTask,
 }

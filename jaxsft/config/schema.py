@@ -32,6 +32,7 @@ class Columns:
     weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
     labels: list[str] = field(default_factory=list)  # one-hot columns of 0 and 1, each named as its class
     targets: list[str] = field(default_factory=list)  # numbers; none: the column of the label
+    answers: Optional[str] = None  # of a question: texts, and the characters of the context at which they begin
     score: Optional[str] = None  # of a pair: how near its texts are; null: pairs have a label, or nothing
     source: Optional[str] = None
     target: Optional[str] = None
@@ -77,7 +78,23 @@ class DataFiles:
 
 
 @dataclass(frozen=True)
+class MixtureSource:
+    path: str = "???"  # as data.train
+    weight: Optional[float] = None  # its share of the rows of training, relative to the other weights; all sources have one, or none
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several data sets of one task, with the same columns, as the training split."""
+
+    sources: list[MixtureSource] = field(default_factory=list)  # instead of data.train
+    temperature: float = 1.0  # without weights: 1 is proportional to the sizes, more is nearer to equal shares
+    exhausted: str = "stop"  # stop: an epoch ends with the first source that is used up | repeat: with the last one | error: no row is read twice
+
+
+@dataclass(frozen=True)
 class DataConfig(DataFiles):
+    mixture: Mixture = field(default_factory=Mixture)
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
     split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
@@ -277,6 +294,14 @@ class PairTask(TextTask):
     threshold: float = 0.5  # of cosine_embedding: the cosine from which two texts belong together
     temperature: float = 0.05  # of contrastive: cosines are divided by it
     huber_delta: float = 1.0  # read by loss=huber
+
+
+@dataclass(frozen=True)
+class SpanTask(TaskConfig):
+    """The answer to a question, as a stretch of a context."""
+
+    name: str = "span"
+    max_answer: int = 30  # tokens of an answer
 
 
 # --- schedule --------------------------------------------------------------------------------------------------------------------------------
@@ -514,7 +539,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "lm": LMTask,
         "mlm": MLMTask,
         "classify": ClassifyTask,
-        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
+        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask, SpanTask)},
     },
     "tokenizer": {
         cls.kind: cls

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxsft.config import compose, durations, hubid, validate_generate, validate_model, validate_texts
 from jaxsft.config.model import ROPE_SCALING
-from jaxsft.config.schema import Columns, Config, GenerateConfig
+from jaxsft.config.schema import Columns, Config, DataConfig, GenerateConfig
 from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
 
@@ -43,6 +43,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.activation": ("tanh", "gelu", "relu"),
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),
+    "data.mixture.exhausted": ("stop", "repeat", "error"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
 }
@@ -64,6 +65,7 @@ AT_LEAST_ONE = (
     "data.stride",
     "task.arc",
     "task.label",
+    "task.max_answer",
     "tokenizer.min_count",
     "tokenizer.vocab_size",
 )
@@ -136,7 +138,7 @@ def validate_each(values: dict[str, Any]) -> None:
         (SEEDS, lambda v: 0 <= v < 2**32, "at least 0 and less than 2^32"),
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
-        (("task.temperature", "task.huber_delta"), lambda v: 0 < v < math.inf, "more than 0"),
+        (("task.temperature", "task.huber_delta", "data.mixture.temperature"), lambda v: 0 < v < math.inf, "more than 0"),
         (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),
         (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
         (("model.decoder_layers",), lambda v: v >= 0, "at least 0"),
@@ -181,7 +183,8 @@ def data(config: Config) -> None:
     if d.path and parts:
         raise ConfigError(f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the splits")
     _columns(d.columns)
-    if not d.path and not d.train:
+    _mixture(d)
+    if not d.path and not d.train and not d.mixture.sources:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
     _too_long(config)
     _of_words(config)
@@ -191,7 +194,7 @@ def data(config: Config) -> None:
         raise ConfigError(f"data.max_source_length={d.max_source_length}: more than model.context={config.model.context}; raise that too")
 
 
-WHOLE = ("classify", "multilabel", "regress", "pair")  # tasks that say something of a whole text
+WHOLE = ("classify", "multilabel", "regress", "pair", "span")  # tasks that say something of a whole text
 WORDS = ("tag", "parse")  # tasks that say something of each word
 
 
@@ -213,6 +216,23 @@ def _too_long(config: Config) -> None:
     if how.startswith("truncate") and task in WORDS:
         choices = "drop|window" if task == "tag" else "drop"
         raise ConfigError(f"data.too_long={how}: task={task} would score fewer words than the file has; expected error|{choices}")
+
+
+def _mixture(d: DataConfig) -> None:
+    m = d.mixture
+    if not m.sources:
+        return
+    if given := [name for name in ("path", "train", "limit") if getattr(d, name)]:
+        raise ConfigError(f"data.mixture.sources excludes data.{given[0]}: the sources are the training data")
+    if len(m.sources) < 2 or len({s.path for s in m.sources}) < len(m.sources):
+        raise ConfigError("data.mixture.sources: expected at least two, each with a path of its own")
+    weights = [s.weight for s in m.sources]
+    if any(w is None for w in weights) != all(w is None for w in weights):
+        raise ConfigError("data.mixture.sources: expected a weight for each of them, or for none")
+    if bad := [w for w in weights if w is not None and not 0 < w < math.inf]:
+        raise ConfigError(f"data.mixture.sources: weight {bad[0]}: expected more than 0")
+    if weights[0] is not None and m.temperature != 1:
+        raise ConfigError(f"data.mixture.temperature={m.temperature}: is read without weights only")
 
 
 def _columns(c: Columns) -> None:
@@ -253,7 +273,7 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
         if name in SCORES and name not in getattr(config.task, "scores", SCORES):
             raise ConfigError(f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}")
-        if name in GENERATED and e.generate != "always":
+        if name in GENERATED and config.task.name != "span" and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
         if name in COUNTS:
             raise ConfigError(f"evaluation.metric={e.metric}: a count is the same at every evaluation, and chooses nothing")
@@ -311,6 +331,8 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("data.too_long", config.task.name in ("lm", "mlm"), f"is not read by task={config.task.name}, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.stride", config.data.too_long != "window", "is read with data.too_long=window only"),
+        ("data.mixture.temperature", not config.data.mixture.sources, "is read with data.mixture.sources only"),
+        ("data.mixture.exhausted", not config.data.mixture.sources, "is read with data.mixture.sources only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
         ("data.split_seed", not config.data.path, "is read with data.path only"),
         ("trackers.project", not config.trackers.use, "is read with trackers.use only"),
@@ -330,6 +352,8 @@ DEFAULTS = {
     "generate.allow_cut": False,
     **validate_texts.DEFAULTS,
     "loss.label_smoothing": 0.0,
+    "data.mixture.temperature": 1.0,
+    "data.mixture.exhausted": "stop",
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
     "trackers.project": "jaxsft",

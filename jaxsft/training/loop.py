@@ -113,8 +113,13 @@ class Loop:
         self.parts, self.batches, self.ledger = self._data()
         self.program, self.task = self.parts.program, self.parts.task
         train = self.batches["train"]
-        clock = durations.Clock(len(train), train.split.examples)
+        clock = durations.Clock(len(train), train.examples)
         self.total = durations.steps(config.train.duration, clock, "train.duration")
+        if train.mix is not None and config.data.mixture.exhausted == "error" and self.total > len(train):
+            raise ConfigError(
+                f"train.duration={config.train.duration}: {self.total} steps, but a source of data.mixture is used up after {len(train)}; "
+                "train less, or set data.mixture.exhausted=stop|repeat"
+            )
         self.clock = dataclasses.replace(clock, total=self.total)
         self.hyper = make_hyper(config, self.clock)
         self.every = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
@@ -48,6 +49,7 @@ class Records(NamedTuple):
     where: list[str]
     aside: Sequence[Aside] = ()
     rows: int | None = None  # of the file, where the task made another number of records of them
+    source: Mapping[str, int] | None = None  # of a mixture: by `file:line`, the number of the source
 
 
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
@@ -157,7 +159,10 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
         out["train"] = Records(records, [row.where for row in rows], aside)
     else:
-        prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
+        if d.train:
+            prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
+        else:
+            out["train"] = read_mixture(config, task)
         for name in prepared.SPLITS:
             if file := getattr(d, name):
                 aside = []
@@ -168,10 +173,27 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     return {name: arranged(task, part, d.columns, training=name == "train") for name, part in out.items()}
 
 
+def read_mixture(config: Config, task: type[Task]) -> Records:
+    """The training rows of `data.mixture.sources`, one source after another. Raises DataError where one has no row, or a row is in two of them."""
+    records: list[Any] = []
+    aside: list[Aside] = []
+    source: dict[str, int] = {}
+    for number, one in enumerate(config.data.mixture.sources):
+        prepared.check_raw(one.path)
+        rows, found = read_records(config, one.path, task, aside, training=True)
+        if not found:
+            raise DataError(f"data.mixture: no row of {one.path} gives a record")
+        if twice := [row.where for row in rows if row.where in source]:
+            raise DataError(f"{twice[0]}: is in two sources of data.mixture; give each of them its own files")
+        source |= {row.where: number for row in rows}
+        records += found
+    return Records(records, list(source), aside, source=source)
+
+
 def arranged(task: type[Task], part: Records, columns: Any, training: bool) -> Records:
     """The records as the model meets them (`Task.arrange`)."""
     records, where = task.arrange(part.records, part.where, columns, training)
-    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records))
+    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records), part.source)
 
 
 def limit(records: Records, rows: int | None) -> Records:
@@ -269,9 +291,12 @@ class Parts:
 
     def split(self, name: str, records: Records, like: Split | None = None) -> Split:
         """The split, encoded; its rows are not shorter than those of `like`."""
-        rows, where, aside, _ = Records(*records)
+        rows, where, aside, _, source = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
-        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, aside=aside, **least)
+        split = pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, aside=aside, **least)
+        if source is None:
+            return split
+        return dataclasses.replace(split, mixed=np.array([source[where[row]] for row in split.arrays["row"]]))
 
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""

@@ -143,6 +143,8 @@ ELSEWHERE = {
     "tests/data/records/test_texts.py": columns(
         *("text", "text_pair", "label", "labels", "targets", "score", "label_names", "no_label", "separator", "missing")
     ),
+    "tests/tasks/test_span.py": columns("answers"),
+    "tests/data/test_mixture.py": ("data.mixture.sources", "data.mixture.temperature", "data.mixture.exhausted"),
     "tests/data/records/test_features.py": columns("features", "categories"),
     "tests/data/records/test_sequences.py": columns("tokens", "tags", "heads", "deprels", "spans", "scheme"),
     "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),

@@ -14,6 +14,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Unlabelled, label_names
+from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.records.sequences import SCHEMES, TOKENS, Parse, Spans, Tags, joined, parse_record, span_record, tag_record, tags_of, words
 from jaxsft.data.records.texts import (
@@ -124,6 +125,13 @@ KINDS: dict[str, Kind] = {
         inputs=lambda columns: [columns.source or "source"],
         outputs=lambda columns: [columns.target or columns.references or "target"],
     ),
+    "span": Kind(
+        question_record,
+        texts=lambda record: [record.question, record.context],
+        given=lambda record: [record.question, record.context],
+        inputs=lambda columns: [columns.text or "question", columns.text_pair or "context"],
+        outputs=lambda columns: [columns.answers or "answers"],
+    ),
     "pair": Kind(
         pair_record,
         texts=lambda record: [record.text_a, record.text_b],
@@ -170,6 +178,7 @@ __all__ = [
     "MultiLabel",
     "Pair",
     "Parse",
+    "Question",
     "ROLES",
     "Regression",
     "SCHEMES",
@@ -190,6 +199,7 @@ __all__ = [
     "pair_record",
     "parse_record",
     "parse_rows",
+    "question_record",
     "regression_record",
     "seq2seq_record",
     "span_record",
