@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxsft import remote, rundir
+from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
@@ -162,6 +162,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     def change(config: Config) -> Config:
         config = composing.override(config, overrides)
         validate.validate_values(composing.flat(composing.to_dict(config)))
+        setup.check_columns(config, tasks.get(config.task.name).record)
         given = any(text.startswith("mesh.") for text in overrides)
         config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh))
         validate.evaluation_batches(config)
