@@ -24,7 +24,7 @@ from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
-from jaxsft.config.schema import Columns, Config, MeshConfig
+from jaxsft.config.schema import Columns, Config, MeshConfig, QualityConfig
 from jaxsft.data import pipeline, prepared
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
@@ -109,6 +109,27 @@ def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
     from jaxsft.prepare import check as checking
 
     return checking.check(_composed(config, overrides, options))
+
+
+def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dict[str, Any]:
+    """Measures a data set, as `jaxsft quality` with these options: the card that the command writes as card.json. No file is written.
+
+    Args:
+      config: a QualityConfig; or the first of overrides, which with `options` are composed here.
+
+    Raises:
+      ConfigError: an option is wrong; or `output` or `compare` is given, of which nothing would come.
+      DataError: a file cannot be read, or there is no row.
+    """
+    from jaxsft.prepare import quality as measuring
+
+    if not isinstance(config, QualityConfig):
+        config = over.composed([config, *overrides, *over.from_values(options)], "quality")
+    elif overrides or options:
+        raise ConfigError("give a QualityConfig, or overrides: a config is complete; dataclasses.replace changes it")
+    if given := [name for name in ("output", "compare") if getattr(config, name) is not None]:
+        raise ConfigError(f"{given[0]}: jaxsft.quality gives the card and writes nothing; jaxsft.prepare.quality.compare sets two cards side by side")
+    return measuring.card(measuring.of_config(config.data, config.split_column), config)
 
 
 # --- prepare ---------------------------------------------------------------------------------------------------------------------------------

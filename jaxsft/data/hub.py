@@ -16,7 +16,7 @@ from jaxsft.config.hubid import HubId, is_hub, parse
 from jaxsft.data import tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 
-RUN = ("config.yaml", "task.json", "prepared.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
+RUN = ("config.yaml", "task.json", "prepared.json", "label_names.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
 TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, "tokenizer/*.json")
 
 
