@@ -44,7 +44,9 @@ class Columns:
     label_names: Optional[str] = None  # a file with the names of the classes by id: a name a line, or JSON
     no_label: Optional[str] = None  # the mark of a row that has no label, such as -: it is dropped and counted
     separator: str = ","  # between the labels of one cell
-    missing: str = "error"  # what becomes of a row with a target that is not there
+    features: list[str] = field(default_factory=list)  # further columns that are given beside a text: numbers, and names of classes
+    categories: list[str] = field(default_factory=list)  # those of the features that are classes although they look like numbers
+    missing: str = "error"  # what becomes of a row with a target, or a feature, that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
     allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words | absent
     group_references: bool = False  # rows of one source are one row with several references
@@ -80,7 +82,8 @@ class DataConfig(DataFiles):
     split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
     max_source_length: Any = "auto"  # of an encoder-decoder model: tokens of a row of sources; auto: the longest source, up to model.context
-    too_long: str = "error"  # error | drop | truncate_left | truncate_right
+    too_long: str = "error"  # error | drop | truncate_left | truncate_right | window | head_tail | sentence
+    stride: Optional[int] = None  # with too_long=window: tokens between the beginnings of two windows; null: half a window
     require_stop: bool = True  # the last trained token of every assistant turn is a stop token
     limit: Optional[int] = None  # train on so many rows only, evenly spaced; labels and tokenizer are learnt from all
     packing: bool = True
@@ -170,26 +173,64 @@ class LMTask(TaskConfig):
 
 
 @dataclass(frozen=True)
-class ClassifyTask(TaskConfig):
+class MLMTask(TaskConfig):
+    """Some tokens of a text are hidden, and guessed."""
+
+    name: str = "mlm"
+    share: float = 0.15  # of the tokens of a text that are guessed; one at least
+    random: float = 0.1  # of these, replaced by a random token
+    kept: float = 0.1  # of these, left as they are; the others become the mask token
+    whole_word: bool = False
+    mask_token: Optional[str] = None  # null: that of the tokenizer
+    activation: str = "gelu"  # of the head: gelu | relu | tanh
+
+
+@dataclass(frozen=True)
+class TextTask(TaskConfig):
+    """What the tasks on whole texts share: how a text becomes one vector, and what reads it."""
+
+    pool: str = "mean"  # mean | max | first | last | attention: a mean by the product with a learnt query
+    head: str = "linear"  # linear | dense: a layer with an activation before the output, as in the pooler of BERT and the head of RoBERTa
+    activation: str = "tanh"  # of head=dense: tanh | gelu | relu
+    bias: bool = True  # of the layers of the head
+
+
+@dataclass(frozen=True)
+class FeaturesTask(TextTask):
+    """A text, and columns beside it (`data.columns.features`)."""
+
+    features: str = "tokens"  # how they are given: tokens, a learnt vector each, in front of the text; or text
+    feature_template: str = "{name}: {value}\n"  # of features=text: how each is written in front of the text
+
+
+@dataclass(frozen=True)
+class ClassifyTask(FeaturesTask):
     name: str = "classify"
     labels: Optional[list[str]] = None  # null: inferred from the training split
-    pool: str = "mean"  # mean | first | last
-    loss: str = "cross_entropy"  # a name from losses/registry.py
+    loss: str = "cross_entropy"  # cross_entropy | log_loss | binary_cross_entropy | mse | mae | huber
     huber_delta: float = 1.0  # read by loss=huber
 
 
 @dataclass(frozen=True)
-class MultiLabelTask(TaskConfig):
-    """Several labels for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+class MultiLabelTask(FeaturesTask):
+    """Any number of labels for a text."""
 
     name: str = "multilabel"
+    labels: Optional[list[str]] = None  # null: inferred from the training split
+    loss: str = "binary_cross_entropy"  # or between probability and label: mse | mae | huber
+    huber_delta: float = 1.0  # read by loss=huber
+    positive_weight: Any = "none"  # multiplies the loss of the labels that a text has: none | balanced (rows without / rows with it) | a number
+    threshold: Any = 0.5  # the probability from which a label is given; tuned: one for each label, the best F1 on the validation split
 
 
 @dataclass(frozen=True)
-class RegressTask(TaskConfig):
-    """One or several numbers for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+class RegressTask(FeaturesTask):
+    """One or several numbers for a text."""
 
     name: str = "regress"
+    loss: str = "mse"  # mse | mae | huber
+    huber_delta: float = 1.0  # read by loss=huber; in standard deviations where standardize=true
+    standardize: bool = True  # learn (y - mean) / deviation of the training rows; predictions and metrics are in the units of the data
 
 
 @dataclass(frozen=True)
@@ -216,10 +257,18 @@ class Seq2SeqTask(TaskConfig):
 
 
 @dataclass(frozen=True)
-class PairTask(TaskConfig):
-    """Two texts and how near they are. `jaxsft check` reads such data; there is no head that learns it yet."""
+class PairTask(TextTask):
+    """Two texts: the class of the pair, how near they are, or which belong together."""
 
     name: str = "pair"
+    encoder: str = "cross"  # cross: both texts in one sequence; bi: each read apart, and compared by their vectors
+    loss: str = "cross_entropy"  # of labels: cross_entropy | cosine_embedding (bi); of scores: mse | mae | huber; of neither: contrastive (bi)
+    labels: Optional[list[str]] = None  # null: inferred from the training split
+    positive: Optional[str] = None  # of cosine_embedding: the label of texts that belong together
+    margin: float = 0.0  # of cosine_embedding: the cosine from which others are pushed apart
+    threshold: float = 0.5  # of cosine_embedding: the cosine from which two texts belong together
+    temperature: float = 0.05  # of contrastive: cosines are divided by it
+    huber_delta: float = 1.0  # read by loss=huber
 
 
 # --- schedule --------------------------------------------------------------------------------------------------------------------------------
@@ -318,6 +367,13 @@ class GenerateConfig:
     max_new_tokens: Any = "auto"  # auto: what the longest reference needs; without references, twice the longest answer of training
     allow_cut: bool = False  # references longer than max_new_tokens count as wrong, instead of being an error
     temperature: float = 0.0  # 0: greedy
+    top_k: Optional[int] = None  # draw from the k likeliest tokens
+    top_p: Optional[float] = None  # draw from the likeliest tokens that have this probability together
+    min_p: Optional[float] = None  # draw from tokens at least so likely as this times the likeliest
+    repetition_penalty: float = 1.0  # more than 1: tokens of the prompt and of the answer become less likely; 1: off
+    num_beams: int = 1  # more than 1: beam search
+    length_penalty: float = 1.0  # of beams: the log-probability of an answer is divided by its length to this power
+    stop: list[str] = field(default_factory=list)  # texts that end an answer, which is cut there; beside the stop tokens of training
     batch_size: int = 64
 
 
@@ -448,6 +504,7 @@ GROUPS: dict[str, dict[str, type]] = {
     "task": {
         "chat": ChatTask,
         "lm": LMTask,
+        "mlm": MLMTask,
         "classify": ClassifyTask,
         **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
     },

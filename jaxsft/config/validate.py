@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations, hubid, validate_model
+from jaxsft.config import compose, durations, hubid, validate_generate, validate_model, validate_texts
 from jaxsft.config.model import ROPE_SCALING
 from jaxsft.config.schema import Columns, Config, GenerateConfig
 from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
 
+TOO_LONG = ("error", "drop", "truncate_left", "truncate_right", "window", "head_tail", "sentence")
 CHOICES: dict[str, Sequence[str]] = {
     "data.header": ("auto", "true", "false"),
     "data.unit": ("file", "line", "paragraph"),
@@ -20,10 +22,12 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.columns.form": ("auto", "messages", "sharegpt", "alpaca", "prompt"),
     "data.columns.missing": ("error", "mask"),
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
-    "data.too_long": ("error", "drop", "truncate_left", "truncate_right"),
+    "data.too_long": TOO_LONG,
+    "model.kind": ("transformer", "lstm", "gru"),
+    "model.train_rows": ("all", "added"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post", "output", "sandwich"),
-    "model.positions": ("rope", "learned", "relative", "none"),
+    "model.positions": ("rope", "learned", "relative", "disentangled", "none"),
     "model.rope_scaling.kind": tuple(ROPE_SCALING),
     "model.qk_norm": ("none", "head", "all"),
     "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
@@ -32,10 +36,13 @@ CHOICES: dict[str, Sequence[str]] = {
     "train.on_nan": ("stop", "skip"),
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
+    "task.pool": ("mean", "max", "first", "last", "attention"),
+    "task.head": ("linear", "dense"),
+    "task.activation": ("tanh", "gelu", "relu"),
+    "task.encoder": ("cross", "bi"),
+    "task.features": ("tokens", "text"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
-    "task.pool": ("mean", "first", "last"),
-    "task.loss": ("cross_entropy", "log_loss", "binary_cross_entropy", "mse", "mae", "huber"),
 }
 AT_LEAST_ONE = (
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
@@ -52,6 +59,7 @@ AT_LEAST_ONE = (
     "evaluation.generate_rows",
     "generate.batch_size",
     "data.limit",
+    "data.stride",
     "tokenizer.min_count",
     "tokenizer.vocab_size",
 )
@@ -103,7 +111,9 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _trackers(config.trackers.use)
     _hub(values)
     _unread(config, values)
+    _masking(config)
     _generation(config, generates, can_generate)
+    validate_texts.check(config)
 
 
 def validate_each(values: dict[str, Any]) -> None:
@@ -121,6 +131,8 @@ def validate_each(values: dict[str, Any]) -> None:
         (SEEDS, lambda v: 0 <= v < 2**32, "at least 0 and less than 2^32"),
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
+        (("task.temperature", "task.huber_delta"), lambda v: 0 < v < math.inf, "more than 0"),
+        (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),
         (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
         (("model.decoder_layers",), lambda v: v >= 0, "at least 0"),
         (("check.near",), lambda v: 0 <= v < 1, "at least 0 and less than 1"),
@@ -135,6 +147,8 @@ def validate_each(values: dict[str, Any]) -> None:
 def validate_values(values: dict[str, Any]) -> None:
     """Each option of a training config by itself. Raises ConfigError."""
     validate_each(values)
+    validate_texts.check_values(values)
+    validate_generate.check(values)
     mesh = [f"mesh.{axis}" for axis in ("data", "fsdp", "tensor")]
     if len(autos := [key for key in mesh if values[key] == "auto"]) > 1:
         raise ConfigError(f"{' and '.join(f'{key}=auto' for key in autos)}: only one axis can take what the others leave")
@@ -164,10 +178,28 @@ def data(config: Config) -> None:
     _columns(d.columns)
     if not d.path and not d.train:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
+    _too_long(config)
     if d.max_length != "auto" and d.max_length > config.model.context:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
     if d.max_source_length != "auto" and d.max_source_length > config.model.context:
         raise ConfigError(f"data.max_source_length={d.max_source_length}: more than model.context={config.model.context}; raise that too")
+
+
+WHOLE = ("classify", "multilabel", "regress", "pair")  # tasks that say something of a whole text
+WORDS = ("tag", "parse")  # tasks that say something of each word
+
+
+def _too_long(config: Config) -> None:
+    """What becomes of long texts, where the task allows it. Raises ConfigError."""
+    how, task = config.data.too_long, config.task.name
+    if how in ("head_tail", "sentence") and task not in WHOLE:
+        raise ConfigError(f"data.too_long={how}: is read by task={'|'.join(WHOLE)} only; found task={task}")
+    if how == "window" and task not in (*WHOLE, "tag"):
+        why = "a tree cannot be cut" if task == "parse" else "its texts are not merged from windows"
+        raise ConfigError(f"data.too_long=window: task={task} has no windows ({why}); expected {'error or drop' if task == 'parse' else 'another'}")
+    if how.startswith("truncate") and task in WORDS:
+        choices = "drop|window" if task == "tag" else "drop"
+        raise ConfigError(f"data.too_long={how}: task={task} would score fewer words than the file has; expected error|{choices}")
 
 
 def _columns(c: Columns) -> None:
@@ -237,23 +269,32 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
     name, g, standard = config.task.name, config.generate, GenerateConfig()
     if config.evaluation.generate == "always" and not generates:
         raise ConfigError(f"evaluation.generate=always: task={name} has no answers that are generated and scored; leave the option out")
-    for key in ("temperature", "batch_size"):
-        if not can_generate and getattr(g, key) != getattr(standard, key):
+    for key in (f.name for f in dataclasses.fields(g) if f.name not in ("max_new_tokens", "allow_cut")):
+        if not can_generate and (list(g.stop) if key == "stop" else getattr(g, key)) != getattr(standard, key):
             raise ConfigError(f"generate.{key}={getattr(g, key)}: task={name} generates nothing; leave the option out")
+
+
+def _masking(config: Config) -> None:
+    t = config.task
+    if t.name != "mlm":
+        return
+    if not 0 < t.share < 1:
+        raise ConfigError(f"task.share={t.share}: expected more than 0 and less than 1")
+    if min(t.random, t.kept) < 0 or t.random + t.kept > 1:
+        raise ConfigError(f"task.random={t.random} and task.kept={t.kept}: expected shares of at least 0 that are together at most 1")
 
 
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
     for key, unread, why in (
-        ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
-        ("loss.chunk", config.task.name == "classify", "is read by the losses over a vocabulary only"),
-        ("loss.z_loss", config.task.name == "classify", "is read by the losses over a vocabulary only"),
+        *validate_texts.unread(config),
         ("data.require_stop", config.task.name not in ("chat", "seq2seq"), "is read by task=chat and task=seq2seq only"),
         ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
-        ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
+        ("data.too_long", config.task.name in ("lm", "mlm"), f"is not read by task={config.task.name}, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
+        ("data.stride", config.data.too_long != "window", "is read with data.too_long=window only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
         ("data.split_seed", not config.data.path, "is read with data.path only"),
         ("trackers.project", not config.trackers.use, "is read with trackers.use only"),
@@ -269,10 +310,9 @@ DEFAULTS = {
     "task.start": None,
     "task.score_tokens": "13a",
     "data.too_long": "error",
+    "data.stride": None,
     "generate.allow_cut": False,
-    "task.huber_delta": 1.0,
-    "loss.chunk": "auto",
-    "loss.z_loss": 0.0,
+    **validate_texts.DEFAULTS,
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
     "trackers.project": "jaxsft",

@@ -37,7 +37,10 @@ class Batch(NamedTuple):
       loss_weight: `[B, S]` float32.
       segment_ids: `[B, S]` int32, from 1. positions: `[B, S]` int32, from 0 in each segment.
       example_ids: `[B, G]` int32 into the split's examples.
-      segment: `[B, G]` arrays by name: what belongs to a whole text.
+      segment: `[B, G]` or `[B, G, n]` arrays by name: what belongs to a whole text.
+      words: `[B, W]` arrays by name, one word of the row after another; None where nothing is said of words. `segment` is that of the word, 0 where
+        there is none; `start` and `stop` its positions in the row; `index` its number in its text, `last` whether no other follows there, `own`
+        whether this window of the text answers for it; `weight` that of its loss; `head` another word of the row, from 1 (0: none).
       source: the second stream; None where there is one stream.
       types: `[B, S]` int32, BERT's token types; None where all are 0.
     """
@@ -51,6 +54,7 @@ class Batch(NamedTuple):
     segment: dict[str, Any]
     source: Source | None = None
     types: Any = None
+    words: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +120,7 @@ def load_split(
     Raises:
       DataError: see `encode.build`.
     """
-    options = {"max_length": data.max_length, "too_long": data.too_long, "max_dropped": data.max_dropped, "require_stop": data.require_stop}
+    options = {name: getattr(data, name) for name in ("max_length", "too_long", "stride", "max_dropped", "require_stop")}
     options |= {"max_source_length": data.max_source_length, "min_source": min_source}
     told, weights = [dataclasses.astuple(bad) for bad in aside], [getattr(r, "weight", 1.0) for r in records]
     hashed = {"aside": told, "records": [repr(r) for r in records], "weights": weights, "task": task.digest, "context": context, "min": min_length}
@@ -139,6 +143,7 @@ def load_split(
             max_dropped=data.max_dropped,
             split=name,
             aside=aside,
+            stride=data.stride,
             source_limit=source_limit,
         )
         facts = {"ledger": ledger.as_dict(), "dropped": {str(k): v for k, v in dropped.items()}, "limit": limit, "source_limit": source_limit}
@@ -165,11 +170,16 @@ def _uncollected() -> Iterator[None]:
 class Batches:
     """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for Grain."""
 
-    def __init__(self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None, here: np.ndarray | None = None):
-        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them."""
+    def __init__(
+        self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None, here: np.ndarray | None = None, corrupt: Any = None, fixed: int = 0
+    ):
+        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them.
+        `corrupt(batch, seed, epoch)` changes what is read; without a seed it is given `fixed` and epoch 0, in training epochs from 1."""
+        self._corrupt, self._fixed = corrupt, fixed
         self.split, self.plan, self.batch_size, self.seed = split, plan, batch_size, seed
         self.here = np.arange(batch_size) if here is None else here
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+        self.words = _most_words(split, plan)
 
     def __len__(self) -> int:
         return -(-self.plan.rows // self.batch_size)
@@ -190,6 +200,15 @@ class Batches:
         for i, row in enumerate(self.rows_of(step)):
             examples = self.plan.row(row) if row >= 0 else ()
             out[i, : len(examples)] = examples
+        return out
+
+    def word_ids(self, step: int) -> np.ndarray:
+        """Which words of the split a step has, on all processes together: `[B, W]`, -1 where there is none."""
+        out, offsets = np.full((self.batch_size, self.words), -1, np.int64), self.split.arrays.get("word_offsets")
+        for i, row in enumerate(self.rows_of(step) if self.words else ()):
+            found = [np.arange(*offsets[example : example + 2]) for example in (self.plan.row(row) if row >= 0 else ())]
+            ids = np.concatenate([*found, np.zeros(0, np.int64)])
+            out[i, : len(ids)] = ids
         return out
 
     def lengths(self, step: int) -> np.ndarray:
@@ -214,9 +233,9 @@ class Batches:
         if "types" in arrays:
             by_token["types"] = np.zeros((b, s), np.int32)
             copied.append("types")
-        example_ids = np.full((b, g), -1, np.int32)
+        example_ids, words = np.full((b, g), -1, np.int32), self._no_words(b)
         for i, row in enumerate(rows):
-            at = 0
+            at, word = 0, 0
             for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
                 start, stop = arrays["offsets"][example : example + 2]
                 place = slice(at, at := at + int(stop - start))
@@ -225,13 +244,15 @@ class Batches:
                 by_token["segment_ids"][i, place] = j + 1
                 by_token["positions"][i, place] = np.arange(stop - start)
                 example_ids[i, j] = example
+                if words is not None:
+                    word = self._add_words(words, i, word, j + 1, example, place.start)
         present = example_ids >= 0
         segment = {
-            name.removeprefix("segment."): np.where(present, values[example_ids], 0).astype(values.dtype)
+            name.removeprefix("segment."): np.where(present.reshape(b, g, *[1] * (values.ndim - 1)), values[example_ids], 0).astype(values.dtype)
             for name, values in arrays.items()
             if name.startswith("segment.")
         }
-        return Batch(
+        batch = Batch(
             by_token["tokens"],
             by_token.get("targets"),
             by_token.get("loss_weight"),
@@ -241,7 +262,11 @@ class Batches:
             segment,
             self._source(rows) if self.plan.source_length else None,
             by_token.get("types"),
+            words,
         )
+        if self._corrupt is None:
+            return batch
+        return self._corrupt(batch, *((self._fixed, 0) if self.seed is None else (self.seed, 1 + step // len(self))))
 
     def _source(self, rows: np.ndarray) -> Source:
         """The second stream of plan rows, laid out as the first."""
@@ -256,6 +281,37 @@ class Batches:
                 segment_ids[i, place] = j + 1
                 positions[i, place] = np.arange(stop - start)
         return Source(tokens, segment_ids, positions)
+
+    def _no_words(self, rows: int) -> dict[str, np.ndarray] | None:
+        if not self.words:
+            return None
+        named = {name.removeprefix("word."): values for name, values in self.split.arrays.items() if name.startswith("word.")}
+        words = {name: np.zeros((rows, self.words), values.dtype) for name, values in named.items()}
+        return words | {"segment": np.zeros((rows, self.words), np.int32)}
+
+    def _add_words(self, words: dict[str, np.ndarray], row: int, at: int, segment: int, example: int, position: int) -> int:
+        """Writes the words of an example into a row, from `at` on; what points to a position or a word of the text points into the row."""
+        first, last = self.split.arrays["word_offsets"][example : example + 2]
+        place = slice(at, at + int(last - first))
+        for name, values in words.items():
+            if name == "segment":
+                values[row, place] = segment
+                continue
+            found = self.split.arrays[f"word.{name}"][first:last]
+            if name in ("start", "stop"):
+                found = found + position
+            elif name == "head":
+                found = np.where(found > 0, found + at, 0)
+            values[row, place] = found
+        return place.stop
+
+
+def _most_words(split: Split, plan: packing.Plan) -> int:
+    """The most words of a packed row; 0 where the split has no words."""
+    if "word_offsets" not in split.arrays:
+        return 0
+    counts = np.concatenate([[0], np.cumsum(np.diff(split.arrays["word_offsets"])[plan.members])])
+    return int(np.diff(counts[plan.offsets]).max(initial=1))
 
 
 class _Steps:
@@ -281,11 +337,11 @@ def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
     return iter(grain.MapDataset.source(_Steps(batches, start, stop)).to_iter_dataset(options))
 
 
-def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None) -> Batches:
-    """Plans a split and gives its batches; `here` as in `Batches`."""
+def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None, corrupt: Any = None) -> Batches:
+    """Plans a split and gives its batches; `here` and `corrupt` as in `Batches`."""
     sources = {"source_lengths": split.source_lengths, "source_length": split.source_limit}
     plan = packing.plan(split.lengths, split.limit, seed=data.plan_seed, packing=data.packing, **sources)
-    return Batches(split, plan, batch_size, seed, here)
+    return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed)
 
 
 def weight_summary(split: Split) -> dict[str, Any]:

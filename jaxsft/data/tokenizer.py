@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -179,6 +180,33 @@ class Tokenizer:
             known = ", ".join(self.special_strings[:20]) or "none"
             raise ConfigError(f"the tokenizer has no special token {token!r}; found {known}{' ...' if len(self.added) > 20 else ''}")
         return self.added[token]["id"]
+
+    def words(self) -> list[str | None]:
+        """The word that each id stands for, in the order of ids: the text of a piece without blanks; None for added tokens and inner pieces."""
+        prefix = self._document["model"].get("continuing_subword_prefix") or "\0"
+        pieces = {index: piece for piece, index in self._plain.get_vocab().items()}
+        out: list[str | None] = [None] * self.vocab_size
+        for index, piece in pieces.items():
+            if index not in self._added_ids and index != self.unk_id and not piece.startswith(prefix):
+                out[index] = self._full.decode([index], skip_special_tokens=False).strip() or None
+        return out
+
+    def ordinary(self) -> np.ndarray:
+        """The ids of the vocabulary that are no added tokens, in order: what a text is made of."""
+        return np.array(sorted(set(self._full.get_vocab(with_added_tokens=True).values()) - {t["id"] for t in self.added.values()}), np.int32)
+
+    def inner(self) -> np.ndarray | None:
+        """Which ids, `[vocab_size]` bool, go on with the word of the id before; None where pieces do not tell."""
+        model, pieces = self._document["model"], self._plain.get_vocab()
+        prefix = model.get("continuing_subword_prefix")
+        begins = next((mark for mark in ("\u2581", "\u0120") if any(piece.startswith(mark) and len(piece) > 1 for piece in pieces)), None)
+        if model.get("type") == "WordLevel" or not (prefix or begins):
+            return None
+        out = np.zeros(self.vocab_size, bool)
+        for piece, index in pieces.items():
+            out[index] = piece.startswith(prefix) if prefix else not piece.startswith(begins)
+        out[[token["id"] for token in self.added.values()]] = False
+        return out
 
     def role_strings(self) -> dict[str, str]:
         """The declared bos_token, eos_token, pad_token ... by role: what a chat template may name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,14 +56,17 @@ def run_pass(run: Callable[[Batch], tuple[Any, Mapping[str, Any]]], batches: Bat
     return sums, columns
 
 
-def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float]) -> Evaluation:
+def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float], tune: bool = False) -> Evaluation:
     """Loss and metrics of a split.
 
     Args:
       run: the compiled evaluation of a batch.
       objective: the loss from merged (terms, totals): the one that training minimises.
+      tune: this is the validation split of training, from which the task may learn thresholds.
     """
     (terms, totals, merged), columns = run_pass(run, batches)
+    if tune:
+        task.tune(batches.split, columns)
     return Evaluation({"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}, columns)
 
 
@@ -110,21 +114,12 @@ def generate_answers(
     task: Task, model: Transformer, params: Params, records: Sequence[Any], where: Sequence[str], config: Config, limit: int, mesh: Mesh
 ) -> tuple[list[str], list[bool]]:
     """The generated last turn of each record, of at most `limit` tokens, and whether it ended with a stop token."""
-    g = config.generate
     prompts = [task.prompt(record, place) for record, place in zip(records, where, strict=True)]
-    out = generate(
-        model,
-        params,
-        prompts,
-        max_new_tokens=limit,
-        stop_ids=task.stop_ids,
-        batch_size=g.batch_size,
-        temperature=g.temperature,
-        seed=config.seed,
-        mesh=mesh,
-    )
     # Special tokens inside an answer are part of it: only the stop token, which is gone by now, is not.
-    return [task.tokenizer.decode(ids, skip_special=False) for ids, _ in out], [stopped for _, stopped in out]
+    read = functools.partial(task.tokenizer.decode, skip_special=False)
+    given = {"max_new_tokens": limit, "stop_ids": task.stop_ids, "seed": config.seed, "mesh": mesh, "read": read}
+    out = generate(model, params, prompts, config.generate, **given)
+    return [answer.text for answer in out], [answer.stopped for answer in out]
 
 
 def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config, mesh: Mesh) -> tuple[dict[int, str], dict[str, float]]:
@@ -146,8 +141,10 @@ def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -
 
 
 def write_results(run_dir: Any, task: Task, split: Split, result: Evaluation) -> None:
-    """`predictions/<split>.jsonl`, and the confusion matrix where the task has one."""
+    """`predictions/<split>.jsonl`, the tables of the task, and the confusion matrix where it has one."""
     write_predictions(run_dir / "predictions" / f"{split.name}.jsonl", task, split, result)
+    for name, (heads, rows) in task.tables(split, result.columns).items():
+        rundir.write_json(run_dir / "figures" / f"table_{name}_{split.name}.json", {"columns": heads, "rows": rows})
     if hasattr(task, "confusion"):
         matrix = task.confusion(split, result.columns).matrix
         rundir.write_json(run_dir / "figures" / f"confusion_{split.name}.json", {"labels": task.labels, "matrix": matrix.tolist()})

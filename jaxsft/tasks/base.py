@@ -126,6 +126,8 @@ class Task:
         """Rows of one file that share it stay in one split; None: only those with equal columns do."""
         return None
 
+    corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
+
     # --- model -------------------------------------------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
@@ -152,6 +154,13 @@ class Task:
         raise NotImplementedError
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------
+    def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
+        """Learns from the validation split what is not learnt by gradients (thresholds), into `state`; before `summarise` of any split."""
+
+    def tables(self, split: Split, columns: Mapping[str, np.ndarray]) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        """Numbers of the parts of a task, each label or each target: by the name of the table, its column names and its rows."""
+        return {}
+
     def summarise(self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics of a split, from merged states and from columns `[examples, ...]`."""
         raise NotImplementedError

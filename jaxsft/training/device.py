@@ -73,7 +73,7 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
     for spec in (s for stack in trained["layers"].values() for s in _leaves(stack)) if "layers" in trained else ():
         if spec.matrix:
             flops += 2 * math.prod(spec.matrix) * uses_of(spec) * spec.shape[0]
-    attention = 4 * config.model.heads * config.model.head_dim * pairs
+    attention = 4 * config.model.heads * config.model.head_dim * pairs if config.model.kind == "transformer" else 0.0
     flops += attention * (config.model.layers + 2 * max(config.model.layers - lowest, 0))
     head = _head_size(config, task, specs)
     uses = tokens if isinstance(task, CausalTask) else float(len(lengths))

@@ -18,14 +18,14 @@ import numpy as np
 from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
-from jaxsft.data import pipeline, prepared
+from jaxsft.data import hub, pipeline, prepared
 from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import device, manifest, partition, setup
+from jaxsft.training import device, hf, manifest, partition, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
 from jaxsft.training.runs import LABEL_NAMES, starting_params
@@ -232,6 +232,9 @@ class Loop:
             rundir.write_json(self.run_dir / LABEL_NAMES, list(label_names(names)))
         if found := prepared.around(self.config.data.train or ""):
             rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
+        if found := hf.facts(self.parts, lambda place: remote.opened(str(hub.run_dir(place)))):
+            rundir.write_json(self.run_dir / hf.NAME, found)
+            print(hf.told(found), flush=True)
         rundir.write_json(path, facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))
@@ -278,6 +281,11 @@ class Loop:
         notes += self.spread
         if (used := self.parts.mesh.size) < jax.device_count():
             notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
+        if (found := self.parts.vectors) is not None:
+            share = len(found.rows) / max(found.words, 1)
+            notes.append(
+                f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
+            )
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows
@@ -407,7 +415,7 @@ class Loop:
         objective = lambda terms, totals: objective_value(terms, totals, self.hyper["terms"])
         batches = self.parts.batches(self.batches[name].split) if name == "train" else self.batches[name]
         run = lambda batch: self.evaluate(weights, self.frozen, self.parts.put(batch, batches), self.hyper)
-        result = evaluation.evaluate(run, self.task, batches, objective)
+        result = evaluation.evaluate(run, self.task, batches, objective, tune=name == "validation")
         if not (generate and self.task.generates):
             return result
         params = partition.merge(weights, self.frozen)
@@ -432,6 +440,7 @@ class Loop:
                 evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
             progress.say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
         if hosts.first():
+            rundir.write_json(self.run_dir / "task.json", self.task.state)  # with what was tuned on the validation split
             rundir.write_json(self.run_dir / "result.json", numbers)
             self.mirror.push()
         hosts.sync("results are written")

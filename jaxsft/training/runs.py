@@ -21,7 +21,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import partition
+from jaxsft.training import hf, partition, rows, setup
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
 from jaxsft.training.setup import Parts, make_parts
 
@@ -130,21 +130,33 @@ def frozen_weights(parts: Parts, meta: dict, checkpoints: Checkpoints, step: int
 
 
 def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
-    """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh`.
+    """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh` and `model.init=reset`.
 
     Raises:
       ConfigError: the other run has another tokenizer.
       CheckpointError: a weight is missing, additional or of another shape.
     """
-    params, config = parts.init_params(), parts.config
+    config = parts.config
     option, source = ("train.init_from", config.train.init_from) if config.train.init_from else ("model.pretrained", config.model.pretrained)
-    if not source:
-        return params
+    if not source or (config.model.init == "scratch" and not config.train.init_from):
+        params = parts.init_params()
+        return params if parts.vectors is None else rows.with_vectors(params, parts.vectors)
+    specs, given = flatten(parts.specs), _resets(config)
+    if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
+        theirs = setup.tokenizer_at(source)
+        _same_tokenizer(theirs, parts, f"{option}={source}")
+        if rows.extends(parts.tokenizer, theirs):
+            base = make_parts(config, theirs, parts.task.state, parts.mesh)
+            return _grown(parts, flatten(hf.starting(base, folder, _fresh(given, flatten(base.specs), flatten(base.specs)))))
+        return hf.starting(parts, folder, _fresh(given, specs, specs))
+    hf.check_init(option, remote.opened(str(hub.run_dir(source))))
+    params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
-    if run.parts.tokenizer.digest != parts.tokenizer.digest:
-        raise ConfigError(f"{option}={source}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
+    _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
     stored, wanted = flatten(partition.join(run.params)), flatten(params)
-    fresh = _fresh(config.train.init_fresh, flatten(parts.specs), flatten(run.parts.specs))
+    if rows.extends(parts.tokenizer, run.parts.tokenizer):
+        stored = rows.grown(stored, specs, parts.tokenizer)
+    fresh = _fresh(given, specs, flatten(run.parts.specs))
     whole = {name for name, layers in fresh.items() if np.all(layers)}
     try:
         check_same_leaves(describe(_without(stored, whole)), describe(_without(wanted, whole)), f"{option}={source}")
@@ -162,6 +174,25 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), [start(name, like) for name, like in wanted.items()])
 
 
+def _grown(parts: Parts, stored: dict[str, Any]) -> Params:
+    """The parameters of a model with added tokens, on the mesh, from those of the model without them."""
+    grown, places = rows.grown(stored, flatten(parts.specs), parts.tokenizer), flatten(meshes.shardings(parts.specs, parts.mesh))
+    return jax.tree.unflatten(jax.tree.structure(parts.specs), [jax.device_put(grown[name], place) for name, place in places.items()])
+
+
+def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
+    """It may have further tokens (`tokenizer.added`). Raises ConfigError."""
+    if theirs.digest != parts.tokenizer.digest and not rows.extends(parts.tokenizer, theirs):
+        source = what.partition("=")[2]
+        raise ConfigError(f"{what}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
+
+
+def _resets(config: Config) -> list[str]:
+    """The patterns of weights that keep their initial values."""
+    reset = config.model.init.removeprefix("reset:") if config.model.init.startswith("reset:") else None
+    return [*config.train.init_fresh, *([reset] if reset is not None else [])]
+
+
 def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
     """Which weights, or layers of a stack (`[L]`), match `train.init_fresh`, of this model and of the other run. Raises ConfigError."""
     out, unused = {}, set(given)
@@ -171,7 +202,7 @@ def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) ->
         unused -= {pattern for pattern, hit in hits.items() if any(hit)}
         out[name] = np.any([*hits.values(), [False] * len(paths)], axis=0)
     if unused:
-        raise ConfigError(f"train.init_fresh: {sorted(unused)[0]} matches no weight; there are {', '.join(sorted(out)[:5])} ...")
+        raise ConfigError(f"train.init_fresh or model.init: {sorted(unused)[0]} matches no weight; there are {', '.join(sorted(out)[:5])} ...")
     return out
 
 

@@ -24,19 +24,20 @@ from jaxsft.config.schema import (
     WordTokenizer,
 )
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train
+from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train, vectors
 from jaxsft.data import records as typed
 from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.models import kinds
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.tasks.base import Task
-from jaxsft.training import partition
+from jaxsft.training import hf, partition
 from jaxsft.training.step import Program, State
 
 
@@ -72,10 +73,12 @@ def resolve(config: Config) -> Config:
 
 
 def like_pretrained(config: Config) -> Config:
-    """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
+    """The architecture and the tokenizer of what `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
+    if (folder := hf.folder_of(config)) is not None:
+        return hf.like(config, folder, tokenizer_at(source).vocab_size)
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
-    own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
+    own = {k: getattr(config.model, k) for k in (*hf.USERS, "causal")}
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
 
@@ -219,8 +222,7 @@ def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) ->
     t, texts = config.tokenizer, (text for record in training for text in task.texts(record))
     match t:
         case PretrainedTokenizer():
-            folder = remote.opened(str(hub.tokenizer_dir(t.path)))
-            found = Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
+            found = tokenizer_at(t.path)
         case BpeTokenizer():
             found = Tokenizer.train(texts, t.vocab_size, t.lowercase)
         case CharTokenizer():
@@ -234,6 +236,12 @@ def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) ->
         case _:
             found = Tokenizer.bytes()
     return found.with_added(t.added) if t.added else found
+
+
+def tokenizer_at(place: str) -> Tokenizer:
+    """Of a folder, a run directory or a name of the hub. Raises ConfigError."""
+    folder = remote.opened(str(hub.tokenizer_dir(place)))
+    return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
 
 
 def data_digest(records: Records) -> str:
@@ -261,6 +269,11 @@ class Parts:
     def program(self) -> Program:
         return Program(self.config, self.task, self.model, partition.partition(self.specs, self.specs, self.config.train.freeze)[0])
 
+    @functools.cached_property
+    def vectors(self) -> vectors.Rows | None:
+        """What `model.vectors` has for the rows of the embedding."""
+        return None if self.config.model.vectors is None else vectors.rows_of(self.config.model.vectors, self.tokenizer.words())
+
     def init_params(self) -> Params:
         """Fresh parameters from `seeds.init`, placed on the mesh from the start."""
         init = lambda key: nn.meta.unbox(self.model.init(key))
@@ -275,7 +288,8 @@ class Parts:
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
-        return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size))
+        seed = self.config.seeds.data if training else None
+        return pipeline.make_batches(split, self.config.data, size, seed, meshes.rows_here(self.mesh, size), self.task.corrupt)
 
     def put(self, batch: Batch, batches: Batches) -> Batch:
         """A batch on the devices: each process gives its rows."""
@@ -293,9 +307,11 @@ def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh
     task = tasks.get(config.task.name)(config, tokenizer, state)
     mesh = mesh or meshes.make_mesh(config.mesh)
     rows = config.model.vocab_rows or tokenizer.vocab_size
+    if tokenizer.extends:
+        rows = max(rows, tokenizer.vocab_size)
     if rows < tokenizer.vocab_size:
         raise ConfigError(f"model.vocab_rows={rows}: the tokenizer has {tokenizer.vocab_size} tokens; give at least as many rows")
-    model = Transformer(config.model, rows, config.precision, task.head(rows, config.precision), mesh)
+    model = kinds.get(config.model, config.data.packing)(config.model, rows, config.precision, task.head(rows, config.precision), mesh)
     specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
     return Parts(config, tokenizer, task, model, specs, mesh)
 

@@ -22,7 +22,7 @@ from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim import optimizers, schedules
 from jaxsft.tasks.base import Task
-from jaxsft.training import partition
+from jaxsft.training import partition, rows
 
 Hyper = Mapping[str, Any]
 
@@ -66,6 +66,11 @@ class Program:
     def penalty_masks(self) -> list[Any]:
         return penalties.masks(self.config.loss.penalties, self.specs)
 
+    @functools.cached_property
+    def row_masks(self) -> Any:
+        """Of `model.train_rows=added`, else None."""
+        return rows.trained(self.specs, self.task.tokenizer) if self.config.model.train_rows == "added" else None
+
     def init_state(self, trainable: Params) -> State:
         opt = optimizers.init_state(self.config.optim, self.specs, trainable)
         ema = optimizers.ema_init(trainable) if self.config.train.ema is not None else None
@@ -83,6 +88,7 @@ class Program:
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
         grads = self._add_penalties(grads, state.trainable, hyper)
+        grads = grads if self.row_masks is None else rows.only(self.row_masks, grads)
         grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
 
         rate = hyper["learning_rate"] * schedules.unit(
@@ -90,6 +96,7 @@ class Program:
         )
         tx = optimizers.build(self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors)
         updates, opt = tx.update(grads, state.opt, state.trainable)
+        updates = updates if self.row_masks is None else rows.only(self.row_masks, updates)  # decay would change the others too
         trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
         ema = state.ema if state.ema is None else optimizers.ema_update(state.ema, trainable, hyper["ema"], state.step - state.skipped)
 
@@ -184,6 +191,5 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
         hyper |= {"dropout": f(config.model.dropout), "dropout_seed": np.uint32(seed)}
     if config.train.ema is not None:
         hyper["ema"] = f(config.train.ema)
-    if hasattr(config.task, "huber_delta"):
-        hyper["huber_delta"] = f(config.task.huber_delta)
+    hyper |= {name: f(getattr(config.task, name)) for name in ("huber_delta", "margin", "temperature") if hasattr(config.task, name)}
     return hyper

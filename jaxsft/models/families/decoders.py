@@ -108,7 +108,7 @@ def _scaling(keys: Keys, given: dict[str, Any], context: int) -> dict[str, Any]:
     if kind != "longrope":
         return {"rope_scaling": RopeScaling(kind, **out)}
     # transformers takes the short factors for a batch that fits into the original context, else the long ones. Here it is one or the other.
-    context = min(context, keys.context or out["original"])
+    context = min(context, max(keys.context or 0, out["original"]))
     factors = {False: out.pop("short"), True: out.pop("long")}[context > out["original"]]
     return {"rope_scaling": RopeScaling(kind, factors=[float(x) for x in factors], **out), "context": context}
 
