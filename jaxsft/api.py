@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxsft import remote, rundir
+from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
-from jaxsft.config.schema import Columns, Config, MeshConfig
+from jaxsft.config.schema import Columns, Config, MeshConfig, QualityConfig
 from jaxsft.data import pipeline, prepared
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
@@ -115,6 +115,27 @@ def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
     return checking.check(_composed(config, overrides, options))
 
 
+def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dict[str, Any]:
+    """Measures a data set, as `jaxsft quality` with these options: the card that the command writes as card.json. No file is written.
+
+    Args:
+      config: a QualityConfig; or the first of overrides, which with `options` are composed here.
+
+    Raises:
+      ConfigError: an option is wrong; or `output` or `compare` is given, of which nothing would come.
+      DataError: a file cannot be read, or there is no row.
+    """
+    from jaxsft.prepare import quality as measuring
+
+    if not isinstance(config, QualityConfig):
+        config = over.composed([config, *overrides, *over.from_values(options)], "quality")
+    elif overrides or options:
+        raise ConfigError("give a QualityConfig, or overrides: a config is complete; dataclasses.replace changes it")
+    if given := [name for name in ("output", "compare") if getattr(config, name) is not None]:
+        raise ConfigError(f"{given[0]}: jaxsft.quality gives the card and writes nothing; jaxsft.prepare.quality.compare sets two cards side by side")
+    return measuring.card(measuring.of_config(config.data, config.split_column), config)
+
+
 # --- prepare ---------------------------------------------------------------------------------------------------------------------------------
 def prepare(*overrides: str, models: Mapping[str, Callable] | None = None, **options: Any) -> tuple[dict[str, Any], bool]:
     """Takes a data set through stages, as `jaxsft prepare` with these options: (the manifest, whether anything was done).
@@ -166,6 +187,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     def change(config: Config) -> Config:
         config = composing.override(config, overrides)
         validate.validate_values(composing.flat(composing.to_dict(config)))
+        setup.check_columns(config, tasks.get(config.task.name).record)
         given = any(text.startswith("mesh.") for text in overrides)
         config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh))
         validate.evaluation_batches(config)

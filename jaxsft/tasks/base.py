@@ -16,6 +16,7 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
+from jaxsft.rundir import Stored
 
 Terms = dict[str, Array]  # by name: a weighted sum, or a sum of weights
 
@@ -60,7 +61,8 @@ class Task:
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         """`state` is what `fit` gave, from the training data of this run or from its `task.json`."""
-        self.config, self.tokenizer, self.state = config, tokenizer, dict(state)
+        self.config, self.tokenizer = config, tokenizer
+        self.state = state if isinstance(state, Stored) else dict(state)
 
     # --- data --------------------------------------------------------------------------------------------------------------------------------
     @staticmethod

@@ -19,6 +19,7 @@ from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
 from jaxsft.data import hub, pipeline, prepared
+from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
@@ -27,7 +28,7 @@ from jaxsft.sharding import mesh as meshes
 from jaxsft.training import device, hf, manifest, partition, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
-from jaxsft.training.runs import starting_params
+from jaxsft.training.runs import LABEL_NAMES, starting_params
 from jaxsft.training.setup import Parts
 from jaxsft.training.step import State, Sums, make_hyper, objective_value
 
@@ -232,6 +233,8 @@ class Loop:
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
+        if names := self.config.data.columns.label_names:
+            rundir.write_json(self.run_dir / LABEL_NAMES, list(label_names(names)))
         if found := prepared.around(self.config.data.train or ""):
             rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
         if found := hf.facts(self.parts, lambda place: remote.opened(str(hub.run_dir(place)))):
@@ -247,7 +250,7 @@ class Loop:
         found = checkpoints.restore_newest(shapes)
         if found is None:
             return 0
-        self.state, meta = found
+        self.state, meta = found[0], rundir.Stored(found[1], f"{checkpoints.folder}: the meta of step {int(found[0].step)}")
         self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
         self.window, self.window_skipped = _from_json(meta["window"], self._empty_sums()), meta["window_skipped"]
         if meta["frozen"] != digest(flatten(self.frozen)):
