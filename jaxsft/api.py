@@ -251,9 +251,7 @@ class Model:
         """The answer of `generate` in the pieces that become readable, token by token: joined they are the same text. Raises as `generate`."""
         config = self._generating(seed, max_new_tokens=max_new_tokens, **options)
         if config.generate.num_beams > 1:
-            raise ConfigError(
-                f"generate.num_beams={config.generate.num_beams}: beams are known at their end only; set generate.num_beams=1 to stream"
-            )
+            raise ConfigError(f"generate.num_beams={config.generate.num_beams}: beams cannot be streamed; set generate.num_beams=1")
         row = self._prompt_row(prompt, 1)
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where)]
         how, told = dataclasses.replace(config.generate, batch_size=1), ""
