@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxsft.errors import ConfigError
-from jaxsft.models.families import bert, gemma, gpt2, gpt_neox, llama, mistral, olmo2, phi3, qwen
+from jaxsft.models.families import bart, bert, gemma, gpt2, gpt_neox, llama, mistral, olmo2, phi3, qwen, t5
 from jaxsft.models.families.base import Family
 
 FAMILIES: dict[str, Family] = {
@@ -23,6 +23,9 @@ FAMILIES: dict[str, Family] = {
         bert.ROBERTA,
         bert.XLM_ROBERTA,
         bert.DISTILBERT,
+        t5.T5,
+        t5.MT5,
+        bart.FAMILY,
     )
 }
 
