@@ -27,6 +27,8 @@ def model(config: Config, causal: bool | None) -> None:
         raise ConfigError(f"model.embed_inner={m.embed_inner}: a tied output would need model.embed of that size; set model.tied=false")
     if m.experts and not (m.gated and not m.mlp_bias and 1 <= m.experts_per_token <= m.experts):
         raise ConfigError(f"model.experts={m.experts}: they are gated, without biases, and model.experts_per_token lies between 1 and their number")
+    if m.positions == "disentangled" and (m.causal or m.heads != m.kv_heads or m.attention == "blocked"):
+        raise ConfigError("model.positions=disentangled: needs model.causal=false, as many kv_heads as heads, and model.attention=auto or reference")
     _numbers(m)
     _unread(m, config.task.name)
     if m.causal and getattr(config.task, "pool", None) == "first":

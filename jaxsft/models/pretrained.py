@@ -157,8 +157,7 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None) -> P
     names = {_modern(family, name): name for name in source.tensors}
     prefixed = any(name.startswith(family.prefix) for name in names)
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
-    found = moves(family.table, body, family.prefix if prefixed else "")
-    check_covered(found, body, what)
+    found = family.moves(body, prefixed, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
     taken = _head(source, names, head, kind)
     fresh = tuple(path for path in specs if path not in body and (not taken or path not in head))
