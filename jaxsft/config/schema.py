@@ -344,6 +344,13 @@ class GenerateConfig:
     max_new_tokens: Any = "auto"  # auto: what the longest reference needs; without references, twice the longest answer of training
     allow_cut: bool = False  # references longer than max_new_tokens count as wrong, instead of being an error
     temperature: float = 0.0  # 0: greedy
+    top_k: Optional[int] = None  # draw from the k likeliest tokens
+    top_p: Optional[float] = None  # draw from the likeliest tokens that have this probability together
+    min_p: Optional[float] = None  # draw from tokens at least so likely as this times the likeliest
+    repetition_penalty: float = 1.0  # more than 1: tokens of the prompt and of the answer become less likely; 1: off
+    num_beams: int = 1  # more than 1: beam search
+    length_penalty: float = 1.0  # of beams: the log-probability of an answer is divided by its length to this power
+    stop: list[str] = field(default_factory=list)  # texts that end an answer, which is cut there; beside the stop tokens of training
     batch_size: int = 64
 
 
