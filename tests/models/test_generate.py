@@ -12,8 +12,8 @@ from jaxsft.config.schema import GenerateConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Tokens
 from jaxsft.models.generate import generate
-from jaxsft.models.kv import width_of
 from jaxsft.models.heads import VocabHead
+from jaxsft.models.kv import width_of
 from jaxsft.models.transformer import Transformer
 
 VOCAB, NEW = 17, 6
