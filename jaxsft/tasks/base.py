@@ -42,6 +42,7 @@ class Task:
       causal: what the model's attention must be; None where both work.
       generates: answers are generated from `prompt` and scored against `reference`.
       can_generate: `prompt(record, where)` and `stop_ids` are there.
+      start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads the prompt; empty for other models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
       metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`.
       metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
@@ -53,6 +54,7 @@ class Task:
     causal: bool | None = None
     generates = False
     can_generate = False
+    start_ids: Sequence[int] = ()
     answers_up_to = 128
     metric = "loss"
     metrics: tuple[str, ...] = ("loss",)
