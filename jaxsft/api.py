@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
+from jaxsft.models import stops
+from jaxsft.models.kv import unstacked
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import export as exporting
 from jaxsft.training import loop, runs, setup
@@ -213,7 +216,13 @@ class Model:
         return self.run.params
 
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], *, max_new_tokens: int | None = None, temperature: float | None = None, seed: int | None = None
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        **options: Any,
     ) -> str | list[str]:
         """What the model answers; with task=lm, how it continues a text. Equal to `jaxsft generate`.
 
@@ -222,34 +231,57 @@ class Model:
           max_new_tokens: at most so many tokens; None: `generate.max_new_tokens`, whose `auto` is twice the longest answer of training.
           temperature: 0 is greedy; None: `generate.temperature`.
           seed: of the samples; None: the run's. A sample depends on the seed and on its place in the list.
+          options: others of `generate`: top_k, top_p, min_p, repetition_penalty, num_beams, length_penalty, stop, batch_size.
 
         Raises:
-          ConfigError: the task generates nothing, or an option is out of range.
+          ConfigError: the task generates nothing, or an option is unknown or out of range.
           DataError: a message is malformed, or the assistant has the last word.
         """
-        if not self.task.can_generate:
-            raise ConfigError(f"run={self.folder}: task={self.task.name} generates nothing; use jaxsft predict")
-        given = {"generate.max_new_tokens": max_new_tokens, "generate.temperature": temperature, "seed": seed}
-        config = composing.override(self.config, [f"{key}={value}" for key, value in given.items() if value is not None])
-        validate.validate_values(composing.flat(composing.to_dict(config)))
+        config = self._generating(seed, max_new_tokens=max_new_tokens, temperature=temperature, **options)
         single = isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], Mapping))
         rows = [self._prompt_row(prompt, i) for i, prompt in enumerate([prompts] if single else prompts, start=1)]
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
-        out = generation.generate(
-            self.run.parts.model,
-            self.params,
-            ids,
-            max_new_tokens=self._new_tokens(config),
-            stop_ids=self.task.stop_ids,
-            batch_size=min(config.generate.batch_size, 1 << (len(ids) - 1).bit_length())
-            if ids
-            else 1,  # few sizes, so that few programs are compiled
-            temperature=config.generate.temperature,
-            seed=config.seed,
-            mesh=self.run.parts.mesh,
-        )
-        texts = [self.tokenizer.decode(new) for new, _ in out]
+        few = 1 << max(len(ids) - 1, 0).bit_length()  # few sizes, so that few programs are compiled
+        how = dataclasses.replace(config.generate, batch_size=min(config.generate.batch_size, few * config.generate.num_beams))
+        out = generation.generate(self.run.parts.model, self._unstacked, ids, how, **self._limits(config))
+        texts = [answer.text for answer in out]
         return texts[0] if single else texts
+
+    def stream(self, prompt: Prompt, *, max_new_tokens: int | None = None, seed: int | None = None, **options: Any) -> Iterator[str]:
+        """The answer of `generate` in the pieces that become readable, token by token: joined they are the same text. Raises as `generate`."""
+        config = self._generating(seed, max_new_tokens=max_new_tokens, **options)
+        if config.generate.num_beams > 1:
+            raise ConfigError(
+                f"generate.num_beams={config.generate.num_beams}: beams are known at their end only; set generate.num_beams=1 to stream"
+            )
+        row = self._prompt_row(prompt, 1)
+        ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where)]
+        how, told = dataclasses.replace(config.generate, batch_size=1), ""
+        for _, answer, complete in generation.continuations(self.run.parts.model, self._unstacked, ids, how, every=1, **self._limits(config)):
+            text = answer.text if complete else stops.shown(answer.text, config.generate.stop)
+            if text.startswith(told) and len(text) > len(told):
+                yield text[len(told) :]
+                told = text
+
+    def _generating(self, seed: int | None, **options: Any) -> Config:
+        """The config with these options of `generate`. Raises ConfigError."""
+        if not self.task.can_generate:
+            raise ConfigError(f"run={self.folder}: task={self.task.name} generates nothing; use jaxsft predict")
+        given = {**{f"generate.{key}": value for key, value in options.items()}, "seed": seed}
+        config = composing.override(
+            self.config, [f"{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in given.items() if value is not None]
+        )
+        validate.validate_values(composing.flat(composing.to_dict(config)))
+        return config
+
+    def _limits(self, config: Config) -> dict[str, Any]:
+        """What `models.generate` needs beside the options."""
+        limits = {"max_new_tokens": self._new_tokens(config), "stop_ids": self.task.stop_ids, "seed": config.seed}
+        return {**limits, "mesh": self.run.parts.mesh, "read": self.tokenizer.decode}
+
+    @functools.cached_property
+    def _unstacked(self) -> Any:
+        return unstacked(self.params)
 
     def predict(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
         """Per row, in order, its fields and what is predicted (for chats the generated answer). Equal to `jaxsft predict`; labels need not be there.

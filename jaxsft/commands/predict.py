@@ -10,6 +10,8 @@ With data.on_bad_row=quarantine rows that cannot be read are left out and told i
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 from jaxsft import rundir
 from jaxsft.commands import from_run
@@ -25,7 +27,21 @@ def main(arguments: list[str]) -> int:
     model, aside = api.load(mine["run"], *overrides), []
     lines = model.predict(model.read(mine["input"], aside))
     strict = (json.loads(rundir.json_text(line)) for line in lines)  # no answer is lost to a NaN in a column of the input
-    formats.write(strict, mine["output"])
+    delimited = Path(mine["output"]).name.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+    formats.write((cells(line, model.config.data.columns.separator) for line in strict) if delimited else strict, mine["output"])
     setup.write_quarantine(told := f"{mine['output']}.quarantine.jsonl", {"input": aside})
     print(f"{len(lines)} rows: {mine['output']}" + (f"; {len(aside)} unreadable rows: {told}" if aside else ""))
     return 0
+
+
+def cells(line: dict[str, Any], separator: str) -> dict[str, Any]:
+    """A line for a file of cells: several predictions are joined by `data.columns.separator`, those that have names get a column each."""
+    out: dict[str, Any] = {}
+    for name, value in line.items():
+        if name in ("prediction", "probability") and isinstance(value, dict):
+            out |= {f"{name}_{part}": one for part, one in value.items()}
+        elif name == "prediction" and isinstance(value, list):
+            out[name] = separator.join(value)
+        else:
+            out[name] = value
+    return out

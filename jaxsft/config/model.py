@@ -51,9 +51,9 @@ class ModelConfig:
     parallel: bool = False  # attention and MLP both read the input of the block
     first_norm: bool = True  # false: the first attention reads the embeddings as they are
     decoder_layers: int = 0  # of an encoder-decoder model, whose encoder has `layers`; 0: there is no second half
-    positions: str = "rope"  # rope | learned | relative | none
-    relative_buckets: int = 32  # of positions=relative: distances that have a bias of their own
-    relative_distance: int = 128  # of positions=relative: all farther ones share the last bucket
+    positions: str = "rope"  # rope | learned | relative | disentangled | none
+    relative_buckets: int = 32  # of positions=relative or disentangled: how many kinds of distance there are (of disentangled, in each direction)
+    relative_distance: int = 128  # from here on all share the last bucket
     position_offset: int = 0  # of positions=learned: rows of the table before that of the first position
     rope_base: float = 10000.0
     rope_fraction: float = 1.0  # of the dimensions of a head that are rotated

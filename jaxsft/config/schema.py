@@ -44,7 +44,9 @@ class Columns:
     label_names: Optional[str] = None  # a file with the names of the classes by id: a name a line, or JSON
     no_label: Optional[str] = None  # the mark of a row that has no label, such as -: it is dropped and counted
     separator: str = ","  # between the labels of one cell
-    missing: str = "error"  # what becomes of a row with a target that is not there
+    features: list[str] = field(default_factory=list)  # further columns that are given beside a text: numbers, and names of classes
+    categories: list[str] = field(default_factory=list)  # those of the features that are classes although they look like numbers
+    missing: str = "error"  # what becomes of a row with a target, or a feature, that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
     allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words | absent
     group_references: bool = False  # rows of one source are one row with several references
@@ -194,7 +196,15 @@ class TextTask(TaskConfig):
 
 
 @dataclass(frozen=True)
-class ClassifyTask(TextTask):
+class FeaturesTask(TextTask):
+    """A text, and columns beside it (`data.columns.features`)."""
+
+    features: str = "tokens"  # how they are given: tokens, a learnt vector each, in front of the text; or text
+    feature_template: str = "{name}: {value}\n"  # of features=text: how each is written in front of the text
+
+
+@dataclass(frozen=True)
+class ClassifyTask(FeaturesTask):
     name: str = "classify"
     labels: Optional[list[str]] = None  # null: inferred from the training split
     loss: str = "cross_entropy"  # cross_entropy | log_loss | binary_cross_entropy | mse | mae | huber
@@ -202,7 +212,7 @@ class ClassifyTask(TextTask):
 
 
 @dataclass(frozen=True)
-class MultiLabelTask(TextTask):
+class MultiLabelTask(FeaturesTask):
     """Any number of labels for a text."""
 
     name: str = "multilabel"
@@ -214,7 +224,7 @@ class MultiLabelTask(TextTask):
 
 
 @dataclass(frozen=True)
-class RegressTask(TextTask):
+class RegressTask(FeaturesTask):
     """One or several numbers for a text."""
 
     name: str = "regress"
@@ -357,6 +367,13 @@ class GenerateConfig:
     max_new_tokens: Any = "auto"  # auto: what the longest reference needs; without references, twice the longest answer of training
     allow_cut: bool = False  # references longer than max_new_tokens count as wrong, instead of being an error
     temperature: float = 0.0  # 0: greedy
+    top_k: Optional[int] = None  # draw from the k likeliest tokens
+    top_p: Optional[float] = None  # draw from the likeliest tokens that have this probability together
+    min_p: Optional[float] = None  # draw from tokens at least so likely as this times the likeliest
+    repetition_penalty: float = 1.0  # more than 1: tokens of the prompt and of the answer become less likely; 1: off
+    num_beams: int = 1  # more than 1: beam search
+    length_penalty: float = 1.0  # of beams: the log-probability of an answer is divided by its length to this power
+    stop: list[str] = field(default_factory=list)  # texts that end an answer, which is cut there; beside the stop tokens of training
     batch_size: int = 64
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations, hubid, validate_model, validate_texts
+from jaxsft.config import compose, durations, hubid, validate_generate, validate_model, validate_texts
 from jaxsft.config.model import ROPE_SCALING
 from jaxsft.config.schema import Columns, Config, GenerateConfig
 from jaxsft.config.validate_model import SCORES
@@ -26,7 +26,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "model.train_rows": ("all", "added"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post", "output", "sandwich"),
-    "model.positions": ("rope", "learned", "relative", "none"),
+    "model.positions": ("rope", "learned", "relative", "disentangled", "none"),
     "model.rope_scaling.kind": tuple(ROPE_SCALING),
     "model.qk_norm": ("none", "head", "all"),
     "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
@@ -39,6 +39,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.head": ("linear", "dense"),
     "task.activation": ("tanh", "gelu", "relu"),
     "task.encoder": ("cross", "bi"),
+    "task.features": ("tokens", "text"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
 }
@@ -146,6 +147,7 @@ def validate_values(values: dict[str, Any]) -> None:
     """Each option of a training config by itself. Raises ConfigError."""
     validate_each(values)
     validate_texts.check_values(values)
+    validate_generate.check(values)
     mesh = [f"mesh.{axis}" for axis in ("data", "fsdp", "tensor")]
     if len(autos := [key for key in mesh if values[key] == "auto"]) > 1:
         raise ConfigError(f"{' and '.join(f'{key}=auto' for key in autos)}: only one axis can take what the others leave")
@@ -266,8 +268,8 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
     name, g, standard = config.task.name, config.generate, GenerateConfig()
     if config.evaluation.generate == "always" and not generates:
         raise ConfigError(f"evaluation.generate=always: task={name} has no answers that are generated and scored; leave the option out")
-    for key in ("temperature", "batch_size"):
-        if not can_generate and getattr(g, key) != getattr(standard, key):
+    for key in (f.name for f in dataclasses.fields(g) if f.name not in ("max_new_tokens", "allow_cut")):
+        if not can_generate and (list(g.stop) if key == "stop" else getattr(g, key)) != getattr(standard, key):
             raise ConfigError(f"generate.{key}={getattr(g, key)}: task={name} generates nothing; leave the option out")
 
 

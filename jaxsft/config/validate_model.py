@@ -29,6 +29,8 @@ def model(config: Config, causal: bool | None) -> None:
         raise ConfigError(f"model.embed_inner={m.embed_inner}: a tied output would need model.embed of that size; set model.tied=false")
     if m.experts and not (m.gated and not m.mlp_bias and 1 <= m.experts_per_token <= m.experts):
         raise ConfigError(f"model.experts={m.experts}: they are gated, without biases, and model.experts_per_token lies between 1 and their number")
+    if m.positions == "disentangled" and (m.causal or m.heads != m.kv_heads or m.attention == "blocked"):
+        raise ConfigError("model.positions=disentangled: needs model.causal=false, as many kv_heads as heads, and model.attention=auto or reference")
     _numbers(m)
     _unread(m, config.task.name)
     if m.causal and getattr(config.task, "pool", None) == "first":
@@ -93,7 +95,7 @@ def _same_place(a: str, b: str) -> bool:
 
 
 def _numbers(m: ModelConfig) -> None:
-    for name in ("norm_epsilon", "rope_base", "rope_local_base", "query_scale", "attention_softcap", "logit_softcap", "embed_scale"):
+    for name in ("norm_epsilon", "output_scale", "rope_base", "rope_local_base", "query_scale", "attention_softcap", "logit_softcap", "embed_scale"):
         if (value := getattr(m, name)) is not None and not 0 < value < math.inf:
             raise ConfigError(f"model.{name}={value}: expected more than 0")
     for name in ("window", "embed_inner", "vocab_rows"):
@@ -104,6 +106,15 @@ def _numbers(m: ModelConfig) -> None:
             raise ConfigError(f"model.{name}={getattr(m, name)}: expected at least 0")
     if wrong := [i for i in m.window_layers or () if not 0 <= i < m.layers]:
         raise ConfigError(f"model.window_layers: there is no layer {wrong[0]} of {m.layers}, counted from 0")
+    if m.relative_buckets < 4 or m.relative_buckets % 4 or m.relative_distance <= m.relative_buckets // 2:
+        raise ConfigError(
+            f"model.relative_buckets={m.relative_buckets} model.relative_distance={m.relative_distance}: expected a multiple of 4, and a distance of "
+            "more than half of it"
+        )
+    if m.positions == "relative" and m.attention == "blocked":
+        raise ConfigError("model.attention=blocked: has no place for the bias of model.positions=relative; set model.attention=reference or auto")
+    if m.decoder_layers and (m.parallel or m.window is not None or not m.first_norm or m.types or m.embed_inner):
+        raise ConfigError("model.decoder_layers: with it there is no model.parallel, window, first_norm=false, types or embed_inner")
     s, (needed, read) = m.rope_scaling, ROPE_SCALING[m.rope_scaling.kind]
     for f in dataclasses.fields(RopeScaling):
         value = getattr(s, f.name)
@@ -119,6 +130,9 @@ def _unread(m: ModelConfig, task: str) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
     vocabulary = task in ("chat", "lm", "mlm", "seq2seq")
     for name, read, where in (
+        ("relative_buckets", m.positions == "relative", "with model.positions=relative"),
+        ("relative_distance", m.positions == "relative", "with model.positions=relative"),
+        ("output_scale", m.decoder_layers, "with model.decoder_layers above 0"),
         ("norm_bias", m.norm == "layer", "with model.norm=layer"),
         ("rope_base", m.positions == "rope", "with model.positions=rope"),
         ("rope_fraction", m.positions == "rope", "with model.positions=rope"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -113,21 +114,12 @@ def generate_answers(
     task: Task, model: Transformer, params: Params, records: Sequence[Any], where: Sequence[str], config: Config, limit: int, mesh: Mesh
 ) -> tuple[list[str], list[bool]]:
     """The generated last turn of each record, of at most `limit` tokens, and whether it ended with a stop token."""
-    g = config.generate
     prompts = [task.prompt(record, place) for record, place in zip(records, where, strict=True)]
-    out = generate(
-        model,
-        params,
-        prompts,
-        max_new_tokens=limit,
-        stop_ids=task.stop_ids,
-        batch_size=g.batch_size,
-        temperature=g.temperature,
-        seed=config.seed,
-        mesh=mesh,
-    )
     # Special tokens inside an answer are part of it: only the stop token, which is gone by now, is not.
-    return [task.tokenizer.decode(ids, skip_special=False) for ids, _ in out], [stopped for _, stopped in out]
+    read = functools.partial(task.tokenizer.decode, skip_special=False)
+    given = {"max_new_tokens": limit, "stop_ids": task.stop_ids, "seed": config.seed, "mesh": mesh, "read": read}
+    out = generate(model, params, prompts, config.generate, **given)
+    return [answer.text for answer in out], [answer.stopped for answer in out]
 
 
 def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config, mesh: Mesh) -> tuple[dict[int, str], dict[str, float]]:

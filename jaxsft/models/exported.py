@@ -58,8 +58,7 @@ def all_moves(family: Family, head: Head, specs: Mapping[str, WeightSpec], what:
     """Every tensor of the class, by today's name. Raises CheckpointError where a weight has no place in it."""
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
     mine = {path: spec for path, spec in specs.items() if path not in body}
-    found, own = moves(family.table, body, family.prefix), moves(head.table, mine)
-    check_covered(found, body, what)
+    found, own = family.moves(body, True, what), moves(head.table, mine)
     check_covered(own, mine, what)
     return [*found, *own]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
+from jaxsft.models.encoder_decoder import EncoderDecoder
 from jaxsft.models.recurrent import Recurrent
 from jaxsft.models.transformer import Transformer
 
@@ -14,7 +15,7 @@ KINDS: dict[str, Any] = {"transformer": Transformer, "lstm": Recurrent, "gru": R
 
 def get(config: ModelConfig, packing: bool) -> Any:
     """The class of a model. Raises ConfigError where texts that share a row would leak into each other in it."""
-    found = KINDS[config.kind]
+    found = EncoderDecoder if config.decoder_layers else KINDS[config.kind]
     if packing and not found.supports_packing:
         raise ConfigError(f"model.kind={config.kind}: texts that share a row would know of each other in it; set data.packing=false")
     return found

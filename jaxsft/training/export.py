@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -77,7 +78,7 @@ def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[
         return kind, values, family
     family = families.get(before["config"]["model_type"], hf.NAME)
     now = hf.architecture(config, pretrained.Source(run.folder, before["config"], family))
-    if now != config.model:
+    if dataclasses.replace(now, vocab_rows=config.model.vocab_rows) != config.model:
         raise ConfigError(f"run={run.folder}: its model is another one than {hf.NAME} says; set export.family={family.model_type}")
     return kind, {**before["config"], "vocab_size": rows}, family
 
@@ -113,6 +114,7 @@ def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task) -> None:
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    config.pop("extends", None)  # our own note
     if source := (task.state.get("template") or {}).get("source"):
         config.pop("chat_template", None)
         rundir.write_text(folder / "chat_template.jinja", source)

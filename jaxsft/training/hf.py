@@ -29,9 +29,10 @@ USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vecto
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
 
 
-def like(config: Config, folder: Path) -> Config:
-    """The config with the architecture and the tokenizer of a folder. Raises ConfigError."""
+def like(config: Config, folder: Path, tokens: int) -> Config:
+    """The config with the architecture and the tokenizer of a folder. `tokens` is the size of that tokenizer. Raises ConfigError."""
     found = architecture(config, pretrained.open_source(folder))
+    found = dataclasses.replace(found, vocab_rows=max(found.vocab_rows, tokens + len(config.tokenizer.added)))
     tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
     return dataclasses.replace(config, model=found, tokenizer=tokenizer)
 
@@ -67,7 +68,7 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
     source = pretrained.open_source(folder)
     now = architecture(parts.config, source)
     for field in dataclasses.fields(ModelConfig):
-        if getattr(now, field.name) != getattr(parts.config.model, field.name):
+        if field.name != "vocab_rows" and getattr(now, field.name) != getattr(parts.config.model, field.name):
             given = f"model.{field.name}={getattr(parts.config.model, field.name)!r}"
             raise CheckpointError(f"{folder / 'config.json'}: says model.{field.name}={getattr(now, field.name)!r}, the run was started with {given}")
     todo = plan(parts, source)

@@ -75,7 +75,7 @@ def like_pretrained(config: Config) -> Config:
     """The architecture and the tokenizer of what `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
     if (folder := hf.folder_of(config)) is not None:
-        return hf.like(config, folder)
+        return hf.like(config, folder, tokenizer_at(source).vocab_size)
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
     own = {k: getattr(config.model, k) for k in (*hf.USERS, "causal")}
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)

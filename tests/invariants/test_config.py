@@ -143,6 +143,7 @@ ELSEWHERE = {
     "tests/data/records/test_texts.py": columns(
         *("text", "text_pair", "label", "labels", "targets", "score", "label_names", "no_label", "separator", "missing")
     ),
+    "tests/data/records/test_features.py": columns("features", "categories"),
     "tests/data/records/test_sequences.py": columns("tokens", "tags", "heads", "deprels", "spans", "scheme"),
     "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),

@@ -56,7 +56,7 @@ class Kind:
 
 
 def _text_columns(columns: Any) -> list[str]:
-    return [columns.text or "text"] + ([columns.text_pair] if columns.text_pair else [])
+    return [columns.text or "text"] + ([columns.text_pair] if columns.text_pair else []) + [*columns.features]
 
 
 def _one_or_two(record: Any) -> list[str]:
@@ -67,7 +67,7 @@ def _other_column(row: Row, columns: Any) -> Any:
     """Without data.columns.label: `label`, or the only column beside the text. Raises DataError where there are several."""
     if columns.label:
         return columns
-    others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair, columns.weight)]
+    others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair, columns.weight, *columns.features)]
     if "label" not in others and len(others) != 1:
         raise DataError(f"{row.where}: no column 'label'; found {', '.join(row.fields)}; set data.columns.label=<column>")
     return dataclasses.replace(columns, label="label" if "label" in others else others[0])

@@ -146,6 +146,7 @@ class Family:
       heads: by kind of head (lm, mlm, text, tag).
       skip: patterns of names (without prefix) that hold no weight of ours: buffers, heads of pretraining.
       renamed: (old, new) ends of names, as old files have them.
+      absent: patterns of names (without prefix) that files lack, because their model does nothing there: our weight keeps its initial value.
     """
 
     model_type: str
@@ -157,6 +158,14 @@ class Family:
     write: Callable[[ModelConfig], dict[str, Any]] | None = None
     skip: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    absent: tuple[str, ...] = ()
+
+    def moves(self, specs: Mapping[str, WeightSpec], prefixed: bool, what: str) -> list[Move]:
+        """Every tensor of the body. Raises CheckpointError where one of ours has no counterpart."""
+        prefix, gone = self.prefix if prefixed else "", re.compile("|".join(f"(?:{pattern})" for pattern in self.absent) or r"(?!)")
+        found = moves(self.table, specs, prefix)
+        check_covered(found, specs, what)
+        return [move for move in found if not gone.fullmatch(move.theirs.removeprefix(prefix))]
 
     def fields(self, values: Mapping[str, Any], place: str, context: int | None = None) -> dict[str, Any]:
         """The fields of ModelConfig that a config.json stands for; `context` as of `Keys`. Raises ConfigError for a key that we would ignore."""

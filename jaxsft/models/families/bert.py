@@ -21,7 +21,8 @@ _ENCODER: dict[str, Any] = {
 }
 
 
-def read(keys: Keys) -> dict[str, Any]:
+def read(keys: Keys, types: int = 2) -> dict[str, Any]:
+    """`types` is the family's own default."""
     keys.only("position_embedding_type", "absolute")
     embed, heads = keys.need("hidden_size"), keys.need("num_attention_heads")
     return {
@@ -34,7 +35,7 @@ def read(keys: Keys) -> dict[str, Any]:
         "mlp": keys.need("intermediate_size"),
         "context": keys.get("max_position_embeddings", 512),
         "vocab_rows": keys.need("vocab_size"),
-        "types": keys.get("type_vocab_size", 2),
+        "types": keys.get("type_vocab_size", types),
         "norm_epsilon": keys.get("layer_norm_eps", 1e-12),
         "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "gelu"),
         "tied": keys.get("tie_word_embeddings", True),
@@ -80,7 +81,14 @@ def write(m: ModelConfig) -> dict[str, Any]:
     }
 
 
-_BODY = (
+BLOCK = (  # behind the products of queries, keys and values
+    *both("layers/*/attention/o", "encoder.layer.*.attention.output.dense"),
+    *norm("layers/*/attention_norm", "encoder.layer.*.attention.output.LayerNorm"),
+    *both("layers/*/mlp/up", "encoder.layer.*.intermediate.dense"),
+    *both("layers/*/mlp/down", "encoder.layer.*.output.dense"),
+    *norm("layers/*/mlp_norm", "encoder.layer.*.output.LayerNorm"),
+)
+BODY = (
     Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
     Entry("embed/positions/w", "embeddings.position_embeddings.weight"),
     Entry("embed/types/w", "embeddings.token_type_embeddings.weight"),
@@ -88,11 +96,7 @@ _BODY = (
     *both("layers/*/attention/q", "encoder.layer.*.attention.self.query"),
     *both("layers/*/attention/k", "encoder.layer.*.attention.self.key"),
     *both("layers/*/attention/v", "encoder.layer.*.attention.self.value"),
-    *both("layers/*/attention/o", "encoder.layer.*.attention.output.dense"),
-    *norm("layers/*/attention_norm", "encoder.layer.*.attention.output.LayerNorm"),
-    *both("layers/*/mlp/up", "encoder.layer.*.intermediate.dense"),
-    *both("layers/*/mlp/down", "encoder.layer.*.output.dense"),
-    *norm("layers/*/mlp_norm", "encoder.layer.*.output.LayerNorm"),
+    *BLOCK,
 )
 
 
@@ -114,13 +118,13 @@ BERT = Family(
     architecture="Bert",
     read=read,
     write=write,
-    table=_BODY,
+    table=BODY,
     prefix="bert.",
     heads=_heads("bert.pooler.dense", "classifier", "tanh", _BERT_MASKED),
     skip=(r"embeddings\.position_ids", r"pooler\..*", r"cls\..*"),
     renamed=RENAMED_NORMS,
 )
-_ROBERTA: dict[str, Any] = {"table": _BODY, "prefix": "roberta.", "read": read_roberta}
+_ROBERTA: dict[str, Any] = {"table": BODY, "prefix": "roberta.", "read": read_roberta}
 _ROBERTA |= {"heads": _heads("classifier.dense", "classifier.out_proj", "tanh", ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"))}
 _ROBERTA |= {"skip": (r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"), "renamed": RENAMED_NORMS}
 ROBERTA = Family(model_type="roberta", architecture="Roberta", **_ROBERTA)
