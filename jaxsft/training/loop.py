@@ -22,12 +22,12 @@ from jaxsft.data import hub, pipeline, prepared
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
+from jaxsft.models import surgery
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import device, hf, manifest, partition, setup
+from jaxsft.training import device, hf, manifest, partition, runs, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
-from jaxsft.training.runs import starting_params
 from jaxsft.training.setup import Parts
 from jaxsft.training.step import State, Sums, make_hyper, objective_value
 
@@ -124,7 +124,7 @@ class Loop:
         }
         self.answers = self._answers()
         self._check_same()
-        self.params = starting_params(self.parts)
+        self.params = runs.starting_params(self.parts)
         trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze)
         self.state = self._place_state(trainable)
         self.spread = meshes.check_spread({"state": self.state, "frozen": self.frozen}, self.parts.mesh, config.mesh.allow_replicated)
@@ -229,7 +229,8 @@ class Loop:
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
         if found := prepared.around(self.config.data.train or ""):
             rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
-        if found := hf.facts(self.parts, lambda place: remote.opened(str(hub.run_dir(place)))):
+        parts = runs.source_parts(self.parts) if surgery.asked(self.config.model) else self.parts
+        if found := hf.facts(parts, lambda place: remote.opened(str(hub.run_dir(place)))):
             rundir.write_json(self.run_dir / hf.NAME, found)
             print(hf.told(found), flush=True)
         rundir.write_json(path, facts)
