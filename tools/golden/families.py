@@ -103,7 +103,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "modernbert": ("ModernBertModel", {**ENCODER, **MODERN, "num_hidden_layers": 5, "local_attention": 6}, {"lengths": (19, 8)}),
     "modernbert_biases": ("ModernBertModel", {**ENCODER, **MODERN, "attention_bias": True, "mlp_bias": True, "norm_bias": True}, {}),
     "deberta": ("DebertaV2Model", {**ENCODER, **DEBERTA}, {"lengths": (37, 8)}),
-    "deberta_types": ("DebertaV2Model", {**ENCODER, **DEBERTA, "type_vocab_size": 2, "max_relative_positions": 20}, {"types": True, "lengths": (33, 8)}),
+    "deberta_types": ("DebertaV2Model", {**ENCODER, **DEBERTA, "type_vocab_size": 2, "max_relative_positions": 20},
+                      {"types": True, "lengths": (33, 8)}),
 }  # fmt: skip
 
 
