@@ -48,6 +48,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "tokenizer.segment": ("spaces", "jieba"),
 }
 AT_LEAST_ONE = (
+    *(f"model.{f}" for f in ("repeat_layers", "resize_mlp", "resize_heads")),
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
     "workers",
     "output.shards",

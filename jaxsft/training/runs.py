@@ -18,6 +18,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models import surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
@@ -145,17 +146,16 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
         theirs = setup.tokenizer_at(source)
         _same_tokenizer(theirs, parts, f"{option}={source}")
-        if rows.extends(parts.tokenizer, theirs):
-            base = make_parts(config, theirs, parts.task.state, parts.mesh)
-            return _grown(parts, flatten(hf.starting(base, folder, _fresh(given, flatten(base.specs), flatten(base.specs)))))
+        if rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model):
+            base = source_parts(parts)
+            there = flatten(base.specs)
+            return _placed(parts, _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base))
         return hf.starting(parts, folder, _fresh(given, specs, specs))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
     _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
-    stored, wanted = flatten(partition.join(run.params)), flatten(params)
-    if rows.extends(parts.tokenizer, run.parts.tokenizer):
-        stored = rows.grown(stored, specs, parts.tokenizer)
+    stored, wanted = flatten(_changed(parts, partition.join(run.params), run.parts)), flatten(params)
     fresh = _fresh(given, specs, flatten(run.parts.specs))
     whole = {name for name, layers in fresh.items() if np.all(layers)}
     try:
@@ -174,10 +174,26 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), [start(name, like) for name, like in wanted.items()])
 
 
-def _grown(parts: Parts, stored: dict[str, Any]) -> Params:
-    """The parameters of a model with added tokens, on the mesh, from those of the model without them."""
-    grown, places = rows.grown(stored, flatten(parts.specs), parts.tokenizer), flatten(meshes.shardings(parts.specs, parts.mesh))
-    return jax.tree.unflatten(jax.tree.structure(parts.specs), [jax.device_put(grown[name], place) for name, place in places.items()])
+def _placed(parts: Parts, params: Params) -> Params:
+    return jax.tree.map(jax.device_put, params, meshes.shardings(parts.specs, parts.mesh))
+
+
+def source_parts(parts: Parts) -> Parts:
+    """The parts of what `model.pretrained` names, before anything was added or changed."""
+    config = parts.config
+    plain = dataclasses.replace(config, model=surgery.without(config.model), tokenizer=dataclasses.replace(config.tokenizer, added=()))
+    return make_parts(setup.like_pretrained(plain), setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh)
+
+
+def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
+    """Weights of the model of `base` for that of `parts`: with added tokens, and of another structure."""
+    m = parts.config.model
+    if m.pretrained and surgery.asked(m):
+        stored = surgery.apply(stored, base.config.model, m, parts.config.seeds.init)
+    if not rows.extends(parts.tokenizer, base.tokenizer):
+        return stored
+    grown = rows.grown(flatten(stored), flatten(parts.specs), parts.tokenizer)
+    return jax.tree.unflatten(jax.tree.structure(stored), [grown[name] for name in flatten(stored)])
 
 
 def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:

@@ -32,7 +32,7 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.models import kinds
+from jaxsft.models import kinds, surgery
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
@@ -75,7 +75,12 @@ def resolve(config: Config) -> Config:
 
 
 def like_pretrained(config: Config) -> Config:
-    """The architecture and the tokenizer of what `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
+    """The architecture, changed as `models/surgery.py` says, and the tokenizer of what `model.pretrained` names; `hf.USERS` stay the user's."""
+    found = _of_source(config)
+    return dataclasses.replace(found, model=surgery.resized(found.model))
+
+
+def _of_source(config: Config) -> Config:
     source = config.model.pretrained
     if (folder := hf.folder_of(config)) is not None:
         return hf.like(config, folder, tokenizer_at(source).vocab_size)
