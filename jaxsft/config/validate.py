@@ -48,6 +48,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "tokenizer.segment": ("spaces", "jieba"),
 }
 AT_LEAST_ONE = (
+    *(f"model.{f}" for f in ("repeat_layers", "resize_mlp", "resize_heads")),
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
     "workers",
     "output.shards",
@@ -63,9 +64,9 @@ AT_LEAST_ONE = (
     "generate.batch_size",
     "data.limit",
     "data.stride",
-    "task.max_answer",
     "task.arc",
     "task.label",
+    "task.max_answer",
     "tokenizer.min_count",
     "tokenizer.vocab_size",
 )
@@ -351,9 +352,9 @@ DEFAULTS = {
     "data.stride": None,
     "generate.allow_cut": False,
     **validate_texts.DEFAULTS,
+    "loss.label_smoothing": 0.0,
     "data.mixture.temperature": 1.0,
     "data.mixture.exhausted": "stop",
-    "loss.label_smoothing": 0.0,
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
     "trackers.project": "jaxsft",

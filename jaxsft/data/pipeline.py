@@ -410,11 +410,20 @@ def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, her
     return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed, mix)
 
 
+def weight_summary(split: Split) -> dict[str, Any]:
+    """`weights`: least, mean and largest weight of the rows that are kept (`data.columns.weight`); nothing where every row weighs 1."""
+    weights = np.array([getattr(record, "weight", 1.0) for i, record in enumerate(split.records) if i not in split.dropped])
+    if np.all(weights == 1):
+        return {}
+    return {"weights": {"min": float(weights.min()), "mean": float(weights.mean()), "max": float(weights.max())}}
+
+
 def ledger_entry(batches: Batches) -> dict[str, Any]:
     """The split's part of `ledger.json`."""
     entry = {**batches.split.ledger, "packing": batches.plan.as_dict(), "lengths": length_summary(batches.split.lengths)}
     if batches.mix is not None:
         entry["mixture"] = batches.mix.as_dict()
+    entry |= weight_summary(batches.split)
     sources = batches.split.source_lengths
     return entry if sources is None else entry | {"source_lengths": length_summary(sources)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.base import Task
 
-NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm", "tag", "parse", "span")
+NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm", "span", "tag", "parse")
 
 
 def get(name: str) -> type[Task]:

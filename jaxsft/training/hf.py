@@ -16,7 +16,7 @@ from jaxsft import remote, rundir
 from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import pretrained
+from jaxsft.models import pretrained, surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaxsft.training.setup import Parts
 
 NAME = "pretrained.json"  # in a run directory: what it started from
-USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vectors", "train_rows")  # options of the model that stay the user's
+USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vectors", "train_rows", *surgery.FIELDS)  # stay the user's
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
 
 

@@ -32,7 +32,7 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.models import kinds
+from jaxsft.models import kinds, surgery
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
@@ -57,8 +57,9 @@ def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
     if config.model.pretrained:
         config = like_pretrained(config)
-    config = of_prepared(config)
     task = tasks.get(config.task.name)
+    check_columns(config, task.record)
+    config = of_prepared(config, typed.columns_read(task.record))
     validate_values(compose.flat(compose.to_dict(config)))
     if config.data.format != "auto":
         formats.named(config.data.format)
@@ -74,7 +75,12 @@ def resolve(config: Config) -> Config:
 
 
 def like_pretrained(config: Config) -> Config:
-    """The architecture and the tokenizer of what `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
+    """The architecture, changed as `models/surgery.py` says, and the tokenizer of what `model.pretrained` names; `hf.USERS` stay the user's."""
+    found = _of_source(config)
+    return dataclasses.replace(found, model=surgery.resized(found.model))
+
+
+def _of_source(config: Config) -> Config:
     source = config.model.pretrained
     if (folder := hf.folder_of(config)) is not None:
         return hf.like(config, folder, tokenizer_at(source).vocab_size)
@@ -84,14 +90,23 @@ def like_pretrained(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
 
 
-def of_prepared(config: Config) -> Config:
-    """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation."""
+def check_columns(config: Config, record: Any) -> None:
+    """Raises ConfigError where an option of data.columns is given that the parser of the task's records never reads."""
+    read = typed.columns_read(record)
+    unread = [] if read is None else [name for name in prepared.told(config.data.columns) if name not in read]
+    if unread:
+        raise ConfigError(f"data.columns.{unread[0]}: task={config.task.name} never reads it; it reads {', '.join(sorted(read))}")
+
+
+def of_prepared(config: Config, read: Sequence[str] | None = None) -> Config:
+    """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation, of which the task must `read`
+    them."""
     d = config.data
     if not d.path or (found := prepared.manifest(d.path)) is None:
         return config
     if given := [name for name in prepared.SPLITS if getattr(d, name)]:
         raise ConfigError(f"data.path={d.path} is a prepared set with its own splits and excludes data.{', data.'.join(given)}")
-    d = dataclasses.replace(d, columns=prepared.columns(found, d.columns), path=None, **prepared.paths(d.path, found))
+    d = dataclasses.replace(d, columns=prepared.columns(found, d.columns, read), path=None, **prepared.paths(d.path, found))
     return dataclasses.replace(config, data=d)
 
 
@@ -143,8 +158,10 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         aside: list[Aside] = []
         rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-        together = (lambda row: task.together(record_of[id(row)], d.columns)) if task.together(records[0], d.columns) is not None else None
-        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]), key=together)
+        keys = split.keys(rows, [task.texts(record) for record in records], [task.together(record, d.columns) for record in records])
+        key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
+        stratify, key = lambda row: task.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
+        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify, key)
         for name, part in zip(("train", "validation", "test"), parts, strict=True):
             if part:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())

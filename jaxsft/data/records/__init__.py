@@ -143,6 +143,26 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
+_LABEL = ("label", "label_names", "no_label")
+_TEXTS = ("text", "text_pair")
+# By kind, the fields of data.columns that decide about its records; `weight` is read for all.
+READS: dict[str, tuple[str, ...]] = {
+    "chat": ("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
+    "lm": ("text",),
+    "classify": (*_TEXTS, *_LABEL),
+    "multilabel": (*_TEXTS, *_LABEL, "labels", "separator", "allow"),
+    "regress": (*_TEXTS, "label", "targets", "missing"),
+    "tag": ("tokens", "tags", "text", "spans", "scheme", "allow"),
+    "parse": ("tokens", "heads", "deprels", "allow"),
+    "seq2seq": ("source", "target", "references", "group_references"),
+    "pair": (*_TEXTS, *_LABEL, "score"),
+}
+
+
+def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
+    """The fields of data.columns that a parser of records reads; None for one that is of no kind here."""
+    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record), None)
+
 
 def parse_rows(
     rows: Sequence[Row], record: Callable[[Row, Any], Any], columns: Any, aside: list[Aside], on_bad_row: str
@@ -179,6 +199,7 @@ __all__ = [
     "Pair",
     "Parse",
     "Question",
+    "READS",
     "ROLES",
     "Regression",
     "SCHEMES",
@@ -189,6 +210,7 @@ __all__ = [
     "Text",
     "Unlabelled",
     "chat_record",
+    "columns_read",
     "form_of",
     "group_references",
     "joined",

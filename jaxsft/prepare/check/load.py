@@ -73,9 +73,10 @@ def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Asid
     """As training would split the file."""
     record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
     grouped = config.data.columns.group_references and bool(records) and isinstance(records[0], Seq2Seq)
-    key = (lambda row: record_of[id(row)].source) if grouped else None
-    stratify = lambda row: kind.stratum(record_of[id(row)])
-    parts = splitting.split_rows(rows, config.data.fractions, config.data.split_seed, stratify=stratify, key=key)
+    keys = splitting.keys(rows, [kind.texts(record) for record in records], [record.source if grouped else None for record in records])
+    key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
+    stratify, key = lambda row: kind.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
+    parts = splitting.split_rows(rows, config.data.fractions, config.data.split_seed, stratify, key)
     out = {}
     for name, part in zip(SPLITS, parts, strict=True):
         if part or name == "train":
