@@ -15,7 +15,21 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Unlabelled, label_names
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
-from jaxsft.data.records.sequences import SCHEMES, TOKENS, Parse, Spans, Tags, joined, parse_record, span_record, tag_record, tags_of, words
+from jaxsft.data.records.sequences import (
+    SCHEMES,
+    TOKENS,
+    Parse,
+    Slots,
+    Spans,
+    Tags,
+    joined,
+    parse_record,
+    slots_record,
+    span_record,
+    tag_record,
+    tags_of,
+    words,
+)
 from jaxsft.data.records.texts import (
     LabelledText,
     MultiLabel,
@@ -116,6 +130,7 @@ KINDS: dict[str, Kind] = {
     ),
     "regress": Kind(regression_record, _one_or_two, _one_or_two, outputs=lambda columns: [*columns.targets] or [columns.label or "label"]),
     "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: []),
+    "joint": Kind(slots_record, _words, _words, lambda record: tuple(sorted({*record.tags})), lambda record: record.label, inputs=lambda columns: []),
     "parse": Kind(parse_record, _words, _words, lambda record: tuple(sorted({*record.deprels})), inputs=lambda columns: []),
     "seq2seq": Kind(
         seq2seq_record,
@@ -174,6 +189,7 @@ __all__ = [
     "Regression",
     "SCHEMES",
     "Seq2Seq",
+    "Slots",
     "Spans",
     "TOKENS",
     "Tags",
@@ -192,6 +208,7 @@ __all__ = [
     "parse_rows",
     "regression_record",
     "seq2seq_record",
+    "slots_record",
     "span_record",
     "tag_record",
     "tags_of",
