@@ -18,6 +18,8 @@ def model(config: Config, causal: bool | None) -> None:
     m = config.model
     if causal is not None and m.causal != causal:
         raise ConfigError(f"model.causal={m.causal}: task={config.task.name} needs model.causal={causal}")
+    if m.kind != "transformer":
+        _recurrent(m, config.task.name)
     if m.heads % m.kv_heads:
         raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
     if m.positions == "rope" and (not 0 < m.rope_fraction <= 1 or int(m.head_dim * m.rope_fraction) % 2 or not int(m.head_dim * m.rope_fraction)):
@@ -39,12 +41,34 @@ def model(config: Config, causal: bool | None) -> None:
     for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
         if source and config.run_dir and _same_place(source, config.run_dir):
             raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
+    if m.vectors and (m.pretrained or config.train.init_from):
+        raise ConfigError("model.vectors and weights of another run both say where the embedding starts; give one")
+    for name, standard in (("keep_layers", None), ("repeat_layers", 1), ("resize_mlp", None), ("resize_heads", None), ("bidirectional", False)):
+        if getattr(m, name) != standard and (not m.pretrained or m.init == "scratch"):
+            raise ConfigError(f"model.{name}={getattr(m, name)}: is read with the weights of model.pretrained only")
+    if m.train_rows == "added" and not config.tokenizer.added:
+        raise ConfigError("model.train_rows=added: there are no added tokens; name them by tokenizer.added=[...]")
     if m.init not in ("pretrained", "scratch") and not (m.init.startswith("reset:") and m.init != "reset:"):
         raise ConfigError(f"model.init={m.init}: expected pretrained, scratch or reset:PATTERN")
     if m.init != "pretrained" and not m.pretrained:
         raise ConfigError(f"model.init={m.init}: is read with model.pretrained only")
     if config.train.init_fresh and not (m.pretrained or config.train.init_from):
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
+
+
+RECURRENT = ("kind", "layers", "embed", "context", "causal", "vocab_rows", "tied", "head_bias", "logit_softcap", "embed_scale", "embed_norm")
+RECURRENT += ("embed_inner", "types", "dropout", "remat", "pretrained", "vectors", "train_rows", "norm", "norm_bias", "norm_epsilon", "norm_plus_one")
+RECURRENT += ("mlp",)  # not read, but the preset of a task for both kinds gives it
+
+
+def _recurrent(m: ModelConfig, task: str) -> None:
+    for f in dataclasses.fields(ModelConfig):
+        if f.name not in RECURRENT and getattr(m, f.name) != (f.default if f.default is not dataclasses.MISSING else f.default_factory()):
+            raise ConfigError(f"model.{f.name}={getattr(m, f.name)}: is read with model.kind=transformer only")
+    if not m.causal and m.embed % 2:
+        raise ConfigError(f"model.embed={m.embed}: two directions share it, so that it must be even; or set model.causal=true")
+    if task == "chat":
+        raise ConfigError(f"model.kind={m.kind}: task=chat generates answers, which needs model.kind=transformer")
 
 
 def _seq2seq(config: Config) -> None:
@@ -107,7 +131,7 @@ def _numbers(m: ModelConfig) -> None:
 
 def _unread(m: ModelConfig, task: str) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
-    vocabulary = task in ("chat", "lm", "seq2seq")
+    vocabulary = task in ("chat", "lm", "mlm", "seq2seq")
     for name, read, where in (
         ("relative_buckets", m.positions == "relative", "with model.positions=relative"),
         ("relative_distance", m.positions == "relative", "with model.positions=relative"),

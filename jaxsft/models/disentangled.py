@@ -19,8 +19,8 @@ from jaxsft.sharding.weights import declare
 
 
 def bucket_of_distance(buckets: int, longest: int) -> np.ndarray:
-    """The bucket of each distance `[longest + 1]`: its own up to half of the buckets, beyond that by its logarithm; `buckets` for all from `longest` on.
-    In float32, as the published weights were trained."""
+    """The bucket of each distance `[longest + 1]`: its own up to half of the buckets, beyond that by its logarithm; `buckets` for all from `longest`
+    on. In float32, as the published weights were trained."""
     half, distance = buckets // 2, np.arange(longest + 1, dtype=np.float32)
     ratio = np.log(np.maximum(distance, 1) / np.float32(half)) / np.log(np.float32((longest - 1) / half))
     grown = np.ceil(ratio * np.float32(half - 1)) + half

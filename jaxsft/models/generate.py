@@ -241,7 +241,7 @@ class Rows:
     def fill(self, waiting: collections.deque[int]) -> None:
         """Moves prompts from `waiting` into free rows, `together` at a time."""
         now = min(len(waiting), len(self.free))
-        if now < min(self.together, len(waiting)):
+        if not waiting or now < min(self.together, len(waiting)):
             return
         slots = max(self._width(waiting[i]) for i in range(now)) + self.new
         if self.state is None:

@@ -27,6 +27,7 @@ from jaxsft.models.families.base import Family, Move, check_covered, moves
 from jaxsft.sharding.weights import Flat, WeightSpec
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+VOCABULARY = ("embed/tokens/w", "head/w", "head/b")  # grow with the tokenizer
 OWN = ("head", "adapters")  # the roots of weights that a body has not
 KINDS = {
     "lm": "lm",
@@ -211,7 +212,9 @@ def _check(move: Move, names: Mapping[str, str], source: Source) -> None:
     if move.theirs not in names:
         raise CheckpointError(f"{source.folder}: has no {move.theirs}, which {ours} needs ({len(names)} tensors there)")
     name = names[move.theirs]
-    if (shape := source.tensors.shape(name)) != move.shape:
+    shape, rows = source.tensors.shape(name), source.values.get("vocab_size")
+    grown = move.slots[0].path in VOCABULARY and shape[:1] == (rows,) and move.shape[0] > shape[0] and shape[1:] == move.shape[1:]
+    if shape != move.shape and not grown:
         raise CheckpointError(f"{source.folder}: {name} is {list(shape)}, but {ours} needs {list(move.shape)}")
     if (dtype := source.tensors.dtype(name)) not in FLOATS:
         raise CheckpointError(f"{source.folder}: {name} is of dtype {dtype}; only {', '.join(FLOATS)} can be loaded")
@@ -229,10 +232,19 @@ def load(source: Source, todo: Plan, weights: Flat, keep: Mapping[str, np.ndarra
         wanted = [not np.ravel(keep.get(slot.path, False))[slot.index[0] if np.size(keep.get(slot.path, False)) > 1 else 0] for slot in move.slots]
         if not any(wanted):
             continue
-        for slot, value, want in zip(move.slots, move.to_ours(source.tensors.read(move.theirs)), wanted, strict=True):
+        for slot, value, want in zip(move.slots, move.to_ours(_grown(source.tensors.read(move.theirs), move)), wanted, strict=True):
             if want:
                 weights[slot.path] = _put(weights.pop(slot.path), value, slot.index)
     return weights
+
+
+def _grown(tensor: np.ndarray, move: Move) -> np.ndarray:
+    """The rows of added tokens start at the mean of the others (Hewitt, 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html)."""
+    more = move.shape[0] - len(tensor) if move.slots[0].path in VOCABULARY else 0
+    if not more:
+        return tensor
+    mean = tensor.astype(np.float32).mean(0, keepdims=True).astype(tensor.dtype)
+    return np.concatenate([tensor, np.broadcast_to(mean, (more, *mean.shape[1:]))])
 
 
 def _put(weight: jax.Array, value: np.ndarray, index: Sequence[int]) -> jax.Array:

@@ -23,6 +23,7 @@ from jaxsft.models import rope
 from jaxsft.models.attention import Attention, Cache, Tokens
 from jaxsft.models.disentangled import Disentangled
 from jaxsft.models.experts import Experts
+from jaxsft.models.features import Soft
 from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, contract, dropout
 from jaxsft.models.relative import Relative
 from jaxsft.sharding import mesh as meshes
@@ -134,6 +135,8 @@ class Transformer:
     head: nn.Module | None = None
     mesh: Mesh | None = None  # rows of activations are kept apart on it
 
+    supports_packing = True  # the mask keeps the texts of a row apart
+
     @property
     def row_shards(self) -> int:
         """How many devices share the rows of a batch."""
@@ -163,9 +166,11 @@ class Transformer:
             params["head"] = self.head.init(head_key, x)["params"]
         return params
 
-    def hidden(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None) -> Float[Array, "batch seq embed"]:
-        """The last hidden state of every token, normed. Dropout only where `noise` is given."""
-        x = self._embed(params, tokens, where, noise)
+    def hidden(
+        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None, soft: Soft | None = None
+    ) -> Float[Array, "batch seq embed"]:
+        """The last hidden state of every token, normed. Dropout only where `noise` is given; `soft` stands in place of some embeddings."""
+        x = self._embed(params, tokens, where, noise, soft)
         tables = self._positions(params, where, where, x.dtype)
 
         def body(x, scanned):
@@ -209,8 +214,9 @@ class Transformer:
     def _embedding(self) -> Embed:
         return Embed(self.vocab, self.config, self.precision)
 
-    def _embed(self, params, tokens, where, noise):
+    def _embed(self, params, tokens, where, noise, soft=None):
         x = self._embedding().apply({"params": params["embed"]}, tokens, where)
+        x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
         return dropout(self._rows(x.astype(at_least_fp32(x.dtype))), noise.at(self.config.layers) if noise else None, 0)
 
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:

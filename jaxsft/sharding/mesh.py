@@ -28,6 +28,8 @@ RULES: dict[str, str | None] = {
     "layers": None,
     "positions": None,
     "classes": None,
+    "gates": None,
+    "units": None,
     "experts": None,
     "experts_out": None,
 }

@@ -14,6 +14,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array
 
+from jaxsft import tasks
 from jaxsft.config import durations
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
@@ -22,7 +23,7 @@ from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim import optimizers, schedules
 from jaxsft.tasks.base import Task
-from jaxsft.training import partition
+from jaxsft.training import partition, rows
 
 Hyper = Mapping[str, Any]
 
@@ -66,6 +67,11 @@ class Program:
     def penalty_masks(self) -> list[Any]:
         return penalties.masks(self.config.loss.penalties, self.specs)
 
+    @functools.cached_property
+    def row_masks(self) -> Any:
+        """Of `model.train_rows=added`, else None."""
+        return rows.trained(self.specs, self.task.tokenizer) if self.config.model.train_rows == "added" else None
+
     def init_state(self, trainable: Params) -> State:
         opt = optimizers.init_state(self.config.optim, self.specs, trainable)
         ema = optimizers.ema_init(trainable) if self.config.train.ema is not None else None
@@ -83,6 +89,7 @@ class Program:
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
         grads = self._add_penalties(grads, state.trainable, hyper)
+        grads = grads if self.row_masks is None else rows.only(self.row_masks, grads)
         grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
 
         rate = hyper["learning_rate"] * schedules.unit(
@@ -90,6 +97,7 @@ class Program:
         )
         tx = optimizers.build(self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors)
         updates, opt = tx.update(grads, state.opt, state.trainable)
+        updates = updates if self.row_masks is None else rows.only(self.row_masks, updates)  # decay would change the others too
         trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
         ema = state.ema if state.ema is None else optimizers.ema_update(state.ema, trainable, hyper["ema"], state.step - state.skipped)
 
@@ -174,7 +182,7 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
         "decay": f(durations.steps(getattr(schedule, "decay", "0steps"), clock, "schedule.decay")),
         "clip_norm": f(np.inf if optim.clip_norm is None else optim.clip_norm),
         "label_smoothing": f(config.loss.label_smoothing),
-        "terms": {getattr(config.task, "loss", "cross_entropy"): f(1)} | ({"z_loss": f(config.loss.z_loss)} if config.loss.z_loss > 0 else {}),
+        "terms": {name: f(weight) for name, weight in tasks.get(config.task.name).term_weights(config).items()},
         "penalties": [f(p.weight) for p in config.loss.penalties],
     }
     if hasattr(optim, "weight_decay"):

@@ -60,7 +60,7 @@ def left_padded(batch):
             x[i] = np.roll(x[i], int((segments == 0).sum()), axis=0)
         return x
 
-    by_token = ("tokens", "targets", "loss_weight", "segment_ids", "positions")
+    by_token = ("tokens", "targets", "loss_weight", "segment_ids", "positions", "types")
     return batch._replace(**{name: move(getattr(batch, name)) for name in by_token if getattr(batch, name) is not None})
 
 

@@ -85,6 +85,10 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gpt_neox_serial": ("GPTNeoXForCausalLM", {**NEOX, "use_parallel_residual": False, "attention_bias": False, "hidden_act": "gelu_new",
                                                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}}, {}),
     "bert": ("BertModel", {**ENCODER, "type_vocab_size": 2}, {"types": True}),
+    "bert_mlm": ("BertForMaskedLM", {**ENCODER, "type_vocab_size": 2, "num_hidden_layers": 1}, {"types": True}),
+    "roberta_mlm": ("RobertaForMaskedLM", {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1, "num_hidden_layers": 1}, {}),
+    "distilbert_mlm": ("DistilBertForMaskedLM",
+                       {"vocab_size": 61, "dim": 24, "hidden_dim": 40, "n_layers": 1, "n_heads": 4, "max_position_embeddings": 40}, {}),
     "bert_relu": ("BertModel", {**ENCODER, "type_vocab_size": 3, "hidden_act": "relu", "layer_norm_eps": 1e-3}, {"types": True}),
     "roberta": ("RobertaModel", {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1}, {}),
     "xlm_roberta": ("XLMRobertaModel", {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1}, {}),
@@ -99,7 +103,8 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "modernbert": ("ModernBertModel", {**ENCODER, **MODERN, "num_hidden_layers": 5, "local_attention": 6}, {"lengths": (19, 8)}),
     "modernbert_biases": ("ModernBertModel", {**ENCODER, **MODERN, "attention_bias": True, "mlp_bias": True, "norm_bias": True}, {}),
     "deberta": ("DebertaV2Model", {**ENCODER, **DEBERTA}, {"lengths": (37, 8)}),
-    "deberta_types": ("DebertaV2Model", {**ENCODER, **DEBERTA, "type_vocab_size": 2, "max_relative_positions": 20}, {"types": True, "lengths": (33, 8)}),
+    "deberta_types": ("DebertaV2Model", {**ENCODER, **DEBERTA, "type_vocab_size": 2, "max_relative_positions": 20},
+                      {"types": True, "lengths": (33, 8)}),
 }  # fmt: skip
 
 

@@ -129,12 +129,18 @@ class Head:
     Attributes:
       suffix: of its name in `architectures`, such as ForCausalLM.
       table: its weights, by full names of theirs.
-      options: what options of the task must be, for the class has no choice.
+      options: what options of the task must be, for the class has no choice; a tuple: one of these.
     """
 
     suffix: str
     table: tuple[Entry, ...]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def tag_head(theirs: str) -> Head:
+    """One linear layer over every token."""
+    table = (Entry("head/dense/w", f"{theirs}.weight", LINEAR), Entry("head/bias", f"{theirs}.bias"))
+    return Head("ForTokenClassification", table, {"crf": False, "align": ("first", "all")})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +194,8 @@ class Family:
         back = dataclasses.replace(model, **{"vocab_rows": None, **self.fields(values, f"export.family={self.model_type}")})
         for field in dataclasses.fields(ModelConfig):
             found, wanted = getattr(back, field.name), getattr(model, field.name)
-            if field.name not in UNWRITTEN and found != wanted:
+            masked = field.name == "head_bias" and "mlm" in self.heads  # of their head, whatever the config says
+            if field.name not in UNWRITTEN and found != wanted and not masked:
                 raise ConfigError(f"export.family={self.model_type}: has no model.{field.name}={wanted!r} (it would be {found!r})")
         return values
 
@@ -196,7 +203,8 @@ class Family:
         return self.prefix + name if prefixed else name
 
 
-UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows")  # no part of the architecture
+UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows", "vectors", "train_rows")
+UNWRITTEN += ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
 RENAMED_NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # in files that were converted from TensorFlow
 
 

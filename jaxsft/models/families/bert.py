@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, tag_head
 
 _ENCODER: dict[str, Any] = {
     "causal": False,
@@ -100,15 +100,19 @@ BODY = (
 )
 
 
-def _heads(dense: str, out: str, activation: str) -> dict[str, Head]:
+def _heads(dense: str, out: str, activation: str, masked: tuple[str, str, str]) -> dict[str, Head]:
     """The class for texts reads the first token through a dense layer; that for tokens has one linear layer."""
     pooled = {"pool": "first", "head": "dense", "activation": activation, "bias": True}
     return {
         "text": Head("ForSequenceClassification", (*both("head/dense", dense), *both("head/out", out)), pooled),
-        "tag": Head("ForTokenClassification", both("head/out", "classifier")),
+        "tag": tag_head("classifier"),
+        "mlm": Head(
+            "ForMaskedLM", (*both("head/dense", masked[0]), *norm("head/norm", masked[1]), Entry("head/b", masked[2])), {"activation": "gelu"}
+        ),
     }
 
 
+_BERT_MASKED = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias")
 BERT = Family(
     model_type="bert",
     architecture="Bert",
@@ -116,12 +120,12 @@ BERT = Family(
     write=write,
     table=BODY,
     prefix="bert.",
-    heads=_heads("bert.pooler.dense", "classifier", "tanh"),
+    heads=_heads("bert.pooler.dense", "classifier", "tanh", _BERT_MASKED),
     skip=(r"embeddings\.position_ids", r"pooler\..*", r"cls\..*"),
     renamed=RENAMED_NORMS,
 )
 _ROBERTA: dict[str, Any] = {"table": BODY, "prefix": "roberta.", "read": read_roberta}
-_ROBERTA |= {"heads": _heads("classifier.dense", "classifier.out_proj", "tanh")}
+_ROBERTA |= {"heads": _heads("classifier.dense", "classifier.out_proj", "tanh", ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"))}
 _ROBERTA |= {"skip": (r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"), "renamed": RENAMED_NORMS}
 ROBERTA = Family(model_type="roberta", architecture="Roberta", **_ROBERTA)
 XLM_ROBERTA = Family(model_type="xlm-roberta", architecture="XLMRoberta", **_ROBERTA)
@@ -141,7 +145,7 @@ DISTILBERT = Family(
         *norm("layers/*/mlp_norm", "transformer.layer.*.output_layer_norm"),
     ),
     prefix="distilbert.",
-    heads=_heads("pre_classifier", "classifier", "relu"),
+    heads=_heads("pre_classifier", "classifier", "relu", ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias")),
     skip=(r"vocab_(transform|layer_norm|projector)\..*", r"pre_classifier\..*", r"qa_outputs\..*"),
     renamed=RENAMED_NORMS,
 )
