@@ -32,8 +32,11 @@ import pytest  # noqa: E402
 
 from jaxsft import tasks  # noqa: E402
 from jaxsft.compat import enable_x64  # noqa: E402
+from jaxsft.config import (
+    adapters,
+    schema,
+)
 from jaxsft.config import optim as optim_config  # noqa: E402
-from jaxsft.config import schema  # noqa: E402
 from jaxsft.config.durations import Clock  # noqa: E402
 from jaxsft.data.pipeline import Batch, Batches  # noqa: E402
 from jaxsft.data.records import Chat, LabelledText, Message, Text  # noqa: E402
@@ -59,7 +62,7 @@ def x64():
 
 # --- small parts -----------------------------------------------------------------------------------------------------------------------------
 def make_config(
-    name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, **groups: dict
+    name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, adapter: Any = None, **groups: dict
 ) -> schema.Config:
     """A resolved config of a model with two layers; each group is a dict of what differs: `model={"dropout": 0.1}`. Plain SGD, constant rate."""
     options = {"task": {}, "data": {}, "model": {}, "loss": {}, "train": {}, "mesh": {}, "evaluation": {}, "seeds": {}, "generate": {}} | groups
@@ -70,6 +73,7 @@ def make_config(
             data=schema.DataConfig(**({"train": "rows.jsonl", "validation": "rows.jsonl"} | options["data"])),
             model=schema.ModelConfig(**(model | options["model"])),
             loss=schema.LossConfig(**options["loss"]),
+            adapter=adapter or adapters.NoAdapter(),
             optim=optim or optim_config.SGD(learning_rate=0.5, momentum=0.0, clip_norm=None),
             schedule=schedule or schema.Constant(),
             train=schema.TrainConfig(**options["train"]),
@@ -120,7 +124,7 @@ class Bench:
     @functools.cached_property
     def apart(self) -> tuple[Any, Any]:
         """(trainable, frozen)."""
-        return partition.partition(self.params, self.parts.specs, self.config.train.freeze)
+        return partition.partition(self.params, self.parts.specs, self.config.train.freeze, self.config.adapter)
 
     @functools.cached_property
     def hyper(self) -> dict[str, Any]:

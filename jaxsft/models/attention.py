@@ -46,7 +46,7 @@ def segment_mask(query: Tokens, key: Tokens, causal: bool) -> Bool[Array, "batch
     mask = same & real
     if causal:
         mask &= key.positions[:, None, :] <= query.positions[:, :, None]
-    return mask
+    return mask | ((key.segment_ids < 0)[:, None, :] & (query.segment_ids > 0)[:, :, None])  # keys of a prefix are everyone's
 
 
 def reference(q: Array, k: Array, v: Array, query: Tokens, key: Tokens, causal: bool, precision: str) -> Float[Array, "batch queries heads head_dim"]:
@@ -109,6 +109,8 @@ class Attention(nn.Module):
             cache, keys = cache._replace(k=write(cache.k, k), v=write(cache.v, v)), cache.tokens
             k, v = cache.k.transpose(0, 2, 1, 3), cache.v.transpose(0, 2, 1, 3)  # [B, T, K, N]; XLA cancels it against that of the product
             precision = "bf16" if k.dtype == jnp.bfloat16 else "fp32"
+        if self.has_variable("adapters", "adapter"):
+            k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
         path = PATHS[choose(c.attention, q.shape[1], k.shape[1])]
         with jax.named_scope("attend"):
             y = path(q, k, v, tokens, keys, c.causal, precision)  # [B, S, H, N]

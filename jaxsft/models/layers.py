@@ -62,9 +62,13 @@ class Dropout(NamedTuple):
 
     rate: Float[Array, ""]
     keys: Array  # [B]
+    adapter: Float[Array, ""] | None = None  # the rate of an adapter's own dropout, which has the same keys
 
     def at(self, site: int | Int[Array, ""]) -> Dropout:
-        return Dropout(self.rate, jax.vmap(jax.random.fold_in, (0, None))(self.keys, site))
+        return self._replace(keys=jax.vmap(jax.random.fold_in, (0, None))(self.keys, site))
+
+    def of_adapter(self) -> Dropout | None:
+        return None if self.adapter is None else Dropout(self.adapter, self.keys)
 
 
 def dropout(x: Float[Array, "batch ..."], noise: Dropout | None, site: int) -> Float[Array, "batch ..."]:
@@ -104,6 +108,9 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         w = self.param("w", declare(fan_in_normal(self.inputs, self.scale), self.axes, self.inputs), self.shape)
+        if self.has_variable("adapters", "adapter"):
+            product = functools.partial(contract, precision=self.precision)
+            return self.get_variable("adapters", "adapter").linear(x, w, None, self.equation, product)
         return contract(self.equation, x, w, self.precision)
 
 

@@ -17,10 +17,14 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.schema import ModelConfig
+from jaxsft.models import adapters
+from jaxsft.models.adapters import sites
 from jaxsft.models.attention import Attention, Cache, Tokens
 from jaxsft.models.layers import MLP, Dropout, Norm, at_least_fp32, dropout, rope_table
 from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
 
 Params = dict[str, Any]
@@ -56,6 +60,8 @@ class Embed(nn.Module):
     def __call__(self, tokens: Int[Array, "batch seq"], positions: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
         c = self.config
         x = Table(self.vocab, c.embed, "vocab", name="tokens")(tokens)
+        if self.has_variable("adapters", "adapter"):
+            x = self.get_variable("adapters", "adapter").embed(x, positions)
         if c.positions == "learned":
             x = x + Table(c.context, c.embed, "positions", name="positions")(positions)
         return x
@@ -71,7 +77,8 @@ class Table(nn.Module):
     @nn.compact
     def __call__(self, ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
         w = self.param("w", declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")), (self.rows, self.embed))
-        return jnp.take(w, ids, axis=0)
+        x = jnp.take(w, ids, axis=0)
+        return self.get_variable("adapters", "adapter").rows(ids, x, w) if self.has_variable("adapters", "adapter") else x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +90,7 @@ class Transformer:
     precision: str = "fp32"
     head: nn.Module | None = None
     mesh: Mesh | None = None  # rows of activations are kept apart on it
+    adapter: AdapterConfig = NoAdapter()
 
     @property
     def row_shards(self) -> int:
@@ -105,6 +113,8 @@ class Transformer:
             params["norm"] = Norm(self.config.norm).init(norm_key, x)["params"]
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
+        if adapters.of(self.adapter):
+            params[adapters.NAME] = adapters.init(self.adapter, weights.specs(params), jax.random.fold_in(key, 4))
         return params
 
     def hidden(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None) -> Float[Array, "batch seq embed"]:
@@ -113,14 +123,15 @@ class Transformer:
         rope = self._rope(where.positions, x.dtype)
 
         def body(x, layer):
-            weights, index = layer
-            return self._rows(self.block().apply({"params": weights}, x, where, rope, noise.at(index) if noise else None)[0]), None
+            stack, beside, index = layer
+            at = noise.at(index) if noise else None
+            return self._rows(self.block().apply({"params": stack} | self._adapters(beside, at), x, where, rope, at)[0]), None
 
         if self.config.remat:
             body = jax.checkpoint(body)
-        for start, stack in segments(params["layers"]):
+        for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
-            x, _ = lax.scan(body, x, (stack, jnp.arange(start, start + depth)), unroll=self._unroll(depth))
+            x, _ = lax.scan(body, x, (stack, beside, jnp.arange(start, start + depth)), unroll=self._unroll(depth))
         return self._norm(params, x)
 
     def decode(
@@ -129,10 +140,10 @@ class Transformer:
         """`hidden` of new tokens that see the cached ones. Layers are unrolled: a stacked cache would be copied at every token."""
         x = self._embed(params, tokens, where, None)
         rope, out = self._rope(where.positions, x.dtype), []
-        for start, stack in segments(params["layers"]):
+        for start, stack, beside in self._segments(params):
             for i in range(jax.tree.leaves(stack)[0].shape[0]):
-                weights = jax.tree.map(lambda w: w[i], stack)
-                x, cache = self.block().apply({"params": weights}, x, where, rope, None, caches[start + i])
+                layer, own = jax.tree.map(lambda w: w[i], (stack, beside))
+                x, cache = self.block().apply({"params": layer} | self._adapters(own), x, where, rope, None, caches[start + i])
                 out.append(cache)
         return self._norm(params, x), tuple(out)
 
@@ -141,15 +152,30 @@ class Transformer:
         return params["embed"]["tokens"]["w"].T if self.config.tied else params["head"]["w"]
 
     def _embed(self, params, tokens, where, noise):
-        x = Embed(self.vocab, self.config).apply({"params": params["embed"]}, tokens, where.positions)
+        own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
+        x = Embed(self.vocab, self.config).apply({"params": params["embed"]} | own, tokens, where.positions + self._shift)
         return dropout(self._rows(x.astype(at_least_fp32(x.dtype))), noise.at(self.config.layers) if noise else None, 0)
+
+    @property
+    def _shift(self) -> int:
+        """How many virtual tokens stand before the first of a text."""
+        kind = adapters.of(self.adapter)
+        return kind.shift(self.adapter) if kind else 0
+
+    def _segments(self, params: Params) -> list[tuple[int, Params, Params]]:
+        """(first layer, stack, the adapters beside it) of each segment, from the bottom up."""
+        return sites.cut(params["layers"], params.get(adapters.NAME, {}).get("layers", {}))
+
+    def _adapters(self, tree: Params, noise: Dropout | None = None) -> dict[str, Params]:
+        """The collection of a module's adapters, where it has some."""
+        return {adapters.NAME: adapters.ready(self.adapter, tree, noise.of_adapter() if noise else None)} if tree else {}
 
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
         return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
 
     def _rope(self, positions, dtype):
-        return rope_table(positions, self.config.head_dim, self.config.rope_base, dtype) if self.config.positions == "rope" else None
+        return rope_table(positions + self._shift, self.config.head_dim, self.config.rope_base, dtype) if self.config.positions == "rope" else None
 
     def _norm(self, params, x):
         return Norm(self.config.norm).apply({"params": params["norm"]}, x) if self.config.norm_position == "pre" else x

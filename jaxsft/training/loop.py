@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import re
 import shutil
 import signal
 import sys
@@ -27,7 +28,7 @@ from jaxsft.sharding import mesh as meshes
 from jaxsft.training import device, manifest, partition, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
-from jaxsft.training.runs import starting_params
+from jaxsft.training.runs import fixed, starting_params, with_fixed
 from jaxsft.training.setup import Parts
 from jaxsft.training.step import State, Sums, make_hyper, objective_value
 
@@ -125,7 +126,7 @@ class Loop:
         self.answers = self._answers()
         self._check_same()
         self.params = starting_params(self.parts)
-        trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze)
+        trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze, config.adapter)
         self.state = self._place_state(trainable)
         self.spread = meshes.check_spread({"state": self.state, "frozen": self.frozen}, self.parts.mesh, config.mesh.allow_replicated)
         self.best: dict[str, Any] = {"value": None, "step": None}
@@ -241,6 +242,7 @@ class Loop:
         self.state, meta = found
         self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
         self.window, self.window_skipped = _from_json(meta["window"], self._empty_sums()), meta["window_skipped"]
+        self.frozen = with_fixed(self.frozen, meta, checkpoints, int(self.state.step))
         if meta["frozen"] != digest(flatten(self.frozen)):
             raise ConfigError(f"run_dir={self.mirror.place}: the frozen weights are not those that this run was started with")
         if (start := int(self.state.step)) > self.total:
@@ -359,11 +361,20 @@ class Loop:
             values = {"loss": objective_value(terms, totals, self.hyper["terms"])}
             for state in merged.values():
                 values |= state.brief()
-            values |= {"learning_rate": float(sums.learning_rate), "grad_norm": float(sums.grad_norm), "skipped": self.window_skipped}
+            values |= {
+                "learning_rate": float(sums.learning_rate),
+                **self._group_rates(float(sums.learning_rate)),
+                "grad_norm": float(sums.grad_norm),
+                "skipped": self.window_skipped,
+            }
             values |= self.meter.read()
             metrics.write(step, "train", values)
             progress.update(step, values)
             self.window, self.window_skipped = None, 0
+
+    def _group_rates(self, rate: float) -> dict[str, float]:
+        """The rate of each group by its pattern, of whose signs only words are left: trackers take no others."""
+        return {f"learning_rate_{'_'.join(re.findall(r'[A-Za-z0-9]+', g.pattern))}": rate * g.factor for g in self.config.optim.lr_groups}
 
     def _validate(self, step: int, metrics: Metrics, progress: Progress) -> None:
         if "validation" not in self.batches:
@@ -395,7 +406,7 @@ class Loop:
             "frozen": digest(flatten(self.frozen)),
             "jaxsft": manifest.VERSION,
         }
-        base = self.frozen if self.config.checkpoint.include_base else None
+        base = self.frozen if self.config.checkpoint.include_base else fixed(self.frozen)
         checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------

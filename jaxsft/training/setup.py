@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
+from jaxsft.config.optim import Group, OptimConfig
 from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
 from jaxsft.config.validate import validate, validate_values
 from jaxsft.data import formats, hub, pipeline, prepared, split
@@ -57,8 +58,16 @@ def resolve(config: Config) -> Config:
         config,
         precision="bf16" if config.precision == "auto" else config.precision,
         evaluation=dataclasses.replace(config.evaluation, metric=metric, batch_size=config.evaluation.batch_size or config.train.batch_size),
+        optim=_with_ratio(config),
         seeds=dataclasses.replace(config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}),
     )
+
+
+def _with_ratio(config: Config) -> OptimConfig:
+    """The optimizer with the group that `adapter.lr_ratio` stands for; groups that were given come first."""
+    ratio, groups = getattr(config.adapter, "lr_ratio", 1.0), tuple(config.optim.lr_groups)
+    group = Group("adapters/.*/b", ratio)
+    return config.optim if ratio == 1 or group in groups else dataclasses.replace(config.optim, lr_groups=(*groups, group))
 
 
 def like_pretrained(config: Config) -> Config:
@@ -218,7 +227,9 @@ class Parts:
 
     @functools.cached_property
     def program(self) -> Program:
-        return Program(self.config, self.task, self.model, partition.partition(self.specs, self.specs, self.config.train.freeze)[0])
+        return Program(
+            self.config, self.task, self.model, partition.partition(self.specs, self.specs, self.config.train.freeze, self.config.adapter)[0]
+        )
 
     def init_params(self) -> Params:
         """Fresh parameters from `seeds.init`, placed on the mesh from the start."""
@@ -249,7 +260,7 @@ def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh
     """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here."""
     task = tasks.get(config.task.name)(config, tokenizer, state)
     mesh = mesh or meshes.make_mesh(config.mesh)
-    model = Transformer(config.model, tokenizer.vocab_size, config.precision, task.head(tokenizer.vocab_size, config.precision), mesh)
+    model = Transformer(config.model, tokenizer.vocab_size, config.precision, task.head(tokenizer.vocab_size, config.precision), mesh, config.adapter)
     specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
     return Parts(config, tokenizer, task, model, specs, mesh)
 
