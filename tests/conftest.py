@@ -32,10 +32,7 @@ import pytest  # noqa: E402
 
 from jaxsft import tasks  # noqa: E402
 from jaxsft.compat import enable_x64  # noqa: E402
-from jaxsft.config import (
-    adapters,
-    schema,
-)
+from jaxsft.config import adapters, schema  # noqa: E402
 from jaxsft.config import optim as optim_config  # noqa: E402
 from jaxsft.config.durations import Clock  # noqa: E402
 from jaxsft.data.pipeline import Batch, Batches  # noqa: E402

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
+from jaxsft.config.model import ModelConfig
 from jaxsft.config.optim import AdamW, OptimConfig
 
 
@@ -178,31 +179,6 @@ class PairTask(TaskConfig):
     """Two texts and how near they are. `jaxsft check` reads such data; there is no head that learns it yet."""
 
     name: str = "pair"
-
-
-# --- model -----------------------------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class ModelConfig:
-    layers: int = 4
-    embed: int = 128
-    heads: int = 4
-    kv_heads: int = 4
-    head_dim: int = 32
-    mlp: int = 384
-    context: int = 2048
-    causal: bool = True
-    norm: str = "rms"  # rms | layer
-    norm_position: str = "pre"  # pre | post
-    positions: str = "rope"  # rope | learned
-    rope_base: float = 10000.0
-    gated: bool = True
-    activation: str = "silu"  # silu | gelu
-    tied: bool = True
-    dropout: float = 0.0
-    attention: str = "auto"  # auto | reference | blocked
-    remat: bool = False
-    unroll: str = "auto"  # auto | none | full: of the scan over layers
-    pretrained: Optional[str] = None  # a run directory, or hub:owner/name@revision of one: its architecture, tokenizer and weights
 
 
 # --- schedule --------------------------------------------------------------------------------------------------------------------------------

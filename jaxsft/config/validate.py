@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations, hubid
-from jaxsft.config.schema import Columns, Config, GenerateConfig, ModelConfig
+from jaxsft.config import compose, durations, hubid, validate_model
+from jaxsft.config.model import ROPE_SCALING
+from jaxsft.config.schema import Columns, Config, GenerateConfig
 from jaxsft.errors import ConfigError
 
 CHOICES: dict[str, Sequence[str]] = {
@@ -22,9 +21,11 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
     "data.too_long": ("error", "drop", "truncate_left", "truncate_right"),
     "model.norm": ("rms", "layer"),
-    "model.norm_position": ("pre", "post"),
-    "model.positions": ("rope", "learned"),
-    "model.activation": ("silu", "gelu"),
+    "model.norm_position": ("pre", "post", "output", "sandwich"),
+    "model.positions": ("rope", "learned", "none"),
+    "model.rope_scaling.kind": tuple(ROPE_SCALING),
+    "model.qk_norm": ("none", "head", "all"),
+    "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
     "model.attention": ("auto", "reference", "blocked"),
     "model.unroll": ("auto", "none", "full"),
     "train.on_nan": ("stop", "skip"),
@@ -89,7 +90,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     for penalty in config.loss.penalties:
         if not 0 < penalty.weight < math.inf:
             raise ConfigError(f"loss.penalties: weight {penalty.weight} of {penalty.pattern!r}: expected a finite number of more than 0")
-    _model(config, causal)
+    validate_model.model(config, causal)
     data(config)
     _batches(config)
     _evaluation(config, metrics)
@@ -140,32 +141,6 @@ def validate_values(values: dict[str, Any]) -> None:
     for key, what in (("run_dir", "name a folder, or leave the option out"), ("compilation_cache", "name a folder, auto or none")):
         if values.get(key) == "":
             raise ConfigError(f"{key}= is empty; {what}")
-
-
-def _model(config: Config, causal: bool | None) -> None:
-    m = config.model
-    if causal is not None and m.causal != causal:
-        raise ConfigError(f"model.causal={m.causal}: task={config.task.name} needs model.causal={causal}")
-    if m.heads % m.kv_heads:
-        raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
-    if m.positions == "rope" and m.head_dim % 2:
-        raise ConfigError(f"model.head_dim={m.head_dim}: rotary positions need an even one")
-    if not m.tied and config.task.name == "classify":
-        raise ConfigError("model.tied=False: task=classify has no output matrix over the vocabulary")
-    if m.causal and getattr(config.task, "pool", None) == "first":
-        raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
-    if m.pretrained and config.train.init_from:
-        raise ConfigError("model.pretrained and train.init_from both name weights to start from; give one")
-    for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
-        if source and config.run_dir and _same_place(source, config.run_dir):
-            raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
-    if config.train.init_fresh and not (m.pretrained or config.train.init_from):
-        raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
-
-
-def _same_place(a: str, b: str) -> bool:
-    """Of two folders, or two places at a store."""
-    return a.rstrip("/") == b.rstrip("/") if "://" in a + b else os.path.abspath(a) == os.path.abspath(b)
 
 
 def data(config: Config) -> None:
@@ -253,9 +228,7 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
 
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
-    default = {f"model.{f.name}": f.default for f in dataclasses.fields(ModelConfig)}
     for key, unread, why in (
-        ("model.rope_base", config.model.positions != "rope", "is read with model.positions=rope only"),
         ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
         ("loss.chunk", config.task.name == "classify", "is read by the losses over a vocabulary only"),
         ("loss.z_loss", config.task.name == "classify", "is read by the losses over a vocabulary only"),
@@ -267,8 +240,7 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("trackers.project", not config.trackers.use, "is read with trackers.use only"),
         ("trackers.name", not config.trackers.use, "is read with trackers.use only"),
     ):
-        standard = {**default, **DEFAULTS}[key]
-        if unread and key in values and values[key] != standard:
+        if unread and key in values and values[key] != DEFAULTS[key]:
             raise ConfigError(f"{key}={values[key]}: {why}")
 
 

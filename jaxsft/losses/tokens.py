@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxsft.models.layers import at_least_fp32, contract
+from jaxsft.models.layers import at_least_fp32, to_vocab
 
 PLAIN_LOGITS = 2**25  # logits that are held at once without a second thought: 128 MiB in float32
 CHUNK_LOGITS = 2**23
@@ -47,12 +48,14 @@ def token_stats(
     precision: str,
     chunk: Any = "auto",
     shards: int = 1,
+    finish: Callable[[Array], Array] = lambda logits: logits,
 ) -> TokenStats:
-    """`from_logits(hidden @ w, targets)`, chunk by chunk where the logits are many; a chunk is recomputed in the backward pass.
+    """`from_logits(finish(hidden @ w), targets)`, chunk by chunk where the logits are many; a chunk is recomputed in the backward pass.
 
     Args:
       chunk: tokens of a device whose logits are held at once, rounded to whole columns of its rows: auto | none | a number.
       shards: how many devices share the rows.
+      finish: what a model does to its logits, each by itself (a bias, a soft cap).
 
     Returns: arrays `[batch, seq]`.
     """
@@ -60,7 +63,7 @@ def token_stats(
 
     def one(h, t):
         with jax.named_scope("logits"):
-            return from_logits(contract("bsd,dv->bsv", h, w, precision), t)
+            return from_logits(finish(to_vocab(h, w, precision)), t)
 
     tokens = chunk_rows(chunk, -(-b // shards) * s, w.shape[1])
     if tokens is None:

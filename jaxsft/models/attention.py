@@ -13,9 +13,10 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsft.config.schema import ModelConfig
+from jaxsft.config.model import ModelConfig
 from jaxsft.models import blocked as blocks
-from jaxsft.models.layers import Linear, at_least_fp32, contract, rotate
+from jaxsft.models.layers import Linear, Norm, at_least_fp32, contract
+from jaxsft.models.rope import rotate
 
 LARGE = 512 * 512  # scores of a head and row
 
@@ -25,6 +26,7 @@ class Tokens(NamedTuple):
 
     segment_ids: Int[Array, "batch seq"]
     positions: Int[Array, "batch seq"]
+    types: Int[Array, "batch seq"] | None = None  # which text of a pair a token is of; None: all of the first
 
 
 class Cache(NamedTuple):
@@ -39,42 +41,74 @@ class Cache(NamedTuple):
     slot: Int[Array, ""]
 
 
-def segment_mask(query: Tokens, key: Tokens, causal: bool) -> Bool[Array, "batch queries keys"]:
-    """Who may look at whom: same document, no padding and, when causal, no later position."""
+class Scores(NamedTuple):
+    """What is done to the scores of queries and keys.
+
+    Attributes:
+      causal: no later position is seen.
+      scale: of the queries.
+      softcap: scores become `cap tanh(score / cap)` (Gemma 2, arXiv:2408.00118, section 2).
+    """
+
+    causal: bool
+    scale: float
+    softcap: float | None = None
+
+    def cap(self, scores: Array) -> Array:
+        return scores if self.softcap is None else self.softcap * jnp.tanh(scores / self.softcap)
+
+    def slope(self, capped: Array) -> Array | float:
+        """The derivative of `cap`, from its value."""
+        return 1.0 if self.softcap is None else 1 - jnp.square(capped / self.softcap)
+
+
+def segment_mask(query: Tokens, key: Tokens, causal: bool, window: Int[Array, ""] | None = None) -> Bool[Array, "batch queries keys"]:
+    """Who may look at whom: same document, no padding; when causal, no later position; with a window, positions nearer than it."""
     same = query.segment_ids[:, :, None] == key.segment_ids[:, None, :]
     real = key.segment_ids[:, None, :] > 0
     mask = same & real
+    ahead = key.positions[:, None, :] - query.positions[:, :, None]
     if causal:
-        mask &= key.positions[:, None, :] <= query.positions[:, :, None]
+        mask &= ahead <= 0
+    if window is not None:
+        mask &= jnp.abs(ahead) < window
     return mask | ((key.segment_ids < 0)[:, None, :] & (query.segment_ids > 0)[:, :, None])  # keys of a prefix are everyone's
 
 
-def reference(q: Array, k: Array, v: Array, query: Tokens, key: Tokens, causal: bool, precision: str) -> Float[Array, "batch queries heads head_dim"]:
+def reference(
+    q: Array, k: Array, v: Array, query: Tokens, key: Tokens, how: Scores, precision: str, window: Int[Array, ""] | None = None
+) -> Float[Array, "batch queries heads head_dim"]:
     """Softmax attention with the whole `[B, H, S, T]` matrix of scores (Vaswani et al., 2017); grouped queries (Ainslie et al., 2023).
 
     Args:
       q: `[B, S, H, N]`; k, v: `[B, T, K, N]`, K divides H.
+      window: of `segment_mask`.
     """
     b, s, h, n = q.shape
     kv_heads = k.shape[2]
     q = q.reshape(b, s, kv_heads, h // kv_heads, n).transpose(0, 2, 3, 1, 4)  # [B, K, G, S, N]: a plain batched matmul
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, T, N]
-    scores = contract("bkgsn,bktn->bkgst", q * n**-0.5, k, precision)
-    mask = segment_mask(query, key, causal)[:, None, None]
+    scores = how.cap(contract("bkgsn,bktn->bkgst", q * how.scale, k, precision))
+    mask = segment_mask(query, key, how.causal, window)[:, None, None]
     scores = jnp.where(mask, scores.astype(at_least_fp32(scores.dtype)), jnp.finfo(jnp.float32).min)  # finite: a padding query has no key at all
     weights = jax.nn.softmax(scores, axis=-1)
     out = contract("bkgst,bktn->bkgsn", weights, v, precision).transpose(0, 3, 1, 2, 4).reshape(b, s, h, n)
     return jnp.where(query.segment_ids[:, :, None, None] > 0, out, 0)  # without a key the softmax is uniform over everything
 
 
-def blocked(q: Array, k: Array, v: Array, query: Tokens, key: Tokens, causal: bool, precision: str) -> Float[Array, "batch queries heads head_dim"]:
+def blocked(
+    q: Array, k: Array, v: Array, query: Tokens, key: Tokens, how: Scores, precision: str, window: Int[Array, ""] | None = None
+) -> Float[Array, "batch queries heads head_dim"]:
     """The reference without its matrix: block by block, and only blocks in which somebody may look at somebody. Memory linear in the length."""
 
     def mask(q_where, k_where):
+        q_where, reach = (q_where[:2], q_where[2][0]) if len(q_where) == 3 else (q_where, None)
         one = lambda where: Tokens(*(x[None] for x in where))
-        return segment_mask(one(q_where), one(k_where), causal)[0]
+        return segment_mask(one(q_where), one(k_where), how.causal, reach)[0]
 
-    return blocks.attend(q * q.shape[-1] ** -0.5, k, v, tuple(query), tuple(key), mask, precision)
+    # A traced window is an argument, one copy a query: what a custom gradient closes over has no trace.
+    reach = () if window is None else (jnp.broadcast_to(window, query.positions.shape),)
+    return blocks.attend(q * how.scale, k, v, (*query[:2], *reach), key[:2], blocks.Rules(mask, how.cap, how.slope, precision))
 
 
 PATHS = {"reference": reference, "blocked": blocked}
@@ -94,13 +128,18 @@ class Attention(nn.Module):
     precision: str
 
     @nn.compact
-    def __call__(self, x: Array, tokens: Tokens, rope: tuple[Array, Array] | None, cache: Cache | None) -> tuple[Array, Cache | None]:
+    def __call__(
+        self, x: Array, tokens: Tokens, rope: tuple[Array, Array] | None, cache: Cache | None, window: Int[Array, ""] | None = None
+    ) -> tuple[Array, Cache | None]:
         c, d = self.config, x.shape[-1]
 
         def project(name, heads, axis):
-            return Linear("bsd,dhn->bshn", (d, heads, c.head_dim), ("embed", axis, "head_dim"), self.precision, name=name)(x)
+            shape, axes = (d, heads, c.head_dim), ("embed", axis, "head_dim")
+            return Linear("bsd,dhn->bshn", shape, axes, self.precision, bias=c.qkv_bias, name=name)(x)
 
         q, k, v = project("q", c.heads, "heads"), project("k", c.kv_heads, "kv_heads"), project("v", c.kv_heads, "kv_heads")
+        if c.qk_norm != "none":  # Henry et al., 2020, arXiv:2010.04245
+            q, k = self._norm("q_norm", "heads")(q), self._norm("k_norm", "kv_heads")(k)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
         keys, precision = tokens, self.precision
@@ -112,8 +151,12 @@ class Attention(nn.Module):
         if self.has_variable("adapters", "adapter"):
             k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
         path = PATHS[choose(c.attention, q.shape[1], k.shape[1])]
+        how = Scores(c.causal, c.head_dim**-0.5 if c.query_scale is None else c.query_scale, c.attention_softcap)
         with jax.named_scope("attend"):
-            y = path(q, k, v, tokens, keys, c.causal, precision)  # [B, S, H, N]
+            y = path(q, k, v, tokens, keys, how, precision, window)  # [B, S, H, N]
         scale = (2 * c.layers) ** -0.5  # of what is added to the residual stream, as in GPT-2
-        out = Linear("bshn,hnd->bsd", (c.heads, c.head_dim, d), ("heads", "head_dim", "embed"), self.precision, inputs=2, scale=scale, name="o")(y)
-        return out, cache
+        shape, axes = (c.heads, c.head_dim, d), ("heads", "head_dim", "embed")
+        return Linear("bshn,hnd->bsd", shape, axes, self.precision, inputs=2, scale=scale, bias=c.o_bias, name="o")(y), cache
+
+    def _norm(self, name: str, heads: str) -> Norm:
+        return Norm.of(self.config, axes=("head_dim",) if self.config.qk_norm == "head" else (heads, "head_dim"), name=name)

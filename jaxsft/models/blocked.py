@@ -22,25 +22,36 @@ _LOW = -1e30  # below any score; finite, so that a row without keys gives no NaN
 
 
 class _Row(NamedTuple):
-    """One row, cut into blocks: queries `[blocks, K, G, C, N]`, keys and values `[blocks, K, C, N]`, segments and positions `[blocks, C]`."""
+    """One row, cut into blocks: queries `[blocks, K, G, C, N]`, keys and values `[blocks, K, C, N]`, and what the mask reads `[blocks, C]`."""
 
     q: Array
     k: Array
     v: Array
-    q_where: tuple[Array, Array]
-    k_where: tuple[Array, Array]
+    q_where: tuple[Array, ...]
+    k_where: tuple[Array, ...]
 
 
-Mask = Callable[[tuple[Array, Array], tuple[Array, Array]], Array]
+class Rules(NamedTuple):
+    """What a block of scores goes through. The functions close over no traced value.
+
+    Attributes:
+      mask: from what is known of the queries and of the keys, `[C]` each, to `[C, C]`. Padding has segment 0 and sees nothing.
+      cap: of scores, before the mask.
+      slope: the derivative of `cap`, from its value.
+    """
+
+    mask: Callable[[tuple[Array, ...], tuple[Array, ...]], Array]
+    cap: Callable[[Array], Array]
+    slope: Callable[[Array], Array | float]
+    precision: str
 
 
-def attend(q: Array, k: Array, v: Array, q_where: tuple, k_where: tuple, mask: Mask, precision: str) -> Float[Array, "batch queries heads head_dim"]:
-    """Softmax attention under `mask`.
+def attend(q: Array, k: Array, v: Array, q_where: tuple, k_where: tuple, rules: Rules) -> Float[Array, "batch queries heads head_dim"]:
+    """Softmax attention.
 
     Args:
       q: `[B, S, H, N]`, already scaled; k, v: `[B, T, K, N]`, K divides H.
-      q_where, k_where: (segment ids, positions), `[B, S]` and `[B, T]`.
-      mask: from (segments, positions) `[C]` of queries and of keys to `[C, C]`. Padding has segment 0 and sees nothing.
+      q_where, k_where: what the mask reads, `[B, S]` and `[B, T]` each.
     """
     b, s, h, n = q.shape
     heads = k.shape[2]
@@ -53,7 +64,7 @@ def attend(q: Array, k: Array, v: Array, q_where: tuple, k_where: tuple, mask: M
         tuple(_cut(x, 1) for x in q_where),
         tuple(_cut(x, 1) for x in k_where),
     )
-    out = _attend(mask, precision, row.q, row.k, row.v, row.q_where, row.k_where)  # [B, blocks, K, G, C, N]
+    out = _attend(rules, row.q, row.k, row.v, row.q_where, row.k_where)  # [B, blocks, K, G, C, N]
     out = jnp.moveaxis(out, 1, 3).reshape(b, heads, h // heads, -1, n)[:, :, :, :s]
     return out.transpose(0, 3, 1, 2, 4).reshape(b, s, h, n)
 
@@ -66,20 +77,20 @@ def _cut(x: Array, axis: int) -> Array:
     return jnp.moveaxis(x, axis, 1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(mask, precision, q, k, v, q_where, k_where):
-    return _forward(mask, precision, q, k, v, q_where, k_where)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(rules, q, k, v, q_where, k_where):
+    return _forward(rules, q, k, v, q_where, k_where)[0]
 
 
-def _forward(mask, precision, q, k, v, q_where, k_where):
-    out, lse = lax.map(lambda row: _row_forward(mask, precision, _Row(*row)), (q, k, v, q_where, k_where))
+def _forward(rules, q, k, v, q_where, k_where):
+    out, lse = lax.map(lambda row: _row_forward(rules, _Row(*row)), (q, k, v, q_where, k_where))
     return out, (q, k, v, q_where, k_where, out, lse)
 
 
-def _backward(mask, precision, saved, g):
+def _backward(rules, saved, g):
     q, k, v, q_where, k_where, out, lse = saved
     delta = (out * g).sum(-1)  # [B, blocks, K, G, C]
-    dq, dk, dv = lax.map(lambda x: _row_backward(mask, precision, _Row(*x[:5]), *x[5:]), (q, k, v, q_where, k_where, lse, delta, g))
+    dq, dk, dv = lax.map(lambda x: _row_backward(rules, _Row(*x[:5]), *x[5:]), (q, k, v, q_where, k_where, lse, delta, g))
     return dq, dk, dv, None, None
 
 
@@ -90,23 +101,23 @@ def _at(x, i):
     return jax.tree.map(lambda y: lax.dynamic_index_in_dim(y, i, keepdims=False), x)
 
 
-def _row_forward(mask: Mask, precision: str, row: _Row):
+def _row_forward(rules: Rules, row: _Row):
     """out `[blocks, K, G, C, N]` and the log of the softmax's denominator `[blocks, K, G, C]`."""
 
     def of_queries(i):
         q, where = _at((row.q, row.q_where), i)
 
         def visit(j, carry):
-            allowed = mask(where, _at(row.k_where, j))
+            allowed = rules.mask(where, _at(row.k_where, j))
 
             def add(carry):
                 high, total, acc = carry
-                s = contract("kgsn,ktn->kgst", q, _at(row.k, j), precision)
+                s = rules.cap(contract("kgsn,ktn->kgst", q, _at(row.k, j), rules.precision))
                 s = jnp.where(allowed, s, _LOW)
                 new = jnp.maximum(high, s.max(-1))
                 p = jnp.where(allowed, jnp.exp(s - new[..., None]), 0)
                 scale = jnp.exp(high - new)
-                acc = acc * scale[..., None] + contract("kgst,ktn->kgsn", p, _at(row.v, j), precision)
+                acc = acc * scale[..., None] + contract("kgst,ktn->kgsn", p, _at(row.v, j), rules.precision)
                 return new, total * scale + p.sum(-1), acc
 
             return lax.cond(allowed.any(), add, lambda carry: carry, carry)
@@ -119,24 +130,24 @@ def _row_forward(mask: Mask, precision: str, row: _Row):
     return lax.map(of_queries, jnp.arange(row.q.shape[0]))
 
 
-def _row_backward(mask: Mask, precision: str, row: _Row, lse, delta, g):
+def _row_backward(rules: Rules, row: _Row, lse, delta, g):
     """dq, dk, dv in the layout of `row`; probabilities are computed again from the saved denominators."""
 
     def scores_and_gradient(i, j, allowed):
         q, lse_i, delta_i, g_i = _at((row.q, lse, delta, g), i)
         k, v = _at((row.k, row.v), j)
-        s = contract("kgsn,ktn->kgst", q, k, precision)
+        s = rules.cap(contract("kgsn,ktn->kgst", q, k, rules.precision))
         p = jnp.where(allowed, jnp.exp(s - lse_i[..., None]), 0)
-        dp = contract("kgsn,ktn->kgst", g_i, v, precision)
-        return p, p * (dp - delta_i[..., None]), q, k, g_i
+        dp = contract("kgsn,ktn->kgst", g_i, v, rules.precision)
+        return p, p * (dp - delta_i[..., None]) * rules.slope(s), q, k, g_i
 
     def of_queries(i):
         def visit(j, dq):
-            allowed = mask(_at(row.q_where, i), _at(row.k_where, j))
+            allowed = rules.mask(_at(row.q_where, i), _at(row.k_where, j))
 
             def add(dq):
                 _, ds, _, k, _ = scores_and_gradient(i, j, allowed)
-                return dq + contract("kgst,ktn->kgsn", ds, k, precision)
+                return dq + contract("kgst,ktn->kgsn", ds, k, rules.precision)
 
             return lax.cond(allowed.any(), add, lambda dq: dq, dq)
 
@@ -144,12 +155,12 @@ def _row_backward(mask: Mask, precision: str, row: _Row, lse, delta, g):
 
     def of_keys(j):
         def visit(i, carry):
-            allowed = mask(_at(row.q_where, i), _at(row.k_where, j))
+            allowed = rules.mask(_at(row.q_where, i), _at(row.k_where, j))
 
             def add(carry):
                 p, ds, q, _, g_i = scores_and_gradient(i, j, allowed)
                 dk, dv = carry
-                return dk + contract("kgst,kgsn->ktn", ds, q, precision), dv + contract("kgst,kgsn->ktn", p, g_i, precision)
+                return dk + contract("kgst,kgsn->ktn", ds, q, rules.precision), dv + contract("kgst,kgsn->ktn", p, g_i, rules.precision)
 
             return lax.cond(allowed.any(), add, lambda carry: carry, carry)
 

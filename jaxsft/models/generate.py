@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Cache, Tokens
-from jaxsft.models.layers import at_least_fp32, contract
+from jaxsft.models.layers import at_least_fp32
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.sharding import mesh as meshes
 
@@ -47,15 +47,15 @@ def decode(
     b, width = prompt.shape
     slots = width + max_new_tokens
     _, real, position = laid = layout(length, width, slots)
-    c, w = model.config, model.output_matrix(params)
+    c = model.config
     places = c.context if c.positions == "learned" else slots  # a learned table has no place for more
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
     def choose(hidden, step):  # [B, D] -> [B]
-        return draw(contract("bd,dv->bv", hidden, w, model.precision), keys, step, temperature)
+        return draw(model.logits(params, hidden), keys, step, temperature)
 
-    caches = caches_at(jnp.int32(0), width, laid, empty_caches(model, position, w.dtype))
+    caches = caches_at(jnp.int32(0), width, laid, empty_caches(model, position, model.output_matrix(params).dtype))
     hidden, caches = model.decode(params, prompt, Tokens(real[:, :width], position[:, :width]), caches)
     first = choose(hidden[:, -1], 0)
     out = jnp.full((b, max_new_tokens), -1, jnp.int32).at[:, 0].set(jnp.where(length > 0, first, -1))

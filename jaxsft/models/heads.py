@@ -11,16 +11,26 @@ from jaxsft.sharding.weights import declare
 
 
 class VocabHead(nn.Module):
-    """The untied output matrix `[D, V]`. The chunked loss reads the weight itself, so `__call__` serves initialisation and small logits."""
+    """What a model has of its own for logits over the vocabulary: the untied matrix `[D, V]`, a bias `[V]`, or both.
+
+    Chunked losses and generation read the weights themselves, so `__call__` serves initialisation and small logits.
+    """
 
     embed: int
     vocab: int
     precision: str
+    matrix: bool = True
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq vocab"]:
-        w = self.param("w", declare(fan_in_normal(1), ("embed", "vocab"), inputs=1), (self.embed, self.vocab))
-        return contract("bsd,dv->bsv", x, w, self.precision)
+        y = jnp.zeros((), x.dtype)
+        if self.matrix:
+            w = self.param("w", declare(fan_in_normal(1), ("embed", "vocab"), inputs=1), (self.embed, self.vocab))
+            y = contract("bsd,dv->bsv", x, w, self.precision)
+        if self.bias:
+            y = y + self.param("b", declare(nn.initializers.zeros, ("vocab",)), (self.vocab,))
+        return y
 
 
 class ClassHead(nn.Module):

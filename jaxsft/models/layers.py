@@ -1,4 +1,4 @@
-"""The pieces that a block is made of: one product in two precisions, linear layers, norms, the MLP, rotary positions and dropout.
+"""The pieces that a block is made of: one product in two precisions, linear layers, norms, the MLP and dropout.
 
 Letters: B batch, S sequence, D embed, H heads, K kv heads, N head dim, F hidden of the MLP, L layers.
 """
@@ -6,7 +6,7 @@ Letters: B batch, S sequence, D embed, H heads, K kv heads, N head dim, F hidden
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,15 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxsft.config.model import ModelConfig
 from jaxsft.sharding.weights import declare
 
-ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),  # Hendrycks & Gimpel, 2016, with the error function
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
 
 
 def at_least_fp32(dtype) -> jnp.dtype:
@@ -54,6 +60,14 @@ def _bf16_backward(equation, operands, g):
 
 
 _bf16_einsum.defvjp(_bf16_forward, _bf16_backward)
+
+
+def to_vocab(x: Array, matrix: Any, precision: str) -> Array:
+    """Logits [..., V] of states [..., D] through an output matrix [D, V], and through its adapter where it has one."""
+    if hasattr(matrix, "logits"):
+        return matrix.logits(x, functools.partial(contract, precision=precision))
+    lead = "bs"[: x.ndim - 1]
+    return contract(f"{lead}d,dv->{lead}v", x, matrix, precision)
 
 
 # --- dropout ---------------------------------------------------------------------------------------------------------------------------------
@@ -104,31 +118,43 @@ class Linear(nn.Module):
     precision: str
     inputs: int = 1
     scale: float = 1.0
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         w = self.param("w", declare(fan_in_normal(self.inputs, self.scale), self.axes, self.inputs), self.shape)
+        b = self.param("b", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape[self.inputs :]) if self.bias else None
         if self.has_variable("adapters", "adapter"):
-            product = functools.partial(contract, precision=self.precision)
-            return self.get_variable("adapters", "adapter").linear(x, w, None, self.equation, product)
-        return contract(self.equation, x, w, self.precision)
+            return self.get_variable("adapters", "adapter").linear(x, w, b, self.equation, functools.partial(contract, precision=self.precision))
+        y = contract(self.equation, x, w, self.precision)
+        return y if b is None else y + b
 
 
 class Norm(nn.Module):
-    """RMSNorm (Zhang & Sennrich, 2019) or LayerNorm (Ba et al., 2016), computed in float32 or higher. [..., D] -> [..., D]."""
+    """RMSNorm (Zhang & Sennrich, 2019) or LayerNorm (Ba et al., 2016) over the last axes, computed in float32 or higher. [..., D] -> [..., D]."""
 
     kind: str
     epsilon: float = 1e-6
+    bias: bool = True
+    plus_one: bool = False
+    axes: tuple[str, ...] = ("embed",)
+
+    @classmethod
+    def of(cls, config: ModelConfig, **options) -> Norm:
+        """The norm that a model has everywhere."""
+        return cls(config.norm, config.norm_epsilon, config.norm_bias, config.norm_plus_one, **options)
 
     @nn.compact
     def __call__(self, x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
-        scale = self.param("scale", declare(nn.initializers.ones, ("embed",)), x.shape[-1:])
+        over, shape = tuple(range(-len(self.axes), 0)), x.shape[-len(self.axes) :]
+        start = nn.initializers.zeros if self.plus_one else nn.initializers.ones
+        scale = self.param("scale", declare(start, self.axes), shape)
         y = x.astype(at_least_fp32(x.dtype))
         if self.kind == "layer":
-            y = y - y.mean(-1, keepdims=True)
-        y = y * lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon) * scale
-        if self.kind == "layer":
-            y = y + self.param("bias", declare(nn.initializers.zeros, ("embed",)), x.shape[-1:])
+            y = y - y.mean(over, keepdims=True)
+        y = y * lax.rsqrt((y * y).mean(over, keepdims=True) + self.epsilon) * (1 + scale if self.plus_one else scale)
+        if self.kind == "layer" and self.bias:
+            y = y + self.param("bias", declare(nn.initializers.zeros, self.axes), shape)
         return y.astype(x.dtype)
 
 
@@ -140,24 +166,12 @@ class MLP(nn.Module):
     activation: str
     precision: str
     scale: float  # of the output projection
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
-        into = functools.partial(Linear, "bsd,df->bsf", (x.shape[-1], self.hidden), ("embed", "mlp"), self.precision)
+        into = functools.partial(Linear, "bsd,df->bsf", (x.shape[-1], self.hidden), ("embed", "mlp"), self.precision, bias=self.bias)
         act = ACTIVATIONS[self.activation]
         h = act(into(name="gate")(x)) * into(name="up")(x) if self.gated else act(into(name="up")(x))  # [B, S, F]
-        return Linear("bsf,fd->bsd", (self.hidden, x.shape[-1]), ("mlp", "embed"), self.precision, scale=self.scale, name="down")(h)
-
-
-# --- rotary positions ------------------------------------------------------------------------------------------------------------------------
-def rope_table(positions: Int[Array, "batch seq"], head_dim: int, base: float, dtype) -> tuple[Array, Array]:
-    """Cosines and sines `[B, S, 1, N/2]` of rotary positions (Su et al., 2021), halves rotated as in the Llama reference of Hugging Face."""
-    frequency = base ** (-jnp.arange(0, head_dim, 2, dtype=dtype) / head_dim)
-    angle = positions[:, :, None, None].astype(dtype) * frequency
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def rotate(x: Float[Array, "batch seq heads head_dim"], table: tuple[Array, Array]) -> Float[Array, "batch seq heads head_dim"]:
-    cos, sin = table
-    a, b = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+        out = Linear("bsf,fd->bsd", (self.hidden, x.shape[-1]), ("mlp", "embed"), self.precision, scale=self.scale, bias=self.bias, name="down")
+        return out(h)

@@ -1,6 +1,6 @@
 """One Transformer. Blocks declare their weights with Linen; the functions here initialise a stack of them and run it.
 
-    params = {"embed": {"tokens": {"w"}, ["positions": {"w"}]}, "layers": {"0": one stack of blocks}, "norm": {"scale"}, "head": ...}
+    params = {"embed": {"tokens": {"w"}, ...}, "layers": {"0": one stack of blocks}, "norm": {"scale"}, "head": ...}
 
 After freezing, `layers` holds several segments, each named by its first layer; a segment is one scan.
 """
@@ -8,62 +8,107 @@ After freezing, `layers` holds several segments, each named by its first layer; 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
-from jaxsft.config.schema import ModelConfig
-from jaxsft.models import adapters
+from jaxsft.config.model import ModelConfig
+from jaxsft.models import adapters, rope
 from jaxsft.models.adapters import sites
 from jaxsft.models.attention import Attention, Cache, Tokens
-from jaxsft.models.layers import MLP, Dropout, Norm, at_least_fp32, dropout, rope_table
+from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, dropout, to_vocab
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
 
 Params = dict[str, Any]
+NONE = NoAdapter()
+EVERYTHING = 2**30  # the window of a layer that has none, beside layers that have one
+
+
+class Layer(NamedTuple):
+    """What differs between the blocks of a stack apart from their weights, each `[L]` in a scan.
+
+    Attributes:
+      index: of the layer.
+      window: positions nearer than it are seen; None: no layer has one.
+      local: the layer rotates with `rope_local_base`; None: no layer does.
+    """
+
+    index: Int[Array, ""]
+    window: Int[Array, ""] | None = None
+    local: Bool[Array, ""] | None = None
 
 
 class Block(nn.Module):
-    """Attention and MLP with residuals. pre: `x + f(norm(x))`; post: `norm(x + f(x))` (Xiong et al., 2020, compare both)."""
+    """Attention and MLP with residuals; `norm_position` says where the norms stand (Xiong et al., 2020, compare pre and post)."""
 
     config: ModelConfig
     precision: str
 
     @nn.compact
-    def __call__(self, x: Array, tokens: Tokens, rope: Any, noise: Dropout | None, cache: Cache | None = None) -> tuple[Array, Cache | None]:
+    def __call__(
+        self, x: Array, tokens: Tokens, table: Any, layer: Layer, noise: Dropout | None, cache: Cache | None = None
+    ) -> tuple[Array, Cache | None]:
         c, scale = self.config, (2 * self.config.layers) ** -0.5
-        before = (lambda y, name: Norm(c.norm, name=name)(y)) if c.norm_position == "pre" else (lambda y, name: y)
-        after = (lambda y, name: y) if c.norm_position == "pre" else (lambda y, name: Norm(c.norm, name=name)(y))
+        attention = Attention(c, self.precision, name="attention")
+        mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
+        if c.rope_local_base is not None:
+            table = jax.tree.map(lambda local, other: jnp.where(layer.local, local, other), *table)
         with jax.named_scope("attention"):
-            y, cache = Attention(c, self.precision, name="attention")(before(x, "attention_norm"), tokens, rope, cache)
-            x = after(x + dropout(y, noise, 0), "attention_norm")  # [B, S, D]
+            y, cache = attention(self._before("attention_norm", x, layer), tokens, table, cache, layer.window)
+            attended = self._after("attention_norm", x, dropout(y, noise, 0))  # [B, S, D]
         with jax.named_scope("mlp"):
-            y = MLP(c.mlp, c.gated, c.activation, self.precision, scale, name="mlp")(before(x, "mlp_norm"))
-            x = after(x + dropout(y, noise, 1), "mlp_norm")  # [B, S, D]
+            y = mlp(self._before("mlp_norm", x if c.parallel else attended, None))
+            x = self._after("mlp_norm", attended, dropout(y, noise, 1))  # [B, S, D]
         return x, cache
+
+    def _before(self, name: str, x: Array, layer: Layer | None) -> Array:
+        if self.config.norm_position not in ("pre", "sandwich"):
+            return x
+        y = Norm.of(self.config, name=name)(x)
+        return y if self.config.first_norm or layer is None else jnp.where(layer.index == 0, x, y)
+
+    def _after(self, name: str, x: Array, y: Array) -> Array:
+        if self.config.norm_position == "post":
+            return Norm.of(self.config, name=name)(x + y)
+        if self.config.norm_position in ("output", "sandwich"):
+            y = Norm.of(self.config, name=name.replace("_norm", "_post_norm"))(y)
+        return x + y
 
 
 class Embed(nn.Module):
-    """Token (and learned position) vectors. [B, S] -> [B, S, D]."""
+    """Vectors of tokens, and of their positions and types where the model has them. [B, S] -> [B, S, D]."""
 
     vocab: int
     config: ModelConfig
+    precision: str
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "batch seq"], positions: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
+    def __call__(self, tokens: Int[Array, "batch seq"], where: Tokens) -> Float[Array, "batch seq embed"]:
         c = self.config
-        x = Table(self.vocab, c.embed, "vocab", name="tokens")(tokens)
+        size = c.embed_inner or c.embed
+        x = Table(self.vocab, size, "vocab", name="tokens")(tokens)
         if self.has_variable("adapters", "adapter"):
-            x = self.get_variable("adapters", "adapter").embed(x, positions)
+            x = self.get_variable("adapters", "adapter").embed(x, where.positions)
+        x = x * c.embed_scale
         if c.positions == "learned":
-            x = x + Table(c.context, c.embed, "positions", name="positions")(positions)
+            rows = c.context + c.position_offset
+            x = x + Table(rows, size, "positions", name="positions")(where.positions + c.position_offset)
+        if c.types:
+            types = jnp.zeros_like(tokens) if where.types is None else where.types
+            x = x + Table(c.types, size, "positions", name="types")(types)
+        if c.embed_norm:
+            x = Norm.of(c, name="norm")(x)
+        if c.embed_inner:  # Lan et al., 2019, arXiv:1909.11942, section 3.1
+            x = Linear("bse,ed->bsd", (size, c.embed), ("positions", "embed"), self.precision, bias=True, name="project")(x)
         return x
 
 
@@ -90,7 +135,7 @@ class Transformer:
     precision: str = "fp32"
     head: nn.Module | None = None
     mesh: Mesh | None = None  # rows of activations are kept apart on it
-    adapter: AdapterConfig = NoAdapter()
+    adapter: AdapterConfig = NONE
 
     @property
     def row_shards(self) -> int:
@@ -105,12 +150,13 @@ class Transformer:
         embed_key, layer_key, head_key, norm_key = jax.random.split(key, 4)
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
         tokens = Tokens(ids + 1, ids)
-        init_block = lambda k: self.block().init(k, x, tokens, self._rope(ids, x.dtype), None)["params"]
+        layer = jax.tree.map(lambda a: a[0], self._layers(0, 1))
+        init_block = lambda k: self.block().init(k, x, tokens, self._tables(ids, x.dtype), layer, None)["params"]
         stack = jax.vmap(init_block)(jax.random.split(layer_key, self.config.layers))
-        params = {"embed": Embed(self.vocab, self.config).init(embed_key, ids, ids)["params"]}
+        params = {"embed": self._embedding().init(embed_key, ids, tokens)["params"]}
         params["layers"] = {"0": nn.meta.add_axis(stack, 0, {nn.PARTITION_NAME: "layers"})}
-        if self.config.norm_position == "pre":
-            params["norm"] = Norm(self.config.norm).init(norm_key, x)["params"]
+        if self.config.norm_position != "post":
+            params["norm"] = Norm.of(self.config).init(norm_key, x)["params"]
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
         if adapters.of(self.adapter):
@@ -120,18 +166,18 @@ class Transformer:
     def hidden(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None) -> Float[Array, "batch seq embed"]:
         """The last hidden state of every token, normed. Dropout only where `noise` is given."""
         x = self._embed(params, tokens, where, noise)
-        rope = self._rope(where.positions, x.dtype)
+        tables = self._tables(where.positions, x.dtype)
 
-        def body(x, layer):
-            stack, beside, index = layer
-            at = noise.at(index) if noise else None
-            return self._rows(self.block().apply({"params": stack} | self._adapters(beside, at), x, where, rope, at)[0]), None
+        def body(x, scanned):
+            stack, beside, layer = scanned
+            at = noise.at(layer.index) if noise else None
+            return self._rows(self.block().apply({"params": stack} | self._adapters(beside, at), x, where, tables, layer, at)[0]), None
 
         if self.config.remat:
             body = jax.checkpoint(body)
         for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
-            x, _ = lax.scan(body, x, (stack, beside, jnp.arange(start, start + depth)), unroll=self._unroll(depth))
+            x, _ = lax.scan(body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth))
         return self._norm(params, x)
 
     def decode(
@@ -139,21 +185,40 @@ class Transformer:
     ) -> tuple[Float[Array, "batch new embed"], tuple[Cache, ...]]:
         """`hidden` of new tokens that see the cached ones. Layers are unrolled: a stacked cache would be copied at every token."""
         x = self._embed(params, tokens, where, None)
-        rope, out = self._rope(where.positions, x.dtype), []
+        tables, out = self._tables(where.positions, x.dtype), []
         for start, stack, beside in self._segments(params):
-            for i in range(jax.tree.leaves(stack)[0].shape[0]):
-                layer, own = jax.tree.map(lambda w: w[i], (stack, beside))
-                x, cache = self.block().apply({"params": layer} | self._adapters(own), x, where, rope, None, caches[start + i])
+            depth = jax.tree.leaves(stack)[0].shape[0]
+            for i in range(depth):
+                own, extra, layer = jax.tree.map(lambda a: a[i], (stack, beside, self._layers(start, depth)))
+                x, cache = self.block().apply({"params": own} | self._adapters(extra), x, where, tables, layer, None, caches[start + i])
                 out.append(cache)
         return self._norm(params, x), tuple(out)
 
     def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
-        """The matrix that turns hidden states into logits over the vocabulary: the embedding's transpose where tied."""
-        return params["embed"]["tokens"]["w"].T if self.config.tied else params["head"]["w"]
+        """The matrix that turns hidden states into logits over the vocabulary (`layers.to_vocab`): the embedding's transpose where tied."""
+        own = params.get(adapters.NAME, {})
+        own = own.get("embed", {}).get("tokens") if self.config.tied else own.get("head")
+        w = params["embed"]["tokens"]["w"] if self.config.tied else params["head"]["w"]
+        if own:
+            return adapters.OutputMatrix(w, adapters.ready(self.adapter, own)[adapters.HOOK], self.config.tied)
+        return w.T if self.config.tied else w
+
+    def output_bias(self, params: Params) -> Float[Array, vocab] | None:
+        """What is added to these logits."""
+        return params["head"]["b"] if self.config.head_bias else None
+
+    def logits(self, params: Params, hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
+        """Logits over the vocabulary of a few hidden states; a loss takes them chunk by chunk (`losses/tokens.py`)."""
+        y = to_vocab(hidden, self.output_matrix(params), self.precision)
+        return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
+
+    def _embedding(self) -> Embed:
+        return Embed(self.vocab, self.config, self.precision)
 
     def _embed(self, params, tokens, where, noise):
         own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
-        x = Embed(self.vocab, self.config).apply({"params": params["embed"]} | own, tokens, where.positions + self._shift)
+        shifted = where._replace(positions=where.positions + self._shift)
+        x = self._embedding().apply({"params": params["embed"]} | own, tokens, shifted)
         return dropout(self._rows(x.astype(at_least_fp32(x.dtype))), noise.at(self.config.layers) if noise else None, 0)
 
     @property
@@ -174,16 +239,38 @@ class Transformer:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
         return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
 
-    def _rope(self, positions, dtype):
-        return rope_table(positions + self._shift, self.config.head_dim, self.config.rope_base, dtype) if self.config.positions == "rope" else None
+    def _tables(self, positions, dtype):
+        """Of rotary positions; with a base for layers with a window, theirs and that of the others."""
+        c = self.config
+        if c.positions != "rope":
+            return None
+        positions = positions + self._shift
+        plain = rope.table(c, positions, dtype)
+        return plain if c.rope_local_base is None else (rope.table(c, positions, dtype, c.rope_local_base), plain)
+
+    def _layers(self, start: int, depth: int) -> Layer:
+        """Arrays `[depth]`."""
+        c, index = self.config, np.arange(start, start + depth, dtype=np.int32)
+        if c.window is None:
+            return Layer(index)
+        local = np.isin(index, np.arange(c.layers) if c.window_layers is None else np.array(c.window_layers, np.int32))
+        window = np.where(local, np.int32(c.window), np.int32(EVERYTHING))
+        return Layer(index, window, None if c.rope_local_base is None else local)
 
     def _norm(self, params, x):
-        return Norm(self.config.norm).apply({"params": params["norm"]}, x) if self.config.norm_position == "pre" else x
+        return Norm.of(self.config).apply({"params": params["norm"]}, x) if self.config.norm_position != "post" else x
 
     def _unroll(self, depth: int) -> int:
         # Measured on CPU: a full unroll is 25 % faster than the loop and compiles no slower at these depths.
         full = self.config.unroll == "full" or (self.config.unroll == "auto" and jax.default_backend() == "cpu")
         return depth if full else 1
+
+
+def finish_logits(logits: Float[Array, "... vocab"], bias: Float[Array, vocab] | None, softcap: float | None) -> Float[Array, "... vocab"]:
+    """What follows the product with the output matrix."""
+    if bias is not None:
+        logits = logits + bias
+    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
 def segments(layers: Params) -> list[tuple[int, Params]]:

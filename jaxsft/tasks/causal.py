@@ -13,7 +13,7 @@ from jaxsft.losses import tokens as token_losses
 from jaxsft.metrics import states
 from jaxsft.models.attention import Tokens
 from jaxsft.models.heads import VocabHead
-from jaxsft.models.transformer import Transformer
+from jaxsft.models.transformer import Transformer, finish_logits
 from jaxsft.tasks.base import Output, Task, Terms, by_row
 
 
@@ -24,7 +24,8 @@ class CausalTask(Task):
     metrics = ("loss", "perplexity", "token_accuracy", "tokens")
 
     def head(self, vocab: int, precision: str):
-        return None if self.config.model.tied else VocabHead(self.config.model.embed, vocab, precision)
+        m = self.config.model
+        return None if m.tied and not m.head_bias else VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
 
     @property
     def _z_loss(self) -> bool:
@@ -36,9 +37,9 @@ class CausalTask(Task):
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
         hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
-        stats = token_losses.token_stats(
-            hidden, model.output_matrix(params), batch.targets, precision=model.precision, chunk=self.config.loss.chunk, shards=model.row_shards
-        )
+        finish = lambda logits: finish_logits(logits, model.output_bias(params), model.config.logit_softcap)
+        how = {"precision": model.precision, "chunk": self.config.loss.chunk, "shards": model.row_shards, "finish": finish}
+        stats = token_losses.token_stats(hidden, model.output_matrix(params), batch.targets, **how)
         weighted = lambda v: (batch.loss_weight * v).sum()
         terms = {"cross_entropy": weighted(token_losses.smoothed(stats, hyper["label_smoothing"]))}
         if self._z_loss:

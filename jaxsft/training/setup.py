@@ -260,7 +260,10 @@ def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh
     """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here."""
     task = tasks.get(config.task.name)(config, tokenizer, state)
     mesh = mesh or meshes.make_mesh(config.mesh)
-    model = Transformer(config.model, tokenizer.vocab_size, config.precision, task.head(tokenizer.vocab_size, config.precision), mesh, config.adapter)
+    rows = config.model.vocab_rows or tokenizer.vocab_size
+    if rows < tokenizer.vocab_size:
+        raise ConfigError(f"model.vocab_rows={rows}: the tokenizer has {tokenizer.vocab_size} tokens; give at least as many rows")
+    model = Transformer(config.model, rows, config.precision, task.head(rows, config.precision), mesh, config.adapter)
     specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
     return Parts(config, tokenizer, task, model, specs, mesh)
 

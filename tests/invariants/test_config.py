@@ -16,6 +16,7 @@ import pytest
 from jaxsft import rundir, tasks
 from jaxsft.config import compose, schema
 from jaxsft.config import optim as optims
+from jaxsft.config.model import RopeScaling
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.training import loop, runs, setup
 from jaxsft.training.checkpoint import flatten
@@ -27,6 +28,8 @@ BASE = {
     "optim": optims.AdamW(learning_rate=0.01, weight_decay=0.1),
     "schedule": schema.Cosine(warmup="2steps", final=0.1),
 }
+LLAMA3, YARN = RopeScaling("llama3", 2.0, original=16), RopeScaling("yarn", 2.0, original=512)
+LONG = RopeScaling("longrope", 2.0, original=32, factors=(1.0,) * 8)
 STEP = {  # option -> another value
     "data.max_length": 50,
     "data.too_long": "truncate_left",
@@ -46,6 +49,39 @@ STEP = {  # option -> another value
     "model.gated": False,
     "model.activation": "gelu",
     "model.tied": False,
+    "model.vocab_rows": 1000,
+    "model.norm_epsilon": 1e-3,
+    "model.norm_bias": False,
+    "model.norm_plus_one": True,
+    "model.parallel": True,
+    "model.first_norm": False,
+    "model.position_offset": 2,
+    "model.rope_fraction": 0.5,
+    "model.rope_local_base": 500.0,
+    "model.rope_scaling.kind": "linear",
+    "model.rope_scaling.factor": 4.0,
+    "model.rope_scaling.original": 32,
+    "model.rope_scaling.low": 2.0,
+    "model.rope_scaling.high": 8.0,
+    "model.rope_scaling.fast": 16.0,
+    "model.rope_scaling.slow": 4.0,
+    "model.rope_scaling.truncate": False,
+    "model.rope_scaling.attention": 2.0,
+    "model.rope_scaling.factors": (2.0,) * 8,
+    "model.window": 4,
+    "model.window_layers": (1,),
+    "model.qkv_bias": True,
+    "model.o_bias": True,
+    "model.qk_norm": "head",
+    "model.query_scale": 0.1,
+    "model.attention_softcap": 1.0,
+    "model.mlp_bias": True,
+    "model.head_bias": True,
+    "model.logit_softcap": 1.0,
+    "model.embed_scale": 2.0,
+    "model.embed_norm": True,
+    "model.embed_inner": 8,
+    "model.types": 2,
     "model.dropout": 0.2,
     "model.attention": "blocked",
     "model.remat": True,
@@ -76,6 +112,18 @@ STEP = {  # option -> another value
     "seeds.init": 1,
     "seeds.data": 1,
     "seeds.dropout": 1,
+}
+BESIDE = {  # option -> what must stand beside it to be read
+    "model.norm_bias": {"model.norm": "layer"},
+    "model.position_offset": {"model.positions": "learned"},
+    "model.window_layers": {"model.window": 4},
+    "model.rope_local_base": {"model.window": 4},
+    "model.embed_inner": {"model.tied": False},
+    "model.rope_scaling.kind": {"model.rope_scaling.factor": 2.0},
+    "model.rope_scaling.factor": {"model.rope_scaling.kind": "linear"},
+    **{f"model.rope_scaling.{name}": {"model.head_dim": 16, "model.rope_scaling": LLAMA3} for name in ("original", "low", "high")},
+    **{f"model.rope_scaling.{name}": {"model.head_dim": 16, "model.rope_scaling": YARN} for name in ("fast", "slow", "truncate", "attention")},
+    "model.rope_scaling.factors": {"model.head_dim": 16, "model.rope_scaling": LONG},
 }
 GROUPS = ("task.name", "tokenizer.kind", "optim.name", "schedule.name", "model.causal")  # chosen by their group, compared in the tests of each
 
@@ -145,16 +193,27 @@ def fingerprint(change=lambda config: config) -> dict:
 
 
 @functools.cache
-def base() -> dict:
-    return fingerprint()
+def fingerprint_of(*values: tuple) -> dict:
+    """Of the run with these options, which must stand beside one that is changed."""
+    return fingerprint(lambda config: functools.reduce(lambda c, item: with_value(c, *item), values, config))
+
+
+def base(key: str = "") -> dict:
+    return fingerprint_of(*BESIDE.get(key, {}).items())
+
+
+def beside(config: schema.Config, key: str) -> schema.Config:
+    return functools.reduce(lambda c, item: with_value(c, *item), BESIDE.get(key, {}).items(), config)
+
+
+def value_of(config: schema.Config, key: str):
+    return functools.reduce(getattr, key.split("."), config)
 
 
 @pytest.mark.parametrize("key", STEP)
 def test_an_option_changes_what_is_computed(key):  # guards H5
     config = conftest.make_config("chat", **BASE)
-    head, _, rest = key.partition(".")
-    before = getattr(getattr(config, head), rest) if rest else getattr(config, head)
-    assert STEP[key] != before
+    assert STEP[key] != value_of(beside(config, key), key)
     if key == "data.too_long":  # read where a row is too long only
         shorter = lambda config: with_value(with_value(config, "data.max_length", 30), "data.max_dropped", 1.0)
         one, two = (fingerprint(lambda c, v=v: with_value(shorter(c), key, v)) for v in ("truncate_right", "truncate_left"))
@@ -163,7 +222,7 @@ def test_an_option_changes_what_is_computed(key):  # guards H5
         assert fingerprint(lambda _: MAKE("chat", seed=1, **BASE)) != base()
     else:
         cut = lambda c: with_value(c, "data.too_long", "truncate_right") if key in ("model.context", "data.max_length") else c
-        assert fingerprint(lambda c: with_value(cut(c), key, STEP[key])) != base()
+        assert fingerprint(lambda c: with_value(cut(beside(c, key)), key, STEP[key])) != base(key)
 
 
 def test_the_same_config_is_the_same_run():  # guards H7

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsft.models import attention, blocked
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import Scores, Tokens
 
 x64 = pytest.mark.usefixtures("x64")
 
@@ -27,7 +27,11 @@ def qkv(batch, queries, keys, heads, kv_heads, n=4, seed=0):
     return [rng.normal(size=(batch, s, h, n)) for s, h in ((queries, heads), (keys, kv_heads), (keys, kv_heads))]
 
 
-def by_hand(q, k, v, query, key, causal):
+def how(causal, softcap=None, n=4):
+    return Scores(causal, n**-0.5, softcap)
+
+
+def by_hand(q, k, v, query, key, causal, window=None, softcap=None):
     """One query and head at a time; 0 where a query has no key."""
     out = np.zeros(q.shape)
     group = q.shape[2] // k.shape[2]
@@ -36,9 +40,11 @@ def by_hand(q, k, v, query, key, causal):
             t
             for t in range(k.shape[1])
             if query.segment_ids[b, s] == key.segment_ids[b, t] != 0 and (not causal or key.positions[b, t] <= query.positions[b, s])
+            if window is None or abs(int(key.positions[b, t]) - int(query.positions[b, s])) < window
         ]
         if there:
             score = np.array([q[b, s, h] @ k[b, t, h // group] for t in there]) / np.sqrt(q.shape[3])
+            score = score if softcap is None else softcap * np.tanh(score / softcap)
             weight = np.exp(score - score.max())
             out[b, s, h] = (weight / weight.sum()) @ v[b, there, h // group]
     return out
@@ -53,7 +59,7 @@ def test_softmax_by_hand(path, heads, kv_heads, causal, monkeypatch):  # guards 
     monkeypatch.setattr(blocked, "BLOCK", 4)
     where = rows([[5, 3, 2], [11], []], 11)
     q, k, v = qkv(3, 11, 11, heads, kv_heads)
-    found = attention.PATHS[path](q, k, v, where, where, causal, "fp32")
+    found = attention.PATHS[path](q, k, v, where, where, how(causal), "fp32")
     np.testing.assert_allclose(found, by_hand(q, k, v, where, where, causal), rtol=1e-12, atol=1e-13)
 
 
@@ -69,7 +75,7 @@ def test_blocks_change_neither_output_nor_gradient(texts, width, heads, kv_heads
     weight = np.random.default_rng(1).normal(size=arrays[0].shape)
 
     def run(path):
-        out = lambda *x: path(*x, where, where, causal, "fp32")
+        out = lambda *x: path(*x, where, where, how(causal), "fp32")
         value = lambda *x: (weight * jnp.sin(out(*x))).sum()
         return jax.jit(lambda x: (out(*x), jax.grad(value, (0, 1, 2))(*x)))(arrays)
 
@@ -81,12 +87,36 @@ def test_blocks_change_neither_output_nor_gradient(texts, width, heads, kv_heads
 
 
 @x64
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window, softcap", [(3, None), (None, 0.7), (4, 1.5)])
+def test_windows_and_soft_caps_by_hand(window, softcap, causal, monkeypatch):
+    """On both paths, with their gradients; a traced window, as a scan over layers gives it."""
+    monkeypatch.setattr(blocked, "BLOCK", 4)
+    where = rows([[9, 4], [13]], 13)
+    arrays = qkv(2, 13, 13, 4, 2)
+    weight = np.random.default_rng(1).normal(size=arrays[0].shape)
+
+    def run(path):
+        def out(arrays, window):
+            return path(*arrays, where, where, how(causal, softcap), "fp32", window)
+
+        value = lambda arrays, window: (weight * jnp.sin(out(arrays, window))).sum()
+        return jax.jit(lambda *args: (out(*args), jax.grad(value)(*args)))(arrays, None if window is None else np.int32(window))
+
+    (out, grads), (expected, expected_grads) = run(attention.blocked), run(attention.reference)
+    np.testing.assert_allclose(expected, by_hand(*arrays, where, where, causal, window, softcap), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-13)
+    for found, wanted in zip(grads, expected_grads, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-13)
+
+
+@x64
 def test_large_scores_do_not_overflow(monkeypatch):
     monkeypatch.setattr(blocked, "BLOCK", 4)
     where = rows([[9]], 9)
     q, k, v = qkv(1, 9, 9, 1, 1)
     for path in attention.PATHS.values():
-        found = path(q * 1e3, k * 1e3, v, where, where, True, "fp32")
+        found = path(q * 1e3, k * 1e3, v, where, where, how(True), "fp32")
         np.testing.assert_allclose(found, by_hand(q * 1e3, k * 1e3, v, where, where, True), rtol=1e-9)
 
 
@@ -98,24 +128,26 @@ def test_fewer_queries_than_keys(path, monkeypatch):
     where = rows([[10], [7]], 10)
     q, k, v = qkv(2, 10, 10, 4, 2)
     run = attention.PATHS[path]
-    last = Tokens(*(x[:, 5:7] for x in where))
-    np.testing.assert_allclose(run(q[:, 5:7], k, v, last, where, True, "fp32"), run(q, k, v, where, where, True, "fp32")[:, 5:7], rtol=1e-12)
+    last = Tokens(*(x[:, 5:7] for x in where[:2]))
+    np.testing.assert_allclose(
+        run(q[:, 5:7], k, v, last, where, how(True), "fp32"), run(q, k, v, where, where, how(True), "fp32")[:, 5:7], rtol=1e-12
+    )
 
 
 def test_bf16_is_near():
     where = rows([[40, 24]], 64)
     arrays = [x.astype(np.float32) for x in qkv(1, 64, 64, 2, 2)]
     for path in attention.PATHS.values():
-        found = path(*arrays, where, where, True, "bf16")
+        found = path(*arrays, where, where, how(True), "bf16")
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found, attention.reference(*arrays, where, where, True, "fp32"), atol=0.03)
+        np.testing.assert_allclose(found, attention.reference(*arrays, where, where, how(True), "fp32"), atol=0.03)
 
 
 def temporaries(path, length):
     """Bytes that the compiled gradient holds beside its arguments and results."""
     where = rows([[length // 2, length // 2]], length)
     shape = jax.ShapeDtypeStruct((1, length, 2, 4), np.float32)
-    gradient = jax.grad(lambda q, k, v: path(q, k, v, where, where, True, "fp32").sum(), (0, 1, 2))
+    gradient = jax.grad(lambda q, k, v: path(q, k, v, where, where, how(True), "fp32").sum(), (0, 1, 2))
     return jax.jit(gradient).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxsft.config.schema import ModelConfig
+from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Tokens
 from jaxsft.models.generate import generate, width_of

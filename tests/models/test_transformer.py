@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxsft.config.schema import ModelConfig
+from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import Tokens
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.transformer import Transformer
@@ -16,11 +16,56 @@ VOCAB, D, L, H, K, N, F, CONTEXT = 11, 8, 2, 4, 2, 2, 12, 9
 BASE = {"layers": L, "embed": D, "heads": H, "kv_heads": K, "head_dim": N, "mlp": F, "context": CONTEXT}
 WHERE = Tokens(np.array([[1, 1, 1, 1, 2, 2, 0]]), np.array([[0, 1, 2, 3, 0, 1, 0]]))
 IDS = np.array([[3, 1, 4, 1, 5, 9, 0]])
+# What families choose among, in combinations that no family has; a count by hand for each would repeat the code.
+EXTRAS = {
+    "gemma": {
+        "norm_position": "sandwich",
+        "norm_plus_one": True,
+        "qk_norm": "head",
+        "query_scale": 0.3,
+        "attention_softcap": 2.0,
+        "logit_softcap": 3.0,
+        "embed_scale": 4.0,
+        "window": 2,
+        "window_layers": (0,),
+        "rope_local_base": 100.0,
+        "head_dim": 4,
+        "activation": "gelu_tanh",
+    },
+    "olmo": {"norm_position": "output", "qk_norm": "all", "tied": False, "vocab_rows": 16},
+    "neox": {
+        "norm": "layer",
+        "parallel": True,
+        "rope_fraction": 0.5,
+        "head_dim": 4,
+        "gated": False,
+        "activation": "relu",
+        "qkv_bias": True,
+        "o_bias": True,
+        "mlp_bias": True,
+    },
+    "bert": {
+        "norm": "layer",
+        "norm_position": "post",
+        "positions": "learned",
+        "position_offset": 2,
+        "types": 2,
+        "embed_norm": True,
+        "embed_inner": 6,
+        "tied": False,
+        "head_bias": True,
+        "causal": False,
+    },
+    "modern": {"norm": "layer", "norm_bias": False, "first_norm": False, "embed_norm": True, "window": 2, "window_layers": (1,), "causal": False},
+    "plain": {"positions": "none", "rope_base": 10000.0},
+}
 
 
 def model(**options):
     config = ModelConfig(**BASE | options)
-    return Transformer(config, VOCAB, "fp32", None if config.tied else VocabHead(D, VOCAB, "fp32"))
+    rows = config.vocab_rows or VOCAB
+    head = VocabHead(D, rows, "fp32", matrix=not config.tied, bias=config.head_bias)
+    return Transformer(config, rows, "fp32", None if config.tied and not config.head_bias else head)
 
 
 @functools.cache
@@ -60,6 +105,34 @@ def test_every_option_runs(options):
     assert hidden.shape == (1, 7, D) and logits.shape == (1, 7, VOCAB) and np.isfinite(logits).all()
     for path, g in jax.tree_util.tree_flatten_with_path(grads)[0]:
         assert np.isfinite(g).all() and np.abs(g).max() > 0, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_what_families_choose_among(name):
+    """Every weight has a gradient, logits are finite, scanned and unrolled alike, and each option by itself changes the logits."""
+    m = model(**EXTRAS[name])
+    where = WHERE._replace(types=np.array([[0, 0, 1, 1, 0, 1, 0]])) if m.config.types else WHERE
+    params = jax.tree.map(lambda w: w + 0.05, params_of(m))  # off the zeros that norms and biases start from
+
+    def value(params):
+        logits = m.logits(params, m.hidden(params, IDS, where))
+        return (jax.nn.log_softmax(logits)[:, :, 3] * (WHERE.segment_ids > 0)).sum(), logits
+
+    grads, logits = jax.jit(jax.grad(value, has_aux=True))(params)
+    assert np.isfinite(logits).all() and logits.shape[-1] == m.vocab
+    for path, g in jax.tree_util.tree_flatten_with_path(grads)[0]:
+        assert np.isfinite(g).all() and np.abs(g).max() > 0, jax.tree_util.keystr(path)
+
+    def logits_with(**changed):
+        other = model(**EXTRAS[name] | changed)
+        return np.asarray(other.logits(params, other.hidden(params, IDS, where)))[:, :6]
+
+    np.testing.assert_allclose(logits_with(unroll="none"), logits[:, :6], rtol=1e-5, atol=1e-6)
+    numbers = {"norm_plus_one", "query_scale", "attention_softcap", "logit_softcap", "embed_scale", "window", "window_layers", "rope_local_base"}
+    others = {"norm_plus_one": False, "embed_scale": 1.0, "window_layers": None, "window": 3} | {"parallel": False, "first_norm": True}
+    others |= {"rope_fraction": 1.0, "activation": "silu", "norm_epsilon": 0.1}
+    for option in (numbers | set(others)) & (set(EXTRAS[name]) | {"norm_epsilon"}):
+        assert np.abs(logits_with(**{option: others.get(option)}) - logits[:, :6]).max() > 1e-5, option
 
 
 def test_remat_and_unroll_change_nothing():

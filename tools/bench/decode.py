@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxsft.config.schema import ModelConfig
+from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import Tokens
 from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Transformer

@@ -21,6 +21,7 @@ from jaxtyping import Array
 from jaxsft.config.adapters import AdapterConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.adapters import ia3, low_rank, sites, virtual
+from jaxsft.models.adapters.low_rank import OutputMatrix
 from jaxsft.models.adapters.sites import Leaf, Site, Tree
 from jaxsft.models.layers import Dropout
 from jaxsft.sharding.weights import LAYERS, Weight, WeightSpec
@@ -211,3 +212,6 @@ def _merged(options: AdapterConfig, adapter: Tree, base: Tree, stacked: bool) ->
         else:
             out[key] = _merged(options, child, base[key], stacked)
     return out
+
+
+__all__ = ["FIXED", "HOOK", "KINDS", "NAME", "OutputMatrix", "init", "merge", "of", "ready", "start", "trains"]

@@ -35,7 +35,7 @@ def declare(site: Site, options: LowRank) -> dict[str, Leaf]:
     w, r = site.spec, options.rank
     n = w.inputs or 1  # an embedding is the matrix of one-hot ids
     normal, zeros = fan_in_normal(n), nn.initializers.zeros
-    first, second = (normal, zeros) if w.inputs else (zeros, nn.initializers.normal(1.0))
+    first, second = (normal, zeros) if w.inputs else (zeros, fan_in_normal(1))
     out = {"a": Leaf((*w.shape[:n], r), (*w.axes[:n], "rank"), first, n), "b": Leaf((r, *w.shape[n:]), ("rank", *w.axes[n:]), second, 1)}
     if getattr(options, "init", "zero") == "pissa":
         out |= {f"{name}0": leaf for name, leaf in out.items()}
@@ -129,6 +129,30 @@ class LowRankNode(struct.PyTreeNode):
         with jax.default_matmul_precision("highest"):
             out = w + self.scale * (whole(self.a, self.b) - (0 if self.a0 is None else whole(self.a0, self.b0)))
         return out if self.square is None else out * self.ratio(w).reshape((1,) * n + w.shape[n:]), bias
+
+
+class OutputMatrix(struct.PyTreeNode):
+    """An output matrix over the vocabulary and its adapter: [D, V], or [V, D] where it is the embedding."""
+
+    w: Array
+    adapter: LowRankNode
+    tied: bool = struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(embed, vocab)."""
+        return self.w.shape[::-1] if self.tied else self.w.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.w.dtype
+
+    def logits(self, x: Array, product: Product) -> Array:
+        """[..., D] -> [..., V]."""
+        if self.tied:
+            return self.adapter.tied(x, self.w, product)
+        lead = "bs"[: x.ndim - 1]
+        return self.adapter.linear(x, self.w, None, f"{lead}d,dv->{lead}v", product)
 
 
 def thin(equation: str) -> tuple[str, str]:

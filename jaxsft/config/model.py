@@ -1,0 +1,79 @@
+"""The options of a Transformer. They are orthogonal: families of pretrained models choose among them, and no block knows a family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+ROPE_SCALING = {  # by kind, the options that it needs, and those that it reads besides
+    "none": ((), ()),
+    "linear": (("factor",), ()),
+    "ntk": (("factor",), ()),
+    "llama3": (("factor", "original"), ("low", "high")),
+    "yarn": (("factor", "original"), ("fast", "slow", "truncate", "attention")),
+    "longrope": (("factor", "original", "factors"), ("attention",)),
+}
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are changed for a longer context; `models/rope.py` has the formulas."""
+
+    kind: str = "none"  # none | linear | ntk | llama3 | yarn | longrope
+    factor: float = 1.0  # how many times longer the context is made
+    original: Optional[int] = None  # the context that the frequencies were trained with
+    low: float = 1.0  # of llama3: wave lengths above original / low are stretched
+    high: float = 4.0  # of llama3: those below original / high are left alone
+    fast: float = 32.0  # of yarn: dimensions that turn more often than this in the original context are left alone
+    slow: float = 1.0  # of yarn: those that turn less often are stretched
+    truncate: bool = True  # of yarn: the two limits are whole dimensions
+    attention: Optional[float] = None  # of yarn and longrope: what cosines and sines are multiplied by; null: by the formula
+    factors: Optional[list[float]] = None  # of longrope: a divisor for each frequency
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    layers: int = 4
+    embed: int = 128
+    heads: int = 4
+    kv_heads: int = 4
+    head_dim: int = 32
+    mlp: int = 384
+    context: int = 2048
+    causal: bool = True
+    vocab_rows: Optional[int] = None  # rows of the embedding; null: as many as the tokenizer has tokens
+    norm: str = "rms"  # rms | layer
+    norm_position: str = "pre"  # pre: x + f(n(x)) | post: n(x + f(x)) | output: x + n(f(x)) | sandwich: x + n(f(n(x)))
+    norm_epsilon: float = 1e-6
+    norm_bias: bool = True  # of norm=layer
+    norm_plus_one: bool = False  # the scale is kept as its distance from 1
+    parallel: bool = False  # attention and MLP both read the input of the block
+    first_norm: bool = True  # false: the first attention reads the embeddings as they are
+    positions: str = "rope"  # rope | learned | none
+    position_offset: int = 0  # of positions=learned: rows of the table before that of the first position
+    rope_base: float = 10000.0
+    rope_fraction: float = 1.0  # of the dimensions of a head that are rotated
+    rope_local_base: Optional[float] = None  # of the layers with a window; null: rope_base
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)  # not of layers with rope_local_base
+    window: Optional[int] = None  # a token sees those nearer than this; null: all
+    window_layers: Optional[list[int]] = None  # which layers have the window; null: all
+    qkv_bias: bool = False
+    o_bias: bool = False
+    qk_norm: str = "none"  # none | head: of each head | all: of all heads together
+    query_scale: Optional[float] = None  # null: head_dim^-0.5
+    attention_softcap: Optional[float] = None  # scores become cap * tanh(score / cap)
+    gated: bool = True
+    activation: str = "silu"  # silu | gelu | gelu_tanh | relu
+    mlp_bias: bool = False
+    tied: bool = True
+    head_bias: bool = False  # of the output over the vocabulary
+    logit_softcap: Optional[float] = None
+    embed_scale: float = 1.0  # what embeddings are multiplied by
+    embed_norm: bool = False
+    embed_inner: Optional[int] = None  # size of the embeddings, which a linear layer brings to `embed`; null: that size itself
+    types: int = 0  # kinds of token that have an embedding of their own: the first and the second text of a pair
+    dropout: float = 0.0
+    attention: str = "auto"  # auto | reference | blocked
+    remat: bool = False
+    unroll: str = "auto"  # auto | none | full: of the scan over layers
+    pretrained: Optional[str] = None  # a run directory, or hub:owner/name@revision of one: its architecture, tokenizer and weights

@@ -1,0 +1,89 @@
+"""Checks of the model's options: numbers in their bounds, and no option where nothing reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+
+from jaxsft.config.model import ROPE_SCALING, ModelConfig, RopeScaling
+from jaxsft.config.schema import Config
+from jaxsft.errors import ConfigError
+
+
+def model(config: Config, causal: bool | None) -> None:
+    """`causal` is what the task needs. Raises ConfigError."""
+    m = config.model
+    if causal is not None and m.causal != causal:
+        raise ConfigError(f"model.causal={m.causal}: task={config.task.name} needs model.causal={causal}")
+    if m.heads % m.kv_heads:
+        raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
+    if m.positions == "rope" and (not 0 < m.rope_fraction <= 1 or int(m.head_dim * m.rope_fraction) % 2 or not int(m.head_dim * m.rope_fraction)):
+        part = "" if m.rope_fraction == 1 else f" model.rope_fraction={m.rope_fraction}"
+        raise ConfigError(f"model.head_dim={m.head_dim}{part}: rotary positions need an even number of dimensions to rotate")
+    if not m.tied and config.task.name == "classify":
+        raise ConfigError("model.tied=False: task=classify has no output matrix over the vocabulary")
+    if m.tied and m.embed_inner and config.task.name in ("chat", "lm"):
+        raise ConfigError(f"model.embed_inner={m.embed_inner}: a tied output would need model.embed of that size; set model.tied=false")
+    _numbers(m)
+    _unread(m, config.task.name)
+    if m.causal and getattr(config.task, "pool", None) == "first":
+        raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
+    if m.pretrained and config.train.init_from:
+        raise ConfigError("model.pretrained and train.init_from both name weights to start from; give one")
+    for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
+        if source and config.run_dir and _same_place(source, config.run_dir):
+            raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
+    if config.train.init_fresh and not (m.pretrained or config.train.init_from):
+        raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
+
+
+def _same_place(a: str, b: str) -> bool:
+    """Of two folders, or two places at a store."""
+    return a.rstrip("/") == b.rstrip("/") if "://" in a + b else os.path.abspath(a) == os.path.abspath(b)
+
+
+def _numbers(m: ModelConfig) -> None:
+    for name in ("norm_epsilon", "rope_base", "rope_local_base", "query_scale", "attention_softcap", "logit_softcap", "embed_scale"):
+        if (value := getattr(m, name)) is not None and not 0 < value < math.inf:
+            raise ConfigError(f"model.{name}={value}: expected more than 0")
+    for name in ("window", "embed_inner", "vocab_rows"):
+        if (value := getattr(m, name)) is not None and value < 1:
+            raise ConfigError(f"model.{name}={value}: expected at least 1")
+    for name in ("types", "position_offset"):
+        if getattr(m, name) < 0:
+            raise ConfigError(f"model.{name}={getattr(m, name)}: expected at least 0")
+    if wrong := [i for i in m.window_layers or () if not 0 <= i < m.layers]:
+        raise ConfigError(f"model.window_layers: there is no layer {wrong[0]} of {m.layers}, counted from 0")
+    s, (needed, read) = m.rope_scaling, ROPE_SCALING[m.rope_scaling.kind]
+    for f in dataclasses.fields(RopeScaling):
+        value = getattr(s, f.name)
+        if f.name in needed and value == f.default:
+            raise ConfigError(f"model.rope_scaling.kind={s.kind}: give model.rope_scaling.{f.name}")
+        if f.name not in (*needed, *read, "kind") and value != f.default:
+            raise ConfigError(f"model.rope_scaling.{f.name}={value}: kind={s.kind} does not read it")
+    if s.factors and len(s.factors) != int(m.head_dim * m.rope_fraction) // 2:
+        raise ConfigError(f"model.rope_scaling.factors: {len(s.factors)} numbers, expected {int(m.head_dim * m.rope_fraction) // 2}")
+
+
+def _unread(m: ModelConfig, task: str) -> None:
+    """An option that was changed where nothing reads it would look as if it had an effect."""
+    vocabulary = task in ("chat", "lm")
+    for name, read, where in (
+        ("norm_bias", m.norm == "layer", "with model.norm=layer"),
+        ("rope_base", m.positions == "rope", "with model.positions=rope"),
+        ("rope_fraction", m.positions == "rope", "with model.positions=rope"),
+        ("rope_scaling", m.positions == "rope", "with model.positions=rope"),
+        ("rope_local_base", m.positions == "rope" and m.window is not None, "with model.positions=rope and model.window"),
+        ("position_offset", m.positions == "learned", "with model.positions=learned"),
+        ("window_layers", m.window is not None, "with model.window"),
+        ("first_norm", m.norm_position in ("pre", "sandwich"), "with model.norm_position=pre or sandwich"),
+        ("head_bias", vocabulary, "by tasks with an output over the vocabulary"),
+        ("logit_softcap", vocabulary, "by tasks with an output over the vocabulary"),
+    ):
+        default = next(f for f in dataclasses.fields(ModelConfig) if f.name == name)
+        standard = RopeScaling() if name == "rope_scaling" else default.default
+        if not read and getattr(m, name) != standard and not (m.pretrained and name in ("head_bias", "logit_softcap")):
+            raise ConfigError(f"model.{name}={getattr(m, name)}: is read {where} only")
+    if m.parallel and m.norm_position == "post":
+        raise ConfigError("model.parallel=True: there is no one input of the block with model.norm_position=post")
