@@ -135,9 +135,10 @@ def _uncollected() -> Iterator[None]:
 class Batches:
     """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for Grain."""
 
-    def __init__(self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None, here: np.ndarray | None = None):
-        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them."""
-        self.split, self.plan, self.batch_size, self.seed = split, plan, batch_size, seed
+    def __init__(self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None, here: np.ndarray | None = None, places: int = 0):
+        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them. `places` stand before
+        each text, at positions from `-places` to -1, for tokens that are not of the data."""
+        self.split, self.plan, self.batch_size, self.seed, self.places = split, plan, batch_size, seed, places
         self.here = np.arange(batch_size) if here is None else here
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
 
@@ -181,11 +182,12 @@ class Batches:
             at = 0
             for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
                 start, stop = arrays["offsets"][example : example + 2]
-                place = slice(at, at := at + int(stop - start))
+                whole = slice(at, at + self.places + int(stop - start))
+                place = slice(at + self.places, at := whole.stop)
                 for name in copied:
                     by_token[name][i, place] = arrays[name][start:stop]
-                by_token["segment_ids"][i, place] = j + 1
-                by_token["positions"][i, place] = np.arange(stop - start)
+                by_token["segment_ids"][i, whole] = j + 1
+                by_token["positions"][i, whole] = np.arange(-self.places, stop - start)
                 example_ids[i, j] = example
         present = example_ids >= 0
         segment = {
@@ -227,10 +229,10 @@ def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
     return iter(grain.MapDataset.source(_Steps(batches, start, stop)).to_iter_dataset(options))
 
 
-def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None) -> Batches:
-    """Plans a split and gives its batches; `here` as in `Batches`."""
-    plan = packing.plan(split.lengths, split.limit, seed=data.plan_seed, packing=data.packing)
-    return Batches(split, plan, batch_size, seed, here)
+def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None, places: int = 0) -> Batches:
+    """Plans a split and gives its batches; `here` and `places` as in `Batches`."""
+    plan = packing.plan(split.lengths + places, split.limit + places, seed=data.plan_seed, packing=data.packing)
+    return Batches(split, plan, batch_size, seed, here, places)
 
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:

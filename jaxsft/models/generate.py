@@ -46,9 +46,9 @@ def decode(
     """
     b, width = prompt.shape
     slots = width + max_new_tokens
-    _, real, position = laid = layout(length, width, slots)
+    _, real, position = laid = layout(length, width, slots, model.places)
     c = model.config
-    places = c.context if c.positions == "learned" else slots  # a learned table has no place for more
+    places = c.context - model.shift + model.places if c.positions == "learned" else slots  # a learned table has no place for more
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
 
@@ -81,11 +81,14 @@ def decode(
     return out if mesh is None else lax.with_sharding_constraint(out, meshes.replicated(mesh))
 
 
-def layout(length: Int[Array, batch], width: int, slots: int) -> tuple[Int[Array, "1 slots"], Int[Array, "batch slots"], Int[Array, "batch slots"]]:
-    """(slot, whether a token lies there, its position) for prompts that end at `width`, and what is written after them."""
+def layout(
+    length: Int[Array, batch], width: int, slots: int, before: int = 0
+) -> tuple[Int[Array, "1 slots"], Int[Array, "batch slots"], Int[Array, "batch slots"]]:
+    """(slot, whether a token lies there, its position) for prompts that end at `width`, and what is written after them. The first
+    `before` of each have positions below 0."""
     index = jnp.arange(slots)[None, :]
     begin = (width - length)[:, None]
-    return index, (index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0)
+    return index, (index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0) - before
 
 
 def caches_at(slot: Any, end: Any, laid: tuple[Array, Array, Array], caches: tuple[Cache, ...]) -> tuple[Cache, ...]:
@@ -134,6 +137,7 @@ def generate(
     Raises:
       ConfigError: a prompt is longer than a learned table of positions.
     """
+    prompts = [[0] * model.places + list(prompt) for prompt in prompts]  # for virtual tokens, whose ids are not looked at
     longest = max(map(len, prompts), default=0)
     if model.config.positions == "learned" and longest > model.config.context:
         raise ConfigError(f"a prompt has {longest} tokens, but model.positions=learned ends at model.context={model.config.context}")

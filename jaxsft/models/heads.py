@@ -51,6 +51,7 @@ def pool(
 ) -> Float[Array, "batch texts embed"]:
     """One vector per packed text, chosen by segment and position, never by token id: mean, first or last token. Absent texts give zeros."""
     member = segment_ids[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]  # [B, G, S]
+    member &= (positions >= 0)[:, None, :]  # what stands before a text is not of it
     if how == "first":
         member &= (positions == 0)[:, None, :]
     elif how == "last":

@@ -217,15 +217,21 @@ class Transformer:
 
     def _embed(self, params, tokens, where, noise):
         own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
-        shifted = where._replace(positions=where.positions + self._shift)
+        shifted = where._replace(positions=where.positions + self.shift)
         x = self._embedding().apply({"params": params["embed"]} | own, tokens, shifted)
         return dropout(self._rows(x.astype(at_least_fp32(x.dtype))), noise.at(self.config.layers) if noise else None, 0)
 
     @property
-    def _shift(self) -> int:
+    def shift(self) -> int:
         """How many virtual tokens stand before the first of a text."""
         kind = adapters.of(self.adapter)
         return kind.shift(self.adapter) if kind else 0
+
+    @property
+    def places(self) -> int:
+        """How many of them have a place in the row, at positions below 0."""
+        kind = adapters.of(self.adapter)
+        return kind.places(self.adapter) if kind else 0
 
     def _segments(self, params: Params) -> list[tuple[int, Params, Params]]:
         """(first layer, stack, the adapters beside it) of each segment, from the bottom up."""
@@ -244,7 +250,7 @@ class Transformer:
         c = self.config
         if c.positions != "rope":
             return None
-        positions = positions + self._shift
+        positions = positions + self.shift
         plain = rope.table(c, positions, dtype)
         return plain if c.rope_local_base is None else (rope.table(c, positions, dtype, c.rope_local_base), plain)
 

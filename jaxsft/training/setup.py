@@ -236,14 +236,26 @@ class Parts:
         init = lambda key: nn.meta.unbox(self.model.init(key))
         return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(jax.random.key(self.config.seeds.init))
 
+    @property
+    def room(self) -> int:
+        """The longest text: a learned table of positions has rows for virtual tokens too. Raises ConfigError."""
+        c, longest = self.config.model, self.config.data.max_length
+        room = c.context - (self.model.shift if c.positions == "learned" else 0)
+        if room < 1 or (longest != "auto" and longest > room):
+            raise ConfigError(
+                f"data.max_length={longest}: adapter.tokens={self.model.shift} leaves {room} of model.context={c.context} learned positions to a text"
+            )
+        return room
+
     def split(self, name: str, records: Records, min_length: int = 1) -> Split:
         rows, where, aside = Records(*records)
-        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, min_length=min_length, aside=aside)
+        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.room, min_length=min_length, aside=aside)
 
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
-        return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size))
+        here = meshes.rows_here(self.mesh, size)
+        return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None, here, self.model.places)
 
     def put(self, batch: Batch, batches: Batches) -> Batch:
         """A batch on the devices: each process gives its rows."""
