@@ -34,6 +34,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
 from jaxsft.sharding import mesh as meshes
+from jaxsft.training import export as exporting
 from jaxsft.training import loop, runs, setup
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
@@ -171,6 +172,23 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     return Model(runs.open_run(run.mirror.place if isinstance(run, Result) else run, change))
 
 
+def export(
+    run: str | os.PathLike | Result, to: str | os.PathLike, *, dtype: str | None = None, family: str | None = None, shard: int = exporting.SHARD
+) -> dict[str, Any]:
+    """Writes the model of a run as a folder that transformers loads. Equal to `jaxsft export`.
+
+    Args:
+      dtype: fp32 | bf16 | fp16; None: what each tensor had in the files that the run started from, else float32.
+      family: the model_type to write; None: that which the run started from, else the first that has all options of the model.
+      shard: bytes of a file of weights at most.
+
+    Raises:
+      ConfigError: transformers has no class with this computation, or the folder is there already.
+      CheckpointError: no good checkpoint.
+    """
+    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard)
+
+
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:
     """The run's own mesh, or one device where there are fewer than it was trained on."""
     if mesh.data * mesh.fsdp * mesh.tensor <= jax.device_count():
@@ -243,7 +261,7 @@ class Model:
           DataError: a row cannot be read.
         """
         columns = self.config.data.columns
-        rows = self._as_trained(self._rows(rows, (columns.prompt or "prompt") if self.task.generates else (columns.text or "text")))
+        rows = self._as_trained(self._rows(rows, self.task.inputs(columns)[0]))
         records, where = [self.task.unlabelled(row, columns) for row in rows], [row.where for row in rows]
         if not rows:
             return []
@@ -278,7 +296,8 @@ class Model:
         if isinstance(data, str | os.PathLike):
             data = setup.read_rows(config, str(data), [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)], aside)
         rows, records = setup.records_of(config, self._as_trained(self._rows(data, None)), type(self.task), aside)
-        split, result = self._evaluate(parts.split(name, setup.Records(records, [row.where for row in rows], aside)))
+        part = setup.arranged(type(self.task), setup.Records(records, [row.where for row in rows], aside), config.data.columns, training=False)
+        split, result = self._evaluate(parts.split(name, part))
         if self.task.generates and config.evaluation.generate != "never":
             answers, numbers = evaluation.answer(self.task, parts.model, self.params, split, config, parts.mesh)
             result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
@@ -348,11 +367,11 @@ class Model:
     def _prompt_row(self, prompt: Prompt, number: int) -> Row:
         """The row of a prompt, under the names of `Columns()`. Raises DataError."""
         if isinstance(prompt, str):
-            return Row({"prompt" if self.task.generates else "text": prompt}, "prompt", number)
+            return Row({self.task.inputs(Columns())[0]: prompt}, "prompt", number)
         if not isinstance(prompt, Sequence) or not prompt or not all(isinstance(message, Mapping) for message in prompt):
             raise DataError(f"prompt:{number}: found {prompt!r:.60}, expected a text or a list of messages with role and content")
-        if not self.task.generates:
-            raise DataError(f"prompt:{number}: found messages, but task={self.task.name} continues a text")
+        if self.task.name != "chat":
+            raise DataError(f"prompt:{number}: found messages, but task={self.task.name} reads a text")
         if prompt[-1].get("role") == "assistant":
             raise DataError(f"prompt:{number}: the last message is from the assistant, expected one that it can answer")
         return Row({"messages": [dict(message) for message in prompt]}, "prompt", number)

@@ -17,6 +17,7 @@ COMMANDS = {
     "eval": ("evaluate", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
     "predict": ("predict", "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE"),
     "generate": ("generate", "answer one prompt: jaxsft generate run=DIR prompt=TEXT"),
+    "export": ("export", "write a run as a folder that transformers loads: jaxsft export run=DIR to=FOLDER"),
     "quality": ("quality", "measure a data set before training on it: jaxsft quality data.path=FILE, or data.train=FILE data.test=FILE"),
     "annotate": ("annotate", "tasks for annotators, and one answer out of several: jaxsft annotate export|import schema=FILE ..."),
     "report": ("report", "write report.md and the figures of a run again: jaxsft report DIR"),

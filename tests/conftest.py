@@ -22,6 +22,7 @@ os.environ["XDG_CACHE_HOME"] = _CACHE_HOME
 
 import dataclasses  # noqa: E402
 import functools  # noqa: E402
+import math  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -36,7 +37,7 @@ from jaxsft.config import adapters, schema  # noqa: E402
 from jaxsft.config import optim as optim_config  # noqa: E402
 from jaxsft.config.durations import Clock  # noqa: E402
 from jaxsft.data.pipeline import Batch, Batches  # noqa: E402
-from jaxsft.data.records import Chat, LabelledText, Message, Text  # noqa: E402
+from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Regression, Text  # noqa: E402
 from jaxsft.data.tokenizer import Tokenizer  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, setup  # noqa: E402
@@ -44,6 +45,7 @@ from jaxsft.training.step import make_hyper  # noqa: E402
 
 LABELS = ("bad", "fair", "good")
 TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
+TASKS |= {"multilabel": schema.MultiLabelTask, "regress": schema.RegressTask, "pair": schema.PairTask}
 SCHEDULES = schema.GROUPS["schedule"]
 
 
@@ -63,11 +65,12 @@ def make_config(
 ) -> schema.Config:
     """A resolved config of a model with two layers; each group is a dict of what differs: `model={"dropout": 0.1}`. Plain SGD, constant rate."""
     options = {"task": {}, "data": {}, "model": {}, "loss": {}, "train": {}, "mesh": {}, "evaluation": {}, "seeds": {}, "generate": {}} | groups
-    model = {"layers": 2, "embed": 16, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp": 24, "context": 64, "causal": name != "classify"}
+    model = {"layers": 2, "embed": 16, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp": 24, "context": 64, "causal": name in ("chat", "lm")}
+    columns = {"columns": schema.Columns(targets=("x", "y"))} if name == "regress" else {}
     return setup.resolve(
         schema.Config(
             task=TASKS[name](**options["task"]),
-            data=schema.DataConfig(**({"train": "rows.jsonl", "validation": "rows.jsonl"} | options["data"])),
+            data=schema.DataConfig(**({"train": "rows.jsonl", "validation": "rows.jsonl"} | columns | options["data"])),
             model=schema.ModelConfig(**(model | options["model"])),
             loss=schema.LossConfig(**options["loss"]),
             adapter=adapter or adapters.NoAdapter(),
@@ -100,6 +103,12 @@ def make_records(task: str, rows: int, seed: int = 0, shortest: int = 1, longest
             records.append(Chat((*first, *last) if i % 3 else last))
         elif task == "lm":
             records.append(Text(text(n)))
+        elif task == "multilabel":
+            records.append(MultiLabel(text(n), None, tuple(label for k, label in enumerate(LABELS) if (i + 1) >> k & 1)))
+        elif task == "regress":  # every third row lacks the first target
+            records.append(Regression(text(n), None, (math.nan if i % 3 == 1 else float(np.float32(rng.normal(3, 2))), float(i))))
+        elif task == "pair":
+            records.append(Pair(text(max(n // 2, 1)), text(n // 3 + 1), LABELS[i % len(LABELS)]))
         else:
             records.append(LabelledText(text(n), None, LABELS[i % len(LABELS)]))
     return records, [f"rows.jsonl:{i + 1}" for i in range(rows)]

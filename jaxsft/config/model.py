@@ -49,7 +49,10 @@ class ModelConfig:
     norm_plus_one: bool = False  # the scale is kept as its distance from 1
     parallel: bool = False  # attention and MLP both read the input of the block
     first_norm: bool = True  # false: the first attention reads the embeddings as they are
-    positions: str = "rope"  # rope | learned | none
+    decoder_layers: int = 0  # of an encoder-decoder model, whose encoder has `layers`; 0: there is no second half
+    positions: str = "rope"  # rope | learned | relative | none
+    relative_buckets: int = 32  # of positions=relative: distances that have a bias of their own
+    relative_distance: int = 128  # of positions=relative: all farther ones share the last bucket
     position_offset: int = 0  # of positions=learned: rows of the table before that of the first position
     rope_base: float = 10000.0
     rope_fraction: float = 1.0  # of the dimensions of a head that are rotated
@@ -65,9 +68,13 @@ class ModelConfig:
     gated: bool = True
     activation: str = "silu"  # silu | gelu | gelu_tanh | relu
     mlp_bias: bool = False
+    experts: int = 0  # gated MLPs of a layer among which each token chooses; 0: one MLP for all
+    experts_per_token: int = 2
+    expert_norm: bool = True  # the weights of the chosen experts sum to one
     tied: bool = True
     head_bias: bool = False  # of the output over the vocabulary
     logit_softcap: Optional[float] = None
+    output_scale: float = 1.0  # of an encoder-decoder model: what its last states are multiplied by
     embed_scale: float = 1.0  # what embeddings are multiplied by
     embed_norm: bool = False
     embed_inner: Optional[int] = None  # size of the embeddings, which a linear layer brings to `embed`; null: that size itself
@@ -76,4 +83,5 @@ class ModelConfig:
     attention: str = "auto"  # auto | reference | blocked
     remat: bool = False
     unroll: str = "auto"  # auto | none | full: of the scan over layers
-    pretrained: Optional[str] = None  # a run directory, or hub:owner/name@revision of one: its architecture, tokenizer and weights
+    pretrained: Optional[str] = None  # a run directory, a folder with config.json and safetensors, or hub:owner/name@revision of either
+    init: str = "pretrained"  # with pretrained: its weights | scratch: its architecture and tokenizer only | reset:PATTERN: weights that start anew

@@ -80,7 +80,9 @@ class DataConfig(DataFiles):
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
     split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
-    too_long: str = "error"  # error | drop | truncate_left | truncate_right
+    max_source_length: Any = "auto"  # of an encoder-decoder model: tokens of a row of sources; auto: the longest source, up to model.context
+    too_long: str = "error"  # error | drop | truncate_left | truncate_right | window | head_tail | sentence
+    stride: Optional[int] = None  # with too_long=window: tokens between the beginnings of two windows; null: half a window
     require_stop: bool = True  # the last trained token of every assistant turn is a stop token
     limit: Optional[int] = None  # train on so many rows only, evenly spaced; labels and tokenizer are learnt from all
     packing: bool = True
@@ -91,6 +93,7 @@ class DataConfig(DataFiles):
 @dataclass(frozen=True)
 class TokenizerConfig:
     kind: str = "bytes"
+    added: list[str] = field(default_factory=list)  # further special tokens, with the ids after all others; their rows start at the mean of the rest
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,47 @@ class BpeTokenizer(TokenizerConfig):
 
 
 @dataclass(frozen=True)
+class CharTokenizer(TokenizerConfig):
+    """A token per character of the training split."""
+
+    kind: str = "char"
+    min_count: int = 1  # a character that is rarer is unknown
+    lowercase: bool = False
+
+
+@dataclass(frozen=True)
+class WordTokenizer(TokenizerConfig):
+    """A token per word of the training split."""
+
+    kind: str = "word"
+    min_count: int = 2  # a word that is rarer is unknown
+    vocab_size: Optional[int] = None  # the most frequent words only
+    lowercase: bool = True
+    segment: str = "spaces"  # spaces | jieba (Chinese; needs jaxsft[text])
+
+
+@dataclass(frozen=True)
+class WordPieceTokenizer(TokenizerConfig):
+    """Pieces of words with BERT's cleaning, special tokens and frame."""
+
+    kind: str = "wordpiece"
+    vocab_size: int = 8192
+    lowercase: bool = True
+
+
+@dataclass(frozen=True)
+class UnigramTokenizer(TokenizerConfig):
+    """Pieces by SentencePiece; needs jaxsft[sentencepiece]."""
+
+    kind: str = "unigram"
+    vocab_size: int = 8192
+    lowercase: bool = False
+
+
+@dataclass(frozen=True)
 class PretrainedTokenizer(TokenizerConfig):
     kind: str = "pretrained"
-    path: str = "???"  # a folder with tokenizer.json, a run directory, or hub:owner/name@revision
+    path: str = "???"  # a folder with a vocabulary, that file itself, a run directory, or hub:owner/name@revision
 
 
 # --- task ------------------------------------------------------------------------------------------------------------------------------------
@@ -131,26 +172,43 @@ class LMTask(TaskConfig):
 
 
 @dataclass(frozen=True)
-class ClassifyTask(TaskConfig):
+class TextTask(TaskConfig):
+    """What the tasks on whole texts share: how a text becomes one vector, and what reads it."""
+
+    pool: str = "mean"  # mean | max | first | last | attention: a mean by the product with a learnt query
+    head: str = "linear"  # linear | dense: a layer with an activation before the output, as in the pooler of BERT and the head of RoBERTa
+    activation: str = "tanh"  # of head=dense: tanh | gelu | relu
+    bias: bool = True  # of the layers of the head
+
+
+@dataclass(frozen=True)
+class ClassifyTask(TextTask):
     name: str = "classify"
     labels: Optional[list[str]] = None  # null: inferred from the training split
-    pool: str = "mean"  # mean | first | last
-    loss: str = "cross_entropy"  # a name from losses/registry.py
+    loss: str = "cross_entropy"  # cross_entropy | log_loss | binary_cross_entropy | mse | mae | huber
     huber_delta: float = 1.0  # read by loss=huber
 
 
 @dataclass(frozen=True)
-class MultiLabelTask(TaskConfig):
-    """Several labels for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+class MultiLabelTask(TextTask):
+    """Any number of labels for a text."""
 
     name: str = "multilabel"
+    labels: Optional[list[str]] = None  # null: inferred from the training split
+    loss: str = "binary_cross_entropy"  # or between probability and label: mse | mae | huber
+    huber_delta: float = 1.0  # read by loss=huber
+    positive_weight: Any = "none"  # multiplies the loss of the labels that a text has: none | balanced (rows without / rows with it) | a number
+    threshold: Any = 0.5  # the probability from which a label is given; tuned: one for each label, the best F1 on the validation split
 
 
 @dataclass(frozen=True)
-class RegressTask(TaskConfig):
-    """One or several numbers for a text. `jaxsft check` reads such data; there is no head that learns it yet."""
+class RegressTask(TextTask):
+    """One or several numbers for a text."""
 
     name: str = "regress"
+    loss: str = "mse"  # mse | mae | huber
+    huber_delta: float = 1.0  # read by loss=huber; in standard deviations where standardize=true
+    standardize: bool = True  # learn (y - mean) / deviation of the training rows; predictions and metrics are in the units of the data
 
 
 @dataclass(frozen=True)
@@ -169,16 +227,26 @@ class ParseTask(TaskConfig):
 
 @dataclass(frozen=True)
 class Seq2SeqTask(TaskConfig):
-    """A text that becomes another. `jaxsft check` reads such data; there is no head that learns it yet."""
-
     name: str = "seq2seq"
+    template: str = "auto"  # what is made of a source, with {source} in its place; auto: the source, and a new line after it for a decoder-only model
+    start: Optional[list[str]] = None  # of an encoder-decoder model: the special tokens that a decoder starts from; null: bos, else pad
+    scores: list[str] = field(default_factory=lambda: ["exact_match", "bleu", "chrf", "rouge_l"])  # of generated answers; BLEU in [0, 100]
+    score_tokens: str = "13a"  # what BLEU and ROUGE-L count: 13a | intl | zh | char | none, as sacrebleu has them
 
 
 @dataclass(frozen=True)
-class PairTask(TaskConfig):
-    """Two texts and how near they are. `jaxsft check` reads such data; there is no head that learns it yet."""
+class PairTask(TextTask):
+    """Two texts: the class of the pair, how near they are, or which belong together."""
 
     name: str = "pair"
+    encoder: str = "cross"  # cross: both texts in one sequence; bi: each read apart, and compared by their vectors
+    loss: str = "cross_entropy"  # of labels: cross_entropy | cosine_embedding (bi); of scores: mse | mae | huber; of neither: contrastive (bi)
+    labels: Optional[list[str]] = None  # null: inferred from the training split
+    positive: Optional[str] = None  # of cosine_embedding: the label of texts that belong together
+    margin: float = 0.0  # of cosine_embedding: the cosine from which others are pushed apart
+    threshold: float = 0.5  # of cosine_embedding: the cosine from which two texts belong together
+    temperature: float = 0.05  # of contrastive: cosines are divided by it
+    huber_delta: float = 1.0  # read by loss=huber
 
 
 # --- schedule --------------------------------------------------------------------------------------------------------------------------------
@@ -412,6 +480,9 @@ GROUPS: dict[str, dict[str, type]] = {
         "classify": ClassifyTask,
         **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
     },
-    "tokenizer": {"bytes": BytesTokenizer, "bpe": BpeTokenizer, "pretrained": PretrainedTokenizer},
+    "tokenizer": {
+        cls.kind: cls
+        for cls in (BytesTokenizer, BpeTokenizer, CharTokenizer, WordTokenizer, WordPieceTokenizer, UnigramTokenizer, PretrainedTokenizer)
+    },
     "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt, "wsd": WSD},
 }

@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations, hubid, validate_model
+from jaxsft.config import compose, durations, hubid, validate_model, validate_texts
 from jaxsft.config.model import ROPE_SCALING
 from jaxsft.config.schema import Columns, Config, GenerateConfig
+from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
 
+TOO_LONG = ("error", "drop", "truncate_left", "truncate_right", "window", "head_tail", "sentence")
 CHOICES: dict[str, Sequence[str]] = {
     "data.header": ("auto", "true", "false"),
     "data.unit": ("file", "line", "paragraph"),
@@ -19,10 +21,10 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.columns.form": ("auto", "messages", "sharegpt", "alpaca", "prompt"),
     "data.columns.missing": ("error", "mask"),
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
-    "data.too_long": ("error", "drop", "truncate_left", "truncate_right"),
+    "data.too_long": TOO_LONG,
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post", "output", "sandwich"),
-    "model.positions": ("rope", "learned", "none"),
+    "model.positions": ("rope", "learned", "relative", "none"),
     "model.rope_scaling.kind": tuple(ROPE_SCALING),
     "model.qk_norm": ("none", "head", "all"),
     "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
@@ -31,8 +33,12 @@ CHOICES: dict[str, Sequence[str]] = {
     "train.on_nan": ("stop", "skip"),
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
-    "task.pool": ("mean", "first", "last"),
-    "task.loss": ("cross_entropy", "log_loss", "binary_cross_entropy", "mse", "mae", "huber"),
+    "task.pool": ("mean", "max", "first", "last", "attention"),
+    "task.head": ("linear", "dense"),
+    "task.activation": ("tanh", "gelu", "relu"),
+    "task.encoder": ("cross", "bi"),
+    "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
+    "tokenizer.segment": ("spaces", "jieba"),
 }
 AT_LEAST_ONE = (
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
@@ -49,6 +55,9 @@ AT_LEAST_ONE = (
     "evaluation.generate_rows",
     "generate.batch_size",
     "data.limit",
+    "data.stride",
+    "tokenizer.min_count",
+    "tokenizer.vocab_size",
 )
 NOT_NEGATIVE = (
     "optim.learning_rate",
@@ -64,6 +73,7 @@ SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed",
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
 ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent")
+GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "generated_rows")  # metrics that do not depend on the weights
 DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
@@ -98,6 +108,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _hub(values)
     _unread(config, values)
     _generation(config, generates, can_generate)
+    validate_texts.check(config)
 
 
 def validate_each(values: dict[str, Any]) -> None:
@@ -115,7 +126,10 @@ def validate_each(values: dict[str, Any]) -> None:
         (SEEDS, lambda v: 0 <= v < 2**32, "at least 0 and less than 2^32"),
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
+        (("task.temperature", "task.huber_delta"), lambda v: 0 < v < math.inf, "more than 0"),
+        (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),
         (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
+        (("model.decoder_layers",), lambda v: v >= 0, "at least 0"),
         (("check.near",), lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("check.samples", "check.places"), lambda v: v >= 0, "at least 0"),
         (("data.max_dropped",), lambda v: 0 <= v <= 1, "between 0 and 1"),
@@ -128,13 +142,19 @@ def validate_each(values: dict[str, Any]) -> None:
 def validate_values(values: dict[str, Any]) -> None:
     """Each option of a training config by itself. Raises ConfigError."""
     validate_each(values)
+    validate_texts.check_values(values)
     mesh = [f"mesh.{axis}" for axis in ("data", "fsdp", "tensor")]
     if len(autos := [key for key in mesh if values[key] == "auto"]) > 1:
         raise ConfigError(f"{' and '.join(f'{key}=auto' for key in autos)}: only one axis can take what the others leave")
     for key in (key for key in mesh if values[key] != "auto"):
         if isinstance(values[key], bool) or not isinstance(values[key], int) or values[key] < 1:
             raise ConfigError(f"{key}={values[key]}: expected auto, or a number of devices")
-    for key, words in (("data.max_length", ("auto",)), ("generate.max_new_tokens", ("auto",)), ("loss.chunk", ("auto", "none"))):
+    for key, words in (
+        ("data.max_length", ("auto",)),
+        ("data.max_source_length", ("auto",)),
+        ("generate.max_new_tokens", ("auto",)),
+        ("loss.chunk", ("auto", "none")),
+    ):
         value = values[key]
         if value not in words and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigError(f"{key}={value}: expected {', '.join(words)} or a number of tokens")
@@ -152,8 +172,28 @@ def data(config: Config) -> None:
     _columns(d.columns)
     if not d.path and not d.train:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
+    _too_long(config)
     if d.max_length != "auto" and d.max_length > config.model.context:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
+    if d.max_source_length != "auto" and d.max_source_length > config.model.context:
+        raise ConfigError(f"data.max_source_length={d.max_source_length}: more than model.context={config.model.context}; raise that too")
+
+
+WHOLE = ("classify", "multilabel", "regress", "pair")  # tasks that say something of a whole text
+WORDS = ("tag", "parse")  # tasks that say something of each word
+
+
+def _too_long(config: Config) -> None:
+    """What becomes of long texts, where the task allows it. Raises ConfigError."""
+    how, task = config.data.too_long, config.task.name
+    if how in ("head_tail", "sentence") and task not in WHOLE:
+        raise ConfigError(f"data.too_long={how}: is read by task={'|'.join(WHOLE)} only; found task={task}")
+    if how == "window" and task not in (*WHOLE, "tag"):
+        why = "a tree cannot be cut" if task == "parse" else "its texts are not merged from windows"
+        raise ConfigError(f"data.too_long=window: task={task} has no windows ({why}); expected {'error or drop' if task == 'parse' else 'another'}")
+    if how.startswith("truncate") and task in WORDS:
+        choices = "drop|window" if task == "tag" else "drop"
+        raise ConfigError(f"data.too_long={how}: task={task} would score fewer words than the file has; expected error|{choices}")
 
 
 def _columns(c: Columns) -> None:
@@ -192,7 +232,9 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(f"evaluation.metric={e.metric}: unknown; task={config.task.name} has {choices} (the test split never chooses)")
         if not validation:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
-        if name in ("exact_match", "stopped") and e.generate != "always":
+        if name in SCORES and name not in getattr(config.task, "scores", SCORES):
+            raise ConfigError(f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}")
+        if name in GENERATED and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
         if name in COUNTS:
             raise ConfigError(f"evaluation.metric={e.metric}: a count is the same at every evaluation, and chooses nothing")
@@ -229,12 +271,14 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
     for key, unread, why in (
-        ("task.huber_delta", getattr(config.task, "loss", "") != "huber", "is read with task.loss=huber only"),
-        ("loss.chunk", config.task.name == "classify", "is read by the losses over a vocabulary only"),
-        ("loss.z_loss", config.task.name == "classify", "is read by the losses over a vocabulary only"),
-        ("data.require_stop", config.task.name != "chat", "is read by task=chat only"),
+        *validate_texts.unread(config),
+        ("data.require_stop", config.task.name not in ("chat", "seq2seq"), "is read by task=chat and task=seq2seq only"),
+        ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
+        ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
+        ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
         ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
+        ("data.stride", config.data.too_long != "window", "is read with data.too_long=window only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
         ("data.split_seed", not config.data.path, "is read with data.path only"),
         ("trackers.project", not config.trackers.use, "is read with trackers.use only"),
@@ -246,11 +290,13 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
 
 DEFAULTS = {
     "data.require_stop": True,
+    "data.max_source_length": "auto",
+    "task.start": None,
+    "task.score_tokens": "13a",
     "data.too_long": "error",
+    "data.stride": None,
     "generate.allow_cut": False,
-    "task.huber_delta": 1.0,
-    "loss.chunk": "auto",
-    "loss.z_loss": 0.0,
+    **validate_texts.DEFAULTS,
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
     "trackers.project": "jaxsft",

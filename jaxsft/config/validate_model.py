@@ -10,6 +10,8 @@ from jaxsft.config.model import ROPE_SCALING, ModelConfig, RopeScaling
 from jaxsft.config.schema import Config
 from jaxsft.errors import ConfigError
 
+SCORES = ("exact_match", "bleu", "chrf", "rouge_l")  # of task=seq2seq
+
 
 def model(config: Config, causal: bool | None) -> None:
     """`causal` is what the task needs. Raises ConfigError."""
@@ -21,21 +23,47 @@ def model(config: Config, causal: bool | None) -> None:
     if m.positions == "rope" and (not 0 < m.rope_fraction <= 1 or int(m.head_dim * m.rope_fraction) % 2 or not int(m.head_dim * m.rope_fraction)):
         part = "" if m.rope_fraction == 1 else f" model.rope_fraction={m.rope_fraction}"
         raise ConfigError(f"model.head_dim={m.head_dim}{part}: rotary positions need an even number of dimensions to rotate")
-    if not m.tied and config.task.name == "classify":
-        raise ConfigError("model.tied=False: task=classify has no output matrix over the vocabulary")
-    if m.tied and m.embed_inner and config.task.name in ("chat", "lm"):
+    if m.tied and m.embed_inner and config.task.name in ("chat", "lm", "seq2seq"):
         raise ConfigError(f"model.embed_inner={m.embed_inner}: a tied output would need model.embed of that size; set model.tied=false")
+    if m.experts and not (m.gated and not m.mlp_bias and 1 <= m.experts_per_token <= m.experts):
+        raise ConfigError(f"model.experts={m.experts}: they are gated, without biases, and model.experts_per_token lies between 1 and their number")
     _numbers(m)
     _unread(m, config.task.name)
     if m.causal and getattr(config.task, "pool", None) == "first":
         raise ConfigError("task.pool=first: the first token of a causal model sees nothing of the text; set model.causal=false, or pool=mean or last")
+    _seq2seq(config)
     if m.pretrained and config.train.init_from:
         raise ConfigError("model.pretrained and train.init_from both name weights to start from; give one")
     for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
         if source and config.run_dir and _same_place(source, config.run_dir):
             raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
+    if m.init not in ("pretrained", "scratch") and not (m.init.startswith("reset:") and m.init != "reset:"):
+        raise ConfigError(f"model.init={m.init}: expected pretrained, scratch or reset:PATTERN")
+    if m.init != "pretrained" and not m.pretrained:
+        raise ConfigError(f"model.init={m.init}: is read with model.pretrained only")
     if config.train.init_fresh and not (m.pretrained or config.train.init_from):
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
+
+
+def _seq2seq(config: Config) -> None:
+    m, task = config.model, config.task
+    if task.name != "seq2seq":
+        if m.decoder_layers:
+            raise ConfigError(f"model.decoder_layers={m.decoder_layers}: task={task.name} has one text only; task=seq2seq trains an encoder-decoder")
+        return
+    if m.causal == bool(m.decoder_layers):
+        kind = "an encoder sees the whole source" if m.decoder_layers else "a decoder-only model writes from left to right"
+        raise ConfigError(
+            f"model.causal={m.causal}: {kind}; set model.causal={not m.causal}, or model.decoder_layers={4 if not m.decoder_layers else 0}"
+        )
+    if task.template != "auto" and task.template.count("{source}") != 1:
+        raise ConfigError(f"task.template={task.template!r}: expected {{source}} in it once, where the source stands")
+    if unknown := [name for name in task.scores if name not in SCORES]:
+        raise ConfigError(f"task.scores=[{unknown[0]}]: expected some of {', '.join(SCORES)}")
+    if not task.scores or len(set(task.scores)) != len(task.scores):
+        raise ConfigError(f"task.scores={list(task.scores)}: expected at least one, each named once")
+    if task.start is not None and not task.start:
+        raise ConfigError("task.start=[]: a decoder starts from at least one token; name it, or set task.start=null")
 
 
 def _same_place(a: str, b: str) -> bool:
@@ -50,7 +78,7 @@ def _numbers(m: ModelConfig) -> None:
     for name in ("window", "embed_inner", "vocab_rows"):
         if (value := getattr(m, name)) is not None and value < 1:
             raise ConfigError(f"model.{name}={value}: expected at least 1")
-    for name in ("types", "position_offset"):
+    for name in ("types", "position_offset", "experts"):
         if getattr(m, name) < 0:
             raise ConfigError(f"model.{name}={getattr(m, name)}: expected at least 0")
     if wrong := [i for i in m.window_layers or () if not 0 <= i < m.layers]:
@@ -68,7 +96,7 @@ def _numbers(m: ModelConfig) -> None:
 
 def _unread(m: ModelConfig, task: str) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
-    vocabulary = task in ("chat", "lm")
+    vocabulary = task in ("chat", "lm", "seq2seq")
     for name, read, where in (
         ("norm_bias", m.norm == "layer", "with model.norm=layer"),
         ("rope_base", m.positions == "rope", "with model.positions=rope"),
@@ -78,6 +106,8 @@ def _unread(m: ModelConfig, task: str) -> None:
         ("position_offset", m.positions == "learned", "with model.positions=learned"),
         ("window_layers", m.window is not None, "with model.window"),
         ("first_norm", m.norm_position in ("pre", "sandwich"), "with model.norm_position=pre or sandwich"),
+        ("experts_per_token", m.experts > 0, "with model.experts"),
+        ("expert_norm", m.experts > 0, "with model.experts"),
         ("head_bias", vocabulary, "by tasks with an output over the vocabulary"),
         ("logit_softcap", vocabulary, "by tasks with an output over the vocabulary"),
     ):

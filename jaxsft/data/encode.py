@@ -18,9 +18,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsft.data.ledger import Aside, Ledger
+from jaxsft.data.tokenizer_frame import Wrapped
+from jaxsft.data.windows import cut_places, owners, sentence_windows, windows, word_windows
 from jaxsft.errors import ConfigError, DataError
 
 TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
+
+
+class Words(NamedTuple):
+    """The words of a text. What is between the frame of an `Encoded` is one word after another.
+
+    Attributes:
+      offsets: `[words + 1]` int32, in ids: word i is `ids[offsets[i]:offsets[i + 1]]`.
+      values: what belongs to each word, `[words]` arrays by name. `weight` is that of its loss, `head` another word of the text from 1 (0: none).
+      first: the number of the first word in its text, `own`: the stretch of words that this window of the text answers for, and `whole` the words of
+        the text (None: all of them are here).
+    """
+
+    offsets: np.ndarray
+    values: Mapping[str, np.ndarray]
+    first: int = 0
+    own: tuple[int, int] | None = None
+    whole: int | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.offsets) - 1
 
 
 class Encoded(NamedTuple):
@@ -29,21 +52,37 @@ class Encoded(NamedTuple):
     Attributes:
       ids: `[n]` int32.
       weights: `[n]` float32, the weight of each id as a target; None where nothing is predicted token by token.
-      segment: what belongs to the whole text, by name: numbers.
+      segment: what belongs to the whole text, by name: numbers, or arrays of one shape.
       chunk: cut into consecutive examples instead of following `data.too_long` (raw text).
       stop_ids: where given, the last trained id must be one of them to survive truncation.
+      source: `[m]` int32, what an encoder reads; None where there is one stream.
+      types: `[n]` int32, the token type of each id (BERT's first and second text); None where all are 0.
+      frame: how many ids at the beginning and at the end stay where a text is cut, in every window of it: its special tokens.
+      first: where the ids of the first text of a pair stand; those of the second stand within the frame. A cut takes from the longer one.
+      breaks: where a sentence begins, in ids, within the frame; for `too_long=sentence`.
+      words: where something is said of each word.
     """
 
     ids: np.ndarray
     weights: np.ndarray | None = None
-    segment: Mapping[str, float] = MappingProxyType({})
+    segment: Mapping[str, Any] = MappingProxyType({})
     chunk: bool = False
     stop_ids: tuple[int, ...] = ()
+    source: np.ndarray | None = None
+    types: np.ndarray | None = None
+    frame: tuple[int, int] = (0, 0)
+    first: tuple[int, int] | None = None
+    breaks: Sequence[int] = ()
+    words: Words | None = None
 
     @property
     def positions(self) -> int:
         """How many places of a row it takes: the last target is never an input."""
         return len(self.ids) - (self.weights is not None)
+
+    @property
+    def source_positions(self) -> int:
+        return 0 if self.source is None else len(self.source)
 
 
 class Example(NamedTuple):
@@ -54,7 +93,10 @@ class Example(NamedTuple):
     tokens: np.ndarray
     targets: np.ndarray | None
     loss_weight: np.ndarray | None
-    segment: Mapping[str, float]
+    segment: Mapping[str, Any]
+    source: np.ndarray | None = None
+    types: np.ndarray | None = None
+    words: Words | None = None
 
 
 def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,37 +104,110 @@ def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarr
     return encoded.ids[start:stop], encoded.ids[start + 1 : stop + 1], encoded.weights[start + 1 : stop + 1]
 
 
+def framed(text: Wrapped, segment: Mapping[str, Any]) -> Encoded:
+    """A text in its special tokens, of which nothing is predicted token by token."""
+    kinds = np.array(text.types, np.int32) if any(text.types) else None
+    return Encoded(np.array(text.ids, np.int32), segment=segment, types=kinds, frame=(text.head, text.tail))
+
+
 def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
     """The row with its loss multiplied: the weight of its tokens, and that of the whole text. Raises ConfigError where it has neither."""
     if weight == 1 or isinstance(encoded, str):
         return encoded
-    if encoded.weights is None and "weight" not in encoded.segment:
+    words = encoded.words
+    if encoded.weights is None and "weight" not in encoded.segment and words is None:
         raise ConfigError("data.columns.weight: this task has no weights that those of the rows could multiply; set data.columns.weight=none")
     weights = None if encoded.weights is None else encoded.weights * np.float32(weight)
     segment = {name: value * weight if name == "weight" else value for name, value in encoded.segment.items()}
-    return encoded._replace(weights=weights, segment=segment)
+    if words is not None:
+        words = words._replace(values={**words.values, "weight": words.values["weight"] * np.float32(weight)})
+    return encoded._replace(weights=weights, segment=segment, words=words)
 
 
 def longest(encoded: Sequence[Encoded | None]) -> int:
     return max((e.positions for e in encoded if e is not None), default=0)
 
 
-def fit(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
-    """The record cut to `limit` positions, and how many ids were cut. The caller has refused or dropped it where the policy says so."""
+def fit(encoded: Encoded, limit: int, too_long: str, where: str = "") -> tuple[Encoded, int]:
+    """The record cut to `limit` positions, and how many ids were cut. The caller has refused or dropped it where the policy says so.
+
+    Of a record with a source this is the target, which is cut on the right only: a decoder starts from its first id.
+
+    Raises:
+      DataError: the frame alone is longer.
+    """
     excess = encoded.positions - limit
     if excess <= 0 or encoded.chunk:
         return encoded, 0
-    keep = slice(excess, None) if too_long == "truncate_left" else slice(0, len(encoded.ids) - excess)
-    weights = None if encoded.weights is None else encoded.weights[keep]
-    return encoded._replace(ids=encoded.ids[keep], weights=weights), excess
+    body = (encoded.frame[0], len(encoded.ids) - encoded.frame[1])
+    bodies = [body] if encoded.first is None else [encoded.first, body]
+    if sum(stop - start for start, stop in bodies) <= excess:
+        raise DataError(f"{where}: {len(encoded.ids)} tokens, of which a row of {limit} would hold no text; raise data.max_length")
+    keep = cut_places(len(encoded.ids), bodies, excess, too_long if encoded.source is None else "truncate_right")
+    kept = {name: value[keep] for name in ("ids", "weights", "types") if (value := getattr(encoded, name)) is not None}
+    return encoded._replace(**kept), excess
+
+
+def fit_source(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
+    """As `fit`, of the source. Its last id, which closes it, stays."""
+    excess = encoded.source_positions - limit
+    if excess <= 0:
+        return encoded, 0
+    source = encoded.source
+    kept = source[excess:] if too_long == "truncate_left" else np.concatenate([source[: limit - 1], source[-1:]])
+    return encoded._replace(source=kept), excess
+
+
+def too_long_for(encoded: Encoded, limit: int, source_limit: int) -> bool:
+    return (encoded.positions > limit and not encoded.chunk) or encoded.source_positions > source_limit
 
 
 def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
     """One example, or consecutive ones for a record that is chunked: every id but the first is a target exactly once."""
     if encoded.weights is None:
-        return [Example(row, 0, encoded.ids, None, None, encoded.segment)]
+        return [Example(row, 0, encoded.ids, None, None, encoded.segment, types=encoded.types, words=encoded.words)]
     starts = range(0, encoded.positions, limit) if encoded.chunk else [0]
-    return [Example(row, part, *shift(encoded, start, min(start + limit, encoded.positions)), encoded.segment) for part, start in enumerate(starts)]
+    shifted = (shift(encoded, start, min(start + limit, encoded.positions)) for start in starts)
+    return [Example(row, part, *three, encoded.segment, encoded.source) for part, three in enumerate(shifted)]
+
+
+def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences: bool = False) -> list[Encoded]:
+    """The record as windows of at most `limit` ids, each with the frame of the whole; `stride` None is half a window. With `sentences`, windows begin
+    and end with sentences and do not overlap.
+
+    The weight of a whole text is shared by its windows. A word carries its loss in the window that owns it (`windows.owners`), and 0 elsewhere.
+
+    Raises:
+      DataError: the frame or a word leaves no room.
+      ConfigError: `stride` leaves ids between two windows.
+    """
+    begin, end = encoded.frame[0], len(encoded.ids) - encoded.frame[1]
+    room, words = limit - encoded.frame[0] - encoded.frame[1], encoded.words
+    longest = 1 if words is None else int(np.diff(words.offsets).max())
+    if longest > room:
+        raise DataError(f"{where}: a word has {longest} tokens, but a window holds {room}; raise data.max_length, or set data.too_long=drop")
+    stride = max(room // 2, 1) if stride is None else stride
+    if stride > room:
+        raise ConfigError(f"data.stride={stride}: a window holds {room} tokens, so that some would be in none; expected at most {room}")
+    framed = lambda a, b: np.concatenate([encoded.ids[:begin], encoded.ids[a:b], encoded.ids[end:]])
+    if words is None:
+        spans = windows(end - begin, room, stride)
+        if sentences:
+            spans = sentence_windows([at - begin for at in encoded.breaks], end - begin, room)
+        segment = {name: value / len(spans) if name == "weight" else value for name, value in encoded.segment.items()}
+        kinds = lambda a, b: None if encoded.types is None else np.concatenate([encoded.types[:begin], encoded.types[a:b], encoded.types[end:]])
+        return [encoded._replace(ids=framed(begin + a, begin + b), segment=segment, types=kinds(begin + a, begin + b), breaks=()) for a, b in spans]
+    spans = word_windows(words.offsets - begin, room, stride)
+    owner = owners(spans, words.count)
+    out = []
+    for number, (a, b) in enumerate(spans):
+        values = {name: value[a:b] for name, value in words.values.items()}
+        mine = owner[a:b] == number
+        values["weight"] = np.where(mine, values["weight"], 0).astype(np.float32)
+        own = (int(np.argmax(mine)), int(len(mine) - np.argmax(mine[::-1]))) if mine.any() else (0, 0)
+        part = Words(words.offsets[a : b + 1] - words.offsets[a] + begin, values, a, own, words.count)
+        out.append(encoded._replace(ids=framed(int(words.offsets[a]), int(words.offsets[b])), words=part))
+    return out
 
 
 def build(
@@ -105,6 +220,8 @@ def build(
     max_dropped: float,
     split: str,
     aside: Sequence[Aside] = (),
+    source_limit: int = 0,
+    stride: int | None = None,
 ) -> tuple[list[Example], Ledger, dict[int, str]]:
     """Fits every record, drops what cannot be trained on, and writes all of it into the ledger.
 
@@ -113,6 +230,8 @@ def build(
       where: per row, `file:line`.
       limit: positions of a packed row.
       aside: the rows that were put aside before; they are rows of the split, read and dropped.
+      source_limit: positions of a packed row of sources.
+      stride: of windows, as in `cut`.
 
     Returns: the examples, the ledger, and the reason of each dropped row.
 
@@ -121,39 +240,68 @@ def build(
     """
     ledger, out, dropped = Ledger(), [], {}
 
-    def drop(row: int, reason: str, tokens: int = 0) -> None:
-        ledger.drop(reason, tokens)
+    def drop(row: int, reason: str) -> None:
+        e = encoded[row]
+        ledger.drop(reason, *((len(e.ids), e.source_positions) if isinstance(e, Encoded) else ()))
         dropped[row] = reason
 
     for bad in aside:
         ledger.drop(bad.reason)
-    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.positions > limit and not e.chunk]
-    if over and too_long == "error":
-        i = max(over, key=lambda i: encoded[i].positions)
-        raise DataError(
-            f"{where[i]}: {encoded[i].positions} tokens, but a row holds {limit} ({len(over)} of {len(encoded)} rows of {split} are longer); "
-            f"raise model.context and data.max_length, or set data.too_long=drop|truncate_left|truncate_right"
-        )
+    if too_long == "error":
+        _refuse_too_long(encoded, where, limit, source_limit, split)
     for row, e in enumerate(encoded):
         if isinstance(e, str):
             drop(row, e)
             continue
-        if e.positions > limit and not e.chunk and too_long == "drop":
-            drop(row, "too_long", len(e.ids))
+        if too_long == "drop" and too_long_for(e, limit, source_limit):
+            drop(row, "too_long")
             continue
-        fitted, cut = fit(e, limit, too_long)
-        trained = 0 if fitted.weights is None else int(np.count_nonzero(fitted.weights[1:]))
+        if e.positions > limit and too_long in ("window", "sentence"):
+            parts = cut(e, limit, stride, where[row], too_long == "sentence")
+            ledger.keep(len(e.ids), _trained(e))  # an id counts once, in however many windows it stands
+            out.extend(examples(one, row, limit)[0]._replace(part=number) for number, one in enumerate(parts))
+            continue
+        fitted, lost = fit(e, limit, too_long, where[row])
+        fitted, source_lost = fit_source(fitted, source_limit, too_long)
+        trained = _trained(fitted)
         if fitted.weights is not None and not trained:
-            drop(row, "no_trained_token", len(e.ids))
+            drop(row, "no_trained_token")
             continue
-        if cut and require_stop and e.stop_ids and int(fitted.ids[np.flatnonzero(fitted.weights)[-1]]) not in e.stop_ids:
-            drop(row, "stop_token_truncated", len(e.ids))  # data.require_stop=false keeps it
+        if lost and require_stop and e.stop_ids and int(fitted.ids[np.flatnonzero(fitted.weights)[-1]]) not in e.stop_ids:
+            drop(row, "stop_token_truncated")  # data.require_stop=false keeps it
             continue
-        ledger.keep(len(fitted.ids), trained, cut, "truncated")
+        ledger.keep(len(fitted.ids), trained, lost, "truncated", fitted.source_positions, source_lost)
         out.extend(examples(fitted, row, limit))
     ledger.check()
     _refuse_many_dropped(ledger, dropped, where, max_dropped, split, aside)
     return out, ledger, dropped
+
+
+def _trained(encoded: Encoded) -> int:
+    """How many ids are targets; of words, each is one."""
+    if encoded.words is not None:
+        return int(np.count_nonzero(encoded.words.values["weight"]))
+    return 0 if encoded.weights is None else int(np.count_nonzero(encoded.weights[1:]))
+
+
+def _refuse_too_long(encoded: Sequence[Encoded | str], where: Sequence[str], limit: int, source_limit: int, split: str) -> None:
+    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.positions > limit and not e.chunk]
+    if over:
+        i = max(over, key=lambda i: encoded[i].positions)
+        cuts = "window" if encoded[i].words is not None else "truncate_left|truncate_right"
+        if encoded[i].weights is None and encoded[i].words is None:
+            cuts += "|window|head_tail|sentence"
+        raise DataError(
+            f"{where[i]}: {encoded[i].positions} tokens, but a row holds {limit} ({len(over)} of {len(encoded)} rows of {split} are longer); "
+            f"raise model.context and data.max_length, or set data.too_long=drop|{cuts}"
+        )
+    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.source_positions > source_limit]
+    if over:
+        i = max(over, key=lambda i: encoded[i].source_positions)
+        raise DataError(
+            f"{where[i]}: the source has {encoded[i].source_positions} tokens, but a row holds {source_limit} ({len(over)} of {len(encoded)} rows of "
+            f"{split} are longer); raise model.context and data.max_source_length, or set data.too_long=drop|truncate_left|truncate_right"
+        )
 
 
 def _refuse_many_dropped(
@@ -190,6 +338,29 @@ def flat(examples: Sequence[Example]) -> dict[str, Any]:
     if examples[0].targets is not None:
         arrays["targets"] = np.concatenate([e.targets for e in examples]).astype(np.int32)
         arrays["loss_weight"] = np.concatenate([e.loss_weight for e in examples]).astype(np.float32)
+    if examples[0].source is not None:
+        arrays["source_offsets"] = np.concatenate([[0], np.cumsum([len(e.source) for e in examples])]).astype(np.int64)
+        arrays["source_tokens"] = np.concatenate([e.source for e in examples]).astype(np.int32)
+    if any(e.types is not None for e in examples):
+        arrays["types"] = np.concatenate([np.zeros(len(e.tokens)) if e.types is None else e.types for e in examples]).astype(np.int32)
     for name in segment_names(examples):
         arrays[f"segment.{name}"] = np.array([e.segment[name] for e in examples])
+    if examples[0].words is not None:
+        arrays |= _flat_words([e.words for e in examples])
     return arrays
+
+
+def _flat_words(words: Sequence[Words]) -> dict[str, np.ndarray]:
+    """All words of the examples: where each begins and ends in its example, its number in its text, and whether its window owns it."""
+    joined = lambda parts, kind: np.concatenate([*parts]).astype(kind)
+    numbers = [np.arange(w.count) for w in words]
+    owned = [np.ones(w.count, bool) if w.own is None else (n >= w.own[0]) & (n < w.own[1]) for w, n in zip(words, numbers, strict=True)]
+    arrays = {
+        "word_offsets": np.concatenate([[0], np.cumsum([w.count for w in words])]).astype(np.int64),
+        "word.start": joined([w.offsets[:-1] for w in words], np.int32),
+        "word.stop": joined([w.offsets[1:] for w in words], np.int32),
+        "word.index": joined([n + w.first for w, n in zip(words, numbers, strict=True)], np.int32),
+        "word.own": joined(owned, bool),
+        "word.last": joined([n + w.first + 1 == (w.count if w.whole is None else w.whole) for w, n in zip(words, numbers, strict=True)], bool),
+    }
+    return arrays | {f"word.{name}": np.concatenate([w.values[name] for w in words]) for name in words[0].values}

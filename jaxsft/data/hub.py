@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft.config.hubid import HubId, is_hub, parse
+from jaxsft.data import tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 
-RUN = ("config.yaml", "task.json", "prepared.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer/*.json")
+RUN = ("config.yaml", "task.json", "prepared.json", "pretrained.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
+MODEL = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")  # and of a model of transformers
+TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, "tokenizer/*.json")
 
 
 def data_file(path: str | Path) -> Path:
@@ -30,23 +32,29 @@ def data_file(path: str | Path) -> Path:
 
 
 def run_dir(path: str | Path) -> str | Path:
-    """A run directory: `hub:owner/name@revision` of a model, fetched, or any other name as it stands. Raises ConfigError as `data_file`."""
+    """A run directory, or a model in the layout of transformers: `hub:owner/name@revision`, fetched, or any other name as it stands.
+
+    Raises:
+      ConfigError: as `data_file`, or it is neither.
+    """
     if not is_hub(path):
         return path
     name = parse(str(path), file=False)
-    folder = _snapshot(name, RUN)
+    folder = _snapshot(name, (*RUN, *MODEL, *TOKENIZER))
+    if (folder / "config.json").is_file() and not (folder / "config.yaml").is_file():
+        return folder
     if missing := [part for part in ("config.yaml", "task.json", "tokenizer/tokenizer.json", "checkpoints") if not (folder / part).exists()]:
-        raise ConfigError(f"{name}: not a run directory of jaxsft (it has no {missing[0]}); other layouts cannot be read")
+        raise ConfigError(f"{name}: not a run directory of jaxsft (it has no {missing[0]}), and no model of transformers (it has no config.json)")
     return folder
 
 
 def tokenizer_dir(path: str | Path) -> str | Path:
-    """A folder with tokenizer.json, or a run directory: `hub:owner/name@revision`, fetched, or any other name as it stands. Raises ConfigError."""
+    """A folder with a vocabulary, or a run directory: `hub:owner/name@revision`, fetched, or any other name as it stands. Raises ConfigError."""
     if not is_hub(path):
         return path
     name = parse(str(path), file=False)
     folder = _snapshot(name, TOKENIZER)
-    if not any((folder / part).is_file() for part in ("tokenizer.json", "tokenizer/tokenizer.json")):
+    if not any(tokenizer_files.there(part) for part in (folder, folder / "tokenizer")):
         raise ConfigError(f"{name}: it has no tokenizer.json")
     return folder
 

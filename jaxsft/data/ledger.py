@@ -3,7 +3,8 @@
     rows read   = kept + dropped (by reason)
     tokens read = kept + dropped (by reason);  kept tokens = trained + masked
 
-A token counts once, as a target: the first one of a record is never predicted, so it is masked.
+A token counts once, as a target: the first one of a record is never predicted, so it is masked. Sources that an encoder reads are a stream of their
+own, of which nothing is trained: tokens read = kept + dropped (by reason).
 """
 
 from __future__ import annotations
@@ -42,9 +43,13 @@ class Ledger:
     trained: int = 0
     masked: int = 0
     truncated_rows: int = 0
+    source_read: int = 0
+    source_kept: int = 0
+    source_dropped: Counter[str] = dataclasses.field(default_factory=Counter)
 
-    def keep(self, tokens: int, trained: int, cut: int = 0, reason: str = "") -> None:
-        """A row that stays, with `tokens` left (of which `trained` carry weight) after `cut` were taken off for `reason`."""
+    def keep(self, tokens: int, trained: int, cut: int = 0, reason: str = "", source: int = 0, source_cut: int = 0) -> None:
+        """A row that stays, with `tokens` left (of which `trained` carry weight) after `cut` were taken off for `reason`, and `source` left of its
+        source after `source_cut` were."""
         self.rows_read += 1
         self.rows_kept += 1
         self.tokens_read += tokens + cut
@@ -52,20 +57,28 @@ class Ledger:
         self.masked += tokens - trained
         if cut:
             self.tokens_dropped[reason] += cut
-            self.truncated_rows += 1
+        self.source_read += source + source_cut
+        self.source_kept += source
+        if source_cut:
+            self.source_dropped[reason] += source_cut
+        self.truncated_rows += bool(cut or source_cut)
 
-    def drop(self, reason: str, tokens: int = 0) -> None:
-        """A row that does not stay, with all its tokens."""
+    def drop(self, reason: str, tokens: int = 0, source: int = 0) -> None:
+        """A row that does not stay, with all its tokens and those of its source."""
         self.rows_read += 1
         self.rows_dropped[reason] += 1
         self.tokens_read += tokens
         if tokens:
             self.tokens_dropped[reason] += tokens
+        self.source_read += source
+        if source:
+            self.source_dropped[reason] += source
 
     def check(self) -> None:
         """Raises AssertionError where the ledger does not add up: a bug, never the user's data."""
         assert self.rows_read == self.rows_kept + sum(self.rows_dropped.values()), self
         assert self.tokens_read == self.trained + self.masked + sum(self.tokens_dropped.values()), self
+        assert self.source_read == self.source_kept + sum(self.source_dropped.values()), self
 
     def as_dict(self) -> dict[str, Any]:
         """The layout of `ledger.json`."""
@@ -73,7 +86,10 @@ class Ledger:
         rows = {"read": self.rows_read, "kept": self.rows_kept, "dropped": dict(self.rows_dropped), "truncated": self.truncated_rows}
         kept = self.trained + self.masked
         tokens = {"read": self.tokens_read, "kept": kept, "dropped": dict(self.tokens_dropped), "trained": self.trained, "masked": self.masked}
-        return {"rows": rows, "tokens": tokens}
+        if not self.source_read:
+            return {"rows": rows, "tokens": tokens}
+        source = {"read": self.source_read, "kept": self.source_kept, "dropped": dict(self.source_dropped)}
+        return {"rows": rows, "tokens": tokens, "source_tokens": source}
 
 
 def length_summary(lengths: np.ndarray) -> dict[str, Any]:

@@ -17,6 +17,18 @@ from jaxsft.data.ledger import Aside, Ledger, length_summary
 ROW_MULTIPLE = 32  # row lengths are rounded up to it: matrix units like it, and near lengths share a compiled program
 
 
+class Source(NamedTuple):
+    """What the encoder of an encoder-decoder model reads: B rows of T positions. Segment i is the source of the texts' segment i; 0 is padding.
+
+    Attributes:
+      tokens, segment_ids, positions: `[B, T]` int32.
+    """
+
+    tokens: Any
+    segment_ids: Any
+    positions: Any
+
+
 class Batch(NamedTuple):
     """B rows of S positions with up to G texts each. Segment 0, example -1 and weight 0 mark what is not there.
 
@@ -25,7 +37,12 @@ class Batch(NamedTuple):
       loss_weight: `[B, S]` float32.
       segment_ids: `[B, S]` int32, from 1. positions: `[B, S]` int32, from 0 in each segment.
       example_ids: `[B, G]` int32 into the split's examples.
-      segment: `[B, G]` arrays by name: what belongs to a whole text.
+      segment: `[B, G]` or `[B, G, n]` arrays by name: what belongs to a whole text.
+      words: `[B, W]` arrays by name, one word of the row after another; None where nothing is said of words. `segment` is that of the word, 0 where
+        there is none; `start` and `stop` its positions in the row; `index` its number in its text, `last` whether no other follows there, `own`
+        whether this window of the text answers for it; `weight` that of its loss; `head` another word of the row, from 1 (0: none).
+      source: the second stream; None where there is one stream.
+      types: `[B, S]` int32, BERT's token types; None where all are 0.
     """
 
     tokens: Any
@@ -35,6 +52,9 @@ class Batch(NamedTuple):
     positions: Any
     example_ids: Any
     segment: dict[str, Any]
+    source: Source | None = None
+    types: Any = None
+    words: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +65,7 @@ class Split:
       arrays: flat arrays of `encode.flat`.
       records, where: per input row, its record and `file:line`.
       dropped: reason by row.
+      limit, source_limit: positions of a row, and of a row of sources (0: there are none).
     """
 
     name: str
@@ -54,10 +75,15 @@ class Split:
     dropped: dict[int, str]
     ledger: dict[str, Any]
     limit: int
+    source_limit: int = 0
 
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.arrays["offsets"])
+
+    @property
+    def source_lengths(self) -> np.ndarray | None:
+        return np.diff(self.arrays["source_offsets"]) if "source_offsets" in self.arrays else None
 
     @property
     def examples(self) -> int:
@@ -80,6 +106,7 @@ def load_split(
     context: int,
     *,
     min_length: int = 1,
+    min_source: int = 1,
     aside: Sequence[Aside] = (),
 ) -> Split:
     """Encodes a split through the cache.
@@ -87,21 +114,26 @@ def load_split(
     Args:
       task: gives `encode(record, where) -> Encoded | reason` and `digest`.
       data: the DataConfig.
-      min_length: rows are at least so long (evaluation splits share the training split's shape where they can).
+      min_length, min_source: rows, and rows of sources, are at least so long (evaluation splits share the training split's shape where they can).
       aside: rows of the split that gave no record: they are in the ledger, read and dropped.
 
     Raises:
       DataError: see `encode.build`.
     """
-    options = {"max_length": data.max_length, "too_long": data.too_long, "max_dropped": data.max_dropped, "require_stop": data.require_stop}
+    options = {name: getattr(data, name) for name in ("max_length", "too_long", "stride", "max_dropped", "require_stop")}
+    options |= {"max_source_length": data.max_source_length, "min_source": min_source}
     told, weights = [dataclasses.astuple(bad) for bad in aside], [getattr(r, "weight", 1.0) for r in records]
     hashed = {"aside": told, "records": [repr(r) for r in records], "weights": weights, "task": task.digest, "context": context, "min": min_length}
     key = cache.key(hashed | options)
 
     def build() -> tuple[dict, dict]:
         encoded = [encode.weighted(e, w) for e, w in zip(task.encode_all(records, where), weights, strict=True)]
-        long = encode.longest([e for e in encoded if not isinstance(e, str)])
-        limit = max(row_length(long, context, data.max_length), min(min_length, context))
+        kept = [e for e in encoded if not isinstance(e, str)]
+        limit = max(row_length(encode.longest(kept), context, data.max_length), min(min_length, context))
+        source_limit = 0
+        if any(e.source is not None for e in kept):
+            long = max(e.source_positions for e in kept)
+            source_limit = max(row_length(long, context, data.max_source_length), min(min_source, context))
         built, ledger, dropped = encode.build(
             encoded,
             where,
@@ -111,13 +143,16 @@ def load_split(
             max_dropped=data.max_dropped,
             split=name,
             aside=aside,
+            stride=data.stride,
+            source_limit=source_limit,
         )
-        return encode.flat(built), {"ledger": ledger.as_dict(), "dropped": {str(k): v for k, v in dropped.items()}, "limit": limit}
+        facts = {"ledger": ledger.as_dict(), "dropped": {str(k): v for k, v in dropped.items()}, "limit": limit, "source_limit": source_limit}
+        return encode.flat(built), facts
 
     with _uncollected():
         arrays, facts = cache.load_or_build(cache.root(data.cache_dir) / key, build)
     dropped = {int(k): v for k, v in facts["dropped"].items()}
-    return Split(name, arrays, records, where, dropped, facts["ledger"], facts["limit"])
+    return Split(name, arrays, records, where, dropped, facts["ledger"], facts["limit"], facts["source_limit"])
 
 
 @contextlib.contextmanager
@@ -136,11 +171,12 @@ class Batches:
     """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for Grain."""
 
     def __init__(self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None, here: np.ndarray | None = None, places: int = 0):
-        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them. `places` stand before
-        each text, at positions from `-places` to -1, for tokens that are not of the data."""
+        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them. `places` stand
+        before each text, at positions from `-places` to -1, for tokens that are not of the data."""
         self.split, self.plan, self.batch_size, self.seed, self.places = split, plan, batch_size, seed, places
         self.here = np.arange(batch_size) if here is None else here
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+        self.words = _most_words(split, plan)
 
     def __len__(self) -> int:
         return -(-self.plan.rows // self.batch_size)
@@ -163,10 +199,24 @@ class Batches:
             out[i, : len(examples)] = examples
         return out
 
+    def word_ids(self, step: int) -> np.ndarray:
+        """Which words of the split a step has, on all processes together: `[B, W]`, -1 where there is none."""
+        out, offsets = np.full((self.batch_size, self.words), -1, np.int64), self.split.arrays.get("word_offsets")
+        for i, row in enumerate(self.rows_of(step) if self.words else ()):
+            found = [np.arange(*offsets[example : example + 2]) for example in (self.plan.row(row) if row >= 0 else ())]
+            ids = np.concatenate([*found, np.zeros(0, np.int64)])
+            out[i, : len(ids)] = ids
+        return out
+
     def lengths(self, step: int) -> np.ndarray:
         """The real tokens of each text of a step, on all processes together: `[texts]`."""
         ids = self.example_ids(step)
         return self.split.lengths[ids[ids >= 0]]
+
+    def source_lengths(self, step: int) -> np.ndarray | None:
+        """The tokens of the sources of these texts, in their order; None where there is one stream."""
+        ids = self.example_ids(step)
+        return None if (lengths := self.split.source_lengths) is None else lengths[ids[ids >= 0]]
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of a step that this process reads: arrays `[rows, S]`."""
@@ -177,9 +227,12 @@ class Batches:
         if "targets" in arrays:
             by_token |= {"targets": np.zeros((b, s), np.int32), "loss_weight": np.zeros((b, s), np.float32)}
             copied += ["targets", "loss_weight"]
-        example_ids = np.full((b, g), -1, np.int32)
+        if "types" in arrays:
+            by_token["types"] = np.zeros((b, s), np.int32)
+            copied.append("types")
+        example_ids, words = np.full((b, g), -1, np.int32), self._no_words(b)
         for i, row in enumerate(rows):
-            at = 0
+            at, word = 0, 0
             for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
                 start, stop = arrays["offsets"][example : example + 2]
                 whole = slice(at, at + self.places + int(stop - start))
@@ -189,9 +242,11 @@ class Batches:
                 by_token["segment_ids"][i, whole] = j + 1
                 by_token["positions"][i, whole] = np.arange(-self.places, stop - start)
                 example_ids[i, j] = example
+                if words is not None:
+                    word = self._add_words(words, i, word, j + 1, example, place.start)
         present = example_ids >= 0
         segment = {
-            name.removeprefix("segment."): np.where(present, values[example_ids], 0).astype(values.dtype)
+            name.removeprefix("segment."): np.where(present.reshape(b, g, *[1] * (values.ndim - 1)), values[example_ids], 0).astype(values.dtype)
             for name, values in arrays.items()
             if name.startswith("segment.")
         }
@@ -203,7 +258,55 @@ class Batches:
             by_token["positions"],
             example_ids,
             segment,
+            self._source(rows) if self.plan.source_length else None,
+            by_token.get("types"),
+            words,
         )
+
+    def _source(self, rows: np.ndarray) -> Source:
+        """The second stream of plan rows, laid out as the first."""
+        arrays, shape = self.split.arrays, (len(rows), self.plan.source_length)
+        tokens, segment_ids, positions = (np.zeros(shape, np.int32) for _ in range(3))
+        for i, row in enumerate(rows):
+            at = 0
+            for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
+                start, stop = arrays["source_offsets"][example : example + 2]
+                place = slice(at, at := at + int(stop - start))
+                tokens[i, place] = arrays["source_tokens"][start:stop]
+                segment_ids[i, place] = j + 1
+                positions[i, place] = np.arange(stop - start)
+        return Source(tokens, segment_ids, positions)
+
+    def _no_words(self, rows: int) -> dict[str, np.ndarray] | None:
+        if not self.words:
+            return None
+        named = {name.removeprefix("word."): values for name, values in self.split.arrays.items() if name.startswith("word.")}
+        words = {name: np.zeros((rows, self.words), values.dtype) for name, values in named.items()}
+        return words | {"segment": np.zeros((rows, self.words), np.int32)}
+
+    def _add_words(self, words: dict[str, np.ndarray], row: int, at: int, segment: int, example: int, position: int) -> int:
+        """Writes the words of an example into a row, from `at` on; what points to a position or a word of the text points into the row."""
+        first, last = self.split.arrays["word_offsets"][example : example + 2]
+        place = slice(at, at + int(last - first))
+        for name, values in words.items():
+            if name == "segment":
+                values[row, place] = segment
+                continue
+            found = self.split.arrays[f"word.{name}"][first:last]
+            if name in ("start", "stop"):
+                found = found + position
+            elif name == "head":
+                found = np.where(found > 0, found + at, 0)
+            values[row, place] = found
+        return place.stop
+
+
+def _most_words(split: Split, plan: packing.Plan) -> int:
+    """The most words of a packed row; 0 where the split has no words."""
+    if "word_offsets" not in split.arrays:
+        return 0
+    counts = np.concatenate([[0], np.cumsum(np.diff(split.arrays["word_offsets"])[plan.members])])
+    return int(np.diff(counts[plan.offsets]).max(initial=1))
 
 
 class _Steps:
@@ -231,13 +334,16 @@ def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
 
 def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None, places: int = 0) -> Batches:
     """Plans a split and gives its batches; `here` and `places` as in `Batches`."""
-    plan = packing.plan(split.lengths + places, split.limit + places, seed=data.plan_seed, packing=data.packing)
+    sources = {"source_lengths": split.source_lengths, "source_length": split.source_limit}
+    plan = packing.plan(split.lengths + places, split.limit + places, seed=data.plan_seed, packing=data.packing, **sources)
     return Batches(split, plan, batch_size, seed, here, places)
 
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:
     """The split's part of `ledger.json`."""
-    return {**batches.split.ledger, "packing": batches.plan.as_dict(), "lengths": length_summary(batches.split.lengths)}
+    entry = {**batches.split.ledger, "packing": batches.plan.as_dict(), "lengths": length_summary(batches.split.lengths)}
+    sources = batches.split.source_lengths
+    return entry if sources is None else entry | {"source_lengths": length_summary(sources)}
 
 
-__all__ = ["Batch", "Batches", "Ledger", "Split", "ledger_entry", "load_split", "make_batches", "row_length", "stream"]
+__all__ = ["Batch", "Batches", "Ledger", "Source", "Split", "ledger_entry", "load_split", "make_batches", "row_length", "stream"]

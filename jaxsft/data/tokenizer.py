@@ -7,9 +7,9 @@ looks like an added token is spelled out. `encode` is the plain one, always; add
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from jaxsft.data import chinese, tokenizer_files
+from jaxsft.data.tokenizer_files import ROLES
+from jaxsft.data.tokenizer_files import content as _content
+from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import write_json, write_text
 
 SPECIAL = ("<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TOGETHER = 4096  # texts that are encoded by one call
-_ROLES = ("pad_token", "bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
-_OURS = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|end|>"}
+OURS = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|end|>"}
 
 
 class Tokenizer:
@@ -33,8 +36,9 @@ class Tokenizer:
       vocab_size: the largest id + 1; an embedding needs as many rows.
       special_strings: every added token, flagged special or not. Text that looks like one is still plain text for `encode`.
       pad_id: an id inside the vocabulary (0 if there is no pad token): padding is told by segment, never by id.
-      bos_id, eos_id: None where the tokenizer declares none.
+      bos_id, eos_id, mask_id, unk_id: None where the tokenizer declares none.
       chat_template: its default Jinja template, or None.
+      extends: of a tokenizer with further tokens (`with_added`) the `digest` and the `rows` of the one without them, else None.
       digest: sha256 (hex) of everything that decides about ids or templates; the same after save and load.
     """
 
@@ -57,12 +61,19 @@ class Tokenizer:
         model = self._document["model"]
         unknown = {model.get("unk_id"), self.added.get(model.get("unk_token"), {}).get("id")}
         self._added_ids = frozenset(token["id"] for token in self.added.values()) - unknown
+        self._byte_ids = frozenset(vocabulary[p] for b in range(256) if (p := f"<0x{b:02X}>") in vocabulary) if model.get("type") == "Unigram" else ()
         self.chat_template = _default_template(self._config.get("chat_template"))
-        self.bos_id, self.eos_id = (self._role(role) for role in ("bos_token", "eos_token"))
+        self.bos_id, self.eos_id, self.mask_id, self.unk_id = (self._role(f"{role}_token") for role in ("bos", "eos", "mask", "unk"))
         pad = self._role("pad_token")
         self.pad_id: int = 0 if pad is None else pad
-        roles = {role: _content(self._config.get(role)) for role in _ROLES}
+        self._frames: Frames = frames(self._document, self.bos_id, self.eos_id)
+        roles = {role: _content(self._config.get(role)) for role in ROLES}
         matter = {"tokenizer": self._document, "roles": roles, "chat_template": self._config.get("chat_template")}
+        self._words = self._config.get("segment")
+        if self._words not in (None, "jieba"):
+            raise ConfigError(f"tokenizer_config.json: segment={self._words}, expected jieba or none")
+        matter |= {"segment": self._words} if self._words else {}
+        self.extends: dict[str, Any] | None = self._config.get("extends")
         self.digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode("ascii")).hexdigest()
 
     @classmethod
@@ -73,7 +84,7 @@ class Tokenizer:
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         raw.decoder = decoders.ByteLevel()
         raw.add_special_tokens(list(SPECIAL))
-        return cls(json.loads(raw.to_str()), dict(_OURS))
+        return cls(json.loads(raw.to_str()), dict(OURS))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
@@ -90,22 +101,16 @@ class Tokenizer:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
         raw.train_from_iterator(texts, trainer)
-        return cls(json.loads(raw.to_str()), dict(_OURS))
+        return cls(json.loads(raw.to_str()), dict(OURS))
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """From a directory with tokenizer.json (tokenizer_config.json and chat_template.jinja, if there), or from such a file. Runs no code.
+        """From a folder or the file with its vocabulary, of any kind that `tokenizer_files` reads, and the configs beside it. Runs no code.
 
         Raises:
           ConfigError: a file is missing or not what it should be.
         """
-        directory = Path(path)
-        file = directory if directory.is_file() else directory / "tokenizer.json"
-        document = _read_object(file, "a directory with a tokenizer.json, or that file")
-        config_file, template_file = file.parent / "tokenizer_config.json", file.parent / "chat_template.jinja"
-        config = _read_object(config_file, "JSON") if config_file.exists() else {}
-        if template_file.exists():
-            config["chat_template"] = template_file.read_text(encoding="utf-8")
+        document, config, file = tokenizer_files.read(path)
         try:
             return cls(document, config)
         except ConfigError as error:
@@ -120,13 +125,28 @@ class Tokenizer:
         # Hugging Face lets this file win over the config; an old one must not outlive its tokenizer.
         (folder / "chat_template.jinja").unlink(missing_ok=True)
 
+    def with_added(self, tokens: Sequence[str]) -> Tokenizer:
+        """The same tokenizer with further added tokens, which have the ids after all others. Raises ConfigError where one is there already."""
+        known = self._full.get_vocab(with_added_tokens=True)
+        for i, token in enumerate(tokens):
+            if not token or token in known or token in tokens[:i]:
+                raise ConfigError(
+                    f"tokenizer.added: {token!r} is {'empty' if not token else 'named twice' if token not in known else 'in the vocabulary'}"
+                )
+        new = [{"id": self.vocab_size + i, "content": token, "special": True} | dict.fromkeys(_FLAGS, False) for i, token in enumerate(tokens)]
+        document = self._document | {"added_tokens": [*self._document["added_tokens"], *new]}
+        return Tokenizer(document, self._config | {"extends": {"digest": self.digest, "rows": self.vocab_size}})
+
     def encode(self, text: str) -> list[int]:
         """The ids of plain text: nothing is added, and what looks like a special token is spelled out."""
-        return self._checked(self._plain.encode(text, add_special_tokens=False).ids, text)
+        return self._checked(self._plain.encode(self._segmented(text), add_special_tokens=False).ids, text)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Which characters of the text, (start, end), each id of `encode` stands for; ids of one character's bytes have that character in common."""
-        return self._plain.encode(text, add_special_tokens=False).offsets
+        if not self._words:
+            return self._plain.encode(text, add_special_tokens=False).offsets
+        segmented, places = chinese.bordered(text)
+        return [(places[start], places[end]) for start, end in self._plain.encode(segmented, add_special_tokens=False).offsets]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on all cores."""
@@ -136,11 +156,15 @@ class Tokenizer:
         """`encode_batch`, one after another: the next texts are encoded while the caller works with these."""
         parts = [list(texts[start : start + TOGETHER]) for start in range(0, len(texts), TOGETHER)]
         # Fast: without the places of tokens in the text.
-        encode = functools.partial(self._plain.encode_batch_fast, add_special_tokens=False)
+        encode = lambda part: self._plain.encode_batch_fast([*map(self._segmented, part)], add_special_tokens=False)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             for part, found in zip(parts, pool.map(encode, parts), strict=True):
                 for one, text in zip(found, part, strict=True):
                     yield self._checked(one.ids, text)
+
+    def wrap(self, ids: Sequence[int], pair_ids: Sequence[int] | None = None) -> Wrapped:
+        """A whole text, or two, as the model was pretrained to read it: `[CLS] a [SEP] b [SEP]`, `<s> a </s></s> b </s>`, or `bos a eos b eos`."""
+        return self._frames.wrap(ids, pair_ids)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; without the tokens that are flagged special if `skip_special`."""
@@ -155,12 +179,17 @@ class Tokenizer:
 
     def role_strings(self) -> dict[str, str]:
         """The declared bos_token, eos_token, pad_token ... by role: what a chat template may name."""
-        return {role: text for role in _ROLES if (text := _content(self._config.get(role)))}
+        return {role: text for role in ROLES if (text := _content(self._config.get(role)))}
+
+    def _segmented(self, text: str) -> str:
+        return chinese.bordered(text)[0] if self._words else text
 
     def _checked(self, ids: list[int], text: str) -> list[int]:
         # A model whose own vocabulary can spell a special token (from merges or whole words) would let data write control tokens.
         if not self._added_ids.isdisjoint(ids) and any(token in text for token in self.special_strings):
             raise ConfigError("the tokenizer's model spells a special token from plain text, so data could write control tokens; use another one")
+        if self._byte_ids and "<0x" in text and _BYTE.search(text) and not self._byte_ids.isdisjoint(ids):
+            raise ConfigError(f"the tokenizer's model takes {_BYTE.search(text).group()!r} in a text for the byte itself; drop the text")
         return ids
 
     def _role(self, role: str) -> int | None:
@@ -174,7 +203,7 @@ class Tokenizer:
         vocabulary = self._document["model"].get("vocab") or {}
         pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((piece[0], index) for index, piece in enumerate(vocabulary))
         ids = dict(pairs)
-        for role in _ROLES:
+        for role in ROLES:
             content = _content(self._config.get(role))
             if content and content not in known and content in ids:
                 added.append({"id": ids[content], "content": content, "special": True} | dict.fromkeys(_FLAGS, False))
@@ -184,6 +213,7 @@ class Tokenizer:
         self._document["added_tokens"] = added
 
 
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
@@ -197,6 +227,8 @@ def _without_added(document: dict[str, Any]) -> dict[str, Any]:
             left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
             needed |= added & {left, right, left + right}
         model["vocab"] = {token: index for token, index in vocabulary.items() if token not in added or token in needed}
+    elif isinstance(vocabulary, list):  # of a unigram model; no text holds a NUL, so that no text is such a piece
+        model["vocab"] = [[f"\0{piece}" if piece in added else piece, score] for piece, score in vocabulary]
     return document | {"model": model, "added_tokens": [], "post_processor": None}
 
 
@@ -207,10 +239,6 @@ def _byte_letters() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def _content(token: Any) -> str | None:
-    return token.get("content") if isinstance(token, dict) else token
-
-
 def _default_template(found: Any) -> str | None:
     if isinstance(found, list):
         named = {entry["name"]: entry["template"] for entry in found if isinstance(entry, dict) and {"name", "template"} <= entry.keys()}
@@ -219,16 +247,4 @@ def _default_template(found: Any) -> str | None:
             raise ConfigError(f"chat_template names {sorted(named)}, expected one called 'default'")
     if found is not None and not isinstance(found, str):
         raise ConfigError(f"chat_template is a {type(found).__name__}, expected a string or a list of named templates")
-    return found
-
-
-def _read_object(file: Path, expected: str) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot read the tokenizer ({error.strerror}); expected {expected}") from None
-    except ValueError as error:
-        raise ConfigError(f"{file}: not valid JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{file}: found a JSON {type(found).__name__}, expected an object")
     return found

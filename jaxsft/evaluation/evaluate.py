@@ -19,7 +19,6 @@ from jaxsft.metrics import states
 from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task
-from jaxsft.tasks.chat import matches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +55,17 @@ def run_pass(run: Callable[[Batch], tuple[Any, Mapping[str, Any]]], batches: Bat
     return sums, columns
 
 
-def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float]) -> Evaluation:
+def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float], tune: bool = False) -> Evaluation:
     """Loss and metrics of a split.
 
     Args:
       run: the compiled evaluation of a batch.
       objective: the loss from merged (terms, totals): the one that training minimises.
+      tune: this is the validation split of training, from which the task may learn thresholds.
     """
     (terms, totals, merged), columns = run_pass(run, batches)
+    if tune:
+        task.tune(batches.split, columns)
     return Evaluation({"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}, columns)
 
 
@@ -129,12 +131,11 @@ def generate_answers(
 
 
 def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config, mesh: Mesh) -> tuple[dict[int, str], dict[str, float]]:
-    """Generates the last assistant turn of the first `evaluation.generate_rows` kept rows and scores it by exact match. Raises as `answer_limit`."""
+    """Generates the answers of the first `evaluation.generate_rows` kept rows and has the task score them. Raises as `answer_limit`."""
     kept, (limit, _) = rows_to_answer(split, config.evaluation.generate_rows), answer_limit(task, split, config)
-    records = [split.records[row] for row in kept]
-    texts, stopped = generate_answers(task, model, params, records, [split.where[row] for row in kept], config, limit, mesh)
-    hits = [matches(text, task.reference(split.records[row], split.where[row])) for row, text in zip(kept, texts, strict=True)]
-    numbers = {"exact_match": float(np.mean(hits)), "stopped": float(np.mean(stopped)), "generated_rows": len(kept)}
+    records, where = [split.records[row] for row in kept], [split.where[row] for row in kept]
+    texts, stopped = generate_answers(task, model, params, records, where, config, limit, mesh)
+    numbers = {**task.score(texts, records, where), "stopped": float(np.mean(stopped)), "generated_rows": len(kept)}
     return dict(zip(kept, texts, strict=True)), numbers
 
 
@@ -148,8 +149,10 @@ def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -
 
 
 def write_results(run_dir: Any, task: Task, split: Split, result: Evaluation) -> None:
-    """`predictions/<split>.jsonl`, and the confusion matrix where the task has one."""
+    """`predictions/<split>.jsonl`, the tables of the task, and the confusion matrix where it has one."""
     write_predictions(run_dir / "predictions" / f"{split.name}.jsonl", task, split, result)
+    for name, (heads, rows) in task.tables(split, result.columns).items():
+        rundir.write_json(run_dir / "figures" / f"table_{name}_{split.name}.json", {"columns": heads, "rows": rows})
     if hasattr(task, "confusion"):
         matrix = task.confusion(split, result.columns).matrix
         rundir.write_json(run_dir / "figures" / f"confusion_{split.name}.json", {"labels": task.labels, "matrix": matrix.tolist()})

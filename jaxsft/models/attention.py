@@ -5,6 +5,7 @@ Letters: B batch, S queries, T keys, H heads, K kv heads, G = H / K, N head dim.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -76,19 +77,30 @@ def segment_mask(query: Tokens, key: Tokens, causal: bool, window: Int[Array, ""
 
 
 def reference(
-    q: Array, k: Array, v: Array, query: Tokens, key: Tokens, how: Scores, precision: str, window: Int[Array, ""] | None = None
+    q: Array,
+    k: Array,
+    v: Array,
+    query: Tokens,
+    key: Tokens,
+    how: Scores,
+    precision: str,
+    window: Int[Array, ""] | None = None,
+    bias: Array | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
     """Softmax attention with the whole `[B, H, S, T]` matrix of scores (Vaswani et al., 2017); grouped queries (Ainslie et al., 2023).
 
     Args:
       q: `[B, S, H, N]`; k, v: `[B, T, K, N]`, K divides H.
       window: of `segment_mask`.
+      bias: `[B, H, S, T]`, added to the scores.
     """
     b, s, h, n = q.shape
     kv_heads = k.shape[2]
     q = q.reshape(b, s, kv_heads, h // kv_heads, n).transpose(0, 2, 3, 1, 4)  # [B, K, G, S, N]: a plain batched matmul
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, T, N]
     scores = how.cap(contract("bkgsn,bktn->bkgst", q * how.scale, k, precision))
+    if bias is not None:
+        scores = scores + bias.reshape(b, kv_heads, h // kv_heads, *bias.shape[2:])
     mask = segment_mask(query, key, how.causal, window)[:, None, None]
     scores = jnp.where(mask, scores.astype(at_least_fp32(scores.dtype)), jnp.finfo(jnp.float32).min)  # finite: a padding query has no key at all
     weights = jax.nn.softmax(scores, axis=-1)
@@ -140,7 +152,8 @@ class Attention(nn.Module):
         q, k, v = project("q", c.heads, "heads"), project("k", c.kv_heads, "kv_heads"), project("v", c.kv_heads, "kv_heads")
         if c.qk_norm != "none":  # Henry et al., 2020, arXiv:2010.04245
             q, k = self._norm("q_norm", "heads")(q), self._norm("k_norm", "kv_heads")(k)
-        if rope is not None:
+        bias = rope if c.positions == "relative" else None
+        if rope is not None and bias is None:
             q, k = rotate(q, rope), rotate(k, rope)
         keys, precision = tokens, self.precision
         if cache is not None:
@@ -150,7 +163,7 @@ class Attention(nn.Module):
             precision = "bf16" if k.dtype == jnp.bfloat16 else "fp32"
         if self.has_variable("adapters", "adapter"):
             k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
-        path = PATHS[choose(c.attention, q.shape[1], k.shape[1])]
+        path = PATHS[choose(c.attention, q.shape[1], k.shape[1])] if bias is None else functools.partial(reference, bias=bias)
         how = Scores(c.causal, c.head_dim**-0.5 if c.query_scale is None else c.query_scale, c.attention_softcap)
         with jax.named_scope("attend"):
             y = path(q, k, v, tokens, keys, how, precision, window)  # [B, S, H, N]

@@ -1,13 +1,24 @@
-"""Heads: Linen modules that a task hangs on the hidden states, and the pooling of packed texts."""
+"""Heads: Linen modules that a task hangs on the hidden states, and the pooling of packed texts.
+
+    head/{w}                                       VocabHead
+    head/[query] [dense/{w [D, D], [b]}] out/{w [D, C], [b]}   TextHead; of a PairHead out/w is [3 D, C], or there is no out
+
+Letters: B batch, S sequence, G texts of a row, D embed, C outputs.
+"""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxsft.models.layers import Dropout, Linear, contract, dropout, fan_in_normal
+from jaxsft.models.attention import Tokens
+from jaxsft.models.layers import Dropout, Linear, at_least_fp32, contract, dropout, fan_in_normal
 from jaxsft.sharding.weights import declare
+
+ACTIVATIONS = {"tanh": jnp.tanh, "gelu": lambda x: jax.nn.gelu(x, approximate=False), "relu": jax.nn.relu}
 
 
 class VocabHead(nn.Module):
@@ -33,30 +44,104 @@ class VocabHead(nn.Module):
         return y
 
 
-class ClassHead(nn.Module):
-    """Logits of a whole text: a linear layer and a bias on the pooled state. [B, G, D] -> [B, G, C]."""
-
-    embed: int
-    classes: int
-    precision: str
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch texts embed"], noise: Dropout | None = None) -> Float[Array, "batch texts classes"]:
-        y = Linear("bsd,dc->bsc", (self.embed, self.classes), ("embed", "classes"), self.precision, name="dense")(dropout(x, noise, 0))
-        return y + self.param("bias", declare(nn.initializers.zeros, ("classes",)), (self.classes,))
+# --- whole texts -----------------------------------------------------------------------------------------------------------------------------
+def members(segment_ids: Int[Array, "batch seq"], texts: int) -> Bool[Array, "batch texts seq"]:
+    """Which tokens are those of which text."""
+    return segment_ids[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]
 
 
 def pool(
     x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"], positions: Int[Array, "batch seq"], texts: int, how: str
 ) -> Float[Array, "batch texts embed"]:
-    """One vector per packed text, chosen by segment and position, never by token id: mean, first or last token. Absent texts give zeros."""
-    member = segment_ids[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]  # [B, G, S]
-    member &= (positions >= 0)[:, None, :]  # what stands before a text is not of it
+    """One vector per packed text, chosen by segment and position, never by token id: mean, max, first or last token. Absent texts give zeros."""
+    member = members(segment_ids, texts) & (positions >= 0)[:, None, :]  # [B, G, S]; what stands before a text is not of it
+    if how == "max":
+        return _max(x, member)
     if how == "first":
-        member &= (positions == 0)[:, None, :]
+        first = jnp.where(member, positions[:, None, :], jnp.iinfo(jnp.int32).max).min(-1, keepdims=True)
+        member &= positions[:, None, :] == first
     elif how == "last":
         last = jnp.where(member, positions[:, None, :], -1).max(-1, keepdims=True)
         member &= positions[:, None, :] == last
     weight = member.astype(x.dtype)
     weight = weight / jnp.maximum(weight.sum(-1, keepdims=True), 1)
     return contract("bgs,bsd->bgd", weight, x, "fp32")
+
+
+def _max(x: Float[Array, "batch seq embed"], member: Bool[Array, "batch texts seq"]) -> Float[Array, "batch texts embed"]:
+    """The largest value of each channel, text after text: all at once would hold `[B, G, S, D]`."""
+    low = jnp.finfo(x.dtype).min
+
+    def one(mine):  # [B, S]
+        return jnp.where(mine.any(-1)[:, None], jnp.where(mine[:, :, None], x, low).max(1), 0)
+
+    return jnp.moveaxis(lax.map(jax.checkpoint(one), jnp.moveaxis(member, 1, 0)), 0, 1)
+
+
+def attend(
+    x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"], texts: int, query: Float[Array, embed]
+) -> Float[Array, "batch texts embed"]:
+    """The mean of each text's tokens by the softmax of their product with a learnt query, scaled as in attention (Vaswani et al., 2017): the
+    attention of Lin et al., 2017 (arXiv:1703.03130), with one hop and without its hidden layer. Absent texts give zeros."""
+    member = members(segment_ids, texts)
+    scores = contract("bsd,d->bs", x, query, "fp32") * x.shape[-1] ** -0.5
+    scores = jnp.where(member, scores[:, None, :], jnp.finfo(scores.dtype).min)
+    weight = jnp.where(member, jax.nn.softmax(scores, axis=-1), 0)
+    return contract("bgs,bsd->bgd", weight, x, "fp32")
+
+
+class TextHead(nn.Module):
+    """Numbers of each packed text. [B, S, D] -> [B, G, C].
+
+    Attributes:
+      pool: mean | max | first | last | attention, see `pool` and `attend`.
+      form: linear; or dense: a layer D x D with an activation before it, as the pooler of BERT and the head of RoBERTa have.
+    """
+
+    embed: int
+    outputs: int
+    precision: str
+    pool: str = "mean"
+    form: str = "linear"
+    activation: str = "tanh"
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array, where: Tokens | None = None, texts: int = 1, noise: Dropout | None = None) -> Float[Array, "batch texts outputs"]:
+        y = dropout(self.vectors(x, where, texts), noise, 0)
+        return self.linear("out", self.embed, self.outputs)(y)
+
+    def linear(self, name: str, inputs: int, outputs: int) -> Linear:
+        return Linear("bgi,io->bgo", (inputs, outputs), ("embed", "classes"), self.precision, bias=self.bias, name=name)
+
+    def vectors(self, x: Array, where: Tokens | None, texts: int) -> Float[Array, "batch texts embed"]:
+        """The pooled texts, through the dense layer where there is one. Without `where` a row is one text."""
+        if where is None:
+            where = Tokens(jnp.ones(x.shape[:2], jnp.int32), jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2]))
+        with jax.named_scope("pool"):
+            if self.pool == "attention":
+                query = self.param("query", declare(nn.initializers.normal(1.0), ("embed",)), (self.embed,))
+                y = attend(x, where.segment_ids, texts, query)
+            else:
+                y = pool(x, where.segment_ids, where.positions, texts, self.pool)
+        if self.form == "dense":
+            y = ACTIVATIONS[self.activation](self.linear("dense", self.embed, self.embed)(y))
+        return y.astype(at_least_fp32(y.dtype))
+
+
+class PairHead(TextHead):
+    """Of neighbouring texts u and v, which were read apart. [B, S, D] -> [B, G, D] without outputs: vectors; else [B, G / 2, C] from (u, v, |u - v|)
+    (Sentence-BERT: Reimers and Gurevych, 2019, arXiv:1908.10084, section 3)."""
+
+    @nn.compact
+    def __call__(self, x: Array, where: Tokens | None = None, texts: int = 2, noise: Dropout | None = None) -> Array:
+        y = dropout(self.vectors(x, where, texts), noise, 0)  # [B, G, D]
+        if not self.outputs:
+            return y
+        u, v = y[:, 0::2], y[:, 1::2]
+        return self.linear("out", 3 * self.embed, self.outputs)(jnp.concatenate([u, v, jnp.abs(u - v)], axis=-1))
+
+    @property
+    def weightless(self) -> bool:
+        """Whether there is nothing to learn in it."""
+        return not self.outputs and self.pool != "attention" and self.form == "linear"

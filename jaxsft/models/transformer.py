@@ -23,7 +23,9 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.models import adapters, rope
 from jaxsft.models.adapters import sites
 from jaxsft.models.attention import Attention, Cache, Tokens
+from jaxsft.models.experts import Experts
 from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, dropout, to_vocab
+from jaxsft.models.relative import Relative
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
@@ -59,7 +61,10 @@ class Block(nn.Module):
     ) -> tuple[Array, Cache | None]:
         c, scale = self.config, (2 * self.config.layers) ** -0.5
         attention = Attention(c, self.precision, name="attention")
-        mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
+        if c.experts:
+            mlp = Experts(c, self.precision, scale, name="mlp")
+        else:
+            mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
         if c.rope_local_base is not None:
             table = jax.tree.map(lambda local, other: jnp.where(layer.local, local, other), *table)
         with jax.named_scope("attention"):
@@ -151,12 +156,15 @@ class Transformer:
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
         tokens = Tokens(ids + 1, ids)
         layer = jax.tree.map(lambda a: a[0], self._layers(0, 1))
-        init_block = lambda k: self.block().init(k, x, tokens, self._tables(ids, x.dtype), layer, None)["params"]
+        tables = jnp.zeros((1, self.config.heads, 1, 1)) if self.config.positions == "relative" else self._tables(ids, x.dtype)
+        init_block = lambda k: self.block().init(k, x, tokens, tables, layer, None)["params"]
         stack = jax.vmap(init_block)(jax.random.split(layer_key, self.config.layers))
         params = {"embed": self._embedding().init(embed_key, ids, tokens)["params"]}
         params["layers"] = {"0": nn.meta.add_axis(stack, 0, {nn.PARTITION_NAME: "layers"})}
         if self.config.norm_position != "post":
             params["norm"] = Norm.of(self.config).init(norm_key, x)["params"]
+        if self.config.positions == "relative":
+            params["relative"] = Relative(self.config).init(jax.random.fold_in(layer_key, 1), ids, ids)["params"]
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
         if adapters.of(self.adapter):
@@ -166,7 +174,7 @@ class Transformer:
     def hidden(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None) -> Float[Array, "batch seq embed"]:
         """The last hidden state of every token, normed. Dropout only where `noise` is given."""
         x = self._embed(params, tokens, where, noise)
-        tables = self._tables(where.positions, x.dtype)
+        tables = self._positions(params, where, where, x.dtype)
 
         def body(x, scanned):
             stack, beside, layer = scanned
@@ -185,7 +193,7 @@ class Transformer:
     ) -> tuple[Float[Array, "batch new embed"], tuple[Cache, ...]]:
         """`hidden` of new tokens that see the cached ones. Layers are unrolled: a stacked cache would be copied at every token."""
         x = self._embed(params, tokens, where, None)
-        tables, out = self._tables(where.positions, x.dtype), []
+        tables, out = self._positions(params, where, caches[0].tokens, x.dtype), []
         for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
             for i in range(depth):
@@ -244,6 +252,12 @@ class Transformer:
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
         return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
+
+    def _positions(self, params: Params, queries: Tokens, keys: Tokens, dtype: Any) -> Any:
+        """What attention needs of them: rotary tables of the queries, or a bias of queries and keys; None where they are part of the embeddings."""
+        if self.config.positions == "relative":
+            return Relative(self.config).apply({"params": params["relative"]}, queries.positions, keys.positions)
+        return self._tables(queries.positions, dtype)
 
     def _tables(self, positions, dtype):
         """Of rotary positions; with a base for layers with a window, theirs and that of the others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,13 +32,19 @@ def widened(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 def per_layer(tx: optax.GradientTransformation, specs: Any) -> optax.GradientTransformation:
-    """Applies a transform of one tensor to each leaf, and to each layer of a stacked leaf. Its state is a tree like `specs` of its states."""
+    """Applies a transform of one tensor to each leaf, and to each layer (and expert) of a stacked leaf. Its state is a tree like `specs` of its
+    states."""
+
+    def each(f: Callable, spec: WeightSpec) -> Callable:
+        for _ in range(spec.stacks):
+            f = jax.vmap(f)
+        return f
 
     def init(params: Any) -> Any:
-        return jax.tree.map(lambda spec, p: (jax.vmap(tx.init) if spec.stacked else tx.init)(p), specs, params)
+        return jax.tree.map(lambda spec, p: each(tx.init, spec)(p), specs, params)
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        pairs = jax.tree.map(lambda spec, g, s, p: (jax.vmap(tx.update) if spec.stacked else tx.update)(g, s, p), specs, grads, state, params)
+        pairs = jax.tree.map(lambda spec, g, s, p: each(tx.update, spec)(g, s, p), specs, grads, state, params)
         return jax.tree.map(lambda _, pair: pair[0], specs, pairs), jax.tree.map(lambda _, pair: pair[1], specs, pairs)
 
     return optax.GradientTransformation(init, update)
@@ -62,20 +69,21 @@ def muon_labels(specs: Any) -> Any:
     output axes, which is a vector."""
 
     def of_leaf(spec: WeightSpec) -> str:
-        outputs = len(spec.axes) - spec.stacked - spec.inputs
+        outputs = len(spec.axes) - spec.stacks - spec.inputs
         return MUON if spec.inputs and outputs and _VOCAB not in spec.axes else ADAM
 
     return jax.tree.map(of_leaf, specs)
 
 
 def muon_dimensions(specs: Any) -> Any:
-    """Which axes of each of Muon's weights are inputs and which are outputs. The layer axis is neither, which makes it a batch axis: Optax
-    orthogonalises each layer by itself, and the momentum keeps the shape (hence the sharding) of the weight. Elsewhere `optax.MaskedNode`."""
+    """Which axes of each of Muon's weights are inputs and which are outputs. The axes of layers and experts are neither, which makes them batch
+    axes: Optax orthogonalises each matrix by itself, and the momentum keeps the shape (hence the sharding) of the weight. Elsewhere
+    `optax.MaskedNode`."""
 
     def of_leaf(spec: WeightSpec, label: str) -> Any:
         if label != MUON:
             return optax.MaskedNode()
-        first = int(spec.stacked)
+        first = spec.stacks
         split = first + spec.inputs
         return optax.contrib.MuonDimensionNumbers(tuple(range(first, split)), tuple(range(split, len(spec.shape))))
 
@@ -85,4 +93,4 @@ def muon_dimensions(specs: Any) -> Any:
 def _flat_shape(spec: WeightSpec) -> tuple[int, ...]:
     if spec.matrix is None:
         return spec.shape
-    return (spec.shape[0], *spec.matrix) if spec.stacked else spec.matrix
+    return (*spec.shape[: spec.stacks], *spec.matrix)

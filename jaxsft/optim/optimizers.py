@@ -24,7 +24,7 @@ from jaxsft import patterns
 from jaxsft.config import optim as config
 from jaxsft.errors import ConfigError
 from jaxsft.optim.layers import ADAM, MUON, matrix_first, muon_dimensions, muon_labels, per_layer, widen, widened
-from jaxsft.sharding.weights import LAYERS, WeightSpec
+from jaxsft.sharding.weights import STACKS, WeightSpec
 
 _EMBED = "embed"  # the logical axis that an embedding has and a bias of several axes (heads, head_dim) has not
 
@@ -82,7 +82,7 @@ def default_decay(specs: Any) -> Any:
     """1 for matrices and embeddings, 0 for norms and biases, also those of several axes: the usual practice since GPT-2 and BERT."""
 
     def of_leaf(spec: WeightSpec) -> float:
-        axes = [axis for axis in spec.axes if axis != LAYERS]
+        axes = [axis for axis in spec.axes if axis not in STACKS]
         return float(spec.matrix is not None or (len(axes) > 1 and _EMBED in axes))
 
     return jax.tree.map(of_leaf, specs)

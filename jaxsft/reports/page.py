@@ -26,8 +26,8 @@ LARGE = 12  # classes; a larger matrix is drawn as a map, with a list of its mos
 LISTED = 30  # cells of a large matrix whose examples are in the page
 DRAWN = 4000  # coloured cells of a map
 TEXT_WIDTH = 600  # characters of a text
-HEADLINES = ("exact_match", "accuracy", "f1_macro", "perplexity", "token_accuracy", "loss")
-INPUTS = ("prompt", "text", "text_pair")
+HEADLINES = ("exact_match", "bleu", "chrf", "rouge_l", "accuracy", "f1_macro", "perplexity", "token_accuracy", "loss")
+INPUTS = ("prompt", "source", "text", "text_pair")
 SCRIPTS = (
     ("ja", "\u3040-\u30ff"),
     ("ko", "\uac00-\ud7af\u1100-\u11ff"),

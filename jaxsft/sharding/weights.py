@@ -18,10 +18,11 @@ from flax import struct
 
 Flat = dict[str, Any]
 LAYERS = "layers"  # the logical axis of a stack of layers; always the first axis
+STACKS = (LAYERS, "experts")  # leading axes that count weights alike; what treats a weight as a matrix works on each
 
 
 class Weight(nn.LogicallyPartitioned):
-    """A boxed parameter. `inputs` counts the leading axes (of one layer) that a matrix product sums over; 0 where the weight is no matrix."""
+    """A boxed parameter. `inputs` counts the leading axes (of one layer and expert) that a product sums over; 0 where the weight is no matrix."""
 
     inputs: int = struct.field(default=0, pytree_node=False)
 
@@ -57,11 +58,16 @@ class WeightSpec:
         return bool(self.axes) and self.axes[0] == LAYERS
 
     @property
+    def stacks(self) -> int:
+        """How many leading axes count weights alike: layers, and experts of a layer."""
+        return next((i for i, axis in enumerate(self.axes) if axis not in STACKS), len(self.axes))
+
+    @property
     def matrix(self) -> tuple[int, int] | None:
-        """(fan in, fan out) of one layer, or None where the weight is no matrix."""
+        """(fan in, fan out) of one layer (and expert), or None where the weight is no matrix."""
         if not self.inputs:
             return None
-        shape = self.shape[1:] if self.stacked else self.shape
+        shape = self.shape[self.stacks :]
         return math.prod(shape[: self.inputs]), math.prod(shape[self.inputs :])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.base import Task
 
-NAMES = ("chat", "lm", "classify")
+NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair")
 
 
 def get(name: str) -> type[Task]:
@@ -13,8 +13,12 @@ def get(name: str) -> type[Task]:
     from jaxsft.tasks.chat import ChatSFT
     from jaxsft.tasks.classify import Classify
     from jaxsft.tasks.lm import LM
+    from jaxsft.tasks.multilabel import MultiLabelTask
+    from jaxsft.tasks.pair import PairTask
+    from jaxsft.tasks.regress import Regress
+    from jaxsft.tasks.seq2seq import Seq2SeqTask
 
-    found = {"chat": ChatSFT, "classify": Classify, "lm": LM}
+    found = {kind.name: kind for kind in (ChatSFT, Classify, LM, MultiLabelTask, PairTask, Regress, Seq2SeqTask)}
     if name not in found:
         raise ConfigError(f"task={name}: there is no head for it yet, so that jaxsft check alone reads it; what can be trained is {', '.join(found)}")
     return found[name]

@@ -109,6 +109,21 @@ class Task:
         """Per record its ids, or the reason why it cannot be trained on."""
         raise NotImplementedError
 
+    @classmethod
+    def arrange(cls, records: Sequence[Any], where: Sequence[str], columns: Any, training: bool) -> tuple[list[Any], list[str]]:
+        """The records of a split as the model meets them, where one of a file stands for several, or several for one."""
+        return list(records), list(where)
+
+    @staticmethod
+    def contents(record: Any) -> list[str]:
+        """What must not be in training too."""
+        return [repr(record)]
+
+    @staticmethod
+    def together(record: Any, columns: Any) -> str | None:
+        """Rows of one file that share it stay in one split; None: only those with equal columns do."""
+        return None
+
     # --- model -------------------------------------------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
@@ -121,7 +136,27 @@ class Task:
         """Loss terms and metric states of a batch or micro-batch; `columns` only where predictions are wanted."""
         raise NotImplementedError
 
+    # --- answers -----------------------------------------------------------------------------------------------------------------------------
+    def prompt(self, record: Any, where: str) -> list[int]:
+        """The ids that an answer is generated from."""
+        raise NotImplementedError
+
+    def answer(self, record: Any, where: str) -> list[int]:
+        """The ids that would be the answer."""
+        raise NotImplementedError
+
+    def score(self, answers: Sequence[str], records: Sequence[Any], where: Sequence[str]) -> dict[str, float]:
+        """Numbers of generated answers."""
+        raise NotImplementedError
+
     # --- results -----------------------------------------------------------------------------------------------------------------------------
+    def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
+        """Learns from the validation split what is not learnt by gradients (thresholds), into `state`; before `summarise` of any split."""
+
+    def tables(self, split: Split, columns: Mapping[str, np.ndarray]) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        """Numbers of the parts of a task, each label or each target: by the name of the table, its column names and its rows."""
+        return {}
+
     def summarise(self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics of a split, from merged states and from columns `[examples, ...]`."""
         raise NotImplementedError

@@ -93,6 +93,10 @@ class ChatSFT(CausalTask):
         ids = self.answer(record, where)
         return self.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids, skip_special=False)
 
+    def score(self, answers: Sequence[str], records: Sequence[Chat], where: Sequence[str]) -> dict[str, float]:
+        hits = [matches(text, self.reference(record, place)) for text, record, place in zip(answers, records, where, strict=True)]
+        return {"exact_match": float(np.mean(hits))}
+
     @property
     def answers_up_to(self) -> int:
         return 2 * self.state["longest_answer"] + 16

@@ -16,19 +16,17 @@ from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, LabelledText
 from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import registry
 from jaxsft.metrics.states import Confusion
-from jaxsft.models.attention import Tokens
-from jaxsft.models.heads import ClassHead, pool
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks.base import Output, Task, Terms, by_row
+from jaxsft.tasks.base import Output, Terms, by_row
+from jaxsft.tasks.texts import TextTask, about, mean_of_parts
 
 AVERAGES = ("macro", "micro", "weighted")
 
 
-class Classify(Task):
-    """Packed texts are pooled by segment; the loss is any of the registry: over the softmax, or between logits and the one-hot label.
+class Classify(TextTask):
+    """The loss is any of the registry: over the softmax, or between logits and the one-hot label.
 
     Squared error on logits as a loss for classification: Hui and Belkin, 2021 (arXiv:2006.07322), without their rescaling.
     """
@@ -46,81 +44,52 @@ class Classify(Task):
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[LabelledText], where: Sequence[str]) -> dict[str, Any]:
-        labels = [str(x) for x in config.task.labels] if config.task.labels else sorted({r.label for r in records})
-        if len(labels) < 2 or len(set(labels)) != len(labels):
-            raise (ConfigError if config.task.labels else DataError)(
-                f"{where[0].rsplit(':', 1)[0] if where else 'task.labels'}: {len(set(labels))} different labels ({', '.join(labels[:5])}); "
-                f"classification needs at least two, each named once; check data.columns.label and task.labels"
-            )
-        return {"labels": labels}
+        return {"labels": cls.fit_labels(config.task.labels, {r.label for r in records}, where)}
 
     @property
     def labels(self) -> list[str]:
         return self.state["labels"]
 
-    def encode_all(self, records: Sequence[LabelledText], where: Sequence[str]) -> list[Encoded | str]:
-        index, end = {label: i for i, label in enumerate(self.labels)}, self.tokenizer.eos_id
-        begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        close = [] if end is None else [end]
-        text_ids = self.tokenizer.encode_stream([r.text for r in records])
-        pairs = any(r.text_pair is not None for r in records)
-        pair_ids = self.tokenizer.encode_batch([r.text_pair or "" for r in records]) if pairs else [[]] * len(records)
-        encoded: list[Encoded | str] = []
-        for record, place, ids, pair in zip(records, where, text_ids, pair_ids, strict=True):
-            if record.label not in index:
-                known = ", ".join(self.labels[:10]) + (", ..." if len(self.labels) > 10 else "")
-                raise DataError(f"{place}: label {record.label!r} is not in the vocabulary of {len(index)} labels ({known}); add it by task.labels")
-            ids = begin + ids + close + ((pair + close) if record.text_pair is not None else [])
-            empty = not record.text.strip() and not (record.text_pair or "").strip()
-            encoded.append("empty" if empty else Encoded(np.array(ids, np.int32), segment={"label": index[record.label], "weight": 1.0}))
-        return encoded
+    @property
+    def width(self) -> int:
+        return len(self.labels)
 
-    def head(self, vocab: int, precision: str) -> ClassHead:
-        return ClassHead(self.config.model.embed, len(self.labels), precision)
+    def encode_all(self, records: Sequence[LabelledText], where: Sequence[str]) -> list[Encoded | str]:
+        labels = self.read_labels(records, where, self.labels, lambda r: (r.label,))
+        return self.encode_texts(records, [{"label": label, "weight": 1.0} for (label,) in labels])
 
     def totals(self, batch: Batch) -> Terms:
-        return {self.config.task.loss: self._weight(batch).sum()}
-
-    @staticmethod
-    def _weight(batch: Batch):
-        return jnp.where(batch.example_ids >= 0, batch.segment["weight"], 0).astype(jnp.float32)
+        return {self.config.task.loss: self.weight(batch).sum()}
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
-        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
-        texts = pool(hidden, batch.segment_ids, batch.positions, batch.example_ids.shape[1], self.config.task.pool)  # [B, G, D]
-        logits = model.head.apply({"params": params["head"]}, texts, noise.at(model.config.layers + 1) if noise else None)  # [B, G, C]
+        logits = self.read(model, params, batch, noise)  # [B, G, C]
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
-        value = self._values(logits, gold, hyper)  # [B, G]
-        terms = {self.config.task.loss: (self._weight(batch) * value).sum()}
+        terms = {self.config.task.loss: (self.weight(batch) * self._values(logits, gold, hyper)).sum()}
         confusion = Confusion.update(gold, logits.argmax(-1), present, len(self.labels))
         return Output(terms, {"confusion": confusion}, {"logits": logits} if columns else {})
 
     def _values(self, logits, gold, hyper):
-        name, smoothing = self.config.task.loss, hyper["label_smoothing"]
-        if registry.get(name) is registry.cross_entropy:
+        smoothing = hyper["label_smoothing"]
+        if registry.get(self.config.task.loss) is registry.cross_entropy:
             return registry.cross_entropy(logits, gold, smoothing)
         classes = logits.shape[-1]
         target = jax.nn.one_hot(gold, classes, dtype=logits.dtype) * (1 - smoothing) + smoothing / classes
-        scalars = {"delta": hyper["huber_delta"]} if name == "huber" else {}
-        return registry.get(name)(logits, target, **scalars).mean(-1)
+        return self.values(logits, target, hyper).mean(-1)
 
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
         return self.confusion(split, columns).compute()
 
     def confusion(self, split: Split, columns) -> Confusion:
         """Counts of rows: the parts of a row vote with their mean logits."""
-        rows = by_row(split, columns["logits"])
         gold = {row: int(g[0]) for row, g in by_row(split, split.arrays["segment.label"]).items()}
         matrix = np.zeros((len(self.labels),) * 2, np.int64)
-        for row, logits in rows.items():
-            matrix[gold[row], int(logits.mean(0).argmax())] += 1
+        for row, logits in mean_of_parts(split, columns["logits"]).items():
+            matrix[gold[row], int(logits.argmax())] += 1
         return Confusion(matrix)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        for row, logits in by_row(split, columns["logits"]).items():
-            record, z = split.records[row], logits.astype(np.float64).mean(0)
-            p = np.exp(z - z.max())
+        for row, z in mean_of_parts(split, columns["logits"]).items():
+            record, p = split.records[row], np.exp(z - z.max())
             best = int(z.argmax())
-            out = {"row": row, "text": record.text} | ({} if record.text_pair is None else {"text_pair": record.text_pair})
-            out |= {"label": record.label, "prediction": self.labels[best], "probability": float(p[best] / p.sum())}
+            out = {"row": row, **about(record), "label": record.label, "prediction": self.labels[best], "probability": float(p[best] / p.sum())}
             yield out | {"correct": self.labels[best] == record.label}

@@ -66,12 +66,13 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
     tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) // 2 if config.model.causal else lengths**2).sum())
     lowest = _lowest_trained(trained)
     flops = 0.0
+    uses_of = lambda spec: tokens * (config.model.experts_per_token if "experts" in spec.axes[:2] else 1)
     for spec in _leaves(specs["layers"]["0"]):
         if spec.matrix:
-            flops += 2 * math.prod(spec.matrix) * tokens * (config.model.layers + max(config.model.layers - lowest, 0))
+            flops += 2 * math.prod(spec.matrix) * uses_of(spec) * (config.model.layers + max(config.model.layers - lowest, 0))
     for spec in (s for stack in trained["layers"].values() for s in _leaves(stack)) if "layers" in trained else ():
         if spec.matrix:
-            flops += 2 * math.prod(spec.matrix) * tokens * spec.shape[0]
+            flops += 2 * math.prod(spec.matrix) * uses_of(spec) * spec.shape[0]
     attention = 4 * config.model.heads * config.model.head_dim * pairs
     flops += attention * (config.model.layers + 2 * max(config.model.layers - lowest, 0))
     head = _head_size(config, task, specs)

@@ -19,13 +19,13 @@ import numpy as np
 from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
-from jaxsft.data import pipeline, prepared
+from jaxsft.data import hub, pipeline, prepared
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import device, manifest, partition, setup
+from jaxsft.training import device, hf, manifest, partition, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
 from jaxsft.training.runs import fixed, starting_params, with_fixed
@@ -142,13 +142,14 @@ class Loop:
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
         if hosts.first():  # before too many of them may end the run
             setup.write_quarantine(self.run_dir / "quarantine.jsonl", {name: part.aside for name, part in records.items()})
-        leaks, lacks = setup.in_training_too(records), setup.lacking(records, type(parts.task))
-        batches, ledger, length = {}, {}, 1
+        leaks, lacks = setup.in_training_too(records, type(parts.task)), setup.lacking(records, type(parts.task))
+        batches, ledger, training = {}, {}, None
         for name, part in records.items():
-            batches[name] = parts.batches(parts.split(name, part, min_length=length), training=name == "train")
-            length = batches["train"].split.limit  # evaluation shares the shape of training, unless its rows are longer
+            batches[name] = parts.batches(parts.split(name, part, like=training), training=name == "train")
+            training = batches["train"].split  # evaluation shares the shape of training, unless its rows are longer
             ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
             ledger[name] |= {"lacks": lacks[name]} if name in lacks else {}
+            ledger[name] |= {} if part.rows is None else {"rows_of_the_file": part.rows}  # several references of a source
         return parts, batches, ledger
 
     def _place_state(self, trainable: Any) -> State:
@@ -229,6 +230,9 @@ class Loop:
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
         if found := prepared.around(self.config.data.train or ""):
             rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
+        if found := hf.facts(self.parts, lambda place: remote.opened(str(hub.run_dir(place)))):
+            rundir.write_json(self.run_dir / hf.NAME, found)
+            print(hf.told(found), flush=True)
         rundir.write_json(path, facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))
@@ -414,7 +418,7 @@ class Loop:
         objective = lambda terms, totals: objective_value(terms, totals, self.hyper["terms"])
         batches = self.parts.batches(self.batches[name].split) if name == "train" else self.batches[name]
         run = lambda batch: self.evaluate(weights, self.frozen, self.parts.put(batch, batches), self.hyper)
-        result = evaluation.evaluate(run, self.task, batches, objective)
+        result = evaluation.evaluate(run, self.task, batches, objective, tune=name == "validation")
         if not (generate and self.task.generates):
             return result
         params = partition.merge(weights, self.frozen)
@@ -439,6 +443,7 @@ class Loop:
                 evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
             progress.say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
         if hosts.first():
+            rundir.write_json(self.run_dir / "task.json", self.task.state)  # with what was tuned on the validation split
             rundir.write_json(self.run_dir / "result.json", numbers)
             self.mirror.push()
         hosts.sync("results are written")

@@ -16,16 +16,15 @@ from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters
 from jaxsft.models.adapters import sites
-from jaxsft.sharding.weights import LAYERS
 
 Tree = dict[str, Any]
 NONE = NoAdapter()
 
 
 def partition(params: Tree, specs: Tree, freeze: Sequence[str], adapter: AdapterConfig = NONE) -> tuple[Tree, Tree]:
-    """(trainable, frozen) by patterns of virtual paths; `layers/[01]/.*` freezes two layers of a stack.
+    """(trainable, frozen) by patterns of virtual paths; `layers/[01]/.*` freezes two layers of a stack, `encoder/layers/0/.*` one of an encoder's.
 
-    With an adapter, what nothing names is frozen but for the adapter and the head of the task. The stack, and that of the adapter alike, is cut into
+    With an adapter, what nothing names is frozen but for the adapter and the head of the task. A stack, and that of its adapter alike, is cut into
     segments of neighbouring layers that are frozen alike: the forward pass scans one after the other, and the lower ones, if nothing below them is
     trained, have no backward pass. Works on arrays and on `WeightSpec` alike (`specs` may be `params`).
 
@@ -33,16 +32,17 @@ def partition(params: Tree, specs: Tree, freeze: Sequence[str], adapter: Adapter
       ConfigError: a pattern matches nothing, or everything is frozen.
     """
     frozen = _frozen(specs, freeze, adapter)
-    if freeze or adapter.name != NoAdapter.name:
-        params, frozen = _cut_alike(params, frozen)
-    trainable = _select(params, frozen, 0.0)
+    edges: dict[tuple[str, ...], set[int]] = {}
+    _find_edges(params, frozen, (), edges)
+    cut_params, cut_frozen = _cut(params, frozen, (), edges)
+    trainable = _select(cut_params, cut_frozen, 0.0)
     if not jax.tree.leaves(trainable):
         if adapter.name != NoAdapter.name:
             raise ConfigError(
                 f"adapter={adapter.name}: leaves nothing to train in this model; choose another adapter, or name weights by adapter.train"
             )
         raise ConfigError("train.freeze leaves nothing to train")
-    return trainable, _select(params, frozen, 1.0)
+    return trainable, _select(cut_params, cut_frozen, 1.0)
 
 
 def _frozen(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> Tree:
@@ -61,36 +61,6 @@ def _frozen(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> Tree:
     return jax.tree.map(of_leaf, default, given)
 
 
-def _cut_alike(params: Tree, frozen: Tree) -> tuple[Tree, Tree]:
-    """Both with every stack cut at the edges of all of them."""
-    places = [((LAYERS,), params), ((adapters.NAME, LAYERS), params.get(adapters.NAME, {}))]
-    stacks = {path: tree[LAYERS] for path, tree in places if LAYERS in tree}
-    flags = {path: frozen[LAYERS] if len(path) == 1 else frozen[adapters.NAME][LAYERS] for path in stacks}
-    edges = sorted({edge for path, layers in stacks.items() for start in layers for edge in _edges(int(start), layers[start], flags[path][start])})
-    for path, layers in stacks.items():
-        pieces, values = {}, {}
-        for start, stack in layers.items():
-            n = jax.tree.leaves(stack)[0].shape[0]
-            inner = [edge - int(start) for edge in edges if 0 <= edge - int(start) <= n]
-            for first, last in itertools.pairwise(inner):
-                name, whole = str(int(start) + first), (first, last) == (0, n)
-                pieces[name] = stack if whole else jax.tree.map(lambda w: _slice(w, first, last), stack)
-                values[name] = jax.tree.map(lambda f: float(f[first] if np.ndim(f) else f), flags[path][start])
-        params, frozen = (_put(tree, path, new) for tree, new in ((params, pieces), (frozen, values)))
-    return params, frozen
-
-
-def _put(tree: Tree, path: tuple[str, ...], value: Any) -> Tree:
-    return {**tree, path[0]: _put(tree[path[0]], path[1:], value) if len(path) > 1 else value}
-
-
-def _edges(start: int, stack: Tree, frozen: Tree) -> list[int]:
-    """Where runs of layers whose leaves are frozen alike begin and end."""
-    depth = jax.tree.leaves(stack)[0].shape[0]
-    rows = np.stack([np.broadcast_to(f, depth) for f in jax.tree.leaves(frozen)], axis=1)
-    return [start + edge for run in sites.runs(rows) for edge in run]
-
-
 def merge(a: Tree, b: Tree) -> Tree:
     """The union of two trees with different leaves: what `partition` took apart, still cut into segments."""
     out = dict(a)
@@ -100,10 +70,10 @@ def merge(a: Tree, b: Tree) -> Tree:
 
 
 def join(params: Tree) -> Tree:
-    """One stack again from the segments, of the adapter too: the layout that a fresh model has."""
-    out = {**params, LAYERS: _join(params[LAYERS])}
-    if LAYERS in params.get(adapters.NAME, {}):
-        out[adapters.NAME] = {**params[adapters.NAME], LAYERS: _join(params[adapters.NAME][LAYERS])}
+    """Each stack as one again from its segments: the layout that a fresh model has. An adapter of some layers stays as many segments as it is."""
+    out = {}
+    for key, child in params.items():
+        out[key] = _join(child) if is_stack(key, child) else join(child) if isinstance(child, dict) else child
     return out
 
 
@@ -119,6 +89,47 @@ def _join(layers: Tree) -> Tree:
             out.append((int(start), [stack]))
         end = int(start) + jax.tree.leaves(stack)[0].shape[0]
     return {str(start): jax.tree.map(lambda *w: jnp.concatenate(w), *stacks) if len(stacks) > 1 else stacks[0] for start, stacks in out}
+
+
+def is_stack(key: str, child: Any) -> bool:
+    """Whether this part of a tree is `layers/<first layer>/...`: one of the model's, or one of each of its halves."""
+    return key == "layers" and isinstance(child, dict) and all(k.isdigit() for k in child)
+
+
+def _find_edges(params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]) -> None:
+    """Adds, for the path of each stack in the base, where runs of layers that are frozen alike begin and end, in the base and in its adapter."""
+    for key, child in params.items():
+        if is_stack(key, child):
+            for start, stack in child.items():
+                depth = jax.tree.leaves(stack)[0].shape[0]
+                rows = np.stack([np.broadcast_to(f, depth) for f in jax.tree.leaves(frozen[key][start])], axis=1)
+                edges.setdefault(_of_base((*path, key)), set()).update(int(start) + edge for run in sites.runs(rows) for edge in run)
+        elif isinstance(child, dict):
+            _find_edges(child, frozen[key], (*path, key), edges)
+
+
+def _of_base(path: tuple[str, ...]) -> tuple[str, ...]:
+    return path[1:] if path[0] == adapters.NAME else path
+
+
+def _cut(params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]) -> tuple[Tree, Tree]:
+    """Both trees with every stack cut into segments; what is frozen as one number a leaf."""
+    cut_params, cut_frozen = {}, {}
+    for key, child in params.items():
+        if is_stack(key, child):
+            cut_params[key], cut_frozen[key] = {}, {}
+            for start, stack in child.items():
+                depth = jax.tree.leaves(stack)[0].shape[0]
+                inner = [e - int(start) for e in sorted(edges[_of_base((*path, key))]) if 0 <= e - int(start) <= depth]
+                for first, last in itertools.pairwise(inner):
+                    name = str(int(start) + first)
+                    cut_params[key][name] = stack if (first, last) == (0, depth) else jax.tree.map(lambda w: _slice(w, first, last), stack)
+                    cut_frozen[key][name] = jax.tree.map(lambda f: float(f[first] if np.ndim(f) else f), frozen[key][start])
+        elif isinstance(child, dict):
+            cut_params[key], cut_frozen[key] = _cut(child, frozen[key], (*path, key), edges)
+        else:
+            cut_params[key], cut_frozen[key] = child, frozen[key]
+    return cut_params, cut_frozen
 
 
 def _slice(w: Any, first: int, last: int) -> Any:

@@ -24,7 +24,7 @@ from jaxsft.models import adapters
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import partition
+from jaxsft.training import hf, partition, setup
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
 from jaxsft.training.setup import Parts, make_parts
 
@@ -137,7 +137,7 @@ def with_fixed(frozen: Params, meta: dict, checkpoints: Checkpoints, step: int) 
 
 
 def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
-    """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh`.
+    """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh` and `model.init=reset`.
 
     An adapter of the other run goes on where this one has the same; otherwise it is merged into the weights that this one starts from, and an
     adapter of this run starts anew from them.
@@ -146,18 +146,23 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
       ConfigError: the other run has another tokenizer, or an adapter that cannot be merged.
       CheckpointError: a weight is missing, additional or of another shape.
     """
-    params, config = parts.init_params(), parts.config
+    config = parts.config
     option, source = ("train.init_from", config.train.init_from) if config.train.init_from else ("model.pretrained", config.model.pretrained)
-    if not source:
-        return _started(parts, params)
+    if not source or (config.model.init == "scratch" and not config.train.init_from):
+        return _started(parts, parts.init_params())
+    specs, given = flatten(parts.specs), _resets(config)
+    if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
+        _same_tokenizer(setup.tokenizer_at(source), parts, f"{option}={source}")
+        return _started(parts, hf.starting(parts, folder, _fresh(given, specs, specs)))
+    hf.check_init(option, remote.opened(str(hub.run_dir(source))))
+    params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
-    if run.parts.tokenizer.digest != parts.tokenizer.digest:
-        raise ConfigError(f"{option}={source}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
+    _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
     there, goes_on = partition.join(run.params), _same_adapter(run.parts.config.adapter, config.adapter)
     if not goes_on:
         there = partition.join(adapters.merge(run.parts.config.adapter, there))
     stored, wanted = flatten(there), flatten(params)
-    fresh = _fresh(config.train.init_fresh, flatten(parts.specs), flatten(run.parts.specs))
+    fresh = _fresh(given, specs, flatten(run.parts.specs))
     whole = {name for name, layers in fresh.items() if np.all(layers)} | {n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on}
     try:
         check_same_leaves(describe(_without(stored, whole)), describe(_without(wanted, whole)), f"{option}={source}")
@@ -191,6 +196,19 @@ def _same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
     return plain(a) == plain(b) and a.name != NoAdapter.name
 
 
+def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
+    """Raises ConfigError."""
+    if theirs.digest != parts.tokenizer.digest:
+        source = what.partition("=")[2]
+        raise ConfigError(f"{what}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
+
+
+def _resets(config: Config) -> list[str]:
+    """The patterns of weights that keep their initial values."""
+    reset = config.model.init.removeprefix("reset:") if config.model.init.startswith("reset:") else None
+    return [*config.train.init_fresh, *([reset] if reset is not None else [])]
+
+
 def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
     """Which weights, or layers of a stack (`[L]`), match `train.init_fresh`, of this model and of the other run. Raises ConfigError."""
     out, unused = {}, set(given)
@@ -200,7 +218,7 @@ def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) ->
         unused -= {pattern for pattern, hit in hits.items() if any(hit)}
         out[name] = np.any([*hits.values(), [False] * len(paths)], axis=0)
     if unused:
-        raise ConfigError(f"train.init_fresh: {sorted(unused)[0]} matches no weight; there are {', '.join(sorted(out)[:5])} ...")
+        raise ConfigError(f"train.init_fresh or model.init: {sorted(unused)[0]} matches no weight; there are {', '.join(sorted(out)[:5])} ...")
     return out
 
 

@@ -15,9 +15,17 @@ from flax import linen as nn
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
 from jaxsft.config.optim import Group, OptimConfig
-from jaxsft.config.schema import BpeTokenizer, Config, PretrainedTokenizer
+from jaxsft.config.schema import (
+    BpeTokenizer,
+    CharTokenizer,
+    Config,
+    PretrainedTokenizer,
+    UnigramTokenizer,
+    WordPieceTokenizer,
+    WordTokenizer,
+)
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, prepared, split
+from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train
 from jaxsft.data import records as typed
 from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
@@ -29,7 +37,7 @@ from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.tasks.base import Task
-from jaxsft.training import partition
+from jaxsft.training import hf, partition
 from jaxsft.training.step import Program, State
 
 
@@ -39,6 +47,7 @@ class Records(NamedTuple):
     records: list[Any]
     where: list[str]
     aside: Sequence[Aside] = ()
+    rows: int | None = None  # of the file, where the task made another number of records of them
 
 
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
@@ -71,11 +80,14 @@ def _with_ratio(config: Config) -> OptimConfig:
 
 
 def like_pretrained(config: Config) -> Config:
-    """The architecture and the tokenizer of the run that `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
+    """The architecture and the tokenizer of what `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
     source = config.model.pretrained
+    if (folder := hf.folder_of(config)) is not None:
+        return hf.like(config, folder)
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
-    own = {k: getattr(config.model, k) for k in ("dropout", "attention", "remat", "unroll", "pretrained", "causal")}
-    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=PretrainedTokenizer(path=source))
+    own = {k: getattr(config.model, k) for k in (*hf.USERS, "causal")}
+    tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
+    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
 
 
 def of_prepared(config: Config) -> Config:
@@ -137,7 +149,8 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         aside: list[Aside] = []
         rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]))
+        together = (lambda row: task.together(record_of[id(row)], d.columns)) if task.together(records[0], d.columns) is not None else None
+        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]), key=together)
         for name, part in zip(("train", "validation", "test"), parts, strict=True):
             if part:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
@@ -160,7 +173,13 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 if not records:
                     raise DataError(f"{aside[0].message} (none of the {len(aside)} rows of {file} gives a record)")
                 out[name] = Records(records, [row.where for row in rows], aside)
-    return out
+    return {name: arranged(task, part, d.columns, training=name == "train") for name, part in out.items()}
+
+
+def arranged(task: type[Task], part: Records, columns: Any, training: bool) -> Records:
+    """The records as the model meets them (`Task.arrange`)."""
+    records, where = task.arrange(part.records, part.where, columns, training)
+    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records))
 
 
 def limit(records: Records, rows: int | None) -> Records:
@@ -168,7 +187,7 @@ def limit(records: Records, rows: int | None) -> Records:
     if not rows or rows >= len(records.records):
         return records
     chosen = [i * len(records.records) // rows for i in range(rows)]
-    return Records([records.records[i] for i in chosen], [records.where[i] for i in chosen], records.aside)
+    return records._replace(records=[records.records[i] for i in chosen], where=[records.where[i] for i in chosen])
 
 
 def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> None:
@@ -180,10 +199,11 @@ def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> 
         Path(path).unlink(missing_ok=True)
 
 
-def in_training_too(records: dict[str, Records]) -> dict[str, int]:
+def in_training_too(records: dict[str, Records], task: type[Task]) -> dict[str, int]:
     """How many rows of each other split are in the training split, word for word."""
-    training = {repr(r) for r in records["train"].records}
-    return {name: sum(repr(r) in training for r in part.records) for name, part in records.items() if name != "train"}
+    training = {text for r in records["train"].records for text in task.contents(r)}
+    leaks = lambda r: any(text in training for text in task.contents(r))
+    return {name: sum(map(leaks, part.records)) for name, part in records.items() if name != "train"}
 
 
 def lacking(records: Mapping[str, Records], task: type[Task]) -> dict[str, list[str]]:
@@ -194,14 +214,30 @@ def lacking(records: Mapping[str, Records], task: type[Task]) -> dict[str, list[
 
 
 def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) -> Tokenizer:
-    """The tokenizer that the config names; a BPE learns from the training split only."""
-    t = config.tokenizer
-    if isinstance(t, PretrainedTokenizer):
-        folder = remote.opened(str(hub.tokenizer_dir(t.path)))
-        return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
-    if isinstance(t, BpeTokenizer):
-        return Tokenizer.train((text for record in training for text in task.texts(record)), t.vocab_size, t.lowercase)
-    return Tokenizer.bytes()
+    """The tokenizer that the config names; what is learnt is learnt from the training split only."""
+    t, texts = config.tokenizer, (text for record in training for text in task.texts(record))
+    match t:
+        case PretrainedTokenizer():
+            found = tokenizer_at(t.path)
+        case BpeTokenizer():
+            found = Tokenizer.train(texts, t.vocab_size, t.lowercase)
+        case CharTokenizer():
+            found = tokenizer_train.characters(texts, t.min_count, t.lowercase)
+        case WordTokenizer():
+            found = tokenizer_train.words(texts, t.min_count, t.vocab_size, t.lowercase, t.segment)
+        case WordPieceTokenizer():
+            found = tokenizer_train.wordpiece(texts, t.vocab_size, t.lowercase)
+        case UnigramTokenizer():
+            found = tokenizer_train.unigram(texts, t.vocab_size, t.lowercase)
+        case _:
+            found = Tokenizer.bytes()
+    return found.with_added(t.added) if t.added else found
+
+
+def tokenizer_at(place: str) -> Tokenizer:
+    """Of a folder, a run directory or a name of the hub. Raises ConfigError."""
+    folder = remote.opened(str(hub.tokenizer_dir(place)))
+    return Tokenizer.load(folder / "tokenizer" if (folder / "tokenizer" / "tokenizer.json").is_file() else folder)
 
 
 def data_digest(records: Records) -> str:
@@ -247,15 +283,17 @@ class Parts:
             )
         return room
 
-    def split(self, name: str, records: Records, min_length: int = 1) -> Split:
-        rows, where, aside = Records(*records)
-        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.room, min_length=min_length, aside=aside)
+    def split(self, name: str, records: Records, like: Split | None = None) -> Split:
+        """The split, encoded; its rows are not shorter than those of `like`."""
+        rows, where, aside, _ = Records(*records)
+        least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
+        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.room, aside=aside, **least)
 
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
-        here = meshes.rows_here(self.mesh, size)
-        return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None, here, self.model.places)
+        seed, here = self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size)
+        return pipeline.make_batches(split, self.config.data, size, seed, here, self.model.places)
 
     def put(self, batch: Batch, batches: Batches) -> Batch:
         """A batch on the devices: each process gives its rows."""

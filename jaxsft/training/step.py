@@ -228,6 +228,5 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
         hyper["unfreeze_every"] = np.int32(durations.steps(config.train.unfreeze_every, clock, "train.unfreeze_every"))
     if config.train.ema is not None:
         hyper["ema"] = f(config.train.ema)
-    if hasattr(config.task, "huber_delta"):
-        hyper["huber_delta"] = f(config.task.huber_delta)
+    hyper |= {name: f(getattr(config.task, name)) for name in ("huber_delta", "margin", "temperature") if hasattr(config.task, name)}
     return hyper

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from jaxsft.data import encode
 from jaxsft.data.encode import Encoded
 from jaxsft.data.ledger import Ledger
+from jaxsft.data.tokenizer_frame import Wrapped
 from jaxsft.errors import DataError
 
 STOP = 9
@@ -156,3 +157,17 @@ def test_a_ledger_that_does_not_add_up_stops_the_run():
     ledger.rows_read += 1
     with pytest.raises(AssertionError):
         ledger.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("policy", "tokens", "types"), [("truncate_right", [1, 5, 6, 2, 2], [0, 0, 0, 0, 1]), ("truncate_left", [1, 2, 8, 9, 2], [0, 0, 1, 1, 1])]
+)
+def test_special_tokens_stay_where_a_framed_text_is_cut(policy, tokens, types):
+    text = Wrapped([1, 5, 6, 2, 8, 9, 2], [0, 0, 0, 0, 1, 1, 1], 1, 1)
+    (found,), ledger, _ = build([encode.framed(text, {"label": 0})], limit=5, too_long=policy)
+    assert found.tokens.tolist() == tokens and found.types.tolist() == types and ledger.truncated_rows == 1
+    (tiny,), _, _ = build([encode.framed(text, {"label": 0})], limit=1, too_long="truncate_right")
+    assert tiny.tokens.tolist() == [1]
+    plain = encode.framed(Wrapped([1, 5, 2], [0, 0, 0], 1, 1), {"label": 1})
+    both, _, _ = build([plain, encode.framed(text, {"label": 0})])
+    assert encode.flat(both)["types"].tolist() == [0, 0, 0, *text.types] and "types" not in encode.flat(both[:1])

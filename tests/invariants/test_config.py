@@ -76,6 +76,9 @@ STEP = {  # option -> another value
     "model.query_scale": 0.1,
     "model.attention_softcap": 1.0,
     "model.mlp_bias": True,
+    "model.experts": 2,
+    "model.experts_per_token": 1,
+    "model.expert_norm": False,
     "model.head_bias": True,
     "model.logit_softcap": 1.0,
     "model.embed_scale": 2.0,
@@ -114,6 +117,8 @@ STEP = {  # option -> another value
     "seeds.dropout": 1,
 }
 BESIDE = {  # option -> what must stand beside it to be read
+    "model.experts_per_token": {"model.experts": 3},
+    "model.expert_norm": {"model.experts": 3},
     "model.norm_bias": {"model.norm": "layer"},
     "model.position_offset": {"model.positions": "learned"},
     "model.window_layers": {"model.window": 4},
@@ -141,6 +146,8 @@ ELSEWHERE = {
     "tests/data/records/test_sequences.py": columns("tokens", "tags", "heads", "deprels", "spans", "scheme"),
     "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),
+    "tests/data/test_windows.py": ("data.stride",),
+    "tests/data/test_two_streams.py": ("data.max_source_length",),
     "tests/data/test_weights.py": ("data.columns.weight",),
     "tests/data/test_encode.py": ("data.max_dropped", "data.require_stop"),
     "tests/data/test_split.py": ("data.fractions",),

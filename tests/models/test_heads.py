@@ -1,11 +1,15 @@
-"""Pooling by segment and position, and the head of classes."""
+"""Pooling by segment and position, and the heads of whole texts."""
+
+import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxsft.models.heads import ClassHead, VocabHead, pool
+from jaxsft.models.attention import Tokens
+from jaxsft.models.heads import PairHead, TextHead, VocabHead, attend, pool
 
 LENGTHS = [[3, 2], [4], []]  # of the texts of each row
 
@@ -24,25 +28,73 @@ def batch(width, left):
     return x.astype(np.float32), segments, positions, texts
 
 
-@pytest.mark.parametrize("how", ["mean", "first", "last"])
+def softmax(z):
+    e = np.exp(z - z.max())
+    return e / e.sum()
+
+
+QUERY = np.array([0.5, -1.0, 2.0, 0.3], np.float32)
+TAKE = {
+    "mean": lambda t: t.mean(0),
+    "max": lambda t: t.max(0),
+    "first": lambda t: t[0],
+    "last": lambda t: t[-1],
+    "attention": lambda t: softmax(t @ QUERY / 2) @ t,
+}
+
+
+@pytest.mark.parametrize("how", TAKE)
 @pytest.mark.parametrize("width, left", [(5, False), (9, False), (9, True)])
 def test_pool(how, width, left):  # guards E11, C2
     """Whatever the padding holds; texts that are not there give zeros."""
     x, segments, positions, texts = batch(width, left)
-    found = np.asarray(pool(x, segments, positions, 2, how))
+    found = attend(x, segments, 2, QUERY) if how == "attention" else pool(x, segments, positions, 2, how)
     assert found.shape == (3, 2, 4)
-    take = {"mean": lambda t: t.mean(0), "first": lambda t: t[0], "last": lambda t: t[-1]}[how]
     for row, number in np.ndindex(3, 2):
-        expected = take(texts[row, number]) if (row, number) in texts else np.zeros(4)
-        np.testing.assert_allclose(found[row, number], expected, rtol=1e-6, atol=1e-7)
+        expected = TAKE[how](texts[row, number]) if (row, number) in texts else np.zeros(4)
+        np.testing.assert_allclose(found[row, number], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_heads_by_hand():
-    x = np.random.default_rng(1).normal(size=(2, 3, 4)).astype(np.float32)
-    head = ClassHead(4, 5, "fp32")
+@pytest.mark.parametrize("how", TAKE)
+def test_gradients_of_a_pool_are_finite_and_stay_in_their_text(how):  # guards B2
+    x, segments, positions, _ = batch(9, False)
+    run = lambda x: (attend(x, segments, 2, QUERY) if how == "attention" else pool(x, segments, positions, 2, how))[0, 0].sum()
+    found = np.asarray(jax.grad(run)(x))
+    assert np.isfinite(found).all() and found[segments == 1].any() and not found[1:].any() and not found[0][segments[0] != 1].any()
+
+
+def params_of(head, x):
     params = nn.meta.unbox(head.init(jax.random.key(0), x)["params"])
-    params["bias"] = np.arange(5.0, dtype=np.float32)
-    np.testing.assert_allclose(head.apply({"params": params}, x), x @ params["dense"]["w"] + np.arange(5), rtol=1e-5, atol=1e-6)
+    return jax.tree.map(lambda w: np.random.default_rng(w.size).normal(size=w.shape).astype(np.float32), params)
+
+
+@pytest.mark.parametrize("activation, function", [("tanh", np.tanh), ("relu", lambda x: np.maximum(x, 0)), ("gelu", None)])
+def test_heads_by_hand(activation, function):
+    x, segments, positions, texts = batch(9, False)
+    where, pooled = Tokens(segments, positions), np.stack([texts[0, 0].mean(0), texts[0, 1].mean(0)]).astype(np.float32)
+    head = TextHead(4, 5, "fp32")
+    p = params_of(head, x)
+    assert {k: sorted(v) for k, v in p.items()} == {"out": ["b", "w"]}
+    np.testing.assert_allclose(head.apply({"params": p}, x, where, 2)[0], pooled @ p["out"]["w"] + p["out"]["b"], rtol=1e-5, atol=1e-5)
+    head = TextHead(4, 5, "fp32", form="dense", activation=activation, bias=False)
+    p = params_of(head, x)
+    assert {k: sorted(v) for k, v in p.items()} == {"dense": ["w"], "out": ["w"]}
+    exact = lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))  # BERT's, not the tanh approximation
+    hidden = (function or exact)(pooled @ p["dense"]["w"])
+    np.testing.assert_allclose(head.apply({"params": p}, x, where, 2)[0], hidden @ p["out"]["w"], rtol=1e-5, atol=1e-5)
     vocab = VocabHead(4, 6, "fp32")
-    params = nn.meta.unbox(vocab.init(jax.random.key(0), x)["params"])
-    np.testing.assert_allclose(vocab.apply({"params": params}, x), x @ params["w"], rtol=1e-5, atol=1e-6)
+    p = params_of(vocab, x)
+    np.testing.assert_allclose(vocab.apply({"params": p}, x), x @ p["w"], rtol=1e-5, atol=1e-5)
+
+
+def test_two_vectors_by_hand():
+    """(u, v, |u - v|) of neighbours; without outputs the vectors themselves, and nothing to learn."""
+    x, segments, positions, texts = batch(9, False)
+    where, (u, v) = Tokens(segments, positions), (texts[0, k].mean(0) for k in (0, 1))
+    head = PairHead(4, 3, "fp32")
+    p = params_of(head, x)
+    expected = np.concatenate([u, v, abs(u - v)]) @ p["out"]["w"] + p["out"]["b"]
+    np.testing.assert_allclose(head.apply({"params": p}, x, where, 2)[0, 0], expected, rtol=1e-5, atol=1e-5)
+    bare = PairHead(4, 0, "fp32")
+    assert bare.weightless and not PairHead(4, 0, "fp32", pool="attention").weightless and not head.weightless
+    np.testing.assert_allclose(bare.apply({"params": {}}, jnp.asarray(x), where, 2)[0], [u, v], rtol=1e-5, atol=1e-6)

@@ -57,6 +57,7 @@ EXTRAS = {
         "causal": False,
     },
     "modern": {"norm": "layer", "norm_bias": False, "first_norm": False, "embed_norm": True, "window": 2, "window_layers": (1,), "causal": False},
+    "experts": {"experts": 3, "experts_per_token": 2},
     "plain": {"positions": "none", "rope_base": 10000.0},
 }
 

@@ -70,7 +70,10 @@ def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> R
 def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Aside], kind: Kind) -> dict[str, Read]:
     """As training would split the file."""
     record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-    parts = splitting.split_rows(rows, config.data.fractions, config.data.split_seed, stratify=lambda row: kind.stratum(record_of[id(row)]))
+    grouped = config.data.columns.group_references and bool(records) and isinstance(records[0], Seq2Seq)
+    key = (lambda row: record_of[id(row)].source) if grouped else None
+    stratify = lambda row: kind.stratum(record_of[id(row)])
+    parts = splitting.split_rows(rows, config.data.fractions, config.data.split_seed, stratify=stratify, key=key)
     out = {}
     for name, part in zip(SPLITS, parts, strict=True):
         if part or name == "train":

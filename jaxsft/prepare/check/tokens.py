@@ -135,7 +135,8 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
     over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and not e.chunk and e.positions > limit]
     policy = "drop" if d.too_long == "error" else d.too_long
     try:
-        ledger = encode.build(encoded, part.where, limit, too_long=policy, require_stop=d.require_stop, max_dropped=1.0, split=part.name)[1]
+        options = {"require_stop": d.require_stop, "max_dropped": 1.0, "split": part.name, "stride": d.stride}
+        ledger = encode.build(encoded, part.where, limit, too_long=policy, **options)[1]
     except DataError as error:
         findings.add("nothing_left", "error", f"No row of {part.name} is left: {error}.", split=part.name, repair="data.max_length, model.context")
         return {"limit": limit, "lengths": length_summary(lengths)}
@@ -143,11 +144,15 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
         over.sort(key=lambda i: -encoded[i].positions)
         longest, where = encoded[over[0]].positions, [part.where[i] for i in over]
         cut = sum(encoded[i].positions - limit for i in over)
-        become = {"error": "which training refuses", "drop": "dropped whole"}.get(d.too_long, f"of which {cut:,} tokens are cut off")
+        become = {"error": "which training refuses", "drop": "dropped whole", "window": "which are cut into windows"}.get(
+            d.too_long, f"of which {cut:,} tokens are cut off"
+        )
         message = f"{rows(len(over), part.name, len(encoded))}: longer than the {limit:,} tokens of a row (up to {longest:,}), {become}."
-        others = ", or data.too_long=drop|truncate_left|truncate_right" if d.too_long == "error" else ""
+        policies = {"tag": "drop|window", "parse": "drop"}.get(config.task.name, "drop|truncate_left|truncate_right")
+        others = f", or data.too_long={policies}" if d.too_long == "error" else ""
         repair = f"model.context={-(-longest // 32) * 32} and data.max_length" + others
-        findings.add("too_long", "error" if d.too_long == "error" else "warning", message, where, split=part.name, repair=repair)
+        severity = {"error": "error", "window": "info"}.get(d.too_long, "warning")
+        findings.add("too_long", severity, message, where, split=part.name, repair=repair)
     for reason, (severity, what, repair) in DROPPED.items():
         if count := ledger.rows_dropped[reason]:
             findings.add(reason, severity, f"{rows(count, part.name)}: {what}; dropped.", split=part.name, count=count, repair=repair)

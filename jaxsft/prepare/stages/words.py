@@ -7,8 +7,9 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from jaxsft.data import chinese
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Report, Stage, State, choice
@@ -53,7 +54,7 @@ class Words(Stage):
         if self.stem and self.lemma:
             raise ConfigError("stages.words: stem=true and lemma=true exclude each other")
         if self.language == "zh":
-            need("jieba", "stages.words.language=zh")
+            chinese.segmenter("stages.words.language=zh")
         if self.stem:
             choice("words", "language", self.language, tuple(SNOWBALL))
             _stemmer(self.language)
@@ -73,7 +74,7 @@ class Words(Stage):
         return new
 
     def text(self, text: str) -> str:
-        words = _jieba().lcut(text) if self.language == "zh" else _token.findall(text)
+        words = chinese.segmenter("stages.words.language=zh").lcut(text) if self.language == "zh" else _token.findall(text)
         words = [word for word in words if not word.isspace()]
         if self.lower:
             words = [word.lower() for word in words]
@@ -112,12 +113,3 @@ def _lemmatiser(language: str) -> Callable[[str], str]:
     except ValueError:
         raise ConfigError(f"stages.words.language={language}: simplemma has no lemmas of it") from None
     return functools.lru_cache(maxsize=2**16)(functools.partial(simplemma.lemmatize, lang=language))
-
-
-@functools.cache
-def _jieba() -> Any:
-    """A segmenter. Its dictionary is read here: jieba's own start keeps a marshalled copy among temporary files, and trusts what it finds there."""
-    tokenizer = need("jieba", "stages.words.language=zh").Tokenizer()
-    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
-    tokenizer.initialized = True
-    return tokenizer

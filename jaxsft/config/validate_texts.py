@@ -1,0 +1,104 @@
+"""What cannot work in the options of the tasks on whole texts: classify, multilabel, regress, pair."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxsft.config.schema import Config, PairTask, TextTask
+from jaxsft.errors import ConfigError
+
+NUMBERS = ("mse", "mae", "huber")  # losses between numbers
+LOSSES = {
+    "classify": ("cross_entropy", "log_loss", "binary_cross_entropy", *NUMBERS),
+    "multilabel": ("binary_cross_entropy", *NUMBERS),
+    "regress": NUMBERS,
+    "pair": ("cross_entropy", "cosine_embedding", "contrastive", *NUMBERS),
+}
+APART = ("cosine_embedding", "contrastive")  # they compare the vectors of two texts
+
+
+def check_values(values: dict[str, Any]) -> None:
+    """Each option by itself, in a flat config. Raises ConfigError."""
+    known = LOSSES.get(values.get("task.name"), ())
+    if known and values["task.loss"] not in known:
+        raise ConfigError(f"task.loss={values['task.loss']}: task={values['task.name']} has {', '.join(known)}")
+    given = values.get("task.positive_weight", "none")
+    if given not in ("none", "balanced") and not _number(given, 0, math.inf):
+        raise ConfigError(f"task.positive_weight={given}: expected none, balanced, or a finite number of more than 0")
+    given = values.get("task.threshold", 0.5)
+    if values.get("task.name") == "multilabel" and given != "tuned" and not _number(given, 0, 1):
+        raise ConfigError(f"task.threshold={given}: expected tuned, or a probability of more than 0 and less than 1")
+    if values.get("task.name") == "pair" and not -1 <= given <= 1:
+        raise ConfigError(f"task.threshold={given}: expected a cosine, between -1 and 1")
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low < value < high
+
+
+def check(config: Config) -> None:
+    """The options together. Raises ConfigError."""
+    t = config.task
+    if not isinstance(t, TextTask):
+        return
+    if not config.model.tied:
+        raise ConfigError(f"model.tied=False: task={t.name} has no output matrix over the vocabulary")
+    validation = config.data.validation or (config.data.path and config.data.fractions[1] > 0)
+    if getattr(t, "threshold", None) == "tuned" and not validation:
+        raise ConfigError("task.threshold=tuned: there is no validation data to tune it on; set data.validation= or data.path=")
+    if isinstance(t, PairTask):
+        if t.encoder == "bi" and config.data.too_long in ("window", "sentence"):
+            raise ConfigError(
+                f"data.too_long={config.data.too_long}: task.encoder=bi makes one vector of a text; expected truncate_left|right|head_tail"
+            )
+        _pair(config, t)
+
+
+def _pair(config: Config, t: PairTask) -> None:
+    if t.loss in APART and t.encoder != "bi":
+        raise ConfigError(f"task.loss={t.loss}: compares the vectors of two texts; set task.encoder=bi")
+    if t.loss == "cosine_embedding" and t.positive is None:
+        raise ConfigError("task.loss=cosine_embedding: set task.positive=<the label of texts that belong together>")
+    if t.loss == "contrastive" and config.train.accumulate > 1:
+        raise ConfigError(
+            f"train.accumulate={config.train.accumulate}: task.loss=contrastive compares all pairs of a batch; its sum over micro-batches is "
+            "another loss; set train.accumulate=1"
+        )
+
+
+def unread(config: Config) -> list[tuple[str, bool, str]]:
+    """(option, whether nothing reads it, why), as `validate._unread` takes them."""
+    t, texts = config.task, isinstance(config.task, TextTask)
+    loss = getattr(t, "loss", "")
+    cosine, contrast = loss == "cosine_embedding", loss == "contrastive"
+    labels = texts and (loss == "cosine_embedding" or loss not in (*NUMBERS, "contrastive") or t.name != "pair")
+    smooth = t.name in ("classify", "multilabel") or (t.name == "pair" and loss == "cross_entropy")
+    return [
+        ("task.huber_delta", loss != "huber", "is read with task.loss=huber only"),
+        ("loss.chunk", texts, "is read by the losses over a vocabulary only"),
+        ("loss.z_loss", texts, "is read by the losses over a vocabulary only"),
+        ("loss.label_smoothing", texts and not smooth, f"task={t.name} task.loss={loss} has no labels to smooth"),
+        ("task.activation", texts and t.head != "dense", "is read with task.head=dense only"),
+        ("task.bias", t.name == "pair" and loss in APART and t.head == "linear", f"there is no layer in the head of task.loss={loss}"),
+        ("task.positive", t.name == "pair" and not cosine, "is read with task.loss=cosine_embedding only"),
+        ("task.margin", t.name == "pair" and not cosine, "is read with task.loss=cosine_embedding only"),
+        ("task.threshold", t.name == "pair" and not cosine, "is read with task.loss=cosine_embedding only"),
+        ("task.temperature", t.name == "pair" and not contrast, "is read with task.loss=contrastive only"),
+        ("task.labels", t.name == "pair" and not labels, f"task.loss={loss} reads no labels"),
+    ]
+
+
+DEFAULTS = {
+    "task.huber_delta": 1.0,
+    "loss.chunk": "auto",
+    "loss.z_loss": 0.0,
+    "loss.label_smoothing": 0.0,
+    "task.activation": "tanh",
+    "task.bias": True,
+    "task.positive": None,
+    "task.margin": 0.0,
+    "task.threshold": 0.5,
+    "task.temperature": 0.05,
+    "task.labels": None,
+}

@@ -1,0 +1,39 @@
+"""Words of Chinese, by jieba (github.com/fxsjy/jieba): a dictionary and a hidden Markov model. In the extra `text`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+from jaxsft.errors import ConfigError
+
+BORDER = "\x1f"  # between words; ASCII's separator of units
+
+
+@functools.cache
+def segmenter(asked: str) -> Any:
+    """A jieba segmenter; `lcut(text)` gives the words of a text, which together are the text. Raises ConfigError, which names the option `asked`.
+
+    Its dictionary is read here: jieba's own start keeps a marshalled copy among temporary files, and trusts what it finds there.
+    """
+    try:
+        tokenizer = importlib.import_module("jieba").Tokenizer()
+    except ImportError:
+        raise ConfigError(f"{asked}: install jaxsft[text]") from None
+    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.initialized = True
+    return tokenizer
+
+
+def bordered(text: str) -> tuple[str, list[int]]:
+    """The text with a border between its words, and of each place in it the place in the text, `len + 1` numbers."""
+    out, places, at = [], [], 0
+    for word in segmenter("tokenizer.segment=jieba").lcut(text):
+        if out:
+            out.append(BORDER)
+            places.append(at)
+        out.append(word)
+        places += range(at, at + len(word))
+        at += len(word)
+    return "".join(out), [*places, at]

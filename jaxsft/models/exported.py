@@ -1,0 +1,125 @@
+"""A model of ours as a folder that transformers loads: the reverse of `pretrained.py`, from the same tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxsft import rundir
+from jaxsft.config.model import ModelConfig
+from jaxsft.errors import ConfigError
+from jaxsft.models import families
+from jaxsft.models.families.base import Family, Head, Move, check_covered, moves
+from jaxsft.models.pretrained import INDEX, OWN, WEIGHTS
+from jaxsft.sharding.weights import Flat, WeightSpec
+
+DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+NAMES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}  # of `export.dtype`
+TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+# --- which class -----------------------------------------------------------------------------------------------------------------------------
+def fitting(model: ModelConfig, rows: int, name: str | None) -> tuple[Family, dict[str, Any]]:
+    """The family that has all of these options, and its config.json; `name` None: the first that has. Raises ConfigError that says what differs."""
+    if name is not None:
+        family = families.get(name, "export.family")
+        return family, family.to_config(model, rows)
+    failures = []
+    for family in families.FAMILIES.values():
+        if family.write is not None:
+            try:
+                return family, family.to_config(model, rows)
+            except ConfigError as error:
+                failures.append(str(error))
+    raise ConfigError(f"no family of transformers has all options of this model: {'; '.join(failures)}")
+
+
+def head_of(family: Family, kind: str | None, task: Any) -> Head:
+    """The class of a task, whose options must be those that the class has. Raises ConfigError that names the one to change."""
+    what = f"task={task.name}"
+    if kind not in family.heads:
+        there = ", ".join(f"{family.architecture}{head.suffix}" for head in family.heads.values())
+        raise ConfigError(f"{what}: transformers has no class of {family.model_type} with this head; there are {there}")
+    head = family.heads[kind]
+    for option, wanted in head.options.items():
+        found = getattr(task, option, None)
+        if found != wanted and not (option == "activation" and head.options.get("head") == "linear"):
+            raise ConfigError(f"task.{option}={found}: {family.architecture}{head.suffix} computes with task.{option}={wanted}; train with that")
+    return head
+
+
+# --- tensors ---------------------------------------------------------------------------------------------------------------------------------
+def all_moves(family: Family, head: Head, specs: Mapping[str, WeightSpec], what: str) -> list[Move]:
+    """Every tensor of the class, by today's name. Raises CheckpointError where a weight has no place in it."""
+    body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
+    mine = {path: spec for path, spec in specs.items() if path not in body}
+    found, own = moves(family.table, body, family.prefix), moves(head.table, mine)
+    check_covered(found, body, what)
+    check_covered(own, mine, what)
+    return [*found, *own]
+
+
+def tensor(move: Move, weights: Flat, dtype: str) -> np.ndarray:
+    """A tensor of theirs, on this host. Raises ConfigError where a value is beyond float16."""
+    ours = [np.asarray(weights[slot.path][slot.index] if slot.index else weights[slot.path]) for slot in move.slots]
+    value = np.ascontiguousarray(move.to_theirs(ours)).astype(DTYPES[dtype])
+    if dtype == "F16" and np.isinf(value).any() and not any(np.isinf(x).any() for x in ours):
+        raise ConfigError(f"export.dtype=fp16: {move.theirs} has values beyond it; choose bf16")
+    return value
+
+
+def write(folder: Path, found: Sequence[Move], weights: Flat, dtypes: Mapping[str, str], shard: int) -> None:
+    """model.safetensors, or shards of at most `shard` bytes with their index. A host holds one shard at a time."""
+    parts, names, total = list(_shards(found, dtypes, shard)), {}, 0
+    for i, part in enumerate(parts, start=1):
+        file = WEIGHTS if len(parts) == 1 else f"model-{i:05d}-of-{len(parts):05d}.safetensors"
+        values = {move.theirs: tensor(move, weights, dtypes[move.theirs]) for move in part}
+        save(values, folder / file)
+        names |= dict.fromkeys(values, file)
+        total += sum(value.nbytes for value in values.values())
+    if len(parts) > 1:
+        rundir.write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))})
+
+
+def save(tensors: Mapping[str, np.ndarray], file: Path) -> None:
+    """A file of safetensors that others may read too, as far as the umask lets them."""
+    import safetensors.numpy
+
+    safetensors.numpy.save_file(dict(tensors), file, metadata={"format": "pt"})
+    file.chmod(file.parent.stat().st_mode & 0o666)  # the library writes for the owner only
+
+
+def _shards(found: Sequence[Move], dtypes: Mapping[str, str], limit: int) -> Iterator[list[Move]]:
+    part, size = [], 0
+    for move in found:
+        bytes_of = int(np.prod(move.shape)) * np.dtype(DTYPES[dtypes[move.theirs]]).itemsize
+        if part and size + bytes_of > limit:
+            yield part
+            part, size = [], 0
+        part, size = [*part, move], size + bytes_of
+    yield part
+
+
+def dtypes_of(family: Family, found: Sequence[Move], before: Mapping[str, Sequence[Any]], given: str | None) -> dict[str, str]:
+    """The dtype of every tensor: the given one, else that which it had, else the most common one there, else float32.
+
+    Args:
+      before: [dtype, shape] by name, as the files had them that the model was loaded from.
+    """
+    if given is not None:
+        if given not in NAMES:
+            raise ConfigError(f"export.dtype={given}: expected one of {', '.join(NAMES)}")
+        return {move.theirs: NAMES[given] for move in found}
+    had: dict[str, str] = {}
+    for name, (dtype, _) in before.items():
+        for old, new in family.renamed:
+            name = re.sub(re.escape(old) + "$", new, name)
+        had[name] = had[name.removeprefix(family.prefix)] = dtype
+    standard = max(had.values(), key=list(had.values()).count, default="F32")
+    look = lambda name: had.get(name) or had.get(name.removeprefix(family.prefix)) or standard
+    return {move.theirs: look(move.theirs) for move in found}

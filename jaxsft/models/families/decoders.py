@@ -1,0 +1,161 @@
+"""What the decoders that came after Llama have in common: keys of config.json, names of weights, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxsft.config.model import ModelConfig, RopeScaling
+from jaxsft.models.families.base import Entry, Head, Keys, both, norm
+from jaxsft.models.families.transforms import LINEAR
+
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+}
+HF_ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+
+
+# --- config.json -----------------------------------------------------------------------------------------------------------------------------
+def sizes(keys: Keys, *, head_dim: int | None = None) -> dict[str, Any]:
+    """Sizes, epsilon and vocabulary under the names that all of them use. `head_dim` is the family's own default; None: hidden_size / heads."""
+    embed, heads = keys.need("hidden_size"), keys.need("num_attention_heads")
+    dim = keys.get("head_dim") or head_dim
+    if dim is None and embed % heads:
+        keys.refuse("num_attention_heads", f"does not divide hidden_size={embed}")
+    return {
+        "layers": keys.need("num_hidden_layers"),
+        "embed": embed,
+        "heads": heads,
+        "kv_heads": keys.get("num_key_value_heads") or heads,
+        "head_dim": dim or embed // heads,
+        "mlp": keys.need("intermediate_size"),
+        "context": keys.get("max_position_embeddings", 2048),
+        "vocab_rows": keys.need("vocab_size"),
+        "norm": "rms",
+        "causal": True,
+        "positions": "rope",
+        "gated": True,
+        "tied": keys.get("tie_word_embeddings", False),
+    }
+
+
+def write_sizes(m: ModelConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": m.embed,
+        "num_attention_heads": m.heads,
+        "num_key_value_heads": m.kv_heads,
+        "head_dim": m.head_dim,
+        "num_hidden_layers": m.layers,
+        "intermediate_size": m.mlp,
+        "max_position_embeddings": m.context,
+        "rms_norm_eps": m.norm_epsilon,
+        "rope_theta": m.rope_base,
+        "hidden_act": HF_ACTIVATIONS[m.activation],
+        "tie_word_embeddings": m.tied,
+    }
+
+
+def rope(keys: Keys, context: int, kind_of_layer: str | None = None, *, default: float = 10000.0, fraction: float = 1.0) -> dict[str, Any]:
+    """`rope_base`, `rope_fraction` and `rope_scaling`: from `rope_theta` and `rope_scaling`, or from `rope_parameters` (transformers 5), which may
+    hold those of each kind of layer. `default` and `fraction` are the family's own. Raises ConfigError for a scaling that is not known here."""
+    found = keys.get("rope_parameters") or {}
+    if kind_of_layer and kind_of_layer in found:
+        found = found[kind_of_layer]
+    old = keys.get("rope_scaling") or {}
+    if found and old and found != old:
+        keys.refuse("rope_scaling", f"differs from rope_parameters={found!r}; expected one of them")
+    found = dict(found or old)
+    base, part = keys.get("rope_theta") or default, keys.get("partial_rotary_factor") or fraction
+    base, part = found.pop("rope_theta", None) or base, found.pop("partial_rotary_factor", None) or part
+    return {"rope_base": float(base), "rope_fraction": float(part), **_scaling(keys, found, context)}
+
+
+_ORIGINAL = {"original_max_position_embeddings": "original"}
+SCALINGS: dict[str, dict[str, str]] = {  # what each kind reads, by name of theirs
+    "none": {},
+    "linear": {"factor": "factor"},
+    "llama3": {"factor": "factor", **_ORIGINAL, "low_freq_factor": "low", "high_freq_factor": "high"},
+    "yarn": {"factor": "factor", **_ORIGINAL, "beta_fast": "fast", "beta_slow": "slow", "truncate": "truncate", "attention_factor": "attention"},
+    "longrope": {"factor": "factor", **_ORIGINAL, "attention_factor": "attention", "short_factor": "short", "long_factor": "long"},
+}
+
+
+def _scaling(keys: Keys, given: dict[str, Any], context: int) -> dict[str, Any]:
+    """`rope_scaling`, and the `context` that it is exact for where that is not the model's."""
+    where = "rope_parameters" if keys.values.get("rope_parameters") else "rope_scaling"
+    given = {key: value for key, value in given.items() if value is not None}
+    kind = given.pop("rope_type", None) or given.get("type", "default")
+    given.pop("type", None)
+    kind = {"default": "none", "su": "longrope"}.get(kind, kind)
+    if kind not in SCALINGS:
+        # `dynamic` is refused too: it depends on the longest text of a batch, so that a text's numbers would depend on its neighbours.
+        keys.refuse(where, f"the scaling {kind!r} is not known here; expected one of default, {', '.join(k for k in SCALINGS if k != 'none')}")
+    if other := [key for key in given if key not in SCALINGS[kind]]:
+        keys.refuse(where, f"{other[0]} is not read by the scaling {kind!r}")
+    out = {SCALINGS[kind][key]: value for key, value in given.items()}
+    if kind in ("yarn", "longrope"):
+        out.setdefault("original", keys.get("original_max_position_embeddings") or context)
+    if kind == "longrope":
+        out.setdefault("factor", context / out["original"])
+    if missing := [theirs for theirs, ours in SCALINGS[kind].items() if ours in ("factor", "original", "short", "long") and ours not in out]:
+        keys.refuse(where, f"has no {missing[0]}, which the scaling {kind!r} needs")
+    if kind != "longrope":
+        return {"rope_scaling": RopeScaling(kind, **out)}
+    # transformers takes the short factors for a batch that fits into the original context, else the long ones. Here it is one or the other.
+    context = min(context, max(keys.context or 0, out["original"]))
+    factors = {False: out.pop("short"), True: out.pop("long")}[context > out["original"]]
+    return {"rope_scaling": RopeScaling(kind, factors=[float(x) for x in factors], **out), "context": context}
+
+
+def windows(keys: Keys, layers: int, window: int | None, layer_types: Sequence[str] | None) -> dict[str, Any]:
+    """`window` and `window_layers` from the kinds of the layers. Raises ConfigError for a kind that is not known here."""
+    if layer_types is None:
+        return {"window": window, "window_layers": None}
+    if len(layer_types) != layers:
+        keys.refuse("layer_types", f"expected {layers} of them, as num_hidden_layers says")
+    if other := [kind for kind in layer_types if kind not in ("full_attention", "sliding_attention")]:
+        keys.refuse("layer_types", f"{other[0]} is not known here; expected full_attention or sliding_attention")
+    local = [i for i, kind in enumerate(layer_types) if kind == "sliding_attention"]
+    if not local:
+        return {"window": None, "window_layers": None}
+    if window is None:
+        keys.refuse("layer_types", "has sliding_attention, but there is no sliding_window")
+    return {"window": window, "window_layers": None if len(local) == layers else local}
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------------------------------
+def attention(theirs: str = "layers.*.self_attn") -> tuple[Entry, ...]:
+    names = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
+    return tuple(e for ours, name in names.items() for e in both(f"layers/*/attention/{ours}", f"{theirs}.{name}"))
+
+
+def gated_mlp(theirs: str = "layers.*.mlp") -> tuple[Entry, ...]:
+    return tuple(e for name in ("gate", "up", "down") for e in both(f"layers/*/mlp/{name}", f"{theirs}.{name}_proj"))
+
+
+EMBEDDING = Entry("embed/tokens/w", "embed_tokens.weight")
+NORMS = (
+    *norm("layers/*/attention_norm", "layers.*.input_layernorm"),
+    *norm("layers/*/mlp_norm", "layers.*.post_attention_layernorm"),
+    *norm("norm", "norm"),
+)
+SANDWICH = (
+    *norm("layers/*/attention_norm", "layers.*.input_layernorm"),
+    *norm("layers/*/attention_post_norm", "layers.*.post_attention_layernorm"),
+    *norm("layers/*/mlp_norm", "layers.*.pre_feedforward_layernorm"),
+    *norm("layers/*/mlp_post_norm", "layers.*.post_feedforward_layernorm"),
+    *norm("norm", "norm"),
+)
+SKIP = (r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"rotary_emb\.inv_freq")
+
+HEADS: Mapping[str, Head] = {
+    "lm": Head("ForCausalLM", (Entry("head/w", "lm_head.weight", LINEAR),)),
+    "text": Head("ForSequenceClassification", (Entry("head/out/w", "score.weight", LINEAR),), {"pool": "last", "head": "linear", "bias": False}),
+    "tag": Head("ForTokenClassification", both("head/out", "score")),
+}

@@ -1,0 +1,79 @@
+"""Gemma 2 (arXiv:2408.00118) and the text models of Gemma 3 (arXiv:2503.19786): norms before and behind, windows in most layers, scales kept as
+their distance from 1, embeddings multiplied by the root of their size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxsft.models.families import decoders
+from jaxsft.models.families.base import Entry, Family, Keys
+
+
+def _read(keys: Keys, kinds: list[str], window: int) -> dict[str, Any]:
+    out, bias = decoders.sizes(keys, head_dim=256), keys.get("attention_bias", False)
+    keys.only("use_bidirectional_attention", None, False)
+    if keys.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh" and "hidden_activation" not in keys.values:
+        keys.refuse("hidden_act", "the activation of this family is hidden_activation; expected gelu_pytorch_tanh")
+    return {
+        **out,
+        **decoders.windows(keys, out["layers"], keys.get("sliding_window", window), keys.get("layer_types") or kinds),
+        "norm_epsilon": keys.get("rms_norm_eps", 1e-6),
+        "norm_position": "sandwich",
+        "norm_plus_one": True,
+        "activation": keys.named("hidden_activation", decoders.ACTIVATIONS, "gelu_pytorch_tanh"),
+        "qkv_bias": bias,
+        "o_bias": bias,
+        "query_scale": keys.get("query_pre_attn_scalar", 256) ** -0.5,
+        "embed_scale": math.sqrt(out["embed"]),
+        "tied": keys.get("tie_word_embeddings", True),
+    }
+
+
+def read2(keys: Keys) -> dict[str, Any]:
+    """Every other layer, from the first on, has the window."""
+    kinds = ["full_attention" if i % 2 else "sliding_attention" for i in range(keys.need("num_hidden_layers"))]
+    out = _read(keys, kinds, 4096)
+    keys.get("cache_implementation")
+    return {
+        **out,
+        **decoders.rope(keys, out["context"]),
+        "attention_softcap": keys.get("attn_logit_softcapping", 50.0),
+        "logit_softcap": keys.get("final_logit_softcapping", 30.0),
+    }
+
+
+def read3(keys: Keys) -> dict[str, Any]:
+    """Of six layers, five have the window and a rope base of their own; scaling is for the sixth."""
+    every = keys.get("sliding_window_pattern") or keys.get("_sliding_window_pattern", 6)
+    keys.get("_sliding_window_pattern")
+    kinds = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(keys.need("num_hidden_layers"))]
+    out = _read(keys, kinds, 4096)
+    local = (keys.get("rope_parameters") or {}).get("sliding_attention") or {}
+    if local.get("rope_type", "default") != "default":
+        keys.refuse("rope_parameters", "a scaling of the layers with a window is not known here")
+    return {
+        **out,
+        **decoders.rope(keys, out["context"], "full_attention", default=1e6),
+        "rope_local_base": float(local.get("rope_theta") or keys.get("rope_local_base_freq", 10000.0)) if out["window"] else None,
+        "qk_norm": "head",
+        "attention_softcap": keys.get("attn_logit_softcapping"),
+        "logit_softcap": keys.get("final_logit_softcapping"),
+    }
+
+
+_COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.SANDWICH)
+_OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
+
+GEMMA2 = Family(model_type="gemma2", architecture="Gemma2", read=read2, table=_COMMON, **_OPTIONS)
+GEMMA3 = Family(
+    model_type="gemma3_text",
+    architecture="Gemma3",
+    read=read3,
+    table=(
+        *_COMMON,
+        Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
+        Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight"),
+    ),
+    **_OPTIONS,
+)

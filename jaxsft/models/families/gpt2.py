@@ -1,0 +1,83 @@
+"""GPT-2 (Radford et al., 2019): learned positions, LayerNorm, and matrices that lie as [in, out]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.models.families import decoders
+from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.transforms import CONV1D, FUSED_CONV1D, LINEAR
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    embed, heads = keys.need("n_embd"), keys.need("n_head")
+    keys.only("scale_attn_weights", True)
+    keys.only("scale_attn_by_inverse_layer_idx", False)
+    for inert in (
+        "reorder_and_upcast_attn",
+        "n_ctx",
+        *(f"summary_{x}" for x in ("activation", "first_dropout", "proj_to_labels", "type", "use_proj")),
+    ):
+        keys.get(inert)
+    return {
+        "layers": keys.need("n_layer"),
+        "embed": embed,
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": embed // heads,
+        "mlp": keys.get("n_inner") or 4 * embed,
+        "context": keys.get("n_positions", 1024),
+        "vocab_rows": keys.need("vocab_size"),
+        "causal": True,
+        "norm": "layer",
+        "norm_epsilon": keys.get("layer_norm_epsilon", 1e-5),
+        "positions": "learned",
+        "gated": False,
+        "activation": keys.named("activation_function", decoders.ACTIVATIONS, "gelu_new"),
+        "qkv_bias": True,
+        "o_bias": True,
+        "mlp_bias": True,
+        "tied": keys.get("tie_word_embeddings", True),
+    }
+
+
+def write(m: ModelConfig) -> dict[str, Any]:
+    return {
+        "n_embd": m.embed,
+        "n_head": m.heads,
+        "n_layer": m.layers,
+        "n_inner": m.mlp,
+        "n_positions": m.context,
+        "layer_norm_epsilon": m.norm_epsilon,
+        "activation_function": {"gelu_tanh": "gelu_new"}.get(m.activation, m.activation),
+        "tie_word_embeddings": m.tied,
+    }
+
+
+_QKV = "layers/*/attention/q layers/*/attention/k layers/*/attention/v"
+
+FAMILY = Family(
+    model_type="gpt2",
+    architecture="GPT2",
+    read=read,
+    write=write,
+    table=(
+        Entry("embed/tokens/w", "wte.weight"),
+        Entry("embed/positions/w", "wpe.weight"),
+        *both(_QKV, "h.*.attn.c_attn", FUSED_CONV1D),
+        *both("layers/*/attention/o", "h.*.attn.c_proj", CONV1D),
+        *both("layers/*/mlp/up", "h.*.mlp.c_fc", CONV1D),
+        *both("layers/*/mlp/down", "h.*.mlp.c_proj", CONV1D),
+        *norm("layers/*/attention_norm", "h.*.ln_1"),
+        *norm("layers/*/mlp_norm", "h.*.ln_2"),
+        *norm("norm", "ln_f"),
+    ),
+    prefix="transformer.",
+    heads={
+        **decoders.HEADS,
+        "lm": Head("LMHeadModel", (Entry("head/w", "lm_head.weight", LINEAR),)),
+        "tag": Head("ForTokenClassification", both("head/out", "classifier")),
+    },
+    skip=(r"h\.\d+\.attn\.(masked_)?bias",),
+)

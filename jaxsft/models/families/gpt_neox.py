@@ -1,0 +1,60 @@
+"""GPT-NeoX (arXiv:2204.06745) and Pythia (arXiv:2304.01373): attention and MLP side by side, part of each head rotated, one matrix head by head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.models.families import decoders
+from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.transforms import FUSED_BY_HEAD
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    embed, heads, context = keys.need("hidden_size"), keys.need("num_attention_heads"), keys.get("max_position_embeddings", 2048)
+    bias = keys.get("attention_bias", True)
+    return {
+        "layers": keys.need("num_hidden_layers"),
+        "embed": embed,
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": embed // heads,
+        "mlp": keys.need("intermediate_size"),
+        "context": context,
+        "vocab_rows": keys.need("vocab_size"),
+        "causal": True,
+        "norm": "layer",
+        "norm_epsilon": keys.get("layer_norm_eps", 1e-5),
+        "parallel": keys.get("use_parallel_residual", True),
+        "positions": "rope",
+        **decoders.rope(keys, context, default=keys.get("rotary_emb_base", 10000.0), fraction=keys.get("rotary_pct", 0.25)),
+        "gated": False,
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "gelu"),
+        "qkv_bias": bias,
+        "o_bias": bias,
+        "mlp_bias": True,
+        "tied": keys.get("tie_word_embeddings", False),
+    }
+
+
+FAMILY = Family(
+    model_type="gpt_neox",
+    architecture="GPTNeoX",
+    read=read,
+    table=(
+        Entry("embed/tokens/w", "embed_in.weight"),
+        *both("layers/*/attention/q layers/*/attention/k layers/*/attention/v", "layers.*.attention.query_key_value", FUSED_BY_HEAD),
+        *both("layers/*/attention/o", "layers.*.attention.dense"),
+        *both("layers/*/mlp/up", "layers.*.mlp.dense_h_to_4h"),
+        *both("layers/*/mlp/down", "layers.*.mlp.dense_4h_to_h"),
+        *norm("layers/*/attention_norm", "layers.*.input_layernorm"),
+        *norm("layers/*/mlp_norm", "layers.*.post_attention_layernorm"),
+        *norm("norm", "final_layer_norm"),
+    ),
+    prefix="gpt_neox.",
+    heads={
+        **decoders.HEADS,
+        "tag": Head("ForTokenClassification", both("head/out", "classifier")),
+    },
+    skip=(r"layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
+    renamed=(("embed_out.weight", "lm_head.weight"),),
+)

@@ -1,0 +1,44 @@
+"""Llama 1 to 3.3 (arXiv:2302.13971, 2307.09288, 2407.21783) and everything that takes its class: TinyLlama, SmolLM, Yi, DeepSeek's distilled ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.errors import ConfigError
+from jaxsft.models.families import decoders
+from jaxsft.models.families.base import Family, Keys
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    out = decoders.sizes(keys)
+    bias = keys.get("attention_bias", False)
+    return {
+        **out,
+        **decoders.rope(keys, out["context"]),
+        "norm_epsilon": keys.get("rms_norm_eps", 1e-6),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+        "qkv_bias": bias,
+        "o_bias": bias,
+        "mlp_bias": keys.get("mlp_bias", False),
+    }
+
+
+def write(m: ModelConfig) -> dict[str, Any]:
+    if m.rope_scaling.kind != "none":
+        raise ConfigError(
+            f"export.family=llama: model.rope_scaling.kind={m.rope_scaling.kind} is written for models that came with a config.json only"
+        )
+    return {**decoders.write_sizes(m), "attention_bias": m.qkv_bias, "mlp_bias": m.mlp_bias}
+
+
+FAMILY = Family(
+    model_type="llama",
+    architecture="Llama",
+    read=read,
+    write=write,
+    table=(decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.NORMS),
+    prefix="model.",
+    heads=decoders.HEADS,
+    skip=decoders.SKIP,
+)

@@ -1,0 +1,31 @@
+"""Mistral (arXiv:2310.06825): Llama with a sliding window in every layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.models.families import decoders
+from jaxsft.models.families.base import Family, Keys
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    out = decoders.sizes(keys)
+    return {
+        **out,
+        **decoders.rope(keys, out["context"]),
+        **decoders.windows(keys, out["layers"], keys.get("sliding_window", 4096), keys.get("layer_types")),
+        "norm_epsilon": keys.get("rms_norm_eps", 1e-6),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+    }
+
+
+FAMILY = Family(
+    model_type="mistral",
+    architecture="Mistral",
+    read=read,
+    write=lambda m: {**decoders.write_sizes(m), "sliding_window": m.window},
+    table=(decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.NORMS),
+    prefix="model.",
+    heads=decoders.HEADS,
+    skip=decoders.SKIP,
+)

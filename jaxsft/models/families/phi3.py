@@ -1,0 +1,39 @@
+"""Phi-3, 3.5 and 4 (arXiv:2404.14219): Llama with one matrix for queries, keys and values, one for gate and up, and longrope (arXiv:2402.13753)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.models.families import decoders
+from jaxsft.models.families.base import Family, Keys, both
+from jaxsft.models.families.transforms import FUSED
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    out = decoders.sizes(keys)
+    keys.get("original_max_position_embeddings")  # read by longrope only
+    return {
+        **out,
+        **decoders.windows(keys, out["layers"], keys.get("sliding_window"), keys.get("layer_types")),
+        "norm_epsilon": keys.get("rms_norm_eps", 1e-5),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+        **decoders.rope(keys, out["context"]),
+    }
+
+
+FAMILY = Family(
+    model_type="phi3",
+    architecture="Phi3",
+    read=read,
+    table=(
+        decoders.EMBEDDING,
+        *both("layers/*/attention/q layers/*/attention/k layers/*/attention/v", "layers.*.self_attn.qkv_proj", FUSED),
+        *both("layers/*/attention/o", "layers.*.self_attn.o_proj"),
+        *both("layers/*/mlp/gate layers/*/mlp/up", "layers.*.mlp.gate_up_proj", FUSED),
+        *both("layers/*/mlp/down", "layers.*.mlp.down_proj"),
+        *decoders.NORMS,
+    ),
+    prefix="model.",
+    heads=decoders.HEADS,
+    skip=decoders.SKIP,
+)

@@ -1,0 +1,52 @@
+"""Qwen 2 and 2.5 (arXiv:2407.10671, 2412.15115): biases on queries, keys and values. Qwen 3 (arXiv:2505.09388): norms of queries and keys instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.models.families import decoders
+from jaxsft.models.families.base import Entry, Family, Keys
+
+
+def _read(keys: Keys, head_dim: int | None) -> dict[str, Any]:
+    out = decoders.sizes(keys, head_dim=head_dim)
+    window, full = keys.get("sliding_window", 4096), keys.get("max_window_layers", 28)
+    if not keys.get("use_sliding_window", False):
+        window = None
+    kinds = keys.get("layer_types")
+    if kinds is None and window is not None:
+        kinds = ["sliding_attention" if i >= full else "full_attention" for i in range(out["layers"])]
+    return {
+        **out,
+        **decoders.rope(keys, out["context"]),
+        **decoders.windows(keys, out["layers"], window, kinds),
+        "norm_epsilon": keys.get("rms_norm_eps", 1e-6),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+    }
+
+
+def read2(keys: Keys) -> dict[str, Any]:
+    return {**_read(keys, None), "qkv_bias": True}
+
+
+def read3(keys: Keys) -> dict[str, Any]:
+    bias = keys.get("attention_bias", False)
+    return {**_read(keys, 128), "qk_norm": "head", "qkv_bias": bias, "o_bias": bias}
+
+
+_COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.NORMS)
+_OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
+
+QWEN2 = Family(model_type="qwen2", architecture="Qwen2", read=read2, write=decoders.write_sizes, table=_COMMON, **_OPTIONS)
+QWEN3 = Family(
+    model_type="qwen3",
+    architecture="Qwen3",
+    read=read3,
+    write=lambda m: {**decoders.write_sizes(m), "attention_bias": m.qkv_bias},
+    table=(
+        *_COMMON,
+        Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
+        Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight"),
+    ),
+    **_OPTIONS,
+)

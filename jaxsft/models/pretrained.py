@@ -1,0 +1,234 @@
+"""Weights from a folder in the layout of Hugging Face: config.json and model.safetensors, whole or in shards. Read as data; no code of it ever runs.
+
+Tensors are taken one after the other: read from the file, turned, and written into their place in our weights, which lie on the mesh from the
+start. A host holds one tensor at a time beside what its own devices hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.errors import CheckpointError, ConfigError, first_line
+from jaxsft.models import families
+from jaxsft.models.families.base import Family, Move, check_covered, moves
+from jaxsft.sharding.weights import Flat, WeightSpec
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+OWN = ("head", "adapters")  # the roots of weights that a body has not
+KINDS = {"lm": "lm", "chat": "lm", "mlm": "mlm", "classify": "text", "multilabel": "text", "regress": "text", "tag": "tag"}  # the head of each task
+
+
+# --- files -----------------------------------------------------------------------------------------------------------------------------------
+class Tensors:
+    """The tensors of a folder, by name; each is read when it is asked for. Raises CheckpointError where there are none, or a file is damaged."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        index = folder / INDEX
+        files = set(_json(index).get("weight_map", {}).values()) if index.is_file() else {WEIGHTS}
+        if outside := [name for name in files if Path(name).name != name]:
+            raise CheckpointError(f"{index}: names {outside[0]}, which does not lie beside it")
+        if not index.is_file() and not (folder / WEIGHTS).is_file():
+            old = sorted(p.name for p in folder.glob("*.bin"))
+            found = f"has {old[0]}, a pickle, which can run code and is never opened" if old else "has no weights"
+            raise CheckpointError(f"{folder}: {found}; expected {WEIGHTS}, or shards of it with {INDEX}")
+        self._slices: dict[str, Any] = {}
+        for file in sorted(files):
+            opened = _open(folder / file)
+            for name in opened.keys():  # noqa: SIM118
+                if name in self._slices:
+                    raise CheckpointError(f"{folder / file}: {name} is in another shard too")
+                self._slices[name] = opened.get_slice(name)
+        if index.is_file() and (lost := sorted(set(_json(index)["weight_map"]) - set(self._slices))):
+            raise CheckpointError(f"{index}: {lost[0]} is in none of the {len(files)} shards")
+
+    def __iter__(self):
+        return iter(self._slices)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._slices
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._slices[name].get_shape())
+
+    def dtype(self, name: str) -> str:
+        """As safetensors says it: F32, BF16, F16."""
+        return self._slices[name].get_dtype()
+
+    def read(self, name: str) -> np.ndarray:
+        return self._slices[name][:] if self.shape(name) else np.asarray(self._slices[name][...])
+
+
+FLOATS = ("F32", "BF16", "F16")
+
+
+def _open(file: Path) -> Any:
+    import safetensors
+
+    try:
+        return safetensors.safe_open(file, framework="np")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({first_line(error)})") from None
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({first_line(error)})") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{file}: found a JSON {type(found).__name__}, expected an object")
+    return found
+
+
+# --- a folder --------------------------------------------------------------------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A folder with a pretrained model."""
+
+    folder: Path
+    values: Mapping[str, Any]  # of its config.json
+    family: Family
+
+    def model(self, context: int | None = None) -> ModelConfig:
+        """Its architecture in our options. Raises ConfigError for what we cannot follow."""
+        return self.family.model(self.values, str(self.folder / "config.json"), context)
+
+    @functools.cached_property
+    def tensors(self) -> Tensors:
+        return Tensors(self.folder)
+
+
+def is_source(folder: str | Path) -> bool:
+    """Whether a folder is one of these, and no run directory."""
+    return (Path(folder) / "config.json").is_file() and not (Path(folder) / "config.yaml").is_file()
+
+
+def open_source(folder: str | Path) -> Source:
+    """Raises ConfigError: no config.json, or one of a family that is not known."""
+    values = _json(Path(folder) / "config.json")
+    return Source(Path(folder), values, families.get(values.get("model_type"), str(Path(folder) / "config.json")))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Which tensor goes where.
+
+    Attributes:
+      moves: with the names that the files have.
+      fresh: weights of ours that keep their initial values.
+      left: tensors that have no place here: buffers, heads of other tasks.
+    """
+
+    moves: tuple[Move, ...]
+    fresh: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None) -> Plan:
+    """What becomes of every tensor and every weight (a flat dict of specs). `kind` is that of the head, of `KINDS`.
+
+    Raises:
+      CheckpointError: a tensor is missing, additional, of another shape or no float.
+    """
+    family, what = source.family, str(source.folder)
+    names = {_modern(family, name): name for name in source.tensors}
+    prefixed = any(name.startswith(family.prefix) for name in names)
+    body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
+    found = moves(family.table, body, family.prefix if prefixed else "")
+    check_covered(found, body, what)
+    head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
+    taken = _head(source, names, head, kind)
+    fresh = tuple(path for path in specs if path not in body and (not taken or path not in head))
+    for move in (*found, *taken):
+        _check(move, names, source)
+    known = {move.theirs for move in (*found, *taken)}
+    heads = {entry.theirs for one in family.heads.values() for entry in one.table}
+    skip = re.compile("|".join(f"(?:{pattern})" for pattern in family.skip) or r"(?!)")
+    left = [name for name in names if name not in known]
+    for name in left:
+        if name not in heads and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(family.prefix)):
+            raise CheckpointError(f"{what}: has {names[name]} {list(source.tensors.shape(names[name]))}, for which this model has no place")
+    return Plan(tuple(move._replace(theirs=names[move.theirs]) for move in (*found, *taken)), fresh, tuple(names[name] for name in left))
+
+
+def _modern(family: Family, name: str) -> str:
+    for old, new in family.renamed:
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _head(source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpec], kind: str | None) -> list[Move]:
+    """The moves of the task's head, where all of it is in the files; a head over the vocabulary must be. Raises CheckpointError."""
+    if not head or kind not in source.family.heads or kind not in ("lm", "mlm"):
+        return []
+    found = moves(source.family.heads[kind].table, head)
+    if kind == "mlm" and any(move.theirs not in names for move in found):
+        return []
+    check_covered(found, head, str(source.folder))
+    return found
+
+
+def _check(move: Move, names: Mapping[str, str], source: Source) -> None:
+    ours = ", ".join("/".join([slot.path, *map(str, slot.index)]) for slot in move.slots)
+    if move.theirs not in names:
+        raise CheckpointError(f"{source.folder}: has no {move.theirs}, which {ours} needs ({len(names)} tensors there)")
+    name = names[move.theirs]
+    if (shape := source.tensors.shape(name)) != move.shape:
+        raise CheckpointError(f"{source.folder}: {name} is {list(shape)}, but {ours} needs {list(move.shape)}")
+    if (dtype := source.tensors.dtype(name)) not in FLOATS:
+        raise CheckpointError(f"{source.folder}: {name} is of dtype {dtype}; only {', '.join(FLOATS)} can be loaded")
+
+
+# --- loading ---------------------------------------------------------------------------------------------------------------------------------
+def load(source: Source, todo: Plan, weights: Flat, keep: Mapping[str, np.ndarray] | None = None) -> Flat:
+    """`weights` (arrays by path, which are used up) with the values of the files.
+
+    Args:
+      keep: by path, which layers (`[L]`, or a single value) keep what they have.
+    """
+    weights, keep = dict(weights), keep or {}
+    for move in todo.moves:
+        wanted = [not np.ravel(keep.get(slot.path, False))[slot.index[0] if np.size(keep.get(slot.path, False)) > 1 else 0] for slot in move.slots]
+        if not any(wanted):
+            continue
+        for slot, value, want in zip(move.slots, move.to_ours(source.tensors.read(move.theirs)), wanted, strict=True):
+            if want:
+                weights[slot.path] = _put(weights.pop(slot.path), value, slot.index)
+    return weights
+
+
+def _put(weight: jax.Array, value: np.ndarray, index: Sequence[int]) -> jax.Array:
+    """`weight[index] = value`, in place, each device its own part."""
+    place = _part(weight.sharding, len(index))
+    part = jax.make_array_from_callback(value.shape, place, lambda where: np.ascontiguousarray(value[where]))
+    return _write(weight.sharding)(weight, part, np.array(index, np.int32))
+
+
+def _part(place: Sharding, depth: int) -> Sharding:
+    """Where the value for one layer of a stack lies."""
+    return NamedSharding(place.mesh, PartitionSpec(*place.spec[depth:])) if isinstance(place, NamedSharding) else place
+
+
+@functools.cache
+def _write(place: Sharding) -> Any:
+    def write(weight, value, index):
+        value = value.astype(weight.dtype).reshape((1,) * (weight.ndim - value.ndim) + value.shape)
+        start = (*(index[i] for i in range(index.shape[0])), *[jnp.int32(0)] * (weight.ndim - index.shape[0]))
+        return lax.dynamic_update_slice(weight, value, start)
+
+    return jax.jit(write, donate_argnums=0, out_shardings=place)

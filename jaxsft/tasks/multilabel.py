@@ -1,0 +1,137 @@
+"""`task=multilabel`: any number of labels for a text or a pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsft.config.schema import Config
+from jaxsft.data.encode import Encoded
+from jaxsft.data.formats import Row
+from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.records import KINDS, MultiLabel
+from jaxsft.data.records.fields import pair_of
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError
+from jaxsft.losses import registry
+from jaxsft.metrics import labels as scoring
+from jaxsft.models.transformer import Transformer
+from jaxsft.tasks.base import Output, Terms
+from jaxsft.tasks.texts import TextTask, about, mean_of_parts
+
+HALF = 0.5
+
+
+class MultiLabelTask(TextTask):
+    """A sigmoid for each label. The loss is binary cross-entropy on logits, or an error of the probabilities (`mse` is the Brier score): the mean
+    over the labels of a text, in which those that it has may weigh more (`task.positive_weight`)."""
+
+    name = "multilabel"
+    metric = "f1_micro"
+    metrics = ("loss", *scoring.NAMES)
+    lower_is_better = ("loss", "hamming_loss")
+    record, texts, stratum = (staticmethod(getattr(KINDS["multilabel"], name)) for name in ("record", "texts", "stratum"))
+    inputs, outputs = (staticmethod(getattr(KINDS["multilabel"], name)) for name in ("inputs", "outputs"))
+
+    def unlabelled(self, row: Row, columns: Any) -> MultiLabel:
+        return MultiLabel(*pair_of(row, columns), ())
+
+    @classmethod
+    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[MultiLabel], where: Sequence[str]) -> dict[str, Any]:
+        labels = cls.fit_labels(config.task.labels, {label for r in records for label in r.labels}, where, least=1)
+        counts = dict.fromkeys(labels, 0)
+        for label in (label for r in records for label in r.labels if label in counts):
+            counts[label] += 1
+        return {"labels": labels, "counts": list(counts.values()), "rows": len(records)}
+
+    @property
+    def labels(self) -> list[str]:
+        return self.state["labels"]
+
+    @property
+    def width(self) -> int:
+        return len(self.labels)
+
+    @property
+    def digest(self) -> dict[str, Any]:
+        return {**super().digest, "state": self.labels}
+
+    def encode_all(self, records: Sequence[MultiLabel], where: Sequence[str]) -> list[Encoded | str]:
+        numbers = self.read_labels(records, where, self.labels, lambda r: r.labels)
+        one_hot = np.eye(self.width, dtype=np.int8)
+        return self.encode_texts(records, [{"labels": one_hot[found].sum(0, dtype=np.int8), "weight": 1.0} for found in numbers])
+
+    # --- loss --------------------------------------------------------------------------------------------------------------------------------
+    @property
+    def positive_weight(self) -> np.ndarray:
+        """What the loss of a label that a text has is multiplied by: `[L]`."""
+        given = self.config.task.positive_weight
+        if given == "balanced":  # a label without a row is never positive
+            counts = np.array(self.state["counts"], np.float64)
+            return ((self.state["rows"] - counts) / np.maximum(counts, 1)).astype(np.float32)
+        return np.full(self.width, 1.0 if given == "none" else given, np.float32)
+
+    def totals(self, batch: Batch) -> Terms:
+        return {self.config.task.loss: self.weight(batch).sum()}
+
+    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+        logits = self.read(model, params, batch, noise)  # [B, G, L]
+        gold, smoothing = batch.segment["labels"] > 0, hyper["label_smoothing"]
+        target = gold * (1 - smoothing) + smoothing / 2
+        scores = logits if registry.get(self.config.task.loss) is registry.binary_cross_entropy else jax.nn.sigmoid(logits)
+        weights = jnp.where(gold, self.positive_weight, 1).astype(logits.dtype)
+        terms = {self.config.task.loss: (self.weight(batch) * (weights * self.values(scores, target, hyper)).mean(-1)).sum()}
+        counts = scoring.LabelCounts.update(gold, jax.nn.sigmoid(logits) >= self._number, batch.example_ids >= 0)
+        return Output(terms, {"labels": counts}, {"logits": logits} if columns else {})
+
+    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    @property
+    def _number(self) -> float:
+        return HALF if self.config.task.threshold == "tuned" else self.config.task.threshold
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """`[L]`: those of `tune`, or the one of the config. Raises ConfigError where they were not tuned yet."""
+        if self.config.task.threshold != "tuned":
+            return np.full(self.width, float(self.config.task.threshold))
+        if "thresholds" not in self.state:
+            raise ConfigError("task.threshold=tuned: the run is unfinished, so its thresholds are not tuned yet; run its command again")
+        return np.array(self.state["thresholds"])
+
+    def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
+        if self.config.task.threshold == "tuned":
+            gold, probability = self._rows(split, columns)
+            self.state["thresholds"] = scoring.best_thresholds(gold, probability, HALF).tolist()
+
+    def _rows(self, split: Split, columns) -> tuple[np.ndarray, np.ndarray]:
+        """Which labels each kept row has, and their probabilities from the mean logits of its parts: `[rows, L]`."""
+        index, logits = {label: i for i, label in enumerate(self.labels)}, mean_of_parts(split, columns["logits"])
+        gold = np.zeros((len(logits), self.width), bool)
+        for i, row in enumerate(logits):
+            gold[i, [index[label] for label in split.records[row].labels]] = True
+        return gold, _sigmoid(np.stack(list(logits.values())))
+
+    def summarise(self, split: Split, states, columns) -> dict[str, float]:
+        gold, probability = self._rows(split, columns)
+        return scoring.scores(gold, probability >= self.thresholds)
+
+    def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        gold, probability = self._rows(split, columns)
+        heads = ["label", "support", "given", "threshold", "precision", "recall", "f1"]
+        return {"labels": (heads, scoring.per_label(self.labels, gold, probability >= self.thresholds, self.thresholds))}
+
+    def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
+        for row, z in mean_of_parts(split, columns["logits"]).items():
+            record, p = split.records[row], _sigmoid(z)
+            given = [label for label, value, least in zip(self.labels, p, self.thresholds, strict=True) if value >= least]
+            scores = {label: round(float(value), 6) for label, value in zip(self.labels, p, strict=True)}
+            out = {"row": row, **about(record), "labels": list(record.labels), "prediction": given, "probability": scores}
+            yield out | {"correct": set(given) == set(record.labels)}
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return np.where(z >= 0, 1 / (1 + np.exp(-np.abs(z))), 1 - 1 / (1 + np.exp(-np.abs(z))))

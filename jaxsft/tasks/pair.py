@@ -1,0 +1,227 @@
+"""`task=pair`: two texts and their class, how near they are, or nothing but that they belong together.
+
+`task.encoder=cross` reads both in one sequence. `bi` reads each by itself, as two segments of a row, and compares their vectors u and v, so that a
+vector can be kept and compared with any other (Sentence-BERT: Reimers and Gurevych, 2019, arXiv:1908.10084).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxsft.config.schema import Config
+from jaxsft.data.encode import Encoded
+from jaxsft.data.formats import Row
+from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.records import KINDS, Pair
+from jaxsft.data.records.fields import text_of
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import DataError
+from jaxsft.losses import pairs, registry
+from jaxsft.metrics import regression, retrieval
+from jaxsft.metrics.states import Confusion
+from jaxsft.models.attention import Tokens
+from jaxsft.models.heads import PairHead, TextHead
+from jaxsft.models.transformer import Params, Transformer
+from jaxsft.tasks.base import Output, Terms, by_row
+from jaxsft.tasks.classify import AVERAGES
+from jaxsft.tasks.texts import TextTask, about, mean_of_parts
+
+KIND = {"cross_entropy": "label", "cosine_embedding": "label", "contrastive": "nothing"}  # what a loss reads; others: score
+CLASSES = ("accuracy", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES))
+
+
+class PairTask(TextTask):
+    """What a pair has, a label, a score or neither, is what the loss reads; all rows have the same.
+
+    Under `bi` a cosine is compared with a score, scaled so that those of training lie between 0 and 1; under `cross` scores are standardised.
+    """
+
+    name = "pair"
+    metric = "loss"
+    metrics = ("loss", *CLASSES, *regression.NAMES, *retrieval.NAMES, "rows")
+    lower_is_better = ("loss", *regression.ERRORS)
+    record, texts, stratum = (staticmethod(getattr(KINDS["pair"], name)) for name in ("record", "texts", "stratum"))
+    inputs, outputs = (staticmethod(getattr(KINDS["pair"], name)) for name in ("inputs", "outputs"))
+
+    def unlabelled(self, row: Row, columns: Any) -> Pair:
+        a = text_of(row, columns.text or "text", "data.columns.text")
+        b = text_of(row, columns.text_pair or "text_pair", "data.columns.text_pair")
+        return Pair(a, b, *{"label": (self.state.get("labels", [""])[0], None), "score": (None, self.state.get("low"))}.get(self.kind, ()))
+
+    @property
+    def kind(self) -> str:
+        return KIND.get(self.config.task.loss, "score")
+
+    @classmethod
+    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Pair], where: Sequence[str]) -> dict[str, Any]:
+        kind = KIND.get(config.task.loss, "score")
+        _check_kinds(config.task.loss, kind, records, where)
+        if kind == "label":
+            labels = cls.fit_labels(config.task.labels, {r.label for r in records}, where)
+            if config.task.loss == "cosine_embedding" and (len(labels) != 2 or config.task.positive not in labels):
+                raise DataError(
+                    f"{where[0].rsplit(':', 1)[0]}: task.loss=cosine_embedding knows two labels, one of them task.positive={config.task.positive}; "
+                    f"found {len(labels)} ({', '.join(labels[:5])})"
+                )
+            return {"labels": labels}
+        if kind == "nothing":
+            return {}
+        scores = np.array([r.score for r in records], np.float64)
+        if np.ptp(scores) == 0:
+            raise DataError(
+                f"{where[0].rsplit(':', 1)[0]}: every pair has the score {scores[0]:g}, so there is nothing to learn; check data.columns.score"
+            )
+        return {"low": scores.min(), "high": scores.max(), "mean": scores.mean(), "deviation": scores.std()}
+
+    @property
+    def apart(self) -> bool:
+        return self.config.task.encoder == "bi"
+
+    @property
+    def labels(self) -> list[str]:
+        return self.state["labels"]
+
+    @property
+    def width(self) -> int:
+        """Outputs of the head; 0: it gives vectors."""
+        if self.apart and self.config.task.loss != "cross_entropy":
+            return 0
+        return len(self.labels) if self.kind == "label" else 1
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """(offset, unit) of what the model learns of a score."""
+        s = self.state
+        return (s["low"], s["high"] - s["low"]) if self.apart else (s["mean"], s["deviation"])
+
+    @property
+    def digest(self) -> dict[str, Any]:
+        return {**super().digest, "encoder": self.config.task.encoder, "kind": self.kind}
+
+    def encode_all(self, records: Sequence[Pair], where: Sequence[str]) -> list[Encoded | str]:
+        _check_kinds(self.config.task.loss, self.kind, records, where)
+        segments: list[dict[str, Any]] = [{"weight": 1.0} for _ in records]
+        if self.kind == "label":
+            segments = [{"label": label, "weight": 1.0} for (label,) in self.read_labels(records, where, self.labels, lambda r: (r.label,))]
+        elif self.kind == "score":
+            offset, unit = self.scale
+            segments = [{"score": np.float32((r.score - offset) / unit), "weight": 1.0} for r in records]
+        return self.encode_texts(records, segments)
+
+    def head(self, vocab: int, precision: str) -> TextHead | None:
+        head = self.make_head(PairHead if self.apart else TextHead, self.width, precision)
+        return None if self.apart and head.weightless else head
+
+    # --- loss --------------------------------------------------------------------------------------------------------------------------------
+    def read(self, model: Transformer, params: Params, batch: Batch, noise: Any) -> Float[Array, "batch texts width"]:
+        """What the head says of each pair; of `bi` without outputs the vectors of its texts, `[B, G, 2, D]`."""
+        if not self.apart:
+            return super().read(model, params, batch, noise)
+        where, texts = split_pairs(batch), 2 * batch.example_ids.shape[1]
+        hidden = model.hidden(params, batch.tokens, where, noise)
+        if model.head is None:
+            out = self.make_head(PairHead, 0, model.precision).apply({"params": {}}, hidden, where, texts, noise)
+        else:
+            out = self.apply_head(model, params, hidden, where, texts, noise)
+        return out if self.width else out.reshape(out.shape[0], -1, 2, out.shape[-1])
+
+    def totals(self, batch: Batch) -> Terms:
+        return {self.config.task.loss: self.weight(batch).sum()}
+
+    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+        out, present, name = self.read(model, params, batch, noise), batch.example_ids >= 0, self.config.task.loss
+        states: dict[str, Any] = {}
+        if name == "contrastive":
+            unit = pairs.normalise(out)
+            values = pairs.contrastive(unit[:, :, 0], unit[:, :, 1], present, hyper["temperature"])
+            found = {"vectors": unit}
+        elif name == "cross_entropy":
+            gold = batch.segment["label"].astype(jnp.int32)
+            values, found = registry.cross_entropy(out, gold, hyper["label_smoothing"]), {"logits": out}
+            states = {"confusion": Confusion.update(gold, out.argmax(-1), present, len(self.labels))}
+        elif name == "cosine_embedding":
+            cosine = pairs.cosine(out)
+            values = pairs.cosine_embedding(cosine, batch.segment["label"] == self.labels.index(self.config.task.positive), hyper["margin"])
+            found = {"predicted": cosine}
+        else:
+            predicted, gold = pairs.cosine(out) if self.apart else out[..., 0], batch.segment["score"]
+            values, found = self.values(predicted, gold, hyper), {"predicted": predicted}
+            states = {"errors": regression.SquaredErrors.update(predicted, gold, present)}
+        return Output({name: (self.weight(batch) * values).sum()}, states, found if columns else {})
+
+    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    def summarise(self, split: Split, states, columns) -> dict[str, float]:
+        if self.kind == "label":
+            return self._confusion(split, columns).compute()
+        if self.kind == "score":
+            rows, gold, predicted = self._scores(split, columns)
+            return regression.scores(gold, predicted) | {"rows": len(rows)}
+        return retrieval.scores(columns["vectors"][:, 0], columns["vectors"][:, 1])
+
+    def _decisions(self, split: Split, columns) -> dict[int, tuple[int, float]]:
+        """Per row its label, and the probability, or the cosine, that it was chosen by."""
+        if self.config.task.loss == "cosine_embedding":
+            yes = self.labels.index(self.config.task.positive)
+            found = {row: float(c) for row, c in mean_of_parts(split, columns["predicted"]).items()}
+            return {row: (yes if c >= self.config.task.threshold else 1 - yes, c) for row, c in found.items()}
+        out = {}
+        for row, z in mean_of_parts(split, columns["logits"]).items():
+            p = np.exp(z - z.max())
+            out[row] = (int(z.argmax()), float(p.max() / p.sum()))
+        return out
+
+    def _confusion(self, split: Split, columns) -> Confusion:
+        matrix = np.zeros((len(self.labels),) * 2, np.int64)
+        for row, (label, _) in self._decisions(split, columns).items():
+            matrix[self.labels.index(split.records[row].label), label] += 1
+        return Confusion(matrix)
+
+    def _scores(self, split: Split, columns) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """The kept rows, their scores and the predicted ones, in the units of the data."""
+        (offset, unit), found = self.scale, mean_of_parts(split, columns["predicted"])
+        gold = np.array([split.records[row].score for row in found], np.float64)
+        return list(found), gold, np.array(list(found.values())) * unit + offset
+
+    def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
+        if self.kind == "label":
+            key = "cosine" if self.config.task.loss == "cosine_embedding" else "probability"
+            for row, (label, value) in self._decisions(split, columns).items():
+                record = split.records[row]
+                out = {"row": row, **about(record), "label": record.label, "prediction": self.labels[label], key: value}
+                yield out | {"correct": self.labels[label] == record.label}
+        elif self.kind == "score":
+            for row, gold, predicted in zip(*self._scores(split, columns), strict=True):
+                yield {"row": row, **about(split.records[row]), "label": float(gold), "prediction": float(predicted)}
+        else:
+            cosines = (columns["vectors"][:, 0].astype(np.float64) * columns["vectors"][:, 1]).sum(-1)
+            ranks = retrieval.ranks(columns["vectors"][:, 0], columns["vectors"][:, 1])
+            for row, example in by_row(split, np.arange(len(cosines))).items():
+                yield {"row": row, **about(split.records[row]), "prediction": float(cosines[example[0]]), "rank": int(ranks[example[0]])}
+
+
+def split_pairs(batch: Batch) -> Tokens:
+    """The two texts of a pair as segments of their own, 2 g - 1 and 2 g, each with positions from 0."""
+    second = batch.types == 1
+    segments = jnp.where(batch.segment_ids > 0, 2 * batch.segment_ids - 1 + second, 0)
+    texts = jnp.arange(1, batch.example_ids.shape[1] + 1)
+    member = batch.segment_ids[:, None, :] == texts[None, :, None]  # [B, G, S]
+    first = (member & ~second[:, None, :]).sum(-1)  # [B, G]: tokens of the first text
+    before = jnp.take_along_axis(first, jnp.maximum(batch.segment_ids - 1, 0), axis=1)  # [B, S]
+    return Tokens(segments, batch.positions - jnp.where(second, before, 0))
+
+
+def _check_kinds(loss: str, kind: str, records: Sequence[Pair], where: Sequence[str]) -> None:
+    """Raises DataError where a pair does not have what the loss reads, or has what it does not read."""
+    for record, place in zip(records, where, strict=True):
+        found = "label" if record.label is not None else "score" if record.score is not None else "nothing"
+        if found != kind:
+            has = {"label": "a label", "score": "a score", "nothing": "neither label nor score"}
+            raise DataError(
+                f"{place}: this pair has {has[found]}, but task.loss={loss} expects {has[kind]}; name the columns by data.columns.label or "
+                "data.columns.score, or choose another task.loss"
+            )

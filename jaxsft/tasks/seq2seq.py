@@ -1,0 +1,145 @@
+"""`task=seq2seq`: a text that becomes another. For two kinds of model, told apart by `model.decoder_layers`.
+
+Decoder-only (0): source and target are one causal stream, `bos template(source) target eos`, of which the target and its eos are trained.
+Encoder-decoder: the encoder reads `bos template(source) eos`, the decoder is given `start target` and trained on `target eos`. Tokens that the
+tokenizer has not are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsft.config.schema import Config
+from jaxsft.data.encode import Encoded
+from jaxsft.data.formats import Row
+from jaxsft.data.records import KINDS, Seq2Seq, group_references, seq2seq_record
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError
+from jaxsft.metrics import texts as text_scores
+from jaxsft.tasks.causal import CausalTask
+
+SLOT = "{source}"
+
+
+class Seq2SeqTask(CausalTask):
+    """Training has a row for each reference; evaluation has a row for each source, whose answer is scored against all of its references."""
+
+    name = "seq2seq"
+    causal = None  # true of a decoder-only model, false of an encoder; see config/validate.py
+    generates = True
+    can_generate = True
+    metrics = (*CausalTask.metrics, *text_scores.SCORES, "stopped", "generated_rows")
+    record, texts, inputs, outputs = (staticmethod(getattr(KINDS["seq2seq"], name)) for name in ("record", "texts", "inputs", "outputs"))
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
+        super().__init__(config, tokenizer, state)
+        text_scores.check(config.task.scores)
+        self.two = config.model.decoder_layers > 0
+        self.before, self.after = self.state["template"].split(SLOT)
+
+    # --- data --------------------------------------------------------------------------------------------------------------------------------
+    def unlabelled(self, row: Row, columns: Any) -> Seq2Seq:
+        """The answer is to come; one that is there is not read."""
+        name = columns.target or "target"
+        blank = dataclasses.replace(row, fields={**row.fields, name: ""})
+        return seq2seq_record(blank, dataclasses.replace(columns, target=name, references=None))
+
+    @classmethod
+    def arrange(cls, records: Sequence[Seq2Seq], where: Sequence[str], columns: Any, training: bool) -> tuple[list[Seq2Seq], list[str]]:
+        if training:
+            pairs = [(r, place, text) for r, place in zip(records, where, strict=True) for text in (r.references or (r.target,))]
+            return [dataclasses.replace(r, target=text, references=()) for r, _, text in pairs], [place for _, place, _ in pairs]
+        return group_references(records, where) if columns.group_references else (list(records), list(where))
+
+    @staticmethod
+    def contents(record: Seq2Seq) -> list[str]:
+        return [repr((record.source, text)) for text in (record.references or (record.target,))]
+
+    @staticmethod
+    def together(record: Seq2Seq, columns: Any) -> str | None:
+        return record.source if columns.group_references else None
+
+    @classmethod
+    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Seq2Seq], where: Sequence[str]) -> dict[str, Any]:
+        if tokenizer.eos_id is None:
+            raise ConfigError("task=seq2seq: the tokenizer has no eos_token, so that an answer would never end; declare one in tokenizer_config.json")
+        two, template = config.model.decoder_layers > 0, config.task.template
+        if template == "auto":
+            template = SLOT if two else f"{SLOT}\n"
+        start = _start(config, tokenizer) if two else []
+        longest = sorted({r.target for r in records}, key=len)[-64:]
+        return {
+            "template": template,
+            "start_ids": start,
+            "stop_ids": [tokenizer.eos_id],
+            "longest_answer": 1 + max((len(ids) for ids in tokenizer.encode_batch(longest)), default=0),
+        }
+
+    def encode_all(self, records: Sequence[Seq2Seq], where: Sequence[str]) -> list[Encoded | str]:
+        sources = self.tokenizer.encode_stream([self.before + r.source + self.after for r in records])
+        targets = self.tokenizer.encode_stream([r.target for r in records])
+        stop, out = tuple(self.stop_ids) if self.config.data.require_stop else (), []
+        for record, source, target in zip(records, sources, targets, strict=True):
+            if not record.source.strip():
+                out.append("empty")
+                continue
+            given, source = (self.state["start_ids"], self._framed(source)) if self.two else (self._framed(source), None)
+            ids = np.array([*given, *target, *self.stop_ids], np.int32)
+            weights = np.ones(len(ids), np.float32)
+            weights[: len(given)] = 0
+            out.append(Encoded(ids, weights, stop_ids=stop, source=None if source is None else np.array(source, np.int32)))
+        return out
+
+    def _framed(self, source: list[int]) -> list[int]:
+        """The ids of a source, as the model is given them."""
+        begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        return [*begin, *source, *(self.stop_ids if self.two else ())]
+
+    # --- answers -----------------------------------------------------------------------------------------------------------------------------
+    @property
+    def stop_ids(self) -> list[int]:
+        return self.state["stop_ids"]
+
+    @property
+    def start_ids(self) -> list[int]:
+        """What the decoder of an encoder-decoder model is given first; empty for a decoder-only model."""
+        return self.state["start_ids"]
+
+    @property
+    def answers_up_to(self) -> int:
+        return 2 * self.state["longest_answer"] + 16
+
+    def prompt(self, record: Seq2Seq, where: str) -> list[int]:
+        """The ids that an answer is generated from: what precedes it in the stream, or what the encoder reads."""
+        return self._framed(self.tokenizer.encode(self.before + record.source + self.after))
+
+    def answer(self, record: Seq2Seq, where: str) -> list[int]:
+        """The ids of the longest reference, its stop token included."""
+        return max(([*self.tokenizer.encode(text), *self.stop_ids] for text in self.references(record, where)), key=len)
+
+    def references(self, record: Seq2Seq, where: str) -> list[str]:
+        return list(record.references or (record.target,))
+
+    def score(self, answers: Sequence[str], records: Sequence[Seq2Seq], where: Sequence[str]) -> dict[str, float]:
+        references = [self.references(record, place) for record, place in zip(records, where, strict=True)]
+        return text_scores.scores(self.config.task.scores, answers, references, self.config.task.score_tokens)
+
+    def describe(self, record: Seq2Seq, where: str, answer: str | None) -> dict[str, Any]:
+        out: dict[str, Any] = {"source": record.source, "reference": record.target}
+        out |= {"references": list(record.references)} if len(record.references) > 1 else {}
+        return out if answer is None else out | {"prediction": answer, "correct": text_scores.matches(answer, self.references(record, where))}
+
+
+def _start(config: Config, tokenizer: Tokenizer) -> list[int]:
+    """The ids that a decoder starts from: those of `task.start`, else bos, else pad."""
+    if config.task.start is not None:
+        return [tokenizer.special_id(token) for token in config.task.start]
+    if tokenizer.bos_id is not None:
+        return [tokenizer.bos_id]
+    if "pad_token" not in tokenizer.role_strings():
+        raise ConfigError("task.start: the tokenizer has neither a bos_token nor a pad_token that a decoder could start from; name a token")
+    return [tokenizer.pad_id]

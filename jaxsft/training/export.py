@@ -1,0 +1,129 @@
+"""A run as a folder that transformers loads, with its tokenizer, chat template and stop tokens: `jaxsft export`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxsft import rundir
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError
+from jaxsft.models import exported, families, pretrained
+from jaxsft.models.families.base import Family
+from jaxsft.sharding.weights import flatten
+from jaxsft.tasks.base import Task
+from jaxsft.training import hf, partition
+from jaxsft.training.runs import Run
+
+SHARD = 4 * 10**9  # bytes of a file
+PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
+
+
+def export(run: Run, to: str | Path, *, dtype: str | None = None, family: str | None = None, shard: int = SHARD) -> dict[str, Any]:
+    """Writes the folder `to`, aside and renamed. A tensor that training did not touch has the bytes that it had.
+
+    Args:
+      dtype: fp32 | bf16 | fp16 of all tensors; None: what each had in the files that the run started from, float32 where there were none.
+      family: the model_type to write; None: that which the run started from, else the first that has all options of the model.
+      shard: bytes of a file of weights at most.
+
+    Returns: the class, the number of tensors, how many of each dtype, and whether rounding changed weights.
+
+    Raises:
+      ConfigError: transformers has no class with this computation; or `to` is there already.
+    """
+    if jax.process_count() > 1:
+        raise ConfigError("jaxsft export runs in one process; start it without the options of hosts")
+    parts, to = run.parts, Path(to)
+    if to.exists():
+        raise ConfigError(f"to={to}: is there already; choose another folder")
+    before = rundir.read_json(run.folder / hf.NAME) if (run.folder / hf.NAME).is_file() else None
+    kind, values, chosen = _config(run, before, family)
+    head = exported.head_of(chosen, kind, parts.config.task)
+    specs = flatten(_specs(run))
+    if adapters := [path for path in specs if path.startswith("adapters/")]:
+        raise ConfigError(f"run={run.folder}: has the adapter {adapters[0]}, for which transformers has no place; merge it into the weights first")
+    found = exported.all_moves(chosen, head, specs, f"run={run.folder}")
+    dtypes = exported.dtypes_of(chosen, found, before["tensors"] if before else {}, dtype)
+    most = Counter(dtypes.values()).most_common(1)[0][0]
+    values = {**values, "architectures": [chosen.architecture + head.suffix], **_about_task(parts.task), **_ids(parts.tokenizer)}
+    values = {key: value for key, value in values.items() if key != "torch_dtype"} | {"dtype": exported.TORCH[most]}
+    with rundir.atomic_folder(to) as folder:
+        exported.write(folder, found, flatten(run.params), dtypes, shard)
+        rundir.write_json(folder / "config.json", values)
+        _tokenizer(folder, parts.tokenizer, parts.task)
+        _generation(folder, before, parts.tokenizer, parts.task)
+        # What was written is what a reader finds: every name, every shape.
+        pretrained.plan(pretrained.open_source(folder), specs, kind)
+    return {"class": chosen.architecture + head.suffix, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
+
+
+def _specs(run: Run) -> Any:
+    """Of the weights as they are cut into segments."""
+    specs = run.parts.specs
+    return partition.merge(*partition.partition(specs, specs, run.parts.config.train.freeze))
+
+
+def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[str | None, dict[str, Any], Family]:
+    """(kind of head, config.json, family)."""
+    config = run.parts.config
+    kind, rows = pretrained.KINDS.get(config.task.name), run.parts.model.vocab
+    if before is None or (name is not None and name != before["config"].get("model_type")):
+        family, values = exported.fitting(config.model, rows, name)
+        return kind, values, family
+    family = families.get(before["config"]["model_type"], hf.NAME)
+    now = hf.architecture(config, pretrained.Source(run.folder, before["config"], family))
+    if now != config.model:
+        raise ConfigError(f"run={run.folder}: its model is another one than {hf.NAME} says; set export.family={family.model_type}")
+    return kind, {**before["config"], "vocab_size": rows}, family
+
+
+def _about_task(task: Task) -> dict[str, Any]:
+    """Labels and the kind of problem, as the classes for classification have them."""
+    labels = task.state.get("labels") or task.state.get("tags")
+    out: dict[str, Any] = {}
+    if task.name in PROBLEMS:
+        out["problem_type"] = PROBLEMS[task.name]
+    if labels:
+        out |= {"id2label": {str(i): str(label) for i, label in enumerate(labels)}, "label2id": {str(label): i for i, label in enumerate(labels)}}
+    if task.name == "regress":
+        if getattr(task.config.task, "standardize", False):
+            raise ConfigError("task.standardize=true: transformers has no class that scales its numbers back; train with task.standardize=false")
+        names = task.state.get("targets") or ["LABEL_0"]
+        out |= {"id2label": {str(i): str(name) for i, name in enumerate(names)}, "label2id": {str(name): i for i, name in enumerate(names)}}
+    return out
+
+
+def _ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """The ids of roles that the tokenizer declares. Classes that pool the last token find it by that of padding."""
+    declared = tokenizer.role_strings()
+    out = {}
+    for role in ("bos_token", "eos_token", "pad_token"):
+        if declared.get(role) in tokenizer.added:
+            out[f"{role}_id"] = tokenizer.added[declared[role]]["id"]
+    return out
+
+
+def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task) -> None:
+    tokenizer.save(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    if source := (task.state.get("template") or {}).get("source"):
+        config.pop("chat_template", None)
+        rundir.write_text(folder / "chat_template.jinja", source)
+    rundir.write_json(path, config)
+
+
+def _generation(folder: Path, before: dict[str, Any] | None, tokenizer: Tokenizer, task: Task) -> None:
+    """generation_config.json, whose stop tokens are those of training."""
+    if not task.can_generate:
+        return
+    values = {**((before or {}).get("generation") or {}), **_ids(tokenizer)}
+    if stops := list(task.stop_ids):
+        values["eos_token_id"] = stops if len(stops) > 1 else stops[0]
+    rundir.write_json(folder / "generation_config.json", values)

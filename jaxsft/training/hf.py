@@ -1,0 +1,129 @@
+"""Runs that start from a folder in the layout of Hugging Face: its architecture, its weights, and what a run keeps of it for `jaxsft export`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxsft import remote, rundir
+from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
+from jaxsft.data import hub
+from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models import pretrained
+from jaxsft.models.transformer import Params
+from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding.weights import Flat, flatten
+
+if TYPE_CHECKING:
+    from jaxsft.training.setup import Parts
+
+NAME = "pretrained.json"  # in a run directory: what it started from
+USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init")  # options of the model that stay the user's
+OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
+
+
+def like(config: Config, folder: Path) -> Config:
+    """The config with the architecture and the tokenizer of a folder. Raises ConfigError."""
+    found = architecture(config, pretrained.open_source(folder))
+    tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
+    return dataclasses.replace(config, model=found, tokenizer=tokenizer)
+
+
+def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
+    """The model of a folder, as the task uses it: without an output over the vocabulary where the task has none."""
+    found, own = source.model(config.model.context), {name: getattr(config.model, name) for name in USERS}
+    if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
+        standard = ModelConfig()
+        own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
+    return dataclasses.replace(found, **own)
+
+
+def folder_of(config: Config) -> Path | None:
+    """The folder that the weights come from, where `model.pretrained` names one in this layout."""
+    if not config.model.pretrained:
+        return None
+    folder = remote.opened(str(hub.run_dir(config.model.pretrained)))
+    return folder if pretrained.is_source(folder) else None
+
+
+def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
+    """Parameters on the mesh with the values of the files, tensor by tensor.
+
+    Args:
+      fresh: by path, whether its weight (or, of a stack, which layers) keeps its initial values.
+
+    Raises:
+      CheckpointError: a tensor is missing, additional or of another shape; or config.json is another one than the run was started with.
+    """
+    source = pretrained.open_source(folder)
+    now = architecture(parts.config, source)
+    for field in dataclasses.fields(ModelConfig):
+        if getattr(now, field.name) != getattr(parts.config.model, field.name):
+            given = f"model.{field.name}={getattr(parts.config.model, field.name)!r}"
+            raise CheckpointError(f"{folder / 'config.json'}: says model.{field.name}={getattr(now, field.name)!r}, the run was started with {given}")
+    todo = plan(parts, source)
+    keep = {path: value for path, value in fresh.items() if np.any(value)}
+    weights = pretrained.load(source, todo, initial(parts, {*todo.fresh, *keep}), keep)
+    specs = flatten(parts.specs)
+    return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
+
+
+def plan(parts: Parts, source: pretrained.Source) -> pretrained.Plan:
+    return pretrained.plan(source, flatten(parts.specs), pretrained.KINDS.get(parts.config.task.name))
+
+
+def initial(parts: Parts, wanted: set[str]) -> Flat:
+    """Initial values of these weights, as a fresh model has them, and zeros for the others, which cost nothing to make."""
+    place = flatten(meshes.shardings(parts.specs, parts.mesh))
+
+    def init(key: jax.Array) -> Flat:
+        values = flatten(nn.meta.unbox(parts.model.init(key)))
+        return {path: value if path in wanted else jnp.zeros_like(value) for path, value in values.items()}
+
+    return jax.jit(init, out_shardings=place)(jax.random.key(parts.config.seeds.init))
+
+
+# --- what a run keeps ------------------------------------------------------------------------------------------------------------------------
+def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
+    """What `pretrained.json` of a run says; None where nothing of it came from such a folder.
+
+    Returns: config, generation (config.json and generation_config.json as they were), tensors ({name: [dtype, shape]}), renamed (names there that
+      are old ones: {today's: theirs}), fresh and left (of `pretrained.Plan`).
+    """
+    config = parts.config
+    if (folder := folder_of(config)) is None:
+        before = config.train.init_from or config.model.pretrained
+        path = other(before) / NAME if before else None
+        return rundir.read_json(path) if path is not None and path.is_file() else None
+    source = pretrained.open_source(folder)
+    todo = plan(parts, source)
+    generation = folder / "generation_config.json"
+    return {
+        "folder": str(config.model.pretrained),
+        "config": dict(source.values),
+        "generation": rundir.read_json(generation) if generation.is_file() else None,
+        "tensors": {name: [source.tensors.dtype(name), list(source.tensors.shape(name))] for name in source.tensors},
+        "fresh": list(todo.fresh),
+        "left": list(todo.left),
+    }
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """One line for the start of a run."""
+    some = lambda names: ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    out = f"{found['folder']}: {len(found['tensors']) - len(found['left'])} tensors taken"
+    out += f"; not taken: {some(found['left'])}" if found["left"] else ""
+    return out + (f"; fresh: {some(found['fresh'])}" if found["fresh"] else "")
+
+
+def check_init(option: str, folder: Path) -> None:
+    """Raises ConfigError where `train.init_from` names such a folder: its architecture would not be read."""
+    if pretrained.is_source(folder):
+        raise ConfigError(f"{option}={folder}: is no run directory; model.pretrained={folder} takes its architecture and tokenizer too")

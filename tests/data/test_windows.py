@@ -1,0 +1,91 @@
+"""Windows hold every unit, none is longer than allowed, and each unit is owned once, by the window that shows most around it."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxsft.data.encode import Encoded, Words, build, cut
+from jaxsft.data.windows import owners, windows, word_windows
+from jaxsft.errors import ConfigError, DataError
+
+
+def test_the_worked_example():
+    assert windows(10, 4, 3) == [(0, 4), (3, 7), (6, 10)]
+    assert windows(3, 4, 2) == windows(3, 3, 3) == [(0, 3)]
+    assert windows(5, 4, 2) == [(0, 4), (1, 5)]  # the last one is full
+    assert windows(0, 4, 2) == [(0, 0)]
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 20))
+def test_windows_leave_nothing_out(length, limit, stride):
+    if stride > limit:
+        with pytest.raises(ValueError, match=f"windows of {limit} every {stride}"):
+            windows(length, limit, stride)
+        return
+    found = windows(length, limit, stride)
+    assert set().union(*(range(a, b) for a, b in found)) == set(range(length))
+    assert all(b - a == min(limit, length) for a, b in found) and found == sorted(set(found))
+    assert [a for a, _ in found[:-1]] == [k * stride for k in range(len(found) - 1)]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=40), st.integers(5, 20), st.data())
+def test_words_are_never_cut(sizes, limit, data):
+    stride = data.draw(st.integers(1, limit))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    found = word_windows(offsets, limit, stride)
+    assert all(0 < offsets[b] - offsets[a] <= limit for a, b in found)
+    assert found[0][0] == 0 and found[-1][1] == len(sizes) and all(x[0] < y[0] <= x[1] for x, y in itertools.pairwise(found))
+    owner = owners(found, len(sizes))
+    room = lambda i, a, b: min(i - a if a else 99, b - 1 - i if b < len(sizes) else 99)
+    for i, mine in enumerate(owner):
+        a, b = found[mine]
+        assert a <= i < b and room(i, a, b) == max(room(i, *w) for w in found if w[0] <= i < w[1])
+    assert (np.diff(owner) >= 0).all()  # a window's words are one stretch
+
+
+def test_a_word_longer_than_a_window():
+    with pytest.raises(ValueError, match="a word of 7 pieces in a window of 6"):
+        word_windows(np.array([0, 2, 9]), 6, 3)
+
+
+def record(sizes, frame=(1, 1)):
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32) + frame[0]
+    ids = np.arange(offsets[-1] + frame[1], dtype=np.int32) + 100
+    tag = np.arange(len(sizes), dtype=np.int32)
+    return Encoded(ids, frame=frame, words=Words(offsets, {"tag": tag, "weight": np.full(len(sizes), 0.5, np.float32)}))
+
+
+def test_every_word_of_a_long_text_carries_its_loss_once():  # guards D6
+    whole = record([1, 2, 1, 3, 1, 1, 2, 1, 1, 2])
+    parts = cut(whole, 8, 3, "f:1")
+    assert len(parts) > 2 and all(len(p.ids) <= 8 and p.ids[0] == 100 and p.ids[-1] == whole.ids[-1] for p in parts)
+    weight, seen = np.zeros(10), []
+    for p in parts:
+        w = p.words
+        np.add.at(weight, w.values["tag"], w.values["weight"])
+        seen += w.values["tag"][slice(*w.own)].tolist()
+        assert (w.values["tag"] == np.arange(w.count) + w.first).all() and w.whole == 10
+        for i, tag in enumerate(w.values["tag"]):  # the ids of a word are those that it has in the whole
+            a, b = whole.words.offsets[tag : tag + 2]
+            assert (p.ids[w.offsets[i] : w.offsets[i + 1]] == whole.ids[a:b]).all()
+    assert (weight == 0.5).all() and sorted(seen) == list(range(10)) == seen
+    examples, ledger, dropped = build([whole], ["f:1"], 8, too_long="window", stride=3, require_stop=True, max_dropped=0.0, split="train")
+    assert len(examples) == len(parts) and [e.part for e in examples] == list(range(len(parts))) and not dropped
+    assert ledger.as_dict()["tokens"]["read"] == len(whole.ids) and ledger.rows_kept == 1
+
+
+def test_the_weight_of_a_text_is_shared_by_its_windows():
+    parts = cut(Encoded(np.arange(30, dtype=np.int32), segment={"label": 2, "weight": 1.0}, frame=(1, 2)), 10, None, "f:1")
+    assert [p.ids.tolist()[:2] for p in parts] == [[0, 1], [0, 4], [0, 7], [0, 10], [0, 13], [0, 16], [0, 19], [0, 21]]
+    assert all(p.ids.tolist()[-2:] == [28, 29] and p.segment["label"] == 2 for p in parts)
+    assert sum(p.segment["weight"] for p in parts) == pytest.approx(1)
+
+
+def test_what_leaves_no_room_is_an_error():
+    with pytest.raises(DataError, match=r"f:1: a word has 7 tokens, but a window holds 6; raise data.max_length"):
+        cut(record([1, 7, 2]), 8, None, "f:1")
+    with pytest.raises(ConfigError, match=r"data.stride=7: a window holds 6 tokens"):
+        cut(record([1, 5, 2]), 8, 7, "f:1")

@@ -1,0 +1,234 @@
+"""The trust suite of the tasks on whole texts: a text does not know its row, its mates, the padding, its micro-batch or its device."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsft import tasks
+from jaxsft.config import schema
+from jaxsft.data.pipeline import Batches
+from jaxsft.data.records import Pair, Regression
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.tasks.pair import split_pairs
+from tests.conftest import LABELS, assert_close, bench, distance, make_records
+from tests.invariants.test_packing import left_padded
+
+pytestmark = pytest.mark.usefixtures("x64")
+KINDS = {  # name: task, its options
+    "multilabel": ("multilabel", {"positive_weight": "balanced", "pool": "max"}),
+    "brier": ("multilabel", {"loss": "mse", "head": "dense", "positive_weight": 3.0}),
+    "regress": ("regress", {"pool": "attention", "head": "dense", "activation": "gelu"}),
+    "huber": ("regress", {"loss": "huber", "huber_delta": 0.5, "standardize": False, "bias": False}),
+    "cross": ("pair", {"head": "dense", "activation": "relu", "pool": "first"}),
+    "cross scores": ("pair", {"loss": "mse"}),
+    "bi": ("pair", {"encoder": "bi", "pool": "attention"}),
+    "bi scores": ("pair", {"encoder": "bi", "loss": "mse"}),
+    "cosine": ("pair", {"encoder": "bi", "loss": "cosine_embedding", "positive": "good", "margin": -0.5, "labels": ("bad", "good")}),
+    "contrastive": ("pair", {"encoder": "bi", "loss": "contrastive", "head": "dense", "temperature": 0.5}),
+}
+
+
+def records_of(name):
+    task, options = KINDS[name]
+    found, where = make_records(task, 13, longest=28)
+    if task == "pair":
+        loss = options.get("loss", "cross_entropy")
+        made = {"mse": lambda i, p: Pair(p.text_a, p.text_b, score=float(i % 5)), "contrastive": lambda i, p: Pair(p.text_a, p.text_b)}
+        made |= {"cosine_embedding": lambda i, p: dataclasses.replace(p, label=("bad", "good")[i % 2])}
+        found = [made.get(loss, lambda i, p: p)(i, p) for i, p in enumerate(found)]
+    return found, where
+
+
+STEPS = ("multilabel", "regress", "cross", "bi", "contrastive")  # the others differ from these in the loss alone
+
+
+@functools.cache
+def made(name, packing=True, accumulate=1, mesh=(), causal=False):
+    """All rows are one batch, packed or one text a row; rows are longer where they are not packed."""
+    task, options = KINDS[name]
+    return bench(
+        task,
+        records=records_of(name),
+        task=options,
+        data={"packing": packing, "max_length": 40 if packing else 64},
+        train={"batch_size": 16, "accumulate": accumulate},
+        mesh=dict(mesh),
+        model={"layers": 1, "causal": causal},
+    )
+
+
+def same_update(a, b, k=0):
+    (one, sums), (two, other) = a.run([k]), b.run([k])
+    assert distance(one.trainable, a.params) > 1e-4 and not sums.skipped
+    assert_close((sums.terms, sums.totals, sums.states, sums.grad_norm), (other.terms, other.totals, other.states, other.grad_norm), rtol=1e-11)
+    assert_close(one.trainable, two.trainable, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_packing_changes_no_sum_and_no_gradient(name):  # guards B1, B9
+    packed, plain = made(name), made(name, packing=False)
+    assert packed.batches.plan.texts > 1 and packed.batches.plan.rows < plain.batches.plan.rows and len(plain.batches) == 1
+    same_update(packed, plain)
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "contrastive"])
+def test_micro_batches_give_the_same_step(name):  # guards A1, A2, A5
+    """The last ones have empty rows."""
+    same_update(made(name, packing=False), made(name, packing=False, accumulate=8))
+
+
+@pytest.mark.parametrize("name", ["contrastive"])
+def test_devices_do_not_matter(name):  # guards A3
+    """The pairs of all devices are compared with each other; three rows are empty."""
+    same_update(made(name, packing=False), made(name, packing=False, mesh=(("data", 8),)))
+
+
+@pytest.mark.parametrize("name, causal", [*((name, False) for name in KINDS), ("bi", True)])
+def test_a_text_does_not_know_its_mates(name, causal):  # guards E11, B1
+    """What is said of it: packed, alone, padded left and right, in longer rows."""
+
+    def said(b, batch):
+        found = b.evaluate(*b.apart, batch, b.hyper)[1]
+        (values,) = found.values()
+        return {int(e): np.asarray(values[i]) for i, e in np.ndenumerate(batch.example_ids) if e >= 0}
+
+    in_order = lambda b: dataclasses.replace(b, batches=Batches(b.batches.split, b.batches.plan, 16, None))
+    packed, wide = in_order(made(name, causal=causal)), in_order(made(name, packing=False, causal=causal))
+    expected = said(wide, wide.batches[0])
+    assert len(expected) == 13 and np.ptp(np.stack(list(expected.values())), axis=0).max() > 1e-3
+    for batch in (packed.batches[0], left_padded(packed.batches[0])):
+        assert_close(said(packed, batch), expected)
+
+
+def test_texts_of_a_pair_are_read_apart():  # guards B2
+    """Other ids in the second text change no bit of the first one's vector; positions begin at 0 in both."""
+    b = made("bi scores")
+    read = jax.jit(lambda batch: b.parts.task.read(b.parts.model, b.params, batch, None))
+    batch = b.batches[0]
+    other = batch._replace(tokens=np.where(batch.types == 1, (batch.tokens + 7) % 250, batch.tokens))
+    before, after = np.asarray(read(batch)), np.asarray(read(other))
+    there = batch.example_ids >= 0
+    np.testing.assert_array_equal(before[there][:, 0], after[there][:, 0])
+    assert (np.abs(before - after)[there][:, 1].max(-1) > 1e-6).all()
+    where = split_pairs(batch)
+    for i, g in np.argwhere(there):
+        for k in (0, 1):
+            mine = np.asarray(where.segment_ids)[i] == 2 * g + 1 + k
+            np.testing.assert_array_equal(np.asarray(where.positions)[i][mine], np.arange(mine.sum()))
+            np.testing.assert_array_equal(mine, (batch.segment_ids[i] == g + 1) & (batch.types[i] == k))
+
+
+# --- what the losses are -------------------------------------------------------------------------------------------------------------------------
+def evaluated(name):
+    b = made(name)
+    sums, columns = b.evaluate(*b.apart, b.batches[0], b.hyper)
+    return b, sums, columns, b.batches[0].example_ids
+
+
+def by_row(ids, values):
+    return np.stack([np.asarray(values)[tuple(np.argwhere(ids == e)[0])] for e in range(13)])
+
+
+def test_losses_of_several_labels_by_hand():
+    b, ((loss,), (total,), _), columns, ids = values_of("multilabel")
+    z, records = by_row(ids, columns["logits"]), records_of("multilabel")[0]
+    gold = np.array([[label in r.labels for label in b.parts.task.labels] for r in records])
+    weight = (len(gold) - gold.sum(0)) / gold.sum(0)
+    expected = np.where(gold, weight * np.logaddexp(0, -z), np.logaddexp(0, z)).mean(1).sum()
+    assert loss == pytest.approx(expected, rel=1e-6) and total == 13
+    b, ((loss,), _, _), columns, ids = values_of("brier")
+    p = 1 / (1 + np.exp(-by_row(ids, columns["logits"])))
+    assert loss == pytest.approx((np.where(gold, 3, 1) * (p - gold) ** 2).mean(1).sum(), rel=1e-9)
+
+
+def values_of(name):
+    b, (terms, totals, states), columns, ids = evaluated(name)
+    return b, ([float(x) for x in terms.values()], [float(x) for x in totals.values()], states), columns, ids
+
+
+def test_missing_targets_are_left_out():  # guards A5
+    b, ((loss,), (total,), _), columns, ids = values_of("regress")
+    gold = np.array([r.targets for r in records_of("regress")[0]])
+    there, task = np.isfinite(gold), b.parts.task
+    assert total == there.sum() < gold.size
+    scaled = (gold - np.nanmean(gold, 0)) / np.nanstd(gold, 0)
+    assert loss == pytest.approx(np.square(by_row(ids, columns["predicted"]) - scaled)[there].sum(), rel=1e-5)
+    columns = {"predicted": by_row(ids, columns["predicted"])}
+    numbers = task.summarise(b.batches.split, {}, columns)
+    predicted = columns["predicted"] * np.nanstd(gold, 0) + np.nanmean(gold, 0)
+    error = np.where(there, predicted - gold, math.nan)
+    assert numbers["mae"] == pytest.approx(np.mean(np.nanmean(np.abs(error), 0)))
+    assert numbers["mae_x"] == pytest.approx(np.nanmean(np.abs(error[:, 0]))) and numbers["rows"] == 13
+    lines = list(task.predictions(b.batches.split, columns, None))
+    assert lines[1]["label"][task.targets[0]] is None and lines[0]["prediction"][task.targets[1]] == pytest.approx(predicted[0, 1])
+
+
+def test_contrast_by_hand():
+    b, ((loss,), (total,), _), columns, ids = values_of("contrastive")
+    vectors = by_row(ids, columns["vectors"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, rtol=1e-9)
+    scores = vectors[:, 0] @ vectors[:, 1].T / 0.5
+    log_p = lambda s: np.diag(s) - np.log(np.exp(s).sum(1))
+    assert loss == pytest.approx(-(log_p(scores) + log_p(scores.T)).sum() / 2, rel=1e-6) and total == 13
+    assert "head" in b.params  # the dense layer
+
+
+def test_cosines_by_hand():
+    b, ((loss,), _, _), columns, ids = values_of("cosine")
+    cosine = by_row(ids, columns["predicted"])
+    together = np.array([r.label == "good" for r in records_of("cosine")[0]])
+    assert loss == pytest.approx(np.where(together, 1 - cosine, np.maximum(cosine + 0.5, 0)).sum(), rel=1e-9)
+    assert "head" not in b.params  # nothing to learn there
+    b, ((loss,), _, _), columns, ids = values_of("bi scores")
+    gold = np.array([r.score for r in records_of("bi scores")[0]])
+    assert loss == pytest.approx(np.square(by_row(ids, columns["predicted"]) - gold / 4).sum(), rel=1e-6)
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "task, option, groups",
+    [
+        ("multilabel", "task.loss", {"task": {"loss": "cross_entropy"}}),
+        ("multilabel", "task.threshold", {"task": {"threshold": 1.5}}),
+        ("multilabel", "task.threshold=tuned", {"task": {"threshold": "tuned"}, "data": {"validation": None}}),
+        ("multilabel", "task.positive_weight", {"task": {"positive_weight": -1}}),
+        ("multilabel", "task.positive_weight", {"task": {"positive_weight": "many"}}),
+        ("multilabel", "task.activation", {"task": {"activation": "relu"}}),
+        ("regress", "task.loss", {"task": {"loss": "binary_cross_entropy"}}),
+        ("regress", "loss.label_smoothing", {"loss": {"label_smoothing": 0.1}}),
+        ("regress", "model.tied", {"model": {"tied": False}}),
+        ("regress", "task.huber_delta", {"task": {"huber_delta": 2.0}}),
+        ("pair", "task.encoder=bi", {"task": {"loss": "contrastive"}}),
+        ("pair", "train.accumulate", {"task": {"loss": "contrastive", "encoder": "bi"}, "train": {"accumulate": 2}}),
+        ("pair", "task.positive", {"task": {"loss": "cosine_embedding", "encoder": "bi"}}),
+        ("pair", "task.temperature", {"task": {"temperature": 0.0}}),
+        ("pair", "task.margin", {"task": {"margin": 0.1}}),
+        ("pair", "task.pool=first", {"task": {"pool": "first"}, "model": {"causal": True}}),
+        ("pair", "data.too_long=window", {"task": {"encoder": "bi"}, "data": {"too_long": "window"}}),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused(task, option, groups):  # guards H5
+    from tests.conftest import make_config
+
+    with pytest.raises(ConfigError) as error:
+        make_config(task, **groups)
+    assert option in str(error.value) and "\n" not in str(error.value)
+
+
+def test_data_that_a_loss_cannot_read_are_refused():  # guards D9, D12
+    fit = lambda name, records, **task: tasks.get(name).fit(
+        schema.Config(task={"pair": schema.PairTask, "regress": schema.RegressTask}[name](**task)), None, records, ["a.jsonl:1", "a.jsonl:2"]
+    )
+    both = [Pair("a", "b", label="x"), Pair("a", "b", score=1.0)]
+    with pytest.raises(DataError, match=r"^a\.jsonl:2: this pair has a score, but task\.loss=cross_entropy expects a label"):
+        fit("pair", both)
+    with pytest.raises(DataError, match="every pair has the score 2"):
+        fit("pair", [Pair("a", "b", score=2.0)] * 2, loss="mse")
+    with pytest.raises(DataError, match="knows two labels"):
+        fit("pair", [Pair("a", "b", label=x) for x in LABELS[:2]], loss="cosine_embedding", encoder="bi", positive="none")
+    with pytest.raises(DataError, match="target 'label': every row of training has 1"):
+        fit("regress", [Regression("a", None, (1.0,))] * 2)

@@ -1,0 +1,133 @@
+"""Loading from the files of transformers, and writing them: every byte comes back, and what does not fit is one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxsft.config.schema import MeshConfig
+from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models import exported, pretrained
+from jaxsft.sharding.weights import flatten, specs
+from tests.models.families import hf
+
+
+def written_back(folder, model, params, to, kind, shard=10**9):
+    family = pretrained.open_source(folder).family
+    head = family.heads["lm"] if kind == "lm" else exported.Head("Model", ())
+    declared = flatten(specs(jax.eval_shape(model.init, jax.random.key(0))))
+    found = exported.all_moves(family, head, declared, "here")
+    tensors = pretrained.Tensors(folder)
+    had = {name: [tensors.dtype(name), tensors.shape(name)] for name in tensors}
+    to.mkdir()
+    exported.write(to, found, flatten(params), exported.dtypes_of(family, found, had, None), shard)
+    shutil.copy(folder / "config.json", to)
+    return pretrained.Tensors(to)
+
+
+def same_bytes(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert (a[name].dtype, a[name].shape, a[name].tobytes()) == (b[name].dtype, b[name].shape, b[name].tobytes()), name
+
+
+@pytest.mark.parametrize("name", hf.CASES)
+def test_every_byte_comes_back(name, tmp_path):  # guards G3
+    about, _ = hf.golden(name)
+    kind, folder = hf.kind(about), hf.write(name, tmp_path / "in", dtype="BF16")
+    model, params = hf.load(folder, kind, about["context"])
+    written_back(folder, model, params, tmp_path / "out", kind)
+    prefix = "" if kind else pretrained.open_source(folder).family.prefix  # bare encoders are written under the prefix of their classes
+    wanted = {prefix + key: value for key, value in load_file(folder / "model.safetensors").items() if "pooler" not in key}
+    same_bytes(load_file(tmp_path / "out" / "model.safetensors"), wanted)
+
+
+def test_shards_and_halves_are_the_same_numbers(tmp_path):
+    folder = hf.write("llama", tmp_path / "in", dtype="F16")
+    model, params = hf.load(folder, "lm")
+    there = written_back(folder, model, params, tmp_path / "out", "lm", shard=6000)
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 3 and set(index["weight_map"]) == set(there)
+    again = flatten(hf.load(tmp_path / "out", "lm")[1])
+    for path, value in flatten(params).items():
+        np.testing.assert_array_equal(value, again[path])
+    wanted = load_file(folder / "model.safetensors")["lm_head.weight"].astype(np.float32).T
+    np.testing.assert_array_equal(flatten(params)["head/w"], wanted)
+
+
+def test_every_device_gets_its_part(tmp_path):
+    folder = hf.write("qwen2_window", tmp_path)
+    whole, spread = (flatten(hf.load(folder, "lm", mesh=mesh)[1]) for mesh in (None, MeshConfig(data=1, fsdp=2, tensor=2)))
+    assert {len(value.sharding.device_set) for value in spread.values()} == {4}
+    assert any(not value.sharding.is_fully_replicated for value in spread.values())
+    for path, value in whole.items():
+        np.testing.assert_array_equal(value, spread[path])
+
+
+def test_old_names_and_bare_models_are_read(tmp_path):
+    new = flatten(hf.load(hf.write("bert", tmp_path / "new"))[1])
+    tensors = load_file(tmp_path / "new" / "model.safetensors")
+    old = {f"bert.{k.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta')}": v for k, v in tensors.items()}
+    old["cls.predictions.bias"], old["bert.embeddings.position_ids"] = np.zeros(61, np.float32), np.arange(40)[None]
+    (tmp_path / "old").mkdir()
+    save_file(old, tmp_path / "old" / "model.safetensors")
+    shutil.copy(tmp_path / "new" / "config.json", tmp_path / "old")
+    for path, value in flatten(hf.load(tmp_path / "old")[1]).items():
+        np.testing.assert_array_equal(value, new[path])
+
+
+@pytest.mark.parametrize(
+    "name, changes, message",
+    [
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, r"rope_parameters=.*'dynamic' is not known here"),
+        ("llama", {"rope_parameters": None, "rope_scaling": {"type": "mine", "factor": 2.0}}, r"rope_scaling=.*'mine' is not known here"),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4}}, "has no factor, which the scaling 'linear' needs"),
+        ("llama", {"rope_parameters": {"rope_type": "default", "beta": 1}}, "beta is not read by the scaling 'none'"),
+        ("llama", {"hidden_act": "mish"}, "hidden_act='mish': is not known here; expected one of silu"),
+        ("llama", {"sliding_window": 512}, "sliding_window=512: nothing here reads it"),
+        ("llama", {"quantization_config": {"bits": 4}}, "quantization_config=.*only None can be loaded"),
+        ("llama", {"hidden_size": "24"}, "hidden_size='24': expected a number of at least 1"),
+        ("llama", {"model_type": "mamba"}, "model_type='mamba' is not known here; there are llama, mistral"),
+        ("qwen2", {"layer_types": ["full_attention", "chunked_attention", "full_attention"]}, "chunked_attention is not known here"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True: expected None or False"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True: expected False"),
+        ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key': expected 'absolute'"),
+    ],
+)
+def test_a_key_that_would_be_ignored_is_an_error(name, changes, message, tmp_path):  # guards G9
+    with pytest.raises(ConfigError, match=message):
+        pretrained.open_source(hf.write(name, tmp_path, **changes)).model()
+
+
+def test_tensors_that_do_not_fit_are_named(tmp_path):  # guards F2, F3
+    missing = hf.write("llama", tmp_path / "a", drop=("model.layers.1.mlp.up_proj.weight",))
+    with pytest.raises(CheckpointError, match=r"has no model\.layers\.1\.mlp\.up_proj\.weight, which layers/0/mlp/up/w/1 needs"):
+        hf.load(missing, "lm")
+    shape = hf.write("llama", tmp_path / "b", num_key_value_heads=4)
+    with pytest.raises(CheckpointError, match=r"k_proj\.weight is \[12, 24\], but layers/0/attention/k/w/0 needs \[24, 24\]"):
+        hf.load(shape, "lm")
+    more = hf.write("qwen3_biases", tmp_path / "c", attention_bias=False)
+    with pytest.raises(CheckpointError, match=r"has model\.layers\.0\.self_attn\..*\.bias \[.*\], for which this model has no place"):
+        hf.load(more, "lm")
+    deeper = hf.write("gpt2", tmp_path / "d", n_layer=2)
+    with pytest.raises(CheckpointError, match=r"has transformer\.h\.2\..*, for which this model has no place"):
+        hf.load(deeper, "lm")
+
+
+def test_pickles_and_damage_are_one_sentence(tmp_path):
+    folder = hf.write("llama", tmp_path)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read"):
+        pretrained.Tensors(folder)
+    file.rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"has pytorch_model\.bin, a pickle, which can run code and is never opened"):
+        pretrained.Tensors(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../a.safetensors"}}))
+    with pytest.raises(CheckpointError, match=r"names \.\./a\.safetensors, which does not lie beside it"):
+        pretrained.Tensors(folder)
