@@ -40,7 +40,7 @@ from jaxsft.data.pipeline import Batch, Batches  # noqa: E402
 from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Regression, Text  # noqa: E402
 from jaxsft.data.tokenizer import Tokenizer  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
-from jaxsft.training import partition, setup  # noqa: E402
+from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.step import make_hyper  # noqa: E402
 
 LABELS = ("bad", "fair", "good")
@@ -173,7 +173,7 @@ def bench(name: str = "chat", rows: int = 13, /, *, records: tuple[list, list] |
     records = records or make_records(name, rows, longest=longest)
     parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records))
     batches = parts.batches(parts.split("train", records), training=True)
-    params = parts.init_params()
+    params = runs.started(parts, parts.init_params())
     if jax.config.jax_enable_x64:
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
     return Bench(config, parts, batches, params)

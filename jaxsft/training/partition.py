@@ -38,9 +38,7 @@ def partition(params: Tree, specs: Tree, freeze: Sequence[str], adapter: Adapter
     trainable = _select(cut_params, cut_frozen, 0.0)
     if not jax.tree.leaves(trainable):
         if adapter.name != NoAdapter.name:
-            raise ConfigError(
-                f"adapter={adapter.name}: leaves nothing to train in this model; choose another adapter, or name weights by adapter.train"
-            )
+            raise ConfigError(f"adapter={adapter.name}: has nothing to train in this model; choose another, or name weights by adapter.train")
         raise ConfigError("train.freeze leaves nothing to train")
     return trainable, _select(cut_params, cut_frozen, 1.0)
 

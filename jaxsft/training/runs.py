@@ -149,11 +149,11 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     config = parts.config
     option, source = ("train.init_from", config.train.init_from) if config.train.init_from else ("model.pretrained", config.model.pretrained)
     if not source or (config.model.init == "scratch" and not config.train.init_from):
-        return _started(parts, parts.init_params())
+        return started(parts, parts.init_params())
     specs, given = flatten(parts.specs), _resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
         _same_tokenizer(setup.tokenizer_at(source), parts, f"{option}={source}")
-        return _started(parts, hf.starting(parts, folder, _fresh(given, specs, specs)))
+        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs)))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
@@ -178,10 +178,10 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
         return jnp.where(jnp.reshape(fresh[name], (-1, *[1] * (like.ndim - 1))), like, taken)  # some layers of a stack
 
     params = jax.tree.unflatten(jax.tree.structure(params), [start(name, like) for name, like in wanted.items()])
-    return params if goes_on else _started(parts, params)
+    return params if goes_on else started(parts, params)
 
 
-def _started(parts: Parts, params: Params) -> Params:
+def started(parts: Parts, params: Params) -> Params:
     """With what the adapter takes from the base."""
     if adapters.NAME not in params:
         return params

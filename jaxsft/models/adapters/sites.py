@@ -40,12 +40,21 @@ class Site(NamedTuple):
     layers: range | None = None
 
 
+HOOKED = ("q", "k", "v", "o", "gate", "up", "down", "project", "tokens", "positions", "types")  # modules that look for an adapter when they run
+
+
 def linears(specs: Tree) -> Tree:
-    """The modules that hold a weight `w`, as a tree with its spec in the module's place."""
+    """The linear layers and embeddings that an adapter can stand beside, as a tree with the spec of `w` in the module's place. Not those of experts,
+    nor the head of a task, which is trained as a whole; the output matrix over the vocabulary is at `head`."""
     out = {}
     for key, child in specs.items():
         if isinstance(child, dict):
-            out[key] = child["w"] if "w" in child and not isinstance(child["w"], dict) else linears(child)
+            w = child.get("w")
+            if isinstance(w, WeightSpec):
+                if "experts" not in w.axes and (key in HOOKED or (key == "head" and "vocab" in w.axes)):
+                    out[key] = w
+            else:
+                out[key] = linears(child)
     return {key: child for key, child in out.items() if not isinstance(child, dict) or child}
 
 
