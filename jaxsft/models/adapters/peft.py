@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,9 +118,7 @@ def _sites(weights: Flat) -> dict[str, dict[str, np.ndarray]]:
 
 def _module(known: Mapping[str, Module], path: str) -> Module:
     if path not in known:
-        raise ConfigError(
-            f"adapters/{path}: in this family it is a part of a fused layer, which PEFT cannot adapt by itself; export the merged weights"
-        )
+        raise ConfigError(f"adapters/{path}: in this family it is a part of a fused layer, so PEFT cannot adapt it alone; export the merged weights")
     return known[path]
 
 
@@ -137,9 +136,7 @@ def _low_rank(options: LowRank, weights: Flat, known: Mapping[str, Module], mode
             conv.add(module.how == Linear(turned=False))
             tensors |= {f"{name}.lora_A.weight": a.T, f"{name}.lora_B.weight": b.T}
         elif model.tied and path == "embed/tokens":
-            raise ConfigError(
-                "adapters/embed/tokens: is tied to the output matrix, of which PEFT would leave the adapter out; export the merged weights"
-            )
+            raise ConfigError("adapters/embed/tokens: is tied to the output matrix, which PEFT would not adapt; export the merged weights")
         else:
             tensors |= {f"{name}.lora_embedding_A": a.T, f"{name}.lora_embedding_B": b.T}
         if "magnitude" in leaves:
@@ -203,7 +200,15 @@ def _heads(head: Head | None, weights: Flat, specs: Mapping[str, WeightSpec], ki
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------------------------------
-def read(folder: str | Path, options: AdapterConfig, weights: Flat, specs: Mapping[str, WeightSpec], family: Family, head: Head | None) -> Flat:
+def read(
+    folder: str | Path,
+    options: AdapterConfig,
+    weights: Flat,
+    specs: Mapping[str, WeightSpec],
+    model: ModelConfig,
+    family: Family,
+    head: Head | None = None,
+) -> Flat:
     """The weights of `adapters/` of a model, from a folder of PEFT.
 
     Args:
@@ -216,42 +221,70 @@ def read(folder: str | Path, options: AdapterConfig, weights: Flat, specs: Mappi
       ConfigError: the options are others than the folder's.
       CheckpointError: a tensor is missing, additional or of another shape.
     """
+    import safetensors
     import safetensors.numpy
 
     folder = Path(folder)
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tensors = safetensors.numpy.load_file(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})") from error
     _check_options(folder, values, options)
-    known, sites, left = modules(family, head, specs), _sites(weights), set(tensors)
     out = {path: np.array(value) for path, value in weights.items() if path.startswith("adapters/")}
-    for path in sites:
-        module = _module(known, path)
-        for leaf, name, shape, turn in _names(module, sites[path], options):
-            full = ROOT + module.theirs + name
-            if full not in tensors:
-                raise CheckpointError(f"{folder}: has no {full}, which adapters/{path}/{leaf} needs ({len(tensors)} tensors there)")
-            if tensors[full].shape != shape:
-                raise CheckpointError(f"{folder}: {full} is {list(tensors[full].shape)}, but adapters/{path}/{leaf} needs {list(shape)}")
-            left.discard(full)
-            _put(out, path, leaf, (tensors[full].T if turn else tensors[full]).reshape(sites[path][leaf].shape))
-    if left:
-        raise CheckpointError(f"{folder}: has {sorted(left)[0]}, for which this model has no place")
+    wanted = _wanted(modules(family, head, specs), _sites(weights), options, model)
+    for full, (shape, puts) in wanted.items():
+        if full not in tensors:
+            raise CheckpointError(f"{folder}: has no {full}, which this adapter needs ({len(tensors)} tensors there)")
+        if tensors[full].shape != shape:
+            raise CheckpointError(f"{folder}: {full} is {list(tensors[full].shape)}, but this adapter needs {list(shape)}")
+        for path, leaf, value in puts(tensors[full]):
+            _put(out, path, leaf, value)
+    if left := sorted(set(tensors) - set(wanted)):
+        raise CheckpointError(f"{folder}: has {left[0]}, for which this model has no place")
     return out
 
 
+Puts = Callable[[np.ndarray], Iterable[tuple[str, str, np.ndarray]]]
+
+
+def _wanted(
+    known: Mapping[str, Module], sites: Mapping[str, Any], options: AdapterConfig, model: ModelConfig
+) -> dict[str, tuple[tuple[int, ...], Puts]]:
+    """By the name of each tensor there, its shape, and from it to (path, leaf, array) of ours."""
+    if isinstance(options, Prompt):
+        undo = lambda x: [("embed", "prompt", x / np.float32(model.embed_scale))]
+        return {"prompt_embeddings": (sites["embed"]["prompt"].shape, undo)}
+    if isinstance(options, Prefix):
+        shape = (options.tokens, model.layers * 2, model.kv_heads, model.head_dim)
+        names = [(f"layers/{i}/attention", leaf) for i in range(model.layers) for leaf in ("prefix_k", "prefix_v")]
+        cut = lambda x: [(*name, x.reshape(shape)[:, i]) for i, name in enumerate(names)]
+        return {"prompt_embeddings": ((options.tokens, math.prod(shape[1:])), cut)}
+    out: dict[str, tuple[tuple[int, ...], Puts]] = {}
+    for path, leaves in sites.items():
+        module = _module(known, path)
+        for leaf, name, shape, turn in _names(module, leaves, options):
+            like = leaves[leaf].shape
+            out[ROOT + module.theirs + name] = (shape, functools.partial(_turned, path, leaf, like, turn))
+    return out
+
+
+def _turned(path: str, leaf: str, like: tuple[int, ...], turn: bool, x: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
+    return [(path, leaf, (x.T if turn else x).reshape(like))]
+
+
 def _check_options(folder: Path, values: Mapping[str, Any], options: AdapterConfig) -> None:
-    if not isinstance(options, LowRank) or getattr(options, "init", "zero") != "zero":
-        raise ConfigError(f"adapter={options.name}: only LoRA and DoRA are read from a folder of PEFT")
-    there = {
-        "adapter": {"LORA": "dora" if values.get("use_dora") else "lora"}.get(values.get("peft_type"), values.get("peft_type")),
-        "adapter.rank": values.get("r"),
-        "adapter.alpha": values.get("lora_alpha"),
-        "adapter.scaling": "sqrt" if values.get("use_rslora") else "rank",
-    }
-    here = {"adapter": options.name, "adapter.rank": options.rank, "adapter.alpha": options.alpha, "adapter.scaling": options.scaling}
+    names = {"LORA": "dora" if values.get("use_dora") else "lora", "IA3": "ia3", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt"}
+    there, here = {"adapter": names.get(values.get("peft_type"), values.get("peft_type"))}, {"adapter": options.name}
+    if isinstance(options, LowRank):
+        if getattr(options, "init", "zero") != "zero":
+            raise ConfigError(f"adapter.init={options.init}: {folder} holds trained weights; set adapter.init=zero")
+        there |= {"adapter.rank": values.get("r"), "adapter.alpha": values.get("lora_alpha")}
+        there["adapter.scaling"] = "sqrt" if values.get("use_rslora") else "rank"
+        here |= {"adapter.rank": options.rank, "adapter.alpha": options.alpha, "adapter.scaling": options.scaling}
+    if isinstance(options, Prefix | Prompt):
+        there["adapter.tokens"], here["adapter.tokens"] = values.get("num_virtual_tokens"), options.tokens
+        there["prefix_projection"], here["prefix_projection"] = bool(values.get("prefix_projection")), False
     for key, value in there.items():
         if value != here[key]:
             raise ConfigError(f"{folder / CONFIG}: says {key}={value}, this run has {key}={here[key]}; set {key}={value}")
@@ -261,10 +294,13 @@ def _check_options(folder: Path, values: Mapping[str, Any], options: AdapterConf
         raise ConfigError(f"{folder / CONFIG}: bias={values['bias']}: is not read; expected none")
 
 
-def _names(module: Module, leaves: Mapping[str, np.ndarray], options: LowRank) -> Sequence[tuple[str, str, tuple[int, ...], bool]]:
+def _names(module: Module, leaves: Mapping[str, np.ndarray], options: AdapterConfig) -> list[tuple[str, str, tuple[int, ...], bool]]:
     """(leaf, end of the name there, shape there, whether it is turned) of a site."""
-    r, n = options.rank, module.spec.inputs or 1
+    n = module.spec.inputs or 1
     inputs, outputs = math.prod(module.spec.shape[:n]), math.prod(module.spec.shape[n:])
+    if isinstance(options, IA3):
+        return [("inputs", ".ia3_l", (1, inputs), False)] if "inputs" in leaves else [("outputs", ".ia3_l", (outputs, 1), False)]
+    r = options.rank
     a, b = ("lora_A.weight", "lora_B.weight") if module.spec.inputs else ("lora_embedding_A", "lora_embedding_B")
     out = [("a", f".{a}", (r, inputs), True), ("b", f".{b}", (outputs, r), True)]
     return [*out, ("magnitude", ".lora_magnitude_vector", (outputs,), False)] if "magnitude" in leaves else out

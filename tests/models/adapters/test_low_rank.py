@@ -30,7 +30,7 @@ def normal(seed, shape):
 
 def leaves_of(name, config, learnt=True):
     """The leaves of a site, made from its weight; `learnt`: moved away from the start."""
-    equation, shape, axes, inputs = LINEARS[name]
+    _, shape, axes, inputs = LINEARS[name]
     w = normal(0, shape)
     declared = adapters.KINDS[config.name].declare(Site("layers/0/x", WeightSpec(shape, w.dtype, axes, inputs), 2 if name == "down" else 1), config)
     made = {key: leaf.init(jax.random.key(i), leaf.shape, jnp.float64) for i, (key, leaf) in enumerate(sorted(declared.items()))}
