@@ -173,10 +173,10 @@ def bench(name: str = "chat", rows: int = 13, /, *, records: tuple[list, list] |
     records = records or make_records(name, rows, longest=longest)
     parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records))
     batches = parts.batches(parts.split("train", records), training=True)
-    params = runs.started(parts, parts.init_params())
+    params = parts.init_params()
     if jax.config.jax_enable_x64:
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-    return Bench(config, parts, batches, params)
+    return Bench(config, parts, batches, runs.started(parts, params))
 
 
 def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 1e-12) -> None:

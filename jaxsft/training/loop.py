@@ -118,6 +118,7 @@ class Loop:
         self.total = durations.steps(config.train.duration, clock, "train.duration")
         self.clock = dataclasses.replace(clock, total=self.total)
         self.hyper = make_hyper(config, self.clock)
+        self._check_unfreezing()
         self.every = {
             "log": durations.steps(config.train.log_every, self.clock, "train.log_every"),
             "checkpoint": durations.steps(config.checkpoint.every, self.clock, "checkpoint.every"),
@@ -300,6 +301,15 @@ class Loop:
             "peak": device.peak_flops(jax.devices()[0]),
             "notes": notes,
         }
+
+    def _check_unfreezing(self) -> None:
+        """Raises ConfigError where the run ends before everything is trained: what waits for ever is better frozen by name."""
+        last = max(int(np.max(turn)) for turn in jax.tree.leaves(self.program.turns))
+        if "unfreeze_every" in self.hyper and (at := last * int(self.hyper["unfreeze_every"])) >= self.total:
+            raise ConfigError(
+                f"train.unfreeze_every={self.config.train.unfreeze_every}: the last of {last} turns would come at step {at}, but the run has "
+                f"{self.total} steps; give a shorter one, or freeze what is not to be trained by train.freeze"
+            )
 
     def _answers(self) -> dict[str, tuple[int, int]]:
         """Of each split for which answers are generated: how many tokens, and how many references need more. Raises ConfigError."""

@@ -32,6 +32,7 @@ CASES = {
     "prefix": options.Prefix(tokens=3),
     "prompt": options.Prompt(tokens=3),
 }
+VIRTUAL = ("num_virtual_tokens", "token_dim", "num_layers")
 each = pytest.mark.parametrize("name", CASES)
 
 
