@@ -33,6 +33,7 @@ class Columns:
     weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
     labels: list[str] = field(default_factory=list)  # one-hot columns of 0 and 1, each named as its class
     targets: list[str] = field(default_factory=list)  # numbers; none: the column of the label
+    answers: Optional[str] = None  # of a question: texts, and the characters of the context at which they begin
     score: Optional[str] = None  # of a pair: how near its texts are; null: pairs have a label, or nothing
     source: Optional[str] = None
     target: Optional[str] = None
@@ -45,7 +46,9 @@ class Columns:
     label_names: Optional[str] = None  # a file with the names of the classes by id: a name a line, or JSON
     no_label: Optional[str] = None  # the mark of a row that has no label, such as -: it is dropped and counted
     separator: str = ","  # between the labels of one cell
-    missing: str = "error"  # what becomes of a row with a target that is not there
+    features: list[str] = field(default_factory=list)  # further columns that are given beside a text: numbers, and names of classes
+    categories: list[str] = field(default_factory=list)  # those of the features that are classes although they look like numbers
+    missing: str = "error"  # what becomes of a row with a target, or a feature, that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
     allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words | absent
     group_references: bool = False  # rows of one source are one row with several references
@@ -76,7 +79,23 @@ class DataFiles:
 
 
 @dataclass(frozen=True)
+class MixtureSource:
+    path: str = "???"  # as data.train
+    weight: Optional[float] = None  # its share of the rows of training, relative to the other weights; all sources have one, or none
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several data sets of one task, with the same columns, as the training split."""
+
+    sources: list[MixtureSource] = field(default_factory=list)  # instead of data.train
+    temperature: float = 1.0  # without weights: 1 is proportional to the sizes, more is nearer to equal shares
+    exhausted: str = "stop"  # stop: an epoch ends with the first source that is used up | repeat: with the last one | error: no row is read twice
+
+
+@dataclass(frozen=True)
 class DataConfig(DataFiles):
+    mixture: Mixture = field(default_factory=Mixture)
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
     split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
@@ -172,6 +191,19 @@ class LMTask(TaskConfig):
 
 
 @dataclass(frozen=True)
+class MLMTask(TaskConfig):
+    """Some tokens of a text are hidden, and guessed."""
+
+    name: str = "mlm"
+    share: float = 0.15  # of the tokens of a text that are guessed; one at least
+    random: float = 0.1  # of these, replaced by a random token
+    kept: float = 0.1  # of these, left as they are; the others become the mask token
+    whole_word: bool = False
+    mask_token: Optional[str] = None  # null: that of the tokenizer
+    activation: str = "gelu"  # of the head: gelu | relu | tanh
+
+
+@dataclass(frozen=True)
 class TextTask(TaskConfig):
     """What the tasks on whole texts share: how a text becomes one vector, and what reads it."""
 
@@ -182,7 +214,15 @@ class TextTask(TaskConfig):
 
 
 @dataclass(frozen=True)
-class ClassifyTask(TextTask):
+class FeaturesTask(TextTask):
+    """A text, and columns beside it (`data.columns.features`)."""
+
+    features: str = "tokens"  # how they are given: tokens, a learnt vector each, in front of the text; or text
+    feature_template: str = "{name}: {value}\n"  # of features=text: how each is written in front of the text
+
+
+@dataclass(frozen=True)
+class ClassifyTask(FeaturesTask):
     name: str = "classify"
     labels: Optional[list[str]] = None  # null: inferred from the training split
     loss: str = "cross_entropy"  # cross_entropy | log_loss | binary_cross_entropy | mse | mae | huber
@@ -190,7 +230,7 @@ class ClassifyTask(TextTask):
 
 
 @dataclass(frozen=True)
-class MultiLabelTask(TextTask):
+class MultiLabelTask(FeaturesTask):
     """Any number of labels for a text."""
 
     name: str = "multilabel"
@@ -202,7 +242,7 @@ class MultiLabelTask(TextTask):
 
 
 @dataclass(frozen=True)
-class RegressTask(TextTask):
+class RegressTask(FeaturesTask):
     """One or several numbers for a text."""
 
     name: str = "regress"
@@ -213,16 +253,34 @@ class RegressTask(TextTask):
 
 @dataclass(frozen=True)
 class TagTask(TaskConfig):
-    """A tag for each word. `jaxsft check` reads such data; there is no head that learns it yet."""
+    """A tag for each word."""
 
     name: str = "tag"
+    labels: Optional[list[str]] = None  # null: inferred from the training split
+    align: str = "first"  # first | mean | all: which tokens stand for a word: its first, the mean of them, or each is trained and the first predicts
+    crf: bool = False  # a linear chain scores neighbouring tags together
+    valid: bool = False  # predictions are tags that their scheme allows, the best such sequence
+
+
+@dataclass(frozen=True)
+class JointTask(TagTask):
+    """A tag for each word and a label for the text: slots and intent, over one encoder."""
+
+    name: str = "joint"
+    intents: Optional[list[str]] = None  # the labels of texts; null: inferred from the training split
+    pool: str = "mean"  # mean | max | first | last: what of a text its label is told from
+    tags: float = 1.0  # weight of the loss of tags, beside that of the label, which is 1
 
 
 @dataclass(frozen=True)
 class ParseTask(TaskConfig):
-    """A tree over the words. `jaxsft check` reads such data; there is no head that learns it yet."""
+    """A tree over the words: a head and a relation for each."""
 
     name: str = "parse"
+    arc: int = 256  # size of the views of a word that score arcs
+    label: int = 64  # size of those that score relations
+    decode: str = "mst"  # mst | greedy: the best tree, or the best head of each word, which need not be a tree
+    upos: float = 0.0  # weight of the loss of parts of speech (column upos), which are learnt beside the tree; 0: they are not
 
 
 @dataclass(frozen=True)
@@ -247,6 +305,14 @@ class PairTask(TextTask):
     threshold: float = 0.5  # of cosine_embedding: the cosine from which two texts belong together
     temperature: float = 0.05  # of contrastive: cosines are divided by it
     huber_delta: float = 1.0  # read by loss=huber
+
+
+@dataclass(frozen=True)
+class SpanTask(TaskConfig):
+    """The answer to a question, as a stretch of a context."""
+
+    name: str = "span"
+    max_answer: int = 30  # tokens of an answer
 
 
 # --- schedule --------------------------------------------------------------------------------------------------------------------------------
@@ -346,6 +412,13 @@ class GenerateConfig:
     max_new_tokens: Any = "auto"  # auto: what the longest reference needs; without references, twice the longest answer of training
     allow_cut: bool = False  # references longer than max_new_tokens count as wrong, instead of being an error
     temperature: float = 0.0  # 0: greedy
+    top_k: Optional[int] = None  # draw from the k likeliest tokens
+    top_p: Optional[float] = None  # draw from the likeliest tokens that have this probability together
+    min_p: Optional[float] = None  # draw from tokens at least so likely as this times the likeliest
+    repetition_penalty: float = 1.0  # more than 1: tokens of the prompt and of the answer become less likely; 1: off
+    num_beams: int = 1  # more than 1: beam search
+    length_penalty: float = 1.0  # of beams: the log-probability of an answer is divided by its length to this power
+    stop: list[str] = field(default_factory=list)  # texts that end an answer, which is cut there; beside the stop tokens of training
     batch_size: int = 64
 
 
@@ -477,8 +550,9 @@ GROUPS: dict[str, dict[str, type]] = {
     "task": {
         "chat": ChatTask,
         "lm": LMTask,
+        "mlm": MLMTask,
         "classify": ClassifyTask,
-        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
+        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, JointTask, ParseTask, Seq2SeqTask, PairTask, SpanTask)},
     },
     "tokenizer": {
         cls.kind: cls

@@ -23,7 +23,9 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.models import adapters, rope
 from jaxsft.models.adapters import sites
 from jaxsft.models.attention import Attention, Cache, Tokens
+from jaxsft.models.disentangled import Disentangled
 from jaxsft.models.experts import Experts
+from jaxsft.models.features import Soft
 from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, dropout, to_vocab
 from jaxsft.models.relative import Relative
 from jaxsft.sharding import mesh as meshes
@@ -142,6 +144,8 @@ class Transformer:
     mesh: Mesh | None = None  # rows of activations are kept apart on it
     adapter: AdapterConfig = NONE
 
+    supports_packing = True  # the mask keeps the texts of a row apart
+
     @property
     def row_shards(self) -> int:
         """How many devices share the rows of a batch."""
@@ -156,24 +160,28 @@ class Transformer:
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
         tokens = Tokens(ids + 1, ids)
         layer = jax.tree.map(lambda a: a[0], self._layers(0, 1))
-        tables = jnp.zeros((1, self.config.heads, 1, 1)) if self.config.positions == "relative" else self._tables(ids, x.dtype)
+        shared = self._shared()
+        relative = shared.init(jax.random.fold_in(layer_key, 1), ids, ids)["params"] if shared else None
+        tables = self._positions({"relative": nn.meta.unbox(relative)}, tokens, tokens, x.dtype)
         init_block = lambda k: self.block().init(k, x, tokens, tables, layer, None)["params"]
         stack = jax.vmap(init_block)(jax.random.split(layer_key, self.config.layers))
         params = {"embed": self._embedding().init(embed_key, ids, tokens)["params"]}
         params["layers"] = {"0": nn.meta.add_axis(stack, 0, {nn.PARTITION_NAME: "layers"})}
         if self.config.norm_position != "post":
             params["norm"] = Norm.of(self.config).init(norm_key, x)["params"]
-        if self.config.positions == "relative":
-            params["relative"] = Relative(self.config).init(jax.random.fold_in(layer_key, 1), ids, ids)["params"]
+        if shared:
+            params["relative"] = relative
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
         if adapters.of(self.adapter):
             params[adapters.NAME] = adapters.init(self.adapter, weights.specs(params), jax.random.fold_in(key, 4))
         return params
 
-    def hidden(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None) -> Float[Array, "batch seq embed"]:
-        """The last hidden state of every token, normed. Dropout only where `noise` is given."""
-        x = self._embed(params, tokens, where, noise)
+    def hidden(
+        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None, soft: Soft | None = None
+    ) -> Float[Array, "batch seq embed"]:
+        """The last hidden state of every token, normed. Dropout only where `noise` is given; `soft` stands in place of some embeddings."""
+        x = self._embed(params, tokens, where, noise, soft)
         tables = self._positions(params, where, where, x.dtype)
 
         def body(x, scanned):
@@ -223,10 +231,11 @@ class Transformer:
     def _embedding(self) -> Embed:
         return Embed(self.vocab, self.config, self.precision)
 
-    def _embed(self, params, tokens, where, noise):
+    def _embed(self, params, tokens, where, noise, soft=None):
         own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
         shifted = where._replace(positions=where.positions + self.shift)
         x = self._embedding().apply({"params": params["embed"]} | own, tokens, shifted)
+        x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
         return dropout(self._rows(x.astype(at_least_fp32(x.dtype))), noise.at(self.config.layers) if noise else None, 0)
 
     @property
@@ -253,10 +262,15 @@ class Transformer:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
         return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
 
+    def _shared(self) -> nn.Module | None:
+        """What all layers know of relative positions."""
+        kinds = {"relative": Relative, "disentangled": Disentangled}
+        return kinds[self.config.positions](self.config) if self.config.positions in kinds else None
+
     def _positions(self, params: Params, queries: Tokens, keys: Tokens, dtype: Any) -> Any:
-        """What attention needs of them: rotary tables of the queries, or a bias of queries and keys; None where they are part of the embeddings."""
-        if self.config.positions == "relative":
-            return Relative(self.config).apply({"params": params["relative"]}, queries.positions, keys.positions)
+        """What attention needs of them: rotary tables of the queries, or a bias of queries and keys; None where the embeddings have them."""
+        if shared := self._shared():
+            return shared.apply({"params": params["relative"]}, queries.positions, keys.positions)
         return self._tables(queries.positions, dtype)
 
     def _tables(self, positions, dtype):

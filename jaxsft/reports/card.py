@@ -17,7 +17,10 @@ from jaxsft.rundir import write_text
 MARK = "<!-- Written by jaxsft report. Remove this line to keep a text of your own. -->"
 TASKS = {"chat": ("text-generation", "answers prompts in a conversation"), "lm": ("text-generation", "continues text"),
          "seq2seq": ("text2text-generation", "writes a target for a source"),
-         "classify": ("text-classification", "gives one of its labels to a text")}  # fmt: skip
+         "classify": ("text-classification", "gives one of its labels to a text"),
+         "multilabel": ("text-classification", "gives any of its labels to a text"),
+         "regress": ("text-classification", "gives numbers to a text"),
+         "pair": ("sentence-similarity", "compares two texts")}  # fmt: skip
 SHOWN_LABELS = 100
 
 

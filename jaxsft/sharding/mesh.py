@@ -30,6 +30,8 @@ RULES: dict[str, str | None] = {
     "classes": None,
     "rank": None,
     "virtual": None,
+    "gates": None,
+    "units": None,
     "experts": None,
     "experts_out": None,
 }

@@ -16,10 +16,13 @@ import numpy as np
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
+from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import KINDS, Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import texts as text_scores
+from jaxsft.models.attention import Tokens
+from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.causal import CausalTask
 
 SLOT = "{source}"
@@ -98,6 +101,12 @@ class Seq2SeqTask(CausalTask):
         """The ids of a source, as the model is given them."""
         begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         return [*begin, *source, *(self.stop_ids if self.two else ())]
+
+    def hidden(self, model: Transformer, params, batch: Batch, noise):
+        if batch.source is None:
+            return super().hidden(model, params, batch, noise)
+        tokens, *where = batch.source
+        return model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise, source=(tokens, Tokens(*where)))
 
     # --- answers -----------------------------------------------------------------------------------------------------------------------------
     @property

@@ -76,10 +76,10 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
     for spec in _leaves(specs.get("adapters", {})):
         if spec.matrix:  # forward, and the gradients of its input and of itself
             flops += 6 * math.prod(spec.matrix) * tokens * (spec.shape[0] if spec.stacked else 1)
-    attention = 4 * config.model.heads * config.model.head_dim * pairs
+    attention = 4 * config.model.heads * config.model.head_dim * pairs if config.model.kind == "transformer" else 0.0
     flops += attention * (config.model.layers + 2 * max(config.model.layers - lowest, 0))
     head = _head_size(config, task, specs)
-    uses = tokens if isinstance(task, CausalTask) else float(len(lengths))
+    uses = tokens if isinstance(task, CausalTask) or task.of_words else float(len(lengths))  # a word has about one token
     head_trained = bool(_leaves(trained.get("embed", {})) if config.model.tied and isinstance(task, CausalTask) else _leaves(trained.get("head", {})))
     below = lowest < 10**9 or bool(_leaves(trained.get("norm", {})))  # something under the head is trained
     return flops + 2 * head * uses * (1 + below + head_trained)
@@ -96,7 +96,7 @@ def _lowest_trained(trained: Any) -> int:
 def _head_size(config: Config, task: Task, specs: Any) -> int:
     if isinstance(task, CausalTask) and config.model.tied:
         return math.prod(specs["embed"]["tokens"]["w"].shape)
-    return sum(math.prod(s.matrix) for s in _leaves(specs["head"]) if s.matrix)
+    return sum(math.prod(s.matrix) for s in _leaves(specs.get("head", {})) if s.matrix)
 
 
 def _leaves(tree: Any) -> list[Any]:

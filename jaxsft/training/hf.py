@@ -16,7 +16,7 @@ from jaxsft import remote, rundir
 from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import pretrained
+from jaxsft.models import pretrained, surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from jaxsft.training.setup import Parts
 
 NAME = "pretrained.json"  # in a run directory: what it started from
-USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init")  # options of the model that stay the user's
+USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vectors", "train_rows", *surgery.FIELDS)  # stay the user's
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
 
 
-def like(config: Config, folder: Path) -> Config:
-    """The config with the architecture and the tokenizer of a folder. Raises ConfigError."""
+def like(config: Config, folder: Path, tokens: int) -> Config:
+    """The config with the architecture and the tokenizer of a folder. `tokens` is the size of that tokenizer. Raises ConfigError."""
     found = architecture(config, pretrained.open_source(folder))
+    found = dataclasses.replace(found, vocab_rows=max(found.vocab_rows, tokens + len(config.tokenizer.added)))
     tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
     return dataclasses.replace(config, model=found, tokenizer=tokenizer)
 
@@ -42,6 +43,8 @@ def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
     if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
         standard = ModelConfig()
         own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
+    if pretrained.KINDS.get(config.task.name) == "mlm":
+        own |= {"head_bias": True}  # of BERT's head; no config.json speaks of it
     return dataclasses.replace(found, **own)
 
 
@@ -65,7 +68,7 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
     source = pretrained.open_source(folder)
     now = architecture(parts.config, source)
     for field in dataclasses.fields(ModelConfig):
-        if getattr(now, field.name) != getattr(parts.config.model, field.name):
+        if field.name != "vocab_rows" and getattr(now, field.name) != getattr(parts.config.model, field.name):
             given = f"model.{field.name}={getattr(parts.config.model, field.name)!r}"
             raise CheckpointError(f"{folder / 'config.json'}: says model.{field.name}={getattr(now, field.name)!r}, the run was started with {given}")
     todo = plan(parts, source)

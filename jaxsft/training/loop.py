@@ -20,15 +20,16 @@ from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
 from jaxsft.data import hub, pipeline, prepared
+from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
+from jaxsft.models import surgery
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import device, hf, manifest, partition, setup
+from jaxsft.training import device, hf, manifest, partition, runs, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
-from jaxsft.training.runs import fixed, starting_params, with_fixed
 from jaxsft.training.setup import Parts
 from jaxsft.training.step import State, Sums, make_hyper, objective_value
 
@@ -114,8 +115,13 @@ class Loop:
         self.parts, self.batches, self.ledger = self._data()
         self.program, self.task = self.parts.program, self.parts.task
         train = self.batches["train"]
-        clock = durations.Clock(len(train), train.split.examples)
+        clock = durations.Clock(len(train), train.examples)
         self.total = durations.steps(config.train.duration, clock, "train.duration")
+        if train.mix is not None and config.data.mixture.exhausted == "error" and self.total > len(train):
+            raise ConfigError(
+                f"train.duration={config.train.duration}: {self.total} steps, but a source of data.mixture is used up after {len(train)}; "
+                "train less, or set data.mixture.exhausted=stop|repeat"
+            )
         self.clock = dataclasses.replace(clock, total=self.total)
         self.hyper = make_hyper(config, self.clock)
         self._check_unfreezing()
@@ -126,7 +132,7 @@ class Loop:
         }
         self.answers = self._answers()
         self._check_same()
-        self.params = starting_params(self.parts)
+        self.params = runs.starting_params(self.parts)
         trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze, config.adapter)
         self.state = self._place_state(trainable)
         self.spread = meshes.check_spread({"state": self.state, "frozen": self.frozen}, self.parts.mesh, config.mesh.allow_replicated)
@@ -229,9 +235,12 @@ class Loop:
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
+        if names := self.config.data.columns.label_names:
+            rundir.write_json(self.run_dir / runs.LABEL_NAMES, list(label_names(names)))
         if found := prepared.around(self.config.data.train or ""):
             rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
-        if found := hf.facts(self.parts, lambda place: remote.opened(str(hub.run_dir(place)))):
+        parts = runs.source_parts(self.parts) if surgery.asked(self.config.model) else self.parts
+        if found := hf.facts(parts, lambda place: remote.opened(str(hub.run_dir(place)))):
             rundir.write_json(self.run_dir / hf.NAME, found)
             print(hf.told(found), flush=True)
         rundir.write_json(path, facts)
@@ -244,10 +253,10 @@ class Loop:
         found = checkpoints.restore_newest(shapes)
         if found is None:
             return 0
-        self.state, meta = found
+        self.state, meta = found[0], rundir.Stored(found[1], f"{checkpoints.folder}: the meta of step {int(found[0].step)}")
         self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
         self.window, self.window_skipped = _from_json(meta["window"], self._empty_sums()), meta["window_skipped"]
-        self.frozen = with_fixed(self.frozen, meta, checkpoints, int(self.state.step))
+        self.frozen = runs.with_fixed(self.frozen, meta, checkpoints, int(self.state.step))
         if meta["frozen"] != digest(flatten(self.frozen)):
             raise ConfigError(f"run_dir={self.mirror.place}: the frozen weights are not those that this run was started with")
         if (start := int(self.state.step)) > self.total:
@@ -281,6 +290,11 @@ class Loop:
         notes += self.spread
         if (used := self.parts.mesh.size) < jax.device_count():
             notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
+        if (found := self.parts.vectors) is not None:
+            share = len(found.rows) / max(found.words, 1)
+            notes.append(
+                f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
+            )
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows
@@ -420,7 +434,7 @@ class Loop:
             "frozen": digest(flatten(self.frozen)),
             "jaxsft": manifest.VERSION,
         }
-        base = self.frozen if self.config.checkpoint.include_base else fixed(self.frozen)
+        base = self.frozen if self.config.checkpoint.include_base else runs.fixed(self.frozen)
         checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------

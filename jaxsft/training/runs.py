@@ -20,13 +20,15 @@ from jaxsft.config.schema import Config
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import adapters
+from jaxsft.models import adapters, surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import hf, partition, setup
+from jaxsft.training import hf, partition, rows, setup
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
 from jaxsft.training.setup import Parts, make_parts
+
+LABEL_NAMES = "label_names.json"  # a copy of the file data.columns.label_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,15 +62,24 @@ def open_run(folder: str | Path, change: Any = lambda config: config, via: Seque
         raise ConfigError(
             f"{place}: starts from itself{' by way of another run' if len(via) > 1 else ''}, so its frozen weights cannot be made again"
         )
-    config: Config = change(compose.read(folder / "config.yaml"))
+    config: Config = change(_with_own_files(compose.read(folder / "config.yaml"), folder))
     if not (folder / "task.json").is_file():
         raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
-    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), rundir.read_json(folder / "task.json"))
+    state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
+    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), state)
     checkpoints = Checkpoints(place)
     try:
         return _read(folder, parts, checkpoints, (*via, here))
     finally:
         checkpoints.close()
+
+
+def _with_own_files(config: Config, folder: Path) -> Config:
+    """The config, with the names of the classes as the run keeps them: their file may be gone."""
+    if not (folder / LABEL_NAMES).is_file():
+        return config
+    columns = dataclasses.replace(config.data.columns, label_names=str(folder / LABEL_NAMES))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, columns=columns))
 
 
 def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, via: Sequence[Path]) -> Run:
@@ -149,10 +160,18 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     config = parts.config
     option, source = ("train.init_from", config.train.init_from) if config.train.init_from else ("model.pretrained", config.model.pretrained)
     if not source or (config.model.init == "scratch" and not config.train.init_from):
-        return started(parts, parts.init_params())
+        params = parts.init_params()
+        return started(parts, params if parts.vectors is None else rows.with_vectors(params, parts.vectors))
     specs, given = flatten(parts.specs), _resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
-        _same_tokenizer(setup.tokenizer_at(source), parts, f"{option}={source}")
+        theirs = setup.tokenizer_at(source)
+        _same_tokenizer(theirs, parts, f"{option}={source}")
+        if rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model):
+            base = source_parts(parts)
+            there = flatten(base.specs)
+            changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
+            own = {adapters.NAME: parts.init_params()[adapters.NAME]} if adapters.NAME in parts.specs else {}
+            return started(parts, _placed(parts, {**changed, **own}))
         return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs)))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
@@ -161,7 +180,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     there, goes_on = partition.join(run.params), _same_adapter(run.parts.config.adapter, config.adapter)
     if not goes_on:
         there = partition.join(adapters.merge(run.parts.config.adapter, there))
-    stored, wanted = flatten(there), flatten(params)
+    stored, wanted = flatten(_changed(parts, there, run.parts)), flatten(params)
     fresh = _fresh(given, specs, flatten(run.parts.specs))
     whole = {name for name, layers in fresh.items() if np.all(layers)} | {n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on}
     try:
@@ -196,9 +215,33 @@ def _same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
     return plain(a) == plain(b) and a.name != NoAdapter.name
 
 
+def _placed(parts: Parts, params: Params) -> Params:
+    return jax.tree.map(jax.device_put, params, meshes.shardings(parts.specs, parts.mesh))
+
+
+def source_parts(parts: Parts) -> Parts:
+    """The parts of what `model.pretrained` names, before anything was added or changed."""
+    config = parts.config
+    plain = dataclasses.replace(
+        config, adapter=NoAdapter(), model=surgery.without(config.model), tokenizer=dataclasses.replace(config.tokenizer, added=())
+    )
+    return make_parts(setup.like_pretrained(plain), setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh)
+
+
+def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
+    """Weights of the model of `base` for that of `parts`: with added tokens, and of another structure."""
+    m = parts.config.model
+    if m.pretrained and surgery.asked(m):
+        stored = surgery.apply(stored, base.config.model, m, parts.config.seeds.init)
+    if not rows.extends(parts.tokenizer, base.tokenizer):
+        return stored
+    grown = rows.grown(flatten(stored), flatten(parts.specs), parts.tokenizer)
+    return jax.tree.unflatten(jax.tree.structure(stored), [grown[name] for name in flatten(stored)])
+
+
 def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
-    """Raises ConfigError."""
-    if theirs.digest != parts.tokenizer.digest:
+    """It may have further tokens (`tokenizer.added`). Raises ConfigError."""
+    if theirs.digest != parts.tokenizer.digest and not rows.extends(parts.tokenizer, theirs):
         source = what.partition("=")[2]
         raise ConfigError(f"{what}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
 

@@ -15,7 +15,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array
 
-from jaxsft import patterns
+from jaxsft import patterns, tasks
 from jaxsft.config import durations
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
@@ -25,7 +25,7 @@ from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim import optimizers, schedules
 from jaxsft.sharding.weights import LAYERS, WeightSpec
 from jaxsft.tasks.base import Task
-from jaxsft.training import partition
+from jaxsft.training import partition, rows
 
 Hyper = Mapping[str, Any]
 
@@ -94,6 +94,11 @@ class Program:
 
         return jax.tree.map(of_leaf, self.specs, self.turns)
 
+    @functools.cached_property
+    def row_masks(self) -> Any:
+        """Of `model.train_rows=added`, else None."""
+        return rows.trained(self.specs, self.task.tokenizer) if self.config.model.train_rows == "added" else None
+
     def init_state(self, trainable: Params) -> State:
         opt = optimizers.init_state(self.config.optim, self.specs, trainable)
         ema = optimizers.ema_init(trainable) if self.config.train.ema is not None else None
@@ -111,6 +116,7 @@ class Program:
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
         grads = self._add_penalties(grads, state.trainable, hyper)
+        grads = grads if self.row_masks is None else rows.only(self.row_masks, grads)
         thawed = self._thawed(state.step, hyper)
         if thawed is not None:  # moments of a layer that waits stay zero
             grads = jax.tree.map(lambda g, on: jnp.where(on, g, 0), grads, thawed)
@@ -121,6 +127,7 @@ class Program:
         )
         tx = optimizers.build(self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors)
         updates, opt = tx.update(grads, state.opt, state.trainable)
+        updates = updates if self.row_masks is None else rows.only(self.row_masks, updates)  # decay would change the others too
         if thawed is not None:  # minus zero leaves the bits alone, whatever the decay says
             updates = jax.tree.map(lambda u, on: jnp.where(on, u, jnp.asarray(-0.0, u.dtype)), updates, thawed)
         trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
@@ -213,7 +220,7 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
         "decay": f(durations.steps(getattr(schedule, "decay", "0steps"), clock, "schedule.decay")),
         "clip_norm": f(np.inf if optim.clip_norm is None else optim.clip_norm),
         "label_smoothing": f(config.loss.label_smoothing),
-        "terms": {getattr(config.task, "loss", "cross_entropy"): f(1)} | ({"z_loss": f(config.loss.z_loss)} if config.loss.z_loss > 0 else {}),
+        "terms": {name: f(weight) for name, weight in tasks.get(config.task.name).term_weights(config).items()},
         "penalties": [f(p.weight) for p in config.loss.penalties],
     }
     if hasattr(optim, "weight_decay"):

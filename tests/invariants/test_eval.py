@@ -14,6 +14,7 @@ from jaxsft.data.records import Chat, Message
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models.attention import Tokens
+from jaxsft.models.generate import Answer
 from jaxsft.training.step import objective_value
 from tests.conftest import assert_same, bench, make_records
 
@@ -165,7 +166,8 @@ def test_a_special_token_inside_an_answer_is_no_match(monkeypatch):  # guards C1
     b = bench("chat", records=(records, [f"rows.jsonl:{i}" for i in range(1, 4)]))
     task, split = b.parts.task, b.batches.split
     plain, special = task.tokenizer.encode("ab"), task.tokenizer.special_id("<|user|>")
-    written = [(plain, True), ([plain[0], special, plain[1]], True), ([*plain, special], True)]
+    text = lambda ids: task.tokenizer.decode(ids, skip_special=False)
+    written = [Answer(ids, True, text(ids)) for ids in (plain, [plain[0], special, plain[1]], [*plain, special])]
     monkeypatch.setattr(evaluation, "generate", lambda *_, **__: written)
     answers, numbers = evaluation.answer(task, b.parts.model, b.params, split, b.config, b.parts.mesh)
     assert answers == {0: "ab", 1: "a<|user|>b", 2: "ab<|user|>"} and numbers["exact_match"] == pytest.approx(1 / 3)

@@ -8,10 +8,12 @@ import pytest
 from flax import linen as nn
 
 from jaxsft.config.model import ModelConfig
+from jaxsft.config.schema import GenerateConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Tokens
-from jaxsft.models.generate import generate, width_of
+from jaxsft.models.generate import generate
 from jaxsft.models.heads import VocabHead
+from jaxsft.models.kv import width_of
 from jaxsft.models.transformer import Transformer
 
 VOCAB, NEW = 17, 6
@@ -62,7 +64,8 @@ def greedy(prompt, name="default", stop=(), new=NEW):
 
 def run(prompts=PROMPTS, name="default", **options):
     m, params = made(name)
-    return generate(m, params, prompts, **{"max_new_tokens": NEW, "stop_ids": (), "batch_size": 4} | options)
+    rest = {"max_new_tokens": NEW, "stop_ids": (), "seed": 0} | {k: options.pop(k) for k in ("max_new_tokens", "stop_ids", "seed") if k in options}
+    return [(a.ids, a.stopped) for a in generate(m, params, prompts, GenerateConfig(**{"batch_size": 4} | options), **rest)]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -111,9 +114,9 @@ def test_a_learned_table_ends():
     """Generation ends where there is no position left, instead of reading outside the table; rotary positions go on."""
     name = "learned, post-norm, untied"
     m, params = made(name, context=8)
-    ask = lambda prompts: generate(m, params, prompts, max_new_tokens=NEW, stop_ids=(), batch_size=2)
-    assert [len(ids) for ids, _ in ask([[1] * 5, [1]])] == [4, NEW]
-    assert [len(ids) for ids, _ in ask([[1] * 8])] == [1]
+    ask = lambda prompts: [len(a.ids) for a in generate(m, params, prompts, GenerateConfig(batch_size=2), max_new_tokens=NEW, stop_ids=())]
+    assert ask([[1] * 5, [1]]) == [4, NEW]
+    assert ask([[1] * 8]) == [1]
     with pytest.raises(ConfigError, match=r"9 tokens, but model\.positions=learned ends at model\.context=8"):
         ask([[1] * 9])
 

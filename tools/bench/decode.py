@@ -17,6 +17,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxsft.config.model import ModelConfig
+from jaxsft.config.schema import GenerateConfig
 from jaxsft.models.attention import Tokens
 from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Transformer
@@ -43,9 +44,9 @@ def main(batch: int = 16, width: int = 128, new: int = 64) -> None:
     model = Transformer(ModelConfig(), VOCAB, "fp32")
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0)))
     prompts = np.random.default_rng(0).integers(0, VOCAB, (batch, width)).astype(np.int32)
-    cached = lambda: generate(model, params, prompts.tolist(), max_new_tokens=new, stop_ids=(), batch_size=batch)
+    cached = lambda: generate(model, params, prompts.tolist(), GenerateConfig(batch_size=batch), max_new_tokens=new, stop_ids=())
     again = lambda: np.asarray(without_cache(model, params, prompts, new))
-    assert [ids for ids, _ in cached()] == again().tolist(), "the cache changes the answers"
+    assert [answer.ids for answer in cached()] == again().tolist(), "the cache changes the answers"
     seconds = {"cache": [], "no cache": []}
     for _ in range(5):
         for name, run in (("cache", cached), ("no cache", again)):

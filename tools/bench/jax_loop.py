@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxsft.config import compose
 from jaxsft.config.durations import Clock
+from jaxsft.config.schema import GenerateConfig
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.models.generate import generate
@@ -45,8 +46,9 @@ def main(folder: str, variant: str) -> None:
         began = time.perf_counter()
         for _ in range(asked["steps"]):
             if asked["mode"] == "generate":
-                out = generate(parts.model, params, work["prompts"], max_new_tokens=work["new"], stop_ids=(), batch_size=len(work["prompts"]))
-                done["real"] += sum(len(ids) for ids, _ in out)
+                how = GenerateConfig(batch_size=len(work["prompts"]))
+                out = generate(parts.model, params, work["prompts"], how, max_new_tokens=work["new"], stop_ids=())
+                done["real"] += sum(len(answer.ids) for answer in out)
                 continue
             batch = batches[next(order)]
             if asked["mode"] == "train":
