@@ -7,6 +7,7 @@ trained. The adapter and the head of the task always are, everything else is fro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 BLOCK_LINEAR = ".*layers/.*/(q|k|v|o|gate|up|down)"  # every linear layer of a block: what QLoRA found to be needed (arXiv:2305.14314, section 4)
 
@@ -30,6 +31,7 @@ class LowRank(AdapterConfig):
     lr_ratio: float = 1.0  # the learning rate of b over that of a (LoRA+, arXiv:2402.12354, which advises 16)
     target: list[str] = (BLOCK_LINEAR,)
     train: list[str] = ()  # patterns of further parameters that are trained
+    start_from: Optional[str] = None  # a folder of the library PEFT: its weights are those that the adapter starts from
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class IA3(AdapterConfig):
     target: list[str] = (".*layers/.*/attention/(k|v)",)  # their outputs are scaled
     target_inputs: list[str] = (".*layers/.*/mlp/down",)  # their inputs are scaled
     train: list[str] = ()
+    start_from: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Prefix(AdapterConfig):
     tokens: int = 20
     target: list[str] = (".*layers/.*/attention",)
     train: list[str] = ()
+    start_from: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class Prompt(AdapterConfig):
     name: str = "prompt"
     tokens: int = 20
     train: list[str] = ()
+    start_from: Optional[str] = None
 
 
 @dataclass(frozen=True)

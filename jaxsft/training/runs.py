@@ -20,7 +20,8 @@ from jaxsft.config.schema import Config
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import adapters, surgery
+from jaxsft.models import adapters, exported, pretrained, surgery
+from jaxsft.models.adapters import peft
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
@@ -206,12 +207,27 @@ def started(parts: Parts, params: Params) -> Params:
         return params
     start = functools.partial(adapters.start, parts.config.adapter)
     own = jax.jit(lambda *a: start(*a)[adapters.NAME], out_shardings=meshes.shardings(parts.specs[adapters.NAME], parts.mesh))
-    return {**params, adapters.NAME: own(params, jax.random.key(parts.config.seeds.init))}
+    params = {**params, adapters.NAME: own(params, jax.random.key(parts.config.seeds.init))}
+    return params if getattr(parts.config.adapter, "start_from", None) is None else _from_peft(parts, params)
+
+
+def _from_peft(parts: Parts, params: Params) -> Params:
+    """With the adapter of `adapter.start_from`. Raises ConfigError or CheckpointError where it is not one of this model."""
+    config, flat = parts.config, flatten(params)
+    folder = hf.folder_of(config)
+    family = exported.fitting(config.model, parts.model.vocab, None)[0] if folder is None else pretrained.open_source(folder).family
+    head = family.heads.get(pretrained.KINDS.get(config.task.name))
+    source = remote.opened(str(config.adapter.start_from))
+    found = peft.read(source, config.adapter, flat, flatten(parts.specs), config.model, family, head)
+    leaves = [jax.device_put(found[path], like.sharding) if path in found else like for path, like in flat.items()]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def _same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
     """Whether their weights mean the same."""
-    plain = lambda c: {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in vars(c).items() if k not in ("train", "dropout", "lr_ratio")}
+    plain = lambda c: {
+        k: tuple(v) if isinstance(v, list | tuple) else v for k, v in vars(c).items() if k not in ("train", "dropout", "lr_ratio", "start_from")
+    }
     return plain(a) == plain(b) and a.name != NoAdapter.name
 
 
