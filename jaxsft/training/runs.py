@@ -225,9 +225,8 @@ def _from_peft(parts: Parts, params: Params) -> Params:
 
 def _same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
     """Whether their weights mean the same."""
-    plain = lambda c: {
-        k: tuple(v) if isinstance(v, list | tuple) else v for k, v in vars(c).items() if k not in ("train", "dropout", "lr_ratio", "start_from")
-    }
+    other = ("train", "dropout", "lr_ratio", "start_from")  # what only training reads
+    plain = lambda c: {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in vars(c).items() if k not in other}
     return plain(a) == plain(b) and a.name != NoAdapter.name
 
 
