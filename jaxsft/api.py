@@ -203,7 +203,13 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
 
 
 def export(
-    run: str | os.PathLike | Result, to: str | os.PathLike, *, dtype: str | None = None, family: str | None = None, shard: int = exporting.SHARD
+    run: str | os.PathLike | Result,
+    to: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    family: str | None = None,
+    shard: int = exporting.SHARD,
+    adapter: str = "merge",
 ) -> dict[str, Any]:
     """Writes the model of a run as a folder that transformers loads. Equal to `jaxsft export`.
 
@@ -211,12 +217,13 @@ def export(
       dtype: fp32 | bf16 | fp16; None: what each tensor had in the files that the run started from, else float32.
       family: the model_type to write; None: that which the run started from, else the first that has all options of the model.
       shard: bytes of a file of weights at most.
+      adapter: merge: it becomes part of the weights | peft: it alone is written, for the library PEFT.
 
     Raises:
       ConfigError: transformers has no class with this computation, or the folder is there already.
       CheckpointError: no good checkpoint.
     """
-    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard)
+    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard, adapter=adapter)
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:

@@ -33,14 +33,14 @@ import pytest  # noqa: E402
 
 from jaxsft import tasks  # noqa: E402
 from jaxsft.compat import enable_x64  # noqa: E402
+from jaxsft.config import adapters, schema  # noqa: E402
 from jaxsft.config import optim as optim_config  # noqa: E402
-from jaxsft.config import schema  # noqa: E402
 from jaxsft.config.durations import Clock  # noqa: E402
 from jaxsft.data.pipeline import Batch, Batches  # noqa: E402
 from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Parse, Regression, Seq2Seq, Slots, Tags, Text  # noqa: E402
 from jaxsft.data.tokenizer import Tokenizer  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
-from jaxsft.training import partition, setup  # noqa: E402
+from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.step import make_hyper  # noqa: E402
 
 LABELS = ("bad", "fair", "good")
@@ -69,7 +69,7 @@ def x64():
 
 # --- small parts -----------------------------------------------------------------------------------------------------------------------------
 def make_config(
-    name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, **groups: dict
+    name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, adapter: Any = None, **groups: dict
 ) -> schema.Config:
     """A resolved config of a model with two layers; each group is a dict of what differs: `model={"dropout": 0.1}`. Plain SGD, constant rate."""
     options = {"task": {}, "data": {}, "model": {}, "loss": {}, "train": {}, "mesh": {}, "evaluation": {}, "seeds": {}, "generate": {}} | groups
@@ -90,6 +90,7 @@ def make_config(
             data=schema.DataConfig(**({"train": "rows.jsonl", "validation": "rows.jsonl"} | columns | options["data"])),
             model=schema.ModelConfig(**(model | options["model"])),
             loss=schema.LossConfig(**options["loss"]),
+            adapter=adapter or adapters.NoAdapter(),
             optim=optim or optim_config.SGD(learning_rate=0.5, momentum=0.0, clip_norm=None),
             schedule=schedule or schema.Constant(),
             train=schema.TrainConfig(**options["train"]),
@@ -175,7 +176,7 @@ class Bench:
     @functools.cached_property
     def apart(self) -> tuple[Any, Any]:
         """(trainable, frozen)."""
-        return partition.partition(self.params, self.parts.specs, self.config.train.freeze)
+        return partition.partition(self.params, self.parts.specs, self.config.train.freeze, self.config.adapter)
 
     @functools.cached_property
     def hyper(self) -> dict[str, Any]:
@@ -221,7 +222,7 @@ def bench(name: str = "chat", rows: int = 13, /, *, records: tuple[list, list] |
     params = parts.init_params()
     if jax.config.jax_enable_x64:
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-    return Bench(config, parts, batches, params)
+    return Bench(config, parts, batches, runs.started(parts, params))
 
 
 def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 1e-12) -> None:

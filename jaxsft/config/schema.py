@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.optim import AdamW, OptimConfig
 
@@ -374,6 +375,7 @@ class TrainConfig:
     on_nan: str = "stop"  # stop | skip
     ema: Optional[float] = None
     freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
+    unfreeze_every: Optional[str] = None  # a duration: the head trains from the start, then layer after layer from the top, the embedding last
     init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from
     init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it
     log_every: str = "10steps"
@@ -469,6 +471,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=BytesTokenizer)
     model: ModelConfig = field(default_factory=ModelConfig)
+    adapter: AdapterConfig = field(default_factory=NoAdapter)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=AdamW)
     schedule: ScheduleConfig = field(default_factory=Cosine)

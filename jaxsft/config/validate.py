@@ -34,6 +34,8 @@ CHOICES: dict[str, Sequence[str]] = {
     "model.attention": ("auto", "reference", "blocked"),
     "model.unroll": ("auto", "none", "full"),
     "train.on_nan": ("stop", "skip"),
+    "adapter.scaling": ("rank", "sqrt"),
+    "adapter.init": ("zero", "pissa"),
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
     "task.align": ("first", "mean", "all"),
@@ -56,6 +58,8 @@ AT_LEAST_ONE = (
     "hosts.timeout",
     "hosts.wait",
     "train.batch_size",
+    "adapter.rank",
+    "adapter.tokens",
     "optim.ns_steps",
     "train.accumulate",
     "evaluation.batch_size",
@@ -84,12 +88,12 @@ NOT_NEGATIVE = (
 )
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
-FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
+FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", "adapter.dropout", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
 ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent")
 GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
-DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
+DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every", "train.unfreeze_every")
 
 
 def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, generates: bool, can_generate: bool) -> None:
@@ -97,12 +101,12 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     values = compose.flat(compose.to_dict(config))
     validate_values(values)
     for key in DURATIONS:
-        if key in values:
+        if values.get(key) is not None:
             durations.parse(values[key], key)
     if durations.parse(config.train.duration, "train.duration")[1] == "%":
         raise ConfigError(f"train.duration={config.train.duration}: the whole cannot be a percentage; give steps, epochs or examples")
-    for key in ("train.duration", "train.log_every", "checkpoint.every", "evaluation.every"):
-        if durations.parse(values[key], key)[0] == 0:
+    for key in ("train.duration", "train.log_every", "checkpoint.every", "evaluation.every", "train.unfreeze_every"):
+        if values[key] is not None and durations.parse(values[key], key)[0] == 0:
             raise ConfigError(f"{key}={values[key]}: expected more than 0")
     if config.profile is not None:
         durations.profile_steps(config.profile)
@@ -139,6 +143,7 @@ def validate_each(values: dict[str, Any]) -> None:
         (NOT_NEGATIVE, lambda v: 0 <= v < math.inf, "a finite number of at least 0"),
         (SEEDS, lambda v: 0 <= v < 2**32, "at least 0 and less than 2^32"),
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
+        (("adapter.alpha", "adapter.lr_ratio"), lambda v: 0 < v < math.inf, "a finite number of more than 0"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
         (("task.temperature", "task.huber_delta", "data.mixture.temperature"), lambda v: 0 < v < math.inf, "more than 0"),
         (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),

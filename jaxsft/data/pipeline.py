@@ -188,12 +188,14 @@ class Batches:
         corrupt: Any = None,
         fixed: int = 0,
         mix: Mix | None = None,
+        places: int = 0,
     ):
         """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them.
-        `corrupt(batch, seed, epoch)` changes what is read; without a seed it is given `fixed` and epoch 0, in training epochs from 1."""
+        `corrupt(batch, seed, epoch)` changes what is read; without a seed it is given `fixed` and epoch 0, in training epochs from 1.
+        `places` stand before each text, at positions from `-places` to -1, for tokens that are not of the data."""
         self._corrupt, self._fixed, self.mix = corrupt, fixed, mix
         self.rows = plan.rows if mix is None else int(mix.taken.sum())
-        self.split, self.plan, self.batch_size, self.seed = split, plan, batch_size, seed
+        self.split, self.plan, self.batch_size, self.seed, self.places = split, plan, batch_size, seed, places
         self.here = np.arange(batch_size) if here is None else here
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
         self.words = _most_words(split, plan)
@@ -266,11 +268,12 @@ class Batches:
             at, word = 0, 0
             for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
                 start, stop = arrays["offsets"][example : example + 2]
-                place = slice(at, at := at + int(stop - start))
+                whole = slice(at, at + self.places + int(stop - start))
+                place = slice(at + self.places, at := whole.stop)
                 for name in copied:
                     by_token[name][i, place] = arrays[name][start:stop]
-                by_token["segment_ids"][i, place] = j + 1
-                by_token["positions"][i, place] = np.arange(stop - start)
+                by_token["segment_ids"][i, whole] = j + 1
+                by_token["positions"][i, whole] = np.arange(-self.places, stop - start)
                 example_ids[i, j] = example
                 if words is not None:
                     word = self._add_words(words, i, word, j + 1, example, place.start)
@@ -399,16 +402,18 @@ def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
     return iter(grain.MapDataset.source(_Steps(batches, start, stop)).to_iter_dataset(options))
 
 
-def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None, corrupt: Any = None) -> Batches:
-    """Plans a split and gives its batches; `here` and `corrupt` as in `Batches`."""
+def make_batches(
+    split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None, corrupt: Any = None, places: int = 0
+) -> Batches:
+    """Plans a split and gives its batches; `here`, `corrupt` and `places` as in `Batches`."""
 
     def make(examples: Any) -> packing.Plan:
         sources = None if split.source_lengths is None else split.source_lengths[examples]
         options = {"seed": data.plan_seed, "packing": data.packing, "source_lengths": sources, "source_length": split.source_limit}
-        return packing.plan(split.lengths[examples], split.limit, **options)
+        return packing.plan(split.lengths[examples] + places, split.limit + places, **options)
 
     plan, mix = _mixed(split, data, make) if split.mixed is not None and seed is not None else (make(slice(None)), None)
-    return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed, mix)
+    return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed, mix, places)
 
 
 def weight_summary(split: Split) -> dict[str, Any]:

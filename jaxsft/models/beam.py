@@ -82,7 +82,7 @@ def search(
     state = _begin(model, params, ids, held, token, beams, new, dtype, Tokens(real, position), sources)
     sources = jax.tree.map(lambda x: jnp.repeat(x, beams, 0), sources)
     real, position = jnp.repeat(real, beams, 0), jnp.repeat(position, beams, 0)  # beams of a prompt are neighbours
-    context = model.config.context if model.config.positions == "learned" else None
+    context = model.config.context - model.shift if model.config.positions == "learned" else None
 
     def one(carry):
         step, s = carry

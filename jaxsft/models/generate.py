@@ -103,7 +103,7 @@ def refill(model: Transformer, params: Params, state: State, prompts: Prompts, s
     r, width = prompts.ids.shape
     slots = state.where.positions.shape[1]
     index, begin = jnp.arange(width)[None, :], (width - prompts.held)[:, None]
-    where = Tokens((index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0))
+    where = Tokens((index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0) - model.places)
     dtype = state.kv[0][0].dtype
     sources = encoded(model, params, prompts.source, dtype)
     caches = caches_at(empty_kv(model, r, width, dtype), where, jnp.int32(0), sources)
@@ -122,7 +122,7 @@ def refill(model: Transformer, params: Params, state: State, prompts: Prompts, s
         return put(old, jnp.pad(new, [(0, old.shape[1] - new.shape[1] if i == 1 else 0) for i in range(new.ndim)]))
 
     kv = tuple((put(k, cache.k, 2), put(v, cache.v, 2)) for (k, v), cache in zip(state.kv, caches, strict=True))
-    seen = jnp.zeros((r, state.seen.shape[1]), bool).at[jnp.arange(r)[:, None], prompts.ids].max(where.segment_ids > 0)
+    seen = jnp.zeros((r, state.seen.shape[1]), bool).at[jnp.arange(r)[:, None], prompts.ids].max((where.segment_ids > 0) & (where.positions >= 0))
     seen = seen.at[jnp.arange(r), prompts.token].set(True)
     zero = jnp.zeros_like(prompts.held)
     return _spread(
@@ -131,7 +131,7 @@ def refill(model: Transformer, params: Params, state: State, prompts: Prompts, s
             Tokens(*(put(o, n, 1) for o, n in zip(state.where[:2], where[:2], strict=True))),
             state.slot,
             put(state.token, prompts.token),
-            put(state.position, prompts.held),
+            put(state.position, prompts.held - model.places),
             put(state.number, prompts.number),
             put(state.new, zero),
             state.done & ~taken,
@@ -162,7 +162,7 @@ def decode(
     """
     b, slots = state.where.positions.shape
     limit = state.out.shape[1]
-    context = model.config.context if model.config.positions == "learned" else None
+    context = model.config.context - model.shift if model.config.positions == "learned" else None
 
     def more(carry):
         step, s = carry
@@ -294,6 +294,7 @@ def continuations(
 ) -> Iterator[tuple[int, Answer, bool]]:
     """(number of a prompt, its answer so far, whether it is complete) after `every` tokens; None: complete answers only. Raises as `generate`."""
     check(model, prompts, options, read)
+    prompts = [[0] * model.places + list(prompt) for prompt in prompts] if model.places else prompts  # virtual tokens, whose ids no one reads
     sampling, known = Sampling.of(options, seed), collections.Counter()
     prompts, sources = ([start] * len(prompts), prompts) if start else (prompts, None)
     waiting = collections.deque(sorted(range(len(prompts)), key=lambda i: (len((sources or prompts)[i]), i)))
@@ -319,10 +320,12 @@ def continuations(
 def check(model: Transformer, prompts: Sequence[Sequence[int]], options: GenerateConfig, read: stops.Decode | None) -> None:
     """Raises ConfigError for what cannot be generated from."""
     longest = max(map(len, prompts), default=0)
-    if model.config.positions == "learned" and longest > model.config.context:
+    if model.config.positions == "learned" and longest > model.config.context - model.shift:
         raise ConfigError(f"a prompt has {longest} tokens, but model.positions=learned ends at model.context={model.config.context}")
     if empties := [i for i, prompt in enumerate(prompts, start=1) if not len(prompt)]:
         raise ConfigError(f"prompt {empties[0]} has no token to continue from; give a text, or a tokenizer with a bos token")
+    if options.num_beams > 1 and model.places:
+        raise ConfigError(f"generate.num_beams={options.num_beams}: beams have no place for the tokens of adapter=prompt; set generate.num_beams=1")
     if options.stop and read is None:
         raise ConfigError("generate.stop: texts end answers that are decoded only; give what decodes them")
 

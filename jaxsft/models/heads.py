@@ -55,7 +55,7 @@ def pool(
     x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"], positions: Int[Array, "batch seq"], texts: int, how: str
 ) -> Float[Array, "batch texts embed"]:
     """One vector per packed text, chosen by segment and position, never by token id: mean, max, first or last token. Absent texts give zeros."""
-    member = members(segment_ids, texts)  # [B, G, S]
+    member = members(segment_ids, texts) & (positions >= 0)[:, None, :]  # [B, G, S]; what stands before a text is not of it
     if how == "max":
         return _max(x, member)
     if how == "first":

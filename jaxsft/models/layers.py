@@ -6,7 +6,7 @@ Letters: B batch, S sequence, D embed, H heads, K kv heads, N head dim, F hidden
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,15 +62,27 @@ def _bf16_backward(equation, operands, g):
 _bf16_einsum.defvjp(_bf16_forward, _bf16_backward)
 
 
+def to_vocab(x: Array, matrix: Any, precision: str) -> Array:
+    """Logits [..., V] of states [..., D] through an output matrix [D, V], and through its adapter where it has one."""
+    if hasattr(matrix, "logits"):
+        return matrix.logits(x, functools.partial(contract, precision=precision))
+    lead = "bs"[: x.ndim - 1]
+    return contract(f"{lead}d,dv->{lead}v", x, matrix, precision)
+
+
 # --- dropout ---------------------------------------------------------------------------------------------------------------------------------
 class Dropout(NamedTuple):
     """A traced rate and one key per row, so that a row's mask depends neither on its micro-batch nor on its device."""
 
     rate: Float[Array, ""]
     keys: Array  # [B]
+    adapter: Float[Array, ""] | None = None  # the rate of an adapter's own dropout, which has the same keys
 
     def at(self, site: int | Int[Array, ""]) -> Dropout:
-        return Dropout(self.rate, jax.vmap(jax.random.fold_in, (0, None))(self.keys, site))
+        return self._replace(keys=jax.vmap(jax.random.fold_in, (0, None))(self.keys, site))
+
+    def of_adapter(self) -> Dropout | None:
+        return None if self.adapter is None else Dropout(self.adapter, self.keys)
 
 
 def dropout(x: Float[Array, "batch ..."], noise: Dropout | None, site: int) -> Float[Array, "batch ..."]:
@@ -111,10 +123,11 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         w = self.param("w", declare(fan_in_normal(self.inputs, self.scale), self.axes, self.inputs), self.shape)
+        b = self.param("b", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape[self.inputs :]) if self.bias else None
+        if self.has_variable("adapters", "adapter"):
+            return self.get_variable("adapters", "adapter").linear(x, w, b, self.equation, functools.partial(contract, precision=self.precision))
         y = contract(self.equation, x, w, self.precision)
-        if self.bias:
-            y = y + self.param("b", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape[self.inputs :])
-        return y
+        return y if b is None else y + b
 
 
 class Norm(nn.Module):

@@ -76,6 +76,9 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
     for spec in (s for stack in trained["layers"].values() for s in _leaves(stack)) if "layers" in trained else ():
         if spec.matrix:
             flops += 2 * math.prod(spec.matrix) * uses_of(spec) * spec.shape[0]
+    for spec in _leaves(specs.get("adapters", {})):
+        if spec.matrix:  # forward, and the gradients of its input and of itself
+            flops += 6 * math.prod(spec.matrix) * tokens * (spec.shape[0] if spec.stacked else 1)
     attention = 4 * config.model.heads * config.model.head_dim * pairs if config.model.kind == "transformer" else 0.0
     flops += attention * (config.model.layers + 2 * max(config.model.layers - lowest, 0))
     head = _head_size(config, task, specs)
@@ -111,9 +114,10 @@ def _flops_of_pairs(config: Config, specs: Any, trained: Any, target: np.ndarray
 
 def _lowest_trained(trained: Any) -> int:
     """The lowest layer that a gradient must reach: 0 where embeddings are trained; beyond the last where no layer is."""
-    if _leaves(trained.get("embed", {})):
+    beside = trained.get("adapters", {})
+    if _leaves(trained.get("embed", {})) or _leaves(beside.get("embed", {})):
         return 0
-    return min((int(start) for start in trained.get("layers", {})), default=10**9)
+    return min((int(start) for layers in (trained.get("layers", {}), beside.get("layers", {})) for start in layers), default=10**9)
 
 
 def _head_size(config: Config, task: Task, specs: Any) -> int:

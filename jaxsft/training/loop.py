@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import re
 import shutil
 import signal
 import sys
@@ -123,6 +124,7 @@ class Loop:
             )
         self.clock = dataclasses.replace(clock, total=self.total)
         self.hyper = make_hyper(config, self.clock)
+        self._check_unfreezing()
         self.every = {
             "log": durations.steps(config.train.log_every, self.clock, "train.log_every"),
             "checkpoint": durations.steps(config.checkpoint.every, self.clock, "checkpoint.every"),
@@ -131,7 +133,7 @@ class Loop:
         self.answers = self._answers()
         self._check_same()
         self.params = runs.starting_params(self.parts)
-        trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze)
+        trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze, config.adapter)
         self.state = self._place_state(trainable)
         self.spread = meshes.check_spread({"state": self.state, "frozen": self.frozen}, self.parts.mesh, config.mesh.allow_replicated)
         self.best: dict[str, Any] = {"value": None, "step": None}
@@ -254,6 +256,7 @@ class Loop:
         self.state, meta = found[0], rundir.Stored(found[1], f"{checkpoints.folder}: the meta of step {int(found[0].step)}")
         self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
         self.window, self.window_skipped = _from_json(meta["window"], self._empty_sums()), meta["window_skipped"]
+        self.frozen = runs.with_fixed(self.frozen, meta, checkpoints, int(self.state.step))
         if meta["frozen"] != digest(flatten(self.frozen)):
             raise ConfigError(f"run_dir={self.mirror.place}: the frozen weights are not those that this run was started with")
         if (start := int(self.state.step)) > self.total:
@@ -312,6 +315,15 @@ class Loop:
             "peak": device.peak_flops(jax.devices()[0]),
             "notes": notes,
         }
+
+    def _check_unfreezing(self) -> None:
+        """Raises ConfigError where the run ends before everything is trained: what waits for ever is better frozen by name."""
+        last = max(int(np.max(turn)) for turn in jax.tree.leaves(self.program.turns))
+        if "unfreeze_every" in self.hyper and (at := last * int(self.hyper["unfreeze_every"])) >= self.total:
+            raise ConfigError(
+                f"train.unfreeze_every={self.config.train.unfreeze_every}: the last of {last} turns would come at step {at}, but the run has "
+                f"{self.total} steps; give a shorter one, or freeze what is not to be trained by train.freeze"
+            )
 
     def _answers(self) -> dict[str, tuple[int, int]]:
         """Of each split for which answers are generated: how many tokens, and how many references need more. Raises ConfigError."""
@@ -377,11 +389,20 @@ class Loop:
             values = {"loss": objective_value(terms, totals, self.hyper["terms"])}
             for state in merged.values():
                 values |= state.brief()
-            values |= {"learning_rate": float(sums.learning_rate), "grad_norm": float(sums.grad_norm), "skipped": self.window_skipped}
+            values |= {
+                "learning_rate": float(sums.learning_rate),
+                **self._group_rates(float(sums.learning_rate)),
+                "grad_norm": float(sums.grad_norm),
+                "skipped": self.window_skipped,
+            }
             values |= self.meter.read()
             metrics.write(step, "train", values)
             progress.update(step, values)
             self.window, self.window_skipped = None, 0
+
+    def _group_rates(self, rate: float) -> dict[str, float]:
+        """The rate of each group by its pattern, of whose signs only words are left: trackers take no others."""
+        return {f"learning_rate_{'_'.join(re.findall(r'[A-Za-z0-9]+', g.pattern))}": rate * g.factor for g in self.config.optim.lr_groups}
 
     def _validate(self, step: int, metrics: Metrics, progress: Progress) -> None:
         if "validation" not in self.batches:
@@ -413,7 +434,7 @@ class Loop:
             "frozen": digest(flatten(self.frozen)),
             "jaxsft": manifest.VERSION,
         }
-        base = self.frozen if self.config.checkpoint.include_base else None
+        base = self.frozen if self.config.checkpoint.include_base else runs.fixed(self.frozen)
         checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
+from jaxsft.config.optim import Group, OptimConfig
 from jaxsft.config.schema import (
     BpeTokenizer,
     CharTokenizer,
@@ -70,8 +71,16 @@ def resolve(config: Config) -> Config:
         config,
         precision="bf16" if config.precision == "auto" else config.precision,
         evaluation=dataclasses.replace(config.evaluation, metric=metric, batch_size=config.evaluation.batch_size or config.train.batch_size),
+        optim=_with_ratio(config),
         seeds=dataclasses.replace(config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}),
     )
+
+
+def _with_ratio(config: Config) -> OptimConfig:
+    """The optimizer with the group that `adapter.lr_ratio` stands for; groups that were given come first."""
+    ratio, groups = getattr(config.adapter, "lr_ratio", 1.0), tuple(config.optim.lr_groups)
+    group = Group("adapters/.*/b", ratio)
+    return config.optim if ratio == 1 or group in groups else dataclasses.replace(config.optim, lr_groups=(*groups, group))
 
 
 def like_pretrained(config: Config) -> Config:
@@ -294,7 +303,9 @@ class Parts:
 
     @functools.cached_property
     def program(self) -> Program:
-        return Program(self.config, self.task, self.model, partition.partition(self.specs, self.specs, self.config.train.freeze)[0])
+        return Program(
+            self.config, self.task, self.model, partition.partition(self.specs, self.specs, self.config.train.freeze, self.config.adapter)[0]
+        )
 
     @functools.cached_property
     def vectors(self) -> vectors.Rows | None:
@@ -306,11 +317,22 @@ class Parts:
         init = lambda key: nn.meta.unbox(self.model.init(key))
         return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(jax.random.key(self.config.seeds.init))
 
+    @property
+    def room(self) -> int:
+        """The longest text: a learned table of positions has rows for virtual tokens too. Raises ConfigError."""
+        c, longest = self.config.model, self.config.data.max_length
+        room = c.context - (getattr(self.model, "shift", 0) if c.positions == "learned" else 0)
+        if room < 1 or (longest != "auto" and longest > room):
+            raise ConfigError(
+                f"data.max_length={longest}: adapter.tokens={self.model.shift} leaves {room} of model.context={c.context} learned positions to a text"
+            )
+        return room
+
     def split(self, name: str, records: Records, like: Split | None = None) -> Split:
         """The split, encoded; its rows are not shorter than those of `like`."""
         rows, where, aside, _, source = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
-        split = pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, aside=aside, **least)
+        split = pipeline.load_split(name, rows, where, self.task, self.config.data, self.room, aside=aside, **least)
         if source is None:
             return split
         return dataclasses.replace(split, mixed=np.array([source[where[row]] for row in split.arrays["row"]]))
@@ -318,8 +340,9 @@ class Parts:
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
-        seed = self.config.seeds.data if training else None
-        return pipeline.make_batches(split, self.config.data, size, seed, meshes.rows_here(self.mesh, size), self.task.corrupt)
+        seed, here = self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size)
+        places = getattr(self.model, "places", 0)
+        return pipeline.make_batches(split, self.config.data, size, seed, here, self.task.corrupt, places)
 
     def put(self, batch: Batch, batches: Batches) -> Batch:
         """A batch on the devices: each process gives its rows."""
@@ -341,7 +364,9 @@ def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh
         rows = max(rows, tokenizer.vocab_size)
     if rows < tokenizer.vocab_size:
         raise ConfigError(f"model.vocab_rows={rows}: the tokenizer has {tokenizer.vocab_size} tokens; give at least as many rows")
-    model = kinds.get(config.model, config.data.packing)(config.model, rows, config.precision, task.head(rows, config.precision), mesh)
+    kind = kinds.get(config.model, config.data.packing)
+    options = kinds.adapting(kind, config)
+    model = kind(config.model, rows, config.precision, task.head(rows, config.precision), mesh, **options)
     specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
     return Parts(config, tokenizer, task, model, specs, mesh)
 

@@ -107,6 +107,7 @@ STEP = {  # option -> another value
     "train.accumulate": 2,
     "train.ema": 0.8,
     "train.freeze": ["embed/.*"],
+    "train.unfreeze_every": "1steps",
     "mesh.data": 2,
     "mesh.fsdp": 2,
     "mesh.tensor": 2,
@@ -130,7 +131,14 @@ BESIDE = {  # option -> what must stand beside it to be read
     **{f"model.rope_scaling.{name}": {"model.head_dim": 16, "model.rope_scaling": YARN} for name in ("fast", "slow", "truncate", "attention")},
     "model.rope_scaling.factors": {"model.head_dim": 16, "model.rope_scaling": LONG},
 }
-GROUPS = ("task.name", "tokenizer.kind", "optim.name", "schedule.name", "model.causal")  # chosen by their group, compared in the tests of each
+GROUPS = (
+    "task.name",
+    "tokenizer.kind",
+    "optim.name",
+    "schedule.name",
+    "model.causal",
+    "adapter.name",
+)  # chosen by their group, compared in the tests of each
 
 
 def columns(*names: str) -> tuple[str, ...]:
