@@ -43,6 +43,9 @@ def model(config: Config, causal: bool | None) -> None:
             raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
     if m.vectors and (m.pretrained or config.train.init_from):
         raise ConfigError("model.vectors and weights of another run both say where the embedding starts; give one")
+    for name, standard in (("keep_layers", None), ("repeat_layers", 1), ("resize_mlp", None), ("resize_heads", None), ("bidirectional", False)):
+        if getattr(m, name) != standard and (not m.pretrained or m.init == "scratch"):
+            raise ConfigError(f"model.{name}={getattr(m, name)}: is read with the weights of model.pretrained only")
     if m.train_rows == "added" and not config.tokenizer.added:
         raise ConfigError("model.train_rows=added: there are no added tokens; name them by tokenizer.added=[...]")
     if m.init not in ("pretrained", "scratch") and not (m.init.startswith("reset:") and m.init != "reset:"):

@@ -230,6 +230,10 @@ class Tokenizer:
             raise ConfigError(f"the tokenizer's model takes {_BYTE.search(text).group()!r} in a text for the byte itself; drop the text")
         return ids
 
+    def role_id(self, role: str) -> int | None:
+        """The id of a declared role, such as unk_token or cls_token; None where the tokenizer declares none."""
+        return self._role(role)
+
     def _role(self, role: str) -> int | None:
         content = _content(self._config.get(role))
         return self.added[content]["id"] if content in self.added else None

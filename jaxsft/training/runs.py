@@ -18,12 +18,15 @@ from jaxsft.config.schema import Config
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models import surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import hf, partition, rows, setup
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
 from jaxsft.training.setup import Parts, make_parts
+
+LABEL_NAMES = "label_names.json"  # a copy of the file data.columns.label_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +60,24 @@ def open_run(folder: str | Path, change: Any = lambda config: config, via: Seque
         raise ConfigError(
             f"{place}: starts from itself{' by way of another run' if len(via) > 1 else ''}, so its frozen weights cannot be made again"
         )
-    config: Config = change(compose.read(folder / "config.yaml"))
+    config: Config = change(_with_own_files(compose.read(folder / "config.yaml"), folder))
     if not (folder / "task.json").is_file():
         raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
-    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), rundir.read_json(folder / "task.json"))
+    state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
+    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), state)
     checkpoints = Checkpoints(place)
     try:
         return _read(folder, parts, checkpoints, (*via, here))
     finally:
         checkpoints.close()
+
+
+def _with_own_files(config: Config, folder: Path) -> Config:
+    """The config, with the names of the classes as the run keeps them: their file may be gone."""
+    if not (folder / LABEL_NAMES).is_file():
+        return config
+    columns = dataclasses.replace(config.data.columns, label_names=str(folder / LABEL_NAMES))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, columns=columns))
 
 
 def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, via: Sequence[Path]) -> Run:
@@ -134,17 +146,16 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
         theirs = setup.tokenizer_at(source)
         _same_tokenizer(theirs, parts, f"{option}={source}")
-        if rows.extends(parts.tokenizer, theirs):
-            base = make_parts(config, theirs, parts.task.state, parts.mesh)
-            return _grown(parts, flatten(hf.starting(base, folder, _fresh(given, flatten(base.specs), flatten(base.specs)))))
+        if rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model):
+            base = source_parts(parts)
+            there = flatten(base.specs)
+            return _placed(parts, _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base))
         return hf.starting(parts, folder, _fresh(given, specs, specs))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
     _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
-    stored, wanted = flatten(partition.join(run.params)), flatten(params)
-    if rows.extends(parts.tokenizer, run.parts.tokenizer):
-        stored = rows.grown(stored, specs, parts.tokenizer)
+    stored, wanted = flatten(_changed(parts, partition.join(run.params), run.parts)), flatten(params)
     fresh = _fresh(given, specs, flatten(run.parts.specs))
     whole = {name for name, layers in fresh.items() if np.all(layers)}
     try:
@@ -163,10 +174,26 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), [start(name, like) for name, like in wanted.items()])
 
 
-def _grown(parts: Parts, stored: dict[str, Any]) -> Params:
-    """The parameters of a model with added tokens, on the mesh, from those of the model without them."""
-    grown, places = rows.grown(stored, flatten(parts.specs), parts.tokenizer), flatten(meshes.shardings(parts.specs, parts.mesh))
-    return jax.tree.unflatten(jax.tree.structure(parts.specs), [jax.device_put(grown[name], place) for name, place in places.items()])
+def _placed(parts: Parts, params: Params) -> Params:
+    return jax.tree.map(jax.device_put, params, meshes.shardings(parts.specs, parts.mesh))
+
+
+def source_parts(parts: Parts) -> Parts:
+    """The parts of what `model.pretrained` names, before anything was added or changed."""
+    config = parts.config
+    plain = dataclasses.replace(config, model=surgery.without(config.model), tokenizer=dataclasses.replace(config.tokenizer, added=()))
+    return make_parts(setup.like_pretrained(plain), setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh)
+
+
+def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
+    """Weights of the model of `base` for that of `parts`: with added tokens, and of another structure."""
+    m = parts.config.model
+    if m.pretrained and surgery.asked(m):
+        stored = surgery.apply(stored, base.config.model, m, parts.config.seeds.init)
+    if not rows.extends(parts.tokenizer, base.tokenizer):
+        return stored
+    grown = rows.grown(flatten(stored), flatten(parts.specs), parts.tokenizer)
+    return jax.tree.unflatten(jax.tree.structure(stored), [grown[name] for name in flatten(stored)])
 
 
 def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:

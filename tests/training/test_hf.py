@@ -57,8 +57,8 @@ def test_the_story_is_that_of_the_authors():
     expected = (source / "SOURCE.txt").read_text().split("from <s>:\n")[1].strip()
     model, params = hf.load(source, "lm")
     tokenizer = Tokenizer.load(source)
-    ((new, _),) = generate.generate(model, params, [[1]], max_new_tokens=61, stop_ids=[2], batch_size=1)
-    text = tokenizer.decode(new).strip()
+    (answer,) = generate.generate(model, params, [[1]], GenerateConfig(batch_size=1), max_new_tokens=61, stop_ids=[2])
+    text = tokenizer.decode(answer.ids).strip()
     assert text.startswith(expected) or (expected.startswith(text) and len(text) > 150), text
 
 
