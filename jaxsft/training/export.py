@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -70,9 +69,8 @@ def export(
 def _check(run: Run, written: pretrained.Source, specs: Any, kind: str | None) -> None:
     """What was written is what a reader finds: every option, every name, every shape. Raises JaxsftError."""
     pretrained.plan(written, specs, kind)
-    found, model = hf.architecture(run.parts.config, written), run.parts.config.model
-    if dataclasses.replace(found, vocab_rows=model.vocab_rows) != model:
-        raise ConfigError(f"run={run.folder}: config.json of {written.family.model_type} cannot say what this model is ({found} instead of {model})")
+    if other := hf.differs(hf.architecture(run.parts.config, written), run.parts.config.model):
+        raise ConfigError(f"model.{other[0]}={other[2]}: a config.json of {written.family.model_type} cannot say this (it would be {other[1]})")
 
 
 def _weights(run: Run) -> tuple[Flat, dict[str, Any]]:
@@ -106,8 +104,8 @@ def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[
         return kind, values, family
     family = families.get(before["config"]["model_type"], hf.NAME)
     now = hf.architecture(config, pretrained.Source(run.folder, before["config"], family))
-    if dataclasses.replace(now, vocab_rows=config.model.vocab_rows) != config.model:
-        raise ConfigError(f"run={run.folder}: its model is another one than {hf.NAME} says; set export.family={family.model_type}")
+    if other := hf.differs(now, config.model):
+        raise ConfigError(f"run={run.folder}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set export.family={family.model_type}")
     return kind, {**before["config"], "vocab_size": rows}, family
 
 
