@@ -2,7 +2,7 @@
 
     python -m tools.bench.texts RUN
 
-classify, multilabel: logistic regression (one for each label, thresholds tuned on validation as in the run); regress: ridge. Words, and pairs of them;
+classify, multilabel: logistic regression (one for each label, thresholds tuned on validation as in the run); regress: ridge. Words and pairs of them;
 the strength of the regularisation is chosen on the validation split. Prints the numbers of the test split, of both.
 """
 
