@@ -150,6 +150,7 @@ ELSEWHERE = {
     "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),
     "tests/data/test_tokenizer_train.py": ("tokenizer.added",),
     "tests/models/test_recurrent.py": ("model.kind",),
+    "tests/models/test_surgery.py": tuple(f"model.{n}" for n in ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")),
     "tests/training/test_rows.py": ("model.vectors", "model.train_rows"),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),
     "tests/data/test_windows.py": ("data.stride",),
@@ -172,6 +173,7 @@ ELSEWHERE = {
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
+    "tests/models/test_encoder_decoder.py": ("model.decoder_layers", "model.relative_buckets", "model.relative_distance", "model.output_scale"),
     "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size"),
 }
 RUN = ("data.validation", "data.limit", "data.cache_dir", "data.split_seed", "evaluation.metric", "evaluation.on_train", "evaluation.generate_rows")
