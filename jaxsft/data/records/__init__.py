@@ -160,17 +160,20 @@ KINDS: dict[str, Kind] = {
 
 _LABEL = ("label", "label_names", "no_label")
 _TEXTS = ("text", "text_pair")
+_BESIDE = ("features", "categories", "missing")
 # By kind, the fields of data.columns that decide about its records; `weight` is read for all.
 READS: dict[str, tuple[str, ...]] = {
     "chat": ("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
     "lm": ("text",),
-    "classify": (*_TEXTS, *_LABEL),
-    "multilabel": (*_TEXTS, *_LABEL, "labels", "separator", "allow"),
-    "regress": (*_TEXTS, "label", "targets", "missing"),
+    "mlm": ("text",),
+    "classify": (*_TEXTS, *_LABEL, *_BESIDE),
+    "multilabel": (*_TEXTS, *_LABEL, *_BESIDE, "labels", "separator", "allow"),
+    "regress": (*_TEXTS, *_BESIDE, "label", "targets"),
     "tag": ("tokens", "tags", "text", "spans", "scheme", "allow"),
     "parse": ("tokens", "heads", "deprels", "allow"),
     "seq2seq": ("source", "target", "references", "group_references"),
     "pair": (*_TEXTS, *_LABEL, "score"),
+    "span": (*_TEXTS, "answers"),
 }
 
 
