@@ -248,6 +248,17 @@ class ParseTask(TaskConfig):
 
 
 @dataclass(frozen=True)
+class SpanTask(TaskConfig):
+    """Spans of a text are taken out, and written by the decoder of an encoder-decoder model."""
+
+    name: str = "span"
+    share: float = 0.15  # of the tokens of a text that are taken out
+    mean_length: float = 3.0  # of a span, in tokens
+    sentinel: str = "<extra_id_{i}>"  # what stands in the place of span i, from 0: added tokens
+    start: Optional[list[str]] = None  # the special tokens that a decoder starts from; null: bos, else pad
+
+
+@dataclass(frozen=True)
 class Seq2SeqTask(TaskConfig):
     name: str = "seq2seq"
     template: str = "auto"  # what is made of a source, with {source} in its place; auto: the source, and a new line after it for a decoder-only model
@@ -505,6 +516,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "chat": ChatTask,
         "lm": LMTask,
         "mlm": MLMTask,
+        "span": SpanTask,
         "classify": ClassifyTask,
         **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.base import Task
 
-NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm")
+NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm", "span")
 
 
 def get(name: str) -> type[Task]:
@@ -18,8 +18,9 @@ def get(name: str) -> type[Task]:
     from jaxsft.tasks.pair import PairTask
     from jaxsft.tasks.regress import Regress
     from jaxsft.tasks.seq2seq import Seq2SeqTask
+    from jaxsft.tasks.span import SpanCorruption
 
-    found = {kind.name: kind for kind in (ChatSFT, Classify, LM, MaskedLM, MultiLabelTask, PairTask, Regress, Seq2SeqTask)}
+    found = {kind.name: kind for kind in (ChatSFT, Classify, LM, MaskedLM, MultiLabelTask, PairTask, Regress, Seq2SeqTask, SpanCorruption)}
     if name not in found:
         raise ConfigError(f"task={name}: there is no head for it yet, so that jaxsft check alone reads it; what can be trained is {', '.join(found)}")
     return found[name]
