@@ -135,6 +135,17 @@ class TextHead(nn.Module):
         return y.astype(at_least_fp32(y.dtype))
 
 
+class SpanHead(nn.Module):
+    """Two logits of each token: to be the first, and the last, of a stretch. [B, S, D] -> [B, S, 2]."""
+
+    embed: int
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch seq embed"], noise: Dropout | None = None) -> Float[Array, "batch seq 2"]:
+        return Linear("bsd,dc->bsc", (self.embed, 2), ("embed", "classes"), self.precision, bias=True, name="out")(dropout(x, noise, 0))
+
+
 class PairHead(TextHead):
     """Of neighbouring texts u and v, which were read apart. [B, S, D] -> [B, G, D] without outputs: vectors; else [B, G / 2, C] from (u, v, |u - v|)
     (Sentence-BERT: Reimers and Gurevych, 2019, arXiv:1908.10084, section 3)."""

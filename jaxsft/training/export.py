@@ -51,16 +51,23 @@ def export(run: Run, to: str | Path, *, dtype: str | None = None, family: str | 
     found = exported.all_moves(chosen, head, specs, f"run={run.folder}")
     dtypes = exported.dtypes_of(chosen, found, before["tensors"] if before else {}, dtype)
     most = Counter(dtypes.values()).most_common(1)[0][0]
-    values = {**values, "architectures": [chosen.architecture + head.suffix], **_about_task(parts.task), **_ids(parts.tokenizer)}
+    values = {**values, "architectures": [chosen.architecture + head.suffix], **_about_task(parts.task), **_ids_of_config(run, kind)}
     values = {key: value for key, value in values.items() if key != "torch_dtype"} | {"dtype": exported.TORCH[most]}
     with rundir.atomic_folder(to) as folder:
         exported.write(folder, found, flatten(run.params), dtypes, shard)
         rundir.write_json(folder / "config.json", values)
-        _tokenizer(folder, parts.tokenizer, parts.task)
+        _tokenizer(folder, parts.tokenizer, parts.task, framed=kind in ("text", "tag"))
         _generation(folder, before, parts.tokenizer, parts.task)
-        # What was written is what a reader finds: every name, every shape.
-        pretrained.plan(pretrained.open_source(folder), specs, kind)
+        _check(run, pretrained.open_source(folder), specs, kind)
     return {"class": chosen.architecture + head.suffix, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
+
+
+def _check(run: Run, written: pretrained.Source, specs: Any, kind: str | None) -> None:
+    """What was written is what a reader finds: every option, every name, every shape. Raises JaxsftError."""
+    pretrained.plan(written, specs, kind)
+    found, model = hf.architecture(run.parts.config, written), run.parts.config.model
+    if dataclasses.replace(found, vocab_rows=model.vocab_rows) != model:
+        raise ConfigError(f"run={run.folder}: config.json of {written.family.model_type} cannot say what this model is ({found} instead of {model})")
 
 
 def _specs(run: Run) -> Any:
@@ -109,8 +116,20 @@ def _ids(tokenizer: Tokenizer) -> dict[str, int]:
     return out
 
 
-def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task) -> None:
-    tokenizer.save(folder)
+def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
+    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding on, that is part of the architecture; and
+    classes that pool the last token take it for the last that is no padding, which must not be one of the frame of a text."""
+    tokenizer = run.parts.tokenizer
+    out = dict(_ids(tokenizer))
+    if run.parts.config.model.position_offset:
+        out.pop("pad_token_id", None)
+    elif kind == "text" and out.get("pad_token_id") in tokenizer.wrap([], None).ids:
+        out["pad_token_id"] = None
+    return out
+
+
+def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, framed: bool) -> None:
+    tokenizer.save(folder, framed)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")

@@ -19,6 +19,7 @@ from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
 from jaxsft.data import hub, pipeline, prepared
+from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
@@ -113,8 +114,13 @@ class Loop:
         self.parts, self.batches, self.ledger = self._data()
         self.program, self.task = self.parts.program, self.parts.task
         train = self.batches["train"]
-        clock = durations.Clock(len(train), train.split.examples)
+        clock = durations.Clock(len(train), train.examples)
         self.total = durations.steps(config.train.duration, clock, "train.duration")
+        if train.mix is not None and config.data.mixture.exhausted == "error" and self.total > len(train):
+            raise ConfigError(
+                f"train.duration={config.train.duration}: {self.total} steps, but a source of data.mixture is used up after {len(train)}; "
+                "train less, or set data.mixture.exhausted=stop|repeat"
+            )
         self.clock = dataclasses.replace(clock, total=self.total)
         self.hyper = make_hyper(config, self.clock)
         self.every = {
@@ -227,6 +233,8 @@ class Loop:
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
+        if names := self.config.data.columns.label_names:
+            rundir.write_json(self.run_dir / runs.LABEL_NAMES, list(label_names(names)))
         if found := prepared.around(self.config.data.train or ""):
             rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
         parts = runs.source_parts(self.parts) if surgery.asked(self.config.model) else self.parts
@@ -243,7 +251,7 @@ class Loop:
         found = checkpoints.restore_newest(shapes)
         if found is None:
             return 0
-        self.state, meta = found
+        self.state, meta = found[0], rundir.Stored(found[1], f"{checkpoints.folder}: the meta of step {int(found[0].step)}")
         self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
         self.window, self.window_skipped = _from_json(meta["window"], self._empty_sums()), meta["window_skipped"]
         if meta["frozen"] != digest(flatten(self.frozen)):
@@ -300,7 +308,7 @@ class Loop:
             "steps_per_epoch": self.clock.steps_per_epoch,
             "devices": device.describe(self.parts.mesh.devices),
             "memory": memory_text(compiled),
-            "flops": self._model_flops(self.batches["train"].lengths(0)),
+            "flops": self._model_flops(self.batches["train"].sizes(0)),
             "peak": device.peak_flops(jax.devices()[0]),
             "notes": notes,
         }
@@ -325,7 +333,7 @@ class Loop:
         for batch in pipeline.stream(train, start, self.total):
             self.trace.before(start + 1)
             self.state, sums = compiled(self.state, self.frozen, self.parts.put(batch, train), self.hyper)
-            lengths = train.lengths(start)
+            lengths = train.sizes(start)
             start += 1
             self.trace.after(start, sums)
             if late is not None:

@@ -26,6 +26,8 @@ from jaxsft.training import hf, partition, rows, setup
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
 from jaxsft.training.setup import Parts, make_parts
 
+LABEL_NAMES = "label_names.json"  # a copy of the file data.columns.label_names
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -58,15 +60,24 @@ def open_run(folder: str | Path, change: Any = lambda config: config, via: Seque
         raise ConfigError(
             f"{place}: starts from itself{' by way of another run' if len(via) > 1 else ''}, so its frozen weights cannot be made again"
         )
-    config: Config = change(compose.read(folder / "config.yaml"))
+    config: Config = change(_with_own_files(compose.read(folder / "config.yaml"), folder))
     if not (folder / "task.json").is_file():
         raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
-    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), rundir.read_json(folder / "task.json"))
+    state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
+    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), state)
     checkpoints = Checkpoints(place)
     try:
         return _read(folder, parts, checkpoints, (*via, here))
     finally:
         checkpoints.close()
+
+
+def _with_own_files(config: Config, folder: Path) -> Config:
+    """The config, with the names of the classes as the run keeps them: their file may be gone."""
+    if not (folder / LABEL_NAMES).is_file():
+        return config
+    columns = dataclasses.replace(config.data.columns, label_names=str(folder / LABEL_NAMES))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, columns=columns))
 
 
 def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, via: Sequence[Path]) -> Run:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
@@ -48,6 +49,7 @@ class Records(NamedTuple):
     where: list[str]
     aside: Sequence[Aside] = ()
     rows: int | None = None  # of the file, where the task made another number of records of them
+    source: Mapping[str, int] | None = None  # of a mixture: by `file:line`, the number of the source
 
 
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
@@ -55,8 +57,9 @@ def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
     if config.model.pretrained:
         config = like_pretrained(config)
-    config = of_prepared(config)
     task = tasks.get(config.task.name)
+    check_columns(config, task.record)
+    config = of_prepared(config, typed.columns_read(task.record))
     validate_values(compose.flat(compose.to_dict(config)))
     if config.data.format != "auto":
         formats.named(config.data.format)
@@ -87,14 +90,23 @@ def _of_source(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
 
 
-def of_prepared(config: Config) -> Config:
-    """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation."""
+def check_columns(config: Config, record: Any) -> None:
+    """Raises ConfigError where an option of data.columns is given that the parser of the task's records never reads."""
+    read = typed.columns_read(record)
+    unread = [] if read is None else [name for name in prepared.told(config.data.columns) if name not in read]
+    if unread:
+        raise ConfigError(f"data.columns.{unread[0]}: task={config.task.name} never reads it; it reads {', '.join(sorted(read))}")
+
+
+def of_prepared(config: Config, read: Sequence[str] | None = None) -> Config:
+    """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation, of which the task must `read`
+    them."""
     d = config.data
     if not d.path or (found := prepared.manifest(d.path)) is None:
         return config
     if given := [name for name in prepared.SPLITS if getattr(d, name)]:
         raise ConfigError(f"data.path={d.path} is a prepared set with its own splits and excludes data.{', data.'.join(given)}")
-    d = dataclasses.replace(d, columns=prepared.columns(found, d.columns), path=None, **prepared.paths(d.path, found))
+    d = dataclasses.replace(d, columns=prepared.columns(found, d.columns, read), path=None, **prepared.paths(d.path, found))
     return dataclasses.replace(config, data=d)
 
 
@@ -146,8 +158,10 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         aside: list[Aside] = []
         rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-        together = (lambda row: task.together(record_of[id(row)], d.columns)) if task.together(records[0], d.columns) is not None else None
-        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]), key=together)
+        keys = split.keys(rows, [task.texts(record) for record in records], [task.together(record, d.columns) for record in records])
+        key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
+        stratify, key = lambda row: task.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
+        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify, key)
         for name, part in zip(("train", "validation", "test"), parts, strict=True):
             if part:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
@@ -162,7 +176,10 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
         out["train"] = Records(records, [row.where for row in rows], aside)
     else:
-        prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
+        if d.train:
+            prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
+        else:
+            out["train"] = read_mixture(config, task)
         for name in prepared.SPLITS:
             if file := getattr(d, name):
                 aside = []
@@ -173,10 +190,27 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     return {name: arranged(task, part, d.columns, training=name == "train") for name, part in out.items()}
 
 
+def read_mixture(config: Config, task: type[Task]) -> Records:
+    """The training rows of `data.mixture.sources`, one source after another. Raises DataError where one has no row, or a row is in two of them."""
+    records: list[Any] = []
+    aside: list[Aside] = []
+    source: dict[str, int] = {}
+    for number, one in enumerate(config.data.mixture.sources):
+        prepared.check_raw(one.path)
+        rows, found = read_records(config, one.path, task, aside, training=True)
+        if not found:
+            raise DataError(f"data.mixture: no row of {one.path} gives a record")
+        if twice := [row.where for row in rows if row.where in source]:
+            raise DataError(f"{twice[0]}: is in two sources of data.mixture; give each of them its own files")
+        source |= {row.where: number for row in rows}
+        records += found
+    return Records(records, list(source), aside, source=source)
+
+
 def arranged(task: type[Task], part: Records, columns: Any, training: bool) -> Records:
     """The records as the model meets them (`Task.arrange`)."""
     records, where = task.arrange(part.records, part.where, columns, training)
-    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records))
+    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records), part.source)
 
 
 def limit(records: Records, rows: int | None) -> Records:
@@ -274,9 +308,12 @@ class Parts:
 
     def split(self, name: str, records: Records, like: Split | None = None) -> Split:
         """The split, encoded; its rows are not shorter than those of `like`."""
-        rows, where, aside, _ = Records(*records)
+        rows, where, aside, _, source = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
-        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, aside=aside, **least)
+        split = pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, aside=aside, **least)
+        if source is None:
+            return split
+        return dataclasses.replace(split, mixed=np.array([source[where[row]] for row in split.arrays["row"]]))
 
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""

@@ -14,6 +14,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array
 
+from jaxsft import tasks
 from jaxsft.config import durations
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
@@ -181,7 +182,7 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
         "decay": f(durations.steps(getattr(schedule, "decay", "0steps"), clock, "schedule.decay")),
         "clip_norm": f(np.inf if optim.clip_norm is None else optim.clip_norm),
         "label_smoothing": f(config.loss.label_smoothing),
-        "terms": {getattr(config.task, "loss", "cross_entropy"): f(1)} | ({"z_loss": f(config.loss.z_loss)} if config.loss.z_loss > 0 else {}),
+        "terms": {name: f(weight) for name, weight in tasks.get(config.task.name).term_weights(config).items()},
         "penalties": [f(p.weight) for p in config.loss.penalties],
     }
     if hasattr(optim, "weight_decay"):

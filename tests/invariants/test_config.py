@@ -143,6 +143,8 @@ ELSEWHERE = {
     "tests/data/records/test_texts.py": columns(
         *("text", "text_pair", "label", "labels", "targets", "score", "label_names", "no_label", "separator", "missing")
     ),
+    "tests/tasks/test_span.py": columns("answers"),
+    "tests/data/test_mixture.py": ("data.mixture.sources", "data.mixture.temperature", "data.mixture.exhausted"),
     "tests/data/records/test_features.py": columns("features", "categories"),
     "tests/data/records/test_sequences.py": columns("tokens", "tags", "heads", "deprels", "spans", "scheme"),
     "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),
@@ -171,6 +173,7 @@ ELSEWHERE = {
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
+    "tests/models/test_encoder_decoder.py": ("model.decoder_layers", "model.relative_buckets", "model.relative_distance", "model.output_scale"),
     "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size"),
 }
 RUN = ("data.validation", "data.limit", "data.cache_dir", "data.split_seed", "evaluation.metric", "evaluation.on_train", "evaluation.generate_rows")

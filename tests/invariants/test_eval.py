@@ -14,6 +14,7 @@ from jaxsft.data.records import Chat, Message
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models.attention import Tokens
+from jaxsft.models.generate import Answer
 from jaxsft.training.step import objective_value
 from tests.conftest import assert_same, bench, make_records
 
