@@ -12,6 +12,16 @@ from typing import Any, Optional
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.optim import AdamW, OptimConfig
+from jaxsft.config.tokenizers import (
+    BpeTokenizer,
+    BytesTokenizer,
+    CharTokenizer,
+    PretrainedTokenizer,
+    TokenizerConfig,
+    UnigramTokenizer,
+    WordPieceTokenizer,
+    WordTokenizer,
+)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------------------------
@@ -107,68 +117,6 @@ class DataConfig(DataFiles):
     packing: bool = True
     plan_seed: int = 0  # of the contents of packed rows; the same for every data seed
     cache_dir: Optional[str] = None  # null: the user's cache folder
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    kind: str = "bytes"
-    added: list[str] = field(default_factory=list)  # further special tokens, with the ids after all others; their rows start at the mean of the rest
-
-
-@dataclass(frozen=True)
-class BytesTokenizer(TokenizerConfig):
-    kind: str = "bytes"
-
-
-@dataclass(frozen=True)
-class BpeTokenizer(TokenizerConfig):
-    kind: str = "bpe"
-    vocab_size: int = 4096
-    lowercase: bool = False
-
-
-@dataclass(frozen=True)
-class CharTokenizer(TokenizerConfig):
-    """A token per character of the training split."""
-
-    kind: str = "char"
-    min_count: int = 1  # a character that is rarer is unknown
-    lowercase: bool = False
-
-
-@dataclass(frozen=True)
-class WordTokenizer(TokenizerConfig):
-    """A token per word of the training split."""
-
-    kind: str = "word"
-    min_count: int = 2  # a word that is rarer is unknown
-    vocab_size: Optional[int] = None  # the most frequent words only
-    lowercase: bool = True
-    segment: str = "spaces"  # spaces | jieba (Chinese; needs jaxsft[text])
-
-
-@dataclass(frozen=True)
-class WordPieceTokenizer(TokenizerConfig):
-    """Pieces of words with BERT's cleaning, special tokens and frame."""
-
-    kind: str = "wordpiece"
-    vocab_size: int = 8192
-    lowercase: bool = True
-
-
-@dataclass(frozen=True)
-class UnigramTokenizer(TokenizerConfig):
-    """Pieces by SentencePiece; needs jaxsft[sentencepiece]."""
-
-    kind: str = "unigram"
-    vocab_size: int = 8192
-    lowercase: bool = False
-
-
-@dataclass(frozen=True)
-class PretrainedTokenizer(TokenizerConfig):
-    kind: str = "pretrained"
-    path: str = "???"  # a folder with a vocabulary, that file itself, a run directory, or hub:owner/name@revision
 
 
 # --- task ------------------------------------------------------------------------------------------------------------------------------------
@@ -281,6 +229,17 @@ class ParseTask(TaskConfig):
     label: int = 64  # size of those that score relations
     decode: str = "mst"  # mst | greedy: the best tree, or the best head of each word, which need not be a tree
     upos: float = 0.0  # weight of the loss of parts of speech (column upos), which are learnt beside the tree; 0: they are not
+
+
+@dataclass(frozen=True)
+class SpanCorruptionTask(TaskConfig):
+    """Spans of a text are taken out, and written by the decoder of an encoder-decoder model."""
+
+    name: str = "span_corruption"
+    share: float = 0.15  # of the tokens of a text that are taken out
+    mean_length: float = 3.0  # of a span, in tokens
+    sentinel: str = "<extra_id_{i}>"  # what stands in the place of span i, from 0: added tokens
+    start: Optional[list[str]] = None  # the special tokens that a decoder starts from; null: bos, else pad
 
 
 @dataclass(frozen=True)
@@ -551,6 +510,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "chat": ChatTask,
         "lm": LMTask,
         "mlm": MLMTask,
+        "span_corruption": SpanCorruptionTask,
         "classify": ClassifyTask,
         **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, JointTask, ParseTask, Seq2SeqTask, PairTask, SpanTask)},
     },

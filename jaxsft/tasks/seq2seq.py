@@ -73,7 +73,7 @@ class Seq2SeqTask(CausalTask):
         two, template = config.model.decoder_layers > 0, config.task.template
         if template == "auto":
             template = SLOT if two else f"{SLOT}\n"
-        start = _start(config, tokenizer) if two else []
+        start = start_ids(config, tokenizer) if two else []
         longest = sorted({r.target for r in records}, key=len)[-64:]
         return {
             "template": template,
@@ -143,7 +143,7 @@ class Seq2SeqTask(CausalTask):
         return out if answer is None else out | {"prediction": answer, "correct": text_scores.matches(answer, self.references(record, where))}
 
 
-def _start(config: Config, tokenizer: Tokenizer) -> list[int]:
+def start_ids(config: Config, tokenizer: Tokenizer) -> list[int]:
     """The ids that a decoder starts from: those of `task.start`, else bos, else pad."""
     if config.task.start is not None:
         return [tokenizer.special_id(token) for token in config.task.start]

@@ -110,7 +110,7 @@ KINDS: dict[str, Kind] = {
         outputs=_chat_outputs,
     ),
     **dict.fromkeys(
-        ("lm", "mlm"),
+        ("lm", "mlm", "span_corruption"),
         Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
     ),
     "classify": Kind(
