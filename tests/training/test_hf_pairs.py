@@ -55,4 +55,6 @@ def test_from_a_folder_and_back(name, start, tmp_path):  # guards C3, G3
     )
     config = read_json(tmp_path / "out" / "config.json")
     assert config["architectures"][0].endswith("ForConditionalGeneration") and config["decoder_start_token_id"] == model.task.start_ids[0]
-    assert read_json(tmp_path / "out" / "generation_config.json")["eos_token_id"] == model.tokenizer.eos_id
+    generation = read_json(tmp_path / "out" / "generation_config.json")
+    assert generation["eos_token_id"] == model.tokenizer.eos_id and generation["decoder_start_token_id"] == model.task.start_ids[0]
+    assert generation.get("forced_bos_token_id") == (model.task.start_ids[1] if len(start) > 1 else None)
