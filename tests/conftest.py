@@ -37,7 +37,7 @@ from jaxsft.config import optim as optim_config  # noqa: E402
 from jaxsft.config import schema  # noqa: E402
 from jaxsft.config.durations import Clock  # noqa: E402
 from jaxsft.data.pipeline import Batch, Batches  # noqa: E402
-from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Parse, Regression, Seq2Seq, Tags, Text  # noqa: E402
+from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Parse, Regression, Seq2Seq, Slots, Tags, Text  # noqa: E402
 from jaxsft.data.tokenizer import Tokenizer  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, setup  # noqa: E402
@@ -107,7 +107,7 @@ def make_records(task: str, rows: int, seed: int = 0, shortest: int = 1, longest
     """Ragged rows of letters, and where they are. Chats have one or two trained turns of different weights, whose float32 sums are exact."""
     rng = np.random.default_rng([seed, rows])
 
-    if task in ("tag", "parse"):
+    if task in ("tag", "joint", "parse"):
         return word_records(task, rows, rng, longest // 4), [f"rows.jsonl:{i + 1}" for i in range(rows)]
 
     def text(n: int) -> str:
@@ -142,13 +142,14 @@ def word_records(task: str, rows: int, rng: np.random.Generator, longest: int) -
         n = int(rng.integers(1, longest + 1))
         tokens = tuple("".join(chr(c) for c in rng.integers(97, 123, rng.integers(1, 5))) for _ in range(n))
         glued = tuple(j for j in range(1, n) if rng.random() < 0.2)
-        if task == "tag":
+        if task != "parse":
             tags = [str(rng.choice(["O", "O", "B-X", "B-Y"])) for _ in range(n)]
             for j in range(1, n):
                 if tags[j - 1] != "O" and rng.random() < 0.5:
                     tags[j] = f"I-{tags[j - 1][2:]}"
             tags = ["B-X", "I-X", "O", "B-Y", "I-Y"][:n] if i == 0 else tags  # one of each
-            records.append(Tags(tokens[: len(tags)], tuple(tags), "iob2", tuple(j for j in glued if j < len(tags))))
+            about = (tokens[: len(tags)], tuple(tags), "iob2", tuple(j for j in glued if j < len(tags)))
+            records.append(Tags(*about) if task == "tag" else Slots(*about, LABELS[i % len(LABELS)]))
             continue
         order, heads = rng.permutation(n) + 1, [0] * n
         for k in range(1, n):

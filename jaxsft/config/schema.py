@@ -262,6 +262,16 @@ class TagTask(TaskConfig):
 
 
 @dataclass(frozen=True)
+class JointTask(TagTask):
+    """A tag for each word and a label for the text: slots and intent, over one encoder."""
+
+    name: str = "joint"
+    intents: Optional[list[str]] = None  # the labels of texts; null: inferred from the training split
+    pool: str = "mean"  # mean | max | first | last: what of a text its label is told from
+    tags: float = 1.0  # weight of the loss of tags, beside that of the label, which is 1
+
+
+@dataclass(frozen=True)
 class ParseTask(TaskConfig):
     """A tree over the words: a head and a relation for each."""
 
@@ -539,7 +549,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "lm": LMTask,
         "mlm": MLMTask,
         "classify": ClassifyTask,
-        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask, SpanTask)},
+        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, JointTask, ParseTask, Seq2SeqTask, PairTask, SpanTask)},
     },
     "tokenizer": {
         cls.kind: cls

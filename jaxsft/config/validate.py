@@ -79,6 +79,7 @@ NOT_NEGATIVE = (
     "schedule.final",
     "loss.z_loss",
     "task.upos",
+    "task.tags",
     "generate.temperature",
 )
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
@@ -196,7 +197,7 @@ def data(config: Config) -> None:
 
 
 WHOLE = ("classify", "multilabel", "regress", "pair", "span")  # tasks that say something of a whole text
-WORDS = ("tag", "parse")  # tasks that say something of each word
+WORDS = ("tag", "joint", "parse")  # tasks that say something of each word
 
 
 def _of_words(config: Config) -> None:
@@ -211,11 +212,11 @@ def _too_long(config: Config) -> None:
     how, task = config.data.too_long, config.task.name
     if how in ("head_tail", "sentence") and task not in WHOLE:
         raise ConfigError(f"data.too_long={how}: is read by task={'|'.join(WHOLE)} only; found task={task}")
-    if how == "window" and task not in (*WHOLE, "tag"):
+    if how == "window" and task not in (*WHOLE, "tag", "joint"):
         why = "a tree cannot be cut" if task == "parse" else "its texts are not merged from windows"
         raise ConfigError(f"data.too_long=window: task={task} has no windows ({why}); expected {'error or drop' if task == 'parse' else 'another'}")
     if how.startswith("truncate") and task in WORDS:
-        choices = "drop|window" if task == "tag" else "drop"
+        choices = "drop" if task == "parse" else "drop|window"
         raise ConfigError(f"data.too_long={how}: task={task} would score fewer words than the file has; expected error|{choices}")
 
 

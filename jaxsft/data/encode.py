@@ -192,13 +192,14 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences:
     if stride > room:
         raise ConfigError(f"data.stride={stride}: a window holds {room} tokens, so that some would be in none; expected at most {room}")
     framed = lambda a, b: np.concatenate([encoded.ids[:begin], encoded.ids[a:b], encoded.ids[end:]])
+    shared = lambda parts: {name: value / parts if name == "weight" else value for name, value in encoded.segment.items()}
     if words is None:
         spans = windows(end - begin, room, stride)
         if encoded.chunk:
             spans = [(a, min(a + room, end - begin)) for a in range(0, end - begin, room)]
         if sentences:
             spans = sentence_windows([at - begin for at in encoded.breaks], end - begin, room)
-        segment = {name: value / len(spans) if name == "weight" else value for name, value in encoded.segment.items()}
+        segment = shared(len(spans))
         kinds = lambda a, b: None if encoded.types is None else np.concatenate([encoded.types[:begin], encoded.types[a:b], encoded.types[end:]])
         of = lambda a, b: {
             "ids": framed(begin + a, begin + b),
@@ -215,7 +216,8 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences:
         values["weight"] = np.where(mine, values["weight"], 0).astype(np.float32)
         own = (int(np.argmax(mine)), int(len(mine) - np.argmax(mine[::-1]))) if mine.any() else (0, 0)
         part = Words(words.offsets[a : b + 1] - words.offsets[a] + begin, values, a, own, words.count)
-        out.append(encoded._replace(ids=framed(int(words.offsets[a]), int(words.offsets[b])), words=part))
+        ids = framed(int(words.offsets[a]), int(words.offsets[b]))
+        out.append(encoded._replace(ids=ids, words=part, segment=shared(len(spans))))
     return out
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.base import Task
 
-NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm", "span", "tag", "parse")
+NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm", "span", "tag", "joint", "parse")
 
 
 def get(name: str) -> type[Task]:
     """The class of a task. Raises ConfigError where there is none that can be trained."""
     from jaxsft.tasks.chat import ChatSFT
     from jaxsft.tasks.classify import Classify
+    from jaxsft.tasks.joint import SlotsAndIntent
     from jaxsft.tasks.lm import LM
     from jaxsft.tasks.mlm import MaskedLM
     from jaxsft.tasks.multilabel import MultiLabelTask
@@ -22,7 +23,7 @@ def get(name: str) -> type[Task]:
     from jaxsft.tasks.span import SpanTask
     from jaxsft.tasks.tag import TagWords
 
-    kinds = (ChatSFT, Classify, LM, MaskedLM, MultiLabelTask, PairTask, ParseTrees, Regress, Seq2SeqTask, SpanTask, TagWords)
+    kinds = (ChatSFT, Classify, LM, MaskedLM, MultiLabelTask, PairTask, ParseTrees, Regress, Seq2SeqTask, SlotsAndIntent, SpanTask, TagWords)
     found = {kind.name: kind for kind in kinds}
     if name not in found:
         raise ConfigError(f"task={name}: there is no head for it yet, so that jaxsft check alone reads it; what can be trained is {', '.join(found)}")

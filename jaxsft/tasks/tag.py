@@ -109,9 +109,14 @@ class TagWords(Task):
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
         hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
+        noise = noise.at(model.config.layers + 1) if noise else None
+        return self.of_states(hidden, model.head, params["head"], batch, hyper, noise, columns=columns)
+
+    def of_states(self, hidden, module: TagHead, weights, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+        """The loss of tags from the states of tokens, and what is predicted."""
         words, gold = batch.words, batch.words["tag"]
         weigh = lambda value: (words["weight"] * jnp.where(words["segment"] > 0, value, 0)).sum()
-        head = lambda x: model.head.apply({"params": params["head"]}, x, noise.at(model.config.layers + 1) if noise else None)
+        head = lambda x: module.apply({"params": weights}, x, noise)
         smoothed = lambda logits, tags: token_losses.smoothed(token_losses.from_logits(logits, tags), hyper["label_smoothing"])
         if self.config.task.align == "all":
             by_token = head(hidden)  # [B, S, C]
@@ -122,25 +127,25 @@ class TagWords(Task):
         else:
             logits = head((first_piece if self.config.task.align == "first" else mean_of_pieces)(hidden, words))  # [B, W, C]
             if self.config.task.crf:
-                nll = negative_log_likelihood(logits, gold, chains_of(words), self._scores(params))
+                nll = negative_log_likelihood(logits, gold, chains_of(words), self._scores(weights))
                 terms = {"crf": weigh(nll)}
             else:
                 terms = {"cross_entropy": weigh(smoothed(logits, gold))}
-        best = self._best(params, logits, words)
+        best = self._best(weights, logits, words)
         hits = Hits.update(best == gold, words["own"] & (words["segment"] > 0))
         return Output(terms, {"words": hits}, {"word.prediction": best} if columns else {})
 
-    def _best(self, params, logits, words):
+    def _best(self, weights, logits, words):
         if not (self.config.task.crf or self.config.task.valid):
             return logits.argmax(-1).astype(jnp.int32)
-        scores = self._scores(params)
+        scores = self._scores(weights)
         if self.config.task.valid:
             scores = Scores(*(score + jnp.asarray(bar, score.dtype) for score, bar in zip(scores, self._bars, strict=True)))
         return viterbi(logits, chains_of(words), scores)
 
-    def _scores(self, params) -> Scores:
+    def _scores(self, weights) -> Scores:
         if self.config.task.crf:
-            return Scores(*(params["head"][name] for name in ("transitions", "start", "end")))
+            return Scores(*(weights[name] for name in ("transitions", "start", "end")))
         count = len(self.labels)
         return Scores(jnp.zeros((count, count)), jnp.zeros(count), jnp.zeros(count))
 

@@ -7,14 +7,17 @@ import jax
 import numpy as np
 import pytest
 
+from jaxsft import tasks
 from jaxsft.data.pipeline import Batches
-from tests.conftest import assert_close, bench, distance
+from jaxsft.data.tokenizer import Tokenizer
+from tests.conftest import LABELS, assert_close, bench, distance, make_config, make_records
 
 VARIANTS = {
     "tag": ("tag", {}),
     "tag, mean": ("tag", {"align": "mean"}),
     "tag, all": ("tag", {"align": "all"}),
     "tag, crf": ("tag", {"crf": True, "valid": True}),
+    "joint": ("joint", {"tags": 0.5}),
     "parse": ("parse", {"arc": 8, "label": 4, "upos": 0.5}),
 }
 pytestmark = pytest.mark.usefixtures("x64")
@@ -53,7 +56,9 @@ def told(b, batch):
     for i, segments in enumerate(batch.words["segment"]):
         for j in np.flatnonzero(segments):
             key = (int(batch.example_ids[i, segments[j] - 1]), int(batch.words["index"][i, j]))
-            out[key] = {name: int(v[i, j]) for name, v in columns.items()}
+            out[key] = {name: int(v[i, j]) for name, v in columns.items() if name.startswith("word.")}
+            if "intent" in columns:
+                out[key]["intent"] = int(columns["intent"][i, segments[j] - 1].argmax())
     return terms, totals, out
 
 
@@ -94,5 +99,28 @@ def test_a_weight_of_a_row_multiplies_its_words(variant):
     twice = batch._replace(words=batch.words | {"weight": batch.words["weight"] * 2})
     (terms, totals, _), _ = b.evaluate(*b.apart, batch, b.hyper)
     (terms2, totals2, _), _ = b.evaluate(*b.apart, twice, b.hyper)
-    assert_close(terms2, {k: 2 * v for k, v in terms.items()}, rtol=1e-12)
-    assert_close(totals2, {k: 2 * v for k, v in totals.items()}, rtol=1e-12)
+    of_words = lambda terms: {k: v for k, v in terms.items() if k != "intent"}
+    assert_close(of_words(terms2), {k: 2 * v for k, v in of_words(terms).items()}, rtol=1e-12)
+    assert_close(of_words(totals2), {k: 2 * v for k, v in of_words(totals).items()}, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "task, option, value",
+    [
+        *(("tag", name, value) for name, value in (("align", "mean"), ("align", "all"), ("crf", True), ("valid", True), ("labels", list("ABCDE")))),
+        *(("joint", name, value) for name, value in (("pool", "max"), ("tags", 0.5), ("intents", [*LABELS, "new"]))),
+        *(("parse", name, value) for name, value in (("arc", 9), ("label", 5), ("upos", 1.0))),
+    ],
+)
+def test_an_option_changes_what_is_computed(task, option, value):  # guards H5; `decode` is compared in tests/tasks/test_parse.py
+    """The program that scores a batch, or the weights that it needs."""
+
+    def program(**options):
+        small = {"arc": 8, "label": 4} if task == "parse" else {}
+        if option in ("labels", "intents"):
+            config = make_config(task, task=options)
+            return tasks.get(task).fit(config, Tokenizer.bytes(), *make_records(task, 5))
+        b = bench(task, 5, task=small | options, longest=20)
+        return b.evaluate.lower(*b.apart, b.batches[0], b.hyper).as_text(), b.hyper["terms"]
+
+    assert program() != program(**{option: value})

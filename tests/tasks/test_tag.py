@@ -48,7 +48,7 @@ def run(files):
     options += ["train.duration=60steps", "train.batch_size=4", "optim.learning_rate=0.01", "task.crf=true", "task.valid=true", "model.dropout=0"]
     options += ["data.too_long=window", "data.stride=20", "evaluation.every=60steps", "checkpoint.every=60steps", "model.mlp=64"]
     splits = [f"data.train={files / 'train.conll'}", f"data.validation={files / 'held.conll'}"]
-    code, out, err = tiny.jaxsft("train", "task=tag", *splits, f"run_dir={files / 'run'}", *options)
+    code, _, err = tiny.jaxsft("train", "task=tag", *splits, f"run_dir={files / 'run'}", *options)
     assert code == 0, err
     return files / "run"
 

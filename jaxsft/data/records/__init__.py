@@ -16,7 +16,21 @@ from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, f
 from jaxsft.data.records.fields import Unlabelled, label_names
 from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
-from jaxsft.data.records.sequences import SCHEMES, TOKENS, Parse, Spans, Tags, joined, parse_record, span_record, tag_record, tags_of, words
+from jaxsft.data.records.sequences import (
+    SCHEMES,
+    TOKENS,
+    Parse,
+    Slots,
+    Spans,
+    Tags,
+    joined,
+    parse_record,
+    slots_record,
+    span_record,
+    tag_record,
+    tags_of,
+    words,
+)
 from jaxsft.data.records.texts import (
     LabelledText,
     MultiLabel,
@@ -117,6 +131,7 @@ KINDS: dict[str, Kind] = {
     ),
     "regress": Kind(regression_record, _one_or_two, _one_or_two, outputs=lambda columns: [*columns.targets] or [columns.label or "label"]),
     "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: []),
+    "joint": Kind(slots_record, _words, _words, lambda record: tuple(sorted({*record.tags})), lambda record: record.label, inputs=lambda columns: []),
     "parse": Kind(parse_record, _words, _words, lambda record: tuple(sorted({*record.deprels})), inputs=lambda columns: []),
     "seq2seq": Kind(
         seq2seq_record,
@@ -204,6 +219,7 @@ __all__ = [
     "Regression",
     "SCHEMES",
     "Seq2Seq",
+    "Slots",
     "Spans",
     "TOKENS",
     "Tags",
@@ -224,6 +240,7 @@ __all__ = [
     "question_record",
     "regression_record",
     "seq2seq_record",
+    "slots_record",
     "span_record",
     "tag_record",
     "tags_of",

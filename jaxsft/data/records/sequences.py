@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft.data import schemes
 from jaxsft.data.formats import Row, require_column
-from jaxsft.data.records.fields import first_of, list_of, show, text_of
+from jaxsft.data.records.fields import first_of, label_of, list_of, show, text_of
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
@@ -30,6 +30,13 @@ class Tags(Record):
     tags: tuple[str, ...]
     scheme: str
     glued: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slots(Tags):
+    """Words with their tags, and the label of the whole text."""
+
+    label: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +80,14 @@ def tag_record(row: Row, columns: Any) -> Tags:
     tags = _words(row, columns.tags or "tags", "data.columns.tags")
     _same_length(row, {name: tokens, columns.tags or "tags": tags})
     return Tags(tokens, tags, _scheme(tags, columns.scheme, f"{row.where}: column {columns.tags or 'tags'!r}"), glued(row, tokens))
+
+
+def slots_record(row: Row, columns: Any) -> Slots:
+    """A row as `tag_record` takes it, with a label: `data.columns.label`, or the column label or intent. Raises DataError."""
+    name = columns.label or first_of(row, ("label", "intent"))
+    label = label_of(require_column(row, name, "data.columns.label"), f"{row.where}: column {name!r}", columns)
+    found = tag_record(row, columns)
+    return Slots(found.tokens, found.tags, found.scheme, found.glued, label)
 
 
 def _scheme(tags: Sequence[str], asked: str, where: str) -> str:
