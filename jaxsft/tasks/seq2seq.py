@@ -42,7 +42,7 @@ class Seq2SeqTask(CausalTask):
         super().__init__(config, tokenizer, state)
         text_scores.check(config.task.scores)
         self.two = config.model.decoder_layers > 0
-        self.before, self.after = self.state["template"].split(SLOT)
+        self.before, self.after = self.state["pattern"].split(SLOT)
 
     # --- data --------------------------------------------------------------------------------------------------------------------------------
     def unlabelled(self, row: Row, columns: Any) -> Seq2Seq:
@@ -76,7 +76,7 @@ class Seq2SeqTask(CausalTask):
         start = start_ids(config, tokenizer) if two else []
         longest = sorted({r.target for r in records}, key=len)[-64:]
         return {
-            "template": template,
+            "pattern": template,
             "start_ids": start,
             "stop_ids": [tokenizer.eos_id],
             "longest_answer": 1 + max((len(ids) for ids in tokenizer.encode_batch(longest)), default=0),

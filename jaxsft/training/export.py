@@ -55,7 +55,13 @@ def export(
     found = exported.all_moves(chosen, head, specs, f"run={run.folder}")
     dtypes = exported.dtypes_of(chosen, found, before["tensors"] if before else {}, dtype)
     most = Counter(dtypes.values()).most_common(1)[0][0]
-    values = {**values, "architectures": [chosen.architecture + head.suffix], **_about_task(parts.task), **_ids_of_config(run, kind)}
+    values = {
+        **values,
+        "architectures": [chosen.architecture + head.suffix],
+        **_about_task(parts.task),
+        **_ids_of_config(run, kind),
+        **_starts(parts.task),
+    }
     values = {key: value for key, value in values.items() if key != "torch_dtype"} | {"dtype": exported.TORCH[most]}
     with rundir.atomic_folder(to) as folder:
         exported.write(folder, found, weights, dtypes, shard)
@@ -147,6 +153,11 @@ def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
     return out
 
 
+def _starts(task: Task) -> dict[str, int]:
+    """What the decoder of an encoder-decoder model is given first."""
+    return dict(zip(("decoder_start_token_id", "forced_bos_token_id"), task.start_ids, strict=False))
+
+
 def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, framed: bool) -> None:
     tokenizer.save(folder, framed)
     path = folder / "tokenizer_config.json"
@@ -163,7 +174,7 @@ def _generation(folder: Path, before: dict[str, Any] | None, tokenizer: Tokenize
     """generation_config.json, whose stop tokens are those of training."""
     if not task.can_generate:
         return
-    values = {**((before or {}).get("generation") or {}), **_ids(tokenizer)}
+    values = {**((before or {}).get("generation") or {}), **_ids(tokenizer), **_starts(task)}
     if stops := list(task.stop_ids):
         values["eos_token_id"] = stops if len(stops) > 1 else stops[0]
     rundir.write_json(folder / "generation_config.json", values)
