@@ -50,6 +50,7 @@ TASKS |= {
     "regress": schema.RegressTask,
     "pair": schema.PairTask,
     "tag": schema.TagTask,
+    "joint": schema.JointTask,
     "parse": schema.ParseTask,
 }
 SCHEDULES = schema.GROUPS["schedule"]

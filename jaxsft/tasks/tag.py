@@ -192,6 +192,10 @@ class TagWords(Task):
                 right = {"correct": list(gold) == predicted}
                 yield {"row": row, "tokens": list(record.tokens), "tags": list(gold), "prediction": predicted, **right}
 
+    @staticmethod
+    def predicted(line: dict[str, Any]) -> dict[str, Any]:
+        return {"prediction": line["prediction"]}
+
     def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
         name = self.config.data.columns.tags or "tags"
         return {**{k: v for k, v in line.items() if k != "prediction"}, name: line["prediction"]}
