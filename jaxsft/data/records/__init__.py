@@ -137,13 +137,15 @@ KINDS: dict[str, Kind] = {
 
 _LABEL = ("label", "label_names", "no_label")
 _TEXTS = ("text", "text_pair")
+_BESIDE = ("features", "categories")
 # By kind, the fields of data.columns that decide about its records; `weight` is read for all.
 READS: dict[str, tuple[str, ...]] = {
     "chat": ("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
     "lm": ("text",),
-    "classify": (*_TEXTS, *_LABEL),
-    "multilabel": (*_TEXTS, *_LABEL, "labels", "separator", "allow"),
-    "regress": (*_TEXTS, "label", "targets", "missing"),
+    "mlm": ("text",),
+    "classify": (*_TEXTS, *_BESIDE, *_LABEL),
+    "multilabel": (*_TEXTS, *_BESIDE, *_LABEL, "labels", "separator", "allow"),
+    "regress": (*_TEXTS, *_BESIDE, "label", "targets", "missing"),
     "tag": ("tokens", "tags", "text", "spans", "scheme", "allow"),
     "parse": ("tokens", "heads", "deprels", "allow"),
     "seq2seq": ("source", "target", "references", "group_references"),
@@ -153,7 +155,7 @@ READS: dict[str, tuple[str, ...]] = {
 
 def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
     """The fields of data.columns that a parser of records reads; None for one that is of no kind here."""
-    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record), None)
+    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record and name in READS), None)
 
 
 def parse_rows(

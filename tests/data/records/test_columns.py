@@ -24,6 +24,7 @@ SAMPLES = {
         ({"i": "q", "more": "x", "o": "a", "h": []}, {"form": "alpaca", "prompt": "i", "input": "more", "completion": "o", "history": "h"}),
     ],
     "lm": [({"t": "a"}, {"text": "t"})],
+    "mlm": [({"t": "a"}, {"text": "t"})],
     "classify": [({"t": "a", "u": "b", "l": "x"}, {"text": "t", "text_pair": "u", "label": "l", "no_label": "-"})],
     "multilabel": [
         ({"t": "a", "u": "b", "l": "x|y"}, {"text": "t", "text_pair": "u", "label": "l", "separator": "|"}),
@@ -42,8 +43,7 @@ SAMPLES = {
         ({"text": "a", "text_pair": "b", "l": "x"}, {"label": "l"}),
     ],
 }
-# Read only where another option or value is met: a class file where one is given, a group by the task.
-ELSEWHERE = {"group_references"}
+ELSEWHERE = {"group_references", "categories"}  # read by the tasks, of all rows together
 
 
 class Noted:
@@ -77,5 +77,5 @@ def test_a_column_that_the_task_never_reads_is_an_error(tmp_path):
     made = lambda **columns: tiny.config(tmp_path, tmp_path / "run", "classify", data={"train": str(data), "columns": Columns(**columns)})
     assert setup.resolve(made(label="label")).data.columns.label == "label"
     for action in (setup.resolve, check.check):
-        with pytest.raises(ConfigError, match=r"data\.columns\.spans: task=classify never reads it; it reads label, label_names, "):
+        with pytest.raises(ConfigError, match=r"data\.columns\.spans: task=classify never reads it; it reads categories, features, label, "):
             action(made(spans="s"))
