@@ -179,7 +179,7 @@ READS: dict[str, tuple[str, ...]] = {
 
 def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
     """The fields of data.columns that a parser of records reads; None for one that is of no kind here."""
-    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record), None)
+    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record and name in READS), None)
 
 
 def parse_rows(

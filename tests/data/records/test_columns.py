@@ -83,5 +83,5 @@ def test_a_column_that_the_task_never_reads_is_an_error(tmp_path):
     made = lambda **columns: tiny.config(tmp_path, tmp_path / "run", "classify", data={"train": str(data), "columns": Columns(**columns)})
     assert setup.resolve(made(label="label")).data.columns.label == "label"
     for action in (setup.resolve, check.check):
-        with pytest.raises(ConfigError, match=r"data\.columns\.spans: task=classify never reads it; it reads label, label_names, "):
+        with pytest.raises(ConfigError, match=r"data\.columns\.spans: task=classify never reads it; it reads categories, features, label, "):
             action(made(spans="s"))
