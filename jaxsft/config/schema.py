@@ -333,6 +333,7 @@ class TrainConfig:
     accumulate: int = 1  # micro-batches that a step is cut into
     on_nan: str = "stop"  # stop | skip
     ema: Optional[float] = None
+    neftune: Optional[float] = None  # how strong the noise on the embeddings of training is; 5 to 15 in the paper (arXiv:2310.05914)
     freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
     unfreeze_every: Optional[str] = None  # a duration: the head trains from the start, then layer after layer from the top, the embedding last
     init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from

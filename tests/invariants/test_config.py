@@ -106,6 +106,7 @@ STEP = {  # option -> another value
     "train.batch_size": 4,
     "train.accumulate": 2,
     "train.ema": 0.8,
+    "train.neftune": 5.0,
     "train.freeze": ["embed/.*"],
     "train.unfreeze_every": "1steps",
     "mesh.data": 2,
