@@ -74,6 +74,15 @@ def check_alike(files: Mapping[str, str]) -> None:
             )
 
 
+def check_raw(path: str) -> None:
+    """Raises DataError where a source of a mixture went through stages that `predict` would have to repeat: it knows one training set only."""
+    if stages := _replayed(around(path)):
+        raise DataError(
+            f"data.mixture: {path} is of a prepared set, whose stages ({', '.join(dict.fromkeys(told[0] for told in stages))}) predict could not "
+            "repeat for a mixture; mix the raw files and prepare them together"
+        )
+
+
 def _replayed(found: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
     """The stages that `predict` repeats; none for files that are of no prepared set."""
     return [(told["stage"], told["options"], told["state"]) for told in (found or {"stages": ()})["stages"] if told.get("replayed")]

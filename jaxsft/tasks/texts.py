@@ -149,13 +149,15 @@ class TextTask(Task):
         scalars = {"delta": hyper["huber_delta"]} if self.config.task.loss == "huber" else {}
         return registry.get(self.config.task.loss)(predictions, targets, **scalars)
 
-    def read_labels(self, records: Sequence[Any], where: Sequence[str], labels: Sequence[str], of: Any) -> list[list[int]]:
-        """The numbers of the labels of each record. Raises DataError for one that is not in the vocabulary."""
+    def read_labels(
+        self, records: Sequence[Any], where: Sequence[str], labels: Sequence[str], of: Any, option: str = "task.labels"
+    ) -> list[list[int]]:
+        """The numbers of the labels of each record. Raises DataError for one that is not in the vocabulary, which `option` names."""
         index, out = {label: i for i, label in enumerate(labels)}, []
         for record, line in zip(records, where, strict=True):
             if unknown := [label for label in of(record) if label not in index]:
                 known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
-                raise DataError(f"{line}: label {unknown[0]!r} is not in the vocabulary of {len(index)} labels ({known}); add it by task.labels")
+                raise DataError(f"{line}: label {unknown[0]!r} is not in the vocabulary of {len(index)} labels ({known}); add it by {option}")
             out.append([index[label] for label in of(record)])
         return out
 

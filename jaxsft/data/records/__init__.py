@@ -14,8 +14,23 @@ from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Unlabelled, label_names
+from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
-from jaxsft.data.records.sequences import SCHEMES, Parse, Spans, Tags, parse_record, span_record, tag_record, tags_of, words
+from jaxsft.data.records.sequences import (
+    SCHEMES,
+    TOKENS,
+    Parse,
+    Slots,
+    Spans,
+    Tags,
+    joined,
+    parse_record,
+    slots_record,
+    span_record,
+    tag_record,
+    tags_of,
+    words,
+)
 from jaxsft.data.records.texts import (
     LabelledText,
     MultiLabel,
@@ -84,7 +99,7 @@ def _chat_inputs(columns: Any) -> list[str]:
 
 _chat_outputs = lambda columns: [columns.completion or ("output" if columns.form == "alpaca" else "completion")]
 _label = lambda record: (record.label,)
-_words = lambda record: [" ".join(record.tokens)]
+_words = lambda record: [joined(record)]
 
 KINDS: dict[str, Kind] = {
     "chat": Kind(
@@ -95,7 +110,7 @@ KINDS: dict[str, Kind] = {
         outputs=_chat_outputs,
     ),
     **dict.fromkeys(
-        ("lm", "mlm"),
+        ("lm", "mlm", "span_corruption"),
         Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
     ),
     "classify": Kind(
@@ -116,6 +131,7 @@ KINDS: dict[str, Kind] = {
     ),
     "regress": Kind(regression_record, _one_or_two, _one_or_two, outputs=lambda columns: [*columns.targets] or [columns.label or "label"]),
     "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: []),
+    "joint": Kind(slots_record, _words, _words, lambda record: tuple(sorted({*record.tags})), lambda record: record.label, inputs=lambda columns: []),
     "parse": Kind(parse_record, _words, _words, lambda record: tuple(sorted({*record.deprels})), inputs=lambda columns: []),
     "seq2seq": Kind(
         seq2seq_record,
@@ -123,6 +139,13 @@ KINDS: dict[str, Kind] = {
         given=lambda record: [record.source],
         inputs=lambda columns: [columns.source or "source"],
         outputs=lambda columns: [columns.target or columns.references or "target"],
+    ),
+    "span": Kind(
+        question_record,
+        texts=lambda record: [record.question, record.context],
+        given=lambda record: [record.question, record.context],
+        inputs=lambda columns: [columns.text or "question", columns.text_pair or "context"],
+        outputs=lambda columns: [columns.answers or "answers"],
     ),
     "pair": Kind(
         pair_record,
@@ -137,19 +160,20 @@ KINDS: dict[str, Kind] = {
 
 _LABEL = ("label", "label_names", "no_label")
 _TEXTS = ("text", "text_pair")
-_BESIDE = ("features", "categories")
+_BESIDE = ("features", "categories", "missing")
 # By kind, the fields of data.columns that decide about its records; `weight` is read for all.
 READS: dict[str, tuple[str, ...]] = {
     "chat": ("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
     "lm": ("text",),
     "mlm": ("text",),
-    "classify": (*_TEXTS, *_BESIDE, *_LABEL),
-    "multilabel": (*_TEXTS, *_BESIDE, *_LABEL, "labels", "separator", "allow"),
-    "regress": (*_TEXTS, *_BESIDE, "label", "targets", "missing"),
+    "classify": (*_TEXTS, *_LABEL, *_BESIDE),
+    "multilabel": (*_TEXTS, *_LABEL, *_BESIDE, "labels", "separator", "allow"),
+    "regress": (*_TEXTS, *_BESIDE, "label", "targets"),
     "tag": ("tokens", "tags", "text", "spans", "scheme", "allow"),
     "parse": ("tokens", "heads", "deprels", "allow"),
     "seq2seq": ("source", "target", "references", "group_references"),
     "pair": (*_TEXTS, *_LABEL, "score"),
+    "span": (*_TEXTS, "answers"),
 }
 
 
@@ -192,12 +216,15 @@ __all__ = [
     "MultiLabel",
     "Pair",
     "Parse",
+    "Question",
     "READS",
     "ROLES",
     "Regression",
     "SCHEMES",
     "Seq2Seq",
+    "Slots",
     "Spans",
+    "TOKENS",
     "Tags",
     "Text",
     "Unlabelled",
@@ -205,6 +232,7 @@ __all__ = [
     "columns_read",
     "form_of",
     "group_references",
+    "joined",
     "label_names",
     "label_record",
     "multilabel_record",
@@ -212,8 +240,10 @@ __all__ = [
     "pair_record",
     "parse_record",
     "parse_rows",
+    "question_record",
     "regression_record",
     "seq2seq_record",
+    "slots_record",
     "span_record",
     "tag_record",
     "tags_of",

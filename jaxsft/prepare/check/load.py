@@ -35,10 +35,12 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
     reading = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="quarantine"))
     kind, d = KINDS[config.task.name], config.data
     found = {}
-    for name, path in {"train": d.path}.items() if d.path else ((name, getattr(d, name)) for name in SPLITS):
+    paths = [("train", d.path)] if d.path else [*(("train", one.path) for one in d.mixture.sources), *((name, getattr(d, name)) for name in SPLITS)]
+    for name, path in paths:
         if path:
             try:
-                found[name] = _read(reading, name, path, kind, training=name == "train" and not d.path)
+                read = _read(reading, name, path, kind, training=name == "train" and not d.path)
+                found[name] = tuple(a + b for a, b in zip(found[name], read, strict=True)) if name in found else read
             except DataError as error:
                 findings.add(
                     "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="data.format, data.encoding, or mend the file"

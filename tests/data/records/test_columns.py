@@ -25,25 +25,31 @@ SAMPLES = {
     ],
     "lm": [({"t": "a"}, {"text": "t"})],
     "mlm": [({"t": "a"}, {"text": "t"})],
-    "classify": [({"t": "a", "u": "b", "l": "x"}, {"text": "t", "text_pair": "u", "label": "l", "no_label": "-"})],
+    "classify": [
+        ({"t": "a", "u": "b", "l": "x"}, {"text": "t", "text_pair": "u", "label": "l", "no_label": "-"}),
+        ({"text": "a", "label": "x", "n": None}, {"features": ["n"], "missing": "mask"}),
+    ],
     "multilabel": [
         ({"t": "a", "u": "b", "l": "x|y"}, {"text": "t", "text_pair": "u", "label": "l", "separator": "|"}),
         ({"text": "a", "x": 1}, {"labels": ["x"]}),
         ({"text": "a", "labels": None}, {"allow": ["absent"]}),
+        ({"text": "a", "labels": ["x"], "n": None}, {"features": ["n"], "missing": "mask"}),
     ],
     "regress": [
         ({"t": "a", "u": "b", "l": 1}, {"text": "t", "text_pair": "u", "label": "l"}),
-        ({"text": "a", "x": None, "y": 1}, {"targets": ["x", "y"], "missing": "mask"}),
+        ({"text": "a", "x": None, "y": 1}, {"targets": ["x", "y"], "missing": "mask", "features": ["y"]}),
     ],
     "tag": [({"w": ["a"], "g": ["O"]}, {"tokens": "w", "tags": "g"}), ({"t": "a", "s": SPANS}, {"text": "t", "spans": "s"})],
     "parse": [({"w": ["a"], "h": [0], "d": ["root"]}, {"tokens": "w", "heads": "h", "deprels": "d"})],
     "seq2seq": [({"s": "a", "t": "b"}, {"source": "s", "target": "t"}), ({"s": "a", "r": ["b"]}, {"source": "s", "references": "r"})],
+    "span": [({"q": "a", "c": "b", "s": [{"text": "b", "start": 0}]}, {"text": "q", "text_pair": "c", "answers": "s"})],
     "pair": [
         ({"t": "a", "u": "b", "s": 1}, {"text": "t", "text_pair": "u", "score": "s"}),
         ({"text": "a", "text_pair": "b", "l": "x"}, {"label": "l"}),
     ],
 }
-ELSEWHERE = {"group_references", "categories"}  # read by the tasks, of all rows together
+# Read only where another option or value is met: a class file where one is given, a group and the kind of a feature by the task.
+ELSEWHERE = {"group_references", "categories"}
 
 
 class Noted:
