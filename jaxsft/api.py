@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxsft import remote, rundir
+from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
-from jaxsft.config.schema import Columns, Config, MeshConfig
-from jaxsft.data import pipeline, prepared
+from jaxsft.config.schema import Columns, Config, MeshConfig, QualityConfig
+from jaxsft.data import hub, pipeline, prepared
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batches, Split
@@ -34,11 +34,11 @@ from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
-from jaxsft.models import stops
+from jaxsft.models import pretrained, stops
 from jaxsft.models.kv import unstacked
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import export as exporting
-from jaxsft.training import loop, runs, setup
+from jaxsft.training import loop, runs, setup, untrained
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
 
@@ -115,6 +115,27 @@ def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
     return checking.check(_composed(config, overrides, options))
 
 
+def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dict[str, Any]:
+    """Measures a data set, as `jaxsft quality` with these options: the card that the command writes as card.json. No file is written.
+
+    Args:
+      config: a QualityConfig; or the first of overrides, which with `options` are composed here.
+
+    Raises:
+      ConfigError: an option is wrong; or `output` or `compare` is given, of which nothing would come.
+      DataError: a file cannot be read, or there is no row.
+    """
+    from jaxsft.prepare import quality as measuring
+
+    if not isinstance(config, QualityConfig):
+        config = over.composed([config, *overrides, *over.from_values(options)], "quality")
+    elif overrides or options:
+        raise ConfigError("give a QualityConfig, or overrides: a config is complete; dataclasses.replace changes it")
+    if given := [name for name in ("output", "compare") if getattr(config, name) is not None]:
+        raise ConfigError(f"{given[0]}: jaxsft.quality gives the card and writes nothing; jaxsft.prepare.quality.compare sets two cards side by side")
+    return measuring.card(measuring.of_config(config.data, config.split_column), config)
+
+
 # --- prepare ---------------------------------------------------------------------------------------------------------------------------------
 def prepare(*overrides: str, models: Mapping[str, Callable] | None = None, **options: Any) -> tuple[dict[str, Any], bool]:
     """Takes a data set through stages, as `jaxsft prepare` with these options: (the manifest, whether anything was done).
@@ -149,7 +170,8 @@ def model_functions(run: str | None) -> dict[str, Callable]:
 
 # --- use -------------------------------------------------------------------------------------------------------------------------------------
 def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
-    """A trained model, from its run directory alone: the best weights (the newest ones of a run without validation or not yet finished).
+    """A trained model, from its run directory alone: the best weights (the newest ones of a run without validation or not yet finished). A folder in
+    the layout of Hugging Face is a model too: of task=chat where it has a chat template, else of task=lm.
 
     Args:
       overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed.
@@ -166,17 +188,28 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     def change(config: Config) -> Config:
         config = composing.override(config, overrides)
         validate.validate_values(composing.flat(composing.to_dict(config)))
+        setup.check_columns(config, tasks.get(config.task.name).record)
         given = any(text.startswith("mesh.") for text in overrides)
         config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh))
         validate.evaluation_batches(config)
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
     remote.opened.cache_clear()  # the run may have gone on since
-    return Model(runs.open_run(run.mirror.place if isinstance(run, Result) else run, change))
+    if isinstance(run, Result):
+        return Model(runs.open_run(run.mirror.place, change))
+    if pretrained.is_source(folder := remote.opened(str(hub.run_dir(str(run))))):
+        return Model(untrained.open_folder(folder, change))
+    return Model(runs.open_run(run, change))
 
 
 def export(
-    run: str | os.PathLike | Result, to: str | os.PathLike, *, dtype: str | None = None, family: str | None = None, shard: int = exporting.SHARD
+    run: str | os.PathLike | Result,
+    to: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    family: str | None = None,
+    shard: int = exporting.SHARD,
+    adapter: str = "merge",
 ) -> dict[str, Any]:
     """Writes the model of a run as a folder that transformers loads. Equal to `jaxsft export`.
 
@@ -184,12 +217,13 @@ def export(
       dtype: fp32 | bf16 | fp16; None: what each tensor had in the files that the run started from, else float32.
       family: the model_type to write; None: that which the run started from, else the first that has all options of the model.
       shard: bytes of a file of weights at most.
+      adapter: merge: it becomes part of the weights | peft: it alone is written, for the library PEFT.
 
     Raises:
       ConfigError: transformers has no class with this computation, or the folder is there already.
       CheckpointError: no good checkpoint.
     """
-    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard)
+    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard, adapter=adapter)
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:
@@ -251,9 +285,7 @@ class Model:
         """The answer of `generate` in the pieces that become readable, token by token: joined they are the same text. Raises as `generate`."""
         config = self._generating(seed, max_new_tokens=max_new_tokens, **options)
         if config.generate.num_beams > 1:
-            raise ConfigError(
-                f"generate.num_beams={config.generate.num_beams}: beams are known at their end only; set generate.num_beams=1 to stream"
-            )
+            raise ConfigError(f"generate.num_beams={config.generate.num_beams}: beams cannot be streamed; set generate.num_beams=1")
         row = self._prompt_row(prompt, 1)
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where)]
         how, told = dataclasses.replace(config.generate, batch_size=1), ""
@@ -277,7 +309,7 @@ class Model:
     def _limits(self, config: Config) -> dict[str, Any]:
         """What `models.generate` needs beside the options."""
         limits = {"max_new_tokens": self._new_tokens(config), "stop_ids": self.task.stop_ids, "seed": config.seed}
-        return {**limits, "mesh": self.run.parts.mesh, "read": self.tokenizer.decode}
+        return {**limits, "mesh": self.run.parts.mesh, "read": self.tokenizer.decode, "start": self.task.start_ids}
 
     @functools.cached_property
     def _unstacked(self) -> Any:
@@ -298,19 +330,33 @@ class Model:
         if not rows:
             return []
         if self.task.generates:
-            parts, limit = self.run.parts, self._new_tokens(self.config)
-            answers, stopped = evaluation.generate_answers(self.task, parts.model, self.params, records, where, self.config, limit, parts.mesh)
-            lines = [{"prediction": text, "stopped": ended} for text, ended in zip(answers, stopped, strict=True)]
-        else:
-            # A row that cannot be predicted is told in its line, never a hole in the output.
-            data = dataclasses.replace(self.config.data, max_dropped=1.0)
-            split, result = self._evaluate(pipeline.load_split("input", records, where, self.task, data, self.config.model.context))
-            found = {line["row"]: self.task.predicted(line) for line in self.task.predictions(split, result.columns, None)}
-            lines = [found.get(i) or {"prediction": None, "dropped": split.dropped[i]} for i in range(len(records))]
-        for row, line in zip(rows, lines, strict=True):
-            if taken := [name for name in line if name in row.fields]:
-                raise DataError(f"{row.where}: has a column {taken[0]!r}, which the prediction would overwrite; rename it")
-        return [{**row.fields, **line} for row, line in zip(rows, lines, strict=True)]
+            return self._answered(rows, records)
+        # A row that cannot be predicted is told in its line, never a hole in the output.
+        data = dataclasses.replace(self.config.data, max_dropped=1.0)
+        split, result = self._evaluate(pipeline.load_split("input", records, where, self.task, data, self.config.model.context))
+        found = {line["row"]: self.task.predicted(line) for line in self.task.predictions(split, result.columns, None)}
+        return _beside(rows, [found.get(i) or {"prediction": None, "dropped": split.dropped[i]} for i in range(len(records))])
+
+    def answers(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
+        """Per row, in order, its fields, `prediction` (the answer, or with task=lm the continuation) and `stopped`: whether it ended by itself.
+
+        Args:
+          rows: dicts with the columns of training, or texts.
+
+        Raises:
+          ConfigError: the task generates nothing.
+          DataError: a row cannot be read.
+        """
+        if not self.task.can_generate:
+            raise ConfigError(f"run={self.folder}: task={self.task.name} generates nothing; use jaxsft predict")
+        columns = self.config.data.columns
+        rows = self._as_trained(self._rows(rows, self.task.inputs(columns)[0]))
+        return self._answered(rows, [self.task.unlabelled(row, columns) for row in rows])
+
+    def _answered(self, rows: list[Row], records: Sequence[Any]) -> list[dict[str, Any]]:
+        parts, limit, where = self.run.parts, self._new_tokens(self.config), [row.where for row in rows]
+        texts, stopped = evaluation.generate_answers(self.task, parts.model, self._unstacked, records, where, self.config, limit, parts.mesh)
+        return _beside(rows, [{"prediction": text, "stopped": ended} for text, ended in zip(texts, stopped, strict=True)])
 
     def evaluate(self, data: str | os.PathLike | Sequence[Mapping[str, Any] | Row]) -> dict[str, float]:
         """Loss and metrics of a file or of rows, by name. Equal to `jaxsft eval`, whose names begin with that of the file.
@@ -407,3 +453,11 @@ class Model:
         if prompt[-1].get("role") == "assistant":
             raise DataError(f"prompt:{number}: the last message is from the assistant, expected one that it can answer")
         return Row({"messages": [dict(message) for message in prompt]}, "prompt", number)
+
+
+def _beside(rows: Sequence[Row], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The fields of each row and what was predicted. Raises DataError where a name is taken."""
+    for row, line in zip(rows, lines, strict=True):
+        if taken := [name for name in line if name in row.fields]:
+            raise DataError(f"{row.where}: has a column {taken[0]!r}, which the prediction would overwrite; rename it")
+    return [{**row.fields, **line} for row, line in zip(rows, lines, strict=True)]

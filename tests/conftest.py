@@ -33,22 +33,24 @@ import pytest  # noqa: E402
 
 from jaxsft import tasks  # noqa: E402
 from jaxsft.compat import enable_x64  # noqa: E402
+from jaxsft.config import adapters, schema  # noqa: E402
 from jaxsft.config import optim as optim_config  # noqa: E402
-from jaxsft.config import schema  # noqa: E402
 from jaxsft.config.durations import Clock  # noqa: E402
 from jaxsft.data.pipeline import Batch, Batches  # noqa: E402
-from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Parse, Regression, Slots, Tags, Text  # noqa: E402
+from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Parse, Regression, Seq2Seq, Slots, Tags, Text  # noqa: E402
 from jaxsft.data.tokenizer import Tokenizer  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
-from jaxsft.training import partition, setup  # noqa: E402
+from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.step import make_hyper  # noqa: E402
 
 LABELS = ("bad", "fair", "good")
 TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
+TASKS |= {"seq2seq": functools.partial(schema.Seq2SeqTask, scores=["exact_match"])}
 TASKS |= {
     "multilabel": schema.MultiLabelTask,
     "regress": schema.RegressTask,
     "pair": schema.PairTask,
+    "span": schema.SpanTask,
     "tag": schema.TagTask,
     "joint": schema.JointTask,
     "parse": schema.ParseTask,
@@ -68,11 +70,20 @@ def x64():
 
 # --- small parts -----------------------------------------------------------------------------------------------------------------------------
 def make_config(
-    name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, **groups: dict
+    name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, adapter: Any = None, **groups: dict
 ) -> schema.Config:
     """A resolved config of a model with two layers; each group is a dict of what differs: `model={"dropout": 0.1}`. Plain SGD, constant rate."""
     options = {"task": {}, "data": {}, "model": {}, "loss": {}, "train": {}, "mesh": {}, "evaluation": {}, "seeds": {}, "generate": {}} | groups
-    model = {"layers": 2, "embed": 16, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp": 24, "context": 64, "causal": name in ("chat", "lm")}
+    model = {
+        "layers": 2,
+        "embed": 16,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 4,
+        "mlp": 24,
+        "context": 64,
+        "causal": name in ("chat", "lm", "seq2seq"),
+    }
     columns = {"columns": schema.Columns(targets=("x", "y"))} if name == "regress" else {}
     return setup.resolve(
         schema.Config(
@@ -80,6 +91,7 @@ def make_config(
             data=schema.DataConfig(**({"train": "rows.jsonl", "validation": "rows.jsonl"} | columns | options["data"])),
             model=schema.ModelConfig(**(model | options["model"])),
             loss=schema.LossConfig(**options["loss"]),
+            adapter=adapter or adapters.NoAdapter(),
             optim=optim or optim_config.SGD(learning_rate=0.5, momentum=0.0, clip_norm=None),
             schedule=schedule or schema.Constant(),
             train=schema.TrainConfig(**options["train"]),
@@ -112,6 +124,8 @@ def make_records(task: str, rows: int, seed: int = 0, shortest: int = 1, longest
             records.append(Chat((*first, *last) if i % 3 else last))
         elif task == "lm":
             records.append(Text(text(n)))
+        elif task == "seq2seq":
+            records.append(Seq2Seq(text(n), text(max(n * 2 // 3, 1)), weight=float(rng.choice([0.25, 1.0, 1.75]))))
         elif task == "multilabel":
             records.append(MultiLabel(text(n), None, tuple(label for k, label in enumerate(LABELS) if (i + 1) >> k & 1)))
         elif task == "regress":  # every third row lacks the first target
@@ -163,7 +177,7 @@ class Bench:
     @functools.cached_property
     def apart(self) -> tuple[Any, Any]:
         """(trainable, frozen)."""
-        return partition.partition(self.params, self.parts.specs, self.config.train.freeze)
+        return partition.partition(self.params, self.parts.specs, self.config.train.freeze, self.config.adapter)
 
     @functools.cached_property
     def hyper(self) -> dict[str, Any]:
@@ -209,7 +223,7 @@ def bench(name: str = "chat", rows: int = 13, /, *, records: tuple[list, list] |
     params = parts.init_params()
     if jax.config.jax_enable_x64:
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-    return Bench(config, parts, batches, params)
+    return Bench(config, parts, batches, runs.started(parts, params))
 
 
 def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 1e-12) -> None:

@@ -1,19 +1,119 @@
-"""Answers one prompt, from the run directory alone: the template, the stop token and the tokenizer are those of training.
+"""Answers, from the run directory alone: the template, the stop tokens and the tokenizer are those of training.
 
-  jaxsft generate run=runs/mine prompt="translate: red cat" [generate.max_new_tokens=64] [generate.temperature=0.7 seed=1]
+  jaxsft generate run=runs/mine                                a conversation; /reset forgets it, /exit ends
+  jaxsft generate run=runs/mine prompt="translate: red cat"    one answer; a run of task=lm continues the text
+  jaxsft generate run=runs/mine input=FILE [output=FILE.jsonl] a line of JSON for each row: its fields, prediction and stopped
+  ... [generate.temperature=0.7 generate.top_p=0.9 generate.max_new_tokens=64 'generate.stop=["\\n\\n"]' seed=1]
 
-A run of task=lm continues the prompt as text.
+run= may also be a folder in the layout of Hugging Face, of a model that was never trained here: with a chat template it answers, else it continues a
+text. Answers appear as they are written. Ctrl-C ends an answer; at the prompt, or twice, it ends the conversation.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from jaxsft import rundir
 from jaxsft.commands import from_run
+from jaxsft.errors import ConfigError, JaxsftError
+
+if TYPE_CHECKING:
+    from jaxsft.api import Model
+
+OWN = ("run", "prompt", "input", "output")
 
 
 def main(arguments: list[str]) -> int:
-    mine, overrides = from_run.arguments(arguments, ("run", "prompt"), ("run", "prompt"))
+    mine, overrides = from_run.arguments(arguments, OWN, ("run",))
+    if "prompt" in mine and "input" in mine:
+        raise ConfigError("prompt= and input= exclude each other; give one text, or a file of rows")
+    if "output" in mine and "input" not in mine:
+        raise ConfigError("output= is read with input= only; leave it out")
 
     from jaxsft import api
 
-    print(api.load(mine["run"], *overrides).generate(mine["prompt"]))
+    model = api.load(mine["run"], *overrides)
+    if "input" in mine:
+        return answer_file(model, mine["input"], mine.get("output"))
+    if "prompt" in mine:
+        write(pieces(model, mine["prompt"], model.config.seed))
+        return 0
+    if model.task.name != "chat":
+        raise ConfigError(f"run={mine['run']}: task={model.task.name} holds no conversation; give prompt= or input=")
+    return converse(model)
+
+
+def pieces(model: Model, prompt: str | list[dict[str, str]], seed: int) -> Iterator[str]:
+    """The answer as it becomes readable; that of beams at once."""
+    if model.config.generate.num_beams > 1:
+        return iter([model.generate(prompt, seed=seed)])
+    return model.stream(prompt, seed=seed)
+
+
+def write(answer: Iterator[str]) -> str:
+    """Prints the pieces and the end of the line; what was printed. After Ctrl-C, the part that was there."""
+    told = ""
+    try:
+        for piece in answer:
+            print(piece, end="", flush=True)
+            told += piece
+    finally:
+        print(flush=True)
+    return told
+
+
+def answer_file(model: Model, path: str, output: str | None) -> int:
+    lines = [rundir.json_text(line) + "\n" for line in model.answers(model.read(path))]
+    if output is None:
+        sys.stdout.write("".join(lines))
+        return 0
+    rundir.write_text(output, "".join(lines))
+    print(f"{len(lines)} rows: {output}")
     return 0
+
+
+def converse(model: Model) -> int:
+    """Questions from the terminal, or a line each from a pipe, and the answers; all turns so far are in the prompt."""
+    asked, history = sys.stdin.isatty(), []
+    if asked:
+        import contextlib
+
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (what is typed can be edited)
+        print("/reset forgets the conversation, /exit ends; Ctrl-C ends an answer")
+    while (text := _question(asked)) is not None:
+        if text == "/reset":
+            history = []
+        elif text.strip():
+            history = _turn(model, history, text)
+    return 0
+
+
+def _question(asked: bool) -> str | None:
+    """The next line; None at the end."""
+    try:
+        text = input("> " if asked else "")
+    except (EOFError, KeyboardInterrupt):
+        return None
+    return None if text == "/exit" else text
+
+
+def _turn(model: Model, history: list[dict[str, str]], text: str) -> list[dict[str, str]]:
+    """The conversation with one more question and its answer; without them where there is no answer."""
+    messages, told = [*history, {"role": "user", "content": text}], []
+    seed = (model.config.seed + len(history)) % 2**32  # another question is another draw
+
+    def kept() -> Iterator[str]:
+        for piece in pieces(model, messages, seed):
+            told.append(piece)
+            yield piece
+
+    try:
+        write(kept())
+    except KeyboardInterrupt:
+        pass  # the answer ends here
+    except JaxsftError as error:
+        print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)
+    return [*messages, {"role": "assistant", "content": "".join(told)}] if told else history

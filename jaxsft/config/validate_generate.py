@@ -36,9 +36,7 @@ def check(values: Mapping[str, Any]) -> None:
         if unread and g[key] and g[key] != STANDARD.get(key):
             raise ConfigError(f"generate.{key}={g[key]}: {why}")
     if g["num_beams"] > g["batch_size"]:
-        raise ConfigError(
-            f"generate.num_beams={g['num_beams']}: the beams of a prompt are rows of a batch, and generate.batch_size={g['batch_size']}"
-        )
+        raise ConfigError(f"generate.num_beams={g['num_beams']}: beams are rows of a batch; raise generate.batch_size={g['batch_size']}")
 
 
 STANDARD = {"length_penalty": 1.0}

@@ -59,6 +59,7 @@ class Encoded(NamedTuple):
       types: `[n]` int32, the token type of each id (BERT's first and second text); None where all are 0.
       frame: how many ids at the beginning and at the end stay where a text is cut, in every window of it: its special tokens.
       first: where the ids of the first text of a pair stand; those of the second stand within the frame. A cut takes from the longer one.
+      pointers: names in `segment` of places in `ids`; 0 where a window does not hold them all. `at` there becomes how many ids a window leaves out.
       breaks: where a sentence begins, in ids, within the frame; for `too_long=sentence`.
       words: where something is said of each word.
     """
@@ -72,6 +73,7 @@ class Encoded(NamedTuple):
     types: np.ndarray | None = None
     frame: tuple[int, int] = (0, 0)
     first: tuple[int, int] | None = None
+    pointers: tuple[str, ...] = ()
     breaks: Sequence[int] = ()
     words: Words | None = None
 
@@ -199,7 +201,12 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences:
             spans = sentence_windows([at - begin for at in encoded.breaks], end - begin, room)
         segment = shared(len(spans))
         kinds = lambda a, b: None if encoded.types is None else np.concatenate([encoded.types[:begin], encoded.types[a:b], encoded.types[end:]])
-        return [encoded._replace(ids=framed(begin + a, begin + b), segment=segment, types=kinds(begin + a, begin + b), breaks=()) for a, b in spans]
+        of = lambda a, b: {
+            "ids": framed(begin + a, begin + b),
+            "types": kinds(begin + a, begin + b),
+            "segment": _pointed(encoded, segment, begin, a, b),
+        }
+        return [encoded._replace(**of(a, b), breaks=()) for a, b in spans]
     spans = word_windows(words.offsets - begin, room, stride)
     owner = owners(spans, words.count)
     out = []
@@ -212,6 +219,14 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences:
         ids = framed(int(words.offsets[a]), int(words.offsets[b]))
         out.append(encoded._replace(ids=ids, words=part, segment=shared(len(spans))))
     return out
+
+
+def _pointed(encoded: Encoded, segment: Mapping[str, Any], begin: int, first: int, last: int) -> Mapping[str, Any]:
+    """What belongs to a window, `ids[begin + first:begin + last]` and the frame, with pointers to places in it."""
+    if not encoded.pointers:
+        return segment
+    here = all(begin + first <= segment[name] < begin + last for name in encoded.pointers)
+    return {**segment, **{name: segment[name] - first if here else 0 for name in encoded.pointers}, "at": first}
 
 
 def build(

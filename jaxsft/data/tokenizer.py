@@ -21,7 +21,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from jaxsft.data import chinese, tokenizer_files
 from jaxsft.data.tokenizer_files import ROLES
 from jaxsft.data.tokenizer_files import content as _content
-from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames
+from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames, own_frames, processor
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import write_json, write_text
 
@@ -119,11 +119,18 @@ class Tokenizer:
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
 
-    def save(self, directory: str | Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, each aside and then renamed; `load` gives the same tokenizer."""
+    def save(self, directory: str | Path, framed: bool = False) -> None:
+        """Write tokenizer.json and tokenizer_config.json, each aside and then renamed; `load` gives the same tokenizer.
+
+        Args:
+          framed: other libraries shall frame a text as `wrap` does, where the tokenizer's own post processor does not.
+        """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "tokenizer.json", json.dumps(self._document, ensure_ascii=False, indent=1))
+        document = self._document
+        if framed and own_frames(document) != self._frames:
+            document = document | {"post_processor": processor(self._frames, self._full.id_to_token)}
+        write_text(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1))
         write_json(folder / "tokenizer_config.json", self._config)
         # Hugging Face lets this file win over the config; an old one must not outlive its tokenizer.
         (folder / "chat_template.jinja").unlink(missing_ok=True)

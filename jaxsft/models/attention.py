@@ -74,7 +74,7 @@ def segment_mask(query: Tokens, key: Tokens, causal: bool, window: Int[Array, ""
         mask &= ahead <= 0
     if window is not None:
         mask &= jnp.abs(ahead) < window
-    return mask
+    return mask | ((key.segment_ids < 0)[:, None, :] & (query.segment_ids > 0)[:, :, None])  # keys of a prefix are everyone's
 
 
 def reference(
@@ -167,6 +167,8 @@ class Attention(nn.Module):
             cache, keys = cache._replace(k=write(cache.k, k), v=write(cache.v, v)), cache.tokens
             k, v = cache.k.transpose(0, 2, 1, 3), cache.v.transpose(0, 2, 1, 3)  # [B, T, K, N]; XLA cancels it against that of the product
             precision = "bf16" if k.dtype == jnp.bfloat16 else "fp32"
+        if self.has_variable("adapters", "adapter"):
+            k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
         path = PATHS[choose(c.attention, q.shape[1], k.shape[1])] if bias is None else functools.partial(reference, bias=bias)
         with jax.named_scope("attend"):
             y = path(q, k, v, tokens, keys, how, precision, window)  # [B, S, H, N]

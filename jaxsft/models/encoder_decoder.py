@@ -35,6 +35,16 @@ class Memory(NamedTuple):
     v: Float[Array, "batch source kv_heads head_dim"] | None = None
 
 
+class Sources(NamedTuple):
+    """What the layers of a decoder keep of the sources while they write: 0 where a row has no token, and the keys and values of each layer."""
+
+    segment_ids: Int[Array, "batch source"]
+    kv: tuple[tuple[Array, Array], ...]  # [B, T, K, N]
+
+    def of(self, layer: int) -> Memory:
+        return Memory(Tokens(self.segment_ids, jnp.zeros_like(self.segment_ids)), None, *self.kv[layer])
+
+
 class CrossCache(NamedTuple):
     """A layer's `Cache`, and its keys and values of the source."""
 
@@ -120,17 +130,14 @@ class Decoder(Transformer):
             x, _ = lax.scan(body, x, (stack, self._layers(start, depth)), unroll=self._unroll(depth))
         return self._norm(params, x)
 
-    def remember(self, params: Params, memory: Memory, caches: tuple[Cache, ...]) -> tuple[CrossCache, ...]:
-        """The caches of every layer with its keys and values of the source, in their dtype."""
-        c, out = self.config, []
-        project = _projection(c, self.precision, c.kv_heads, "kv_heads")
+    def sources(self, params: Params, memory: Memory, dtype: Any) -> Sources:
+        """Every layer's keys and values of the source."""
+        project, out = _projection(self.config, self.precision, self.config.kv_heads, "kv_heads"), []
         for _, stack in segments(params["layers"]):
             for i in range(jax.tree.leaves(stack)[0].shape[0]):
                 weights = jax.tree.map(lambda a: a[i], stack["cross"])
-                cache = caches[len(out)]
-                k, v = (project.apply({"params": weights[name]}, memory.states).astype(cache.k.dtype) for name in ("k", "v"))
-                out.append(CrossCache(*cache, Memory(memory.tokens, None, k, v)))
-        return tuple(out)
+                out.append(tuple(project.apply({"params": weights[name]}, memory.states).astype(dtype) for name in ("k", "v")))
+        return Sources(memory.tokens.segment_ids, tuple(out))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,13 +177,13 @@ class EncoderDecoder(Transformer):
         x = self.decoder.states(_half(params, "decoder"), tokens, where, memory, noise.at(DECODER) if noise else None)
         return x * self.config.output_scale
 
-    def start(self, params: Params, source: tuple[Array, Tokens], caches: tuple[Cache, ...]) -> tuple[CrossCache, ...]:
-        """Caches that know the source: it is encoded once, and every layer keeps its keys and values."""
+    def start(self, params: Params, source: tuple[Array, Tokens], dtype: Any) -> Sources:
+        """What decoding needs of the source: it is encoded once, and every layer keeps its keys and values."""
         memory = Memory(source[1], self.encoder.hidden(_half(params, "encoder"), *source))
-        return self.decoder.remember(_half(params, "decoder"), memory, caches)
+        return self.decoder.sources(_half(params, "decoder"), memory, dtype)
 
     def decode(self, params: Params, tokens: Array, where: Tokens, caches: tuple[CrossCache, ...]) -> tuple[Array, tuple[CrossCache, ...]]:
-        """`hidden` of new tokens of the target, after `start`."""
+        """`hidden` of new tokens of the target, with caches that hold what `start` gave."""
         x, caches = self.decoder.decode(_half(params, "decoder"), tokens, where, caches)
         return x * self.config.output_scale, caches
 

@@ -48,8 +48,10 @@ def head_of(family: Family, kind: str | None, task: Any) -> Head:
     head = family.heads[kind]
     for option, wanted in head.options.items():
         found = getattr(task, option, None)
-        if found != wanted and not (option == "activation" and head.options.get("head") == "linear"):
-            raise ConfigError(f"task.{option}={found}: {family.architecture}{head.suffix} computes with task.{option}={wanted}; train with that")
+        fits = wanted if isinstance(wanted, tuple) else (wanted,)
+        if found not in fits:
+            other = " or ".join(f"task.{option}={value}" for value in fits)
+            raise ConfigError(f"task.{option}={found}: {family.architecture}{head.suffix} computes with {other}; train with that")
     return head
 
 

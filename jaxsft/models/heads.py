@@ -55,7 +55,7 @@ def pool(
     x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"], positions: Int[Array, "batch seq"], texts: int, how: str
 ) -> Float[Array, "batch texts embed"]:
     """One vector per packed text, chosen by segment and position, never by token id: mean, max, first or last token. Absent texts give zeros."""
-    member = members(segment_ids, texts)  # [B, G, S]
+    member = members(segment_ids, texts) & (positions >= 0)[:, None, :]  # [B, G, S]; what stands before a text is not of it
     if how == "max":
         return _max(x, member)
     if how == "first":
@@ -133,6 +133,17 @@ class TextHead(nn.Module):
         if self.form == "dense":
             y = ACTIVATIONS[self.activation](self.linear("dense", self.embed, self.embed)(y))
         return y.astype(at_least_fp32(y.dtype))
+
+
+class SpanHead(nn.Module):
+    """Two logits of each token: to be the first, and the last, of a stretch. [B, S, D] -> [B, S, 2]."""
+
+    embed: int
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch seq embed"], noise: Dropout | None = None) -> Float[Array, "batch seq 2"]:
+        return Linear("bsd,dc->bsc", (self.embed, 2), ("embed", "classes"), self.precision, bias=True, name="out")(dropout(x, noise, 0))
 
 
 class PairHead(TextHead):

@@ -29,7 +29,16 @@ from jaxsft.sharding.weights import Flat, WeightSpec
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 VOCABULARY = ("embed/tokens/w", "head/w", "head/b")  # grow with the tokenizer
 OWN = ("head", "adapters")  # the roots of weights that a body has not
-KINDS = {"lm": "lm", "chat": "lm", "mlm": "mlm", "classify": "text", "multilabel": "text", "regress": "text", "tag": "tag"}  # the head of each task
+KINDS = {
+    "lm": "lm",
+    "chat": "lm",
+    "seq2seq": "lm",
+    "mlm": "mlm",
+    "classify": "text",
+    "multilabel": "text",
+    "regress": "text",
+    "tag": "tag",
+}  # the head of each task
 
 
 # --- files -----------------------------------------------------------------------------------------------------------------------------------
@@ -155,6 +164,8 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None) -> P
     fresh = tuple(path for path in specs if path not in body and (not taken or path not in head))
     for move in (*found, *taken):
         _check(move, names, source)
+    if kind == "lm":
+        _check_tied(source, names, found, head)
     known = {move.theirs for move in (*found, *taken)}
     heads = {entry.theirs for one in family.heads.values() for entry in one.table}
     skip = re.compile("|".join(f"(?:{pattern})" for pattern in family.skip) or r"(?!)")
@@ -181,6 +192,19 @@ def _head(source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpe
         return []
     check_covered(found, head, str(source.folder))
     return found
+
+
+def _check_tied(source: Source, names: Mapping[str, str], found: Sequence[Move], head: Mapping[str, WeightSpec]) -> None:
+    """A matrix of the output that is in the files beside an embedding which it is tied to must be that. Raises CheckpointError."""
+    tables = source.family.heads["lm"].table if "lm" in source.family.heads else ()
+    own = [entry.theirs for entry in tables if entry.ours == "head/w"]
+    if "head/w" in head or not own or own[0] not in names:
+        return
+    embedding = next(move.theirs for move in found if move.slots[0].path == "embed/tokens/w")
+    if embedding in names and not np.array_equal(source.tensors.read(names[own[0]]), source.tensors.read(names[embedding])):
+        raise CheckpointError(
+            f"{source.folder}: {own[0]} and {embedding} differ, but config.json says that they are one; set tie_word_embeddings to false there"
+        )
 
 
 def _check(move: Move, names: Mapping[str, str], source: Source) -> None:

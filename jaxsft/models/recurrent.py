@@ -22,7 +22,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout, at_least_fp32, contract, dropout, fan_in_normal
-from jaxsft.models.transformer import Embed, Params, finish_logits, segments
+from jaxsft.models.transformer import Embed, Params, Soft, finish_logits, segments
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import declare
 
@@ -122,9 +122,13 @@ class Recurrent:
             params["head"] = self.head.init(head_key, x)["params"]
         return params
 
-    def hidden(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None) -> Float[Array, "batch seq embed"]:
-        """The state after every token of the highest layer. Dropout between layers, only where `noise` is given (Zaremba et al., 2014)."""
+    def hidden(
+        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None, soft: Soft | None = None
+    ) -> Float[Array, "batch seq embed"]:
+        """The state after every token of the highest layer. Dropout between layers, only where `noise` is given (Zaremba et al., 2014); `soft` stands
+        in place of some embeddings."""
         x = self._embedding().apply({"params": params["embed"]}, tokens, where)
+        x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
         x = dropout(x.astype(at_least_fp32(x.dtype)), noise.at(self.config.layers) if noise else None, 0)
 
         def body(x, scanned):

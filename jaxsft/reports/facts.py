@@ -199,6 +199,8 @@ def accounts(run_dir: Path) -> tuple[list[str], dict[str, dict[str, str]], list[
             lines.setdefault(label, {})[split] = count
         if "also_in_train" in entry:
             lines.setdefault("rows that are also in training", {})[split] = number_text(entry["also_in_train"])
+        if weights := entry.get("weights"):
+            lines.setdefault("weights of rows", {})[split] = f"{weights['min']:g} to {weights['max']:g}, mean {weights['mean']:.3g}"
         if entry.get("lacks"):
             lines.setdefault("labels without a row", {})[split] = f"{number_text(len(entry['lacks']))} ({_some(entry['lacks'])})"
     return list(entries), lines, problems

@@ -54,6 +54,7 @@ FILES = {
     "config.yaml": "every option as it ran",
     "manifest.json": "versions, devices, command, hashes",
     "task.json": "labels, template, stop tokens",
+    "label_names.json": "the names of the classes by their ids",
     "tokenizer": "the tokenizer, in the format of Hugging Face",
     "ledger.json": "what became of every row and token",
     "quarantine.jsonl": "rows that were put aside, each with its reason",

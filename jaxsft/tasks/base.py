@@ -16,6 +16,7 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
+from jaxsft.rundir import Stored
 
 Terms = dict[str, Array]  # by name: a weighted sum, or a sum of weights
 
@@ -41,6 +42,7 @@ class Task:
       causal: what the model's attention must be; None where both work.
       generates: answers are generated from `prompt` and scored against `reference`.
       can_generate: `prompt(record, where)` and `stop_ids` are there.
+      start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads the prompt; empty for other models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
       metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`.
       metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
@@ -52,6 +54,7 @@ class Task:
     causal: bool | None = None
     generates = False
     can_generate = False
+    start_ids: Sequence[int] = ()
     answers_up_to = 128
     metric = "loss"
     metrics: tuple[str, ...] = ("loss",)
@@ -60,7 +63,8 @@ class Task:
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         """`state` is what `fit` gave, from the training data of this run or from its `task.json`."""
-        self.config, self.tokenizer, self.state = config, tokenizer, dict(state)
+        self.config, self.tokenizer = config, tokenizer
+        self.state = state if isinstance(state, Stored) else dict(state)
 
     # --- data --------------------------------------------------------------------------------------------------------------------------------
     @staticmethod

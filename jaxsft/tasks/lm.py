@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.records import KINDS, Text
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.tasks.causal import CausalTask
 
 
@@ -23,9 +26,13 @@ class LM(CausalTask):
         """The ids that a continuation of the text starts from."""
         return ([] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]) + self.tokenizer.encode(record.text)
 
+    @classmethod
+    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Text], where: Sequence[str]) -> dict[str, Any]:
+        return {"stop_ids": [] if tokenizer.eos_id is None else [tokenizer.eos_id]}
+
     @property
     def stop_ids(self) -> list[int]:
-        return [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
+        return self.state["stop_ids"]
 
     def encode_all(self, records: Sequence[Text], where: Sequence[str]) -> list[Encoded | str]:
         before = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]

@@ -11,9 +11,12 @@ from flax import linen as nn
 
 from jaxsft import patterns
 from jaxsft.config.model import ModelConfig
+from jaxsft.config.schema import GenerateConfig
 from jaxsft.models import blocked, relative
-from jaxsft.models.attention import Cache, Tokens
+from jaxsft.models.attention import Tokens
 from jaxsft.models.encoder_decoder import EncoderDecoder
+from jaxsft.models.generate import generate
+from jaxsft.models.kv import caches_at, empty_kv
 from jaxsft.sharding import weights
 from jaxsft.training import partition
 
@@ -78,28 +81,52 @@ def test_who_sees_whom(kind):  # guards B2
     assert not changed[:3].any() and changed[3 : ends[1]].all() and not changed[ends[1] : ends[3]].any()
 
 
-def caches(model, slots):
-    c = model.config
-    empty = jnp.zeros((1, c.kv_heads, slots, c.head_dim))
-    return (Cache(empty, empty, Tokens(*(jnp.zeros((1, slots), jnp.int32),) * 2), jnp.int32(0)),) * c.decoder_layers
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_decoding_gives_the_states_of_the_whole_target(kind):
     """The source is encoded once; token by token, in a ring of slots, as in one pass."""
     model, params, run = made(kind)
     source, target = pairs()[0]
     expected = run(params, *row(source, width=24), *row(target, width=23))
-    state = jax.jit(model.start)(params, row(source, width=12), caches(model, 8))
-    assert state[0].memory.k.shape == (1, 12, model.config.kv_heads, 4) and state[0].memory.states is None
-    step, known = jax.jit(model.decode), Tokens(jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, 8), jnp.int32))
+    sources = jax.jit(model.start, static_argnums=2)(params, row(source, width=12), jnp.float64)
+    assert sources.kv[0][0].shape == (1, 12, model.config.kv_heads, 4) and len(sources.kv) == 3
+    kv, zero = empty_kv(model, 1, 8, jnp.float64), jnp.zeros((1, 8), jnp.int32)
+    known, step = (
+        Tokens(zero, zero),
+        jax.jit(lambda kv, token, now, where, slot: model.decode(params, token, now, caches_at(kv, where, slot, sources))),
+    )
     for i, token in enumerate(target):
         slot = (i + 5) % 8
         known = Tokens(known.segment_ids.at[0, slot].set(1), known.positions.at[0, slot].set(i))
         now = Tokens(jnp.ones((1, 1), jnp.int32), jnp.full((1, 1), i))
-        state = tuple(cache._replace(tokens=known, slot=jnp.int32(slot)) for cache in state)
-        x, state = step(params, jnp.array([[token]]), now, state)
+        x, caches = step(kv, jnp.array([[token]]), now, known, jnp.int32(slot))
+        kv = tuple((cache.k, cache.v) for cache in caches)
         np.testing.assert_allclose(x[0, 0], expected[0, i], atol=1e-12)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_answers_are_those_of_the_whole_model(beams):  # guards E12
+    """Greedy answers of more sources than rows, as the largest logit of the whole model gives them; beams find none that is less likely here."""
+    model, params, _ = made("T5")
+    sources = [source.tolist() for source, _ in (*pairs(), *pairs(1))]
+    options = GenerateConfig(batch_size=4, num_beams=beams, length_penalty=0.0)
+    found = generate(model, params, sources, options, max_new_tokens=5, stop_ids=[0], start=[3, 7])
+
+    @jax.jit
+    def scores(source, target):
+        return jax.nn.log_softmax(model.logits(params, model.hidden(params, *target, source=source)))
+
+    def probability(source, ids):
+        logits = scores(row(source, width=24), row([3, 7, *ids], width=8))[0]
+        return sum(float(logits[i + 1, t]) for i, t in enumerate(ids)), logits[len(ids) + 1].argmax()
+
+    for source, answer in zip(sources, found, strict=True):
+        greedy = []
+        while len(greedy) < 5 and (not greedy or greedy[-1] != 0):
+            greedy.append(int(probability(source, greedy)[1]))
+        ids = [*answer.ids, *([0] if answer.stopped else [])]
+        if beams == 1:
+            assert ids == greedy
+        assert probability(source, ids)[0] >= probability(source, greedy)[0] - 1e-4
 
 
 def test_remat_and_the_loop_change_nothing():

@@ -1,6 +1,7 @@
 """LSTM and GRU against loops in numpy and against torch; texts that share a row know nothing of each other."""
 
 import dataclasses
+import inspect
 import types
 
 import jax
@@ -14,6 +15,7 @@ from jaxsft.models import kinds
 from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout
 from jaxsft.models.recurrent import Recurrent
+from jaxsft.models.transformer import Transformer
 from jaxsft.training import setup
 from tests import conftest, tiny
 
@@ -165,3 +167,8 @@ def test_a_run(tmp_path):
     )
     assert code == 0, err
     assert (tmp_path / "run" / "result.json").is_file() and setup.kinds.KINDS["lstm"] is Recurrent
+
+
+def test_the_interface_is_that_of_the_transformer():
+    for name in ("init", "hidden", "output_matrix", "output_bias", "logits"):
+        assert str(inspect.signature(getattr(Recurrent, name))) == str(inspect.signature(getattr(Transformer, name))), name

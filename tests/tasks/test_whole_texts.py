@@ -144,11 +144,10 @@ def test_numbers_in_the_units_of_the_data(files, tmp_path):
 @pytest.mark.parametrize(
     "options, metric, found",
     [
-        (["data.columns.label=near"], "accuracy", {"prediction", "probability"}),
         (["data.columns.score=near", "task.encoder=bi", "task.loss=mse"], "spearman", {"prediction"}),
         (["task.encoder=bi", "task.loss=contrastive", "data.columns.label=null"], "mrr", {"prediction"}),
     ],
-    ids=["labels", "scores", "contrast"],
+    ids=["scores", "contrast"],
 )
 def test_pairs(files, tmp_path, options, metric, found):
     data = [f"data.{name}={files / 'pairs'}.jsonl" for name in ("train", "test")]

@@ -14,6 +14,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Unlabelled, label_names
+from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.records.sequences import (
     SCHEMES,
@@ -109,7 +110,7 @@ KINDS: dict[str, Kind] = {
         outputs=_chat_outputs,
     ),
     **dict.fromkeys(
-        ("lm", "mlm"),
+        ("lm", "mlm", "span_corruption"),
         Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
     ),
     "classify": Kind(
@@ -139,6 +140,13 @@ KINDS: dict[str, Kind] = {
         inputs=lambda columns: [columns.source or "source"],
         outputs=lambda columns: [columns.target or columns.references or "target"],
     ),
+    "span": Kind(
+        question_record,
+        texts=lambda record: [record.question, record.context],
+        given=lambda record: [record.question, record.context],
+        inputs=lambda columns: [columns.text or "question", columns.text_pair or "context"],
+        outputs=lambda columns: [columns.answers or "answers"],
+    ),
     "pair": Kind(
         pair_record,
         texts=lambda record: [record.text_a, record.text_b],
@@ -149,6 +157,29 @@ KINDS: dict[str, Kind] = {
         outputs=lambda columns: _given_names(columns.label, columns.score),
     ),
 }
+
+_LABEL = ("label", "label_names", "no_label")
+_TEXTS = ("text", "text_pair")
+_BESIDE = ("features", "categories", "missing")
+# By kind, the fields of data.columns that decide about its records; `weight` is read for all.
+READS: dict[str, tuple[str, ...]] = {
+    "chat": ("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
+    "lm": ("text",),
+    "mlm": ("text",),
+    "classify": (*_TEXTS, *_LABEL, *_BESIDE),
+    "multilabel": (*_TEXTS, *_LABEL, *_BESIDE, "labels", "separator", "allow"),
+    "regress": (*_TEXTS, *_BESIDE, "label", "targets"),
+    "tag": ("tokens", "tags", "text", "spans", "scheme", "allow"),
+    "parse": ("tokens", "heads", "deprels", "allow"),
+    "seq2seq": ("source", "target", "references", "group_references"),
+    "pair": (*_TEXTS, *_LABEL, "score"),
+    "span": (*_TEXTS, "answers"),
+}
+
+
+def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
+    """The fields of data.columns that a parser of records reads; None for one that is of no kind here."""
+    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record and name in READS), None)
 
 
 def parse_rows(
@@ -185,6 +216,8 @@ __all__ = [
     "MultiLabel",
     "Pair",
     "Parse",
+    "Question",
+    "READS",
     "ROLES",
     "Regression",
     "SCHEMES",
@@ -196,6 +229,7 @@ __all__ = [
     "Text",
     "Unlabelled",
     "chat_record",
+    "columns_read",
     "form_of",
     "group_references",
     "joined",
@@ -206,6 +240,7 @@ __all__ = [
     "pair_record",
     "parse_record",
     "parse_rows",
+    "question_record",
     "regression_record",
     "seq2seq_record",
     "slots_record",

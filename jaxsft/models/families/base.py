@@ -99,11 +99,14 @@ class Entry(NamedTuple):
       ours: path of ours, `*` being the layer; several, separated by blanks, where one tensor of theirs holds several of ours.
       theirs: name of theirs, `*` being the layer; a `#` counts along the next axis of ours (one tensor per expert).
       how: the transform between them.
+      beside, unless: a weight of ours that must be there, or must not, for the name of theirs depends on it; empty: it is always so.
     """
 
     ours: str
     theirs: str
     how: Transform = PLAIN
+    beside: str = ""
+    unless: str = ""
 
 
 def both(ours: str, theirs: str, how: Transform = LINEAR) -> tuple[Entry, Entry]:
@@ -126,12 +129,18 @@ class Head:
     Attributes:
       suffix: of its name in `architectures`, such as ForCausalLM.
       table: its weights, by full names of theirs.
-      options: what options of the task must be, for the class has no choice.
+      options: what options of the task must be, for the class has no choice; a tuple: one of these.
     """
 
     suffix: str
     table: tuple[Entry, ...]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def tag_head(theirs: str) -> Head:
+    """One linear layer over every token."""
+    table = (Entry("head/dense/w", f"{theirs}.weight", LINEAR), Entry("head/bias", f"{theirs}.bias"))
+    return Head("ForTokenClassification", table, {"crf": False, "align": ("first", "all")})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +203,8 @@ class Family:
         return self.prefix + name if prefixed else name
 
 
-UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows", "vectors", "train_rows")  # no part of the architecture
+UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows", "vectors", "train_rows")
+UNWRITTEN += ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
 RENAMED_NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # in files that were converted from TensorFlow
 
 
@@ -235,6 +245,9 @@ def moves(table: Sequence[Entry], specs: Mapping[str, WeightSpec], prefix: str =
         for path in specs:
             if match := pattern.fullmatch(path):
                 start = match[1] if match.groups() else None
+                there = lambda other: other.replace("*", start or "*") in specs
+                if (entry.beside and not there(entry.beside)) or (entry.unless and there(entry.unless)):
+                    continue
                 paths = [path, *(other.replace("*", start or "*") for other in others)]
                 out += _moves_of(entry, [(p, specs[p]) for p in paths], None if start is None else int(start), prefix)
     return out

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, tag_head
 
 _ENCODER: dict[str, Any] = {
     "causal": False,
@@ -105,7 +105,7 @@ def _heads(dense: str, out: str, activation: str, masked: tuple[str, str, str]) 
     pooled = {"pool": "first", "head": "dense", "activation": activation, "bias": True}
     return {
         "text": Head("ForSequenceClassification", (*both("head/dense", dense), *both("head/out", out)), pooled),
-        "tag": Head("ForTokenClassification", both("head/out", "classifier")),
+        "tag": tag_head("classifier"),
         "mlm": Head(
             "ForMaskedLM", (*both("head/dense", masked[0]), *norm("head/norm", masked[1]), Entry("head/b", masked[2])), {"activation": "gelu"}
         ),

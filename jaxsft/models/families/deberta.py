@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from jaxsft.models.families import bert
-from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, tag_head
 
 
 def read(keys: Keys) -> dict[str, Any]:
@@ -55,7 +55,7 @@ FAMILY = Family(
             (*both("head/dense", "pooler.dense"), *both("head/out", "classifier")),
             {"pool": "first", "head": "dense", "activation": "gelu", "bias": True},
         ),
-        "tag": Head("ForTokenClassification", both("head/out", "classifier")),
+        "tag": tag_head("classifier"),
     },
     skip=(r"embeddings\.position_(ids|embeddings\.weight)", r"(lm|mask)_predictions\..*", r"cls\..*", r"pooler\..*"),
     renamed=RENAMED_NORMS,

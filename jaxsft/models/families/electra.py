@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import bert
-from jaxsft.models.families.base import RENAMED_NORMS, Family, Head, Keys, both
+from jaxsft.models.families.base import RENAMED_NORMS, Family, Head, Keys, both, tag_head
 
 
 def read(keys: Keys) -> dict[str, Any]:
@@ -33,7 +33,7 @@ FAMILY = Family(
             (*both("head/dense", "classifier.dense"), *both("head/out", "classifier.out_proj")),
             {"pool": "first", "head": "dense", "activation": "gelu", "bias": True},
         ),
-        "tag": Head("ForTokenClassification", both("head/out", "classifier")),
+        "tag": tag_head("classifier"),
     },
     skip=(r"embeddings\.position_ids", r"discriminator_predictions\..*", r"generator_(predictions|lm_head)\..*"),
     renamed=RENAMED_NORMS,
