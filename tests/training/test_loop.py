@@ -88,7 +88,8 @@ def test_nothing_is_compiled_twice(files, tmp_path, monkeypatch):
         step(np.zeros(3)), step(np.zeros(3)), step(np.zeros(4))
     assert names == ["<lambda>"] * 2
     programs, shapes, decode = [], set(), generate.decode
-    monkeypatch.setattr(generate, "decode", lambda model, params, state, *rest: shapes.add(state.where.positions.shape) or decode(model, params, state, *rest))
+    seen = lambda model, params, state, *rest: shapes.add(state.where.positions.shape) or decode(model, params, state, *rest)
+    monkeypatch.setattr(generate, "decode", seen)
     for steps in (7, 21):
         with compilations() as names:
             loop.train(small(files, tmp_path / str(steps), train={"duration": f"{steps}steps"}, evaluation={"generate": "always"}))
