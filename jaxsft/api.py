@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxsft import remote, rundir
+from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
-from jaxsft.config.schema import Columns, Config, MeshConfig
+from jaxsft.config.schema import Columns, Config, MeshConfig, QualityConfig
 from jaxsft.data import hub, pipeline, prepared
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
@@ -115,6 +115,27 @@ def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
     return checking.check(_composed(config, overrides, options))
 
 
+def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dict[str, Any]:
+    """Measures a data set, as `jaxsft quality` with these options: the card that the command writes as card.json. No file is written.
+
+    Args:
+      config: a QualityConfig; or the first of overrides, which with `options` are composed here.
+
+    Raises:
+      ConfigError: an option is wrong; or `output` or `compare` is given, of which nothing would come.
+      DataError: a file cannot be read, or there is no row.
+    """
+    from jaxsft.prepare import quality as measuring
+
+    if not isinstance(config, QualityConfig):
+        config = over.composed([config, *overrides, *over.from_values(options)], "quality")
+    elif overrides or options:
+        raise ConfigError("give a QualityConfig, or overrides: a config is complete; dataclasses.replace changes it")
+    if given := [name for name in ("output", "compare") if getattr(config, name) is not None]:
+        raise ConfigError(f"{given[0]}: jaxsft.quality gives the card and writes nothing; jaxsft.prepare.quality.compare sets two cards side by side")
+    return measuring.card(measuring.of_config(config.data, config.split_column), config)
+
+
 # --- prepare ---------------------------------------------------------------------------------------------------------------------------------
 def prepare(*overrides: str, models: Mapping[str, Callable] | None = None, **options: Any) -> tuple[dict[str, Any], bool]:
     """Takes a data set through stages, as `jaxsft prepare` with these options: (the manifest, whether anything was done).
@@ -167,6 +188,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     def change(config: Config) -> Config:
         config = composing.override(config, overrides)
         validate.validate_values(composing.flat(composing.to_dict(config)))
+        setup.check_columns(config, tasks.get(config.task.name).record)
         given = any(text.startswith("mesh.") for text in overrides)
         config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh))
         validate.evaluation_batches(config)
@@ -181,7 +203,13 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
 
 
 def export(
-    run: str | os.PathLike | Result, to: str | os.PathLike, *, dtype: str | None = None, family: str | None = None, shard: int = exporting.SHARD
+    run: str | os.PathLike | Result,
+    to: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    family: str | None = None,
+    shard: int = exporting.SHARD,
+    adapter: str = "merge",
 ) -> dict[str, Any]:
     """Writes the model of a run as a folder that transformers loads. Equal to `jaxsft export`.
 
@@ -189,12 +217,13 @@ def export(
       dtype: fp32 | bf16 | fp16; None: what each tensor had in the files that the run started from, else float32.
       family: the model_type to write; None: that which the run started from, else the first that has all options of the model.
       shard: bytes of a file of weights at most.
+      adapter: merge: it becomes part of the weights | peft: it alone is written, for the library PEFT.
 
     Raises:
       ConfigError: transformers has no class with this computation, or the folder is there already.
       CheckpointError: no good checkpoint.
     """
-    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard)
+    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard, adapter=adapter)
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:
@@ -280,7 +309,7 @@ class Model:
     def _limits(self, config: Config) -> dict[str, Any]:
         """What `models.generate` needs beside the options."""
         limits = {"max_new_tokens": self._new_tokens(config), "stop_ids": self.task.stop_ids, "seed": config.seed}
-        return {**limits, "mesh": self.run.parts.mesh, "read": self.tokenizer.decode}
+        return {**limits, "mesh": self.run.parts.mesh, "read": self.tokenizer.decode, "start": self.task.start_ids}
 
     @functools.cached_property
     def _unstacked(self) -> Any:
@@ -296,7 +325,7 @@ class Model:
           DataError: a row cannot be read.
         """
         columns = self.config.data.columns
-        rows = self._as_trained(self._rows(rows, self.task.inputs(columns)[0]))
+        rows = self._as_trained(self._rows(rows, (self.task.inputs(columns) or [columns.text or "text"])[0]))
         records, where = [self.task.unlabelled(row, columns) for row in rows], [row.where for row in rows]
         if not rows:
             return []

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jaxsft.errors import DataError, JaxsftError
+from jaxsft.errors import CheckpointError, DataError, JaxsftError
 
 try:
     import fcntl
@@ -134,6 +134,20 @@ def read_json(path: str | Path) -> Any:
         return json.loads(content)
     except ValueError as error:
         raise DataError(f"{path}: not a JSON file ({error})") from error
+
+
+class Stored(dict):
+    """What was read from a file that another version may have written: a key that is not there is an error that names the file."""
+
+    def __init__(self, values: Any, where: str):
+        """`where` is the file. Raises CheckpointError where it holds no object."""
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{where}: holds a {type(values).__name__}, expected an object")
+        super().__init__({key: Stored(value, f"{where}: {key}") if isinstance(value, dict) else value for key, value in values.items()})
+        self.where = where
+
+    def __missing__(self, key: str) -> Any:
+        raise CheckpointError(f"{self.where} has no {key!r}: another version of jaxsft wrote it, or it was changed; use that version, or train again")
 
 
 def json_text(value: Any) -> str:

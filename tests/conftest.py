@@ -33,19 +33,28 @@ import pytest  # noqa: E402
 
 from jaxsft import tasks  # noqa: E402
 from jaxsft.compat import enable_x64  # noqa: E402
+from jaxsft.config import adapters, schema  # noqa: E402
 from jaxsft.config import optim as optim_config  # noqa: E402
-from jaxsft.config import schema  # noqa: E402
 from jaxsft.config.durations import Clock  # noqa: E402
 from jaxsft.data.pipeline import Batch, Batches  # noqa: E402
-from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Regression, Text  # noqa: E402
+from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Parse, Regression, Seq2Seq, Slots, Tags, Text  # noqa: E402
 from jaxsft.data.tokenizer import Tokenizer  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
-from jaxsft.training import partition, setup  # noqa: E402
+from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.step import make_hyper  # noqa: E402
 
 LABELS = ("bad", "fair", "good")
 TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
-TASKS |= {"multilabel": schema.MultiLabelTask, "regress": schema.RegressTask, "pair": schema.PairTask}
+TASKS |= {"seq2seq": functools.partial(schema.Seq2SeqTask, scores=["exact_match"])}
+TASKS |= {
+    "multilabel": schema.MultiLabelTask,
+    "regress": schema.RegressTask,
+    "pair": schema.PairTask,
+    "span": schema.SpanTask,
+    "tag": schema.TagTask,
+    "joint": schema.JointTask,
+    "parse": schema.ParseTask,
+}
 SCHEDULES = schema.GROUPS["schedule"]
 
 
@@ -61,11 +70,20 @@ def x64():
 
 # --- small parts -----------------------------------------------------------------------------------------------------------------------------
 def make_config(
-    name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, **groups: dict
+    name: str = "chat", /, *, precision: str = "fp32", seed: int = 0, schedule: Any = None, optim: Any = None, adapter: Any = None, **groups: dict
 ) -> schema.Config:
     """A resolved config of a model with two layers; each group is a dict of what differs: `model={"dropout": 0.1}`. Plain SGD, constant rate."""
     options = {"task": {}, "data": {}, "model": {}, "loss": {}, "train": {}, "mesh": {}, "evaluation": {}, "seeds": {}, "generate": {}} | groups
-    model = {"layers": 2, "embed": 16, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp": 24, "context": 64, "causal": name in ("chat", "lm")}
+    model = {
+        "layers": 2,
+        "embed": 16,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 4,
+        "mlp": 24,
+        "context": 64,
+        "causal": name in ("chat", "lm", "seq2seq"),
+    }
     columns = {"columns": schema.Columns(targets=("x", "y"))} if name == "regress" else {}
     return setup.resolve(
         schema.Config(
@@ -73,6 +91,7 @@ def make_config(
             data=schema.DataConfig(**({"train": "rows.jsonl", "validation": "rows.jsonl"} | columns | options["data"])),
             model=schema.ModelConfig(**(model | options["model"])),
             loss=schema.LossConfig(**options["loss"]),
+            adapter=adapter or adapters.NoAdapter(),
             optim=optim or optim_config.SGD(learning_rate=0.5, momentum=0.0, clip_norm=None),
             schedule=schedule or schema.Constant(),
             train=schema.TrainConfig(**options["train"]),
@@ -90,6 +109,9 @@ def make_records(task: str, rows: int, seed: int = 0, shortest: int = 1, longest
     """Ragged rows of letters, and where they are. Chats have one or two trained turns of different weights, whose float32 sums are exact."""
     rng = np.random.default_rng([seed, rows])
 
+    if task in ("tag", "joint", "parse"):
+        return word_records(task, rows, rng, longest // 4), [f"rows.jsonl:{i + 1}" for i in range(rows)]
+
     def text(n: int) -> str:
         return "".join(chr(c) for c in rng.integers(97, 123, n))
 
@@ -102,6 +124,8 @@ def make_records(task: str, rows: int, seed: int = 0, shortest: int = 1, longest
             records.append(Chat((*first, *last) if i % 3 else last))
         elif task == "lm":
             records.append(Text(text(n)))
+        elif task == "seq2seq":
+            records.append(Seq2Seq(text(n), text(max(n * 2 // 3, 1)), weight=float(rng.choice([0.25, 1.0, 1.75]))))
         elif task == "multilabel":
             records.append(MultiLabel(text(n), None, tuple(label for k, label in enumerate(LABELS) if (i + 1) >> k & 1)))
         elif task == "regress":  # every third row lacks the first target
@@ -111,6 +135,30 @@ def make_records(task: str, rows: int, seed: int = 0, shortest: int = 1, longest
         else:
             records.append(LabelledText(text(n), None, LABELS[i % len(LABELS)]))
     return records, [f"rows.jsonl:{i + 1}" for i in range(rows)]
+
+
+def word_records(task: str, rows: int, rng: np.random.Generator, longest: int) -> list[Any]:
+    """Sentences of one to `longest` words of one to four letters, some of them glued; the tags are IOB2, the trees drawn at random."""
+    records: list[Any] = []
+    for i in range(rows):
+        n = int(rng.integers(1, longest + 1))
+        tokens = tuple("".join(chr(c) for c in rng.integers(97, 123, rng.integers(1, 5))) for _ in range(n))
+        glued = tuple(j for j in range(1, n) if rng.random() < 0.2)
+        if task != "parse":
+            tags = [str(rng.choice(["O", "O", "B-X", "B-Y"])) for _ in range(n)]
+            for j in range(1, n):
+                if tags[j - 1] != "O" and rng.random() < 0.5:
+                    tags[j] = f"I-{tags[j - 1][2:]}"
+            tags = ["B-X", "I-X", "O", "B-Y", "I-Y"][:n] if i == 0 else tags  # one of each
+            about = (tokens[: len(tags)], tuple(tags), "iob2", tuple(j for j in glued if j < len(tags)))
+            records.append(Tags(*about) if task == "tag" else Slots(*about, LABELS[i % len(LABELS)]))
+            continue
+        order, heads = rng.permutation(n) + 1, [0] * n
+        for k in range(1, n):
+            heads[order[k] - 1] = int(order[rng.integers(k)])
+        relations = tuple("root" if h == 0 else str(rng.choice(["dep", "mod"])) for h in heads)
+        records.append(Parse(tokens, tuple(heads), relations, {"upos": tuple(str(t) for t in rng.choice(["N", "V", "PUNCT"], n))}, glued))
+    return records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +177,7 @@ class Bench:
     @functools.cached_property
     def apart(self) -> tuple[Any, Any]:
         """(trainable, frozen)."""
-        return partition.partition(self.params, self.parts.specs, self.config.train.freeze)
+        return partition.partition(self.params, self.parts.specs, self.config.train.freeze, self.config.adapter)
 
     @functools.cached_property
     def hyper(self) -> dict[str, Any]:
@@ -175,7 +223,7 @@ def bench(name: str = "chat", rows: int = 13, /, *, records: tuple[list, list] |
     params = parts.init_params()
     if jax.config.jax_enable_x64:
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-    return Bench(config, parts, batches, params)
+    return Bench(config, parts, batches, runs.started(parts, params))
 
 
 def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 1e-12) -> None:

@@ -270,3 +270,13 @@ def test_a_thread_can_train(files, tmp_path):
     [result] = out
     assert result.stopped_by is None and result.numbers["train/steps"] == 4
     assert jaxsft.train("task=lm", *tiny.FAST, **options).numbers == result.numbers  # complete: told from its files
+
+
+def test_the_card_of_quality_is_that_of_the_command(files, tmp_path):
+    options = [f"data.path={files / 'labels.jsonl'}"]
+    card = jaxsft.quality(*options, data={"columns": {"label": "label"}})
+    command("quality", *options, "data.columns.label=label", f"output={tmp_path / 'card'}")
+    assert json.loads(json.dumps(card)) == rundir.read_json(tmp_path / "card" / "card.json")
+    assert jaxsft.quality(overrides.composed([*options, "data.columns.label=label"], "quality")) == card
+    with pytest.raises(jaxsft.ConfigError, match=r"output: jaxsft.quality gives the card and writes nothing"):
+        jaxsft.quality(*options, output=str(tmp_path))

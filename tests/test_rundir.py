@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxsft import rundir
-from jaxsft.errors import DataError, JaxsftError
+from jaxsft.errors import CheckpointError, DataError, JaxsftError
 from jaxsft.rundir import JsonLines, RunLock
 
 
@@ -261,3 +261,13 @@ def test_no_locks_on_this_file_system(tmp_path, monkeypatch):
 def test_imports_no_jax():
     code = "import sys, jaxsft.rundir, jaxsft.data.synthetic; sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_another_version_did_not_write_is_told():
+    stored = rundir.Stored({"a": {"b": 1}, "c": [1]}, "run/task.json")
+    assert stored == {"a": {"b": 1}, "c": [1]} and stored["a"]["b"] == 1 and stored.get("d") is None
+    for read, where in ((lambda: stored["d"], "run/task.json has no 'd'"), (lambda: stored["a"]["x"], "run/task.json: a has no 'x'")):
+        with pytest.raises(CheckpointError, match=where):
+            read()
+    with pytest.raises(CheckpointError, match=r"run/task.json: holds a NoneType, expected an object"):
+        rundir.Stored(None, "run/task.json")

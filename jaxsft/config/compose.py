@@ -18,11 +18,11 @@ from typing import Any
 import yaml
 from omegaconf import MISSING, OmegaConf, errors
 
-from jaxsft.config import optim, schema
+from jaxsft.config import adapters, optim, schema
 from jaxsft.errors import ConfigError
 
 OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
-GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS}
+GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
 # What may differ when a run goes on: where it lies, how long it is, the devices that it has, how it is looked at, and who is told of it.
 CHANGEABLE = ("run_dir", "train.duration", "mesh.", "hosts.", "profile", "compilation_cache", "trackers.", "check.")
 

@@ -33,6 +33,7 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class ModelConfig:
+    kind: str = "transformer"  # transformer | lstm | gru: of these two `embed` is the size of the state, in both directions together
     layers: int = 4
     embed: int = 128
     heads: int = 4
@@ -50,9 +51,9 @@ class ModelConfig:
     parallel: bool = False  # attention and MLP both read the input of the block
     first_norm: bool = True  # false: the first attention reads the embeddings as they are
     decoder_layers: int = 0  # of an encoder-decoder model, whose encoder has `layers`; 0: there is no second half
-    positions: str = "rope"  # rope | learned | relative | none
-    relative_buckets: int = 32  # of positions=relative: distances that have a bias of their own
-    relative_distance: int = 128  # of positions=relative: all farther ones share the last bucket
+    positions: str = "rope"  # rope | learned | relative | disentangled | none
+    relative_buckets: int = 32  # of positions=relative or disentangled: how many kinds of distance there are (of disentangled, in each direction)
+    relative_distance: int = 128  # from here on all share the last bucket
     position_offset: int = 0  # of positions=learned: rows of the table before that of the first position
     rope_base: float = 10000.0
     rope_fraction: float = 1.0  # of the dimensions of a head that are rotated
@@ -85,3 +86,10 @@ class ModelConfig:
     unroll: str = "auto"  # auto | none | full: of the scan over layers
     pretrained: Optional[str] = None  # a run directory, a folder with config.json and safetensors, or hub:owner/name@revision of either
     init: str = "pretrained"  # with pretrained: its weights | scratch: its architecture and tokenizer only | reset:PATTERN: weights that start anew
+    keep_layers: Optional[list[int]] = None  # with pretrained: which of its layers, in this order, counted from 0; null: all
+    repeat_layers: int = 1  # with pretrained: how often each of them comes in a row
+    resize_mlp: Optional[int] = None  # with pretrained: hidden units; more compute the same function, fewer are those with the largest weights
+    resize_heads: Optional[int] = None  # with pretrained: heads, likewise
+    bidirectional: bool = False  # with pretrained: a token sees the whole text, whatever the model was trained with
+    vectors: Optional[str] = None  # a file of word vectors (word2vec, GloVe) that rows of the embedding start from
+    train_rows: str = "all"  # all | added: of the vocabulary only the rows of tokenizer.added are trained

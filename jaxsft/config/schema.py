@@ -9,8 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.optim import AdamW, OptimConfig
+from jaxsft.config.tokenizers import (
+    BpeTokenizer,
+    BytesTokenizer,
+    CharTokenizer,
+    PretrainedTokenizer,
+    TokenizerConfig,
+    UnigramTokenizer,
+    WordPieceTokenizer,
+    WordTokenizer,
+)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------------------------
@@ -32,6 +43,7 @@ class Columns:
     weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
     labels: list[str] = field(default_factory=list)  # one-hot columns of 0 and 1, each named as its class
     targets: list[str] = field(default_factory=list)  # numbers; none: the column of the label
+    answers: Optional[str] = None  # of a question: texts, and the characters of the context at which they begin
     score: Optional[str] = None  # of a pair: how near its texts are; null: pairs have a label, or nothing
     source: Optional[str] = None
     target: Optional[str] = None
@@ -44,7 +56,9 @@ class Columns:
     label_names: Optional[str] = None  # a file with the names of the classes by id: a name a line, or JSON
     no_label: Optional[str] = None  # the mark of a row that has no label, such as -: it is dropped and counted
     separator: str = ","  # between the labels of one cell
-    missing: str = "error"  # what becomes of a row with a target that is not there
+    features: list[str] = field(default_factory=list)  # further columns that are given beside a text: numbers, and names of classes
+    categories: list[str] = field(default_factory=list)  # those of the features that are classes although they look like numbers
+    missing: str = "error"  # what becomes of a row with a target, or a feature, that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
     allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words | absent
     group_references: bool = False  # rows of one source are one row with several references
@@ -75,7 +89,23 @@ class DataFiles:
 
 
 @dataclass(frozen=True)
+class MixtureSource:
+    path: str = "???"  # as data.train
+    weight: Optional[float] = None  # its share of the rows of training, relative to the other weights; all sources have one, or none
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several data sets of one task, with the same columns, as the training split."""
+
+    sources: list[MixtureSource] = field(default_factory=list)  # instead of data.train
+    temperature: float = 1.0  # without weights: 1 is proportional to the sizes, more is nearer to equal shares
+    exhausted: str = "stop"  # stop: an epoch ends with the first source that is used up | repeat: with the last one | error: no row is read twice
+
+
+@dataclass(frozen=True)
 class DataConfig(DataFiles):
+    mixture: Mixture = field(default_factory=Mixture)
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
     split_seed: int = 0
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
@@ -87,68 +117,6 @@ class DataConfig(DataFiles):
     packing: bool = True
     plan_seed: int = 0  # of the contents of packed rows; the same for every data seed
     cache_dir: Optional[str] = None  # null: the user's cache folder
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    kind: str = "bytes"
-    added: list[str] = field(default_factory=list)  # further special tokens, with the ids after all others; their rows start at the mean of the rest
-
-
-@dataclass(frozen=True)
-class BytesTokenizer(TokenizerConfig):
-    kind: str = "bytes"
-
-
-@dataclass(frozen=True)
-class BpeTokenizer(TokenizerConfig):
-    kind: str = "bpe"
-    vocab_size: int = 4096
-    lowercase: bool = False
-
-
-@dataclass(frozen=True)
-class CharTokenizer(TokenizerConfig):
-    """A token per character of the training split."""
-
-    kind: str = "char"
-    min_count: int = 1  # a character that is rarer is unknown
-    lowercase: bool = False
-
-
-@dataclass(frozen=True)
-class WordTokenizer(TokenizerConfig):
-    """A token per word of the training split."""
-
-    kind: str = "word"
-    min_count: int = 2  # a word that is rarer is unknown
-    vocab_size: Optional[int] = None  # the most frequent words only
-    lowercase: bool = True
-    segment: str = "spaces"  # spaces | jieba (Chinese; needs jaxsft[text])
-
-
-@dataclass(frozen=True)
-class WordPieceTokenizer(TokenizerConfig):
-    """Pieces of words with BERT's cleaning, special tokens and frame."""
-
-    kind: str = "wordpiece"
-    vocab_size: int = 8192
-    lowercase: bool = True
-
-
-@dataclass(frozen=True)
-class UnigramTokenizer(TokenizerConfig):
-    """Pieces by SentencePiece; needs jaxsft[sentencepiece]."""
-
-    kind: str = "unigram"
-    vocab_size: int = 8192
-    lowercase: bool = False
-
-
-@dataclass(frozen=True)
-class PretrainedTokenizer(TokenizerConfig):
-    kind: str = "pretrained"
-    path: str = "???"  # a folder with a vocabulary, that file itself, a run directory, or hub:owner/name@revision
 
 
 # --- task ------------------------------------------------------------------------------------------------------------------------------------
@@ -171,6 +139,19 @@ class LMTask(TaskConfig):
 
 
 @dataclass(frozen=True)
+class MLMTask(TaskConfig):
+    """Some tokens of a text are hidden, and guessed."""
+
+    name: str = "mlm"
+    share: float = 0.15  # of the tokens of a text that are guessed; one at least
+    random: float = 0.1  # of these, replaced by a random token
+    kept: float = 0.1  # of these, left as they are; the others become the mask token
+    whole_word: bool = False
+    mask_token: Optional[str] = None  # null: that of the tokenizer
+    activation: str = "gelu"  # of the head: gelu | relu | tanh
+
+
+@dataclass(frozen=True)
 class TextTask(TaskConfig):
     """What the tasks on whole texts share: how a text becomes one vector, and what reads it."""
 
@@ -181,7 +162,15 @@ class TextTask(TaskConfig):
 
 
 @dataclass(frozen=True)
-class ClassifyTask(TextTask):
+class FeaturesTask(TextTask):
+    """A text, and columns beside it (`data.columns.features`)."""
+
+    features: str = "tokens"  # how they are given: tokens, a learnt vector each, in front of the text; or text
+    feature_template: str = "{name}: {value}\n"  # of features=text: how each is written in front of the text
+
+
+@dataclass(frozen=True)
+class ClassifyTask(FeaturesTask):
     name: str = "classify"
     labels: Optional[list[str]] = None  # null: inferred from the training split
     loss: str = "cross_entropy"  # cross_entropy | log_loss | binary_cross_entropy | mse | mae | huber
@@ -189,7 +178,7 @@ class ClassifyTask(TextTask):
 
 
 @dataclass(frozen=True)
-class MultiLabelTask(TextTask):
+class MultiLabelTask(FeaturesTask):
     """Any number of labels for a text."""
 
     name: str = "multilabel"
@@ -201,7 +190,7 @@ class MultiLabelTask(TextTask):
 
 
 @dataclass(frozen=True)
-class RegressTask(TextTask):
+class RegressTask(FeaturesTask):
     """One or several numbers for a text."""
 
     name: str = "regress"
@@ -212,16 +201,45 @@ class RegressTask(TextTask):
 
 @dataclass(frozen=True)
 class TagTask(TaskConfig):
-    """A tag for each word. `jaxsft check` reads such data; there is no head that learns it yet."""
+    """A tag for each word."""
 
     name: str = "tag"
+    labels: Optional[list[str]] = None  # null: inferred from the training split
+    align: str = "first"  # first | mean | all: which tokens stand for a word: its first, the mean of them, or each is trained and the first predicts
+    crf: bool = False  # a linear chain scores neighbouring tags together
+    valid: bool = False  # predictions are tags that their scheme allows, the best such sequence
+
+
+@dataclass(frozen=True)
+class JointTask(TagTask):
+    """A tag for each word and a label for the text: slots and intent, over one encoder."""
+
+    name: str = "joint"
+    intents: Optional[list[str]] = None  # the labels of texts; null: inferred from the training split
+    pool: str = "mean"  # mean | max | first | last: what of a text its label is told from
+    tags: float = 1.0  # weight of the loss of tags, beside that of the label, which is 1
 
 
 @dataclass(frozen=True)
 class ParseTask(TaskConfig):
-    """A tree over the words. `jaxsft check` reads such data; there is no head that learns it yet."""
+    """A tree over the words: a head and a relation for each."""
 
     name: str = "parse"
+    arc: int = 256  # size of the views of a word that score arcs
+    label: int = 64  # size of those that score relations
+    decode: str = "mst"  # mst | greedy: the best tree, or the best head of each word, which need not be a tree
+    upos: float = 0.0  # weight of the loss of parts of speech (column upos), which are learnt beside the tree; 0: they are not
+
+
+@dataclass(frozen=True)
+class SpanCorruptionTask(TaskConfig):
+    """Spans of a text are taken out, and written by the decoder of an encoder-decoder model."""
+
+    name: str = "span_corruption"
+    share: float = 0.15  # of the tokens of a text that are taken out
+    mean_length: float = 3.0  # of a span, in tokens
+    sentinel: str = "<extra_id_{i}>"  # what stands in the place of span i, from 0: added tokens
+    start: Optional[list[str]] = None  # the special tokens that a decoder starts from; null: bos, else pad
 
 
 @dataclass(frozen=True)
@@ -246,6 +264,14 @@ class PairTask(TextTask):
     threshold: float = 0.5  # of cosine_embedding: the cosine from which two texts belong together
     temperature: float = 0.05  # of contrastive: cosines are divided by it
     huber_delta: float = 1.0  # read by loss=huber
+
+
+@dataclass(frozen=True)
+class SpanTask(TaskConfig):
+    """The answer to a question, as a stretch of a context."""
+
+    name: str = "span"
+    max_answer: int = 30  # tokens of an answer
 
 
 # --- schedule --------------------------------------------------------------------------------------------------------------------------------
@@ -307,7 +333,9 @@ class TrainConfig:
     accumulate: int = 1  # micro-batches that a step is cut into
     on_nan: str = "stop"  # stop | skip
     ema: Optional[float] = None
+    neftune: Optional[float] = None  # how strong the noise on the embeddings of training is; 5 to 15 in the paper (arXiv:2310.05914)
     freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
+    unfreeze_every: Optional[str] = None  # a duration: the head trains from the start, then layer after layer from the top, the embedding last
     init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from
     init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it
     log_every: str = "10steps"
@@ -403,6 +431,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=BytesTokenizer)
     model: ModelConfig = field(default_factory=ModelConfig)
+    adapter: AdapterConfig = field(default_factory=NoAdapter)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=AdamW)
     schedule: ScheduleConfig = field(default_factory=Cosine)
@@ -481,8 +510,10 @@ GROUPS: dict[str, dict[str, type]] = {
     "task": {
         "chat": ChatTask,
         "lm": LMTask,
+        "mlm": MLMTask,
+        "span_corruption": SpanCorruptionTask,
         "classify": ClassifyTask,
-        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, ParseTask, Seq2SeqTask, PairTask)},
+        **{cls.name: cls for cls in (MultiLabelTask, RegressTask, TagTask, JointTask, ParseTask, Seq2SeqTask, PairTask, SpanTask)},
     },
     "tokenizer": {
         cls.kind: cls

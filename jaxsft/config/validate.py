@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxsft.config import compose, durations, hubid, validate_generate, validate_model, validate_texts
 from jaxsft.config.model import ROPE_SCALING
-from jaxsft.config.schema import Columns, Config, GenerateConfig
+from jaxsft.config.schema import Columns, Config, DataConfig, GenerateConfig
 from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
 
@@ -23,25 +23,34 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.columns.missing": ("error", "mask"),
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
     "data.too_long": TOO_LONG,
+    "model.kind": ("transformer", "lstm", "gru"),
+    "model.train_rows": ("all", "added"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post", "output", "sandwich"),
-    "model.positions": ("rope", "learned", "relative", "none"),
+    "model.positions": ("rope", "learned", "relative", "disentangled", "none"),
     "model.rope_scaling.kind": tuple(ROPE_SCALING),
     "model.qk_norm": ("none", "head", "all"),
     "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
     "model.attention": ("auto", "reference", "blocked"),
     "model.unroll": ("auto", "none", "full"),
     "train.on_nan": ("stop", "skip"),
+    "adapter.scaling": ("rank", "sqrt"),
+    "adapter.init": ("zero", "pissa"),
     "evaluation.generate": ("end", "always", "never"),
     "precision": ("auto", "fp32", "bf16"),
+    "task.align": ("first", "mean", "all"),
+    "task.decode": ("mst", "greedy"),
     "task.pool": ("mean", "max", "first", "last", "attention"),
     "task.head": ("linear", "dense"),
     "task.activation": ("tanh", "gelu", "relu"),
     "task.encoder": ("cross", "bi"),
+    "task.features": ("tokens", "text"),
+    "data.mixture.exhausted": ("stop", "repeat", "error"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
 }
 AT_LEAST_ONE = (
+    *(f"model.{f}" for f in ("repeat_layers", "resize_mlp", "resize_heads")),
     *(f"model.{f}" for f in ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp", "context")),
     "workers",
     "output.shards",
@@ -49,6 +58,8 @@ AT_LEAST_ONE = (
     "hosts.timeout",
     "hosts.wait",
     "train.batch_size",
+    "adapter.rank",
+    "adapter.tokens",
     "optim.ns_steps",
     "train.accumulate",
     "evaluation.batch_size",
@@ -57,6 +68,9 @@ AT_LEAST_ONE = (
     "generate.batch_size",
     "data.limit",
     "data.stride",
+    "task.arc",
+    "task.label",
+    "task.max_answer",
     "tokenizer.min_count",
     "tokenizer.vocab_size",
 )
@@ -68,16 +82,18 @@ NOT_NEGATIVE = (
     "optim.initial_accumulator",
     "schedule.final",
     "loss.z_loss",
+    "task.upos",
+    "task.tags",
     "generate.temperature",
 )
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
-FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
+FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", "adapter.dropout", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
 ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent")
 GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
-COUNTS = ("rows", "tokens", "generated_rows")  # metrics that do not depend on the weights
-DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every")
+COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
+DURATIONS = ("train.duration", "train.log_every", "schedule.warmup", "schedule.decay", "checkpoint.every", "evaluation.every", "train.unfreeze_every")
 
 
 def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, generates: bool, can_generate: bool) -> None:
@@ -85,12 +101,12 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     values = compose.flat(compose.to_dict(config))
     validate_values(values)
     for key in DURATIONS:
-        if key in values:
+        if values.get(key) is not None:
             durations.parse(values[key], key)
     if durations.parse(config.train.duration, "train.duration")[1] == "%":
         raise ConfigError(f"train.duration={config.train.duration}: the whole cannot be a percentage; give steps, epochs or examples")
-    for key in ("train.duration", "train.log_every", "checkpoint.every", "evaluation.every"):
-        if durations.parse(values[key], key)[0] == 0:
+    for key in ("train.duration", "train.log_every", "checkpoint.every", "evaluation.every", "train.unfreeze_every"):
+        if values[key] is not None and durations.parse(values[key], key)[0] == 0:
             raise ConfigError(f"{key}={values[key]}: expected more than 0")
     if config.profile is not None:
         durations.profile_steps(config.profile)
@@ -108,6 +124,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _trackers(config.trackers.use)
     _hub(values)
     _unread(config, values)
+    _masking(config)
     _generation(config, generates, can_generate)
     validate_texts.check(config)
 
@@ -126,8 +143,10 @@ def validate_each(values: dict[str, Any]) -> None:
         (NOT_NEGATIVE, lambda v: 0 <= v < math.inf, "a finite number of at least 0"),
         (SEEDS, lambda v: 0 <= v < 2**32, "at least 0 and less than 2^32"),
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
+        (("adapter.alpha", "adapter.lr_ratio"), lambda v: 0 < v < math.inf, "a finite number of more than 0"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
-        (("task.temperature", "task.huber_delta"), lambda v: 0 < v < math.inf, "more than 0"),
+        (("train.neftune",), lambda v: 0 < v < math.inf, "more than 0, or null"),
+        (("task.temperature", "task.huber_delta", "data.mixture.temperature"), lambda v: 0 < v < math.inf, "more than 0"),
         (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),
         (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
         (("model.decoder_layers",), lambda v: v >= 0, "at least 0"),
@@ -172,17 +191,26 @@ def data(config: Config) -> None:
     if d.path and parts:
         raise ConfigError(f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the splits")
     _columns(d.columns)
-    if not d.path and not d.train:
+    _mixture(d)
+    if not d.path and not d.train and not d.mixture.sources:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
     _too_long(config)
+    _of_words(config)
     if d.max_length != "auto" and d.max_length > config.model.context:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
     if d.max_source_length != "auto" and d.max_source_length > config.model.context:
         raise ConfigError(f"data.max_source_length={d.max_source_length}: more than model.context={config.model.context}; raise that too")
 
 
-WHOLE = ("classify", "multilabel", "regress", "pair")  # tasks that say something of a whole text
-WORDS = ("tag", "parse")  # tasks that say something of each word
+WHOLE = ("classify", "multilabel", "regress", "pair", "span")  # tasks that say something of a whole text
+WORDS = ("tag", "joint", "parse")  # tasks that say something of each word
+
+
+def _of_words(config: Config) -> None:
+    if config.task.name in WORDS and not config.model.tied:
+        raise ConfigError(f"model.tied=False: task={config.task.name} has no output matrix over the vocabulary")
+    if getattr(config.task, "crf", False) and config.task.align == "all":
+        raise ConfigError("task.crf=true: a chain runs over words, and task.align=all trains tokens; set task.align=first or mean")
 
 
 def _too_long(config: Config) -> None:
@@ -190,12 +218,29 @@ def _too_long(config: Config) -> None:
     how, task = config.data.too_long, config.task.name
     if how in ("head_tail", "sentence") and task not in WHOLE:
         raise ConfigError(f"data.too_long={how}: is read by task={'|'.join(WHOLE)} only; found task={task}")
-    if how == "window" and task not in (*WHOLE, "tag"):
+    if how == "window" and task not in (*WHOLE, "tag", "joint"):
         why = "a tree cannot be cut" if task == "parse" else "its texts are not merged from windows"
         raise ConfigError(f"data.too_long=window: task={task} has no windows ({why}); expected {'error or drop' if task == 'parse' else 'another'}")
     if how.startswith("truncate") and task in WORDS:
-        choices = "drop|window" if task == "tag" else "drop"
+        choices = "drop" if task == "parse" else "drop|window"
         raise ConfigError(f"data.too_long={how}: task={task} would score fewer words than the file has; expected error|{choices}")
+
+
+def _mixture(d: DataConfig) -> None:
+    m = d.mixture
+    if not m.sources:
+        return
+    if given := [name for name in ("path", "train", "limit") if getattr(d, name)]:
+        raise ConfigError(f"data.mixture.sources excludes data.{given[0]}: the sources are the training data")
+    if len(m.sources) < 2 or len({s.path for s in m.sources}) < len(m.sources):
+        raise ConfigError("data.mixture.sources: expected at least two, each with a path of its own")
+    weights = [s.weight for s in m.sources]
+    if any(w is None for w in weights) != all(w is None for w in weights):
+        raise ConfigError("data.mixture.sources: expected a weight for each of them, or for none")
+    if bad := [w for w in weights if w is not None and not 0 < w < math.inf]:
+        raise ConfigError(f"data.mixture.sources: weight {bad[0]}: expected more than 0")
+    if weights[0] is not None and m.temperature != 1:
+        raise ConfigError(f"data.mixture.temperature={m.temperature}: is read without weights only")
 
 
 def _columns(c: Columns) -> None:
@@ -236,7 +281,7 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
         if name in SCORES and name not in getattr(config.task, "scores", SCORES):
             raise ConfigError(f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}")
-        if name in GENERATED and e.generate != "always":
+        if name in GENERATED and config.task.name != "span" and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
         if name in COUNTS:
             raise ConfigError(f"evaluation.metric={e.metric}: a count is the same at every evaluation, and chooses nothing")
@@ -270,6 +315,24 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
             raise ConfigError(f"generate.{key}={getattr(g, key)}: task={name} generates nothing; leave the option out")
 
 
+def _masking(config: Config) -> None:
+    t = config.task
+    if t.name not in ("mlm", "span_corruption"):
+        return
+    if not 0 < t.share < 1:
+        raise ConfigError(f"task.share={t.share}: expected more than 0 and less than 1")
+    if t.name == "span_corruption":
+        if not 1 <= t.mean_length < math.inf or "{i}" not in t.sentinel:
+            raise ConfigError(f"task.mean_length={t.mean_length} task.sentinel={t.sentinel}: expected at least 1, and {{i}} for the number of a span")
+        if config.data.too_long not in ("error", "drop"):
+            raise ConfigError(
+                f"data.too_long={config.data.too_long}: task=span_corruption cuts no texts; set data.unit=paragraph or line, or data.too_long=drop"
+            )
+        return
+    if min(t.random, t.kept) < 0 or t.random + t.kept > 1:
+        raise ConfigError(f"task.random={t.random} and task.kept={t.kept}: expected shares of at least 0 that are together at most 1")
+
+
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
     for key, unread, why in (
@@ -278,9 +341,14 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
-        ("data.too_long", config.task.name == "lm", "is not read by task=lm, which cuts long texts into pieces"),
+        ("loss.chunk", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
+        ("loss.z_loss", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
+        ("loss.label_smoothing", getattr(config.task, "crf", False), "is not read with task.crf=true, whose loss is of whole sequences"),
+        ("data.too_long", config.task.name in ("lm", "mlm"), f"is not read by task={config.task.name}, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
         ("data.stride", config.data.too_long != "window", "is read with data.too_long=window only"),
+        ("data.mixture.temperature", not config.data.mixture.sources, "is read with data.mixture.sources only"),
+        ("data.mixture.exhausted", not config.data.mixture.sources, "is read with data.mixture.sources only"),
         ("data.fractions", not config.data.path, "is read with data.path only"),
         ("data.split_seed", not config.data.path, "is read with data.path only"),
         ("trackers.project", not config.trackers.use, "is read with trackers.use only"),
@@ -299,6 +367,9 @@ DEFAULTS = {
     "data.stride": None,
     "generate.allow_cut": False,
     **validate_texts.DEFAULTS,
+    "loss.label_smoothing": 0.0,
+    "data.mixture.temperature": 1.0,
+    "data.mixture.exhausted": "stop",
     "data.fractions": [0.7, 0.15, 0.15],
     "data.split_seed": 0,
     "trackers.project": "jaxsft",

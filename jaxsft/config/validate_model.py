@@ -18,6 +18,8 @@ def model(config: Config, causal: bool | None) -> None:
     m = config.model
     if causal is not None and m.causal != causal:
         raise ConfigError(f"model.causal={m.causal}: task={config.task.name} needs model.causal={causal}")
+    if m.kind != "transformer":
+        _recurrent(m, config.task.name)
     if m.heads % m.kv_heads:
         raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
     if m.positions == "rope" and (not 0 < m.rope_fraction <= 1 or int(m.head_dim * m.rope_fraction) % 2 or not int(m.head_dim * m.rope_fraction)):
@@ -27,6 +29,10 @@ def model(config: Config, causal: bool | None) -> None:
         raise ConfigError(f"model.embed_inner={m.embed_inner}: a tied output would need model.embed of that size; set model.tied=false")
     if m.experts and not (m.gated and not m.mlp_bias and 1 <= m.experts_per_token <= m.experts):
         raise ConfigError(f"model.experts={m.experts}: they are gated, without biases, and model.experts_per_token lies between 1 and their number")
+    if m.positions == "disentangled" and (m.causal or m.heads != m.kv_heads or m.attention == "blocked"):
+        raise ConfigError("model.positions=disentangled: needs model.causal=false, as many kv_heads as heads, and model.attention=auto or reference")
+    if config.train.neftune is not None and m.kind != "transformer":
+        raise ConfigError(f"train.neftune={config.train.neftune}: is read with model.kind=transformer only")
     _numbers(m)
     _unread(m, config.task.name)
     if m.causal and getattr(config.task, "pool", None) == "first":
@@ -37,6 +43,13 @@ def model(config: Config, causal: bool | None) -> None:
     for key, source in (("model.pretrained", m.pretrained), ("train.init_from", config.train.init_from)):
         if source and config.run_dir and _same_place(source, config.run_dir):
             raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
+    if m.vectors and (m.pretrained or config.train.init_from):
+        raise ConfigError("model.vectors and weights of another run both say where the embedding starts; give one")
+    for name, standard in (("keep_layers", None), ("repeat_layers", 1), ("resize_mlp", None), ("resize_heads", None), ("bidirectional", False)):
+        if getattr(m, name) != standard and (not m.pretrained or m.init == "scratch"):
+            raise ConfigError(f"model.{name}={getattr(m, name)}: is read with the weights of model.pretrained only")
+    if m.train_rows == "added" and not config.tokenizer.added:
+        raise ConfigError("model.train_rows=added: there are no added tokens; name them by tokenizer.added=[...]")
     if m.init not in ("pretrained", "scratch") and not (m.init.startswith("reset:") and m.init != "reset:"):
         raise ConfigError(f"model.init={m.init}: expected pretrained, scratch or reset:PATTERN")
     if m.init != "pretrained" and not m.pretrained:
@@ -45,10 +58,27 @@ def model(config: Config, causal: bool | None) -> None:
         raise ConfigError("train.init_fresh is read with train.init_from or model.pretrained only")
 
 
+RECURRENT = ("kind", "layers", "embed", "context", "causal", "vocab_rows", "tied", "head_bias", "logit_softcap", "embed_scale", "embed_norm")
+RECURRENT += ("embed_inner", "types", "dropout", "remat", "pretrained", "vectors", "train_rows", "norm", "norm_bias", "norm_epsilon", "norm_plus_one")
+RECURRENT += ("mlp",)  # not read, but the preset of a task for both kinds gives it
+
+
+def _recurrent(m: ModelConfig, task: str) -> None:
+    for f in dataclasses.fields(ModelConfig):
+        if f.name not in RECURRENT and getattr(m, f.name) != (f.default if f.default is not dataclasses.MISSING else f.default_factory()):
+            raise ConfigError(f"model.{f.name}={getattr(m, f.name)}: is read with model.kind=transformer only")
+    if not m.causal and m.embed % 2:
+        raise ConfigError(f"model.embed={m.embed}: two directions share it, so that it must be even; or set model.causal=true")
+    if task == "chat":
+        raise ConfigError(f"model.kind={m.kind}: task=chat generates answers, which needs model.kind=transformer")
+
+
 def _seq2seq(config: Config) -> None:
     m, task = config.model, config.task
+    if task.name == "span_corruption" and not m.decoder_layers:
+        raise ConfigError("task=span_corruption: a decoder writes what was taken out; set model=encoder_decoder, or model.decoder_layers")
     if task.name != "seq2seq":
-        if m.decoder_layers:
+        if m.decoder_layers and task.name != "span_corruption":
             raise ConfigError(f"model.decoder_layers={m.decoder_layers}: task={task.name} has one text only; task=seq2seq trains an encoder-decoder")
         return
     if m.causal == bool(m.decoder_layers):
@@ -72,7 +102,7 @@ def _same_place(a: str, b: str) -> bool:
 
 
 def _numbers(m: ModelConfig) -> None:
-    for name in ("norm_epsilon", "rope_base", "rope_local_base", "query_scale", "attention_softcap", "logit_softcap", "embed_scale"):
+    for name in ("norm_epsilon", "output_scale", "rope_base", "rope_local_base", "query_scale", "attention_softcap", "logit_softcap", "embed_scale"):
         if (value := getattr(m, name)) is not None and not 0 < value < math.inf:
             raise ConfigError(f"model.{name}={value}: expected more than 0")
     for name in ("window", "embed_inner", "vocab_rows"):
@@ -83,6 +113,15 @@ def _numbers(m: ModelConfig) -> None:
             raise ConfigError(f"model.{name}={getattr(m, name)}: expected at least 0")
     if wrong := [i for i in m.window_layers or () if not 0 <= i < m.layers]:
         raise ConfigError(f"model.window_layers: there is no layer {wrong[0]} of {m.layers}, counted from 0")
+    if m.relative_buckets < 4 or m.relative_buckets % 4 or m.relative_distance <= m.relative_buckets // 2:
+        raise ConfigError(
+            f"model.relative_buckets={m.relative_buckets} model.relative_distance={m.relative_distance}: expected a multiple of 4, and a distance of "
+            "more than half of it"
+        )
+    if m.positions == "relative" and m.attention == "blocked":
+        raise ConfigError("model.attention=blocked: has no place for the bias of model.positions=relative; set model.attention=reference or auto")
+    if m.decoder_layers and (m.parallel or m.window is not None or not m.first_norm or m.types or m.embed_inner):
+        raise ConfigError("model.decoder_layers: with it there is no model.parallel, window, first_norm=false, types or embed_inner")
     s, (needed, read) = m.rope_scaling, ROPE_SCALING[m.rope_scaling.kind]
     for f in dataclasses.fields(RopeScaling):
         value = getattr(s, f.name)
@@ -96,8 +135,11 @@ def _numbers(m: ModelConfig) -> None:
 
 def _unread(m: ModelConfig, task: str) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
-    vocabulary = task in ("chat", "lm", "seq2seq")
+    vocabulary = task in ("chat", "lm", "mlm", "span_corruption", "seq2seq")
     for name, read, where in (
+        ("relative_buckets", m.positions == "relative", "with model.positions=relative"),
+        ("relative_distance", m.positions == "relative", "with model.positions=relative"),
+        ("output_scale", m.decoder_layers, "with model.decoder_layers above 0"),
         ("norm_bias", m.norm == "layer", "with model.norm=layer"),
         ("rope_base", m.positions == "rope", "with model.positions=rope"),
         ("rope_fraction", m.positions == "rope", "with model.positions=rope"),

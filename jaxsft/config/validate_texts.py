@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from jaxsft.config.schema import Config, PairTask, TextTask
+from jaxsft.config.schema import Config, FeaturesTask, PairTask, SpanTask, TextTask
 from jaxsft.errors import ConfigError
 
 NUMBERS = ("mse", "mae", "huber")  # losses between numbers
@@ -39,11 +39,23 @@ def _number(value: Any, low: float, high: float) -> bool:
 
 def check(config: Config) -> None:
     """The options together. Raises ConfigError."""
-    t = config.task
-    if not isinstance(t, TextTask):
+    t, columns = config.task, config.data.columns
+    if columns.features and not isinstance(t, FeaturesTask):
+        raise ConfigError(f"data.columns.features: task={t.name} reads no columns beside its text; classify, multilabel and regress do")
+    if len(set(columns.features)) < len(columns.features):
+        raise ConfigError(f"data.columns.features={list(columns.features)}: expected each column once")
+    if strange := [name for name in columns.categories if name not in columns.features]:
+        raise ConfigError(f"data.columns.categories=[{strange[0]}]: expected some of data.columns.features={list(columns.features)}")
+    if not isinstance(t, TextTask | SpanTask):
         return
     if not config.model.tied:
         raise ConfigError(f"model.tied=False: task={t.name} has no output matrix over the vocabulary")
+    if isinstance(t, SpanTask):
+        if config.data.too_long not in ("error", "drop", "window", "sentence"):
+            raise ConfigError(f"data.too_long={config.data.too_long}: task=span would lose answers; expected error, drop, window or sentence")
+        return
+    if isinstance(t, FeaturesTask) and "{value}" not in t.feature_template:
+        raise ConfigError(f"task.feature_template={t.feature_template!r}: expected {{value}} in it, where the value of a column stands")
     validation = config.data.validation or (config.data.path and config.data.fractions[1] > 0)
     if getattr(t, "threshold", None) == "tuned" and not validation:
         raise ConfigError("task.threshold=tuned: there is no validation data to tune it on; set data.validation= or data.path=")
@@ -69,17 +81,20 @@ def _pair(config: Config, t: PairTask) -> None:
 
 def unread(config: Config) -> list[tuple[str, bool, str]]:
     """(option, whether nothing reads it, why), as `validate._unread` takes them."""
-    t, texts = config.task, isinstance(config.task, TextTask)
+    t, texts = config.task, isinstance(config.task, TextTask | SpanTask)
     loss = getattr(t, "loss", "")
     cosine, contrast = loss == "cosine_embedding", loss == "contrastive"
     labels = texts and (loss == "cosine_embedding" or loss not in (*NUMBERS, "contrastive") or t.name != "pair")
     smooth = t.name in ("classify", "multilabel") or (t.name == "pair" and loss == "cross_entropy")
+    text = getattr(t, "features", "") == "text"
     return [
+        ("task.features", not config.data.columns.features, "is read with data.columns.features only"),
+        ("task.feature_template", not text, "is read with task.features=text only"),
         ("task.huber_delta", loss != "huber", "is read with task.loss=huber only"),
         ("loss.chunk", texts, "is read by the losses over a vocabulary only"),
         ("loss.z_loss", texts, "is read by the losses over a vocabulary only"),
-        ("loss.label_smoothing", texts and not smooth, f"task={t.name} task.loss={loss} has no labels to smooth"),
-        ("task.activation", texts and t.head != "dense", "is read with task.head=dense only"),
+        ("loss.label_smoothing", texts and not smooth, f"is not read by task={t.name}" + (f" task.loss={loss}" if loss else "")),
+        ("task.activation", isinstance(t, TextTask) and t.head != "dense", "is read with task.head=dense only"),
         ("task.bias", t.name == "pair" and loss in APART and t.head == "linear", f"there is no layer in the head of task.loss={loss}"),
         ("task.positive", t.name == "pair" and not cosine, "is read with task.loss=cosine_embedding only"),
         ("task.margin", t.name == "pair" and not cosine, "is read with task.loss=cosine_embedding only"),
@@ -90,6 +105,8 @@ def unread(config: Config) -> list[tuple[str, bool, str]]:
 
 
 DEFAULTS = {
+    "task.features": "tokens",
+    "task.feature_template": "{name}: {value}\n",
     "task.huber_delta": 1.0,
     "loss.chunk": "auto",
     "loss.z_loss": 0.0,

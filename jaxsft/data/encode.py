@@ -53,12 +53,13 @@ class Encoded(NamedTuple):
       ids: `[n]` int32.
       weights: `[n]` float32, the weight of each id as a target; None where nothing is predicted token by token.
       segment: what belongs to the whole text, by name: numbers, or arrays of one shape.
-      chunk: cut into consecutive examples instead of following `data.too_long` (raw text).
+      chunk: cut into consecutive examples, each in its frame, instead of following `data.too_long` (raw text).
       stop_ids: where given, the last trained id must be one of them to survive truncation.
       source: `[m]` int32, what an encoder reads; None where there is one stream.
       types: `[n]` int32, the token type of each id (BERT's first and second text); None where all are 0.
       frame: how many ids at the beginning and at the end stay where a text is cut, in every window of it: its special tokens.
       first: where the ids of the first text of a pair stand; those of the second stand within the frame. A cut takes from the longer one.
+      pointers: names in `segment` of places in `ids`; 0 where a window does not hold them all. `at` there becomes how many ids a window leaves out.
       breaks: where a sentence begins, in ids, within the frame; for `too_long=sentence`.
       words: where something is said of each word.
     """
@@ -72,6 +73,7 @@ class Encoded(NamedTuple):
     types: np.ndarray | None = None
     frame: tuple[int, int] = (0, 0)
     first: tuple[int, int] | None = None
+    pointers: tuple[str, ...] = ()
     breaks: Sequence[int] = ()
     words: Words | None = None
 
@@ -190,13 +192,21 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences:
     if stride > room:
         raise ConfigError(f"data.stride={stride}: a window holds {room} tokens, so that some would be in none; expected at most {room}")
     framed = lambda a, b: np.concatenate([encoded.ids[:begin], encoded.ids[a:b], encoded.ids[end:]])
+    shared = lambda parts: {name: value / parts if name == "weight" else value for name, value in encoded.segment.items()}
     if words is None:
         spans = windows(end - begin, room, stride)
+        if encoded.chunk:
+            spans = [(a, min(a + room, end - begin)) for a in range(0, end - begin, room)]
         if sentences:
             spans = sentence_windows([at - begin for at in encoded.breaks], end - begin, room)
-        segment = {name: value / len(spans) if name == "weight" else value for name, value in encoded.segment.items()}
+        segment = shared(len(spans))
         kinds = lambda a, b: None if encoded.types is None else np.concatenate([encoded.types[:begin], encoded.types[a:b], encoded.types[end:]])
-        return [encoded._replace(ids=framed(begin + a, begin + b), segment=segment, types=kinds(begin + a, begin + b), breaks=()) for a, b in spans]
+        of = lambda a, b: {
+            "ids": framed(begin + a, begin + b),
+            "types": kinds(begin + a, begin + b),
+            "segment": _pointed(encoded, segment, begin, a, b),
+        }
+        return [encoded._replace(**of(a, b), breaks=()) for a, b in spans]
     spans = word_windows(words.offsets - begin, room, stride)
     owner = owners(spans, words.count)
     out = []
@@ -206,8 +216,17 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences:
         values["weight"] = np.where(mine, values["weight"], 0).astype(np.float32)
         own = (int(np.argmax(mine)), int(len(mine) - np.argmax(mine[::-1]))) if mine.any() else (0, 0)
         part = Words(words.offsets[a : b + 1] - words.offsets[a] + begin, values, a, own, words.count)
-        out.append(encoded._replace(ids=framed(int(words.offsets[a]), int(words.offsets[b])), words=part))
+        ids = framed(int(words.offsets[a]), int(words.offsets[b]))
+        out.append(encoded._replace(ids=ids, words=part, segment=shared(len(spans))))
     return out
+
+
+def _pointed(encoded: Encoded, segment: Mapping[str, Any], begin: int, first: int, last: int) -> Mapping[str, Any]:
+    """What belongs to a window, `ids[begin + first:begin + last]` and the frame, with pointers to places in it."""
+    if not encoded.pointers:
+        return segment
+    here = all(begin + first <= segment[name] < begin + last for name in encoded.pointers)
+    return {**segment, **{name: segment[name] - first if here else 0 for name in encoded.pointers}, "at": first}
 
 
 def build(
@@ -256,7 +275,7 @@ def build(
         if too_long == "drop" and too_long_for(e, limit, source_limit):
             drop(row, "too_long")
             continue
-        if e.positions > limit and too_long in ("window", "sentence"):
+        if e.positions > limit and (too_long in ("window", "sentence") or (e.chunk and e.weights is None)):
             parts = cut(e, limit, stride, where[row], too_long == "sentence")
             ledger.keep(len(e.ids), _trained(e))  # an id counts once, in however many windows it stands
             out.extend(examples(one, row, limit)[0]._replace(part=number) for number, one in enumerate(parts))

@@ -16,8 +16,9 @@ from jaxsft.config.hubid import HubId, is_hub, parse
 from jaxsft.data import tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 
-RUN = ("config.yaml", "task.json", "prepared.json", "pretrained.json", "tokenizer/*.json", "checkpoints/*")  # what is read of a run directory
-MODEL = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")  # and of a model of transformers
+# What is read of a run directory, and of a model of transformers.
+RUN = ("config.yaml", "task.json", "prepared.json", "pretrained.json", "label_names.json", "tokenizer/*.json", "checkpoints/*")
+MODEL = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
 TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, "tokenizer/*.json")
 
 

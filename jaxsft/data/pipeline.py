@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsft.data import cache, encode, packing
+from jaxsft.data import cache, encode, mixture, packing
 from jaxsft.data.ledger import Aside, Ledger, length_summary
+from jaxsft.errors import DataError
 
 ROW_MULTIPLE = 32  # row lengths are rounded up to it: matrix units like it, and near lengths share a compiled program
 
@@ -66,6 +67,7 @@ class Split:
       records, where: per input row, its record and `file:line`.
       dropped: reason by row.
       limit, source_limit: positions of a row, and of a row of sources (0: there are none).
+      mixed: of which source of a mixture each example is; None where it is no mixture.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Split:
     ledger: dict[str, Any]
     limit: int
     source_limit: int = 0
+    mixed: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -88,6 +91,11 @@ class Split:
     @property
     def examples(self) -> int:
         return len(self.arrays["row"])
+
+    @property
+    def words(self) -> int:
+        """Of all examples: a word that stands in several windows counts in each."""
+        return int(self.arrays["word_offsets"][-1]) if "word_offsets" in self.arrays else 0
 
 
 def row_length(longest: int, context: int, requested: Any) -> int:
@@ -170,19 +178,44 @@ def _uncollected() -> Iterator[None]:
 class Batches:
     """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for Grain."""
 
-    def __init__(self, split: Split, plan: packing.Plan, batch_size: int, seed: int | None, here: np.ndarray | None = None):
-        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them."""
-        self.split, self.plan, self.batch_size, self.seed = split, plan, batch_size, seed
+    def __init__(
+        self,
+        split: Split,
+        plan: packing.Plan,
+        batch_size: int,
+        seed: int | None,
+        here: np.ndarray | None = None,
+        corrupt: Any = None,
+        fixed: int = 0,
+        mix: Mix | None = None,
+        places: int = 0,
+    ):
+        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them.
+        `corrupt(batch, seed, epoch)` changes what is read; without a seed it is given `fixed` and epoch 0, in training epochs from 1.
+        `places` stand before each text, at positions from `-places` to -1, for tokens that are not of the data."""
+        self._corrupt, self._fixed, self.mix = corrupt, fixed, mix
+        self.rows = plan.rows if mix is None else int(mix.taken.sum())
+        self.split, self.plan, self.batch_size, self.seed, self.places = split, plan, batch_size, seed, places
         self.here = np.arange(batch_size) if here is None else here
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
         self.words = _most_words(split, plan)
 
     def __len__(self) -> int:
-        return -(-self.plan.rows // self.batch_size)
+        return -(-self.rows // self.batch_size)
+
+    @property
+    def examples(self) -> int:
+        """Of an epoch; of a mixture, as many as its rows have on the average."""
+        if self.mix is None:
+            return self.split.examples
+        return round(float((self.mix.taken * self.mix.examples / np.diff(self.mix.starts)).sum()))
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        rows = self.plan.rows
-        order = np.arange(rows) if self.seed is None else np.random.default_rng([self.seed, epoch]).permutation(rows)
+        rows = self.rows
+        if self.mix is not None:
+            order = mixture.order(self.mix.starts, self.mix.taken, self.seed, epoch)
+        else:
+            order = np.arange(rows) if self.seed is None else np.random.default_rng([self.seed, epoch]).permutation(rows)
         return np.concatenate([order, np.full(len(self) * self.batch_size - rows, -1)])  # the last batch is filled with empty rows
 
     def rows_of(self, step: int) -> np.ndarray:
@@ -212,10 +245,11 @@ class Batches:
         ids = self.example_ids(step)
         return self.split.lengths[ids[ids >= 0]]
 
-    def source_lengths(self, step: int) -> np.ndarray | None:
-        """The tokens of the sources of these texts, in their order; None where there is one stream."""
+    def sizes(self, step: int) -> np.ndarray:
+        """`lengths`; where there are two streams `[texts, 2]`, with the tokens of the sources of these texts."""
         ids = self.example_ids(step)
-        return None if (lengths := self.split.source_lengths) is None else lengths[ids[ids >= 0]]
+        sources = self.split.source_lengths
+        return self.lengths(step) if sources is None else np.stack([self.lengths(step), sources[ids[ids >= 0]]], axis=1)
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of a step that this process reads: arrays `[rows, S]`."""
@@ -234,11 +268,12 @@ class Batches:
             at, word = 0, 0
             for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
                 start, stop = arrays["offsets"][example : example + 2]
-                place = slice(at, at := at + int(stop - start))
+                whole = slice(at, at + self.places + int(stop - start))
+                place = slice(at + self.places, at := whole.stop)
                 for name in copied:
                     by_token[name][i, place] = arrays[name][start:stop]
-                by_token["segment_ids"][i, place] = j + 1
-                by_token["positions"][i, place] = np.arange(stop - start)
+                by_token["segment_ids"][i, whole] = j + 1
+                by_token["positions"][i, whole] = np.arange(-self.places, stop - start)
                 example_ids[i, j] = example
                 if words is not None:
                     word = self._add_words(words, i, word, j + 1, example, place.start)
@@ -248,7 +283,7 @@ class Batches:
             for name, values in arrays.items()
             if name.startswith("segment.")
         }
-        return Batch(
+        batch = Batch(
             by_token["tokens"],
             by_token.get("targets"),
             by_token.get("loss_weight"),
@@ -260,6 +295,9 @@ class Batches:
             by_token.get("types"),
             words,
         )
+        if self._corrupt is None:
+            return batch
+        return self._corrupt(batch, *((self._fixed, 0) if self.seed is None else (self.seed, 1 + step // len(self))))
 
     def _source(self, rows: np.ndarray) -> Source:
         """The second stream of plan rows, laid out as the first."""
@@ -307,6 +345,40 @@ def _most_words(split: Split, plan: packing.Plan) -> int:
     return int(np.diff(counts[plan.offsets]).max(initial=1))
 
 
+class Mix(NamedTuple):
+    """Which rows of a plan are those of which source, `[sources + 1]`, how many of each an epoch has, and how many examples each has: `[sources]`."""
+
+    starts: np.ndarray
+    taken: np.ndarray
+    examples: np.ndarray
+    paths: tuple[str, ...]
+
+    def as_dict(self) -> list[dict[str, Any]]:
+        rows, share = np.diff(self.starts).tolist(), (self.taken / self.taken.sum()).tolist()
+        columns = zip(self.paths, self.examples.tolist(), rows, self.taken.tolist(), share, strict=True)
+        return [dict(zip(("path", "examples", "rows", "rows_per_epoch", "share"), values, strict=True)) for values in columns]
+
+
+def _mixed(split: Split, data: Any, make: Any) -> tuple[packing.Plan, Mix]:
+    """The plan of a mixture: each source is packed by itself, so that a row is of one source. `make(examples)` plans some of the examples."""
+    m, ids = data.mixture, [np.flatnonzero(split.mixed == i) for i in range(len(data.mixture.sources))]
+    if empty := [s.path for s, mine in zip(m.sources, ids, strict=True) if not len(mine)]:
+        raise DataError(f"data.mixture: no row of {empty[0]} can be trained on; see the reasons by jaxsft check data.train={empty[0]}")
+    plans = [make(mine) for mine in ids]
+    rows = [plan.rows for plan in plans]
+    taken = mixture.counts(rows, mixture.shares(rows, [s.weight for s in m.sources], m.temperature), m.exhausted)
+    sizes = [np.diff(plan.offsets) for plan in plans]
+    whole = dataclasses.replace(
+        plans[0],
+        members=np.concatenate([mine[plan.members] for mine, plan in zip(ids, plans, strict=True)]),
+        offsets=np.concatenate([[0], np.cumsum(np.concatenate(sizes))]),
+        texts=max(plan.texts for plan in plans),
+        tokens=sum(plan.tokens for plan in plans),
+        source_tokens=sum(plan.source_tokens for plan in plans),
+    )
+    return whole, Mix(np.concatenate([[0], np.cumsum(rows)]), taken, np.array([len(mine) for mine in ids]), tuple(s.path for s in m.sources))
+
+
 class _Steps:
     """Steps `[start, stop)` as a Grain source."""
 
@@ -330,16 +402,34 @@ def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
     return iter(grain.MapDataset.source(_Steps(batches, start, stop)).to_iter_dataset(options))
 
 
-def make_batches(split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None) -> Batches:
-    """Plans a split and gives its batches; `here` as in `Batches`."""
-    sources = {"source_lengths": split.source_lengths, "source_length": split.source_limit}
-    plan = packing.plan(split.lengths, split.limit, seed=data.plan_seed, packing=data.packing, **sources)
-    return Batches(split, plan, batch_size, seed, here)
+def make_batches(
+    split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None, corrupt: Any = None, places: int = 0
+) -> Batches:
+    """Plans a split and gives its batches; `here`, `corrupt` and `places` as in `Batches`."""
+
+    def make(examples: Any) -> packing.Plan:
+        sources = None if split.source_lengths is None else split.source_lengths[examples]
+        options = {"seed": data.plan_seed, "packing": data.packing, "source_lengths": sources, "source_length": split.source_limit}
+        return packing.plan(split.lengths[examples] + places, split.limit + places, **options)
+
+    plan, mix = _mixed(split, data, make) if split.mixed is not None and seed is not None else (make(slice(None)), None)
+    return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed, mix, places)
+
+
+def weight_summary(split: Split) -> dict[str, Any]:
+    """`weights`: least, mean and largest weight of the rows that are kept (`data.columns.weight`); nothing where every row weighs 1."""
+    weights = np.array([getattr(record, "weight", 1.0) for i, record in enumerate(split.records) if i not in split.dropped])
+    if np.all(weights == 1):
+        return {}
+    return {"weights": {"min": float(weights.min()), "mean": float(weights.mean()), "max": float(weights.max())}}
 
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:
     """The split's part of `ledger.json`."""
     entry = {**batches.split.ledger, "packing": batches.plan.as_dict(), "lengths": length_summary(batches.split.lengths)}
+    if batches.mix is not None:
+        entry["mixture"] = batches.mix.as_dict()
+    entry |= weight_summary(batches.split)
     sources = batches.split.source_lengths
     return entry if sources is None else entry | {"source_lengths": length_summary(sources)}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,15 @@ def check_alike(files: Mapping[str, str]) -> None:
             )
 
 
+def check_raw(path: str) -> None:
+    """Raises DataError where a source of a mixture went through stages that `predict` would have to repeat: it knows one training set only."""
+    if stages := _replayed(around(path)):
+        raise DataError(
+            f"data.mixture: {path} is of a prepared set, whose stages ({', '.join(dict.fromkeys(told[0] for told in stages))}) predict could not "
+            "repeat for a mixture; mix the raw files and prepare them together"
+        )
+
+
 def _replayed(found: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
     """The stages that `predict` repeats; none for files that are of no prepared set."""
     return [(told["stage"], told["options"], told["state"]) for told in (found or {"stages": ()})["stages"] if told.get("replayed")]
@@ -94,9 +103,10 @@ def told(given: Columns) -> dict[str, Any]:
     return {k: v for k, v in _listed(given).items() if v != _listed(Columns())[k]}
 
 
-def columns(found: Mapping[str, Any], given: Columns) -> Columns:
-    """The columns of a prepared set; those that are given go before."""
-    chosen = {**_listed(Columns()), **found["columns"], **told(given)}
+def columns(found: Mapping[str, Any], given: Columns, read: Sequence[str] | None = None) -> Columns:
+    """The columns of a prepared set, of those the ones that are `read` (None: all); those that are given go before."""
+    carried = {k: v for k, v in found["columns"].items() if read is None or k in read}
+    chosen = {**_listed(Columns()), **carried, **told(given)}
     return Columns(**{k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
 
 

@@ -174,6 +174,11 @@ def trained_runs(text: Tracked) -> list[tuple[int, int]]:
     return [match.span() for match in re.finditer(rb"\x04+|\x0c+", text._marks.translate(_only_trained))]
 
 
+def trained(text: str, flag: int) -> Tracked:
+    """The same text, marked as a trained region."""
+    return Tracked(plain(text), _marks_of(text).translate(_trained[flag]))
+
+
 def _marks_of(text: str) -> bytes:
     return text._marks if isinstance(text, Tracked) else bytes(len(text))
 
@@ -207,8 +212,7 @@ class _Generation(Extension):
         state = self.environment.state
         state.regions += 1
         flag = _TRAINED | (_ODD if state.regions % 2 else 0)
-        text = caller()
-        return Tracked(plain(text), _marks_of(text).translate(_trained[flag]))
+        return self.environment.trained(caller(), flag)
 
 
 class _State(threading.local):
@@ -216,6 +220,7 @@ class _State(threading.local):
 
     spent = 0
     regions = 0
+    session: Any = None  # of `layouts.py`
 
 
 class Environment(ImmutableSandboxedEnvironment):
@@ -257,6 +262,14 @@ class Environment(ImmutableSandboxedEnvironment):
         """The names that a template expects to be given."""
         return meta.find_undeclared_variables(self.parse(source))
 
+    def given(self, value: Any) -> Any:
+        """Data as the template gets it."""
+        return track(value)
+
+    def trained(self, text: str, flag: int) -> Tracked:
+        """What a region of {% generation %} becomes."""
+        return trained(text, flag)
+
     def run(self, template: Any, variables: dict[str, Any], where: str) -> Tracked:
         """Render. Whatever the template raises is a DataError that begins with `where`, for it is the user's code."""
         self.state.spent = self.state.regions = 0
@@ -278,14 +291,15 @@ class Environment(ImmutableSandboxedEnvironment):
         """Every call that a template makes."""
         owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)  # Jinja wraps str.format
         name = getattr(function, "__name__", "")
-        self._limit(args, options)
+        given = given_options(options)
+        self._limit(args, given)
         if type(owner) is str and name in Tracked.__dict__:  # ", ".join(data): a plain string would forget the marks of its arguments
             function, owner = getattr(self._rebuilt(owner), name), None
         if isinstance(owner, str) and name in ("format", "format_map"):
             _limit_widths(owner)
         if isinstance(owner, str) and name == "encode":
             raise SecurityError("bytes cannot be told from data; use strings")
-        return self._kept(super().call(context, function, *args, **options), (owner, args, options))
+        return self._kept(super().call(context, function, *args, **options), (owner, args, given))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """The operators that can grow something without bound, and `%`."""
@@ -354,6 +368,11 @@ class Environment(ImmutableSandboxedEnvironment):
         for value in values:
             context.environment._spend(1)
             yield value
+
+
+def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by name of a call, without the variables of the loop and block that Jinja passes beside them."""
+    return {name: value for name, value in options.items() if name not in ("_loop_vars", "_block_vars")}
 
 
 def _raise(message: str) -> None:

@@ -127,6 +127,54 @@ def spans(tags: Sequence[str], scheme: str, repair: bool = False) -> list[Span]:
     return found
 
 
+def allowed(before: str | None, after: str | None, scheme: str) -> bool:
+    """Whether one tag may stand directly behind another; None is the edge of a text. Tags are valid where all neighbours are."""
+    name = named(scheme)
+    kind = SCHEMES[name]
+    prefix, type_ = ("", "") if before is None else split(before) or ("", "")
+    follows, its_type = ("", "") if after is None else split(after) or ("", "")
+    same = prefix in (kind.begin, kind.inside) and type_ == its_type
+    if kind.closes:
+        goes_on = follows in (kind.inside, kind.end)
+        return (same and goes_on) if prefix in (kind.begin, kind.inside) else not goes_on
+    return same or follows != ("B" if name == "iob1" else "I")
+
+
+def strict(tags: Sequence[str], scheme: str) -> list[Span]:
+    """The chunks in tags that need not be valid, with none repaired: those that are written from their first to their last token as the scheme says.
+
+    Equal to the strict mode of seqeval, iob1 included, where B behind another type or behind no chunk opens none.
+    """
+    name = named(scheme)
+    kind, found, i = SCHEMES[name], [], 0
+    parts = [split(tag) or ("O", "") for tag in [*tags, "O"]]
+    while i < len(tags):
+        (prefix, type_), before = parts[i], parts[i - 1] if i else ("O", "")
+        if not _opens(prefix, type_, before, name):
+            i += 1
+            continue
+        end = i + 1
+        goes_on = (kind.inside, kind.end) if kind.closes else (kind.inside,)
+        while parts[end - 1][0] in (kind.begin, kind.inside) and parts[end][0] in goes_on and parts[end][1] == type_:
+            end += 1
+        last, behind = parts[end - 1][0], parts[end]
+        closed = last in (kind.end, kind.single) if kind.closes else not (name == "iob1" and last == "B" and behind[0] == "B" and behind[1] != type_)
+        if closed:
+            found.append((i, end, type_))
+        i = end
+    return found
+
+
+def _opens(prefix: str, type_: str, before: tuple[str, str], name: str) -> bool:
+    """Whether a tag opens a chunk in the strict reading."""
+    kind = SCHEMES[name]
+    if name != "iob1":
+        return prefix in (kind.begin, kind.single)
+    if prefix == "I":
+        return before[0] != "I" or before[1] != type_
+    return prefix == "B" and before[0] in "BI" and before[1] == type_
+
+
 def tags(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
     """The tags of `length` tokens. Spans may come in any order.
 

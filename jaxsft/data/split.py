@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -14,6 +16,32 @@ from jaxsft.errors import ConfigError
 def canonical(row: Row) -> str:
     """The fields as JSON with sorted keys: equal for rows with equal content, wherever they stand."""
     return json.dumps(row.fields, sort_keys=True, separators=(",", ":"))
+
+
+def normalise(text: str, case: bool = True, space: bool = True, punctuation: re.Pattern[str] | None = None) -> str:
+    """The text in NFC, without what should not count: case, the amount of white space, and what `punctuation` finds."""
+    text = unicodedata.normalize("NFC", text)
+    if case:
+        text = unicodedata.normalize("NFC", text.casefold())
+    if punctuation:
+        text = punctuation.sub(" ", text)
+    return " ".join(text.split()) if space else text
+
+
+def keys(rows: Sequence[Row], texts: Sequence[Sequence[str]], together: Sequence[str | None]) -> list[str]:
+    """What makes rows equal for `split_rows`: their texts after normalisation (`normalise`), whatever else their columns hold; or what rows should
+    stay together by. The key is the least content of those that are equal, so that a file without such rows is split by the contents alone.
+
+    Args:
+      texts: per row, those of its record.
+      together: per row, what it shares with others, or None.
+    """
+    own = [canonical(row) if shared is None else shared for row, shared in zip(rows, together, strict=True)]
+    alike = [normalise("\n".join(said) if shared is None else shared) for said, shared in zip(texts, together, strict=True)]
+    least: dict[str, str] = {}
+    for content, key in zip(own, alike, strict=True):
+        least[key] = min(content, least.get(key, content))
+    return [least[key] for key in alike]
 
 
 def split_rows(

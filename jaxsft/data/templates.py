@@ -11,6 +11,7 @@ spelled out. A template writes its own BOS or there is none. What differs per da
 from __future__ import annotations
 
 import bisect
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
@@ -21,7 +22,10 @@ from typing import Any
 
 from jinja2 import TemplateSyntaxError
 
-from jaxsft.data.provenance import UNKNOWN, Environment, Tracked, has_prefix, plain, sources, template_runs, track, trained_runs
+from jaxsft.data.holes import Looked, Session, bases, holes_in, stripped
+from jaxsft.data.layouts import Layouts
+from jaxsft.data.plans import Layout, Plan, Rendered, plan_of
+from jaxsft.data.provenance import UNKNOWN, Environment, Tracked, has_prefix, plain, sources, template_runs, trained_runs
 from jaxsft.data.records import Chat, Message
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
@@ -37,30 +41,14 @@ TOGETHER = 1000  # conversations whose pieces are encoded in one call
 _HELLO = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d"))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rendered:
-    """A conversation as tokens.
-
-    Attributes:
-      ids: token ids.
-      weights: per token, the weight of its turn if it is trained, else 0.
-      text: what the template wrote.
-      turns: (first token, end token, index of the message) of each trained region.
-    """
-
-    ids: list[int]
-    weights: list[float]
-    text: str
-    turns: tuple[tuple[int, int, int], ...]
-
-
 @dataclasses.dataclass(slots=True)
-class _Layout:
-    """A rendered text, its trained regions (start, end, message) and its pieces (start, end, id of a special token or None for plain text)."""
+class _Drafts:
+    """The texts of one conversation by (number of messages, prompt), and what writes them."""
 
-    text: Tracked
-    regions: list[tuple[int, int, int]]
-    pieces: list[tuple[int, int, int | None]]
+    environment: Environment
+    template: Any
+    session: Session | None = None
+    made: dict[tuple[int, bool], Tracked] = dataclasses.field(default_factory=dict)
 
 
 class Template:
@@ -119,6 +107,7 @@ class Template:
         self.stop_ids: tuple[int, ...] = ()
         self._aligned = self._one_bos = True
         self._probe()
+        self._layouts = Layouts(self._special, source, self._learnt)
 
     @classmethod
     def default(cls, tokenizer: Tokenizer, **options: Any) -> Template:
@@ -149,19 +138,42 @@ class Template:
         return self.render_all([chat], [where])[0]
 
     def render_all(self, chats: Sequence[Chat], where: Sequence[str]) -> list[Rendered]:
-        """`render` of many conversations: their pieces are encoded together, on all cores."""
+        """`render` of many conversations: the texts of some are encoded, on all cores, while the next are planned."""
         out: list[Rendered] = []
-        for start in range(0, len(chats), TOGETHER):
-            part, places = chats[start : start + TOGETHER], where[start : start + TOGETHER]
-            layouts = [self._whole(chat, place) for chat, place in zip(part, places, strict=True)]
-            texts = [plain(layout.text[a:b]) for layout in layouts for a, b, token in layout.pieces if token is None]
-            encoded = iter(self.tokenizer.encode_batch(texts))
-            out += [self._assembled(chat, place, layout, encoded) for chat, place, layout in zip(part, places, layouts, strict=True)]
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting: list[tuple] = []
+            for start in [*range(0, len(chats), TOGETHER), None]:
+                ready, waiting = waiting, []
+                if start is not None:
+                    part, places = chats[start : start + TOGETHER], where[start : start + TOGETHER]
+                    plans = [self._planned(chat, place) for chat, place in zip(part, places, strict=True)]
+                    texts = [text(data) for plan, data, _ in plans for text in plan.texts]
+                    waiting = [(part, places, plans, pool.submit(self.tokenizer.encode_batch, texts))]
+                for part, places, plans, future in ready:
+                    encoded = iter(future.result())
+                    out += [self._assembled(chat, place, plan, encoded) for chat, place, plan in zip(part, places, plans, strict=True)]
         return out
 
-    def _whole(self, chat: Chat, where: str) -> _Layout:
+    def _planned(self, chat: Chat, where: str) -> tuple[Plan, Sequence[Any], Tracked | None]:
+        """The plan of a conversation, the data that fill it, and its text if it had to be rendered."""
+        if found := self._layouts.find(chat):
+            return (*found, None)
+        layout = self._whole(chat, where, self._drafts())
+        return plan_of(layout, None, self.tokenizer.encode), (), layout.text
+
+    def _learnt(self, chat: Chat, session: Session) -> Plan:
+        """The plan of a conversation of holes. Raises Looked or DataError where such conversations must be rendered one by one."""
+        drafts = _Drafts(self._layouts.environment, self._layouts.template, session)
+        layout = self._whole(chat, _PROBE, drafts)
+        # The borders of pieces were compared as numbers, and a hole counts as one character.
+        if not has_prefix(layout.text, drafts.made[len(chat.messages) - 1, True]) or UNKNOWN in sources(layout.text, 0, len(layout.text)):
+            raise Looked
+        if not self.allow_unwritten:
+            self._check_all_placed(chat, layout.text, session)
+        return plan_of(layout, session, self.tokenizer.encode)
+
+    def _whole(self, chat: Chat, where: str, drafts: _Drafts) -> Layout:
         """The layout of a conversation, of which that of the prompt for its last turn must be the beginning."""
-        drafts: dict[tuple[int, bool], Tracked] = {}
         last = len(chat.messages) - 1
         layout = self._layout(chat.messages, chat.tools, False, where, drafts)
         prompt = self._layout(chat.messages[:last], chat.tools, True, where, drafts)
@@ -169,33 +181,25 @@ class Template:
             raise self._no_prefix(where, last, prompt.text, layout.text)
         return layout
 
-    def _assembled(self, chat: Chat, where: str, layout: _Layout, encoded: Iterator[list[int]]) -> Rendered:
-        """Ids and weights, checked; `encoded` gives the ids of each piece of text."""
+    def _assembled(self, chat: Chat, where: str, planned: tuple, encoded: Iterator[list[int]]) -> Rendered:
+        """Ids and weights, checked; `encoded` gives the ids of each text of the plan."""
+        plan, data, text = planned
         ids: list[int] = []
-        weights: list[float] = []
-        turns = {index: [0, 0] for _, _, index in layout.regions}
-        regions = iter(layout.regions)
-        region = next(regions, None)
-        for start, _, token in layout.pieces:
-            while region and start >= region[1]:
-                region = next(regions, None)
-            found = [token] if token is not None else next(encoded)
-            inside = region is not None and region[0] <= start
-            if inside:
-                first, end_token = turns[region[2]]
-                turns[region[2]] = [first if end_token else len(ids), len(ids) + len(found)]
-            weights.extend([chat.messages[region[2]].weight if inside else 0.0] * len(found))
-            ids.extend(found)
-        rendered = Rendered(ids, weights, plain(layout.text), tuple((start, end, index) for index, (start, end) in turns.items()))
+        at = [0]
+        for part in plan.parts:
+            ids += next(encoded) if part is None else part
+            at.append(len(ids))
+        turns = tuple([(at[start], at[end], index) if start < end else (0, 0, index) for start, end, index in plan.regions])
+        rendered = Rendered(ids, turns, tuple([chat.messages[index].weight for _, _, index in turns]), plan, data)
         self._check_turns(rendered, chat, where)
-        if not self.allow_unwritten:
-            self._check_written(chat, layout.text, where)
+        if text is not None and not self.allow_unwritten:
+            self._check_written(chat, text, where)
         self._check_bos(ids, where)
         return rendered
 
     def prompt(self, messages: Sequence[Message], where: str, tools: tuple = ()) -> list[int]:
         """The ids that precede the next assistant turn after `messages`: a prefix of those that `render` gives. Raises DataError as `render`."""
-        layout = self._layout(tuple(messages), tools, True, where, {})
+        layout = self._layout(tuple(messages), tools, True, where, self._drafts())
         ids: list[int] = []
         for start, end, token in layout.pieces:
             ids.extend([token] if token is not None else self.tokenizer.encode(plain(layout.text[start:end])))
@@ -204,7 +208,7 @@ class Template:
 
     def written(self, chat: Chat, where: str) -> list[bool]:
         """For each id of `render`, whether the template alone wrote its characters. Raises DataError as `render`."""
-        layout = self._layout(chat.messages, chat.tools, False, where, {})
+        layout = self._layout(chat.messages, chat.tools, False, where, self._drafts())
         out: list[bool] = []
         for start, end, token in layout.pieces:
             piece = layout.text[start:end]
@@ -212,27 +216,29 @@ class Template:
         return out
 
     # --- layout --------------------------------------------------------------------------------------------------------------------------
-    def _draft(self, messages: tuple[Message, ...], tools: tuple, prompt: bool, where: str, drafts: dict) -> Tracked:
-        """The text of `messages`; `drafts` keeps those of this conversation by (number of messages, prompt)."""
-        key = (len(messages), prompt)
-        if key not in drafts:
+    def _drafts(self) -> _Drafts:
+        return _Drafts(self._environment, self._template)
+
+    def _draft(self, messages: tuple[Message, ...], tools: tuple, prompt: bool, where: str, drafts: _Drafts) -> Tracked:
+        key, given = (len(messages), prompt), drafts.environment.given
+        if key not in drafts.made:
             roles = self.tokenizer.role_strings()
-            drafts[key] = self._environment.run(
-                self._template,
+            drafts.made[key] = drafts.environment.run(
+                drafts.template,
                 {
                     **roles,
                     **self.variables,
                     # A role is one of four known words, so the template may build its tokens from it.
-                    "messages": [{"role": m.role, "content": track(m.content), **track(dict(m.extra))} for m in messages],
-                    "tools": track(list(tools)) or None,
+                    "messages": [{"role": m.role, "content": given(m.content), **given(dict(m.extra))} for m in messages],
+                    "tools": given(list(tools)) or None,
                     "documents": None,
                     "add_generation_prompt": prompt,
                 },
                 f"{where}: template {self.name!r}",
             )
-        return drafts[key]
+        return drafts.made[key]
 
-    def _layout(self, messages: tuple[Message, ...], tools: tuple, prompt: bool, where: str, drafts: dict) -> _Layout:
+    def _layout(self, messages: tuple[Message, ...], tools: tuple, prompt: bool, where: str, drafts: _Drafts) -> Layout:
         text = self._draft(messages, tools, prompt, where, drafts)
         matches = self._matches(text, messages, tools, where)
         turns = [index for index, message in enumerate(messages) if message.role == "assistant"]
@@ -263,16 +269,16 @@ class Template:
             end = self._trim(text, start, end, matches)
             cuts |= {start, end}
             regions.append((start, max(start, end), index))
-        return _Layout(text, regions, self._pieces(text, cuts, matches))
+        return Layout(text, regions, self._pieces(text, cuts, matches))
 
-    def _prompt_end(self, index: int, messages: tuple, tools: tuple, text: Tracked, where: str, drafts: dict) -> int:
+    def _prompt_end(self, index: int, messages: tuple, tools: tuple, text: Tracked, where: str, drafts: _Drafts) -> int:
         """Where the generation prompt for message `index` ends in `text`, of which it must be a prefix."""
         before = self._draft(messages[:index], tools, True, where, drafts)
         if not has_prefix(text, before):
             raise self._no_prefix(where, index, before, text)
         return len(before)
 
-    def _turn_end(self, index: int, messages: tuple, tools: tuple, prompt: bool, text: Tracked, matches: list, where: str, drafts: dict) -> int:
+    def _turn_end(self, index: int, messages: tuple, tools: tuple, prompt: bool, text: Tracked, matches: list, where: str, drafts: _Drafts) -> int:
         """Where message `index` ends in `text`, for a template that does not mark its turns: as far as the text that ends with it agrees."""
         if index == len(messages) - 1 and not prompt:
             return len(text)
@@ -281,6 +287,8 @@ class Template:
             return len(alone)
         # What follows the stop token may depend on whether more turns come; the turn itself may not.
         agreed = len(os.path.commonprefix([plain(alone), plain(text)]))
+        if drafts.session:
+            drafts.session.sure(alone, text, agreed)
         begin = len(self._draft(messages[:index], tools, True, where, drafts))
         ends = [end for start, end, token in matches if token in self.stop_ids and begin <= start and end <= agreed]
         if not ends or not _is_blank(alone, ends[-1], len(alone)):
@@ -345,7 +353,7 @@ class Template:
         """Raises DataError where a message, tool call or tool leaves no trace in the text."""
 
         def same_without(messages: Sequence[Message], tools: tuple) -> bool:
-            return plain(self._draft(tuple(messages), tools, False, where, {})) == plain(text)
+            return plain(self._draft(tuple(messages), tools, False, where, self._drafts())) == plain(text)
 
         # Only where nothing but contents can have been written does their length say that all are there.
         plain_row, found = not chat.tools and not any(m.extra for m in chat.messages), sources(text, 0, len(text))
@@ -361,6 +369,19 @@ class Template:
                     raise self._unwritten(f"the tool calls of message {index + 1}", where)
         if chat.tools and same_without(chat.messages, ()):
             raise self._unwritten("the tools", where)
+
+    def _check_all_placed(self, chat: Chat, text: Tracked, session: Session) -> None:
+        """Raises Looked unless something of each message that is not blank, of its calls and of the tools is in the text."""
+        there = set().union(*[bases(piece) for piece in session.pieces(text) if not isinstance(piece, str)])
+        blank = {
+            number
+            for (kind, expression, *_), answer in session.asked.items()
+            if kind == "bool" and not answer and (number := stripped(expression)) is not None
+        }
+        lost = [i for i in range(len(chat.messages)) if i not in there | blank]
+        objects = [m.extra["tool_calls"] for m in chat.messages if m.extra.get("tool_calls")] + ([chat.tools] if chat.tools else [])
+        if lost or not all(there & holes_in(part) for part in objects):
+            raise Looked
 
     def _unwritten(self, what: str, where: str) -> DataError:
         return DataError(
@@ -394,13 +415,13 @@ class Template:
                 # The regions may begin before the prompt ends (a prompt that opens a thought); then every turn of every row is measured.
                 self._aligned = False
                 self._learn_stop()
-            bos, text = self.tokenizer.bos_id, self._draft(_HELLO, (), False, _PROBE, {})
+            bos, text = self.tokenizer.bos_id, self._draft(_HELLO, (), False, _PROBE, self._drafts())
             self._one_bos = bos is None or sum(match[2] == bos for match in self._matches(text, (), (), _PROBE)) <= 1
         except DataError as error:
             raise ConfigError(str(error)) from None
 
     def _learn_stop(self) -> None:
-        layout = self._layout(_HELLO[:2], (), False, _PROBE, {})
+        layout = self._layout(_HELLO[:2], (), False, _PROBE, self._drafts())
         start, end, _ = layout.regions[-1]
         inside = [match for match in self._matches(layout.text, (), (), _PROBE) if start <= match[0] and match[1] <= end]
         if not inside or not _is_blank(layout.text, inside[-1][1], end):

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from jaxsft.data import chinese, tokenizer_files
 from jaxsft.data.tokenizer_files import ROLES
 from jaxsft.data.tokenizer_files import content as _content
-from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames
+from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames, own_frames, processor
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import write_json, write_text
 
@@ -60,7 +61,9 @@ class Tokenizer:
         self.special_strings: tuple[str, ...] = tuple(self.added)
         model = self._document["model"]
         unknown = {model.get("unk_id"), self.added.get(model.get("unk_token"), {}).get("id")}
-        self._added_ids = frozenset(token["id"] for token in self.added.values()) - unknown
+        # The added tokens that the model itself can make of plain text.
+        spelt = set(self._plain.get_vocab().values())
+        self._added_ids = frozenset(token["id"] for token in self.added.values() if token["id"] in spelt) - unknown
         self._byte_ids = frozenset(vocabulary[p] for b in range(256) if (p := f"<0x{b:02X}>") in vocabulary) if model.get("type") == "Unigram" else ()
         self.chat_template = _default_template(self._config.get("chat_template"))
         self.bos_id, self.eos_id, self.mask_id, self.unk_id = (self._role(f"{role}_token") for role in ("bos", "eos", "mask", "unk"))
@@ -116,11 +119,18 @@ class Tokenizer:
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
 
-    def save(self, directory: str | Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, each aside and then renamed; `load` gives the same tokenizer."""
+    def save(self, directory: str | Path, framed: bool = False) -> None:
+        """Write tokenizer.json and tokenizer_config.json, each aside and then renamed; `load` gives the same tokenizer.
+
+        Args:
+          framed: other libraries shall frame a text as `wrap` does, where the tokenizer's own post processor does not.
+        """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "tokenizer.json", json.dumps(self._document, ensure_ascii=False, indent=1))
+        document = self._document
+        if framed and own_frames(document) != self._frames:
+            document = document | {"post_processor": processor(self._frames, self._full.id_to_token)}
+        write_text(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1))
         write_json(folder / "tokenizer_config.json", self._config)
         # Hugging Face lets this file win over the config; an old one must not outlive its tokenizer.
         (folder / "chat_template.jinja").unlink(missing_ok=True)
@@ -150,7 +160,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on all cores."""
-        return list(self.encode_stream(texts))
+        found = self._plain.encode_batch_fast([*map(self._segmented, texts)], add_special_tokens=False)
+        return [self._checked(one.ids, text) for one, text in zip(found, texts, strict=True)]
 
     def encode_stream(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """`encode_batch`, one after another: the next texts are encoded while the caller works with these."""
@@ -177,6 +188,33 @@ class Tokenizer:
             raise ConfigError(f"the tokenizer has no special token {token!r}; found {known}{' ...' if len(self.added) > 20 else ''}")
         return self.added[token]["id"]
 
+    def words(self) -> list[str | None]:
+        """The word that each id stands for, in the order of ids: the text of a piece without blanks; None for added tokens and inner pieces."""
+        prefix = self._document["model"].get("continuing_subword_prefix") or "\0"
+        pieces = {index: piece for piece, index in self._plain.get_vocab().items()}
+        out: list[str | None] = [None] * self.vocab_size
+        for index, piece in pieces.items():
+            if index not in self._added_ids and index != self.unk_id and not piece.startswith(prefix):
+                out[index] = self._full.decode([index], skip_special_tokens=False).strip() or None
+        return out
+
+    def ordinary(self) -> np.ndarray:
+        """The ids of the vocabulary that are no added tokens, in order: what a text is made of."""
+        return np.array(sorted(set(self._full.get_vocab(with_added_tokens=True).values()) - {t["id"] for t in self.added.values()}), np.int32)
+
+    def inner(self) -> np.ndarray | None:
+        """Which ids, `[vocab_size]` bool, go on with the word of the id before; None where pieces do not tell."""
+        model, pieces = self._document["model"], self._plain.get_vocab()
+        prefix = model.get("continuing_subword_prefix")
+        begins = next((mark for mark in ("\u2581", "\u0120") if any(piece.startswith(mark) and len(piece) > 1 for piece in pieces)), None)
+        if model.get("type") == "WordLevel" or not (prefix or begins):
+            return None
+        out = np.zeros(self.vocab_size, bool)
+        for piece, index in pieces.items():
+            out[index] = piece.startswith(prefix) if prefix else not piece.startswith(begins)
+        out[[token["id"] for token in self.added.values()]] = False
+        return out
+
     def role_strings(self) -> dict[str, str]:
         """The declared bos_token, eos_token, pad_token ... by role: what a chat template may name."""
         return {role: text for role in ROLES if (text := _content(self._config.get(role)))}
@@ -186,11 +224,15 @@ class Tokenizer:
 
     def _checked(self, ids: list[int], text: str) -> list[int]:
         # A model whose own vocabulary can spell a special token (from merges or whole words) would let data write control tokens.
-        if not self._added_ids.isdisjoint(ids) and any(token in text for token in self.special_strings):
+        if self._added_ids and not self._added_ids.isdisjoint(ids) and any(token in text for token in self.special_strings):
             raise ConfigError("the tokenizer's model spells a special token from plain text, so data could write control tokens; use another one")
         if self._byte_ids and "<0x" in text and _BYTE.search(text) and not self._byte_ids.isdisjoint(ids):
             raise ConfigError(f"the tokenizer's model takes {_BYTE.search(text).group()!r} in a text for the byte itself; drop the text")
         return ids
+
+    def role_id(self, role: str) -> int | None:
+        """The id of a declared role, such as unk_token or cls_token; None where the tokenizer declares none."""
+        return self._role(role)
 
     def _role(self, role: str) -> int | None:
         content = _content(self._config.get(role))

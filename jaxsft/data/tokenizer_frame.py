@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxsft.errors import ConfigError
@@ -50,7 +50,7 @@ def frames(document: dict[str, Any], bos: int | None, eos: int | None) -> Frames
     Raises:
       ConfigError: the post processor is of a kind that is not known, or what it names is not in the vocabulary.
     """
-    found = _own(document)
+    found = own_frames(document)
     if found is None or found.single[-1][0] == A or found.pair[-1][0] == B:
         begin, end = ([] if token is None else [(token, 0)] for token in (bos, eos))
         found = Frames((*begin, (A, 0), *end), (*begin, (A, 0), *end, (B, 0), *end))
@@ -59,7 +59,21 @@ def frames(document: dict[str, Any], bos: int | None, eos: int | None) -> Frames
     return found
 
 
-def _own(document: dict[str, Any]) -> Frames | None:
+def processor(frame: Frames, token_of: Callable[[int], str]) -> dict[str, Any]:
+    """The post processor of a tokenizer.json that writes these frames."""
+    tokens = {part: token_of(part) for half in frame for part, _ in half if part not in (A, B)}
+
+    def half(parts: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        sequence = lambda part, kind: {"Sequence": {"id": "A" if part == A else "B", "type_id": kind}}
+        special = lambda part, kind: {"SpecialToken": {"id": tokens[part], "type_id": kind}}
+        return [sequence(*one) if one[0] in (A, B) else special(*one) for one in parts]
+
+    special = {token: {"id": token, "ids": [part], "tokens": [token]} for part, token in tokens.items()}
+    return {"type": "TemplateProcessing", "single": half(frame.single), "pair": half(frame.pair), "special_tokens": special}
+
+
+def own_frames(document: dict[str, Any]) -> Frames | None:
+    """Those of its post processor; None where it has none that adds tokens. Raises ConfigError as `frames`."""
     steps = _steps(document.get("post_processor"))
     if len(steps) > 1:
         raise ConfigError(f"the post processor of the tokenizer has {len(steps)} steps that add tokens, expected one")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -219,6 +219,29 @@ def matrix(vectors: Vectors, vocabulary: Sequence[str], *, lower: bool = False, 
     out = np.random.default_rng(seed).normal(known.mean(0), known.std(0), (len(rows), known.shape[1])).astype(np.float32)
     out[found] = known
     return out, found
+
+
+class Rows(NamedTuple):
+    """Which rows of an embedding have a vector, `[n]`, these vectors, `[n, D]` float32, and how many of the rows stand for a word at all."""
+
+    rows: np.ndarray
+    vectors: np.ndarray
+    words: int
+
+
+def rows_of(path: str | Path, words: Sequence[str | None]) -> Rows:
+    """The vectors of the rows of an embedding; a word that the file has not is looked up in lower case.
+
+    Args:
+      words: of each row; None where it stands for none.
+
+    Raises: as `read`, and DataError where no word has a vector.
+    """
+    wanted = {form for word in words if word is not None for form in (word, word.lower())}
+    index = (found := read(path, vocabulary=wanted)).index
+    at = np.array([-1 if word is None else index.get(word, index.get(word.lower(), -1)) for word in words], np.int64)
+    rows = np.flatnonzero(at >= 0)
+    return Rows(rows, found.vectors[at[rows]], sum(word is not None for word in words))
 
 
 def pooled(vectors: Vectors, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,33 +24,40 @@ from jaxsft.tasks.base import Task
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Numbers by name, columns `[examples, ...]`, and generated answers by row (None: none were asked for)."""
+    """Numbers by name, columns `[examples, ...]` (`word.NAME`: `[words, ...]`), and generated answers by row (None: none were asked for)."""
 
     numbers: dict[str, float]
     columns: dict[str, np.ndarray]
     answers: dict[int, str] | None = None
 
 
-def run_pass(run: Callable[[Batch], tuple[Any, Mapping[str, Any]]], batches: Batches) -> tuple[Any, dict[str, np.ndarray]]:
-    """Merged (terms, totals, states) and columns of a split, each example exactly once. The device is read one batch late."""
+def run_pass(
+    run: Callable[[Batch], tuple[Any, Mapping[str, Any]]], batches: Batches, decoded: Callable[[dict], dict] = lambda columns: columns
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """Merged (terms, totals, states) and columns of a split, each example and word exactly once. The device is read one batch late.
+
+    Args:
+      decoded: what the host makes of the columns of a batch.
+    """
     sums, columns, seen = None, {}, np.zeros(batches.split.examples, np.int64)
 
-    def read(ids: np.ndarray, result: tuple[Any, Mapping[str, Any]]) -> None:
+    def read(step: int, result: tuple[Any, Mapping[str, Any]]) -> None:
         nonlocal sums
         new, values = jax.device_get(result)
         sums = states.merge(sums, states.widen(new))
-        there = ids >= 0
-        np.add.at(seen, ids[there], 1)
-        for name, value in values.items():
-            column = columns.setdefault(name, np.zeros((len(seen), *value.shape[2:]), value.dtype))
-            column[ids[there]] = value[there]
+        ids, words = batches.example_ids(step), batches.word_ids(step)
+        np.add.at(seen, ids[ids >= 0], 1)
+        for name, value in decoded(values).items():
+            to, count = (words, batches.split.words) if name.startswith("word.") else (ids, len(seen))
+            column = columns.setdefault(name, np.zeros((count, *value.shape[2:]), value.dtype))
+            column[to[to >= 0]] = value[to >= 0]
 
     late = None
     for step, batch in enumerate(pipeline.stream(batches, 0, len(batches))):
         result = run(batch)
         if late is not None:
             read(*late)
-        late = (batches.example_ids(step), result)
+        late = (step, result)
     read(*late)
     assert (seen == 1).all(), "an example was evaluated twice or not at all"
     return sums, columns
@@ -64,7 +71,7 @@ def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objectiv
       objective: the loss from merged (terms, totals): the one that training minimises.
       tune: this is the validation split of training, from which the task may learn thresholds.
     """
-    (terms, totals, merged), columns = run_pass(run, batches)
+    (terms, totals, merged), columns = run_pass(run, batches, task.decoded)
     if tune:
         task.tune(batches.split, columns)
     return Evaluation({"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}, columns)
@@ -117,7 +124,7 @@ def generate_answers(
     prompts = [task.prompt(record, place) for record, place in zip(records, where, strict=True)]
     # Special tokens inside an answer are part of it: only the stop token, which is gone by now, is not.
     read = functools.partial(task.tokenizer.decode, skip_special=False)
-    given = {"max_new_tokens": limit, "stop_ids": task.stop_ids, "seed": config.seed, "mesh": mesh, "read": read}
+    given = {"max_new_tokens": limit, "stop_ids": task.stop_ids, "seed": config.seed, "mesh": mesh, "read": read, "start": task.start_ids}
     out = generate(model, params, prompts, config.generate, **given)
     return [answer.text for answer in out], [answer.stopped for answer in out]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxsft.models.layers import at_least_fp32, contract
+from jaxsft.models.layers import at_least_fp32, to_vocab
 
 PLAIN_LOGITS = 2**25  # logits that are held at once without a second thought: 128 MiB in float32
 CHUNK_LOGITS = 2**23
@@ -63,7 +63,7 @@ def token_stats(
 
     def one(h, t):
         with jax.named_scope("logits"):
-            return from_logits(finish(contract("bsd,dv->bsv", h, w, precision)), t)
+            return from_logits(finish(to_vocab(h, w, precision)), t)
 
     tokens = chunk_rows(chunk, -(-b // shards) * s, w.shape[1])
     if tokens is None:

@@ -61,6 +61,22 @@ class Tokens(State):
         return {"perplexity": math.inf if mean > 700 else math.exp(mean), "token_accuracy": int(self.correct) / n, "tokens": n}
 
 
+class Hits(State):
+    """How many of the words that are there are right. `name` is that of the share."""
+
+    correct: Any
+    count: Any
+    name: str = struct.field(pytree_node=False, default="accuracy")
+
+    @classmethod
+    def update(cls, correct, mask, name: str = "accuracy") -> Hits:
+        """correct, mask: any equal shape."""
+        return cls((correct & mask).sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32), name)
+
+    def compute(self) -> dict[str, float]:
+        return {self.name: int(self.correct) / int(self.count) if int(self.count) else math.nan}
+
+
 class Confusion(State):
     """Counts `[gold, predicted]`."""
 

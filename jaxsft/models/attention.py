@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import blocked as blocks
+from jaxsft.models import disentangled
 from jaxsft.models.layers import Linear, Norm, at_least_fp32, contract
 from jaxsft.models.rope import rotate
 
@@ -73,7 +74,7 @@ def segment_mask(query: Tokens, key: Tokens, causal: bool, window: Int[Array, ""
         mask &= ahead <= 0
     if window is not None:
         mask &= jnp.abs(ahead) < window
-    return mask
+    return mask | ((key.segment_ids < 0)[:, None, :] & (query.segment_ids > 0)[:, :, None])  # keys of a prefix are everyone's
 
 
 def reference(
@@ -145,15 +146,20 @@ class Attention(nn.Module):
     ) -> tuple[Array, Cache | None]:
         c, d = self.config, x.shape[-1]
 
-        def project(name, heads, axis):
+        def projection(name, heads, axis):
             shape, axes = (d, heads, c.head_dim), ("embed", axis, "head_dim")
-            return Linear("bsd,dhn->bshn", shape, axes, self.precision, bias=c.qkv_bias, name=name)(x)
+            return Linear("bsd,dhn->bshn", shape, axes, self.precision, bias=c.qkv_bias, name=name)
 
-        q, k, v = project("q", c.heads, "heads"), project("k", c.kv_heads, "kv_heads"), project("v", c.kv_heads, "kv_heads")
+        to_q, to_k, to_v = projection("q", c.heads, "heads"), projection("k", c.kv_heads, "kv_heads"), projection("v", c.kv_heads, "kv_heads")
+        q, k, v = to_q(x), to_k(x), to_v(x)
         if c.qk_norm != "none":  # Henry et al., 2020, arXiv:2010.04245
             q, k = self._norm("q_norm", "heads")(q), self._norm("k_norm", "kv_heads")(k)
+        how = Scores(c.causal, c.head_dim**-0.5 if c.query_scale is None else c.query_scale, c.attention_softcap)
         bias = rope if c.positions == "relative" else None
-        if rope is not None and bias is None:
+        if c.positions == "disentangled":
+            of_positions, rows = rope
+            bias = how.scale * disentangled.bias(q, k, to_q(of_positions[None])[0], to_k(of_positions[None])[0], rows, self.precision)
+        elif rope is not None and bias is None:
             q, k = rotate(q, rope), rotate(k, rope)
         keys, precision = tokens, self.precision
         if cache is not None:
@@ -161,8 +167,9 @@ class Attention(nn.Module):
             cache, keys = cache._replace(k=write(cache.k, k), v=write(cache.v, v)), cache.tokens
             k, v = cache.k.transpose(0, 2, 1, 3), cache.v.transpose(0, 2, 1, 3)  # [B, T, K, N]; XLA cancels it against that of the product
             precision = "bf16" if k.dtype == jnp.bfloat16 else "fp32"
+        if self.has_variable("adapters", "adapter"):
+            k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
         path = PATHS[choose(c.attention, q.shape[1], k.shape[1])] if bias is None else functools.partial(reference, bias=bias)
-        how = Scores(c.causal, c.head_dim**-0.5 if c.query_scale is None else c.query_scale, c.attention_softcap)
         with jax.named_scope("attend"):
             y = path(q, k, v, tokens, keys, how, precision, window)  # [B, S, H, N]
         scale = (2 * c.layers) ** -0.5  # of what is added to the residual stream, as in GPT-2

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.models.attention import Tokens
-from jaxsft.models.kv import KV, cache_dtype, caches_at, empty_kv, unstacked, width_of
+from jaxsft.models.kv import KV, cache_dtype, caches_at, empty_kv, encoded, laid_sources, unstacked, width_of
 from jaxsft.models.layers import at_least_fp32
 from jaxsft.models.sampling import penalised
 from jaxsft.models.transformer import Params, Transformer
@@ -59,6 +59,7 @@ def search(
     ids: Int[Array, "prompts width"],
     held: Int[Array, prompts],
     token: Int[Array, prompts],
+    source: tuple[Array, Array] | None,
     length_penalty: Float[Array, ""],
     penalty: Float[Array, ""],
     *,
@@ -71,15 +72,17 @@ def search(
     """The best answer of each prompt, the stop token included and -1 after it, and its score.
 
     Args:
-      ids, held, token: as in `generate.Prompts`; `held` of filler is -1.
+      ids, held, token, source: as in `generate.Prompts`; `held` of filler is -1.
     """
     p, width = ids.shape
     slots = width + new
     index, begin = jnp.arange(slots)[None, :], (width - jnp.maximum(held, 0))[:, None]
     real, position = (index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0)
-    state = _begin(model, params, ids, held, token, beams, new, dtype, Tokens(real, position))
+    sources = encoded(model, params, source, dtype)
+    state = _begin(model, params, ids, held, token, beams, new, dtype, Tokens(real, position), sources)
+    sources = jax.tree.map(lambda x: jnp.repeat(x, beams, 0), sources)
     real, position = jnp.repeat(real, beams, 0), jnp.repeat(position, beams, 0)  # beams of a prompt are neighbours
-    context = model.config.context if model.config.positions == "learned" else None
+    context = model.config.context - model.shift if model.config.positions == "learned" else None
 
     def one(carry):
         step, s = carry
@@ -87,7 +90,7 @@ def search(
         where = Tokens(jnp.where(index <= slot, real, 0), position)
         now = Tokens(jnp.ones((p * beams, 1), jnp.int32), lax.dynamic_slice_in_dim(position, slot, 1, axis=1))
         kv = jax.tree.map(lambda x: x.reshape(p * beams, *x.shape[2:]), s.kv)
-        hidden, caches = model.decode(params, s.token.reshape(-1, 1), now, caches_at(kv, where, slot))
+        hidden, caches = model.decode(params, s.token.reshape(-1, 1), now, caches_at(kv, where, slot, sources))
         kv = tuple((c.k, c.v) for c in caches)
         s = s._replace(kv=jax.tree.map(lambda x: x.reshape(p, beams, *x.shape[1:]), kv))
         logits = model.logits(params, hidden[:, 0])
@@ -103,12 +106,14 @@ def search(
     return best if mesh is None else lax.with_sharding_constraint(best, meshes.replicated(mesh))
 
 
-def _begin(model: Transformer, params: Params, ids: Array, held: Array, token: Array, n: int, new: int, dtype: Any, laid: Tokens) -> Beams:
+def _begin(
+    model: Transformer, params: Params, ids: Array, held: Array, token: Array, n: int, new: int, dtype: Any, laid: Tokens, sources: Any
+) -> Beams:
     """All beams hold the prompt, and only the first counts, so that the first step takes the likeliest tokens of it."""
     p, width = ids.shape
     where = Tokens(jnp.where(jnp.arange(laid.positions.shape[1]) < width, laid.segment_ids, 0), laid.positions)
     kv = empty_kv(model, p, laid.positions.shape[1], dtype)
-    _, caches = model.decode(params, ids, Tokens(*(x[:, :width] for x in laid[:2])), caches_at(kv, where, jnp.int32(0)))
+    _, caches = model.decode(params, ids, Tokens(*(x[:, :width] for x in laid[:2])), caches_at(kv, where, jnp.int32(0), sources))
     kv = tuple(tuple(jnp.repeat(x[:, None], n, 1) for x in (c.k, c.v)) for c in caches)
     seen = jnp.zeros((p, model.vocab), bool).at[jnp.arange(p)[:, None], ids].max(laid.segment_ids[:, :width] > 0)
     seen = jnp.repeat(seen.at[jnp.arange(p), token].set(True)[:, None], n, 1)
@@ -174,6 +179,7 @@ def answers(
     stop_ids: Sequence[int],
     batch_size: int,
     mesh: Mesh | None,
+    start: Sequence[int] = (),
 ) -> list[tuple[list[int], float]]:
     """(new ids with the stop token, score) of each prompt, in their order. A batch holds `batch_size` beams."""
     params, dtype = unstacked(params), cache_dtype(model, params)
@@ -181,15 +187,16 @@ def answers(
     size = -(-max(batch_size // beams, 1) // shards) * shards
     results: list[Any] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    prompts, sources = ([start] * len(prompts), prompts) if start else (prompts, None)
     for batch in (order[start : start + size] for start in range(0, len(order), size)):
         width = width_of(max(len(prompts[i]) for i in batch) - 1)
         ids, held, token = np.zeros((size, width), np.int32), np.full(size, -1, np.int32), np.zeros(size, np.int32)
         for row, i in enumerate(batch):
             ids[row, width - len(prompts[i]) + 1 :], token[row], held[row] = prompts[i][:-1], prompts[i][-1], len(prompts[i]) - 1
-        given = ids, held, token
+        given = ids, held, token, laid_sources([sources[i] for i in batch], size) if sources else None
         if mesh is not None:
             here = meshes.rows_here(mesh, size)
-            given = meshes.place_rows(tuple(x[here] for x in given), mesh, size)
+            given = meshes.place_rows(jax.tree.map(lambda x: x[here], given), mesh, size)
         scalars = np.float32(length_penalty), np.float32(repetition_penalty)
         static = {"beams": beams, "new": max_new_tokens, "stop_ids": tuple(stop_ids), "dtype": dtype, "mesh": mesh}
         out, score = jax.device_get(search(model, params, *given, *scalars, **static))

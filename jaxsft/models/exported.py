@@ -48,8 +48,10 @@ def head_of(family: Family, kind: str | None, task: Any) -> Head:
     head = family.heads[kind]
     for option, wanted in head.options.items():
         found = getattr(task, option, None)
-        if found != wanted and not (option == "activation" and head.options.get("head") == "linear"):
-            raise ConfigError(f"task.{option}={found}: {family.architecture}{head.suffix} computes with task.{option}={wanted}; train with that")
+        fits = wanted if isinstance(wanted, tuple) else (wanted,)
+        if found not in fits:
+            other = " or ".join(f"task.{option}={value}" for value in fits)
+            raise ConfigError(f"task.{option}={found}: {family.architecture}{head.suffix} computes with {other}; train with that")
     return head
 
 
@@ -58,8 +60,7 @@ def all_moves(family: Family, head: Head, specs: Mapping[str, WeightSpec], what:
     """Every tensor of the class, by today's name. Raises CheckpointError where a weight has no place in it."""
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
     mine = {path: spec for path, spec in specs.items() if path not in body}
-    found, own = moves(family.table, body, family.prefix), moves(head.table, mine)
-    check_covered(found, body, what)
+    found, own = family.moves(body, True, what), moves(head.table, mine)
     check_covered(own, mine, what)
     return [*found, *own]
 

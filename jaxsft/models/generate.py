@@ -28,7 +28,8 @@ from jaxsft.config.schema import GenerateConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import beam, stops
 from jaxsft.models.attention import Tokens
-from jaxsft.models.kv import KV, cache_dtype, caches_at, empty_kv, unstacked, width_of
+from jaxsft.models.encoder_decoder import Sources
+from jaxsft.models.kv import KV, cache_dtype, caches_at, empty_kv, empty_sources, encoded, laid_sources, unstacked, width_of
 from jaxsft.models.sampling import Sampling, choose
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.sharding import mesh as meshes
@@ -47,6 +48,7 @@ class State(NamedTuple):
       token: the last token of each row, which no cache holds yet. position: its position.
       number: of the prompt. new: how many tokens were drawn. done: nothing is drawn any more, or the row is free.
       out: the new tokens. seen: the tokens of prompt and answer.
+      sources: of an encoder-decoder model, what its rows write about.
     """
 
     kv: KV
@@ -59,15 +61,17 @@ class State(NamedTuple):
     done: Bool[Array, batch]
     out: Int[Array, "batch new"]
     seen: Bool[Array, "batch vocab"]
+    sources: Sources | None = None
 
 
 class Prompts(NamedTuple):
-    """What a refill writes: all tokens but the last lie at the end of `ids` `[R, W]`, `held` of them; `token` is the last."""
+    """What a refill writes: all tokens but the last lie at the end of `ids` `[R, W]`, `held` of them; `token` is the last. `source`: `kv.encoded`."""
 
     ids: Int[Array, "refill width"]
     held: Int[Array, refill]
     token: Int[Array, refill]
     number: UInt32[Array, refill]
+    source: tuple[Array, Array] | None = None
 
 
 class Answer(NamedTuple):
@@ -83,14 +87,14 @@ class Answer(NamedTuple):
 
 
 # --- on the device ---------------------------------------------------------------------------------------------------------------------------
-@functools.partial(jax.jit, static_argnames=("model", "rows", "slots", "new", "dtype", "mesh"))
-def empty(model: Transformer, rows: int, slots: int, new: int, dtype: Any, mesh: Mesh | None) -> State:
-    """Free rows."""
+@functools.partial(jax.jit, static_argnames=("model", "rows", "slots", "new", "dtype", "mesh", "width"))
+def empty(model: Transformer, rows: int, slots: int, new: int, dtype: Any, mesh: Mesh | None, width: int = 0) -> State:
+    """Free rows, and `width` tokens of sources."""
     zeros = lambda *shape: jnp.zeros(shape, jnp.int32)
     where = Tokens(zeros(rows, slots), zeros(rows, slots))
     number, done, seen = jnp.zeros(rows, jnp.uint32), jnp.ones(rows, bool), jnp.zeros((rows, model.vocab), bool)
-    kv = empty_kv(model, rows, slots, dtype)
-    return _spread(State(kv, where, jnp.int32(0), zeros(rows), zeros(rows), number, zeros(rows), done, zeros(rows, new), seen), mesh)
+    kv, sources = empty_kv(model, rows, slots, dtype), empty_sources(model, rows, width, dtype)
+    return _spread(State(kv, where, jnp.int32(0), zeros(rows), zeros(rows), number, zeros(rows), done, zeros(rows, new), seen, sources), mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "mesh"), donate_argnames=("state",))
@@ -99,8 +103,10 @@ def refill(model: Transformer, params: Params, state: State, prompts: Prompts, s
     r, width = prompts.ids.shape
     slots = state.where.positions.shape[1]
     index, begin = jnp.arange(width)[None, :], (width - prompts.held)[:, None]
-    where = Tokens((index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0))
-    caches = caches_at(empty_kv(model, r, width, state.kv[0][0].dtype), where, jnp.int32(0))
+    where = Tokens((index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0) - model.places)
+    dtype = state.kv[0][0].dtype
+    sources = encoded(model, params, prompts.source, dtype)
+    caches = caches_at(empty_kv(model, r, width, dtype), where, jnp.int32(0), sources)
     _, caches = model.decode(params, prompts.ids, where, caches)
     taken = source >= 0
     source = jnp.maximum(source, 0)
@@ -112,8 +118,11 @@ def refill(model: Transformer, params: Params, state: State, prompts: Prompts, s
         new = jnp.take(new, source, axis=0)
         return jnp.where(taken.reshape(-1, *[1] * (new.ndim - 1)), new.astype(old.dtype), old)
 
+    def put_wide(old: Array, new: Array) -> Array:
+        return put(old, jnp.pad(new, [(0, old.shape[1] - new.shape[1] if i == 1 else 0) for i in range(new.ndim)]))
+
     kv = tuple((put(k, cache.k, 2), put(v, cache.v, 2)) for (k, v), cache in zip(state.kv, caches, strict=True))
-    seen = jnp.zeros((r, state.seen.shape[1]), bool).at[jnp.arange(r)[:, None], prompts.ids].max(where.segment_ids > 0)
+    seen = jnp.zeros((r, state.seen.shape[1]), bool).at[jnp.arange(r)[:, None], prompts.ids].max((where.segment_ids > 0) & (where.positions >= 0))
     seen = seen.at[jnp.arange(r), prompts.token].set(True)
     zero = jnp.zeros_like(prompts.held)
     return _spread(
@@ -122,12 +131,13 @@ def refill(model: Transformer, params: Params, state: State, prompts: Prompts, s
             Tokens(*(put(o, n, 1) for o, n in zip(state.where[:2], where[:2], strict=True))),
             state.slot,
             put(state.token, prompts.token),
-            put(state.position, prompts.held),
+            put(state.position, prompts.held - model.places),
             put(state.number, prompts.number),
             put(state.new, zero),
             state.done & ~taken,
             put(state.out, jnp.zeros((r, state.out.shape[1]), jnp.int32)),
             put(state.seen, seen),
+            jax.tree.map(put_wide, state.sources, sources),
         ),
         mesh,
     )
@@ -152,7 +162,7 @@ def decode(
     """
     b, slots = state.where.positions.shape
     limit = state.out.shape[1]
-    context = model.config.context if model.config.positions == "learned" else None
+    context = model.config.context - model.shift if model.config.positions == "learned" else None
 
     def more(carry):
         step, s = carry
@@ -163,7 +173,7 @@ def decode(
         write = lambda old, new: lax.dynamic_update_slice_in_dim(old, new[:, None], s.slot, axis=1)
         where = Tokens(write(s.where.segment_ids, jnp.ones(b, jnp.int32)), write(s.where.positions, s.position))
         now = Tokens(jnp.ones((b, 1), jnp.int32), s.position[:, None])
-        hidden, caches = model.decode(params, s.token[:, None], now, caches_at(s.kv, where, s.slot))
+        hidden, caches = model.decode(params, s.token[:, None], now, caches_at(s.kv, where, s.slot, s.sources))
         token = choose(model.logits(params, hidden[:, 0]), s.seen, s.number, s.new, sampling)
         token = jnp.where(s.done, s.token, token)
         out = jnp.where((jnp.arange(limit) == s.new[:, None]) & ~s.done[:, None], token[:, None], s.out)
@@ -173,7 +183,7 @@ def decode(
             done |= position >= context
         seen = s.seen.at[jnp.arange(b), token].set(True)
         kv = tuple((cache.k, cache.v) for cache in caches)
-        return step + 1, State(kv, where, (s.slot + 1) % slots, token, position, s.number, new, done, out, seen)
+        return step + 1, State(kv, where, (s.slot + 1) % slots, token, position, s.number, new, done, out, seen, s.sources)
 
     state = state._replace(done=state.done | ended)
     return _spread(lax.while_loop(more, one, (jnp.int32(0), state))[1], mesh)
@@ -198,7 +208,7 @@ def _spread(state: State, mesh: Mesh | None) -> State:
     heads = meshes.RULES["kv_heads"] if state.kv[0][0].shape[1] % mesh.shape[meshes.RULES["kv_heads"]] == 0 else None
     cache = NamedSharding(mesh, PartitionSpec(*rows.spec, heads))
     kv = ((cache, cache),) * len(state.kv)
-    places = State(kv, Tokens(rows, rows), whole, rows, rows, rows, whole, whole, whole, rows)
+    places = State(kv, Tokens(rows, rows), whole, rows, rows, rows, whole, whole, whole, rows, jax.tree.map(lambda _: rows, state.sources))
     return lax.with_sharding_constraint(state, places)
 
 
@@ -213,6 +223,7 @@ class Rows:
     new: int
     size: int
     mesh: Mesh | None
+    sources: Sequence[Sequence[int]] | None = None  # of an encoder-decoder model, one for each prompt
 
     def __post_init__(self) -> None:
         shards = 1 if self.mesh is None else meshes.row_shards(self.mesh)
@@ -234,7 +245,8 @@ class Rows:
             return
         slots = max(self._width(waiting[i]) for i in range(now)) + self.new
         if self.state is None:
-            self.state = empty(self.model, self.size, slots, self.new, cache_dtype(self.model, self.params), self.mesh)
+            width = width_of(max(map(len, self.sources))) if self.sources else 0
+            self.state = empty(self.model, self.size, slots, self.new, cache_dtype(self.model, self.params), self.mesh, width)
         elif slots > self.state.where.positions.shape[1]:
             self.state = grow(self.state, slots, self.mesh)
         while waiting and (len(self.free) >= self.together or len(self.free) >= len(waiting)):
@@ -258,9 +270,11 @@ class Rows:
             new.ids[i, width - len(ids) + 1 :] = ids[:-1]
             new.held[i], new.token[i], new.number[i] = len(ids) - 1, ids[-1], number
             source[row], self.number[row], self.ended[row] = i, number, False
+        if self.sources:
+            new = new._replace(source=laid_sources([self.sources[number] for number in numbers], self.together))
         if self.mesh is not None:
             here = meshes.rows_here(self.mesh, self.together)
-            new = meshes.place_rows(Prompts(*(x[here] for x in new)), self.mesh, self.together)
+            new = meshes.place_rows(jax.tree.map(lambda x: x[here], new), self.mesh, self.together)
         self.state = refill(self.model, self.params, self.state, new, source, self.mesh)
 
 
@@ -275,13 +289,16 @@ def continuations(
     seed: int = 0,
     mesh: Mesh | None = None,
     read: stops.Decode | None = None,
+    start: Sequence[int] = (),
     every: int | None = None,
 ) -> Iterator[tuple[int, Answer, bool]]:
     """(number of a prompt, its answer so far, whether it is complete) after `every` tokens; None: complete answers only. Raises as `generate`."""
     check(model, prompts, options, read)
+    prompts = [[0] * model.places + list(prompt) for prompt in prompts] if model.places else prompts  # virtual tokens, whose ids no one reads
     sampling, known = Sampling.of(options, seed), collections.Counter()
-    waiting = collections.deque(sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i)))
-    rows = Rows(model, params, prompts, max_new_tokens, options.batch_size, mesh)
+    prompts, sources = ([start] * len(prompts), prompts) if start else (prompts, None)
+    waiting = collections.deque(sorted(range(len(prompts)), key=lambda i: (len((sources or prompts)[i]), i)))
+    rows = Rows(model, params, prompts, max_new_tokens, options.batch_size, mesh, sources)
     steps = every or (CHECK if options.stop else max_new_tokens)
     while waiting or len(rows.free) < rows.size:
         rows.fill(waiting)
@@ -303,10 +320,12 @@ def continuations(
 def check(model: Transformer, prompts: Sequence[Sequence[int]], options: GenerateConfig, read: stops.Decode | None) -> None:
     """Raises ConfigError for what cannot be generated from."""
     longest = max(map(len, prompts), default=0)
-    if model.config.positions == "learned" and longest > model.config.context:
+    if model.config.positions == "learned" and longest > model.config.context - model.shift:
         raise ConfigError(f"a prompt has {longest} tokens, but model.positions=learned ends at model.context={model.config.context}")
     if empties := [i for i, prompt in enumerate(prompts, start=1) if not len(prompt)]:
         raise ConfigError(f"prompt {empties[0]} has no token to continue from; give a text, or a tokenizer with a bos token")
+    if options.num_beams > 1 and model.places:
+        raise ConfigError(f"generate.num_beams={options.num_beams}: beams have no place for the tokens of adapter=prompt; set generate.num_beams=1")
     if options.stop and read is None:
         raise ConfigError("generate.stop: texts end answers that are decoded only; give what decodes them")
 
@@ -322,6 +341,7 @@ def generate(
     seed: int = 0,
     mesh: Mesh | None = None,
     read: stops.Decode | None = None,
+    start: Sequence[int] = (),
 ) -> list[Answer]:
     """Continuations of prompts, in their order.
 
@@ -331,6 +351,7 @@ def generate(
       options: batch_size and how tokens are chosen; `max_new_tokens` there is not read.
       mesh: where `params` lie; rows are spread over its devices.
       read: decodes ids; the answers then have texts.
+      start: of an encoder-decoder model: the prompts are what it reads, and this is what its answers begin with.
 
     Raises:
       ConfigError: a prompt is empty or longer than a learned table of positions, or stop strings without `read`.
@@ -338,8 +359,8 @@ def generate(
     results: list[Any] = [None] * len(prompts)
     if options.num_beams > 1:
         check(model, prompts, options, read)
-        return _beams(model, params, prompts, options, max_new_tokens, stop_ids, mesh, read)
-    given = {"max_new_tokens": max_new_tokens, "stop_ids": stop_ids, "seed": seed, "mesh": mesh, "read": read}
+        return _beams(model, params, prompts, options, max_new_tokens, stop_ids, mesh, read, start)
+    given = {"max_new_tokens": max_new_tokens, "stop_ids": stop_ids, "seed": seed, "mesh": mesh, "read": read, "start": start}
     for number, answer, _ in continuations(model, params, prompts, options, **given):
         results[number] = answer
     return results
@@ -354,6 +375,7 @@ def _beams(
     stop_ids: Sequence[int],
     mesh: Mesh | None,
     read: stops.Decode | None,
+    start: Sequence[int],
 ) -> list[Answer]:
     found = beam.answers(
         model,
@@ -366,6 +388,7 @@ def _beams(
         stop_ids=stop_ids,
         batch_size=options.batch_size,
         mesh=mesh,
+        start=start,
     )
     out = []
     for ids, _ in found:

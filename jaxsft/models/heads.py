@@ -1,7 +1,7 @@
 """Heads: Linen modules that a task hangs on the hidden states, and the pooling of packed texts.
 
     head/{w}                                       VocabHead
-    head/[query] [dense/{w [D, D], [b]}] out/{w [D, C], [b]}   TextHead; of a PairHead out/w is [3 D, C], or there is no out
+    head/[query] [features/...] [dense/{w [D, D], [b]}] out/{w [D, C], [b]}   TextHead; of a PairHead out/w is [3 D, C], or there is no out
 
 Letters: B batch, S sequence, G texts of a row, D embed, C outputs.
 """
@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.models.attention import Tokens
+from jaxsft.models.features import Features
 from jaxsft.models.layers import Dropout, Linear, at_least_fp32, contract, dropout, fan_in_normal
 from jaxsft.sharding.weights import declare
 
@@ -54,7 +55,7 @@ def pool(
     x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"], positions: Int[Array, "batch seq"], texts: int, how: str
 ) -> Float[Array, "batch texts embed"]:
     """One vector per packed text, chosen by segment and position, never by token id: mean, max, first or last token. Absent texts give zeros."""
-    member = members(segment_ids, texts)  # [B, G, S]
+    member = members(segment_ids, texts) & (positions >= 0)[:, None, :]  # [B, G, S]; what stands before a text is not of it
     if how == "max":
         return _max(x, member)
     if how == "first":
@@ -95,6 +96,7 @@ class TextHead(nn.Module):
 
     Attributes:
       pool: mean | max | first | last | attention, see `pool` and `attend`.
+      features: of the columns beside a text, whose vectors stand in front of it (`features.Features`, as `features/`): how many classes each has.
       form: linear; or dense: a layer D x D with an activation before it, as the pooler of BERT and the head of RoBERTa have.
     """
 
@@ -105,9 +107,13 @@ class TextHead(nn.Module):
     form: str = "linear"
     activation: str = "tanh"
     bias: bool = True
+    features: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x: Array, where: Tokens | None = None, texts: int = 1, noise: Dropout | None = None) -> Float[Array, "batch texts outputs"]:
+        if self.features and self.is_initializing():
+            none = jnp.zeros((1, 1, len(self.features)), jnp.int32)
+            Features(self.features, self.embed, name="features")(none, none)
         y = dropout(self.vectors(x, where, texts), noise, 0)
         return self.linear("out", self.embed, self.outputs)(y)
 
@@ -127,6 +133,17 @@ class TextHead(nn.Module):
         if self.form == "dense":
             y = ACTIVATIONS[self.activation](self.linear("dense", self.embed, self.embed)(y))
         return y.astype(at_least_fp32(y.dtype))
+
+
+class SpanHead(nn.Module):
+    """Two logits of each token: to be the first, and the last, of a stretch. [B, S, D] -> [B, S, 2]."""
+
+    embed: int
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch seq embed"], noise: Dropout | None = None) -> Float[Array, "batch seq 2"]:
+        return Linear("bsd,dc->bsc", (self.embed, 2), ("embed", "classes"), self.precision, bias=True, name="out")(dropout(x, noise, 0))
 
 
 class PairHead(TextHead):

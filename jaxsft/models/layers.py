@@ -6,7 +6,7 @@ Letters: B batch, S sequence, D embed, H heads, K kv heads, N head dim, F hidden
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,15 +62,28 @@ def _bf16_backward(equation, operands, g):
 _bf16_einsum.defvjp(_bf16_forward, _bf16_backward)
 
 
+def to_vocab(x: Array, matrix: Any, precision: str) -> Array:
+    """Logits [..., V] of states [..., D] through an output matrix [D, V], and through its adapter where it has one."""
+    if hasattr(matrix, "logits"):
+        return matrix.logits(x, functools.partial(contract, precision=precision))
+    lead = "bs"[: x.ndim - 1]
+    return contract(f"{lead}d,dv->{lead}v", x, matrix, precision)
+
+
 # --- dropout ---------------------------------------------------------------------------------------------------------------------------------
 class Dropout(NamedTuple):
     """A traced rate and one key per row, so that a row's mask depends neither on its micro-batch nor on its device."""
 
     rate: Float[Array, ""]
     keys: Array  # [B]
+    adapter: Float[Array, ""] | None = None  # the rate of an adapter's own dropout, which has the same keys
+    neftune: Float[Array, ""] | None = None  # how strong the noise on embeddings is
 
     def at(self, site: int | Int[Array, ""]) -> Dropout:
-        return Dropout(self.rate, jax.vmap(jax.random.fold_in, (0, None))(self.keys, site))
+        return self._replace(keys=jax.vmap(jax.random.fold_in, (0, None))(self.keys, site))
+
+    def of_adapter(self) -> Dropout | None:
+        return None if self.adapter is None else Dropout(self.adapter, self.keys)
 
 
 def dropout(x: Float[Array, "batch ..."], noise: Dropout | None, site: int) -> Float[Array, "batch ..."]:
@@ -81,6 +94,17 @@ def dropout(x: Float[Array, "batch ..."], noise: Dropout | None, site: int) -> F
     bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(noise.at(site).keys)
     scale = jnp.where(keep > 0, 65536.0 / jnp.maximum(keep, 1.0), 0.0).astype(x.dtype)
     return jnp.where(bits.astype(jnp.int32) < keep.astype(jnp.int32), x * scale, jnp.zeros_like(x))
+
+
+def neftune(x: Float[Array, "batch seq embed"], noise: Dropout | None, segment_ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
+    """Embeddings of training with noise from `[-1, 1] alpha / sqrt(length of the text x D)` (Jain et al., 2023, arXiv:2310.05914, algorithm 1)."""
+    if noise is None or noise.neftune is None:
+        return x
+    b, s, d = x.shape
+    rows = jnp.arange(b)[:, None]
+    length = jnp.zeros((b, s + 1), x.dtype).at[rows, segment_ids].add(1)[rows, segment_ids]  # of the text that a token is of
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, (s, d), x.dtype, -1.0, 1.0))(noise.at(1).keys)
+    return x + drawn * (noise.neftune.astype(x.dtype) / jnp.sqrt(length * d))[..., None]
 
 
 # --- linear layers and norms -----------------------------------------------------------------------------------------------------------------
@@ -111,10 +135,11 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         w = self.param("w", declare(fan_in_normal(self.inputs, self.scale), self.axes, self.inputs), self.shape)
+        b = self.param("b", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape[self.inputs :]) if self.bias else None
+        if self.has_variable("adapters", "adapter"):
+            return self.get_variable("adapters", "adapter").linear(x, w, b, self.equation, functools.partial(contract, precision=self.precision))
         y = contract(self.equation, x, w, self.precision)
-        if self.bias:
-            y = y + self.param("b", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape[self.inputs :])
-        return y
+        return y if b is None else y + b
 
 
 class Norm(nn.Module):

@@ -27,8 +27,18 @@ from jaxsft.models.families.base import Family, Move, check_covered, moves
 from jaxsft.sharding.weights import Flat, WeightSpec
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+VOCABULARY = ("embed/tokens/w", "head/w", "head/b")  # grow with the tokenizer
 OWN = ("head", "adapters")  # the roots of weights that a body has not
-KINDS = {"lm": "lm", "chat": "lm", "mlm": "mlm", "classify": "text", "multilabel": "text", "regress": "text", "tag": "tag"}  # the head of each task
+KINDS = {
+    "lm": "lm",
+    "chat": "lm",
+    "seq2seq": "lm",
+    "mlm": "mlm",
+    "classify": "text",
+    "multilabel": "text",
+    "regress": "text",
+    "tag": "tag",
+}  # the head of each task
 
 
 # --- files -----------------------------------------------------------------------------------------------------------------------------------
@@ -148,13 +158,14 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None) -> P
     names = {_modern(family, name): name for name in source.tensors}
     prefixed = any(name.startswith(family.prefix) for name in names)
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
-    found = moves(family.table, body, family.prefix if prefixed else "")
-    check_covered(found, body, what)
+    found = family.moves(body, prefixed, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
     taken = _head(source, names, head, kind)
     fresh = tuple(path for path in specs if path not in body and (not taken or path not in head))
     for move in (*found, *taken):
         _check(move, names, source)
+    if kind == "lm":
+        _check_tied(source, names, found, head)
     known = {move.theirs for move in (*found, *taken)}
     heads = {entry.theirs for one in family.heads.values() for entry in one.table}
     skip = re.compile("|".join(f"(?:{pattern})" for pattern in family.skip) or r"(?!)")
@@ -183,12 +194,27 @@ def _head(source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpe
     return found
 
 
+def _check_tied(source: Source, names: Mapping[str, str], found: Sequence[Move], head: Mapping[str, WeightSpec]) -> None:
+    """A matrix of the output that is in the files beside an embedding which it is tied to must be that. Raises CheckpointError."""
+    tables = source.family.heads["lm"].table if "lm" in source.family.heads else ()
+    own = [entry.theirs for entry in tables if entry.ours == "head/w"]
+    if "head/w" in head or not own or own[0] not in names:
+        return
+    embedding = next(move.theirs for move in found if move.slots[0].path == "embed/tokens/w")
+    if embedding in names and not np.array_equal(source.tensors.read(names[own[0]]), source.tensors.read(names[embedding])):
+        raise CheckpointError(
+            f"{source.folder}: {own[0]} and {embedding} differ, but config.json says that they are one; set tie_word_embeddings to false there"
+        )
+
+
 def _check(move: Move, names: Mapping[str, str], source: Source) -> None:
     ours = ", ".join("/".join([slot.path, *map(str, slot.index)]) for slot in move.slots)
     if move.theirs not in names:
         raise CheckpointError(f"{source.folder}: has no {move.theirs}, which {ours} needs ({len(names)} tensors there)")
     name = names[move.theirs]
-    if (shape := source.tensors.shape(name)) != move.shape:
+    shape, rows = source.tensors.shape(name), source.values.get("vocab_size")
+    grown = move.slots[0].path in VOCABULARY and shape[:1] == (rows,) and move.shape[0] > shape[0] and shape[1:] == move.shape[1:]
+    if shape != move.shape and not grown:
         raise CheckpointError(f"{source.folder}: {name} is {list(shape)}, but {ours} needs {list(move.shape)}")
     if (dtype := source.tensors.dtype(name)) not in FLOATS:
         raise CheckpointError(f"{source.folder}: {name} is of dtype {dtype}; only {', '.join(FLOATS)} can be loaded")
@@ -206,10 +232,19 @@ def load(source: Source, todo: Plan, weights: Flat, keep: Mapping[str, np.ndarra
         wanted = [not np.ravel(keep.get(slot.path, False))[slot.index[0] if np.size(keep.get(slot.path, False)) > 1 else 0] for slot in move.slots]
         if not any(wanted):
             continue
-        for slot, value, want in zip(move.slots, move.to_ours(source.tensors.read(move.theirs)), wanted, strict=True):
+        for slot, value, want in zip(move.slots, move.to_ours(_grown(source.tensors.read(move.theirs), move)), wanted, strict=True):
             if want:
                 weights[slot.path] = _put(weights.pop(slot.path), value, slot.index)
     return weights
+
+
+def _grown(tensor: np.ndarray, move: Move) -> np.ndarray:
+    """The rows of added tokens start at the mean of the others (Hewitt, 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html)."""
+    more = move.shape[0] - len(tensor) if move.slots[0].path in VOCABULARY else 0
+    if not more:
+        return tensor
+    mean = tensor.astype(np.float32).mean(0, keepdims=True).astype(tensor.dtype)
+    return np.concatenate([tensor, np.broadcast_to(mean, (more, *mean.shape[1:]))])
 
 
 def _put(weight: jax.Array, value: np.ndarray, index: Sequence[int]) -> jax.Array:

@@ -18,16 +18,22 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
-from jaxsft.models import rope
+from jaxsft.models import adapters, rope
+from jaxsft.models.adapters import sites
 from jaxsft.models.attention import Attention, Cache, Tokens
+from jaxsft.models.disentangled import Disentangled
 from jaxsft.models.experts import Experts
-from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, contract, dropout
+from jaxsft.models.features import Soft
+from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, dropout, neftune, to_vocab
 from jaxsft.models.relative import Relative
 from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
 
 Params = dict[str, Any]
+NONE = NoAdapter()
 EVERYTHING = 2**30  # the window of a layer that has none, beside layers that have one
 
 
@@ -96,7 +102,10 @@ class Embed(nn.Module):
     def __call__(self, tokens: Int[Array, "batch seq"], where: Tokens) -> Float[Array, "batch seq embed"]:
         c = self.config
         size = c.embed_inner or c.embed
-        x = Table(self.vocab, size, "vocab", name="tokens")(tokens) * c.embed_scale
+        x = Table(self.vocab, size, "vocab", name="tokens")(tokens)
+        if self.has_variable("adapters", "adapter"):
+            x = self.get_variable("adapters", "adapter").embed(x, where.positions)
+        x = x * c.embed_scale
         if c.positions == "learned":
             rows = c.context + c.position_offset
             x = x + Table(rows, size, "positions", name="positions")(where.positions + c.position_offset)
@@ -120,7 +129,8 @@ class Table(nn.Module):
     @nn.compact
     def __call__(self, ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
         w = self.param("w", declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")), (self.rows, self.embed))
-        return jnp.take(w, ids, axis=0)
+        x = jnp.take(w, ids, axis=0)
+        return self.get_variable("adapters", "adapter").rows(ids, x, w) if self.has_variable("adapters", "adapter") else x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +142,9 @@ class Transformer:
     precision: str = "fp32"
     head: nn.Module | None = None
     mesh: Mesh | None = None  # rows of activations are kept apart on it
+    adapter: AdapterConfig = NONE
+
+    supports_packing = True  # the mask keeps the texts of a row apart
 
     @property
     def row_shards(self) -> int:
@@ -147,33 +160,40 @@ class Transformer:
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
         tokens = Tokens(ids + 1, ids)
         layer = jax.tree.map(lambda a: a[0], self._layers(0, 1))
-        tables = jnp.zeros((1, self.config.heads, 1, 1)) if self.config.positions == "relative" else self._tables(ids, x.dtype)
+        shared = self._shared()
+        relative = shared.init(jax.random.fold_in(layer_key, 1), ids, ids)["params"] if shared else None
+        tables = self._positions({"relative": nn.meta.unbox(relative)}, tokens, tokens, x.dtype)
         init_block = lambda k: self.block().init(k, x, tokens, tables, layer, None)["params"]
         stack = jax.vmap(init_block)(jax.random.split(layer_key, self.config.layers))
         params = {"embed": self._embedding().init(embed_key, ids, tokens)["params"]}
         params["layers"] = {"0": nn.meta.add_axis(stack, 0, {nn.PARTITION_NAME: "layers"})}
         if self.config.norm_position != "post":
             params["norm"] = Norm.of(self.config).init(norm_key, x)["params"]
-        if self.config.positions == "relative":
-            params["relative"] = Relative(self.config).init(jax.random.fold_in(layer_key, 1), ids, ids)["params"]
+        if shared:
+            params["relative"] = relative
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
+        if adapters.of(self.adapter):
+            params[adapters.NAME] = adapters.init(self.adapter, weights.specs(params), jax.random.fold_in(key, 4))
         return params
 
-    def hidden(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None) -> Float[Array, "batch seq embed"]:
-        """The last hidden state of every token, normed. Dropout only where `noise` is given."""
-        x = self._embed(params, tokens, where, noise)
+    def hidden(
+        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None, soft: Soft | None = None
+    ) -> Float[Array, "batch seq embed"]:
+        """The last hidden state of every token, normed. Dropout only where `noise` is given; `soft` stands in place of some embeddings."""
+        x = self._embed(params, tokens, where, noise, soft)
         tables = self._positions(params, where, where, x.dtype)
 
         def body(x, scanned):
-            weights, layer = scanned
-            return self._rows(self.block().apply({"params": weights}, x, where, tables, layer, noise.at(layer.index) if noise else None)[0]), None
+            stack, beside, layer = scanned
+            at = noise.at(layer.index) if noise else None
+            return self._rows(self.block().apply({"params": stack} | self._adapters(beside, at), x, where, tables, layer, at)[0]), None
 
         if self.config.remat:
             body = jax.checkpoint(body)
-        for start, stack in segments(params["layers"]):
+        for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
-            x, _ = lax.scan(body, x, (stack, self._layers(start, depth)), unroll=self._unroll(depth))
+            x, _ = lax.scan(body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth))
         return self._norm(params, x)
 
     def decode(
@@ -182,17 +202,22 @@ class Transformer:
         """`hidden` of new tokens that see the cached ones. Layers are unrolled: a stacked cache would be copied at every token."""
         x = self._embed(params, tokens, where, None)
         tables, out = self._positions(params, where, caches[0].tokens, x.dtype), []
-        for start, stack in segments(params["layers"]):
+        for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
             for i in range(depth):
-                weights, layer = jax.tree.map(lambda a: a[i], (stack, self._layers(start, depth)))
-                x, cache = self.block().apply({"params": weights}, x, where, tables, layer, None, caches[start + i])
+                own, extra, layer = jax.tree.map(lambda a: a[i], (stack, beside, self._layers(start, depth)))
+                x, cache = self.block().apply({"params": own} | self._adapters(extra), x, where, tables, layer, None, caches[start + i])
                 out.append(cache)
         return self._norm(params, x), tuple(out)
 
     def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
-        """The matrix that turns hidden states into logits over the vocabulary: the embedding's transpose where tied."""
-        return params["embed"]["tokens"]["w"].T if self.config.tied else params["head"]["w"]
+        """The matrix that turns hidden states into logits over the vocabulary (`layers.to_vocab`): the embedding's transpose where tied."""
+        own = params.get(adapters.NAME, {})
+        own = own.get("embed", {}).get("tokens") if self.config.tied else own.get("head")
+        w = params["embed"]["tokens"]["w"] if self.config.tied else params["head"]["w"]
+        if own:
+            return adapters.OutputMatrix(w, adapters.ready(self.adapter, own)[adapters.HOOK], self.config.tied)
+        return w.T if self.config.tied else w
 
     def output_bias(self, params: Params) -> Float[Array, vocab] | None:
         """What is added to these logits."""
@@ -200,24 +225,53 @@ class Transformer:
 
     def logits(self, params: Params, hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
         """Logits over the vocabulary of a few hidden states; a loss takes them chunk by chunk (`losses/tokens.py`)."""
-        y = contract("...d,dv->...v", hidden, self.output_matrix(params), self.precision)
+        y = to_vocab(hidden, self.output_matrix(params), self.precision)
         return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
 
     def _embedding(self) -> Embed:
         return Embed(self.vocab, self.config, self.precision)
 
-    def _embed(self, params, tokens, where, noise):
-        x = self._embedding().apply({"params": params["embed"]}, tokens, where)
-        return dropout(self._rows(x.astype(at_least_fp32(x.dtype))), noise.at(self.config.layers) if noise else None, 0)
+    def _embed(self, params, tokens, where, noise, soft=None):
+        own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
+        shifted = where._replace(positions=where.positions + self.shift)
+        x = self._embedding().apply({"params": params["embed"]} | own, tokens, shifted)
+        x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
+        noise = noise.at(self.config.layers) if noise else None
+        return dropout(neftune(self._rows(x.astype(at_least_fp32(x.dtype))), noise, where.segment_ids), noise, 0)
+
+    @property
+    def shift(self) -> int:
+        """How many virtual tokens stand before the first of a text."""
+        kind = adapters.of(self.adapter)
+        return kind.shift(self.adapter) if kind else 0
+
+    @property
+    def places(self) -> int:
+        """How many of them have a place in the row, at positions below 0."""
+        kind = adapters.of(self.adapter)
+        return kind.places(self.adapter) if kind else 0
+
+    def _segments(self, params: Params) -> list[tuple[int, Params, Params]]:
+        """(first layer, stack, the adapters beside it) of each segment, from the bottom up."""
+        return sites.cut(params["layers"], params.get(adapters.NAME, {}).get("layers", {}))
+
+    def _adapters(self, tree: Params, noise: Dropout | None = None) -> dict[str, Params]:
+        """The collection of a module's adapters, where it has some."""
+        return {adapters.NAME: adapters.ready(self.adapter, tree, noise.of_adapter() if noise else None)} if tree else {}
 
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
         return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
 
+    def _shared(self) -> nn.Module | None:
+        """What all layers know of relative positions."""
+        kinds = {"relative": Relative, "disentangled": Disentangled}
+        return kinds[self.config.positions](self.config) if self.config.positions in kinds else None
+
     def _positions(self, params: Params, queries: Tokens, keys: Tokens, dtype: Any) -> Any:
-        """What attention needs of them: rotary tables of the queries, or a bias of queries and keys; None where positions are part of the embeddings."""
-        if self.config.positions == "relative":
-            return Relative(self.config).apply({"params": params["relative"]}, queries.positions, keys.positions)
+        """What attention needs of them: rotary tables of the queries, or a bias of queries and keys; None where the embeddings have them."""
+        if shared := self._shared():
+            return shared.apply({"params": params["relative"]}, queries.positions, keys.positions)
         return self._tables(queries.positions, dtype)
 
     def _tables(self, positions, dtype):
@@ -225,6 +279,7 @@ class Transformer:
         c = self.config
         if c.positions != "rope":
             return None
+        positions = positions + self.shift
         plain = rope.table(c, positions, dtype)
         return plain if c.rope_local_base is None else (rope.table(c, positions, dtype, c.rope_local_base), plain)
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from jaxsft.data import split as splitting
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.texts import COMBINING, batches, is_unspaced
 
@@ -27,12 +27,7 @@ _punctuation = re.compile(f"[^\\w\\s{COMBINING}]|_")
 
 def normalise(text: str, case: bool = True, space: bool = True, punctuation: bool = False) -> str:
     """The text in NFC, without what should not count: case, the amount of white space, punctuation and symbols."""
-    text = unicodedata.normalize("NFC", text)
-    if case:
-        text = unicodedata.normalize("NFC", text.casefold())
-    if punctuation:
-        text = _punctuation.sub(" ", text)
-    return " ".join(text.split()) if space else text
+    return splitting.normalise(text, case, space, _punctuation if punctuation else None)
 
 
 # --- shingles ----------------------------------------------------------------------------------------------------------------------------------

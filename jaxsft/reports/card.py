@@ -17,7 +17,10 @@ from jaxsft.rundir import write_text
 MARK = "<!-- Written by jaxsft report. Remove this line to keep a text of your own. -->"
 TASKS = {"chat": ("text-generation", "answers prompts in a conversation"), "lm": ("text-generation", "continues text"),
          "seq2seq": ("text2text-generation", "writes a target for a source"),
-         "classify": ("text-classification", "gives one of its labels to a text")}  # fmt: skip
+         "classify": ("text-classification", "gives one of its labels to a text"),
+         "multilabel": ("text-classification", "gives any of its labels to a text"),
+         "regress": ("text-classification", "gives numbers to a text"),
+         "pair": ("sentence-similarity", "compares two texts")}  # fmt: skip
 SHOWN_LABELS = 100
 
 
@@ -168,6 +171,7 @@ def _use(run_dir: Path) -> str:
     if task in ("chat", "lm"):
         lines.insert(0, f'jaxsft generate run={name} prompt="..."')
     lines.append(f"jaxsft eval run={name} data.path=FILE")
-    frozen = _option(run_dir, "train.freeze") and not _option(run_dir, "checkpoint.include_base")
+    some = _option(run_dir, "train.freeze") or _option(run_dir, "adapter.name") not in (None, "none")
+    frozen = some and not _option(run_dir, "checkpoint.include_base")
     needs = "it needs the run that its frozen weights come from" if frozen else "it needs nothing else"
     return f"`DIR` is this directory; {needs}.\n\n" + "\n".join(f"    {line}" for line in lines)

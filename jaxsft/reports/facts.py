@@ -199,6 +199,8 @@ def accounts(run_dir: Path) -> tuple[list[str], dict[str, dict[str, str]], list[
             lines.setdefault(label, {})[split] = count
         if "also_in_train" in entry:
             lines.setdefault("rows that are also in training", {})[split] = number_text(entry["also_in_train"])
+        if weights := entry.get("weights"):
+            lines.setdefault("weights of rows", {})[split] = f"{weights['min']:g} to {weights['max']:g}, mean {weights['mean']:.3g}"
         if entry.get("lacks"):
             lines.setdefault("labels without a row", {})[split] = f"{number_text(len(entry['lacks']))} ({_some(entry['lacks'])})"
     return list(entries), lines, problems
@@ -242,6 +244,19 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """Return how many predictions are correct, and how many were judged at all."""
     marks = [row["correct"] for row in rows if isinstance(row.get("correct"), bool)]
     return sum(marks), len(marks)
+
+
+def tables(run_dir: Path) -> Iterator[tuple[str, str, list[str], list[list[Any]]]]:
+    """Give (split, what a row is, column names, rows) of each table of labels or targets, test first. Raises DataError for what is no table."""
+    paths = {tuple(path.stem.split("_", 2)[1:]): path for path in sorted((run_dir / "figures").glob("table_*_*.json"))}
+    for split in by_split(list(dict.fromkeys(split for _, split in paths))):
+        for (name, of), path in paths.items():
+            if of == split:
+                found = read_json(path)
+                columns, rows = (found.get(key) if isinstance(found, Mapping) else None for key in ("columns", "rows"))
+                if not isinstance(columns, list) or not isinstance(rows, list) or any(len(row) != len(columns) for row in rows):
+                    raise DataError(f"{path}: expected columns, and rows of as many cells")
+                yield split, name, columns, rows
 
 
 # --- configuration ---------------------------------------------------------------------------------------------------------------------------
@@ -289,6 +304,18 @@ def number_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def value_text(value: Any) -> str:
+    """Return a value as text: of a list its parts, of a mapping its names and values, the largest number first."""
+    if isinstance(value, Mapping):
+        order = sorted(value.items(), key=lambda pair: -number(pair[1]) if isinstance(pair[1], int | float) else math.inf)
+        return ", ".join(f"{name} {value_text(part)}" for name, part in order)
+    if isinstance(value, list):
+        return ", ".join(map(value_text, value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–" if value is None else str(value)
+    return number_text(value)
 
 
 def shorten(text: str, width: int) -> str:

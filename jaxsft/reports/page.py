@@ -26,7 +26,22 @@ LARGE = 12  # classes; a larger matrix is drawn as a map, with a list of its mos
 LISTED = 30  # cells of a large matrix whose examples are in the page
 DRAWN = 4000  # coloured cells of a map
 TEXT_WIDTH = 600  # characters of a text
-HEADLINES = ("exact_match", "bleu", "chrf", "rouge_l", "accuracy", "f1_macro", "perplexity", "token_accuracy", "loss")
+HEADLINES = (
+    "exact_match",
+    "bleu",
+    "chrf",
+    "rouge_l",
+    "accuracy",
+    "f1_macro",
+    "subset_accuracy",
+    "pearson",
+    "r2",
+    "mae",
+    "mrr",
+    "recall_at_1",
+    "perplexity",
+)
+HEADLINES += ("token_accuracy", "loss")
 INPUTS = ("prompt", "source", "text", "text_pair")
 SCRIPTS = (
     ("ja", "\u3040-\u30ff"),
@@ -39,6 +54,7 @@ FILES = {
     "config.yaml": "every option as it ran",
     "manifest.json": "versions, devices, command, hashes",
     "task.json": "labels, template, stop tokens",
+    "label_names.json": "the names of the classes by their ids",
     "tokenizer": "the tokenizer, in the format of Hugging Face",
     "ledger.json": "what became of every row and token",
     "quarantine.jsonl": "rows that were put aside, each with its reason",
@@ -105,7 +121,7 @@ def templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxsft.reports"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"num": facts.number_text, "shown": shown, "lang": language, "cut": cut, "breakable": breakable}
+    environment.filters |= {"num": facts.number_text, "text": facts.value_text, "shown": shown, "lang": language, "cut": cut, "breakable": breakable}
     return environment
 
 
@@ -158,7 +174,7 @@ def _results(run_dir: Path) -> dict[str, Any]:
     rows = facts.read_or(run_dir, "metrics.jsonl", [])
     checks = [row for row in rows if row.get("kind") == "validation"]
     lines, broken = facts.training(run_dir) if rows else ([], [])
-    out = {"training": lines, "broken_steps": broken, "tiles": [], "table": None, "broken": 0, "split": "", "checked_at": None}
+    out = {"training": lines, "broken_steps": broken, "tiles": [], "table": None, "tables": [], "broken": 0, "split": "", "checked_at": None}
     if facts.finished(run_dir):
         found = facts.results(run_dir)
         of_run = [metric for metric in found.metrics if all(s in ("", "train") for s, m in found.values if m == metric) and metric not in HEADLINES]
@@ -166,6 +182,7 @@ def _results(run_dir: Path) -> dict[str, Any]:
         out["training"] = lines + [(m.replace("_", " "), number_or_text(v)) for (_, m), v in found.values.items() if m in of_run and m not in told]
         metrics = sorted((m for m in found.metrics if m not in of_run), key=lambda m: HEADLINES.index(m) if m in HEADLINES else len(HEADLINES))
         splits = [s for s in facts.by_split(found.splits) if any((s, m) in found.values for m in metrics)]
+        out["tables"] = [{"split": s, "name": name, "columns": heads, "rows": rows} for s, name, heads, rows in facts.tables(run_dir)]
         out |= {"table": {"splits": splits, "metrics": metrics, "values": found.values}, "broken": found.broken, "count": len(found.values)}
         split = next((name for name in splits if any((name, metric) in found.values for metric in HEADLINES)), "")
         numbers = {metric: value for (name, metric), value in found.values.items() if name == split}
@@ -233,12 +250,14 @@ def _samples(run_dir: Path) -> dict[str, Any]:
 
 def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
     texts = [(name.replace("_", " "), row[name]) for name in INPUTS if row.get(name) is not None]
-    gold = next(((name, row[name]) for name in ("reference", "label") if row.get(name) is not None), None)
-    answer = ("prediction", row["prediction"]) if row.get("prediction") is not None else None
+    text = lambda value: facts.value_text(value) if isinstance(value, list | dict) else value
+    gold = next(((name, text(row[name])) for name in ("reference", "label", "labels") if row.get(name) is not None), None)
+    answer = ("prediction", text(row["prediction"])) if row.get("prediction") is not None else None
+    probability = None if isinstance(row.get("probability"), dict) else row.get("probability")
     likelihood = None
     if row.get("tokens") and row.get("nll") is not None and answer is None:
         likelihood = number(row["nll"]) / number(row["tokens"])
-    return {"texts": texts, "gold": gold, "answer": answer, "correct": row.get("correct"), "probability": row.get("probability"),
+    return {"texts": texts, "gold": gold, "answer": answer, "correct": row.get("correct"), "probability": probability,
             "nll": likelihood, "tokens": row.get("tokens"), "where": Path(str(row.get("where", ""))).name}  # fmt: skip
 
 

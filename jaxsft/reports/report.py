@@ -79,7 +79,11 @@ def _results(run_dir: Path) -> str:
     lines = [[code(metric), *(value(split, metric) for split in found.splits)] for metric in found.metrics]
     broken = found.broken
     note = f"\n\n**{broken} of {len(found.values)} numbers {'is' if broken == 1 else 'are'} not finite.**" if broken else ""
-    return table(["metric", *(escape(split) or "run" for split in found.splits)], lines) + note
+    parts = [table(["metric", *(escape(split) or "run" for split in found.splits)], lines) + note]
+    for split, name, heads, rows in facts.tables(run_dir):
+        cells = [[escape(facts.shorten(str(first), CELL_WIDTH)), *map(facts.value_text, rest)] for first, *rest in rows]
+        parts.append(f"### {escape(name)} of {escape(split)}\n\n" + table([escape(head.replace("_", " ")) for head in heads], cells))
+    return "\n\n".join(parts)
 
 
 def _training(run_dir: Path) -> str:
@@ -171,8 +175,8 @@ def _cell(value: Any, width: int) -> str:
         return "yes" if value else "**no**"
     if isinstance(value, int | float):
         return facts.number_text(value)
-    if isinstance(value, list):
-        value = ", ".join(map(str, value))
+    if isinstance(value, list | dict):
+        value = facts.value_text(value)
     return escape(facts.shorten(str(value), width)).strip() or "*(empty)*"
 
 

@@ -28,6 +28,10 @@ RULES: dict[str, str | None] = {
     "layers": None,
     "positions": None,
     "classes": None,
+    "rank": None,
+    "virtual": None,
+    "gates": None,
+    "units": None,
     "experts": None,
     "experts_out": None,
 }

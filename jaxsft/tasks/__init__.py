@@ -5,20 +5,41 @@ from __future__ import annotations
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.base import Task
 
-NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair")
+NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm", "span_corruption", "span", "tag", "joint", "parse")
 
 
 def get(name: str) -> type[Task]:
     """The class of a task. Raises ConfigError where there is none that can be trained."""
     from jaxsft.tasks.chat import ChatSFT
     from jaxsft.tasks.classify import Classify
+    from jaxsft.tasks.joint import SlotsAndIntent
     from jaxsft.tasks.lm import LM
+    from jaxsft.tasks.mlm import MaskedLM
     from jaxsft.tasks.multilabel import MultiLabelTask
     from jaxsft.tasks.pair import PairTask
+    from jaxsft.tasks.parse import ParseTrees
     from jaxsft.tasks.regress import Regress
     from jaxsft.tasks.seq2seq import Seq2SeqTask
+    from jaxsft.tasks.span import SpanTask
+    from jaxsft.tasks.span_corruption import SpanCorruption
+    from jaxsft.tasks.tag import TagWords
 
-    found = {kind.name: kind for kind in (ChatSFT, Classify, LM, MultiLabelTask, PairTask, Regress, Seq2SeqTask)}
+    kinds = (
+        ChatSFT,
+        Classify,
+        LM,
+        MaskedLM,
+        MultiLabelTask,
+        PairTask,
+        ParseTrees,
+        Regress,
+        Seq2SeqTask,
+        SlotsAndIntent,
+        SpanCorruption,
+        SpanTask,
+        TagWords,
+    )
+    found = {kind.name: kind for kind in kinds}
     if name not in found:
         raise ConfigError(f"task={name}: there is no head for it yet, so that jaxsft check alone reads it; what can be trained is {', '.join(found)}")
     return found[name]

@@ -16,6 +16,7 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
+from jaxsft.rundir import Stored
 
 Terms = dict[str, Array]  # by name: a weighted sum, or a sum of weights
 
@@ -26,7 +27,7 @@ class Output(NamedTuple):
     Attributes:
       terms: per loss term `sum w v`, unnormalised; `Task.totals` gives its `sum w`.
       states: metric states by name.
-      columns: `[B, G]` arrays by name, one value (or vector) per packed text.
+      columns: `[B, G]` arrays by name, one value (or vector) per packed text; `word.NAME` is `[B, W]`, one per word.
     """
 
     terms: Terms
@@ -41,24 +42,29 @@ class Task:
       causal: what the model's attention must be; None where both work.
       generates: answers are generated from `prompt` and scored against `reference`.
       can_generate: `prompt(record, where)` and `stop_ids` are there.
+      start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads the prompt; empty for other models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
       metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`.
       metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
       lower_is_better: those of which less is better.
+      of_words: something is said of each word: the head runs on all of them, not once a text.
     """
 
     name: str
     causal: bool | None = None
     generates = False
     can_generate = False
+    start_ids: Sequence[int] = ()
     answers_up_to = 128
     metric = "loss"
     metrics: tuple[str, ...] = ("loss",)
     lower_is_better: tuple[str, ...] = ("loss", "perplexity")
+    of_words = False
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         """`state` is what `fit` gave, from the training data of this run or from its `task.json`."""
-        self.config, self.tokenizer, self.state = config, tokenizer, dict(state)
+        self.config, self.tokenizer = config, tokenizer
+        self.state = state if isinstance(state, Stored) else dict(state)
 
     # --- data --------------------------------------------------------------------------------------------------------------------------------
     @staticmethod
@@ -124,9 +130,16 @@ class Task:
         """Rows of one file that share it stay in one split; None: only those with equal columns do."""
         return None
 
+    corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
+
     # --- model -------------------------------------------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
+
+    @staticmethod
+    def term_weights(config: Config) -> dict[str, float]:
+        """The weight of each loss term in what is minimised."""
+        return {getattr(config.task, "loss", "cross_entropy"): 1.0} | ({"z_loss": config.loss.z_loss} if config.loss.z_loss > 0 else {})
 
     def totals(self, batch: Batch) -> Terms:
         """`sum w` of each loss term, from the batch alone."""
@@ -135,6 +148,10 @@ class Task:
     def loss(self, model: Transformer, params: Params, batch: Batch, hyper: Mapping[str, Any], noise: Dropout | None, *, columns: bool) -> Output:
         """Loss terms and metric states of a batch or micro-batch; `columns` only where predictions are wanted."""
         raise NotImplementedError
+
+    def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the host makes of the columns of a batch before they are kept, such as trees out of scores."""
+        return columns
 
     # --- answers -----------------------------------------------------------------------------------------------------------------------------
     def prompt(self, record: Any, where: str) -> list[int]:
@@ -158,17 +175,29 @@ class Task:
         return {}
 
     def summarise(self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Metrics of a split, from merged states and from columns `[examples, ...]`."""
+        """Metrics of a split, from merged states and from columns `[examples, ...]`, those of words `[words, ...]`."""
         raise NotImplementedError
 
     def predictions(self, split: Split, columns: Mapping[str, np.ndarray], answers: Mapping[int, str] | None) -> Iterator[dict[str, Any]]:
         """One dict per kept row, in order; `answers` are the generated texts by row."""
         raise NotImplementedError
 
+    def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
+        """A line of `predict` for a format with columns of its own for what is predicted (CoNLL, CoNLL-U)."""
+        return line
+
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
         """The part of a prediction that is there without a label."""
         return {k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")}
+
+
+def by_text(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
+    """What was said of the words of each row, `{row: [words, ...]}`: of a text in windows, each word as the window that owns it says."""
+    own = split.arrays["word.own"]
+    row = np.repeat(split.arrays["row"], np.diff(split.arrays["word_offsets"]))[own]
+    rows, starts = np.unique(row, return_index=True)
+    return dict(zip(rows.tolist(), np.split(values[own], starts[1:]), strict=True))
 
 
 def by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:

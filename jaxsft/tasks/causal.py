@@ -36,7 +36,7 @@ class CausalTask(Task):
         return {"cross_entropy": weight} | ({"z_loss": weight} if self._z_loss else {})
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
-        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
+        hidden = self.hidden(model, params, batch, noise)  # [B, S, D]
         finish = lambda logits: finish_logits(logits, model.output_bias(params), model.config.logit_softcap)
         how = {"precision": model.precision, "chunk": self.config.loss.chunk, "shards": model.row_shards, "finish": finish}
         stats = token_losses.token_stats(hidden, model.output_matrix(params), batch.targets, **how)
@@ -47,6 +47,10 @@ class CausalTask(Task):
         mask = batch.loss_weight > 0
         out = {"tokens": states.Tokens.update(stats.nll, stats.correct, mask)}
         return Output(terms, out, _per_text(stats, mask, batch) if columns else {})
+
+    def hidden(self, model: Transformer, params, batch: Batch, noise):
+        """The states that the targets are predicted from, `[B, S, D]`."""
+        return model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)
 
     def summarise(self, split: Split, states: Mapping[str, Any], columns) -> dict[str, float]:
         return states["tokens"].compute()

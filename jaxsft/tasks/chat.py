@@ -67,12 +67,13 @@ class ChatSFT(CausalTask):
         """Tokens of the longest last turn as it is trained, among the rows whose last message is long or has more than its content."""
         likely = sorted(range(len(records)), key=lambda i: len(records[i].messages[-1].content))[-64:]
         likely += [i for i, record in enumerate(records) if record.messages[-1].extra]
-        return max(end - start for i in likely for start, end, _ in [template.render(records[i], where[i]).turns[-1]])
+        rendered = template.render_all([records[i] for i in likely], [where[i] for i in likely])
+        return max(end - start for start, end, _ in [one.turns[-1] for one in rendered])
 
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()
         rendered = self.template.render_all(records, where)
-        return [Encoded(np.array(r.ids, np.int32), np.array(r.weights, np.float32), stop_ids=stop) for r in rendered]
+        return [Encoded(np.array(r.ids, np.int32), r.weights, stop_ids=stop) for r in rendered]
 
     def prompt(self, record: Chat, where: str) -> list[int]:
         """The ids that generation of the last assistant turn starts from."""

@@ -44,7 +44,7 @@ class Classify(TextTask):
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[LabelledText], where: Sequence[str]) -> dict[str, Any]:
-        return {"labels": cls.fit_labels(config.task.labels, {r.label for r in records}, where)}
+        return {"labels": cls.fit_labels(config.task.labels, {r.label for r in records}, where), **cls.fit_features(config, records, where)}
 
     @property
     def labels(self) -> list[str]:
@@ -56,7 +56,7 @@ class Classify(TextTask):
 
     def encode_all(self, records: Sequence[LabelledText], where: Sequence[str]) -> list[Encoded | str]:
         labels = self.read_labels(records, where, self.labels, lambda r: (r.label,))
-        return self.encode_texts(records, [{"label": label, "weight": 1.0} for (label,) in labels])
+        return self.encode_texts(records, where, [{"label": label, "weight": 1.0} for (label,) in labels])
 
     def totals(self, batch: Batch) -> Terms:
         return {self.config.task.loss: self.weight(batch).sum()}

@@ -14,6 +14,7 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, MultiLabel
+from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import pair_of
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
@@ -38,7 +39,7 @@ class MultiLabelTask(TextTask):
     inputs, outputs = (staticmethod(getattr(KINDS["multilabel"], name)) for name in ("inputs", "outputs"))
 
     def unlabelled(self, row: Row, columns: Any) -> MultiLabel:
-        return MultiLabel(*pair_of(row, columns), ())
+        return MultiLabel(*pair_of(row, columns), (), values_of(row, columns))
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[MultiLabel], where: Sequence[str]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ class MultiLabelTask(TextTask):
         counts = dict.fromkeys(labels, 0)
         for label in (label for r in records for label in r.labels if label in counts):
             counts[label] += 1
-        return {"labels": labels, "counts": list(counts.values()), "rows": len(records)}
+        return {"labels": labels, "counts": list(counts.values()), "rows": len(records), **cls.fit_features(config, records, where)}
 
     @property
     def labels(self) -> list[str]:
@@ -58,12 +59,12 @@ class MultiLabelTask(TextTask):
 
     @property
     def digest(self) -> dict[str, Any]:
-        return {**super().digest, "state": self.labels}
+        return {**super().digest, "state": {name: self.state[name] for name in ("labels", "features") if name in self.state}}
 
     def encode_all(self, records: Sequence[MultiLabel], where: Sequence[str]) -> list[Encoded | str]:
         numbers = self.read_labels(records, where, self.labels, lambda r: r.labels)
         one_hot = np.eye(self.width, dtype=np.int8)
-        return self.encode_texts(records, [{"labels": one_hot[found].sum(0, dtype=np.int8), "weight": 1.0} for found in numbers])
+        return self.encode_texts(records, where, [{"labels": one_hot[found].sum(0, dtype=np.int8), "weight": 1.0} for found in numbers])
 
     # --- loss --------------------------------------------------------------------------------------------------------------------------------
     @property

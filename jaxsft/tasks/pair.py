@@ -111,7 +111,7 @@ class PairTask(TextTask):
         elif self.kind == "score":
             offset, unit = self.scale
             segments = [{"score": np.float32((r.score - offset) / unit), "weight": 1.0} for r in records]
-        return self.encode_texts(records, segments)
+        return self.encode_texts(records, where, segments)
 
     def head(self, vocab: int, precision: str) -> TextHead | None:
         head = self.make_head(PairHead if self.apart else TextHead, self.width, precision)

@@ -13,6 +13,7 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, Regression
+from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import pair_of
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import DataError
@@ -36,7 +37,7 @@ class Regress(TextTask):
     inputs, outputs = (staticmethod(getattr(KINDS["regress"], name)) for name in ("inputs", "outputs"))
 
     def unlabelled(self, row: Row, columns: Any) -> Regression:
-        return Regression(*pair_of(row, columns), (math.nan,) * self.width)
+        return Regression(*pair_of(row, columns), (math.nan,) * self.width, values_of(row, columns))
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Regression], where: Sequence[str]) -> dict[str, Any]:
@@ -48,7 +49,8 @@ class Regress(TextTask):
             if not len(there) or np.ptp(there) == 0:
                 found = "no row of training has it" if not len(there) else f"every row of training has {there[0]:g}"
                 raise DataError(f"{where[0].rsplit(':', 1)[0]}: target {name!r}: {found}, so there is nothing to learn; check data.columns.targets")
-        return {"targets": names, "mean": np.nanmean(values, 0).tolist(), "deviation": np.nanstd(values, 0).tolist()}
+        learnt = {"targets": names, "mean": np.nanmean(values, 0).tolist(), "deviation": np.nanstd(values, 0).tolist()}
+        return learnt | cls.fit_features(config, records, where)
 
     @property
     def targets(self) -> list[str]:
@@ -73,7 +75,9 @@ class Regress(TextTask):
         mean, deviation = self.scale
         values = np.array([r.targets for r in records], np.float64).reshape(len(records), self.width)
         there, scaled = np.isfinite(values), np.nan_to_num((values - mean) / deviation).astype(np.float32)
-        return self.encode_texts(records, [{"targets": v, "there": t.astype(np.int8), "weight": 1.0} for v, t in zip(scaled, there, strict=True)])
+        return self.encode_texts(
+            records, where, [{"targets": v, "there": t.astype(np.int8), "weight": 1.0} for v, t in zip(scaled, there, strict=True)]
+        )
 
     def totals(self, batch: Batch) -> Terms:
         return {self.config.task.loss: (self.weight(batch)[..., None] * batch.segment["there"]).sum()}

@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded, framed
 from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.records import features
 from jaxsft.data.windows import sentences
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import registry
 from jaxsft.models.attention import Tokens
+from jaxsft.models.features import Features, Soft, place
 from jaxsft.models.heads import TextHead
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task, by_row
@@ -28,25 +31,62 @@ class TextTask(Task):
         """How many numbers the head gives."""
         raise NotImplementedError
 
-    def encode_texts(self, records: Sequence[Any], segments: Sequence[Mapping[str, Any]]) -> list[Encoded | str]:
+    # --- columns beside the text ----------------------------------------------------------------------------------------------------------------
+    @staticmethod
+    def fit_features(config: Config, records: Sequence[Any], where: Sequence[str]) -> dict[str, Any]:
+        """What is learnt of `data.columns.features` from the training rows, for the state; nothing where there are none."""
+        columns = config.data.columns
+        return {"features": features.learn(columns, [r.features for r in records], where)} if columns.features else {}
+
+    @property
+    def _learnt(self) -> list[dict[str, Any]]:
+        return self.state.get("features", [])
+
+    @property
+    def _soft(self) -> bool:
+        return bool(self._learnt) and self.config.task.features == "tokens"
+
+    def _with_features(self, one: Encoded, numbers: np.ndarray, classes: np.ndarray) -> Encoded:
+        """Places for the vectors of the columns, behind the special tokens at the beginning; a cut leaves them."""
+        start, count = self._start, len(numbers)
+        grown = lambda x: None if x is None else np.insert(x, start, np.zeros(count, x.dtype))
+        segment = {**one.segment, "numbers": numbers, "classes": classes}
+        first = None if one.first is None else (one.first[0] + count, one.first[1] + count)
+        frame, breaks = (one.frame[0] + count, one.frame[1]), [at + count for at in one.breaks]
+        return one._replace(ids=grown(one.ids), types=grown(one.types), segment=segment, first=first, frame=frame, breaks=breaks)
+
+    @property
+    def _start(self) -> int:
+        """How many special tokens stand before a text."""
+        return self.tokenizer.wrap([], None).head
+
+    # --- texts ----------------------------------------------------------------------------------------------------------------------------------
+    def encode_texts(self, records: Sequence[Any], where: Sequence[str], segments: Sequence[Mapping[str, Any]]) -> list[Encoded | str]:
         """Per record its ids, framed by the tokenizer's bos and eos, and what belongs to the whole text; or that it is empty.
 
         Args:
           segments: per record, numbers and vectors by name; `weight` is the weight of the text.
         """
-        first, second = zip(*(_texts(record) for record in records), strict=True) if records else ((), ())
-        text_ids = self.tokenizer.encode_stream(list(first))
+        first, second = map(list, zip(*(_texts(record) for record in records), strict=True)) if records else ([], [])
+        blank = [not a.strip() and not (b or "").strip() for a, b in zip(first, second, strict=True)]
+        cells = [getattr(r, "features", ()) for r in records]
+        if self._learnt:
+            numbers, classes = features.encode(self._learnt, cells, where)
+            if not self._soft:
+                template = self.config.task.feature_template
+                first = [features.written(template, self._learnt, row, text) for row, text in zip(cells, first, strict=True)]
+        text_ids = self.tokenizer.encode_stream(first)
         paired = any(text is not None for text in second)
         pair_ids = self.tokenizer.encode_batch([text or "" for text in second]) if paired else [[]] * len(records)
         encoded: list[Encoded | str] = []
-        for a, b, ids, pair, segment in zip(first, second, text_ids, pair_ids, segments, strict=True):
-            if not a.strip() and not (b or "").strip():
+        for i, (a, b, ids, pair, segment) in enumerate(zip(first, second, text_ids, pair_ids, segments, strict=True)):
+            if blank[i]:
                 encoded.append("empty")
                 continue
             one = self._pair(ids, pair, segment) if b is not None else framed(self.tokenizer.wrap(ids, None), segment)
             if self.config.data.too_long == "sentence":
                 one = one._replace(breaks=self._breaks(a if b is None else b, one.frame[0]))
-            encoded.append(one)
+            encoded.append(self._with_features(one, numbers[i], classes[i]) if self._soft else one)
         return encoded
 
     def _pair(self, a: list[int], b: list[int], segment: Mapping[str, Any]) -> Encoded:
@@ -72,13 +112,28 @@ class TextTask(Task):
 
     def make_head(self, kind: type[TextHead], outputs: int, precision: str) -> TextHead:
         t = self.config.task
-        return kind(self.config.model.embed, outputs, precision, t.pool, t.head, t.activation, t.bias)
+        sizes = tuple(features.sizes(self._learnt)) if self._soft else ()
+        return kind(self.config.model.embed, outputs, precision, t.pool, t.head, t.activation, t.bias, sizes)
+
+    @property
+    def digest(self) -> dict[str, Any]:
+        t = self.config.task
+        return {**super().digest, "sentences": self.config.data.too_long == "sentence"} | (
+            {"features": [t.features, t.feature_template]} if self._learnt else {}
+        )
 
     def read(self, model: Transformer, params: Params, batch: Batch, noise: Any) -> Float[Array, "batch texts width"]:
         """What the head says of each packed text."""
         where = Tokens(batch.segment_ids, batch.positions, batch.types)
-        hidden = model.hidden(params, batch.tokens, where, noise)  # [B, S, D]
+        hidden = model.hidden(params, batch.tokens, where, noise, self._vectors(model, params, batch, where))  # [B, S, D]
         return self.apply_head(model, params, hidden, where, batch.example_ids.shape[1], noise)
+
+    def _vectors(self, model: Transformer, params: Params, batch: Batch, where: Tokens) -> Soft | None:
+        if not self._soft:
+            return None
+        columns = Features(tuple(features.sizes(self._learnt)), model.config.embed)
+        vectors = columns.apply({"params": params["head"]["features"]}, batch.segment["numbers"], batch.segment["classes"])
+        return place(vectors, where, self._start)
 
     def apply_head(self, model: Transformer, params: Params, hidden: Array, where: Tokens, texts: int, noise: Any) -> Array:
         noise = noise.at(model.config.layers + 1) if noise else None
@@ -94,13 +149,15 @@ class TextTask(Task):
         scalars = {"delta": hyper["huber_delta"]} if self.config.task.loss == "huber" else {}
         return registry.get(self.config.task.loss)(predictions, targets, **scalars)
 
-    def read_labels(self, records: Sequence[Any], where: Sequence[str], labels: Sequence[str], of: Any) -> list[list[int]]:
-        """The numbers of the labels of each record. Raises DataError for one that is not in the vocabulary."""
+    def read_labels(
+        self, records: Sequence[Any], where: Sequence[str], labels: Sequence[str], of: Any, option: str = "task.labels"
+    ) -> list[list[int]]:
+        """The numbers of the labels of each record. Raises DataError for one that is not in the vocabulary, which `option` names."""
         index, out = {label: i for i, label in enumerate(labels)}, []
-        for record, place in zip(records, where, strict=True):
+        for record, line in zip(records, where, strict=True):
             if unknown := [label for label in of(record) if label not in index]:
                 known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
-                raise DataError(f"{place}: label {unknown[0]!r} is not in the vocabulary of {len(index)} labels ({known}); add it by task.labels")
+                raise DataError(f"{line}: label {unknown[0]!r} is not in the vocabulary of {len(index)} labels ({known}); add it by {option}")
             out.append([index[label] for label in of(record)])
         return out
 

@@ -123,6 +123,9 @@ def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
         cut = f", {rows['truncated']} truncated" if rows["truncated"] else ""
         leak = f", {entry['also_in_train']} of them also in train!" if entry.get("also_in_train") else ""
         lines.append(f"{name:<11}{rows['read']:,} rows read, {rows['kept']:,} kept (dropped: {dropped}){cut}{leak}; fill {packing['fill']:.1%}")
+        if weights := entry.get("weights"):
+            span = f"{weights['min']:g} to {weights['max']:g}, on average {weights['mean']:.3g}"
+            lines.append(f"{'weights':<11}the loss of a row of {name} counts {span} times ({config.data.columns.weight})")
         if lacks := entry.get("lacks"):
             lines.append(f"{'note':<11}{name} has no row of {len(lacks)} labels: {', '.join(lacks[:5])}{' ...' if len(lacks) > 5 else ''}")
     train = facts["ledger"]["train"]["packing"]

@@ -21,6 +21,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import cache
 from jaxsft.errors import ConfigError
 from jaxsft.sharding import hosts
+from jaxsft.sharding.weights import flatten
 from jaxsft.tasks.base import Task
 from jaxsft.tasks.causal import CausalTask
 
@@ -61,8 +62,10 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
 
     Args:
       specs, trained: `WeightSpec` trees of all weights, and of those that are trained (cut into segments).
-      lengths: tokens of each text.
+      lengths: tokens of each text; of an encoder-decoder model `[texts, 2]`, those of target and source.
     """
+    if lengths.ndim == 2:
+        return _flops_of_pairs(config, specs, trained, lengths[:, 0].astype(float), lengths[:, 1].astype(float))
     tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) // 2 if config.model.causal else lengths**2).sum())
     lowest = _lowest_trained(trained)
     flops = 0.0
@@ -73,26 +76,54 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
     for spec in (s for stack in trained["layers"].values() for s in _leaves(stack)) if "layers" in trained else ():
         if spec.matrix:
             flops += 2 * math.prod(spec.matrix) * uses_of(spec) * spec.shape[0]
-    attention = 4 * config.model.heads * config.model.head_dim * pairs
+    for spec in _leaves(specs.get("adapters", {})):
+        if spec.matrix:  # forward, and the gradients of its input and of itself
+            flops += 6 * math.prod(spec.matrix) * tokens * (spec.shape[0] if spec.stacked else 1)
+    attention = 4 * config.model.heads * config.model.head_dim * pairs if config.model.kind == "transformer" else 0.0
     flops += attention * (config.model.layers + 2 * max(config.model.layers - lowest, 0))
     head = _head_size(config, task, specs)
-    uses = tokens if isinstance(task, CausalTask) else float(len(lengths))
+    uses = tokens if isinstance(task, CausalTask) or task.of_words else float(len(lengths))  # a word has about one token
     head_trained = bool(_leaves(trained.get("embed", {})) if config.model.tied and isinstance(task, CausalTask) else _leaves(trained.get("head", {})))
     below = lowest < 10**9 or bool(_leaves(trained.get("norm", {})))  # something under the head is trained
     return flops + 2 * head * uses * (1 + below + head_trained)
 
 
+def _flops_of_pairs(config: Config, specs: Any, trained: Any, target: np.ndarray, source: np.ndarray) -> float:
+    """Of both halves: what each layer's weights and scores cost, once more for the gradient of its inputs where something below it is trained, and of
+    the weights that are trained."""
+    m, flops = config.model, 0.0
+    layers = {"encoder": m.layers, "decoder": m.decoder_layers}
+    scores = {"encoder": (source**2).sum(), "decoder": (target * (target + 1) / 2 + target * source).sum()}
+    embedded = bool(_leaves(trained.get("embed", {})))
+    below = {"encoder": embedded, "decoder": embedded or bool(_leaves(trained.get("encoder", {})))}  # something under the first layer is trained
+    for half, depth in layers.items():
+        lowest = 0 if below[half] else _lowest_trained(trained.get(half, {}))
+        reached = max(depth - lowest, 0)
+        flops += 4 * m.heads * m.head_dim * float(scores[half]) * (depth + 2 * reached)
+        of_source = lambda path: half == "encoder" or (path[0] == "cross" and path[1] in ("k", "v"))
+        uses = lambda path: float((source if of_source(path) else target).sum())
+        for path, spec in flatten(specs[half]["layers"]["0"]).items():
+            flops += 2 * math.prod(spec.matrix or (0,)) * uses(path.split("/")) * (depth + reached)
+        for stack in trained.get(half, {}).get("layers", {}).values():
+            for path, spec in flatten(stack).items():
+                flops += 2 * math.prod(spec.matrix or (0,)) * uses(path.split("/")) * spec.shape[0]
+    head = specs["embed"]["tokens"]["w"].shape if m.tied else specs["head"]["w"].shape
+    own = "embed" if m.tied else "head"
+    return flops + 2 * math.prod(head) * float(target.sum()) * (1 + bool(_leaves(trained)) + bool(_leaves(trained.get(own, {}))))
+
+
 def _lowest_trained(trained: Any) -> int:
     """The lowest layer that a gradient must reach: 0 where embeddings are trained; beyond the last where no layer is."""
-    if _leaves(trained.get("embed", {})):
+    beside = trained.get("adapters", {})
+    if _leaves(trained.get("embed", {})) or _leaves(beside.get("embed", {})):
         return 0
-    return min((int(start) for start in trained.get("layers", {})), default=10**9)
+    return min((int(start) for layers in (trained.get("layers", {}), beside.get("layers", {})) for start in layers), default=10**9)
 
 
 def _head_size(config: Config, task: Task, specs: Any) -> int:
     if isinstance(task, CausalTask) and config.model.tied:
         return math.prod(specs["embed"]["tokens"]["w"].shape)
-    return sum(math.prod(s.matrix) for s in _leaves(specs["head"]) if s.matrix)
+    return sum(math.prod(s.matrix) for s in _leaves(specs.get("head", {})) if s.matrix)
 
 
 def _leaves(tree: Any) -> list[Any]:

@@ -12,9 +12,10 @@ import jax
 from jaxsft import rundir
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.models import exported, families, pretrained
-from jaxsft.models.families.base import Family
-from jaxsft.sharding.weights import flatten
+from jaxsft.models import adapters, exported, families, pretrained
+from jaxsft.models.adapters import peft
+from jaxsft.models.families.base import Family, Head
+from jaxsft.sharding.weights import Flat, flatten
 from jaxsft.tasks.base import Task
 from jaxsft.training import hf, partition
 from jaxsft.training.runs import Run
@@ -23,13 +24,17 @@ SHARD = 4 * 10**9  # bytes of a file
 PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
 
 
-def export(run: Run, to: str | Path, *, dtype: str | None = None, family: str | None = None, shard: int = SHARD) -> dict[str, Any]:
+def export(
+    run: Run, to: str | Path, *, dtype: str | None = None, family: str | None = None, shard: int = SHARD, adapter: str = "merge"
+) -> dict[str, Any]:
     """Writes the folder `to`, aside and renamed. A tensor that training did not touch has the bytes that it had.
 
     Args:
       dtype: fp32 | bf16 | fp16 of all tensors; None: what each had in the files that the run started from, float32 where there were none.
       family: the model_type to write; None: that which the run started from, else the first that has all options of the model.
       shard: bytes of a file of weights at most.
+      adapter: merge: a run's adapter becomes part of the weights, in float32 before they are rounded | peft: only the adapter and the head of the
+        task are written, as the library PEFT reads them.
 
     Returns: the class, the number of tensors, how many of each dtype, and whether rounding changed weights.
 
@@ -44,28 +49,56 @@ def export(run: Run, to: str | Path, *, dtype: str | None = None, family: str | 
     before = rundir.read_json(run.folder / hf.NAME) if (run.folder / hf.NAME).is_file() else None
     kind, values, chosen = _config(run, before, family)
     head = exported.head_of(chosen, kind, parts.config.task)
-    specs = flatten(_specs(run))
-    if adapters := [path for path in specs if path.startswith("adapters/")]:
-        raise ConfigError(f"run={run.folder}: has the adapter {adapters[0]}, for which transformers has no place; merge it into the weights first")
+    if adapter == "peft":
+        return _peft(run, to, chosen, head, kind)
+    weights, specs = _weights(run)
     found = exported.all_moves(chosen, head, specs, f"run={run.folder}")
     dtypes = exported.dtypes_of(chosen, found, before["tensors"] if before else {}, dtype)
     most = Counter(dtypes.values()).most_common(1)[0][0]
-    values = {**values, "architectures": [chosen.architecture + head.suffix], **_about_task(parts.task), **_ids(parts.tokenizer)}
+    values = {
+        **values,
+        "architectures": [chosen.architecture + head.suffix],
+        **_about_task(parts.task),
+        **_ids_of_config(run, kind),
+        **_starts(parts.task),
+    }
     values = {key: value for key, value in values.items() if key != "torch_dtype"} | {"dtype": exported.TORCH[most]}
     with rundir.atomic_folder(to) as folder:
-        exported.write(folder, found, flatten(run.params), dtypes, shard)
+        exported.write(folder, found, weights, dtypes, shard)
         rundir.write_json(folder / "config.json", values)
-        _tokenizer(folder, parts.tokenizer, parts.task)
+        _tokenizer(folder, parts.tokenizer, parts.task, framed=kind in ("text", "tag"))
         _generation(folder, before, parts.tokenizer, parts.task)
-        # What was written is what a reader finds: every name, every shape.
-        pretrained.plan(pretrained.open_source(folder), specs, kind)
+        _check(run, pretrained.open_source(folder), specs, kind)
     return {"class": chosen.architecture + head.suffix, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
 
 
-def _specs(run: Run) -> Any:
-    """Of the weights as they are cut into segments."""
-    specs = run.parts.specs
-    return partition.merge(*partition.partition(specs, specs, run.parts.config.train.freeze))
+def _check(run: Run, written: pretrained.Source, specs: Any, kind: str | None) -> None:
+    """What was written is what a reader finds: every option, every name, every shape. Raises JaxsftError."""
+    pretrained.plan(written, specs, kind)
+    if other := hf.differs(hf.architecture(run.parts.config, written), run.parts.config.model):
+        raise ConfigError(f"model.{other[0]}={other[2]}: a config.json of {written.family.model_type} cannot say this (it would be {other[1]})")
+
+
+def _weights(run: Run) -> tuple[Flat, dict[str, Any]]:
+    """What is written and its specs, flat: as it is cut into segments; of a run with an adapter the merged weights. Raises ConfigError."""
+    config, specs = run.parts.config, run.parts.specs
+    if adapters.of(config.adapter) is None:
+        return flatten(run.params), flatten(partition.merge(*partition.partition(specs, specs, config.train.freeze)))
+    merged = partition.join(adapters.merge(config.adapter, run.params))
+    return flatten(merged), flatten({key: child for key, child in specs.items() if key != adapters.NAME})
+
+
+def _peft(run: Run, to: Path, family: Family, head: Head, kind: str | None) -> dict[str, Any]:
+    """The adapter alone, in the format of PEFT. Raises ConfigError."""
+    config = run.parts.config
+    if adapters.of(config.adapter) is None:
+        raise ConfigError(f"export.adapter=peft: run={run.folder} has no adapter; leave the option out")
+    base = config.model.pretrained or config.train.init_from
+    with rundir.atomic_folder(to) as folder:
+        about = {"kind": kind, "base": None if base is None else str(base)}
+        weights, specs = flatten(partition.join(run.params)), flatten(run.parts.specs)
+        count = peft.write(folder, config.adapter, weights, specs, config.model, family, head, **about)
+    return {"class": f"PEFT {config.adapter.name} of {family.architecture + head.suffix}", "tensors": count, "dtypes": {"F32": count}}
 
 
 def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[str | None, dict[str, Any], Family]:
@@ -77,8 +110,8 @@ def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[
         return kind, values, family
     family = families.get(before["config"]["model_type"], hf.NAME)
     now = hf.architecture(config, pretrained.Source(run.folder, before["config"], family))
-    if now != config.model:
-        raise ConfigError(f"run={run.folder}: its model is another one than {hf.NAME} says; set export.family={family.model_type}")
+    if other := hf.differs(now, config.model):
+        raise ConfigError(f"run={run.folder}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set export.family={family.model_type}")
     return kind, {**before["config"], "vocab_size": rows}, family
 
 
@@ -108,11 +141,29 @@ def _ids(tokenizer: Tokenizer) -> dict[str, int]:
     return out
 
 
-def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task) -> None:
-    tokenizer.save(folder)
+def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
+    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding on, that is part of the architecture; and
+    classes that pool the last token take it for the last that is no padding, which must not be one of the frame of a text."""
+    tokenizer = run.parts.tokenizer
+    out = dict(_ids(tokenizer))
+    if run.parts.config.model.position_offset:
+        out.pop("pad_token_id", None)
+    elif kind == "text" and out.get("pad_token_id") in tokenizer.wrap([], None).ids:
+        out["pad_token_id"] = None
+    return out
+
+
+def _starts(task: Task) -> dict[str, int]:
+    """What the decoder of an encoder-decoder model is given first."""
+    return dict(zip(("decoder_start_token_id", "forced_bos_token_id"), task.start_ids, strict=False))
+
+
+def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, framed: bool) -> None:
+    tokenizer.save(folder, framed)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    config.pop("extends", None)  # our own note
     if source := (task.state.get("template") or {}).get("source"):
         config.pop("chat_template", None)
         rundir.write_text(folder / "chat_template.jinja", source)
@@ -123,7 +174,7 @@ def _generation(folder: Path, before: dict[str, Any] | None, tokenizer: Tokenize
     """generation_config.json, whose stop tokens are those of training."""
     if not task.can_generate:
         return
-    values = {**((before or {}).get("generation") or {}), **_ids(tokenizer)}
+    values = {**((before or {}).get("generation") or {}), **_ids(tokenizer), **_starts(task)}
     if stops := list(task.stop_ids):
         values["eos_token_id"] = stops if len(stops) > 1 else stops[0]
     rundir.write_json(folder / "generation_config.json", values)

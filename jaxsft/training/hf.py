@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from flax import linen as nn
 from jaxsft import remote, rundir
 from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import pretrained
+from jaxsft.models import pretrained, surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -25,15 +27,31 @@ if TYPE_CHECKING:
     from jaxsft.training.setup import Parts
 
 NAME = "pretrained.json"  # in a run directory: what it started from
-USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init")  # options of the model that stay the user's
+USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vectors", "train_rows", *surgery.FIELDS)  # stay the user's
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
 
 
-def like(config: Config, folder: Path) -> Config:
-    """The config with the architecture and the tokenizer of a folder. Raises ConfigError."""
-    found = architecture(config, pretrained.open_source(folder))
+def like(config: Config, folder: Path, tokens: int) -> Config:
+    """The config with the architecture and the tokenizer of a folder. `tokens` is the size of that tokenizer. Raises ConfigError."""
+    source, task = pretrained.open_source(folder), config.task
+    found = architecture(config, source)
+    found = dataclasses.replace(found, vocab_rows=max(found.vocab_rows, tokens + len(config.tokenizer.added)))
     tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
+    if found.decoder_layers and getattr(task, "start", ()) is None:
+        config = dataclasses.replace(config, task=dataclasses.replace(task, start=_start(source)))
     return dataclasses.replace(config, model=found, tokenizer=tokenizer)
+
+
+def _start(source: pretrained.Source) -> list[str] | None:
+    """The tokens that the decoder was trained to start from: that of config.json, and bos where the tokenizer has another one, for a target is framed
+    as a source is. None where config.json names none. Raises ConfigError."""
+    first, tokenizer = source.values.get("decoder_start_token_id"), Tokenizer.load(source.folder)
+    if first is None:
+        return None
+    names = {token["id"]: content for content, token in tokenizer.added.items()}
+    if first not in names:
+        raise ConfigError(f"{source.folder / 'config.json'}: decoder_start_token_id={first} is no special token of the tokenizer")
+    return [names[first], *([names[tokenizer.bos_id]] if tokenizer.bos_id not in (None, first) else [])]
 
 
 def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
@@ -42,7 +60,15 @@ def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
     if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
         standard = ModelConfig()
         own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
+    if pretrained.KINDS.get(config.task.name) == "mlm":
+        own |= {"head_bias": True}  # of BERT's head; no config.json speaks of it
     return dataclasses.replace(found, **own)
+
+
+def differs(a: ModelConfig, b: ModelConfig) -> tuple[str, Any, Any] | None:
+    """The first option, but for the rows of the vocabulary, that two models have not alike; lists and tuples of the same numbers are alike."""
+    one, other = (json.loads(rundir.json_text(dataclasses.asdict(model))) for model in (a, b))
+    return next(((name, one[name], other[name]) for name in one if name != "vocab_rows" and one[name] != other[name]), None)
 
 
 def folder_of(config: Config) -> Path | None:
@@ -63,11 +89,9 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is another one than the run was started with.
     """
     source = pretrained.open_source(folder)
-    now = architecture(parts.config, source)
-    for field in dataclasses.fields(ModelConfig):
-        if getattr(now, field.name) != getattr(parts.config.model, field.name):
-            given = f"model.{field.name}={getattr(parts.config.model, field.name)!r}"
-            raise CheckpointError(f"{folder / 'config.json'}: says model.{field.name}={getattr(now, field.name)!r}, the run was started with {given}")
+    if other := differs(architecture(parts.config, source), parts.config.model):
+        name, now, before = other
+        raise CheckpointError(f"{folder / 'config.json'}: says model.{name}={now!r}, the run was started with model.{name}={before!r}")
     todo = plan(parts, source)
     keep = {path: value for path, value in fresh.items() if np.any(value)}
     weights = pretrained.load(source, todo, initial(parts, {*todo.fresh, *keep}), keep)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import re
 import shutil
 import signal
 import sys
@@ -19,15 +20,16 @@ from jaxsft import remote, rundir
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
 from jaxsft.data import hub, pipeline, prepared
+from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
+from jaxsft.models import surgery
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import device, hf, manifest, partition, setup
+from jaxsft.training import device, hf, manifest, partition, runs, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
-from jaxsft.training.runs import starting_params
 from jaxsft.training.setup import Parts
 from jaxsft.training.step import State, Sums, make_hyper, objective_value
 
@@ -113,10 +115,16 @@ class Loop:
         self.parts, self.batches, self.ledger = self._data()
         self.program, self.task = self.parts.program, self.parts.task
         train = self.batches["train"]
-        clock = durations.Clock(len(train), train.split.examples)
+        clock = durations.Clock(len(train), train.examples)
         self.total = durations.steps(config.train.duration, clock, "train.duration")
+        if train.mix is not None and config.data.mixture.exhausted == "error" and self.total > len(train):
+            raise ConfigError(
+                f"train.duration={config.train.duration}: {self.total} steps, but a source of data.mixture is used up after {len(train)}; "
+                "train less, or set data.mixture.exhausted=stop|repeat"
+            )
         self.clock = dataclasses.replace(clock, total=self.total)
         self.hyper = make_hyper(config, self.clock)
+        self._check_unfreezing()
         self.every = {
             "log": durations.steps(config.train.log_every, self.clock, "train.log_every"),
             "checkpoint": durations.steps(config.checkpoint.every, self.clock, "checkpoint.every"),
@@ -124,8 +132,8 @@ class Loop:
         }
         self.answers = self._answers()
         self._check_same()
-        self.params = starting_params(self.parts)
-        trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze)
+        self.params = runs.starting_params(self.parts)
+        trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze, config.adapter)
         self.state = self._place_state(trainable)
         self.spread = meshes.check_spread({"state": self.state, "frozen": self.frozen}, self.parts.mesh, config.mesh.allow_replicated)
         self.best: dict[str, Any] = {"value": None, "step": None}
@@ -227,9 +235,12 @@ class Loop:
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
+        if names := self.config.data.columns.label_names:
+            rundir.write_json(self.run_dir / runs.LABEL_NAMES, list(label_names(names)))
         if found := prepared.around(self.config.data.train or ""):
             rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
-        if found := hf.facts(self.parts, lambda place: remote.opened(str(hub.run_dir(place)))):
+        parts = runs.source_parts(self.parts) if surgery.asked(self.config.model) else self.parts
+        if found := hf.facts(parts, lambda place: remote.opened(str(hub.run_dir(place)))):
             rundir.write_json(self.run_dir / hf.NAME, found)
             print(hf.told(found), flush=True)
         rundir.write_json(path, facts)
@@ -242,9 +253,10 @@ class Loop:
         found = checkpoints.restore_newest(shapes)
         if found is None:
             return 0
-        self.state, meta = found
+        self.state, meta = found[0], rundir.Stored(found[1], f"{checkpoints.folder}: the meta of step {int(found[0].step)}")
         self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
         self.window, self.window_skipped = _from_json(meta["window"], self._empty_sums()), meta["window_skipped"]
+        self.frozen = runs.with_fixed(self.frozen, meta, checkpoints, int(self.state.step))
         if meta["frozen"] != digest(flatten(self.frozen)):
             raise ConfigError(f"run_dir={self.mirror.place}: the frozen weights are not those that this run was started with")
         if (start := int(self.state.step)) > self.total:
@@ -278,6 +290,11 @@ class Loop:
         notes += self.spread
         if (used := self.parts.mesh.size) < jax.device_count():
             notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
+        if (found := self.parts.vectors) is not None:
+            share = len(found.rows) / max(found.words, 1)
+            notes.append(
+                f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
+            )
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows
@@ -294,10 +311,19 @@ class Loop:
             "steps_per_epoch": self.clock.steps_per_epoch,
             "devices": device.describe(self.parts.mesh.devices),
             "memory": memory_text(compiled),
-            "flops": self._model_flops(self.batches["train"].lengths(0)),
+            "flops": self._model_flops(self.batches["train"].sizes(0)),
             "peak": device.peak_flops(jax.devices()[0]),
             "notes": notes,
         }
+
+    def _check_unfreezing(self) -> None:
+        """Raises ConfigError where the run ends before everything is trained: what waits for ever is better frozen by name."""
+        last = max(int(np.max(turn)) for turn in jax.tree.leaves(self.program.turns))
+        if "unfreeze_every" in self.hyper and (at := last * int(self.hyper["unfreeze_every"])) >= self.total:
+            raise ConfigError(
+                f"train.unfreeze_every={self.config.train.unfreeze_every}: the last of {last} turns would come at step {at}, but the run has "
+                f"{self.total} steps; give a shorter one, or freeze what is not to be trained by train.freeze"
+            )
 
     def _answers(self) -> dict[str, tuple[int, int]]:
         """Of each split for which answers are generated: how many tokens, and how many references need more. Raises ConfigError."""
@@ -319,7 +345,7 @@ class Loop:
         for batch in pipeline.stream(train, start, self.total):
             self.trace.before(start + 1)
             self.state, sums = compiled(self.state, self.frozen, self.parts.put(batch, train), self.hyper)
-            lengths = train.lengths(start)
+            lengths = train.sizes(start)
             start += 1
             self.trace.after(start, sums)
             if late is not None:
@@ -363,11 +389,20 @@ class Loop:
             values = {"loss": objective_value(terms, totals, self.hyper["terms"])}
             for state in merged.values():
                 values |= state.brief()
-            values |= {"learning_rate": float(sums.learning_rate), "grad_norm": float(sums.grad_norm), "skipped": self.window_skipped}
+            values |= {
+                "learning_rate": float(sums.learning_rate),
+                **self._group_rates(float(sums.learning_rate)),
+                "grad_norm": float(sums.grad_norm),
+                "skipped": self.window_skipped,
+            }
             values |= self.meter.read()
             metrics.write(step, "train", values)
             progress.update(step, values)
             self.window, self.window_skipped = None, 0
+
+    def _group_rates(self, rate: float) -> dict[str, float]:
+        """The rate of each group by its pattern, of whose signs only words are left: trackers take no others."""
+        return {f"learning_rate_{'_'.join(re.findall(r'[A-Za-z0-9]+', g.pattern))}": rate * g.factor for g in self.config.optim.lr_groups}
 
     def _validate(self, step: int, metrics: Metrics, progress: Progress) -> None:
         if "validation" not in self.batches:
@@ -399,7 +434,7 @@ class Loop:
             "frozen": digest(flatten(self.frozen)),
             "jaxsft": manifest.VERSION,
         }
-        base = self.frozen if self.config.checkpoint.include_base else None
+        base = self.frozen if self.config.checkpoint.include_base else runs.fixed(self.frozen)
         checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------

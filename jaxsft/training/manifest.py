@@ -36,6 +36,7 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
         "tokenizer": parts.tokenizer.digest,
         "task": rundir.sha256_json(parts.task.state),
         "config": config_hash(parts.config),
+        **({} if parts.vectors is None else {"vectors": {"rows": len(parts.vectors.rows), "words": parts.vectors.words}}),
         "hub": hub.commits(compose.flat(compose.to_dict(parts.config))),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,26 +12,51 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsft import patterns
+from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.errors import ConfigError
+from jaxsft.models import adapters
+from jaxsft.models.adapters import sites
 
 Tree = dict[str, Any]
+NONE = NoAdapter()
 
 
-def partition(params: Tree, specs: Tree, freeze: Sequence[str]) -> tuple[Tree, Tree]:
+def partition(params: Tree, specs: Tree, freeze: Sequence[str], adapter: AdapterConfig = NONE) -> tuple[Tree, Tree]:
     """(trainable, frozen) by patterns of virtual paths; `layers/[01]/.*` freezes two layers of a stack, `encoder/layers/0/.*` one of an encoder's.
 
-    A stack is cut into segments of neighbouring layers that are frozen alike: the forward pass scans one after the other, and the lower ones,
-    if nothing below them is trained, have no backward pass. Works on arrays and on `WeightSpec` alike (`specs` may be `params`).
+    With an adapter, what nothing names is frozen but for the adapter and the head of the task. A stack, and that of its adapter alike, is cut into
+    segments of neighbouring layers that are frozen alike: the forward pass scans one after the other, and the lower ones, if nothing below them is
+    trained, have no backward pass. Works on arrays and on `WeightSpec` alike (`specs` may be `params`).
 
     Raises:
       ConfigError: a pattern matches nothing, or everything is frozen.
     """
-    frozen = patterns.resolve([(p, 1.0) for p in freeze], specs, 0.0, option="train.freeze")
-    cut_params, cut_frozen = _cut(params, frozen)
+    frozen = _frozen(specs, freeze, adapter)
+    edges: dict[tuple[str, ...], set[int]] = {}
+    _find_edges(params, frozen, (), edges)
+    cut_params, cut_frozen = _cut(params, frozen, (), edges)
     trainable = _select(cut_params, cut_frozen, 0.0)
     if not jax.tree.leaves(trainable):
+        if adapter.name != NoAdapter.name:
+            raise ConfigError(f"adapter={adapter.name}: has nothing to train in this model; choose another, or name weights by adapter.train")
         raise ConfigError("train.freeze leaves nothing to train")
     return trainable, _select(cut_params, cut_frozen, 1.0)
+
+
+def _frozen(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> Tree:
+    """1 where a parameter is frozen, 0 where it is trained; `[n]` of a stack whose layers differ."""
+    rules = [(p, 1.0) for p in freeze]
+    if adapter.name == NoAdapter.name:
+        return patterns.resolve(rules, specs, 0.0, option="train.freeze")
+    rules += [(p, 0.0) for p in adapter.train]
+    given = patterns.resolve(rules, specs, math.nan, option="train.freeze and adapter.train" if freeze else "adapter.train")
+    default = jax.tree_util.tree_map_with_path(lambda path, s: float(not adapters.trains(adapter, patterns.path_string(path), s)), specs)
+
+    def of_leaf(default: float, found: Any) -> Any:
+        filled = np.where(np.isnan(found), default, found)
+        return filled if filled.ndim else float(filled)
+
+    return jax.tree.map(of_leaf, default, given)
 
 
 def merge(a: Tree, b: Tree) -> Tree:
@@ -41,15 +68,25 @@ def merge(a: Tree, b: Tree) -> Tree:
 
 
 def join(params: Tree) -> Tree:
-    """Each stack as one again from its segments: the layout that a fresh model has."""
+    """Each stack as one again from its segments: the layout that a fresh model has. An adapter of some layers stays as many segments as it is."""
     out = {}
     for key, child in params.items():
-        if is_stack(key, child):
-            stacks = [child[k] for k in sorted(child, key=int)]
-            out[key] = {"0": jax.tree.map(lambda *w: jnp.concatenate(w), *stacks) if len(stacks) > 1 else stacks[0]}
-        else:
-            out[key] = join(child) if isinstance(child, dict) else child
+        out[key] = _join(child) if is_stack(key, child) else join(child) if isinstance(child, dict) else child
     return out
+
+
+def _join(layers: Tree) -> Tree:
+    """Neighbouring segments of the same structure as one."""
+    out: list[tuple[int, list[Tree]]] = []
+    end = -1
+    for start in sorted(layers, key=int):
+        stack = layers[start]
+        if int(start) == end and jax.tree.structure(stack) == jax.tree.structure(out[-1][1][0]):
+            out[-1][1].append(stack)
+        else:
+            out.append((int(start), [stack]))
+        end = int(start) + jax.tree.leaves(stack)[0].shape[0]
+    return {str(start): jax.tree.map(lambda *w: jnp.concatenate(w), *stacks) if len(stacks) > 1 else stacks[0] for start, stacks in out}
 
 
 def is_stack(key: str, child: Any) -> bool:
@@ -57,40 +94,47 @@ def is_stack(key: str, child: Any) -> bool:
     return key == "layers" and isinstance(child, dict) and all(k.isdigit() for k in child)
 
 
-def _cut(params: Tree, frozen: Tree) -> tuple[Tree, Tree]:
-    """Both trees with every stack cut into segments that are frozen alike; what is frozen as one number a leaf."""
+def _find_edges(params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]) -> None:
+    """Adds, for the path of each stack in the base, where runs of layers that are frozen alike begin and end, in the base and in its adapter."""
+    for key, child in params.items():
+        if is_stack(key, child):
+            for start, stack in child.items():
+                depth = jax.tree.leaves(stack)[0].shape[0]
+                rows = np.stack([np.broadcast_to(f, depth) for f in jax.tree.leaves(frozen[key][start])], axis=1)
+                edges.setdefault(_of_base((*path, key)), set()).update(int(start) + edge for run in sites.runs(rows) for edge in run)
+        elif isinstance(child, dict):
+            _find_edges(child, frozen[key], (*path, key), edges)
+
+
+def _of_base(path: tuple[str, ...]) -> tuple[str, ...]:
+    return path[1:] if path[0] == adapters.NAME else path
+
+
+def _cut(params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]) -> tuple[Tree, Tree]:
+    """Both trees with every stack cut into segments; what is frozen as one number a leaf."""
     cut_params, cut_frozen = {}, {}
     for key, child in params.items():
         if is_stack(key, child):
             cut_params[key], cut_frozen[key] = {}, {}
             for start, stack in child.items():
-                for first, last in _runs(frozen[key][start]):
+                depth = jax.tree.leaves(stack)[0].shape[0]
+                inner = [e - int(start) for e in sorted(edges[_of_base((*path, key))]) if 0 <= e - int(start) <= depth]
+                for first, last in itertools.pairwise(inner):
                     name = str(int(start) + first)
-                    cut_params[key][name] = jax.tree.map(lambda w: _slice(w, first, last), stack)
+                    cut_params[key][name] = stack if (first, last) == (0, depth) else jax.tree.map(lambda w: _slice(w, first, last), stack)
                     cut_frozen[key][name] = jax.tree.map(lambda f: float(f[first] if np.ndim(f) else f), frozen[key][start])
         elif isinstance(child, dict):
-            cut_params[key], cut_frozen[key] = _cut(child, frozen[key])
+            cut_params[key], cut_frozen[key] = _cut(child, frozen[key], (*path, key), edges)
         else:
             cut_params[key], cut_frozen[key] = child, frozen[key]
     return cut_params, cut_frozen
 
 
-def _slice(w: Any, first: int, last: int | None) -> Any:
+def _slice(w: Any, first: int, last: int) -> Any:
     if hasattr(w, "axes"):  # a WeightSpec
         n = len(range(w.shape[0])[first:last])
         return type(w)((n, *w.shape[1:]), w.dtype, w.axes, w.inputs)
-    return w if (first, last) == (0, None) else w[first:last]
-
-
-def _runs(frozen: Tree) -> list[tuple[int, int | None]]:
-    """Neighbouring layers whose leaves are frozen alike, as slices."""
-    leaves = jax.tree.leaves(frozen)
-    depth = max((len(f) for f in leaves if np.ndim(f)), default=0)
-    if not depth:
-        return [(0, None)]
-    rows = np.stack([np.broadcast_to(f, depth) for f in leaves], axis=1)
-    starts = [0, *(i for i in range(1, depth) if (rows[i] != rows[i - 1]).any())]
-    return list(zip(starts, [*starts[1:], depth], strict=True))
+    return w[first:last]
 
 
 def _select(tree: Tree, frozen: Tree, value: float) -> Tree:

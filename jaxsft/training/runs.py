@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +15,21 @@ import numpy as np
 
 from jaxsft import patterns, remote, rundir
 from jaxsft.config import compose
+from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models import adapters, exported, pretrained, surgery
+from jaxsft.models.adapters import peft
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import hf, partition, setup
+from jaxsft.training import hf, partition, rows, setup
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
 from jaxsft.training.setup import Parts, make_parts
+
+LABEL_NAMES = "label_names.json"  # a copy of the file data.columns.label_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +63,24 @@ def open_run(folder: str | Path, change: Any = lambda config: config, via: Seque
         raise ConfigError(
             f"{place}: starts from itself{' by way of another run' if len(via) > 1 else ''}, so its frozen weights cannot be made again"
         )
-    config: Config = change(compose.read(folder / "config.yaml"))
+    config: Config = change(_with_own_files(compose.read(folder / "config.yaml"), folder))
     if not (folder / "task.json").is_file():
         raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
-    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), rundir.read_json(folder / "task.json"))
+    state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
+    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), state)
     checkpoints = Checkpoints(place)
     try:
         return _read(folder, parts, checkpoints, (*via, here))
     finally:
         checkpoints.close()
+
+
+def _with_own_files(config: Config, folder: Path) -> Config:
+    """The config, with the names of the classes as the run keeps them: their file may be gone."""
+    if not (folder / LABEL_NAMES).is_file():
+        return config
+    columns = dataclasses.replace(config.data.columns, label_names=str(folder / LABEL_NAMES))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, columns=columns))
 
 
 def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, via: Sequence[Path]) -> Run:
@@ -106,40 +121,69 @@ def frozen_weights(parts: Parts, meta: dict, checkpoints: Checkpoints, step: int
     Raises:
       CheckpointError: they are not those that the run was trained with.
     """
-    if not parts.config.train.freeze:
+    rules = (parts.config.train.freeze, parts.config.adapter)
+    shapes = _shapes(partition.partition(parts.specs, parts.specs, *rules)[1], parts.mesh)
+    if not jax.tree.leaves(shapes):
         return {}
-    if meta["leaves"]["base"]:
-        shapes = _shapes(partition.partition(parts.specs, parts.specs, parts.config.train.freeze)[1], parts.mesh)
+    if meta["leaves"]["base"].keys() == flatten(shapes).keys():
         return checkpoints.restore(step, shapes, item="base")[0]
-    frozen = partition.partition(starting_params(parts, via), parts.specs, parts.config.train.freeze)[1]
+    frozen = with_fixed(partition.partition(starting_params(parts, via), parts.specs, *rules)[1], meta, checkpoints, step)
     if digest(flatten(frozen)) != meta.get("frozen"):
         source = parts.config.train.init_from or parts.config.model.pretrained or f"seed {parts.config.seeds.init}"
         raise CheckpointError(f"{checkpoints.folder}/{step}: the frozen weights made from {source} are not those that this run was trained with")
     return frozen
 
 
+def fixed(frozen: Params) -> Params:
+    """What an adapter has made from the base and does not train: small, and in every checkpoint, as another machine may round it otherwise."""
+    return {adapters.NAME: frozen[adapters.NAME]} if frozen.get(adapters.NAME) else {}
+
+
+def with_fixed(frozen: Params, meta: dict, checkpoints: Checkpoints, step: int) -> Params:
+    """The frozen weights with what the checkpoint has of `fixed`."""
+    own = fixed(frozen)
+    if not own or not meta["leaves"]["base"]:
+        return frozen
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), own)
+    return {**frozen, **checkpoints.restore(step, shapes, item="base", select=lambda path: path.startswith(f"{adapters.NAME}/"))[0]}
+
+
 def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh` and `model.init=reset`.
 
+    An adapter of the other run goes on where this one has the same; otherwise it is merged into the weights that this one starts from, and an
+    adapter of this run starts anew from them.
+
     Raises:
-      ConfigError: the other run has another tokenizer.
+      ConfigError: the other run has another tokenizer, or an adapter that cannot be merged.
       CheckpointError: a weight is missing, additional or of another shape.
     """
     config = parts.config
     option, source = ("train.init_from", config.train.init_from) if config.train.init_from else ("model.pretrained", config.model.pretrained)
     if not source or (config.model.init == "scratch" and not config.train.init_from):
-        return parts.init_params()
+        params = parts.init_params()
+        return started(parts, params if parts.vectors is None else rows.with_vectors(params, parts.vectors))
     specs, given = flatten(parts.specs), _resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
-        _same_tokenizer(setup.tokenizer_at(source), parts, f"{option}={source}")
-        return hf.starting(parts, folder, _fresh(given, specs, specs))
+        theirs = setup.tokenizer_at(source)
+        _same_tokenizer(theirs, parts, f"{option}={source}")
+        if rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model):
+            base = source_parts(parts)
+            there = flatten(base.specs)
+            changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
+            own = {adapters.NAME: parts.init_params()[adapters.NAME]} if adapters.NAME in parts.specs else {}
+            return started(parts, _placed(parts, {**changed, **own}))
+        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs)))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
     _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
-    stored, wanted = flatten(partition.join(run.params)), flatten(params)
+    there, goes_on = partition.join(run.params), _same_adapter(run.parts.config.adapter, config.adapter)
+    if not goes_on:
+        there = partition.join(adapters.merge(run.parts.config.adapter, there))
+    stored, wanted = flatten(_changed(parts, there, run.parts)), flatten(params)
     fresh = _fresh(given, specs, flatten(run.parts.specs))
-    whole = {name for name, layers in fresh.items() if np.all(layers)}
+    whole = {name for name, layers in fresh.items() if np.all(layers)} | {n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on}
     try:
         check_same_leaves(describe(_without(stored, whole)), describe(_without(wanted, whole)), f"{option}={source}")
     except CheckpointError as error:
@@ -153,12 +197,66 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
             return taken
         return jnp.where(jnp.reshape(fresh[name], (-1, *[1] * (like.ndim - 1))), like, taken)  # some layers of a stack
 
-    return jax.tree.unflatten(jax.tree.structure(params), [start(name, like) for name, like in wanted.items()])
+    params = jax.tree.unflatten(jax.tree.structure(params), [start(name, like) for name, like in wanted.items()])
+    return params if goes_on else started(parts, params)
+
+
+def started(parts: Parts, params: Params) -> Params:
+    """With what the adapter takes from the base."""
+    if adapters.NAME not in params:
+        return params
+    start = functools.partial(adapters.start, parts.config.adapter)
+    own = jax.jit(lambda *a: start(*a)[adapters.NAME], out_shardings=meshes.shardings(parts.specs[adapters.NAME], parts.mesh))
+    params = {**params, adapters.NAME: own(params, jax.random.key(parts.config.seeds.init))}
+    return params if getattr(parts.config.adapter, "start_from", None) is None else _from_peft(parts, params)
+
+
+def _from_peft(parts: Parts, params: Params) -> Params:
+    """With the adapter of `adapter.start_from`. Raises ConfigError or CheckpointError where it is not one of this model."""
+    config, flat = parts.config, flatten(params)
+    folder = hf.folder_of(config)
+    family = exported.fitting(config.model, parts.model.vocab, None)[0] if folder is None else pretrained.open_source(folder).family
+    head = family.heads.get(pretrained.KINDS.get(config.task.name))
+    source = remote.opened(str(config.adapter.start_from))
+    found = peft.read(source, config.adapter, flat, flatten(parts.specs), config.model, family, head)
+    leaves = [jax.device_put(found[path], like.sharding) if path in found else like for path, like in flat.items()]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+def _same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
+    """Whether their weights mean the same."""
+    other = ("train", "dropout", "lr_ratio", "start_from")  # what only training reads
+    plain = lambda c: {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in vars(c).items() if k not in other}
+    return plain(a) == plain(b) and a.name != NoAdapter.name
+
+
+def _placed(parts: Parts, params: Params) -> Params:
+    return jax.tree.map(jax.device_put, params, meshes.shardings(parts.specs, parts.mesh))
+
+
+def source_parts(parts: Parts) -> Parts:
+    """The parts of what `model.pretrained` names, before anything was added or changed."""
+    config = parts.config
+    plain = dataclasses.replace(
+        config, adapter=NoAdapter(), model=surgery.without(config.model), tokenizer=dataclasses.replace(config.tokenizer, added=())
+    )
+    return make_parts(setup.like_pretrained(plain), setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh)
+
+
+def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
+    """Weights of the model of `base` for that of `parts`: with added tokens, and of another structure."""
+    m = parts.config.model
+    if m.pretrained and surgery.asked(m):
+        stored = surgery.apply(stored, base.config.model, m, parts.config.seeds.init)
+    if not rows.extends(parts.tokenizer, base.tokenizer):
+        return stored
+    grown = rows.grown(flatten(stored), flatten(parts.specs), parts.tokenizer)
+    return jax.tree.unflatten(jax.tree.structure(stored), [grown[name] for name in flatten(stored)])
 
 
 def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
-    """Raises ConfigError."""
-    if theirs.digest != parts.tokenizer.digest:
+    """It may have further tokens (`tokenizer.added`). Raises ConfigError."""
+    if theirs.digest != parts.tokenizer.digest and not rows.extends(parts.tokenizer, theirs):
         source = what.partition("=")[2]
         raise ConfigError(f"{what}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
 

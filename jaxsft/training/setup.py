@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose
+from jaxsft.config.optim import Group, OptimConfig
 from jaxsft.config.schema import (
     BpeTokenizer,
     CharTokenizer,
@@ -24,13 +26,14 @@ from jaxsft.config.schema import (
     WordTokenizer,
 )
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train
+from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train, vectors
 from jaxsft.data import records as typed
 from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.models import kinds, surgery
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
@@ -47,6 +50,7 @@ class Records(NamedTuple):
     where: list[str]
     aside: Sequence[Aside] = ()
     rows: int | None = None  # of the file, where the task made another number of records of them
+    source: Mapping[str, int] | None = None  # of a mixture: by `file:line`, the number of the source
 
 
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
@@ -54,8 +58,9 @@ def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
     if config.model.pretrained:
         config = like_pretrained(config)
-    config = of_prepared(config)
     task = tasks.get(config.task.name)
+    check_columns(config, task.record)
+    config = of_prepared(config, typed.columns_read(task.record))
     validate_values(compose.flat(compose.to_dict(config)))
     if config.data.format != "auto":
         formats.named(config.data.format)
@@ -66,29 +71,51 @@ def resolve(config: Config) -> Config:
         config,
         precision="bf16" if config.precision == "auto" else config.precision,
         evaluation=dataclasses.replace(config.evaluation, metric=metric, batch_size=config.evaluation.batch_size or config.train.batch_size),
+        optim=_with_ratio(config),
         seeds=dataclasses.replace(config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}),
     )
 
 
+def _with_ratio(config: Config) -> OptimConfig:
+    """The optimizer with the group that `adapter.lr_ratio` stands for; groups that were given come first."""
+    ratio, groups = getattr(config.adapter, "lr_ratio", 1.0), tuple(config.optim.lr_groups)
+    group = Group("adapters/.*/b", ratio)
+    return config.optim if ratio == 1 or group in groups else dataclasses.replace(config.optim, lr_groups=(*groups, group))
+
+
 def like_pretrained(config: Config) -> Config:
-    """The architecture and the tokenizer of what `model.pretrained` names; dropout, attention, remat and unroll stay the user's."""
+    """The architecture, changed as `models/surgery.py` says, and the tokenizer of what `model.pretrained` names; `hf.USERS` stay the user's."""
+    found = _of_source(config)
+    return dataclasses.replace(found, model=surgery.resized(found.model))
+
+
+def _of_source(config: Config) -> Config:
     source = config.model.pretrained
     if (folder := hf.folder_of(config)) is not None:
-        return hf.like(config, folder)
+        return hf.like(config, folder, tokenizer_at(source).vocab_size)
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
-    own = {k: getattr(config.model, k) for k in (*hf.USERS, "causal")}
+    own = {k: getattr(config.model, k) for k in (*hf.USERS, *(() if found.decoder_layers else ("causal",)))}
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
 
 
-def of_prepared(config: Config) -> Config:
-    """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation."""
+def check_columns(config: Config, record: Any) -> None:
+    """Raises ConfigError where an option of data.columns is given that the parser of the task's records never reads."""
+    read = typed.columns_read(record)
+    unread = [] if read is None else [name for name in prepared.told(config.data.columns) if name not in read]
+    if unread:
+        raise ConfigError(f"data.columns.{unread[0]}: task={config.task.name} never reads it; it reads {', '.join(sorted(read))}")
+
+
+def of_prepared(config: Config, read: Sequence[str] | None = None) -> Config:
+    """`data.path` of a prepared set stands for its splits; columns that are not given are those of the preparation, of which the task must `read`
+    them."""
     d = config.data
     if not d.path or (found := prepared.manifest(d.path)) is None:
         return config
     if given := [name for name in prepared.SPLITS if getattr(d, name)]:
         raise ConfigError(f"data.path={d.path} is a prepared set with its own splits and excludes data.{', data.'.join(given)}")
-    d = dataclasses.replace(d, columns=prepared.columns(found, d.columns), path=None, **prepared.paths(d.path, found))
+    d = dataclasses.replace(d, columns=prepared.columns(found, d.columns, read), path=None, **prepared.paths(d.path, found))
     return dataclasses.replace(config, data=d)
 
 
@@ -140,8 +167,10 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         aside: list[Aside] = []
         rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-        together = (lambda row: task.together(record_of[id(row)], d.columns)) if task.together(records[0], d.columns) is not None else None
-        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify=lambda row: task.stratum(record_of[id(row)]), key=together)
+        keys = split.keys(rows, [task.texts(record) for record in records], [task.together(record, d.columns) for record in records])
+        key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
+        stratify, key = lambda row: task.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
+        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify, key)
         for name, part in zip(("train", "validation", "test"), parts, strict=True):
             if part:
                 out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
@@ -156,7 +185,10 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
         out["train"] = Records(records, [row.where for row in rows], aside)
     else:
-        prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
+        if d.train:
+            prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
+        else:
+            out["train"] = read_mixture(config, task)
         for name in prepared.SPLITS:
             if file := getattr(d, name):
                 aside = []
@@ -167,10 +199,27 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     return {name: arranged(task, part, d.columns, training=name == "train") for name, part in out.items()}
 
 
+def read_mixture(config: Config, task: type[Task]) -> Records:
+    """The training rows of `data.mixture.sources`, one source after another. Raises DataError where one has no row, or a row is in two of them."""
+    records: list[Any] = []
+    aside: list[Aside] = []
+    source: dict[str, int] = {}
+    for number, one in enumerate(config.data.mixture.sources):
+        prepared.check_raw(one.path)
+        rows, found = read_records(config, one.path, task, aside, training=True)
+        if not found:
+            raise DataError(f"data.mixture: no row of {one.path} gives a record")
+        if twice := [row.where for row in rows if row.where in source]:
+            raise DataError(f"{twice[0]}: is in two sources of data.mixture; give each of them its own files")
+        source |= {row.where: number for row in rows}
+        records += found
+    return Records(records, list(source), aside, source=source)
+
+
 def arranged(task: type[Task], part: Records, columns: Any, training: bool) -> Records:
     """The records as the model meets them (`Task.arrange`)."""
     records, where = task.arrange(part.records, part.where, columns, training)
-    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records))
+    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records), part.source)
 
 
 def limit(records: Records, rows: int | None) -> Records:
@@ -254,23 +303,46 @@ class Parts:
 
     @functools.cached_property
     def program(self) -> Program:
-        return Program(self.config, self.task, self.model, partition.partition(self.specs, self.specs, self.config.train.freeze)[0])
+        return Program(
+            self.config, self.task, self.model, partition.partition(self.specs, self.specs, self.config.train.freeze, self.config.adapter)[0]
+        )
+
+    @functools.cached_property
+    def vectors(self) -> vectors.Rows | None:
+        """What `model.vectors` has for the rows of the embedding."""
+        return None if self.config.model.vectors is None else vectors.rows_of(self.config.model.vectors, self.tokenizer.words())
 
     def init_params(self) -> Params:
         """Fresh parameters from `seeds.init`, placed on the mesh from the start."""
         init = lambda key: nn.meta.unbox(self.model.init(key))
         return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(jax.random.key(self.config.seeds.init))
 
+    @property
+    def room(self) -> int:
+        """The longest text: a learned table of positions has rows for virtual tokens too. Raises ConfigError."""
+        c, longest = self.config.model, self.config.data.max_length
+        room = c.context - (getattr(self.model, "shift", 0) if c.positions == "learned" else 0)
+        if room < 1 or (longest != "auto" and longest > room):
+            raise ConfigError(
+                f"data.max_length={longest}: adapter.tokens={self.model.shift} leaves {room} of model.context={c.context} learned positions to a text"
+            )
+        return room
+
     def split(self, name: str, records: Records, like: Split | None = None) -> Split:
         """The split, encoded; its rows are not shorter than those of `like`."""
-        rows, where, aside, _ = Records(*records)
+        rows, where, aside, _, source = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
-        return pipeline.load_split(name, rows, where, self.task, self.config.data, self.config.model.context, aside=aside, **least)
+        split = pipeline.load_split(name, rows, where, self.task, self.config.data, self.room, aside=aside, **least)
+        if source is None:
+            return split
+        return dataclasses.replace(split, mixed=np.array([source[where[row]] for row in split.arrays["row"]]))
 
     def batches(self, split: Split, training: bool = False) -> Batches:
         """`training` shuffles by epoch, and has its own size of batches."""
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
-        return pipeline.make_batches(split, self.config.data, size, self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size))
+        seed, here = self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size)
+        places = getattr(self.model, "places", 0)
+        return pipeline.make_batches(split, self.config.data, size, seed, here, self.task.corrupt, places)
 
     def put(self, batch: Batch, batches: Batches) -> Batch:
         """A batch on the devices: each process gives its rows."""
@@ -288,9 +360,13 @@ def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh
     task = tasks.get(config.task.name)(config, tokenizer, state)
     mesh = mesh or meshes.make_mesh(config.mesh)
     rows = config.model.vocab_rows or tokenizer.vocab_size
+    if tokenizer.extends:
+        rows = max(rows, tokenizer.vocab_size)
     if rows < tokenizer.vocab_size:
         raise ConfigError(f"model.vocab_rows={rows}: the tokenizer has {tokenizer.vocab_size} tokens; give at least as many rows")
-    model = Transformer(config.model, rows, config.precision, task.head(rows, config.precision), mesh)
+    kind = kinds.get(config.model, config.data.packing)
+    options = kinds.adapting(kind, config)
+    model = kind(config.model, rows, config.precision, task.head(rows, config.precision), mesh, **options)
     specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
     return Parts(config, tokenizer, task, model, specs, mesh)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array
 
+from jaxsft import patterns, tasks
 from jaxsft.config import durations
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
@@ -21,8 +23,9 @@ from jaxsft.losses import penalties
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim import optimizers, schedules
+from jaxsft.sharding.weights import LAYERS, WeightSpec
 from jaxsft.tasks.base import Task
-from jaxsft.training import partition
+from jaxsft.training import partition, rows
 
 Hyper = Mapping[str, Any]
 
@@ -66,6 +69,36 @@ class Program:
     def penalty_masks(self) -> list[Any]:
         return penalties.masks(self.config.loss.penalties, self.specs)
 
+    @functools.cached_property
+    def turns(self) -> Any:
+        """When each trainable parameter is unfrozen, in units of `train.unfreeze_every`: heads at 0, the top layer at 1, the embedding last. [n] of a
+        stack."""
+        layers = self.config.model.layers
+
+        def of_leaf(path: tuple, spec: WeightSpec) -> Any:
+            at = [_layer_of(p) for p in patterns.paths_of(patterns.path_string(path), spec)]
+            low = layers + 1 if "embed" in (getattr(k, "key", None) for k in path) else 0
+            return np.array([low if layer is None else layers - layer for layer in at]) if spec.stacked else low
+
+        return jax.tree_util.tree_map_with_path(of_leaf, self.specs)
+
+    def _thawed(self, step: Array, hyper: Hyper) -> Any:
+        """Which parameters are trained in this step, as flags against their first axis; None: all of them always (Howard and Ruder 2018,
+        arXiv:1801.06146, section 3.3)."""
+        if "unfreeze_every" not in hyper:
+            return None
+
+        def of_leaf(spec: WeightSpec, turn: Any) -> Array:
+            on = step >= jnp.asarray(turn) * hyper["unfreeze_every"]
+            return on.reshape(on.shape + (1,) * (len(spec.shape) - 1)) if on.ndim else on
+
+        return jax.tree.map(of_leaf, self.specs, self.turns)
+
+    @functools.cached_property
+    def row_masks(self) -> Any:
+        """Of `model.train_rows=added`, else None."""
+        return rows.trained(self.specs, self.task.tokenizer) if self.config.model.train_rows == "added" else None
+
     def init_state(self, trainable: Params) -> State:
         opt = optimizers.init_state(self.config.optim, self.specs, trainable)
         ema = optimizers.ema_init(trainable) if self.config.train.ema is not None else None
@@ -83,6 +116,10 @@ class Program:
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
         grads = self._add_penalties(grads, state.trainable, hyper)
+        grads = grads if self.row_masks is None else rows.only(self.row_masks, grads)
+        thawed = self._thawed(state.step, hyper)
+        if thawed is not None:  # moments of a layer that waits stay zero
+            grads = jax.tree.map(lambda g, on: jnp.where(on, g, 0), grads, thawed)
         grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
 
         rate = hyper["learning_rate"] * schedules.unit(
@@ -90,6 +127,9 @@ class Program:
         )
         tx = optimizers.build(self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors)
         updates, opt = tx.update(grads, state.opt, state.trainable)
+        updates = updates if self.row_masks is None else rows.only(self.row_masks, updates)  # decay would change the others too
+        if thawed is not None:  # minus zero leaves the bits alone, whatever the decay says
+            updates = jax.tree.map(lambda u, on: jnp.where(on, u, jnp.asarray(-0.0, u.dtype)), updates, thawed)
         trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
         ema = state.ema if state.ema is None else optimizers.ema_update(state.ema, trainable, hyper["ema"], state.step - state.skipped)
 
@@ -119,7 +159,7 @@ class Program:
 
         def of_micro(micro):
             batch, keys = micro
-            return gradient(state.trainable, batch, None if keys is None else Dropout(noise.rate, keys))
+            return gradient(state.trainable, batch, None if keys is None else noise._replace(keys=keys))
 
         cut = lambda x: x.reshape(n, rows // n, *x.shape[1:])
         micro_batches = jax.tree.map(cut, (batch, None if noise is None else noise.keys))
@@ -133,7 +173,8 @@ class Program:
         if "dropout" not in hyper:
             return None
         key = jax.random.fold_in(jax.random.key(hyper["dropout_seed"], impl="threefry2x32"), step)
-        return Dropout(hyper["dropout"], jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows)))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
+        return Dropout(hyper["dropout"], keys, hyper.get("adapter_dropout"), hyper.get("neftune"))
 
     def _add_penalties(self, grads: Params, trainable: Params, hyper: Hyper) -> Params:
         for one, mask, weight in zip(self.config.loss.penalties, self.penalty_masks, hyper["penalties"], strict=True):
@@ -151,6 +192,12 @@ class Program:
 def _safe(weight: Array) -> Array:
     """No division by zero where nothing is trained; the step is then skipped and counted."""
     return jnp.where(weight > 0, weight, 1)
+
+
+def _layer_of(path: str) -> int | None:
+    """The number of the layer that a virtual path names."""
+    found = re.search(rf"(?:^|/){LAYERS}/(\d+)/", path)
+    return int(found[1]) if found else None
 
 
 def _first(tree: Any) -> Any:
@@ -174,14 +221,21 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
         "decay": f(durations.steps(getattr(schedule, "decay", "0steps"), clock, "schedule.decay")),
         "clip_norm": f(np.inf if optim.clip_norm is None else optim.clip_norm),
         "label_smoothing": f(config.loss.label_smoothing),
-        "terms": {getattr(config.task, "loss", "cross_entropy"): f(1)} | ({"z_loss": f(config.loss.z_loss)} if config.loss.z_loss > 0 else {}),
+        "terms": {name: f(weight) for name, weight in tasks.get(config.task.name).term_weights(config).items()},
         "penalties": [f(p.weight) for p in config.loss.penalties],
     }
     if hasattr(optim, "weight_decay"):
         hyper["weight_decay"] = f(optim.weight_decay)
-    if config.model.dropout > 0:
+    adapter_dropout = getattr(config.adapter, "dropout", 0.0)
+    if config.model.dropout > 0 or adapter_dropout > 0 or config.train.neftune is not None:
         seed = config.seed if config.seeds.dropout is None else config.seeds.dropout
         hyper |= {"dropout": f(config.model.dropout), "dropout_seed": np.uint32(seed)}
+    if adapter_dropout > 0:
+        hyper["adapter_dropout"] = f(adapter_dropout)
+    if config.train.neftune is not None:
+        hyper["neftune"] = f(config.train.neftune)
+    if config.train.unfreeze_every is not None:
+        hyper["unfreeze_every"] = np.int32(durations.steps(config.train.unfreeze_every, clock, "train.unfreeze_every"))
     if config.train.ema is not None:
         hyper["ema"] = f(config.train.ema)
     hyper |= {name: f(getattr(config.task, name)) for name in ("huber_delta", "margin", "temperature") if hasattr(config.task, name)}

@@ -89,7 +89,7 @@ def test_one_line_names_the_option(option, groups):  # guards H5
         ("model.tied", {"model": {"tied": False, "causal": False}}),
         ("loss.z_loss", {"loss": {"z_loss": 0.1}}),
         ("task.pool", {"task": schema.ClassifyTask(pool="first"), "model": {"causal": True}}),
-        ("task.pool", {"task": schema.ClassifyTask(pool="max")}),
+        ("task.pool", {"task": schema.ClassifyTask(pool="min")}),
         ("task.huber_delta", {"task": schema.ClassifyTask(huber_delta=2.0)}),
     ],
     ids=lambda x: x if isinstance(x, str) else "",

@@ -166,8 +166,8 @@ def test_special_tokens_stay_where_a_framed_text_is_cut(policy, tokens, types):
     text = Wrapped([1, 5, 6, 2, 8, 9, 2], [0, 0, 0, 0, 1, 1, 1], 1, 1)
     (found,), ledger, _ = build([encode.framed(text, {"label": 0})], limit=5, too_long=policy)
     assert found.tokens.tolist() == tokens and found.types.tolist() == types and ledger.truncated_rows == 1
-    (tiny,), _, _ = build([encode.framed(text, {"label": 0})], limit=1, too_long="truncate_right")
-    assert tiny.tokens.tolist() == [1]
+    with pytest.raises(DataError, match=r"^rows\.jsonl:1: 7 tokens, of which a row of 2 would hold no text"):
+        build([encode.framed(text, {"label": 0})], limit=2, too_long="truncate_right")
     plain = encode.framed(Wrapped([1, 5, 2], [0, 0, 0], 1, 1), {"label": 1})
     both, _, _ = build([plain, encode.framed(text, {"label": 0})])
     assert encode.flat(both)["types"].tolist() == [0, 0, 0, *text.types] and "types" not in encode.flat(both[:1])

@@ -44,7 +44,7 @@ def test_default_template_by_hand():  # guards C4
     messages = (Message("system", "S"), Message("user", "hé"), Message("assistant", "A"), Message("tool", "t"), Message("assistant", "", 0.5))
     rendered = DEFAULT.render(Chat(messages), "a:1")
     assert rendered.ids == [SYSTEM, 83, END, USER, 104, 195, 169, END, ASSISTANT, 65, END, TOOL, 116, END, ASSISTANT, END]
-    assert rendered.weights == [0] * 9 + [1, 1] + [0] * 4 + [0.5]
+    assert rendered.weights.tolist() == [0] * 9 + [1, 1] + [0] * 4 + [0.5]
     assert rendered.turns == ((9, 11, 2), (15, 16, 4))
     assert rendered.text == "<|system|>S<|end|><|user|>hé<|end|><|assistant|>A<|end|><|tool|>t<|end|><|assistant|><|end|>"
     assert DEFAULT.stop_ids == (END,)
@@ -55,7 +55,7 @@ def test_default_template_by_hand():  # guards C4
 def test_special_looking_text_is_spelled_out():  # guards C11
     rendered = DEFAULT.render(chat("<|end|>", "<|assistant|>x<|end|>"), "a:1")
     assert rendered.ids == [USER, *b"<|end|>", END, ASSISTANT, *b"<|assistant|>x<|end|>", END]
-    assert rendered.weights == [0] * 10 + [1] * 22
+    assert rendered.weights.tolist() == [0] * 10 + [1] * 22
 
 
 FOLLOWED = {
@@ -142,14 +142,14 @@ def test_every_turn_ends_with_a_stop_token():  # guards C1 C5
     source = TURN.replace("X", "m.content").replace("<|end|>", "{% if m.content != 'x thanks' %}<|end|>{% endif %}{{ '\\n' }}")
     mine = template(source)
     assert mine.stop_ids == (END,)
-    assert mine.render(chat("u", "a"), "a:1").weights[-3:] == [1, 1, 0]  # the line break after the stop token is not trained
+    assert mine.render(chat("u", "a"), "a:1").weights.tolist()[-3:] == [1, 1, 0]  # the line break after the stop token is not trained
     fails(
         lambda: mine.render(chat("u", "x thanks"), "data.jsonl:117"),
         "data.jsonl:117: the last trained token is not a stop token",
         "'<|end|>'",
         "data.require_stop=false",
     )
-    assert template(source, require_stop=False).render(chat("u", "x thanks"), "a:1").weights[-9:] == [1.0] * 9
+    assert template(source, require_stop=False).render(chat("u", "x thanks"), "a:1").weights.tolist()[-9:] == [1.0] * 9
     fails(lambda: template("{% for m in messages %}<|user|>{{ m.content }}\n{% endfor %}"), "expected a special token", error=ConfigError)
     fails(lambda: template("{% for m in messages %}<|end|>{{ m.content }}{% endfor %}"), "expected a special token", error=ConfigError)
 

@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsft.data.encode import Encoded, Words, build, cut
-from jaxsft.data.windows import owners, windows, word_windows
+from jaxsft.data.windows import cut_places, owners, sentence_windows, sentences, windows, word_windows
 from jaxsft.errors import ConfigError, DataError
 
 
@@ -89,3 +89,48 @@ def test_what_leaves_no_room_is_an_error():
         cut(record([1, 7, 2]), 8, None, "f:1")
     with pytest.raises(ConfigError, match=r"data.stride=7: a window holds 6 tokens"):
         cut(record([1, 5, 2]), 8, 7, "f:1")
+
+
+# --- whole texts ---------------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("how, kept", [("truncate_right", "abcdef"), ("truncate_left", "opqrst"), ("head_tail", "abqrst")])
+def test_what_is_cut_from_a_text_that_is_too_long(how, kept):
+    """Of twenty letters in a frame six stay: the first, the last, or a quarter from the beginning (1.5, so two) and the rest from the end."""
+    text = "abcdefghijklmnopqrst"
+    keep = cut_places(22, [(1, 21)], 14, how)
+    assert "".join(f"<{text}>"[i] for i in keep) == f"<{kept}>"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.data(), st.sampled_from(["truncate_left", "truncate_right", "head_tail"]))
+def test_the_longer_text_of_a_pair_is_cut(a, b, data, how):  # guards D2, D8
+    """One id at a time from the longer one, which is what counting them gives."""
+    excess = data.draw(st.integers(1, a + b - 1))
+    keep = cut_places(a + b + 3, [(1, 1 + a), (2 + a, 2 + a + b)], excess, how)
+    assert len(keep) == a + b + 3 - excess and {0, 1 + a, 2 + a + b} <= set(keep.tolist())  # the frame
+    left = [int(((keep >= 1) & (keep < 1 + a)).sum()), int(((keep >= 2 + a) & (keep < 2 + a + b)).sum())]
+    sizes = [a, b]
+    for _ in range(excess):
+        sizes[int(sizes[1] > sizes[0])] -= 1
+    assert sorted(left) == sorted(sizes) and left[0] <= a and left[1] <= b
+
+
+def test_sentences_begin_behind_stops():
+    text = 'He said "no." Then left!  Dr. X came...\nNew 你好。再见” 3.5 ok'
+    starts = [0, *sentences(text), len(text)]
+    parts = [text[a:b] for a, b in itertools.pairwise(starts)]
+    assert "".join(parts) == text
+    assert parts == ['He said "no." ', "Then left!  ", "Dr. ", "X came...\n", "New 你好。", "再见” 3.5 ok"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=20), st.integers(5, 20))
+def test_windows_of_sentences_hold_every_unit_once(lengths, limit):  # guards B6
+    ends = np.cumsum(lengths).tolist()
+    found = sentence_windows(ends[:-1], ends[-1], limit)
+    assert found[0][0] == 0 and found[-1][1] == ends[-1] and all(a[1] == b[0] for a, b in itertools.pairwise(found))
+    assert all(0 < stop - start <= limit for start, stop in found)
+    for start, stop in found[:-1]:  # it ends with a sentence, and the next one did not fit; or it is a piece of a long sentence
+        if stop in ends:
+            assert ends[ends.index(stop) + 1] - start > limit
+        else:
+            assert stop - start == limit and not any(start < end <= stop for end in ends)

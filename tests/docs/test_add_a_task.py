@@ -32,15 +32,15 @@ def registered(tmp_path, monkeypatch):
     blocks, known = pages.blocks("add_a_task.md"), tasks.get
     imports = "from dataclasses import dataclass\n\nfrom jaxsft.config.schema import TaskConfig\n\n\n"
     options = load("page_options", imports + blocks["jaxsft/config/schema.py"], tmp_path, monkeypatch)
-    task = load("jaxsft.tasks.regress", blocks["jaxsft/tasks/regress.py"], tmp_path, monkeypatch)
+    task = load("jaxsft.tasks.rate", blocks["jaxsft/tasks/rate.py"], tmp_path, monkeypatch)
     shutil.copytree(overrides.config_folder(), tmp_path / "conf")
-    (tmp_path / "conf" / "task" / "regress.yaml").write_text(blocks["conf/task/regress.yaml"], encoding="utf-8")
+    (tmp_path / "conf" / "task" / "rate.yaml").write_text(blocks["conf/task/rate.yaml"], encoding="utf-8")
     for module in (hydra_app, overrides):
         monkeypatch.setattr(module, "config_folder", lambda: tmp_path / "conf")
-    monkeypatch.setitem(schema.GROUPS["task"], "regress", options.RegressTask)
-    monkeypatch.setattr(tasks, "get", lambda name: task.Regress if name == "regress" else known(name))
+    monkeypatch.setitem(schema.GROUPS["task"], "rate", options.RateTask)
+    monkeypatch.setattr(tasks, "get", lambda name: task.Rate if name == "rate" else known(name))
     compose.string_keys.cache_clear()
-    yield task.Regress
+    yield task.Rate
     compose.string_keys.cache_clear()
 
 
@@ -49,7 +49,7 @@ def test_the_task_of_the_page(registered, tmp_path):
     rows = [{"text": "a" * int(n) + "b" * int(8 - n), "stars": int(n)} for n in rng.integers(1, 8, 80)]
     data, run = tiny.write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "run"
     options = [*tiny.FAST, "model.dropout=0.1", "train.duration=60steps", "optim.learning_rate=1e-2", f"run_dir={run}", f"data.path={data}"]
-    code, _, err = tiny.jaxsft("train", "task=regress", *options, "data.columns.label=stars")
+    code, _, err = tiny.jaxsft("train", "task=rate", *options, "data.columns.label=stars")
     assert code == 0, err
     result = rundir.read_json(run / "result.json")
     guess = np.mean([abs(row["stars"] - np.mean([r["stars"] for r in rows])) for row in rows])
@@ -72,7 +72,7 @@ def test_packed_equals_unpacked(registered, tmp_path):
     """The page's promise that packing follows: the loss of the same weights does not depend on it."""
     rows = [{"text": "ab" * (1 + i % 5), "label": i % 3} for i in range(24)]
     data, run = tiny.write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "run"
-    assert tiny.jaxsft("train", "task=regress", *tiny.FAST, f"run_dir={run}", f"data.train={data}")[0] == 0
+    assert tiny.jaxsft("train", "task=rate", *tiny.FAST, f"run_dir={run}", f"data.train={data}")[0] == 0
     losses = []
     for packing in ("true", "false"):
         code, out, err = tiny.jaxsft("eval", f"run={run}", f"data.path={data}", f"data.packing={packing}", f"output={tmp_path / packing}")

@@ -106,7 +106,9 @@ STEP = {  # option -> another value
     "train.batch_size": 4,
     "train.accumulate": 2,
     "train.ema": 0.8,
+    "train.neftune": 5.0,
     "train.freeze": ["embed/.*"],
+    "train.unfreeze_every": "1steps",
     "mesh.data": 2,
     "mesh.fsdp": 2,
     "mesh.tensor": 2,
@@ -130,7 +132,14 @@ BESIDE = {  # option -> what must stand beside it to be read
     **{f"model.rope_scaling.{name}": {"model.head_dim": 16, "model.rope_scaling": YARN} for name in ("fast", "slow", "truncate", "attention")},
     "model.rope_scaling.factors": {"model.head_dim": 16, "model.rope_scaling": LONG},
 }
-GROUPS = ("task.name", "tokenizer.kind", "optim.name", "schedule.name", "model.causal")  # chosen by their group, compared in the tests of each
+GROUPS = (
+    "task.name",
+    "tokenizer.kind",
+    "optim.name",
+    "schedule.name",
+    "model.causal",
+    "adapter.name",
+)  # chosen by their group, compared in the tests of each
 
 
 def columns(*names: str) -> tuple[str, ...]:
@@ -143,8 +152,15 @@ ELSEWHERE = {
     "tests/data/records/test_texts.py": columns(
         *("text", "text_pair", "label", "labels", "targets", "score", "label_names", "no_label", "separator", "missing")
     ),
+    "tests/tasks/test_span.py": columns("answers"),
+    "tests/data/test_mixture.py": ("data.mixture.sources", "data.mixture.temperature", "data.mixture.exhausted"),
+    "tests/data/records/test_features.py": columns("features", "categories"),
     "tests/data/records/test_sequences.py": columns("tokens", "tags", "heads", "deprels", "spans", "scheme"),
     "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),
+    "tests/data/test_tokenizer_train.py": ("tokenizer.added",),
+    "tests/models/test_recurrent.py": ("model.kind",),
+    "tests/models/test_surgery.py": tuple(f"model.{n}" for n in ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")),
+    "tests/training/test_rows.py": ("model.vectors", "model.train_rows"),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),
     "tests/data/test_windows.py": ("data.stride",),
     "tests/data/test_two_streams.py": ("data.max_source_length",),
@@ -161,11 +177,13 @@ ELSEWHERE = {
     "tests/prepare/check/test_tokens.py": ("check.samples",),
     "tests/prepare/check/test_labels.py": ("check.near",),
     "tests/training/test_loop.py": ("train.on_nan",),
+    "tests/training/test_hf.py": ("model.init",),
     "tests/invariants/test_eval.py": ("generate.allow_cut",),
     "tests/sharding/test_hosts.py": ("hosts.coordinator", "hosts.count", "hosts.index", "hosts.timeout", "hosts.wait"),
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
+    "tests/models/test_encoder_decoder.py": ("model.decoder_layers", "model.relative_buckets", "model.relative_distance", "model.output_scale"),
     "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size", "generate.stop"),
     "tests/models/test_sampling.py": ("generate.top_k", "generate.top_p", "generate.min_p", "generate.repetition_penalty"),
     "tests/models/test_generate_golden.py": ("generate.num_beams", "generate.length_penalty"),

@@ -19,6 +19,8 @@ from tests.conftest import assert_close, assert_same, bench
 VARIANTS = {
     "causal": ("lm", {}),
     "bidirectional": ("classify", {}),
+    "disentangled": ("classify", {"positions": "disentangled", "relative_buckets": 4, "relative_distance": 8}),
+    "experts": ("lm", {"experts": 3}),
     "windows, two bases": ("lm", {"window": 4, "window_layers": (1,), "rope_local_base": 100.0, "attention_softcap": 2.0, "qk_norm": "head"}),
     "learned, post-norm": ("lm", {"positions": "learned", "norm_position": "post", "norm": "layer", "gated": False, "activation": "gelu"}),
 }
@@ -58,7 +60,7 @@ def left_padded(batch):
             x[i] = np.roll(x[i], int((segments == 0).sum()), axis=0)
         return x
 
-    by_token = ("tokens", "targets", "loss_weight", "segment_ids", "positions")
+    by_token = ("tokens", "targets", "loss_weight", "segment_ids", "positions", "types")
     return batch._replace(**{name: move(getattr(batch, name)) for name in by_token if getattr(batch, name) is not None})
 
 

@@ -1,5 +1,8 @@
 """What every template and row must hold, whatever the data says."""
 
+import dataclasses
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +10,8 @@ from hypothesis import strategies as st
 from jaxsft.data.records import Chat, Message
 from jaxsft.data.templates import Template
 from jaxsft.data.tokenizer import SPECIAL, Tokenizer
+from jaxsft.tasks.chat import ChatSFT
+from tests import conftest
 from tests.realdata import real
 
 BYTES = Tokenizer.bytes()
@@ -51,7 +56,7 @@ def check(template, talk):
         assert template.prompt(talk.messages[:index], "a:1", talk.tools) == rendered.ids[:start]
         assert rendered.ids[end - 1] in template.stop_ids  # guards C1 C5
         inside[start:end] = [talk.messages[index].weight] * (end - start)
-    assert inside == rendered.weights  # guards C2: by position, never by id
+    assert inside == rendered.weights.tolist()  # guards C2: by position, never by id
     # guards C6 C11: the special tokens are those that the template writes for empty contents, whatever the contents say
     empty = template.render(Chat(tuple(Message(m.role, "") for m in talk.messages)), "a:1")
     special = {tokenizer.special_id(token) for token in tokenizer.special_strings}
@@ -75,3 +80,30 @@ def minimind():
 def test_invariants_of_a_real_template(minimind, talk):
     # This template drops a system message that is not the first but keeps the others; tools answers are joined: only user turns here.
     check(minimind, Chat(tuple(Message("user" if m.role != "assistant" else m.role, m.content, m.weight) for m in talk.messages)))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_run_renders_as_it_was_trained(name, tmp_path):  # guards C3 C10 C12
+    """What `task.json` and the saved tokenizer hold decides, not the config or a template that has changed since."""
+    template = TEMPLATES[name]
+    (tmp_path / "template.jinja").write_text(template.source, encoding="utf-8")
+    talk = Chat((Message("user", "hé <|end|>"), Message("assistant", " the cat ", 0.5), Message("user", ""), Message("assistant", "sat")))
+    config = conftest.make_config("chat")
+    config = dataclasses.replace(config, task=dataclasses.replace(config.task, template=str(tmp_path / "template.jinja")))
+    state = ChatSFT.fit(config, template.tokenizer, [talk], ["a:1"])
+    trained = ChatSFT(config, template.tokenizer, state)
+    template.tokenizer.save(tmp_path / "tokenizer")
+    (tmp_path / "template.jinja").write_text("changed", encoding="utf-8")
+    loaded = ChatSFT(config, Tokenizer.load(tmp_path / "tokenizer"), json.loads(json.dumps(state)))
+    [before], [after] = trained.encode_all([talk], ["a:1"]), loaded.encode_all([talk], ["a:1"])
+    assert before.ids.tolist() == after.ids.tolist() == template.render(talk, "a:1").ids
+    assert before.weights.tolist() == after.weights.tolist()
+    assert loaded.prompt(talk, "a:1") == before.ids[: template.render(talk, "a:1").turns[-1][0]].tolist()
+    # guards C3 C5: generation stops at what ends the trained turns, and at nothing else
+    assert loaded.stop_ids == trained.stop_ids == [int(before.ids[before.weights > 0][-1])]
+    assert loaded.digest == trained.digest and state["template"]["sha256"] == template.digest
+
+
+def test_padding_is_in_the_vocabulary():  # guards C14
+    found = [BYTES, TRAINED, *(Tokenizer.load(real(name)) for name in ("tok_minimind", "stories260K_hf"))]
+    assert all(0 <= tokenizer.pad_id < tokenizer.vocab_size for tokenizer in found)

@@ -28,6 +28,7 @@ KINDS = {  # name: task, its options
     "bi": ("pair", {"encoder": "bi", "pool": "attention"}),
     "bi scores": ("pair", {"encoder": "bi", "loss": "mse"}),
     "cosine": ("pair", {"encoder": "bi", "loss": "cosine_embedding", "positive": "good", "margin": -0.5, "labels": ("bad", "good")}),
+    "columns": ("multilabel", {}),
     "contrastive": ("pair", {"encoder": "bi", "loss": "contrastive", "head": "dense", "temperature": 0.5}),
 }
 
@@ -40,10 +41,15 @@ def records_of(name):
         made = {"mse": lambda i, p: Pair(p.text_a, p.text_b, score=float(i % 5)), "contrastive": lambda i, p: Pair(p.text_a, p.text_b)}
         made |= {"cosine_embedding": lambda i, p: dataclasses.replace(p, label=("bad", "good")[i % 2])}
         found = [made.get(loss, lambda i, p: p)(i, p) for i, p in enumerate(found)]
+    if name == "columns":
+        found = [dataclasses.replace(r, features=(None if i % 4 == 3 else str(i * i), "ab"[i % 2])) for i, r in enumerate(found)]
     return found, where
 
 
-STEPS = ("multilabel", "regress", "cross", "bi", "contrastive")  # the others differ from these in the loss alone
+COLUMNS = schema.Columns(features=("number", "kind"), missing="mask")
+
+
+STEPS = ("multilabel", "columns", "regress", "cross", "bi", "contrastive")  # the others differ from these in the loss alone
 
 
 @functools.cache
@@ -54,7 +60,7 @@ def made(name, packing=True, accumulate=1, mesh=(), causal=False):
         task,
         records=records_of(name),
         task=options,
-        data={"packing": packing, "max_length": 40 if packing else 64},
+        data={"packing": packing, "max_length": 40 if packing else 64} | ({"columns": COLUMNS} if name == "columns" else {}),
         train={"batch_size": 16, "accumulate": accumulate},
         mesh=dict(mesh),
         model={"layers": 1, "causal": causal},
@@ -183,9 +189,122 @@ def test_cosines_by_hand():
     together = np.array([r.label == "good" for r in records_of("cosine")[0]])
     assert loss == pytest.approx(np.where(together, 1 - cosine, np.maximum(cosine + 0.5, 0)).sum(), rel=1e-9)
     assert "head" not in b.params  # nothing to learn there
+    for threshold in (-1.0, 1.0):
+        task = dataclasses.replace(b.config.task, threshold=threshold)
+        told = tasks.get("pair")(dataclasses.replace(b.config, task=task), b.parts.tokenizer, b.parts.task.state)
+        lines = list(told.predictions(b.batches.split, {"predicted": cosine}, None))
+        assert {line["prediction"] for line in lines} == {"good" if threshold < 0 else "bad"}
     b, ((loss,), _, _), columns, ids = values_of("bi scores")
     gold = np.array([r.score for r in records_of("bi scores")[0]])
     assert loss == pytest.approx(np.square(by_row(ids, columns["predicted"]) - gold / 4).sum(), rel=1e-6)
+
+
+def test_columns_stand_in_front_of_their_text():
+    """Two places behind the special tokens; another number or class changes what is said of its own text alone."""
+    b, batch = made("columns"), made("columns").batches[0]
+    start = b.parts.tokenizer.wrap([], None).head
+    read = jax.jit(lambda batch: b.parts.task.read(b.parts.model, b.params, batch, None))
+    before = np.asarray(read(batch))
+    for name in ("numbers", "classes"):
+        other = np.array(batch.segment[name])
+        other[0, 0] = 1 - other[0, 0]
+        changed = np.abs(np.asarray(read(batch._replace(segment={**batch.segment, name: other}))) - before).max(-1)
+        assert changed[0, 0] > 1e-6 and not changed.ravel()[1:].any()
+    ids = np.where((batch.positions >= start) & (batch.positions < start + 2), 77, batch.tokens)
+    np.testing.assert_array_equal(read(batch._replace(tokens=ids)), before)  # no token is read there
+    records = records_of("columns")[0]
+    for i, g in np.argwhere(batch.example_ids >= 0):
+        text = batch.tokens[i][batch.segment_ids[i] == g + 1]
+        frame = b.parts.tokenizer.wrap(b.parts.tokenizer.encode(records[batch.example_ids[i, g]].text), None).ids
+        assert text.tolist() == [*frame[:start], 0, 0, *frame[start:]]
+    table = np.asarray(b.params["head"]["features"]["table"])
+    assert not table[[0, 2]].any() and table[[1, 3, 4]].any(1).all()  # number: there, missing; kind: another, a, b
+
+
+@pytest.mark.parametrize("how", ["window", "sentence"])
+def test_the_parts_of_a_long_text_weigh_as_much_as_a_short_one(how):  # guards D6
+    """Their weights add to 1, and what is said of the row is the mean of what is said of them."""
+    records = [dataclasses.replace(r, text=f"{r.text[:9]}. {r.text[9:]}") for r in make_records("multilabel", 13, longest=40)[0]]
+    b = bench(
+        "multilabel",
+        records=(records, [f"a:{i}" for i in range(13)]),
+        data={"too_long": how, "max_length": 20},
+        train={"batch_size": 16},
+        model={"layers": 1},
+    )
+    split = b.batches.split
+    weight = np.bincount(split.arrays["row"], split.arrays["segment.weight"])
+    np.testing.assert_allclose(weight, 1, rtol=1e-6)
+    parts = np.bincount(split.arrays["row"])
+    assert parts.max() > 1 and parts.min() == 1 and split.ledger["tokens"]["kept"] == sum(len(r.text) + 2 for r in records)
+    total = sum(float(b.parts.task.totals(b.batches[k])["binary_cross_entropy"]) for k in range(len(b.batches)))
+    assert total == pytest.approx(13)
+    logits = np.random.default_rng(0).normal(size=(split.examples, 3))
+    lines = list(b.parts.task.predictions(split, {"logits": logits}, None))
+    long = int(parts.argmax())
+    expected = 1 / (1 + np.exp(-logits[split.arrays["row"] == long].mean(0)))
+    assert len(lines) == 13 and list(lines[long]["probability"].values()) == pytest.approx(expected, abs=1e-6)
+
+
+OPTIONS = {  # option: another value, and what must be set for it to be read
+    "pool": ("last", {}),
+    "head": ("dense", {}),
+    "activation": ("relu", {"head": "dense"}),
+    "bias": (False, {}),
+    "features": ("text", {}),
+    "feature_template": ("{value} ", {"features": "text"}),
+    "labels": (("good", "fair", "bad"), {}),
+    "loss": ("mse", {}),
+    "huber_delta": (2.0, {"loss": "huber"}),
+    "positive_weight": ("balanced", {}),
+    "threshold": (0.3, {}),
+    "standardize": (False, {}),
+    "encoder": ("bi", {}),
+    "positive": ("bad", {"encoder": "bi", "loss": "cosine_embedding", "labels": ("bad", "good"), "positive": "good"}),
+    "margin": (0.2, {"encoder": "bi", "loss": "cosine_embedding", "labels": ("bad", "good"), "positive": "good"}),
+    "temperature": (1.0, {"encoder": "bi", "loss": "contrastive"}),
+}
+
+
+def fingerprint(task, options):
+    """Weights, examples, traced values and the lowered step."""
+    records, where = make_records(task, 6, longest=12)
+    loss = options.get("loss")
+    if task == "pair" and loss not in (None, "cross_entropy"):
+        kinds = {"cosine_embedding": {"label": "good"}, "contrastive": {"label": None}}.get(loss, {"label": None, "score": 1.0})
+        records = [
+            dataclasses.replace(r, **(kinds | ({"label": LABELS[2 * (i % 2)]} if loss == "cosine_embedding" else {}))) for i, r in enumerate(records)
+        ]
+        records = [dataclasses.replace(r, score=float(i)) if r.score is not None else r for i, r in enumerate(records)]
+    columns = {}
+    if task != "pair":
+        records = [dataclasses.replace(r, features=(str(i),)) for i, r in enumerate(records)]
+        columns = {"columns": schema.Columns(features=("number",), targets=("x", "y") if task == "regress" else ())}
+    b = bench(task, records=(records, where), task=options, data=columns, model={"layers": 1})
+    batch = b.batches[0]
+    return [
+        jax.tree.map(lambda x: x.shape, b.params),
+        repr(jax.tree.leaves(batch)),
+        repr(b.hyper),
+        b.evaluate.lower(*b.apart, batch, b.hyper).as_text(),
+    ]
+
+
+@pytest.mark.parametrize(
+    "task, kind",
+    [("classify", schema.ClassifyTask), ("multilabel", schema.MultiLabelTask), ("regress", schema.RegressTask), ("pair", schema.PairTask)],
+)
+def test_every_option_of_a_task_acts(task, kind):  # guards H5
+    plain = {}
+    for field in dataclasses.fields(kind):
+        if field.name == "name" or (task == "pair" and field.name == "threshold"):  # of cosines, which decide on the host: see below
+            continue
+        value, needed = OPTIONS[field.name]
+        if field.name == "loss" and task == "regress":
+            value = "mae"
+        key = repr(needed)
+        plain[key] = plain.get(key) or fingerprint(task, needed)
+        assert fingerprint(task, {**needed, field.name: value}) != plain[key], field.name
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------------------------------------

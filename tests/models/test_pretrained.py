@@ -19,7 +19,7 @@ from tests.models.families import hf
 
 def written_back(folder, model, params, to, kind, shard=10**9):
     family = pretrained.open_source(folder).family
-    head = family.heads["lm"] if kind == "lm" else exported.Head("Model", ())
+    head = family.heads[kind] if kind else exported.Head("Model", ())
     declared = flatten(specs(jax.eval_shape(model.init, jax.random.key(0))))
     found = exported.all_moves(family, head, declared, "here")
     tensors = pretrained.Tensors(folder)

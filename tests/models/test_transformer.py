@@ -58,6 +58,7 @@ EXTRAS = {
     },
     "modern": {"norm": "layer", "norm_bias": False, "first_norm": False, "embed_norm": True, "window": 2, "window_layers": (1,), "causal": False},
     "experts": {"experts": 3, "experts_per_token": 2},
+    "deberta": {"positions": "disentangled", "relative_buckets": 4, "relative_distance": 8, "kv_heads": 4, "causal": False, "qkv_bias": True},
     "plain": {"positions": "none", "rope_base": 10000.0},
 }
 

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxsft
+from jaxsft.config.schema import GenerateConfig
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import generate
@@ -31,14 +32,16 @@ def files(tmp_path_factory):
     return tiny.data(tmp_path_factory.mktemp("data"))
 
 
-def folder(path, name: str = "llama", dtype: str = "F32", **changes):
-    """A model of `hf.CASES` with the vocabulary of bytes, and a tokenizer."""
+def folder(path, name: str = "llama", dtype: str = "F32", rows: int = 272, **changes):
+    """A model of `hf.CASES` with the vocabulary of bytes and room for 128 tokens, and a tokenizer."""
     about, _ = hf.golden(name)
-    rows = 272
-    shapes = {key: [rows, *shape[1:]] if shape[0] == 61 else shape for key, shape in about["shapes"].items()}
+    room = 130 if "roberta" in name else 128  # whose first two positions are nobody's
+    longer = lambda key, n: 272 if n == 61 else room if "wpe" in key or "position" in key else n
+    shapes = {key: [longer(key, shape[0]), *shape[1:]] for key, shape in about["shapes"].items()}
     path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps(about["config"] | {"vocab_size": rows, "max_position_embeddings": 128} | changes))
-    drawn = {key: (0.2 * value).astype(hf.DTYPES[dtype]) for key, value in weights(shapes, 0).items()}
+    sizes = {"vocab_size": rows, "n_positions" if name.startswith("gpt2") else "max_position_embeddings": room}
+    (path / "config.json").write_text(json.dumps(about["config"] | sizes | changes))
+    drawn = {key: (0.2 * value)[:rows].astype(hf.DTYPES[dtype]) for key, value in weights(shapes, 0).items()}
     hf.save_file(drawn, path / "model.safetensors")
     Tokenizer.bytes().save(path)
     return path
@@ -55,8 +58,8 @@ def test_the_story_is_that_of_the_authors():
     expected = (source / "SOURCE.txt").read_text().split("from <s>:\n")[1].strip()
     model, params = hf.load(source, "lm")
     tokenizer = Tokenizer.load(source)
-    ((new, _),) = generate.generate(model, params, [[1]], max_new_tokens=61, stop_ids=[2], batch_size=1)
-    text = tokenizer.decode(new).strip()
+    (answer,) = generate.generate(model, params, [[1]], GenerateConfig(batch_size=1), max_new_tokens=61, stop_ids=[2])
+    text = tokenizer.decode(answer.ids).strip()
     assert text.startswith(expected) or (expected.startswith(text) and len(text) > 150), text
 
 
@@ -132,7 +135,7 @@ def test_a_run_that_started_from_nothing_is_written_as_the_family_that_fits(file
         jaxsft.export(result, tmp_path / "other", family="gpt2")
     with pytest.raises(ConfigError, match="is there already"):
         jaxsft.export(result, tmp_path / "out")
-    code, out, err = tiny.jaxsft("export", f"run={tmp_path / 'run'}", f"to={tmp_path / 'third'}", "export.dtype=bf16", "export.shard=20000")
+    code, out, err = tiny.jaxsft("export", f"run={tmp_path / 'run'}", f"to={tmp_path / 'third'}", "export.dtype=bf16", "export.shard=5000")
     assert code == 0 and "BF16" in out, err
     assert len(list((tmp_path / "third").glob("model-*-of-*.safetensors"))) > 1
 
@@ -150,3 +153,22 @@ def test_a_task_without_a_vocabulary_takes_the_body_only(files, tmp_path):
     fresh = flatten(jax.tree.map(np.asarray, parts.init_params()))
     for path in about["fresh"]:
         np.testing.assert_array_equal(started[path], fresh[path])
+
+
+def test_rows_of_added_tokens_start_at_the_mean(files, tmp_path):  # guards G4
+    def start(source):
+        added = ["tokenizer.added=['<x>','<y>']", f"model.pretrained={source}"]
+        parts = runs.setup.prepare(runs.setup.resolve(jaxsft.compose("task=lm", f"data.train={files / 'book.txt'}", *FAST, *added)))[0]
+        assert parts.tokenizer.vocab_size == 265
+        return parts.config.model.vocab_rows, flatten(runs.starting_params(parts))
+
+    roomy, tight = folder(tmp_path / "in"), folder(tmp_path / "tight", rows=263)
+    assert start(roomy)[0] == 272  # the file has rows to spare
+    before = load_file(tight / "model.safetensors")
+    rows, started = start(tight)
+    assert rows == 265
+    for path, name in (("embed/tokens/w", "model.embed_tokens.weight"), ("head/w", "lm_head.weight")):
+        ours = np.asarray(started[path])
+        ours = ours.T if path == "head/w" else ours
+        np.testing.assert_array_equal(ours[:263], before[name])
+        np.testing.assert_allclose(ours[263:], np.tile(before[name].mean(0), (2, 1)), rtol=1e-5, atol=1e-7)

@@ -38,3 +38,13 @@ def test_a_label_without_a_row_in_training_is_refused(tmp_path):
     given = config(path, tmp_path / "run", fractions=[0.3, 0.4, 0.3])
     with pytest.raises(DataError, match=r"all\.jsonl:21: no row of label 'one' is in training, so it could never be learnt .*data\.split_seed"):
         setup.prepare(setup.resolve(given))
+
+
+def test_a_text_that_is_spelt_otherwise_stays_in_its_split(tmp_path):
+    """As `jaxsft prepare` splits: whatever the case, the Unicode form and the white space, and whatever label it has."""
+    spelt = lambda n: (f"{n} caf\u00e9s", f" {n}  cafe\u0301s", f"{n} CAF\u00c9S")
+    written = [{"text": text, "label": "ab"[(n + i) % 2]} for n in range(20) for i, text in enumerate(spelt(n))]
+    path = tiny.write_lines(tmp_path / "all.jsonl", written)
+    splits = setup.read_splits(config(path, tmp_path / "run"), setup.tasks.get("classify"))
+    texts = {name: {r.text.split()[0] for r in part.records} for name, part in splits.items()}
+    assert sum(len(part.records) for part in splits.values()) == 60 and sum(map(len, texts.values())) == 20

@@ -43,7 +43,7 @@ def page() -> str:
     out = [
         "# Config",
         "",
-        "Written by `tools/docs/options.py` from `jaxsft/config/schema.py`, `jaxsft/config/optim.py`, `jaxsft/config/validate.py` and `conf/`; "
+        "Written by `tools/docs/options.py` from `jaxsft/config/schema.py`, `jaxsft/config/optim.py`, `jaxsft/config/adapters.py`, `jaxsft/config/validate.py` and `conf/`; "
         "`make docs` writes it again.",
         "",
         "`jaxsft train --cfg job task=chat` prints all options of a command as they would run. A default is what runs where nothing else is given; "
@@ -54,7 +54,7 @@ def page() -> str:
     for name, cls in _sections():
         out += [f"## {TITLES[name]}", "", *_about(cls), *_table(cls, name, TASKS), ""]
     out += ["Each item of `loss.penalties`:", "", *items(schema.Penalty), ""]
-    for group, title in (("task", "Tasks"), ("tokenizer", "Tokenizers"), ("schedule", "Schedules"), ("optim", "Optimizers")):
+    for group, title in (("task", "Tasks"), ("tokenizer", "Tokenizers"), ("schedule", "Schedules"), ("optim", "Optimizers"), ("adapter", "Adapters")):
         out += [f"## {title}", "", *_group(group)]
     out += ["Each item of `optim.lr_groups` and `optim.decay_groups`:", "", *_about(optim_options.Group), *items(optim_options.Group), ""]
     out += [

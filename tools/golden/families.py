@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ DECODER: dict[str, Any] = {
 ENCODER: dict[str, Any] = {
     "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 40,
 }  # fmt: skip
-NEOX = {key: value for key, value in DECODER.items() if key != "num_key_value_heads"}
+NEOX = {key: value for key, value in DECODER.items() if key != "num_key_value_heads"} | {"hidden_size": 32}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 500.0,
@@ -37,6 +38,18 @@ LLAMA3 = {
 LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 4.0, "beta_slow": 1.0}
 LONG = {"long_factor": [1.5, 2.5, 4.0], "short_factor": [1.0, 1.1, 1.2]}
+
+QWEN_MOE = {"head_dim": 8, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+MODERN = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+DEBERTA = {
+    "relative_attention": True,
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
 
 # name: (class, options of its config, options of the case: lengths, head)
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -72,11 +85,26 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gpt_neox_serial": ("GPTNeoXForCausalLM", {**NEOX, "use_parallel_residual": False, "attention_bias": False, "hidden_act": "gelu_new",
                                                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}}, {}),
     "bert": ("BertModel", {**ENCODER, "type_vocab_size": 2}, {"types": True}),
+    "bert_mlm": ("BertForMaskedLM", {**ENCODER, "type_vocab_size": 2, "num_hidden_layers": 1}, {"types": True}),
+    "roberta_mlm": ("RobertaForMaskedLM", {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1, "num_hidden_layers": 1}, {}),
+    "distilbert_mlm": ("DistilBertForMaskedLM",
+                       {"vocab_size": 61, "dim": 24, "hidden_dim": 40, "n_layers": 1, "n_heads": 4, "max_position_embeddings": 40}, {}),
     "bert_relu": ("BertModel", {**ENCODER, "type_vocab_size": 3, "hidden_act": "relu", "layer_norm_eps": 1e-3}, {"types": True}),
     "roberta": ("RobertaModel", {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1}, {}),
     "xlm_roberta": ("XLMRobertaModel", {**ENCODER, "type_vocab_size": 1, "pad_token_id": 1}, {}),
     "distilbert": ("DistilBertModel",
                    {"vocab_size": 61, "dim": 24, "hidden_dim": 40, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 40}, {}),
+    "mixtral": ("MixtralForCausalLM", {**DECODER, "num_local_experts": 4}, {"disk": True}),
+    "mixtral_window": ("MixtralForCausalLM", {**DECODER, "num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 5}, {"disk": True}),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", {**DECODER, **QWEN_MOE}, {"disk": True}),
+    "qwen3_moe_norm": ("Qwen3MoeForCausalLM", {**DECODER, **QWEN_MOE, "norm_topk_prob": True, "num_experts_per_tok": 3}, {"disk": True}),
+    "electra": ("ElectraModel", {**ENCODER, "embedding_size": 16, "type_vocab_size": 2}, {"types": True}),
+    "electra_base": ("ElectraModel", {**ENCODER, "embedding_size": 24, "type_vocab_size": 2}, {"types": True}),
+    "modernbert": ("ModernBertModel", {**ENCODER, **MODERN, "num_hidden_layers": 5, "local_attention": 6}, {"lengths": (19, 8)}),
+    "modernbert_biases": ("ModernBertModel", {**ENCODER, **MODERN, "attention_bias": True, "mlp_bias": True, "norm_bias": True}, {}),
+    "deberta": ("DebertaV2Model", {**ENCODER, **DEBERTA}, {"lengths": (37, 8)}),
+    "deberta_types": ("DebertaV2Model", {**ENCODER, **DEBERTA, "type_vocab_size": 2, "max_relative_positions": 20},
+                      {"types": True, "lengths": (33, 8)}),
 }  # fmt: skip
 
 
@@ -84,6 +112,31 @@ def weights(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:
     """float32 tensors by name, drawn in order of their names: normal, wide enough that every path of the model shows in what comes out."""
     rng = np.random.default_rng(seed)
     return {name: (0.3 * rng.standard_normal(shapes[name])).astype(np.float32) for name in sorted(shapes)}
+
+
+def _drawn(model: Any, seed: int) -> tuple[Any, dict[str, list[int]]]:
+    """The model with weights from the seed, and their shapes."""
+    import torch
+
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items() if key not in tied}
+    drawn = weights(shapes, seed)
+    missing = model.load_state_dict({key: torch.from_numpy(value) for key, value in drawn.items()}, strict=False)
+    assert set(missing.missing_keys) <= tied and not missing.unexpected_keys, missing
+    model.tie_weights()
+    return model, shapes
+
+
+def _drawn_on_disk(model: Any, seed: int) -> tuple[Any, dict[str, list[int]]]:
+    """As `_drawn`, where the names in files are not those in memory (experts)."""
+    import safetensors.numpy
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        file = Path(folder) / "model.safetensors"
+        shapes = {key: list(value.shape) for key, value in safetensors.numpy.load_file(file).items()}
+        safetensors.numpy.save_file(weights(shapes, seed), file, metadata={"format": "pt"})
+        return type(model).from_pretrained(folder, attn_implementation="eager").eval(), shapes
 
 
 def make(name: str, folder: Path = FOLDER) -> None:
@@ -95,13 +148,8 @@ def make(name: str, folder: Path = FOLDER) -> None:
     if kind.startswith("Gemma3"):
         config_class = transformers.Gemma3TextConfig
     model = getattr(transformers, kind)(config_class(**options, attn_implementation="eager")).eval()
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    shapes = {key: list(value.shape) for key, value in model.state_dict().items() if key not in tied}
     seed = sum(name.encode())
-    drawn = weights(shapes, seed)
-    missing = model.load_state_dict({key: torch.from_numpy(value) for key, value in drawn.items()}, strict=False)
-    assert set(missing.missing_keys) <= tied and not missing.unexpected_keys, missing
-    model.tie_weights()
+    model, shapes = _drawn_on_disk(model, seed) if case.get("disk") else _drawn(model, seed)
     lengths, rng = case.get("lengths", LENGTHS), np.random.default_rng(seed + 1)
     ids = rng.integers(2, options["vocab_size"], (2, max(lengths)))
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]

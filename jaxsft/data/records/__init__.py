@@ -14,8 +14,23 @@ from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Unlabelled, label_names
+from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
-from jaxsft.data.records.sequences import SCHEMES, Parse, Spans, Tags, parse_record, span_record, tag_record, tags_of, words
+from jaxsft.data.records.sequences import (
+    SCHEMES,
+    TOKENS,
+    Parse,
+    Slots,
+    Spans,
+    Tags,
+    joined,
+    parse_record,
+    slots_record,
+    span_record,
+    tag_record,
+    tags_of,
+    words,
+)
 from jaxsft.data.records.texts import (
     LabelledText,
     MultiLabel,
@@ -56,7 +71,7 @@ class Kind:
 
 
 def _text_columns(columns: Any) -> list[str]:
-    return [columns.text or "text"] + ([columns.text_pair] if columns.text_pair else [])
+    return [columns.text or "text"] + ([columns.text_pair] if columns.text_pair else []) + [*columns.features]
 
 
 def _one_or_two(record: Any) -> list[str]:
@@ -67,7 +82,7 @@ def _other_column(row: Row, columns: Any) -> Any:
     """Without data.columns.label: `label`, or the only column beside the text. Raises DataError where there are several."""
     if columns.label:
         return columns
-    others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair, columns.weight)]
+    others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair, columns.weight, *columns.features)]
     if "label" not in others and len(others) != 1:
         raise DataError(f"{row.where}: no column 'label'; found {', '.join(row.fields)}; set data.columns.label=<column>")
     return dataclasses.replace(columns, label="label" if "label" in others else others[0])
@@ -84,7 +99,7 @@ def _chat_inputs(columns: Any) -> list[str]:
 
 _chat_outputs = lambda columns: [columns.completion or ("output" if columns.form == "alpaca" else "completion")]
 _label = lambda record: (record.label,)
-_words = lambda record: [" ".join(record.tokens)]
+_words = lambda record: [joined(record)]
 
 KINDS: dict[str, Kind] = {
     "chat": Kind(
@@ -94,7 +109,10 @@ KINDS: dict[str, Kind] = {
         inputs=_chat_inputs,
         outputs=_chat_outputs,
     ),
-    "lm": Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
+    **dict.fromkeys(
+        ("lm", "mlm", "span_corruption"),
+        Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
+    ),
     "classify": Kind(
         label_record,
         _one_or_two,
@@ -113,6 +131,7 @@ KINDS: dict[str, Kind] = {
     ),
     "regress": Kind(regression_record, _one_or_two, _one_or_two, outputs=lambda columns: [*columns.targets] or [columns.label or "label"]),
     "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: []),
+    "joint": Kind(slots_record, _words, _words, lambda record: tuple(sorted({*record.tags})), lambda record: record.label, inputs=lambda columns: []),
     "parse": Kind(parse_record, _words, _words, lambda record: tuple(sorted({*record.deprels})), inputs=lambda columns: []),
     "seq2seq": Kind(
         seq2seq_record,
@@ -120,6 +139,13 @@ KINDS: dict[str, Kind] = {
         given=lambda record: [record.source],
         inputs=lambda columns: [columns.source or "source"],
         outputs=lambda columns: [columns.target or columns.references or "target"],
+    ),
+    "span": Kind(
+        question_record,
+        texts=lambda record: [record.question, record.context],
+        given=lambda record: [record.question, record.context],
+        inputs=lambda columns: [columns.text or "question", columns.text_pair or "context"],
+        outputs=lambda columns: [columns.answers or "answers"],
     ),
     "pair": Kind(
         pair_record,
@@ -131,6 +157,29 @@ KINDS: dict[str, Kind] = {
         outputs=lambda columns: _given_names(columns.label, columns.score),
     ),
 }
+
+_LABEL = ("label", "label_names", "no_label")
+_TEXTS = ("text", "text_pair")
+_BESIDE = ("features", "categories", "missing")
+# By kind, the fields of data.columns that decide about its records; `weight` is read for all.
+READS: dict[str, tuple[str, ...]] = {
+    "chat": ("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
+    "lm": ("text",),
+    "mlm": ("text",),
+    "classify": (*_TEXTS, *_LABEL, *_BESIDE),
+    "multilabel": (*_TEXTS, *_LABEL, *_BESIDE, "labels", "separator", "allow"),
+    "regress": (*_TEXTS, *_BESIDE, "label", "targets"),
+    "tag": ("tokens", "tags", "text", "spans", "scheme", "allow"),
+    "parse": ("tokens", "heads", "deprels", "allow"),
+    "seq2seq": ("source", "target", "references", "group_references"),
+    "pair": (*_TEXTS, *_LABEL, "score"),
+    "span": (*_TEXTS, "answers"),
+}
+
+
+def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
+    """The fields of data.columns that a parser of records reads; None for one that is of no kind here."""
+    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record and name in READS), None)
 
 
 def parse_rows(
@@ -167,17 +216,23 @@ __all__ = [
     "MultiLabel",
     "Pair",
     "Parse",
+    "Question",
+    "READS",
     "ROLES",
     "Regression",
     "SCHEMES",
     "Seq2Seq",
+    "Slots",
     "Spans",
+    "TOKENS",
     "Tags",
     "Text",
     "Unlabelled",
     "chat_record",
+    "columns_read",
     "form_of",
     "group_references",
+    "joined",
     "label_names",
     "label_record",
     "multilabel_record",
@@ -185,8 +240,10 @@ __all__ = [
     "pair_record",
     "parse_record",
     "parse_rows",
+    "question_record",
     "regression_record",
     "seq2seq_record",
+    "slots_record",
     "span_record",
     "tag_record",
     "tags_of",

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft.data import schemes
 from jaxsft.data.formats import Row, require_column
-from jaxsft.data.records.fields import first_of, list_of, show, text_of
+from jaxsft.data.records.fields import first_of, label_of, list_of, show, text_of
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
@@ -18,14 +18,25 @@ SCHEMES = ("none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso")  # auto ta
 # A CJK character, a kana or a Thai letter run has no spaces: ideographs stand alone, other letters form words, every other sign stands alone.
 _word = re.compile(r"[㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]|[^\W㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]+|[^\w\s]")
 
+_unspaced = re.compile(r"[㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f぀-ヿ\u0e00-\u0e7f]")  # ideographs, kana, Thai
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tags(Record):
-    """Words and a tag for each. `scheme`: how chunks are written in the tags; none: a tag stands for itself (parts of speech)."""
+    """Words and a tag for each. `scheme`: how chunks are written in the tags; none: a tag stands for itself (parts of speech). `glued`: the words,
+    from 0, that no space stands before in their text."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
     scheme: str
+    glued: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slots(Tags):
+    """Words with their tags, and the label of the whole text."""
+
+    label: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,12 +49,20 @@ class Spans(Record):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parse(Record):
-    """Words, the head of each (0 is the root, 1 the first word) and the relation to it; `more` has further columns (upos, xpos, feats) by name."""
+    """Words, the head of each (0 is the root, 1 the first word) and the relation to it; `more` has further columns (upos, xpos, feats) by name;
+    `glued` as in `Tags`."""
 
     tokens: tuple[str, ...]
     heads: tuple[int, ...]
     deprels: tuple[str, ...]
     more: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    glued: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+
+
+def joined(record: Tags | Parse) -> str:
+    """The text of a record, with spaces where it has them."""
+    close = {0, *record.glued}
+    return "".join(word if i in close else f" {word}" for i, word in enumerate(record.tokens))
 
 
 # --- tags ------------------------------------------------------------------------------------------------------------------------------------
@@ -60,7 +79,15 @@ def tag_record(row: Row, columns: Any) -> Tags:
     tokens = _words(row, name, "data.columns.tokens")
     tags = _words(row, columns.tags or "tags", "data.columns.tags")
     _same_length(row, {name: tokens, columns.tags or "tags": tags})
-    return Tags(tokens, tags, _scheme(tags, columns.scheme, f"{row.where}: column {columns.tags or 'tags'!r}"))
+    return Tags(tokens, tags, _scheme(tags, columns.scheme, f"{row.where}: column {columns.tags or 'tags'!r}"), glued(row, tokens))
+
+
+def slots_record(row: Row, columns: Any) -> Slots:
+    """A row as `tag_record` takes it, with a label: `data.columns.label`, or the column label or intent. Raises DataError."""
+    name = columns.label or first_of(row, ("label", "intent"))
+    label = label_of(require_column(row, name, "data.columns.label"), f"{row.where}: column {name!r}", columns)
+    found = tag_record(row, columns)
+    return Slots(found.tokens, found.tags, found.scheme, found.glued, label)
 
 
 def _scheme(tags: Sequence[str], asked: str, where: str) -> str:
@@ -161,7 +188,8 @@ def tags_of(record: Spans, where: str, allow: bool = False) -> Tags:
                 f"{where}: the span {show(record.text[start:end])} ({start} to {end}) overlaps another one, and a word has one tag; remove one"
             )
         found.append((inside[0], inside[-1] + 1, label))
-    return Tags(tuple(record.text[a:b] for a, b in places), tuple(schemes.tags(found, len(places), "iob2")), "iob2")
+    close = tuple(i for i in range(1, len(places)) if places[i - 1][1] == places[i][0])
+    return Tags(tuple(record.text[a:b] for a, b in places), tuple(schemes.tags(found, len(places), "iob2")), "iob2", close)
 
 
 # --- trees -----------------------------------------------------------------------------------------------------------------------------------
@@ -187,7 +215,7 @@ def parse_record(row: Row, columns: Any) -> Parse:
         if isinstance(row.fields.get(name), list)
     }
     _same_length(row, {names["tokens"]: tokens, **more})
-    return Parse(tokens, heads, deprels, more)
+    return Parse(tokens, heads, deprels, more, glued(row, tokens))
 
 
 def _head(found: Any, at: int, count: int, where: str) -> int:
@@ -214,6 +242,19 @@ def _check_tree(heads: Sequence[int], where: str, several_roots: bool) -> None:
             path.append(at)
             at = heads[at - 1]
         safe.update(path)
+
+
+def glued(row: Row, tokens: Sequence[str]) -> tuple[int, ...]:
+    """The words, from 0, that no space stands before: as CoNLL-U tells (`SpaceAfter=No`, and inside a range `1-2`), else beside a letter of a writing
+    without spaces."""
+    misc, ranges = row.fields.get("misc"), row.fields.get("multiword") or []
+    if not isinstance(misc, list) or len(misc) != len(tokens):
+        return tuple(i for i in range(1, len(tokens)) if _unspaced.match(tokens[i - 1][-1]) or _unspaced.match(tokens[i][0]))
+    close = {i + 1 for i, cell in enumerate(misc) if "SpaceAfter=No" in str(cell).split("|")}
+    for cells in ranges:
+        first, _, last = str(cells[0]).partition("-")
+        close = (close - {int(last)}) | set(range(int(first), int(last))) | ({int(last)} if "SpaceAfter=No" in cells[-1].split("|") else set())
+    return tuple(sorted(close & set(range(1, len(tokens)))))
 
 
 def _words(row: Row, name: str, option: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from jaxsft.data.formats import Row, require_column
+from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import first_of, label_of, list_of, number_of, pair_of, show, text_of
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
@@ -24,11 +25,12 @@ class Text(Record):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabelledText(Record):
-    """A text, or a pair of texts, and the name of its class."""
+    """A text, or a pair of texts, and the name of its class. `features` are further cells of its row (`data.features.values_of`)."""
 
     text: str
     text_pair: str | None
     label: str
+    features: tuple[str | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class MultiLabel(Record):
     text: str
     text_pair: str | None
     labels: tuple[str, ...]
+    features: tuple[str | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Regression(Record):
     text: str
     text_pair: str | None
     targets: tuple[float, ...]
+    features: tuple[str | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def label_record(row: Row, columns: Any) -> LabelledText:
     """
     name = columns.label or "label"
     value = require_column(row, name, "data.columns.label")
-    return LabelledText(*pair_of(row, columns), label_of(value, f"{row.where}: column {name!r}", columns))
+    return LabelledText(*pair_of(row, columns), label_of(value, f"{row.where}: column {name!r}", columns), values_of(row, columns))
 
 
 def multilabel_record(row: Row, columns: Any) -> MultiLabel:
@@ -83,10 +87,10 @@ def multilabel_record(row: Row, columns: Any) -> MultiLabel:
     """
     text, pair = pair_of(row, columns)
     if columns.labels:
-        return MultiLabel(text, pair, tuple(name for name in columns.labels if _flag(row, name)))
+        return MultiLabel(text, pair, tuple(name for name in columns.labels if _flag(row, name)), values_of(row, columns))
     name = columns.label or first_of(row, LABELS)
     if row.fields.get(name) is None and "absent" in columns.allow:
-        return MultiLabel(text, pair, ())
+        return MultiLabel(text, pair, (), values_of(row, columns))
     found, where = require_column(row, name, f"{ABSENT}, or data.columns.label"), f"{row.where}: column {name!r}"
     if isinstance(found, str) and not found.lstrip().startswith("["):
         parts: list[Any] = [part.strip() for part in found.split(columns.separator)] if found.strip() else []
@@ -99,7 +103,7 @@ def multilabel_record(row: Row, columns: Any) -> MultiLabel:
         raise DataError(
             f"{where} holds {show(found)}, in which the label {next(x for x in labels if labels.count(x) > 1)!r} stands twice; remove one"
         )
-    return MultiLabel(text, pair, labels)
+    return MultiLabel(text, pair, labels, values_of(row, columns))
 
 
 def _flag(row: Row, name: str) -> bool:
@@ -126,7 +130,7 @@ def regression_record(row: Row, columns: Any) -> Regression:
         targets.append(math.nan if number is None else number)
     if all(math.isnan(number) for number in targets):
         raise DataError(f"{row.where}: every target is missing (columns {', '.join(map(repr, names))}); remove the row")
-    return Regression(*pair_of(row, columns), tuple(targets))
+    return Regression(*pair_of(row, columns), tuple(targets), values_of(row, columns))
 
 
 def pair_record(row: Row, columns: Any) -> Pair:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxsft.errors import ConfigError
-from jaxsft.models.families import bert, gemma, gpt2, gpt_neox, llama, mistral, olmo2, phi3, qwen
+from jaxsft.models.families import bart, bert, deberta, electra, experts, gemma, gpt2, gpt_neox, llama, mistral, modernbert, olmo2, phi3, qwen, t5
 from jaxsft.models.families.base import Family
 
 FAMILIES: dict[str, Family] = {
@@ -17,12 +17,20 @@ FAMILIES: dict[str, Family] = {
         olmo2.FAMILY,
         gemma.GEMMA2,
         gemma.GEMMA3,
+        experts.MIXTRAL,
+        experts.QWEN3_MOE,
         gpt2.FAMILY,
         gpt_neox.FAMILY,
         bert.BERT,
         bert.ROBERTA,
         bert.XLM_ROBERTA,
         bert.DISTILBERT,
+        t5.T5,
+        t5.MT5,
+        bart.FAMILY,
+        electra.FAMILY,
+        deberta.FAMILY,
+        modernbert.FAMILY,
     )
 }
 

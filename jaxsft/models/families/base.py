@@ -99,11 +99,14 @@ class Entry(NamedTuple):
       ours: path of ours, `*` being the layer; several, separated by blanks, where one tensor of theirs holds several of ours.
       theirs: name of theirs, `*` being the layer; a `#` counts along the next axis of ours (one tensor per expert).
       how: the transform between them.
+      beside, unless: a weight of ours that must be there, or must not, for the name of theirs depends on it; empty: it is always so.
     """
 
     ours: str
     theirs: str
     how: Transform = PLAIN
+    beside: str = ""
+    unless: str = ""
 
 
 def both(ours: str, theirs: str, how: Transform = LINEAR) -> tuple[Entry, Entry]:
@@ -126,12 +129,18 @@ class Head:
     Attributes:
       suffix: of its name in `architectures`, such as ForCausalLM.
       table: its weights, by full names of theirs.
-      options: what options of the task must be, for the class has no choice.
+      options: what options of the task must be, for the class has no choice; a tuple: one of these.
     """
 
     suffix: str
     table: tuple[Entry, ...]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def tag_head(theirs: str) -> Head:
+    """One linear layer over every token."""
+    table = (Entry("head/dense/w", f"{theirs}.weight", LINEAR), Entry("head/bias", f"{theirs}.bias"))
+    return Head("ForTokenClassification", table, {"crf": False, "align": ("first", "all")})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +155,7 @@ class Family:
       heads: by kind of head (lm, mlm, text, tag).
       skip: patterns of names (without prefix) that hold no weight of ours: buffers, heads of pretraining.
       renamed: (old, new) ends of names, as old files have them.
+      absent: patterns of names (without prefix) that files lack, because their model does nothing there: our weight keeps its initial value.
     """
 
     model_type: str
@@ -157,6 +167,14 @@ class Family:
     write: Callable[[ModelConfig], dict[str, Any]] | None = None
     skip: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    absent: tuple[str, ...] = ()
+
+    def moves(self, specs: Mapping[str, WeightSpec], prefixed: bool, what: str) -> list[Move]:
+        """Every tensor of the body. Raises CheckpointError where one of ours has no counterpart."""
+        prefix, gone = self.prefix if prefixed else "", re.compile("|".join(f"(?:{pattern})" for pattern in self.absent) or r"(?!)")
+        found = moves(self.table, specs, prefix)
+        check_covered(found, specs, what)
+        return [move for move in found if not gone.fullmatch(move.theirs.removeprefix(prefix))]
 
     def fields(self, values: Mapping[str, Any], place: str, context: int | None = None) -> dict[str, Any]:
         """The fields of ModelConfig that a config.json stands for; `context` as of `Keys`. Raises ConfigError for a key that we would ignore."""
@@ -176,7 +194,8 @@ class Family:
         back = dataclasses.replace(model, **{"vocab_rows": None, **self.fields(values, f"export.family={self.model_type}")})
         for field in dataclasses.fields(ModelConfig):
             found, wanted = getattr(back, field.name), getattr(model, field.name)
-            if field.name not in UNWRITTEN and found != wanted:
+            masked = field.name == "head_bias" and "mlm" in self.heads  # of their head, whatever the config says
+            if field.name not in UNWRITTEN and found != wanted and not masked:
                 raise ConfigError(f"export.family={self.model_type}: has no model.{field.name}={wanted!r} (it would be {found!r})")
         return values
 
@@ -184,7 +203,8 @@ class Family:
         return self.prefix + name if prefixed else name
 
 
-UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows")  # no part of the architecture
+UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows", "vectors", "train_rows")
+UNWRITTEN += ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
 RENAMED_NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # in files that were converted from TensorFlow
 
 
@@ -225,6 +245,9 @@ def moves(table: Sequence[Entry], specs: Mapping[str, WeightSpec], prefix: str =
         for path in specs:
             if match := pattern.fullmatch(path):
                 start = match[1] if match.groups() else None
+                there = lambda other: other.replace("*", start or "*") in specs
+                if (entry.beside and not there(entry.beside)) or (entry.unless and there(entry.unless)):
+                    continue
                 paths = [path, *(other.replace("*", start or "*") for other in others)]
                 out += _moves_of(entry, [(p, specs[p]) for p in paths], None if start is None else int(start), prefix)
     return out

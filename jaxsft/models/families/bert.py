@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, tag_head
 
 _ENCODER: dict[str, Any] = {
     "causal": False,
@@ -21,7 +21,8 @@ _ENCODER: dict[str, Any] = {
 }
 
 
-def read(keys: Keys) -> dict[str, Any]:
+def read(keys: Keys, types: int = 2) -> dict[str, Any]:
+    """`types` is the family's own default."""
     keys.only("position_embedding_type", "absolute")
     embed, heads = keys.need("hidden_size"), keys.need("num_attention_heads")
     return {
@@ -34,7 +35,7 @@ def read(keys: Keys) -> dict[str, Any]:
         "mlp": keys.need("intermediate_size"),
         "context": keys.get("max_position_embeddings", 512),
         "vocab_rows": keys.need("vocab_size"),
-        "types": keys.get("type_vocab_size", 2),
+        "types": keys.get("type_vocab_size", types),
         "norm_epsilon": keys.get("layer_norm_eps", 1e-12),
         "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "gelu"),
         "tied": keys.get("tie_word_embeddings", True),
@@ -80,7 +81,14 @@ def write(m: ModelConfig) -> dict[str, Any]:
     }
 
 
-_BODY = (
+BLOCK = (  # behind the products of queries, keys and values
+    *both("layers/*/attention/o", "encoder.layer.*.attention.output.dense"),
+    *norm("layers/*/attention_norm", "encoder.layer.*.attention.output.LayerNorm"),
+    *both("layers/*/mlp/up", "encoder.layer.*.intermediate.dense"),
+    *both("layers/*/mlp/down", "encoder.layer.*.output.dense"),
+    *norm("layers/*/mlp_norm", "encoder.layer.*.output.LayerNorm"),
+)
+BODY = (
     Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
     Entry("embed/positions/w", "embeddings.position_embeddings.weight"),
     Entry("embed/types/w", "embeddings.token_type_embeddings.weight"),
@@ -88,36 +96,36 @@ _BODY = (
     *both("layers/*/attention/q", "encoder.layer.*.attention.self.query"),
     *both("layers/*/attention/k", "encoder.layer.*.attention.self.key"),
     *both("layers/*/attention/v", "encoder.layer.*.attention.self.value"),
-    *both("layers/*/attention/o", "encoder.layer.*.attention.output.dense"),
-    *norm("layers/*/attention_norm", "encoder.layer.*.attention.output.LayerNorm"),
-    *both("layers/*/mlp/up", "encoder.layer.*.intermediate.dense"),
-    *both("layers/*/mlp/down", "encoder.layer.*.output.dense"),
-    *norm("layers/*/mlp_norm", "encoder.layer.*.output.LayerNorm"),
+    *BLOCK,
 )
 
 
-def _heads(dense: str, out: str, activation: str) -> dict[str, Head]:
+def _heads(dense: str, out: str, activation: str, masked: tuple[str, str, str]) -> dict[str, Head]:
     """The class for texts reads the first token through a dense layer; that for tokens has one linear layer."""
     pooled = {"pool": "first", "head": "dense", "activation": activation, "bias": True}
     return {
         "text": Head("ForSequenceClassification", (*both("head/dense", dense), *both("head/out", out)), pooled),
-        "tag": Head("ForTokenClassification", both("head/out", "classifier")),
+        "tag": tag_head("classifier"),
+        "mlm": Head(
+            "ForMaskedLM", (*both("head/dense", masked[0]), *norm("head/norm", masked[1]), Entry("head/b", masked[2])), {"activation": "gelu"}
+        ),
     }
 
 
+_BERT_MASKED = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias")
 BERT = Family(
     model_type="bert",
     architecture="Bert",
     read=read,
     write=write,
-    table=_BODY,
+    table=BODY,
     prefix="bert.",
-    heads=_heads("bert.pooler.dense", "classifier", "tanh"),
+    heads=_heads("bert.pooler.dense", "classifier", "tanh", _BERT_MASKED),
     skip=(r"embeddings\.position_ids", r"pooler\..*", r"cls\..*"),
     renamed=RENAMED_NORMS,
 )
-_ROBERTA: dict[str, Any] = {"table": _BODY, "prefix": "roberta.", "read": read_roberta}
-_ROBERTA |= {"heads": _heads("classifier.dense", "classifier.out_proj", "tanh")}
+_ROBERTA: dict[str, Any] = {"table": BODY, "prefix": "roberta.", "read": read_roberta}
+_ROBERTA |= {"heads": _heads("classifier.dense", "classifier.out_proj", "tanh", ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"))}
 _ROBERTA |= {"skip": (r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"), "renamed": RENAMED_NORMS}
 ROBERTA = Family(model_type="roberta", architecture="Roberta", **_ROBERTA)
 XLM_ROBERTA = Family(model_type="xlm-roberta", architecture="XLMRoberta", **_ROBERTA)
@@ -137,7 +145,7 @@ DISTILBERT = Family(
         *norm("layers/*/mlp_norm", "transformer.layer.*.output_layer_norm"),
     ),
     prefix="distilbert.",
-    heads=_heads("pre_classifier", "classifier", "relu"),
+    heads=_heads("pre_classifier", "classifier", "relu", ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias")),
     skip=(r"vocab_(transform|layer_norm|projector)\..*", r"pre_classifier\..*", r"qa_outputs\..*"),
     renamed=RENAMED_NORMS,
 )

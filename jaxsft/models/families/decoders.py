@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsft.config.model import ModelConfig, RopeScaling
-from jaxsft.models.families.base import Entry, Head, Keys, both, norm
+from jaxsft.models.families.base import Entry, Head, Keys, both, norm, tag_head
 from jaxsft.models.families.transforms import LINEAR
 
 ACTIVATIONS = {
@@ -157,5 +157,5 @@ SKIP = (r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"rotary_emb\.inv_freq"
 HEADS: Mapping[str, Head] = {
     "lm": Head("ForCausalLM", (Entry("head/w", "lm_head.weight", LINEAR),)),
     "text": Head("ForSequenceClassification", (Entry("head/out/w", "score.weight", LINEAR),), {"pool": "last", "head": "linear", "bias": False}),
-    "tag": Head("ForTokenClassification", both("head/out", "score")),
+    "tag": tag_head("score"),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm, tag_head
 from jaxsft.models.families.transforms import CONV1D, FUSED_CONV1D, LINEAR
 
 
@@ -77,7 +77,7 @@ FAMILY = Family(
     heads={
         **decoders.HEADS,
         "lm": Head("LMHeadModel", (Entry("head/w", "lm_head.weight", LINEAR),)),
-        "tag": Head("ForTokenClassification", both("head/out", "classifier")),
+        "tag": tag_head("classifier"),
     },
     skip=(r"h\.\d+\.attn\.(masked_)?bias",),
 )

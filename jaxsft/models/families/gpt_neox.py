@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.base import Entry, Family, Keys, both, norm, tag_head
 from jaxsft.models.families.transforms import FUSED_BY_HEAD
 
 
@@ -53,7 +53,7 @@ FAMILY = Family(
     prefix="gpt_neox.",
     heads={
         **decoders.HEADS,
-        "tag": Head("ForTokenClassification", both("head/out", "classifier")),
+        "tag": tag_head("classifier"),
     },
     skip=(r"layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
     renamed=(("embed_out.weight", "lm_head.weight"),),

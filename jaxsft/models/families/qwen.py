@@ -35,6 +35,10 @@ def read3(keys: Keys) -> dict[str, Any]:
 
 
 _COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.NORMS)
+QUERY_NORMS = (
+    Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
+    Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight"),
+)
 _OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
 
 QWEN2 = Family(model_type="qwen2", architecture="Qwen2", read=read2, write=decoders.write_sizes, table=_COMMON, **_OPTIONS)
@@ -43,10 +47,6 @@ QWEN3 = Family(
     architecture="Qwen3",
     read=read3,
     write=lambda m: {**decoders.write_sizes(m), "attention_bias": m.qkv_bias},
-    table=(
-        *_COMMON,
-        Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
-        Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight"),
-    ),
+    table=(*_COMMON, *QUERY_NORMS),
     **_OPTIONS,
 )

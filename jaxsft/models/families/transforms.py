@@ -51,6 +51,20 @@ class Flat(Transform):
 
 
 @dataclasses.dataclass(frozen=True)
+class Row(Transform):
+    """Theirs is `[1, n]`, ours `[n]`."""
+
+    def shape(self, specs: Specs) -> tuple[int, ...]:
+        return (1, *specs[0].shape)
+
+    def to_ours(self, tensor: np.ndarray, specs: Specs) -> list[np.ndarray]:
+        return [tensor[0]]
+
+    def to_theirs(self, arrays: Sequence[np.ndarray], specs: Specs) -> np.ndarray:
+        return arrays[0][None]
+
+
+@dataclasses.dataclass(frozen=True)
 class Linear(Transform):
     """`nn.Linear`: theirs is `[out, in]`. `turned=False` is the `[in, out]` of GPT-2's Conv1D."""
 
@@ -118,6 +132,7 @@ class Fused(Transform):
 
 PLAIN = Transform()
 FLAT = Flat()
+ROW = Row()
 LINEAR = Linear()
 CONV1D = Linear(turned=False)
 FUSED = Fused()

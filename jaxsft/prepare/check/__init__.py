@@ -11,7 +11,7 @@ from jaxsft.config import compose, validate
 from jaxsft.config.schema import Config
 from jaxsft.data import formats
 from jaxsft.data.ledger import length_summary
-from jaxsft.data.records import KINDS
+from jaxsft.data.records import KINDS, columns_read
 from jaxsft.prepare.check.findings import Finding, Findings, Result
 from jaxsft.prepare.check.labels import count_labels, tag_schemes, targets
 from jaxsft.prepare.check.load import Part, load
@@ -28,7 +28,9 @@ def check(config: Config) -> Result:
       ConfigError: an option is wrong, or there is no data. What is wrong with the data is a finding.
     """
     validate.validate_values(compose.flat(compose.to_dict(config)))
-    config = setup.of_prepared(setup.like_pretrained(config) if config.model.pretrained else config)
+    kind = KINDS[config.task.name]
+    setup.check_columns(config, kind.record)
+    config = setup.of_prepared(setup.like_pretrained(config) if config.model.pretrained else config, columns_read(kind.record))
     validate.data(config)
     if config.data.format != "auto":
         formats.named(config.data.format)
@@ -36,7 +38,7 @@ def check(config: Config) -> Result:
     parts = {name: part for name, part in load(config, findings).items() if part.records}
     if not parts:
         return Result(config.task.name, findings.sorted(), {}, [])
-    kind, name = KINDS[config.task.name], config.task.name
+    name = config.task.name
     numbers: dict[str, dict[str, Any]] = {n: {"rows": {"read": p.read, "records": len(p.records)}} for n, p in parts.items()}
     counted, samples, special = encode_parts(config, parts, findings)
     _merge(numbers, counted)

@@ -35,10 +35,12 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
     reading = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_row="quarantine"))
     kind, d = KINDS[config.task.name], config.data
     found = {}
-    for name, path in {"train": d.path}.items() if d.path else ((name, getattr(d, name)) for name in SPLITS):
+    paths = [("train", d.path)] if d.path else [*(("train", one.path) for one in d.mixture.sources), *((name, getattr(d, name)) for name in SPLITS)]
+    for name, path in paths:
         if path:
             try:
-                found[name] = _read(reading, name, path, kind, training=name == "train" and not d.path)
+                read = _read(reading, name, path, kind, training=name == "train" and not d.path)
+                found[name] = tuple(a + b for a, b in zip(found[name], read, strict=True)) if name in found else read
             except DataError as error:
                 findings.add(
                     "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="data.format, data.encoding, or mend the file"
@@ -71,9 +73,10 @@ def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Asid
     """As training would split the file."""
     record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
     grouped = config.data.columns.group_references and bool(records) and isinstance(records[0], Seq2Seq)
-    key = (lambda row: record_of[id(row)].source) if grouped else None
-    stratify = lambda row: kind.stratum(record_of[id(row)])
-    parts = splitting.split_rows(rows, config.data.fractions, config.data.split_seed, stratify=stratify, key=key)
+    keys = splitting.keys(rows, [kind.texts(record) for record in records], [record.source if grouped else None for record in records])
+    key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
+    stratify, key = lambda row: kind.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
+    parts = splitting.split_rows(rows, config.data.fractions, config.data.split_seed, stratify, key)
     out = {}
     for name, part in zip(SPLITS, parts, strict=True):
         if part or name == "train":

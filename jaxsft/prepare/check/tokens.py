@@ -33,6 +33,8 @@ ABOUT = {
     "looks like a special token": "template_markers",
     "does not write": "unwritten",
     "is not in the vocabulary of": "unseen_label",
+    "in which the training split is written": "scheme_broken",
+    "gives no token, and the tokenizer": "no_token",
 }
 
 
@@ -148,7 +150,7 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
             d.too_long, f"of which {cut:,} tokens are cut off"
         )
         message = f"{rows(len(over), part.name, len(encoded))}: longer than the {limit:,} tokens of a row (up to {longest:,}), {become}."
-        policies = {"tag": "drop|window", "parse": "drop"}.get(config.task.name, "drop|truncate_left|truncate_right")
+        policies = {"tag": "drop|window", "joint": "drop|window", "parse": "drop"}.get(config.task.name, "drop|truncate_left|truncate_right")
         others = f", or data.too_long={policies}" if d.too_long == "error" else ""
         repair = f"model.context={-(-longest // 32) * 32} and data.max_length" + others
         severity = {"error": "error", "window": "info"}.get(d.too_long, "warning")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jaxsft.config.schema import MeshConfig
 from jaxsft.models import pretrained
 from jaxsft.models.attention import Tokens
 from jaxsft.models.heads import VocabHead
+from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.transformer import Transformer
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import flatten, specs
@@ -34,6 +36,8 @@ def golden(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def kind(about: dict[str, Any]) -> str | None:
     """Of the head that the class of a case has."""
+    if about["class"].endswith("ForMaskedLM"):
+        return "mlm"
     return "lm" if about["class"].endswith(("ForCausalLM", "LMHeadModel")) else None
 
 
@@ -59,6 +63,9 @@ def load(folder: Path, head_kind: str | None = None, context: int | None = None,
     head = None
     if head_kind == "lm" and (config.head_bias or not config.tied):
         head = VocabHead(config.embed, config.vocab_rows, "fp32", matrix=not config.tied, bias=config.head_bias)
+    if head_kind == "mlm":
+        config = dataclasses.replace(config, head_bias=True)
+        head = MaskedHead(config, config.vocab_rows, "fp32", "gelu")
     placed = None if mesh is None else meshes.make_mesh(mesh)
     model = Transformer(config, config.vocab_rows, "fp32", head, placed)
     declared = specs(jax.eval_shape(model.init, jax.random.key(0)))

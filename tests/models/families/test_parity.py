@@ -17,7 +17,9 @@ def outputs(model, params, kind, ids, where):
 
     def forward(params, ids, where):
         hidden = model.hidden(params, ids, where)
-        return model.logits(params, hidden) if kind == "lm" else hidden
+        if kind == "mlm":
+            hidden = model.head.apply({"params": params["head"]}, hidden, method="transform")
+        return hidden if kind is None else model.logits(params, hidden)
 
     return np.asarray(jax.jit(forward)(params, ids, where))
 

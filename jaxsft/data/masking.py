@@ -1,0 +1,84 @@
+"""Which tokens of a text a masked language model must guess, and what it sees in their place (Devlin et al., 2019, arXiv:1810.04805, section 3.1).
+
+Everything goes by position: a token that a text happens to share with a special one is masked like any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxsft.data.pipeline import Batch
+
+
+class Masked(NamedTuple):
+    """Of one text: ids with some of them replaced, and which places must be guessed, `[n]` bool."""
+
+    ids: np.ndarray
+    chosen: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """How texts are masked.
+
+    Attributes:
+      share: of the tokens of a text, how many are guessed; at least one.
+      random, kept: of these, how many are replaced by a random token, and how many stay as they are; the others become `mask_id`.
+      mask_id: what stands in place of a masked token.
+      ordinary: `[n]` int32, the ids that a random token is drawn from.
+      inner: `[V]` bool, pieces that go on with a word; where given, whole words are chosen.
+      frame: special tokens at the beginning and at the end of a text, which are never chosen.
+    """
+
+    share: float
+    random: float
+    kept: float
+    mask_id: int
+    ordinary: np.ndarray
+    inner: np.ndarray | None
+    frame: tuple[int, int]
+
+    def most(self, length: int, texts: int) -> int:
+        """How many places of a row of `length` positions and `texts` texts may be chosen."""
+        return min(int(self.share * length) + texts, length)
+
+    def text(self, ids: np.ndarray, rng: np.random.Generator) -> Masked:
+        places = np.arange(self.frame[0], len(ids) - self.frame[1])
+        chosen = np.zeros(len(ids), bool)
+        if not len(places):
+            return Masked(ids, chosen)
+        wanted = max(int(self.share * len(places)), 1)
+        chosen[self._words(ids, places, wanted, rng) if self.inner is not None else rng.choice(places, wanted, replace=False)] = True
+        at = np.flatnonzero(chosen)
+        draw, out = rng.random(len(at)), ids.copy()
+        other = draw < self.random
+        out[at[other]] = rng.choice(self.ordinary, int(other.sum()))
+        out[at[draw >= self.random + self.kept]] = self.mask_id
+        return Masked(out, chosen)
+
+    def _words(self, ids: np.ndarray, places: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
+        """The places of whole words in a random order, as long as they fit into `wanted`; where none does, the first places of the first word."""
+        begins = ~self.inner[ids[places]]
+        begins[0] = True
+        words = np.split(places, np.flatnonzero(begins)[1:])
+        out: list[np.ndarray] = []
+        left = wanted
+        for i in rng.permutation(len(words)):
+            if len(words[i]) <= left:
+                out.append(words[i])
+                left -= len(words[i])
+        return np.concatenate(out) if out else words[rng.integers(len(words))][:wanted]
+
+    def batch(self, batch: Batch, seed: int, epoch: int) -> Batch:
+        """A batch with inputs, targets and weights, each text by (seed, epoch, its number): however rows are packed, cut or spread."""
+        tokens, chosen = batch.tokens.copy(), np.zeros(batch.tokens.shape, np.float32)
+        for row, examples in enumerate(batch.example_ids):
+            for j, example in enumerate(examples):
+                if example >= 0:
+                    place = batch.segment_ids[row] == j + 1
+                    masked = self.text(batch.tokens[row, place], np.random.default_rng([seed, epoch, int(example)]))
+                    tokens[row, place], chosen[row, place] = masked
+        return batch._replace(tokens=tokens, targets=batch.tokens, loss_weight=chosen)

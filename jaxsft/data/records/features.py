@@ -1,0 +1,114 @@
+"""Numeric and categorical columns beside a text (`data.columns.features`): what is learnt of them from the training rows, and how they are written.
+
+What is learnt is plain JSON, kept with the run, one entry per column:
+
+    {"name": "age", "mean": 38.5, "deviation": 13.2}                   a number: standardised; a missing one is 0, marked as missing
+    {"name": "country", "values": ["de", "fr"]}                        a class: numbered from 1; 0 is any other value, or none
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsft.data.formats import Row, require_column
+from jaxsft.data.records.fields import MISSING, show
+from jaxsft.errors import DataError
+
+Value = str | None  # a cell as text; None: missing
+Learnt = Sequence[Mapping[str, Any]]
+OPTION = "data.columns.features"
+
+
+def values_of(row: Row, columns: Any) -> tuple[Value, ...]:
+    """The cells of a row, as text, in the order of `data.columns.features`.
+
+    Raises:
+      DataError: a column is missing; a cell holds a list or an object; or it is empty under `data.columns.missing=error`.
+    """
+    return tuple(_cell(row, name, columns) for name in columns.features)
+
+
+def _cell(row: Row, name: str, columns: Any) -> Value:
+    value = require_column(row, name, OPTION)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is not None and not isinstance(value, str | int | float):
+        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a number or a name; leave it out of {OPTION}")
+    text = "" if value is None else str(value).strip()
+    if text.lower() in MISSING:
+        if columns.missing == "error":
+            raise DataError(f"{row.where}: column {name!r} holds no value; data.columns.missing=mask lets such cells be")
+        return None
+    return text
+
+
+def _number(text: Value) -> float | None:
+    try:
+        number = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def learn(columns: Any, rows: Sequence[Sequence[Value]], where: Sequence[str]) -> list[dict[str, Any]]:
+    """What there is to know of each column. A column of numbers alone is one of numbers, unless `data.columns.categories` names it.
+
+    Raises:
+      DataError: no row has a value, or all have the same number.
+    """
+    out = []
+    for i, name in enumerate(columns.features):
+        cells = [row[i] for row in rows if row[i] is not None]
+        file = where[0].rsplit(":", 1)[0] if where else "data"
+        if not cells:
+            raise DataError(f"{file}: column {name!r} has no value in any row of training; leave it out of {OPTION}")
+        numbers = [_number(cell) for cell in cells]
+        if name in columns.categories or any(number is None for number in numbers):
+            out.append({"name": name, "values": sorted(set(cells))})
+            continue
+        mean, deviation = float(np.mean(numbers)), float(np.std(numbers))
+        if not deviation > 0:
+            raise DataError(f"{file}: column {name!r} holds {cells[0]} in every row of training, so it tells nothing; leave it out of {OPTION}")
+        out.append({"name": name, "mean": mean, "deviation": deviation})
+    return out
+
+
+def sizes(learnt: Learnt) -> list[int]:
+    """Of each column how many classes it has, that of other values included; 0: it is a number."""
+    return [len(one["values"]) + 1 if "values" in one else 0 for one in learnt]
+
+
+def encode(learnt: Learnt, rows: Sequence[Sequence[Value]], where: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(numbers, classes), each `[rows, columns]`: a standardised number, and a class. A missing number is 0 of class 1, others are of class 0.
+
+    Raises:
+      DataError: a cell of a column of numbers holds something else.
+    """
+    numbers, classes = np.zeros((len(rows), len(learnt)), np.float32), np.zeros((len(rows), len(learnt)), np.int32)
+    for i, one in enumerate(learnt):
+        index = {value: k for k, value in enumerate(one.get("values", ()), start=1)}
+        for k, row in enumerate(rows):
+            if index:
+                classes[k, i] = index.get(row[i], 0)
+            elif row[i] is None:
+                classes[k, i] = 1
+            elif (number := _number(row[i])) is None:
+                raise DataError(
+                    f"{where[k]}: column {one['name']!r} holds {show(row[i])}, but it held numbers alone in training; mend it, or name the column in "
+                    "data.columns.categories"
+                )
+            else:
+                numbers[k, i] = (number - one["mean"]) / one["deviation"]
+    return numbers, classes
+
+
+def written(template: str, learnt: Learnt, row: Sequence[Value], text: str) -> str:
+    """The cells of a row in front of its text, each in the template, whose `{name}` and `{value}` are replaced; a missing one is left out."""
+    cells = [(one["name"], value) for one, value in zip(learnt, row, strict=True) if value is not None]
+    fill = lambda name, value: re.sub(r"\{(name|value)\}", lambda found: name if found[1] == "name" else value, template)
+    return "".join(fill(name, value) for name, value in cells) + text

@@ -1,0 +1,321 @@
+"""Adapters in the format of the library PEFT: adapter_config.json and adapter_model.safetensors, by the names of a family of Hugging Face."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsft import rundir
+from jaxsft.config.adapters import IA3, AdapterConfig, LowRank, Prefix, Prompt
+from jaxsft.config.model import ModelConfig
+from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models.families.base import Family, Head, moves
+from jaxsft.models.families.transforms import Linear, Transform
+from jaxsft.sharding.weights import Flat, WeightSpec
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ROOT = "base_model.model."
+TYPES = {"lm": "CAUSAL_LM", "text": "SEQ_CLS", "tag": "TOKEN_CLS"}  # by kind of head
+
+
+class Module(NamedTuple):
+    """A linear layer or an embedding: its name there, and the layer of the weight that it is here.
+
+    Attributes:
+      ours: path of the module, `layers/3/attention/q`.
+      spec: of one layer.
+    """
+
+    theirs: str
+    ours: str
+    spec: WeightSpec
+    how: Transform
+
+
+def modules(family: Family, head: Head | None, specs: Mapping[str, WeightSpec]) -> dict[str, Module]:
+    """By path of ours with the layer's number, every module whose tensor there is one of ours. Those that are fused there have none."""
+    base = {path: spec for path, spec in specs.items() if not path.startswith(("adapters/", "head/"))}
+    own = {path: spec for path, spec in specs.items() if path.startswith("head/")}
+    found = [*moves(family.table, base, family.prefix), *(moves(head.table, own) if head else ())]
+    out = {}
+    for move in found:
+        slot = move.slots[0]
+        if len(move.slots) == 1 and slot.path.endswith("/w"):
+            keys = slot.path.removesuffix("/w").split("/")
+            if "layers" in keys:
+                at = keys.index("layers") + 1
+                keys[at] = str(int(keys[at]) + slot.index[0])
+            path = "/".join(keys)
+            out[path] = Module(move.theirs.removesuffix(".weight"), path, slot.spec, move.how)
+    return out
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------------------------------
+def write(
+    folder: str | Path,
+    options: AdapterConfig,
+    weights: Flat,
+    specs: Mapping[str, WeightSpec],
+    model: ModelConfig,
+    family: Family,
+    head: Head | None = None,
+    kind: str | None = None,
+    base: str | None = None,
+) -> int:
+    """Writes the two files; the number of tensors comes back.
+
+    Args:
+      weights, specs: of the whole model, flat; only `adapters/` and the head of the task are written.
+      family, head, kind: as of the base: which names its weights have.
+      base: the name or folder of the base, as `base_model_name_or_path`.
+
+    Raises:
+      ConfigError: PEFT has no adapter that computes this.
+    """
+    known = modules(family, head, specs)
+    if isinstance(options, LowRank):
+        values, tensors = _low_rank(options, weights, known, model)
+    elif isinstance(options, IA3):
+        values, tensors = _ia3(weights, known)
+    elif isinstance(options, Prefix | Prompt):
+        values, tensors = _virtual(options, weights, model)
+    else:
+        raise ConfigError(f"adapter={options.name}: PEFT has no such adapter; export the merged weights")
+    common = {"base_model_name_or_path": base, "inference_mode": True, "task_type": TYPES.get(kind or "")}
+    if saved := _heads(head, weights, specs, kind):
+        common["modules_to_save"] = sorted({name.rsplit(".", 1)[0] for name in saved})
+        tensors |= {ROOT + name: value for name, value in saved.items()}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    from jaxsft.models import exported
+
+    exported.save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / WEIGHTS)
+    rundir.write_json(folder / CONFIG, {**values, **common})
+    return len(tensors)
+
+
+def _sites(weights: Flat) -> dict[str, dict[str, np.ndarray]]:
+    """The leaves of each site by the path of its module, layer by layer."""
+    out: dict[str, dict[str, np.ndarray]] = {}
+    for path, value in weights.items():
+        if path.startswith("adapters/"):
+            keys = path.split("/")[1:]
+            if "layers" in keys:
+                at = keys.index("layers") + 1
+                for i in range(value.shape[0]):
+                    module = "/".join([*keys[:at], str(int(keys[at]) + i), *keys[at + 1 : -1]])
+                    out.setdefault(module, {})[keys[-1]] = np.asarray(value[i])
+            else:
+                out.setdefault("/".join(keys[:-1]), {})[keys[-1]] = np.asarray(value)
+    return out
+
+
+def _module(known: Mapping[str, Module], path: str) -> Module:
+    if path not in known:
+        raise ConfigError(f"adapters/{path}: in this family it is a part of a fused layer, so PEFT cannot adapt it alone; export the merged weights")
+    return known[path]
+
+
+def _low_rank(options: LowRank, weights: Flat, known: Mapping[str, Module], model: ModelConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    tensors, targets, twice, conv = {}, [], getattr(options, "init", "zero") == "pissa", set()
+    for path, leaves in _sites(weights).items():
+        module = _module(known, path)
+        a, b = (np.asarray(leaves[name], np.float32) for name in "ab")
+        a, b = a.reshape(-1, options.rank), b.reshape(options.rank, -1)
+        if twice:  # a b - a0 b0 is a product of twice the rank
+            a = np.concatenate([a, leaves["a0"].reshape(a.shape)], axis=1)
+            b = np.concatenate([b, -leaves["b0"].reshape(b.shape)], axis=0)
+        name = f"{ROOT}{module.theirs}"
+        if module.spec.inputs:
+            conv.add(module.how == Linear(turned=False))
+            tensors |= {f"{name}.lora_A.weight": a.T, f"{name}.lora_B.weight": b.T}
+        elif model.tied and path == "embed/tokens":
+            raise ConfigError("adapters/embed/tokens: is tied to the output matrix, which PEFT would not adapt; export the merged weights")
+        else:
+            tensors |= {f"{name}.lora_embedding_A": a.T, f"{name}.lora_embedding_B": b.T}
+        if "magnitude" in leaves:
+            tensors[f"{name}.lora_magnitude_vector"] = leaves["magnitude"].reshape(-1)
+        targets.append(module.theirs)
+    alpha = options.alpha * ((2 if options.scaling == "rank" else math.sqrt(2)) if twice else 1)
+    return {
+        "peft_type": "LORA",
+        "r": options.rank * (2 if twice else 1),
+        "lora_alpha": alpha,
+        "use_rslora": options.scaling == "sqrt",
+        "use_dora": options.name == "dora",
+        "lora_dropout": options.dropout,
+        "bias": "none",
+        "fan_in_fan_out": conv == {True},
+        "target_modules": targets,
+    }, tensors
+
+
+def _ia3(weights: Flat, known: Mapping[str, Module]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    tensors, targets, inner, conv = {}, [], [], set()
+    for path, leaves in _sites(weights).items():
+        module = _module(known, path)
+        conv.add(module.how == Linear(turned=False))
+        inputs = "inputs" in leaves
+        value = np.asarray(leaves["inputs" if inputs else "outputs"], np.float32)
+        tensors[f"{ROOT}{module.theirs}.ia3_l"] = value.reshape(1, -1) if inputs else value.reshape(-1, 1)
+        targets.append(module.theirs)
+        inner += [module.theirs] if inputs else []
+    return {"peft_type": "IA3", "target_modules": targets, "feedforward_modules": inner, "fan_in_fan_out": conv == {True}}, tensors
+
+
+def _virtual(options: Prefix | Prompt, weights: Flat, model: ModelConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    sites = _sites(weights)
+    values = {"num_virtual_tokens": options.tokens, "num_layers": model.layers, "num_attention_heads": model.heads, "token_dim": model.embed}
+    values["num_transformer_submodules"] = 1
+    if isinstance(options, Prompt):
+        return {"peft_type": "PROMPT_TUNING", **values}, {"prompt_embeddings": np.asarray(sites["embed"]["prompt"]) * np.float32(model.embed_scale)}
+    layers = [sites.get(f"layers/{i}/attention") for i in range(model.layers)]
+    if None in layers:
+        raise ConfigError(f"adapter.target: layer {layers.index(None)} has no prefix, but in PEFT all layers have one; export is not possible")
+    both = [leaves[name] for leaves in layers for name in ("prefix_k", "prefix_v")]  # each [P, K, N]
+    values |= {
+        "num_attention_heads": model.kv_heads,
+        "token_dim": model.kv_heads * model.head_dim,
+        "prefix_projection": False,
+        "encoder_hidden_size": None,
+    }
+    return {"peft_type": "PREFIX_TUNING", **values}, {"prompt_embeddings": np.stack(both, 1).reshape(options.tokens, -1).astype(np.float32)}
+
+
+def _heads(head: Head | None, weights: Flat, specs: Mapping[str, WeightSpec], kind: str | None) -> dict[str, np.ndarray]:
+    """The trained head of a task, by the names of its class; an output matrix over the vocabulary belongs to the base."""
+    own = {path: spec for path, spec in specs.items() if path.startswith("head/") and "vocab" not in spec.axes}
+    if not own:
+        return {}
+    found = moves(head.table, own) if head else []
+    if {slot.path for move in found for slot in move.slots} != set(own):
+        raise ConfigError(f"task head {', '.join(own)}: the class of transformers for {kind or 'this task'} has no such head; export is not possible")
+    return {move.theirs: move.to_theirs([np.asarray(weights[slot.path], np.float32) for slot in move.slots]) for move in found}
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------------------------------
+def read(
+    folder: str | Path,
+    options: AdapterConfig,
+    weights: Flat,
+    specs: Mapping[str, WeightSpec],
+    model: ModelConfig,
+    family: Family,
+    head: Head | None = None,
+) -> Flat:
+    """The weights of `adapters/` of a model, from a folder of PEFT.
+
+    Args:
+      options: which must be those that the folder was trained with.
+      weights: of the model, flat; those of the adapter that are made from the base stay.
+
+    Returns: the leaves of `adapters/` that the folder holds, as numpy arrays by their paths.
+
+    Raises:
+      ConfigError: the options are others than the folder's.
+      CheckpointError: a tensor is missing, additional or of another shape.
+    """
+    import safetensors
+    import safetensors.numpy
+
+    folder = Path(folder)
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        tensors = safetensors.numpy.load_file(folder / WEIGHTS)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})") from error
+    _check_options(folder, values, options)
+    out = {path: np.array(value) for path, value in weights.items() if path.startswith("adapters/")}
+    wanted = _wanted(modules(family, head, specs), _sites(weights), options, model)
+    for full, (shape, puts) in wanted.items():
+        if full not in tensors:
+            raise CheckpointError(f"{folder}: has no {full}, which this adapter needs ({len(tensors)} tensors there)")
+        if tensors[full].shape != shape:
+            raise CheckpointError(f"{folder}: {full} is {list(tensors[full].shape)}, but this adapter needs {list(shape)}")
+        for path, leaf, value in puts(tensors[full]):
+            _put(out, path, leaf, value)
+    if left := sorted(set(tensors) - set(wanted)):
+        raise CheckpointError(f"{folder}: has {left[0]}, for which this model has no place")
+    return out
+
+
+Puts = Callable[[np.ndarray], Iterable[tuple[str, str, np.ndarray]]]
+
+
+def _wanted(
+    known: Mapping[str, Module], sites: Mapping[str, Any], options: AdapterConfig, model: ModelConfig
+) -> dict[str, tuple[tuple[int, ...], Puts]]:
+    """By the name of each tensor there, its shape, and from it to (path, leaf, array) of ours."""
+    if isinstance(options, Prompt):
+        undo = lambda x: [("embed", "prompt", x / np.float32(model.embed_scale))]
+        return {"prompt_embeddings": (sites["embed"]["prompt"].shape, undo)}
+    if isinstance(options, Prefix):
+        shape = (options.tokens, model.layers * 2, model.kv_heads, model.head_dim)
+        names = [(f"layers/{i}/attention", leaf) for i in range(model.layers) for leaf in ("prefix_k", "prefix_v")]
+        cut = lambda x: [(*name, x.reshape(shape)[:, i]) for i, name in enumerate(names)]
+        return {"prompt_embeddings": ((options.tokens, math.prod(shape[1:])), cut)}
+    out: dict[str, tuple[tuple[int, ...], Puts]] = {}
+    for path, leaves in sites.items():
+        module = _module(known, path)
+        for leaf, name, shape, turn in _names(module, leaves, options):
+            like = leaves[leaf].shape
+            out[ROOT + module.theirs + name] = (shape, functools.partial(_turned, path, leaf, like, turn))
+    return out
+
+
+def _turned(path: str, leaf: str, like: tuple[int, ...], turn: bool, x: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
+    return [(path, leaf, (x.T if turn else x).reshape(like))]
+
+
+def _check_options(folder: Path, values: Mapping[str, Any], options: AdapterConfig) -> None:
+    names = {"LORA": "dora" if values.get("use_dora") else "lora", "IA3": "ia3", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt"}
+    there, here = {"adapter": names.get(values.get("peft_type"), values.get("peft_type"))}, {"adapter": options.name}
+    if isinstance(options, LowRank):
+        if getattr(options, "init", "zero") != "zero":
+            raise ConfigError(f"adapter.init={options.init}: {folder} holds trained weights; set adapter.init=zero")
+        there |= {"adapter.rank": values.get("r"), "adapter.alpha": values.get("lora_alpha")}
+        there["adapter.scaling"] = "sqrt" if values.get("use_rslora") else "rank"
+        here |= {"adapter.rank": options.rank, "adapter.alpha": options.alpha, "adapter.scaling": options.scaling}
+    if isinstance(options, Prefix | Prompt):
+        there["adapter.tokens"], here["adapter.tokens"] = values.get("num_virtual_tokens"), options.tokens
+        there["prefix_projection"], here["prefix_projection"] = bool(values.get("prefix_projection")), False
+    for key, value in there.items():
+        if value != here[key]:
+            raise ConfigError(f"{folder / CONFIG}: says {key}={value}, this run has {key}={here[key]}; set {key}={value}")
+    if bad := [key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication") if values.get(key)]:
+        raise ConfigError(f"{folder / CONFIG}: {bad[0]}={values[bad[0]]}: is not read; expected none")
+    if values.get("bias", "none") != "none":
+        raise ConfigError(f"{folder / CONFIG}: bias={values['bias']}: is not read; expected none")
+
+
+def _names(module: Module, leaves: Mapping[str, np.ndarray], options: AdapterConfig) -> list[tuple[str, str, tuple[int, ...], bool]]:
+    """(leaf, end of the name there, shape there, whether it is turned) of a site."""
+    n = module.spec.inputs or 1
+    inputs, outputs = math.prod(module.spec.shape[:n]), math.prod(module.spec.shape[n:])
+    if isinstance(options, IA3):
+        return [("inputs", ".ia3_l", (1, inputs), False)] if "inputs" in leaves else [("outputs", ".ia3_l", (outputs, 1), False)]
+    r = options.rank
+    a, b = ("lora_A.weight", "lora_B.weight") if module.spec.inputs else ("lora_embedding_A", "lora_embedding_B")
+    out = [("a", f".{a}", (r, inputs), True), ("b", f".{b}", (outputs, r), True)]
+    return [*out, ("magnitude", ".lora_magnitude_vector", (outputs,), False)] if "magnitude" in leaves else out
+
+
+def _put(out: Flat, path: str, leaf: str, value: np.ndarray) -> None:
+    """Into the stack that holds the layer."""
+    keys = path.split("/")
+    if "layers" not in keys:
+        out[f"adapters/{path}/{leaf}"] = value.astype(out[f"adapters/{path}/{leaf}"].dtype)
+        return
+    at = keys.index("layers") + 1
+    layer = int(keys[at])
+    for start in range(layer, -1, -1):
+        stack = out.get("/".join(["adapters", *keys[:at], str(start), *keys[at + 1 :], leaf]))
+        if stack is not None:
+            stack[layer - start] = value
+            return

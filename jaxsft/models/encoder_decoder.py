@@ -1,0 +1,194 @@
+"""An encoder and a decoder of the same blocks (Vaswani et al., 2017): one sees all of the source, the other that and what it has written.
+
+    params = {"embed": {"tokens": {"w"}}, "encoder": {"layers", ["norm"], ["relative"], ["embed"]}, "decoder": the same, ["head"]}
+
+`embed` of a half holds what its vectors have of their own (learned positions, a norm). Rows are packed in both streams: what is in segment i of the
+target sees segment i of the source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.models.attention import PATHS, Cache, Scores, Tokens, choose
+from jaxsft.models.layers import MLP, Dropout, Linear, dropout
+from jaxsft.models.transformer import Attention, Block, Layer, Params, Transformer, segments
+
+DECODER = 2**20  # its dropout is apart from the encoder's
+
+
+class Memory(NamedTuple):
+    """What a decoder sees of its source: the encoder's states, or the keys and values that a layer made of them."""
+
+    tokens: Tokens
+    states: Float[Array, "batch source embed"] | None = None
+    k: Float[Array, "batch source kv_heads head_dim"] | None = None
+    v: Float[Array, "batch source kv_heads head_dim"] | None = None
+
+
+class Sources(NamedTuple):
+    """What the layers of a decoder keep of the sources while they write: 0 where a row has no token, and the keys and values of each layer."""
+
+    segment_ids: Int[Array, "batch source"]
+    kv: tuple[tuple[Array, Array], ...]  # [B, T, K, N]
+
+    def of(self, layer: int) -> Memory:
+        return Memory(Tokens(self.segment_ids, jnp.zeros_like(self.segment_ids)), None, *self.kv[layer])
+
+
+class CrossCache(NamedTuple):
+    """A layer's `Cache`, and its keys and values of the source."""
+
+    k: Float[Array, "batch kv_heads slots head_dim"]
+    v: Float[Array, "batch kv_heads slots head_dim"]
+    tokens: Tokens
+    slot: Int[Array, ""]
+    memory: Memory
+
+
+class CrossAttention(nn.Module):
+    """Queries of the target over keys and values of the source. [B, S, D] -> [B, S, D]."""
+
+    config: ModelConfig
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch seq embed"], tokens: Tokens, memory: Memory) -> Float[Array, "batch seq embed"]:
+        c, d, precision = self.config, x.shape[-1], self.precision
+        q = _projection(c, precision, c.heads, "heads", name="q")(x)
+        k, v = memory.k, memory.v
+        if k is None:
+            k, v = (_projection(c, precision, c.kv_heads, "kv_heads", name=name)(memory.states) for name in ("k", "v"))
+        else:
+            precision = "bf16" if k.dtype == jnp.bfloat16 else "fp32"
+        how = Scores(causal=False, scale=c.head_dim**-0.5 if c.query_scale is None else c.query_scale, softcap=c.attention_softcap)
+        with jax.named_scope("attend"):
+            y = PATHS[choose(c.attention, q.shape[1], k.shape[1])](q, k, v, tokens, memory.tokens, how, precision)  # [B, S, H, N]
+        shape, axes, scale = (c.heads, c.head_dim, d), ("heads", "head_dim", "embed"), (2 * c.layers) ** -0.5
+        return Linear("bshn,hnd->bsd", shape, axes, self.precision, inputs=2, scale=scale, bias=c.o_bias, name="o")(y)
+
+
+def _projection(config: ModelConfig, precision: str, heads: int, axis: str, name: str | None = None) -> Linear:
+    shape, axes = (config.embed, heads, config.head_dim), ("embed", axis, "head_dim")
+    return Linear("bsd,dhn->bshn", shape, axes, precision, bias=config.qkv_bias, name=name)
+
+
+class DecoderBlock(Block):
+    """`Block` with attention over the source between the other two."""
+
+    @nn.compact
+    def __call__(
+        self, x: Array, tokens: Tokens, table: Any, layer: Layer, noise: Dropout | None, cache: CrossCache | None = None, memory: Memory | None = None
+    ) -> tuple[Array, CrossCache | None]:
+        c, scale = self.config, (2 * self.config.layers) ** -0.5
+        if self.is_initializing():
+            memory = Memory(tokens, x)
+        own = None if cache is None else Cache(*cache[:4])
+        with jax.named_scope("attention"):
+            y, own = Attention(c, self.precision, name="attention")(self._before("attention_norm", x, layer), tokens, table, own, layer.window)
+            x = self._after("attention_norm", x, dropout(y, noise, 0))  # [B, S, D]
+        with jax.named_scope("cross"):
+            memory = memory if cache is None else cache.memory
+            y = CrossAttention(c, self.precision, name="cross")(self._before("cross_norm", x, None), tokens, memory)
+            x = self._after("cross_norm", x, dropout(y, noise, 2))
+        with jax.named_scope("mlp"):
+            mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
+            x = self._after("mlp_norm", x, dropout(mlp(self._before("mlp_norm", x, None)), noise, 1))
+        return x, None if cache is None else CrossCache(*own, memory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder(Transformer):
+    """The half that writes. Its states are of the target, given the memory of the source."""
+
+    def block(self) -> DecoderBlock:
+        return DecoderBlock(self.config, self.precision)
+
+    def states(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, memory: Memory, noise: Dropout | None) -> Array:
+        """`Transformer.hidden`, with a source."""
+        x = self._embed(params, tokens, where, noise)
+        tables = self._positions(params, where, where, x.dtype)
+
+        def body(x, scanned):
+            weights, layer = scanned
+            at = noise.at(layer.index) if noise else None
+            return self._rows(self.block().apply({"params": weights}, x, where, tables, layer, at, None, memory)[0]), None
+
+        if self.config.remat:
+            body = jax.checkpoint(body)
+        for start, stack in segments(params["layers"]):
+            depth = jax.tree.leaves(stack)[0].shape[0]
+            x, _ = lax.scan(body, x, (stack, self._layers(start, depth)), unroll=self._unroll(depth))
+        return self._norm(params, x)
+
+    def sources(self, params: Params, memory: Memory, dtype: Any) -> Sources:
+        """Every layer's keys and values of the source."""
+        project, out = _projection(self.config, self.precision, self.config.kv_heads, "kv_heads"), []
+        for _, stack in segments(params["layers"]):
+            for i in range(jax.tree.leaves(stack)[0].shape[0]):
+                weights = jax.tree.map(lambda a: a[i], stack["cross"])
+                out.append(tuple(project.apply({"params": weights[name]}, memory.states).astype(dtype) for name in ("k", "v")))
+        return Sources(memory.tokens.segment_ids, tuple(out))
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderDecoder(Transformer):
+    """The static half of a model whose config has `decoder_layers`; as `Transformer`, but for a source."""
+
+    @functools.cached_property
+    def encoder(self) -> Transformer:
+        return Transformer(dataclasses.replace(self.config, causal=False), self.vocab, self.precision, None, self.mesh)
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        config = dataclasses.replace(self.config, causal=True, layers=self.config.decoder_layers)
+        return Decoder(config, self.vocab, self.precision, None, self.mesh)
+
+    def init(self, key: Array) -> Params:
+        """The boxed parameters, those of both halves from keys of their own."""
+        encoder_key, decoder_key, head_key = jax.random.split(key, 3)
+        encoder, decoder = self.encoder.init(encoder_key), self.decoder.init(decoder_key)
+        params = {"embed": {"tokens": encoder["embed"]["tokens"]}}
+        for name, half in (("encoder", encoder), ("decoder", decoder)):
+            own = {k: v for k, v in half["embed"].items() if k != "tokens"}
+            params[name] = {k: v for k, v in half.items() if k != "embed"} | ({"embed": own} if own else {})
+        if self.head is not None:
+            params["head"] = self.head.init(head_key, jnp.zeros((1, 1, self.config.embed)))["params"]
+        return params
+
+    def hidden(
+        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None, *, source: tuple[Array, Tokens]
+    ) -> Float[Array, "batch seq embed"]:
+        """The last hidden state of every token of the target.
+
+        Args:
+          source: its tokens `[B, T]`, and where they stand; segment i is that of the target's segment i.
+        """
+        memory = Memory(source[1], self.encoder.hidden(_half(params, "encoder"), *source, noise))
+        x = self.decoder.states(_half(params, "decoder"), tokens, where, memory, noise.at(DECODER) if noise else None)
+        return x * self.config.output_scale
+
+    def start(self, params: Params, source: tuple[Array, Tokens], dtype: Any) -> Sources:
+        """What decoding needs of the source: it is encoded once, and every layer keeps its keys and values."""
+        memory = Memory(source[1], self.encoder.hidden(_half(params, "encoder"), *source))
+        return self.decoder.sources(_half(params, "decoder"), memory, dtype)
+
+    def decode(self, params: Params, tokens: Array, where: Tokens, caches: tuple[CrossCache, ...]) -> tuple[Array, tuple[CrossCache, ...]]:
+        """`hidden` of new tokens of the target, with caches that hold what `start` gave."""
+        x, caches = self.decoder.decode(_half(params, "decoder"), tokens, where, caches)
+        return x * self.config.output_scale, caches
+
+
+def _half(params: Params, name: str) -> Params:
+    """The parameters of a half, as those of a `Transformer`."""
+    half = params[name]
+    return {**half, "embed": {**params["embed"], **half.get("embed", {})}}

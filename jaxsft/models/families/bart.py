@@ -1,0 +1,99 @@
+"""BART (arXiv:1910.13461): an encoder-decoder model with learned positions and norms after each part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.models.families import decoders
+from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.transforms import ROW
+
+OFFSET = 2  # rows of the tables of positions before that of the first
+_UNREAD = "encoder_layerdrop decoder_layerdrop init_std normalize_before add_bias_logits static_position_embeddings"
+_UNREAD += " extra_pos_embeddings force_bos_token_to_be_generated length_penalty no_repeat_ngram_size early_stopping num_return_sequences"
+_UNREAD += " activation_dropout num_hidden_layers"
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    keys.only("is_encoder_decoder", True)
+    keys.only("add_final_layer_norm", False)
+    keys.only("normalize_embedding", True)
+    keys.only("normalize_before", False)
+    for name in _UNREAD.split():
+        keys.get(name)
+    embed, heads, mlp = keys.need("d_model"), keys.need("encoder_attention_heads"), keys.need("encoder_ffn_dim")
+    keys.only("decoder_attention_heads", heads)
+    keys.only("decoder_ffn_dim", mlp)
+    return {
+        "layers": keys.need("encoder_layers"),
+        "decoder_layers": keys.need("decoder_layers"),
+        "embed": embed,
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": embed // heads,
+        "mlp": mlp,
+        "context": keys.get("max_position_embeddings", 1024),
+        "vocab_rows": keys.need("vocab_size"),
+        "causal": False,
+        "norm": "layer",
+        "norm_position": "post",
+        "norm_epsilon": 1e-5,
+        "positions": "learned",
+        "position_offset": OFFSET,
+        "gated": False,
+        "activation": keys.named("activation_function", decoders.ACTIVATIONS, "gelu"),
+        "qkv_bias": True,
+        "o_bias": True,
+        "mlp_bias": True,
+        "embed_norm": True,
+        "embed_scale": float(embed) ** 0.5 if keys.get("scale_embedding", False) else 1.0,
+        "tied": keys.get("tie_word_embeddings", True),
+        "head_bias": True,
+    }
+
+
+def write(m: ModelConfig) -> dict[str, Any]:
+    return {
+        "is_encoder_decoder": True,
+        "d_model": m.embed,
+        "encoder_layers": m.layers,
+        "decoder_layers": m.decoder_layers,
+        "encoder_attention_heads": m.heads,
+        "decoder_attention_heads": m.heads,
+        "encoder_ffn_dim": m.mlp,
+        "decoder_ffn_dim": m.mlp,
+        "max_position_embeddings": m.context,
+        "activation_function": decoders.HF_ACTIVATIONS[m.activation],
+        "scale_embedding": m.embed_scale != 1,
+        "tie_word_embeddings": m.tied,
+    }
+
+
+def _stack(half: str) -> tuple[Entry, ...]:
+    ours, theirs = f"{half}/layers/*", f"{half}.layers.*"
+    return (
+        Entry(f"{half}/embed/positions/w", f"{half}.embed_positions.weight"),
+        *norm(f"{half}/embed/norm", f"{half}.layernorm_embedding"),
+        *(e for x in "qkv" for e in both(f"{ours}/attention/{x}", f"{theirs}.self_attn.{x}_proj")),
+        *both(f"{ours}/attention/o", f"{theirs}.self_attn.out_proj"),
+        *norm(f"{ours}/attention_norm", f"{theirs}.self_attn_layer_norm"),
+        *(e for x in "qkv" for e in both(f"{ours}/cross/{x}", f"{theirs}.encoder_attn.{x}_proj")),
+        *both(f"{ours}/cross/o", f"{theirs}.encoder_attn.out_proj"),
+        *norm(f"{ours}/cross_norm", f"{theirs}.encoder_attn_layer_norm"),
+        *both(f"{ours}/mlp/up", f"{theirs}.fc1"),
+        *both(f"{ours}/mlp/down", f"{theirs}.fc2"),
+        *norm(f"{ours}/mlp_norm", f"{theirs}.final_layer_norm"),
+    )
+
+
+FAMILY = Family(
+    model_type="bart",
+    architecture="Bart",
+    read=read,
+    write=write,
+    table=(Entry("embed/tokens/w", "shared.weight"), *_stack("encoder"), *_stack("decoder")),
+    prefix="model.",
+    heads={"lm": Head("ForConditionalGeneration", (Entry("head/b", "final_logits_bias", ROW), *both("head", "lm_head")[:1]))},
+    skip=(r"(encoder|decoder)\.embed_tokens\.weight", r"(encoder|decoder)\.version"),
+)

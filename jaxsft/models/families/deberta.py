@@ -1,0 +1,62 @@
+"""DeBERTa-v3 (arXiv:2111.09543): attention to contents and relative positions apart (arXiv:2006.03654), in the class that transformers calls v2."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxsft.models.families import bert
+from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, tag_head
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    for key in ("pooler_dropout", "pooler_hidden_act", "pooler_hidden_size", "legacy"):  # of heads
+        keys.get(key)
+    keys.only("relative_attention", False, True) or keys.refuse("relative_attention", "only True is known here")
+    keys.only("share_att_key", False, True) or keys.refuse("share_att_key", "only True, as in version 3, is known here")
+    keys.only("position_biased_input", True, False) and keys.refuse("position_biased_input", "only False, as in version 3, is known here")
+    keys.only("conv_kernel_size", 0)
+    kinds = keys.get("pos_att_type") or []
+    if sorted(kinds.split("|") if isinstance(kinds, str) else kinds) != ["c2p", "p2c"]:
+        keys.refuse("pos_att_type", "only c2p and p2c together are known here")
+    if keys.get("norm_rel_ebd", "none") != "layer_norm":
+        keys.refuse("norm_rel_ebd", "only layer_norm is known here")
+    out, longest = bert.read(keys, types=0), keys.get("max_relative_positions", -1)
+    if keys.get("embedding_size", out["embed"]) != out["embed"]:
+        keys.refuse("embedding_size", "only that of hidden_size is known here")
+    return {
+        **out,
+        "positions": "disentangled",
+        "relative_buckets": keys.need("position_buckets"),
+        "relative_distance": longest if longest > 0 else out["context"],
+        "query_scale": 1 / math.sqrt(3 * out["head_dim"]),
+    }
+
+
+FAMILY = Family(
+    model_type="deberta-v2",
+    architecture="DebertaV2",
+    read=read,
+    table=(
+        Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
+        Entry("embed/types/w", "embeddings.token_type_embeddings.weight"),
+        *norm("embed/norm", "embeddings.LayerNorm"),
+        Entry("relative/w", "encoder.rel_embeddings.weight"),
+        *norm("relative/norm", "encoder.LayerNorm"),
+        *both("layers/*/attention/q", "encoder.layer.*.attention.self.query_proj"),
+        *both("layers/*/attention/k", "encoder.layer.*.attention.self.key_proj"),
+        *both("layers/*/attention/v", "encoder.layer.*.attention.self.value_proj"),
+        *bert.BLOCK,
+    ),
+    prefix="deberta.",
+    heads={
+        "text": Head(
+            "ForSequenceClassification",
+            (*both("head/dense", "pooler.dense"), *both("head/out", "classifier")),
+            {"pool": "first", "head": "dense", "activation": "gelu", "bias": True},
+        ),
+        "tag": tag_head("classifier"),
+    },
+    skip=(r"embeddings\.position_(ids|embeddings\.weight)", r"(lm|mask)_predictions\..*", r"cls\..*", r"pooler\..*"),
+    renamed=RENAMED_NORMS,
+)

@@ -1,0 +1,40 @@
+"""ELECTRA (arXiv:2003.10555): BERT with embeddings of a size of their own. Its discriminator is the model that is tuned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.models.families import bert
+from jaxsft.models.families.base import RENAMED_NORMS, Family, Head, Keys, both, tag_head
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    for key in ("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"):  # of classes for several choices
+        keys.get(key)
+    out, inner = bert.read(keys), keys.get("embedding_size", 128)
+    return {**out, "embed_inner": None if inner == out["embed"] else inner}
+
+
+def write(m: ModelConfig) -> dict[str, Any]:
+    return {**bert.write(m), "embedding_size": m.embed_inner or m.embed}
+
+
+FAMILY = Family(
+    model_type="electra",
+    architecture="Electra",
+    read=read,
+    write=write,
+    table=(*bert.BODY, *both("embed/project", "embeddings_project")),
+    prefix="electra.",
+    heads={
+        "text": Head(
+            "ForSequenceClassification",
+            (*both("head/dense", "classifier.dense"), *both("head/out", "classifier.out_proj")),
+            {"pool": "first", "head": "dense", "activation": "gelu", "bias": True},
+        ),
+        "tag": tag_head("classifier"),
+    },
+    skip=(r"embeddings\.position_ids", r"discriminator_predictions\..*", r"generator_(predictions|lm_head)\..*"),
+    renamed=RENAMED_NORMS,
+)

@@ -1,0 +1,81 @@
+"""Sparse experts: Mixtral (arXiv:2401.04088) and the mixtures of Qwen 3 (arXiv:2505.09388). What balances their router in pretraining is not read:
+no token is dropped, and fine-tuning follows the loss of its task alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.models.families import decoders, qwen
+from jaxsft.models.families.base import Entry, Family, Keys
+from jaxsft.models.families.transforms import LINEAR
+
+
+def _experts(keys: Keys, count: int, norm: bool) -> dict[str, Any]:
+    """`num_local_experts` and `num_experts` are names of one number. Balancing has no part in the forward pass."""
+    keys.get("router_aux_loss_coef"), keys.get("output_router_logits")
+    keys.only("router_jitter_noise", 0.0)
+    found = keys.get("num_local_experts") or keys.get("num_experts") or count
+    keys.get("num_experts")
+    return {"experts": found, "experts_per_token": keys.get("num_experts_per_tok", 2), "expert_norm": norm}
+
+
+def read_mixtral(keys: Keys) -> dict[str, Any]:
+    out = decoders.sizes(keys)
+    return {
+        **out,
+        **decoders.rope(keys, out["context"], default=1e6),
+        **decoders.windows(keys, out["layers"], keys.get("sliding_window"), None),
+        **_experts(keys, 8, True),
+        "norm_epsilon": keys.get("rms_norm_eps", 1e-5),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+    }
+
+
+def read_qwen3(keys: Keys) -> dict[str, Any]:
+    keys.only("decoder_sparse_step", 1)
+    if keys.get("mlp_only_layers"):
+        keys.refuse("mlp_only_layers", "layers without experts beside layers with them are not known here")
+    out = {**qwen.read3(keys), **_experts(keys, 128, keys.get("norm_topk_prob", False))}
+    return {**out, "mlp": keys.need("moe_intermediate_size")}
+
+
+def write_mixtral(m: ModelConfig) -> dict[str, Any]:
+    numbers = {"num_local_experts": m.experts, "num_experts_per_tok": m.experts_per_token, "sliding_window": m.window}
+    return {**decoders.write_sizes(m), **numbers}
+
+
+def write_qwen3(m: ModelConfig) -> dict[str, Any]:
+    numbers = {"num_experts": m.experts, "num_experts_per_tok": m.experts_per_token, "norm_topk_prob": m.expert_norm}
+    return {**decoders.write_sizes(m), **numbers, "moe_intermediate_size": m.mlp, "attention_bias": m.qkv_bias}
+
+
+def _table(layer: str, gate: str, up: str, down: str) -> tuple[Entry, ...]:
+    names = {"gate": gate, "up": up, "down": down}
+    return (
+        decoders.EMBEDDING,
+        *decoders.attention(),
+        *decoders.NORMS,
+        Entry("layers/*/mlp/router/w", f"layers.*.{layer}.gate.weight", LINEAR),
+        *(Entry(f"layers/*/mlp/{ours}/w", f"layers.*.{layer}.experts.#.{theirs}.weight", LINEAR) for ours, theirs in names.items()),
+    )
+
+
+_OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
+
+MIXTRAL = Family(
+    model_type="mixtral",
+    architecture="Mixtral",
+    read=read_mixtral,
+    write=write_mixtral,
+    table=_table("block_sparse_moe", "w1", "w3", "w2"),
+    **_OPTIONS,
+)
+QWEN3_MOE = Family(
+    model_type="qwen3_moe",
+    architecture="Qwen3Moe",
+    read=read_qwen3,
+    write=write_qwen3,
+    table=(*_table("mlp", "gate_proj", "up_proj", "down_proj"), *qwen.QUERY_NORMS),
+    **_OPTIONS,
+)

@@ -1,0 +1,75 @@
+"""ModernBERT (arXiv:2412.13663): rotary positions, layers that see a window beside layers that see everything, and a gated MLP in one matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.models.families import decoders
+from jaxsft.models.families.base import Entry, Family, Keys, both, norm
+from jaxsft.models.families.transforms import FUSED
+
+
+def read(keys: Keys) -> dict[str, Any]:
+    for key in ("initializer_cutoff_factor", "mlp_dropout", "deterministic_flash_attn", "reference_compile", "repad_logits_with_grad"):
+        keys.get(key)  # of training, and of how it is computed
+    for key in ("decoder_bias", "classifier_pooling", "classifier_bias", "classifier_activation", "sparse_prediction", "sparse_pred_ignore_index"):
+        keys.get(key)  # of heads
+    layers, embed, heads = keys.need("num_hidden_layers"), keys.need("hidden_size"), keys.need("num_attention_heads")
+    every, context = keys.get("global_attn_every_n_layers", 3), keys.get("max_position_embeddings", 8192)
+    kinds = keys.get("layer_types") or ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
+    keys.only("position_embedding_type", None, "rope", "absolute")  # what is written there was never read
+    full, local = (decoders.rope(keys, context, kind, default=base) for kind, base in _bases(keys).items())
+    if local["rope_scaling"].kind != "none":
+        keys.refuse("rope_parameters", "a scaling of layers with a window is not known here")
+    seen = decoders.windows(keys, layers, keys.get("local_attention", 128) // 2 + 1, kinds)
+    return {
+        "layers": layers,
+        "embed": embed,
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": embed // heads,
+        "mlp": keys.need("intermediate_size"),
+        "context": context,
+        "vocab_rows": keys.need("vocab_size"),
+        "causal": False,
+        "norm": "layer",
+        "norm_bias": keys.get("norm_bias", False),
+        "norm_epsilon": keys.get("norm_eps", 1e-5),
+        "first_norm": False,
+        "embed_norm": True,
+        **full,
+        **seen,
+        "rope_local_base": local["rope_base"] if seen["window"] else None,
+        "qkv_bias": keys.get("attention_bias", False),
+        "o_bias": keys.get("attention_bias", False),
+        "mlp_bias": keys.get("mlp_bias", False),
+        "gated": True,
+        "activation": keys.named("hidden_activation", decoders.ACTIVATIONS, "gelu"),
+        "tied": keys.get("tie_word_embeddings", True),
+    }
+
+
+def _bases(keys: Keys) -> dict[str, float]:
+    return {"full_attention": keys.get("global_rope_theta") or 160000.0, "sliding_attention": keys.get("local_rope_theta") or 10000.0}
+
+
+FAMILY = Family(
+    model_type="modernbert",
+    architecture="ModernBert",
+    read=read,
+    table=(
+        Entry("embed/tokens/w", "embeddings.tok_embeddings.weight"),
+        *norm("embed/norm", "embeddings.norm"),
+        *norm("layers/*/attention_norm", "layers.*.attn_norm"),
+        *both("layers/*/attention/q layers/*/attention/k layers/*/attention/v", "layers.*.attn.Wqkv", FUSED),
+        *both("layers/*/attention/o", "layers.*.attn.Wo"),
+        *norm("layers/*/mlp_norm", "layers.*.mlp_norm"),
+        *both("layers/*/mlp/gate layers/*/mlp/up", "layers.*.mlp.Wi", FUSED),
+        *both("layers/*/mlp/down", "layers.*.mlp.Wo"),
+        *norm("norm", "final_norm"),
+    ),
+    prefix="model.",
+    heads={},  # those of transformers have a norm of their own between dense layer and classes
+    skip=(r"head\..*", r"decoder\..*", r"classifier\..*"),
+    absent=(r"layers\.0\.attn_norm\..*",),
+)

@@ -1,0 +1,33 @@
+"""The models by `model.kind`. Each has the interface of `Transformer`, and says whether it keeps the texts of a row apart (`supports_packing`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.errors import ConfigError
+from jaxsft.models.encoder_decoder import EncoderDecoder
+from jaxsft.models.recurrent import Recurrent
+from jaxsft.models.transformer import Transformer
+
+KINDS: dict[str, Any] = {"transformer": Transformer, "lstm": Recurrent, "gru": Recurrent}
+
+
+def adapting(kind: Any, config: Any) -> dict[str, Any]:
+    """The adapter as an option of a model's class; nothing where there is none. Raises ConfigError where the class has no place for one."""
+    name, positions = config.adapter.name, config.model.positions
+    if name == "none":
+        return {}
+    if kind is not Transformer:
+        raise ConfigError(f"adapter={name}: needs a model of one stack of attention (model.kind=transformer, without model.decoder_layers)")
+    if name == "prefix" and positions in ("relative", "disentangled"):
+        raise ConfigError(f"adapter=prefix: model.positions={positions} knows no place for keys before the text; choose another adapter")
+    return {"adapter": config.adapter}
+
+
+def get(config: ModelConfig, packing: bool) -> Any:
+    """The class of a model. Raises ConfigError where texts that share a row would leak into each other in it."""
+    found = EncoderDecoder if config.decoder_layers else KINDS[config.kind]
+    if packing and not found.supports_packing:
+        raise ConfigError(f"model.kind={config.kind}: texts that share a row would know of each other in it; set data.packing=false")
+    return found

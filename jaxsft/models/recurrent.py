@@ -1,0 +1,163 @@
+"""LSTM and GRU over packed rows: the classical baseline, with the interface of `Transformer`.
+
+The state of a text begins at zero, whatever stands before it in its row. With `model.causal=false` half of the units read backwards.
+
+    params = {"embed": ..., "layers": {"0": {"forward": {"w", "u", "b"}, ["backward"]}}, ["head"]}     each leaf stacked over layers
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.errors import ConfigError
+from jaxsft.models.attention import Tokens
+from jaxsft.models.layers import Dropout, at_least_fp32, contract, dropout, fan_in_normal
+from jaxsft.models.transformer import Embed, Params, Soft, finish_logits, segments
+from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding.weights import declare
+
+GATES = {"lstm": 4, "gru": 3}
+
+
+class Cell(nn.Module):
+    """One direction of one layer. [B, S, D] -> [B, S, U].
+
+    lstm (Hochreiter & Schmidhuber, 1997, with the forget gate of Gers et al., 2000), gates in the order i, f, g, o of `x w + h u + b`:
+      c' = sigmoid(f) c + sigmoid(i) tanh(g),  h' = sigmoid(o) tanh(c')
+    gru (Cho et al., 2014, arXiv:1406.1078, in the form of cuDNN), gates in the order r, z, n:
+      n' = tanh(n_x + sigmoid(r) (n_h + b_h)),  h' = (1 - sigmoid(z)) n' + sigmoid(z) h
+    The bias of the forget gate begins at 1 (Jozefowicz et al., 2015).
+    """
+
+    kind: str
+    units: int
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch seq embed"], first: Bool[Array, "batch seq"]) -> Float[Array, "batch seq units"]:
+        gates, dtype = GATES[self.kind], at_least_fp32(x.dtype)
+        weight = lambda name, size, axes: self.param(name, declare(fan_in_normal(1), axes, 1), (size, gates, self.units))
+        w, u = weight("w", x.shape[-1], ("embed", "gates", "mlp")), weight("u", self.units, ("units", "gates", "mlp"))
+        b = self.param("b", declare(functools.partial(_bias, self.kind), ("gates", "mlp")), (gates, self.units))
+        given = contract("bsd,dgu->sbgu", x, w, self.precision).astype(dtype) + b  # all steps at once: one large product
+        candidate = self.param("c", declare(nn.initializers.zeros, ("mlp",)), (self.units,)) if self.kind == "gru" else None
+
+        def step(carry, at):
+            now, fresh = at
+            h, c = jax.tree.map(lambda s: jnp.where(fresh[:, None], 0, s), carry)
+            recurrent = contract("bu,ugv->bgv", h, u, self.precision).astype(dtype)
+            if self.kind == "gru":
+                r, z = jnp.moveaxis(jax.nn.sigmoid(now[:, :2] + recurrent[:, :2]), 1, 0)
+                n = jnp.tanh(now[:, 2] + r * (recurrent[:, 2] + candidate))
+                h = (1 - z) * n + z * h
+                return (h, c), h
+            i, f, g, o = jnp.moveaxis(now + recurrent, 1, 0)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        zero = jnp.zeros((x.shape[0], self.units), dtype)
+        _, out = lax.scan(step, (zero, zero if self.kind == "lstm" else zero[:, :0]), (given, first.T))
+        return out.transpose(1, 0, 2)
+
+
+def _bias(kind: str, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    b = jnp.zeros(shape, dtype)
+    return b.at[1].set(1) if kind == "lstm" else b
+
+
+class RecurrentLayer(nn.Module):
+    """[B, S, D] -> [B, S, D]: one direction of D units, or two of D / 2."""
+
+    config: ModelConfig
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
+        c = self.config
+        cell = functools.partial(Cell, c.kind, c.embed if c.causal else c.embed // 2, self.precision)
+        changes = segment_ids[:, 1:] != segment_ids[:, :-1]
+        edge = jnp.ones_like(segment_ids[:, :1], bool)
+        y = cell(name="forward")(x, jnp.concatenate([edge, changes], 1))
+        if not c.causal:
+            back = cell(name="backward")(x[:, ::-1], jnp.concatenate([changes, edge], 1)[:, ::-1])
+            y = jnp.concatenate([y, back[:, ::-1]], -1)
+        return jnp.where(segment_ids[..., None] > 0, y, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recurrent:
+    """The static half of a model, as `Transformer`."""
+
+    config: ModelConfig
+    vocab: int
+    precision: str = "fp32"
+    head: nn.Module | None = None
+    mesh: Mesh | None = None
+
+    supports_packing = True  # states begin anew at the first token of a text
+
+    @property
+    def row_shards(self) -> int:
+        return 1 if self.mesh is None else meshes.row_shards(self.mesh)
+
+    def init(self, key: Array) -> Params:
+        """The boxed parameters, every layer from a key of its own; under `jax.eval_shape`, the declarations."""
+        embed_key, layer_key, head_key = jax.random.split(key, 3)
+        ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
+        params = {"embed": self._embedding().init(embed_key, ids, Tokens(ids + 1, ids))["params"]}
+        stack = jax.vmap(lambda k: self._layer().init(k, x, ids + 1)["params"])(jax.random.split(layer_key, self.config.layers))
+        params["layers"] = {"0": nn.meta.add_axis(stack, 0, {nn.PARTITION_NAME: "layers"})}
+        if self.head is not None:
+            params["head"] = self.head.init(head_key, x)["params"]
+        return params
+
+    def hidden(
+        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None, soft: Soft | None = None
+    ) -> Float[Array, "batch seq embed"]:
+        """The state after every token of the highest layer. Dropout between layers, only where `noise` is given (Zaremba et al., 2014); `soft` stands
+        in place of some embeddings."""
+        x = self._embedding().apply({"params": params["embed"]}, tokens, where)
+        x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
+        x = dropout(x.astype(at_least_fp32(x.dtype)), noise.at(self.config.layers) if noise else None, 0)
+
+        def body(x, scanned):
+            weights, index = scanned
+            y = self._layer().apply({"params": weights}, x, where.segment_ids)
+            return dropout(y, noise.at(index) if noise else None, 0), None
+
+        if self.config.remat:
+            body = jax.checkpoint(body)
+        for start, stack in segments(params["layers"]):
+            depth = jax.tree.leaves(stack)[0].shape[0]
+            x, _ = lax.scan(body, x, (stack, jnp.arange(start, start + depth)))
+        return x
+
+    def decode(self, *_: Any) -> Any:
+        raise ConfigError(f"model.kind={self.config.kind}: it generates no text; use model.kind=transformer")
+
+    def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
+        return params["embed"]["tokens"]["w"].T if self.config.tied else params["head"]["w"]
+
+    def output_bias(self, params: Params) -> Float[Array, vocab] | None:
+        return params["head"]["b"] if self.config.head_bias else None
+
+    def logits(self, params: Params, hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
+        y = contract("...d,dv->...v", hidden, self.output_matrix(params), self.precision)
+        return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
+
+    def _embedding(self) -> Embed:
+        return Embed(self.vocab, self.config, self.precision)
+
+    def _layer(self) -> RecurrentLayer:
+        return RecurrentLayer(self.config, self.precision)

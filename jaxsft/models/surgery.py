@@ -1,0 +1,152 @@
+"""A pretrained Transformer of another depth or width: plain functions on its options and its weights.
+
+    keep_layers, repeat_layers   some of the layers, and each of them several times in a row
+    resize_mlp, resize_heads     more hidden units or heads, with the same function (Net2WiderNet: Chen et al., 2015, arXiv:1511.05641), or fewer:
+                                 those whose weights are largest
+    bidirectional                no mask of what comes later; no weight changes
+
+What is not asked to change stays as it is, to the bit. A unit that is copied shares its outgoing weights among its copies by chance: equal shares
+would keep the copies alike for ever, for their gradients would be equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.errors import ConfigError
+from jaxsft.models.transformer import Params
+
+FIELDS = ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")
+NONE = {f.name: f.default for f in dataclasses.fields(ModelConfig) if f.name in FIELDS}
+
+
+def asked(model: ModelConfig) -> bool:
+    return any(getattr(model, name) != value for name, value in NONE.items())
+
+
+def without(model: ModelConfig) -> ModelConfig:
+    """The model with none of these options."""
+    return dataclasses.replace(model, **NONE)
+
+
+def resized(found: ModelConfig) -> ModelConfig:
+    """The architecture that these options make of the pretrained one (all other fields). Raises ConfigError."""
+    m = found
+    if not asked(m):
+        return m
+    for wrong, what in ((m.kind != "transformer", f"model.kind={m.kind}"), (m.decoder_layers, "an encoder-decoder model")):
+        if wrong:
+            raise ConfigError(f"model.{_first(m)}: cannot change the structure of {what}")
+    order = layers(m)
+    if not m.first_norm and (order[0] != 0 or 0 in order[1:]):
+        raise ConfigError("model.keep_layers: the first layer of this model reads the embeddings without a norm; it must stay the first, and once")
+    changes: dict[str, Any] = {"layers": len(order)}
+    if m.window_layers is not None:
+        changes["window_layers"] = tuple(i for i, layer in enumerate(order) if layer in m.window_layers)
+    if m.resize_mlp:
+        if m.experts:
+            raise ConfigError(f"model.resize_mlp={m.resize_mlp}: the model has experts in the place of an MLP")
+        changes["mlp"] = m.resize_mlp
+    if m.resize_heads:
+        if m.qk_norm == "all":
+            raise ConfigError(f"model.resize_heads={m.resize_heads}: the norm of queries and keys goes over all heads together")
+        if m.resize_heads * m.kv_heads % m.heads:
+            each = m.heads // m.kv_heads
+            raise ConfigError(f"model.resize_heads={m.resize_heads}: {each} heads share keys and values, so that it must be a multiple of {each}")
+        changes |= {"heads": m.resize_heads, "kv_heads": m.resize_heads * m.kv_heads // m.heads}
+    return dataclasses.replace(m, **changes, causal=m.causal and not m.bidirectional)
+
+
+def _first(m: ModelConfig) -> str:
+    return next(f"{name}={getattr(m, name)}" for name, value in NONE.items() if getattr(m, name) != value)
+
+
+def layers(m: ModelConfig) -> list[int]:
+    """Which layer of the pretrained model each layer starts from. Raises ConfigError."""
+    kept = list(range(m.layers)) if m.keep_layers is None else list(m.keep_layers)
+    if not kept or [i for i in kept if not 0 <= i < m.layers]:
+        raise ConfigError(f"model.keep_layers={kept}: expected some of the layers 0 to {m.layers - 1}")
+    return [i for i in kept for _ in range(m.repeat_layers)]
+
+
+def apply(params: Params, old: ModelConfig, wanted: ModelConfig, seed: int) -> Params:
+    """Weights of the architecture `old` for `resized` of it.
+
+    Args:
+      params: with one stack of layers.
+      wanted: has the options (`FIELDS`).
+      seed: of which units are copied, and of the shares of their copies.
+    """
+    order = np.array(layers(dataclasses.replace(old, keep_layers=wanted.keep_layers, repeat_layers=wanted.repeat_layers)))
+    stack = jax.tree.map(lambda w: w[order], params["layers"]["0"])
+    if wanted.resize_mlp and wanted.resize_mlp != old.mlp:
+        stack = {**stack, "mlp": resize_mlp(stack["mlp"], wanted.resize_mlp, seed)}
+    if wanted.resize_heads and wanted.resize_heads != old.heads:
+        stack = {**stack, "attention": resize_heads(stack["attention"], wanted.resize_heads * old.kv_heads // old.heads, seed)}
+    return {**params, "layers": {"0": stack}}
+
+
+def resize_mlp(mlp: Params, units: int, seed: int) -> Params:
+    """A stack of MLPs with so many hidden units. `up/w` [L, D, F], `down/w` [L, F, D]."""
+    into, down = [name for name in ("up", "gate") if name in mlp], mlp["down"]["w"]
+    importance = _norm(down, 2)
+    for name in into:
+        importance = importance * _norm(mlp[name]["w"], 1)
+    chosen, share = choose(np.asarray(importance), units, seed)
+    out = dict(mlp)
+    for name in into:
+        out[name] = {k: _take(w, chosen, 2 if k == "w" else 1) for k, w in mlp[name].items()}
+    out["down"] = {**mlp["down"], "w": _take(down, chosen, 1) * share[:, :, None].astype(down.dtype)}
+    return out
+
+
+def resize_heads(attention: Params, groups: int, seed: int) -> Params:
+    """A stack of attentions with so many groups of heads that share keys and values. `q/w` [L, D, H, N], `k/w` [L, D, K, N], `o/w` [L, H, N, D]."""
+    o, v = attention["o"]["w"], attention["v"]["w"]
+    depth, heads, kv_heads = o.shape[0], o.shape[1], v.shape[2]
+    each = heads // kv_heads
+    importance = _norm(v, (1, 3)) * _norm(o.reshape(depth, kv_heads, -1), 2)
+    chosen, share = choose(np.asarray(importance), groups, seed)
+    of_heads = (chosen[:, :, None] * each + np.arange(each)).reshape(depth, -1)
+    out = dict(attention)
+    for name, index in (("q", of_heads), ("k", chosen), ("v", chosen)):
+        out[name] = {k: _take(w, index, 2 if k == "w" else 1) for k, w in attention[name].items()}
+    out["o"] = {**attention["o"], "w": _take(o, of_heads, 1) * np.repeat(share, each, 1)[:, :, None, None].astype(o.dtype)}
+    return out
+
+
+def choose(importance: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which units each layer has, `[L, count]`, and by what their outgoing weights are multiplied.
+
+    Fewer: the most important ones, in their order, unchanged. More: all, and copies of some that are drawn evenly; the shares of a unit and its
+    copies add to 1.
+    """
+    depth, units = importance.shape
+    if count <= units:
+        kept = np.sort(np.argsort(-importance, axis=1, kind="stable")[:, :count], axis=1)
+        return kept, np.ones((depth, count))
+    rng = np.random.default_rng(seed)
+    copies = np.stack([np.concatenate([rng.permutation(units) for _ in range(-(-(count - units) // units))])[: count - units] for _ in range(depth)])
+    chosen = np.concatenate([np.tile(np.arange(units), (depth, 1)), copies], 1)
+    part = rng.uniform(0.5, 1.5, chosen.shape)
+    whole = np.zeros((depth, units))
+    np.add.at(whole, (np.arange(depth)[:, None], chosen), part)
+    times = np.zeros((depth, units))
+    np.add.at(times, (np.arange(depth)[:, None], chosen), 1)
+    alone = np.take_along_axis(times, chosen, 1) == 1
+    return chosen, np.where(alone, 1.0, part / np.take_along_axis(whole, chosen, 1))
+
+
+def _norm(w: Any, axes: int | tuple[int, ...]) -> Any:
+    return jnp.sqrt(jnp.square(w.astype(jnp.float32)).sum(axes))
+
+
+def _take(w: Any, index: np.ndarray, axis: int) -> Any:
+    """`w[l, ..., index[l], ...]` for each layer l."""
+    return jax.vmap(lambda a, i: jnp.take(a, i, axis=axis - 1))(w, jnp.asarray(index))

@@ -1,0 +1,223 @@
+"""`task=tag`: a tag for each word: parts of speech, or chunks such as the names in a text."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsft.config.schema import Config
+from jaxsft.data import schemes
+from jaxsft.data import words as spelling
+from jaxsft.data.encode import Encoded
+from jaxsft.data.formats import Row
+from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.records import KINDS, TOKENS, Tags
+from jaxsft.data.records import words as words_in
+from jaxsft.data.records.fields import first_of
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.losses import tokens as token_losses
+from jaxsft.metrics import words as scoring
+from jaxsft.metrics.states import Confusion, Hits
+from jaxsft.models.attention import Tokens
+from jaxsft.models.crf import Chains, Scores, TagHead, negative_log_likelihood, viterbi
+from jaxsft.models.transformer import Transformer
+from jaxsft.models.words import first_piece, mean_of_pieces, word_of
+from jaxsft.tasks.base import Output, Task, Terms, by_text
+
+FORBIDDEN = -1e9  # the score of what a scheme does not allow
+
+
+class TagWords(Task):
+    """A word is what stands at its first token, or the mean of its tokens. The loss is the cross-entropy of its tag, or that of a linear chain.
+
+    Where tags are chunks, precision, recall and F1 are of chunks, and right is a chunk whose beginning, end and type are; else they are of words.
+    """
+
+    name = "tag"
+    of_words = True
+    metric = "f1_micro"
+    metrics = ("loss", "accuracy", "words", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in scoring.AVERAGES))
+    record, texts, stratum = (staticmethod(getattr(KINDS["tag"], name)) for name in ("record", "texts", "stratum"))
+    inputs, outputs = (staticmethod(getattr(KINDS["tag"], name)) for name in ("inputs", "outputs"))
+
+    # --- data --------------------------------------------------------------------------------------------------------------------------------
+    def unlabelled(self, row: Row, columns: Any) -> Tags:
+        """The words of a row, or of a text that stands in place of them."""
+        row, columns = words_of_row(row, columns)
+        tags = [self.labels[0]] * len(row.fields[columns.tokens])  # never read
+        row = dataclasses.replace(row, fields={**row.fields, "tags": tags})
+        return self.record(row, dataclasses.replace(columns, tags="tags", spans=None, scheme="none"))
+
+    @classmethod
+    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Tags], where: Sequence[str]) -> dict[str, Any]:
+        labels = [str(x) for x in config.task.labels] if config.task.labels else sorted({tag for r in records for tag in r.tags})
+        if len(labels) < 2 or len(set(labels)) != len(labels):
+            raise (ConfigError if config.task.labels else DataError)(
+                f"{where[0].rsplit(':', 1)[0] if where else 'task.labels'}: {len(set(labels))} different tags ({', '.join(labels[:5])}); "
+                f"tagging needs at least two, each named once; check data.columns.tags and task.labels"
+            )
+        scheme = "none"
+        if all(r.scheme != "none" for r in records):
+            asked = config.data.columns.scheme
+            scheme = asked if asked != "auto" else schemes.detect([r.tags for r in records]) or "iob2"
+        if config.task.valid and scheme == "none":
+            raise ConfigError("task.valid=true: the tags are no chunks, so that any may stand behind any; leave it out")
+        return {"labels": labels, "scheme": scheme}
+
+    @property
+    def labels(self) -> list[str]:
+        return self.state["labels"]
+
+    @property
+    def scheme(self) -> str:
+        return self.state["scheme"]
+
+    def encode_all(self, records: Sequence[Tags], where: Sequence[str]) -> list[Encoded | str]:
+        index = {label: i for i, label in enumerate(self.labels)}
+        for record, place in zip(records, where, strict=True):
+            if unknown := next((tag for tag in record.tags if tag not in index), None):
+                at, known = record.tags.index(unknown), ", ".join(self.labels[:10]) + (", ..." if len(index) > 10 else "")
+                raise DataError(
+                    f"{place}: tag {unknown!r} of word {at + 1}, {record.tokens[at]!r}, is not in the vocabulary of {len(index)} tags ({known}); "
+                    f"add it by task.labels"
+                )
+            if "none" not in (self.scheme, record.scheme) and (bad := schemes.problems(record.tags, self.scheme)):
+                raise DataError(
+                    f"{place}: tag {bad[0][0] + 1} breaks {self.scheme}, in which the training split is written: {bad[0][1]}; mend it, or set "
+                    "data.columns.scheme=none"
+                )
+        pieces = spelling.encode_words(self.tokenizer, [r.tokens for r in records], [r.glued for r in records], where)
+        tags = [np.array([index[tag] for tag in r.tags], np.int32) for r in records]
+        return [spelling.encoded(ids, offsets, {"tag": tag}) for (ids, offsets), tag in zip(pieces, tags, strict=True)]
+
+    # --- model -------------------------------------------------------------------------------------------------------------------------------
+    def head(self, vocab: int, precision: str) -> TagHead:
+        return TagHead(self.config.model.embed, len(self.labels), self.config.task.crf, precision)
+
+    @staticmethod
+    def term_weights(config: Config) -> dict[str, float]:
+        return {"crf" if config.task.crf else "cross_entropy": 1.0}
+
+    def totals(self, batch: Batch) -> Terms:
+        return dict.fromkeys(self.term_weights(self.config), batch.words["weight"].sum())
+
+    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
+        noise = noise.at(model.config.layers + 1) if noise else None
+        return self.of_states(hidden, model.head, params["head"], batch, hyper, noise, columns=columns)
+
+    def of_states(self, hidden, module: TagHead, weights, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+        """The loss of tags from the states of tokens, and what is predicted."""
+        words, gold = batch.words, batch.words["tag"]
+        weigh = lambda value: (words["weight"] * jnp.where(words["segment"] > 0, value, 0)).sum()
+        head = lambda x: module.apply({"params": weights}, x, noise)
+        smoothed = lambda logits, tags: token_losses.smoothed(token_losses.from_logits(logits, tags), hyper["label_smoothing"])
+        if self.config.task.align == "all":
+            by_token = head(hidden)  # [B, S, C]
+            padded = jnp.pad(gold, ((0, 0), (0, 1)))
+            of_token = jnp.take_along_axis(padded, word_of(words, hidden.shape[1]), axis=1)
+            terms = {"cross_entropy": weigh(mean_of_pieces(smoothed(by_token, of_token), words))}  # the tokens of a word share its weight
+            logits = first_piece(by_token, words)
+        else:
+            logits = head((first_piece if self.config.task.align == "first" else mean_of_pieces)(hidden, words))  # [B, W, C]
+            if self.config.task.crf:
+                nll = negative_log_likelihood(logits, gold, chains_of(words), self._scores(weights))
+                terms = {"crf": weigh(nll)}
+            else:
+                terms = {"cross_entropy": weigh(smoothed(logits, gold))}
+        best = self._best(weights, logits, words)
+        hits = Hits.update(best == gold, words["own"] & (words["segment"] > 0))
+        return Output(terms, {"words": hits}, {"word.prediction": best} if columns else {})
+
+    def _best(self, weights, logits, words):
+        if not (self.config.task.crf or self.config.task.valid):
+            return logits.argmax(-1).astype(jnp.int32)
+        scores = self._scores(weights)
+        if self.config.task.valid:
+            scores = Scores(*(score + jnp.asarray(bar, score.dtype) for score, bar in zip(scores, self._bars, strict=True)))
+        return viterbi(logits, chains_of(words), scores)
+
+    def _scores(self, weights) -> Scores:
+        if self.config.task.crf:
+            return Scores(*(weights[name] for name in ("transitions", "start", "end")))
+        count = len(self.labels)
+        return Scores(jnp.zeros((count, count)), jnp.zeros(count), jnp.zeros(count))
+
+    @functools.cached_property
+    def _bars(self) -> Scores:
+        """`FORBIDDEN` where the scheme does not let a tag stand behind another, at the beginning or at the end."""
+        bar = lambda before, after: 0.0 if schemes.allowed(before, after, self.scheme) else FORBIDDEN
+        return Scores(
+            np.array([[bar(before, after) for after in self.labels] for before in self.labels]),
+            np.array([bar(None, tag) for tag in self.labels]),
+            np.array([bar(tag, None) for tag in self.labels]),
+        )
+
+    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    def _told(self, split: Split, columns) -> tuple[list[Sequence[str]], list[list[str] | None]]:
+        """The gold tags of every row of the split, and what was predicted; None of a row that was dropped."""
+        found = by_text(split, columns["word.prediction"])
+        predicted = [[self.labels[i] for i in found[row]] if row in found else None for row in range(len(split.records))]
+        assert all(p is None or len(p) == len(r.tags) for p, r in zip(predicted, split.records, strict=True)), "a word has no prediction"
+        return [record.tags for record in split.records], predicted
+
+    def _counts(self, gold, predicted) -> scoring.Counts:
+        return scoring.of_classes(gold, predicted) if self.scheme == "none" else scoring.of_chunks(gold, predicted, self.scheme)
+
+    def summarise(self, split: Split, states, columns) -> dict[str, float]:
+        gold, predicted = self._told(split, columns)
+        return {"accuracy": scoring.accuracy(gold, predicted), "words": sum(map(len, gold)), **self._counts(gold, predicted).scores()}
+
+    def confusion(self, split: Split, columns) -> Confusion:
+        """Counts of words; rows that were dropped are not in it."""
+        index, matrix = {label: i for i, label in enumerate(self.labels)}, np.zeros((len(self.labels),) * 2, np.int64)
+        for true, guess in zip(*self._told(split, columns), strict=True):
+            for a, b in zip(true, guess or (), strict=False):
+                matrix[index[a], index[b]] += 1
+        return Confusion(matrix)
+
+    def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        return {} if self.scheme == "none" else {"chunks": self._counts(*self._told(split, columns)).table("chunks")}
+
+    def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
+        for row, (gold, predicted) in enumerate(zip(*self._told(split, columns), strict=True)):
+            if predicted is not None:
+                record = split.records[row]
+                right = {"correct": list(gold) == predicted}
+                yield {"row": row, "tokens": list(record.tokens), "tags": list(gold), "prediction": predicted, **right}
+
+    @staticmethod
+    def predicted(line: dict[str, Any]) -> dict[str, Any]:
+        return {"prediction": line["prediction"]}
+
+    def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
+        name = self.config.data.columns.tags or "tags"
+        return {**{k: v for k, v in line.items() if k != "prediction"}, name: line["prediction"]}
+
+
+def chains_of(words: Mapping[str, Any]) -> Chains:
+    """The words that a window of a text answers for are a chain; those around them are seen by the encoder alone."""
+    return Chains(jnp.where(words["own"], words["segment"], 0), words["index"] == 0, words["last"])
+
+
+def words_of_row(row: Row, columns: Any) -> tuple[Row, Any]:
+    """The row with its words in a column, and the columns that name it; without one the words of its text are taken. Raises DataError."""
+    name = columns.tokens or first_of(row, TOKENS)
+    text = columns.text or "text"
+    if name not in row.fields and isinstance(found := row.fields.get(text), str):
+        places = words_in(found)
+        if not places:
+            raise DataError(f"{row.where}: column {text!r} has no word to tag; remove the row")
+        misc = ["SpaceAfter=No" if i + 1 < len(places) and places[i + 1][0] == end else "_" for i, (_, end) in enumerate(places)]
+        others = {name: value for name, value in row.fields.items() if name != "multiword"}
+        row = dataclasses.replace(row, fields={**others, "tokens": [found[a:b] for a, b in places], "misc": misc})
+        name = "tokens"
+    if not isinstance(row.fields.get(name), list):
+        raise DataError(f"{row.where}: no list of words in column {name!r}; found {', '.join(row.fields)}; set data.columns.tokens=<column>")
+    return row, dataclasses.replace(columns, tokens=name)

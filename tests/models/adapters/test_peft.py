@@ -1,0 +1,187 @@
+"""The format of PEFT: what that library computed with small models (tools/golden/peft.py), from its tensors, and the same tensors back."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from safetensors.numpy import load_file, save_file
+
+from jaxsft.config import adapters as options
+from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models import adapters, pretrained
+from jaxsft.models.adapters import peft
+from jaxsft.models.attention import Tokens
+from jaxsft.sharding.weights import flatten, specs
+from tests.models.families import hf
+from tools.golden.peft import tensors
+
+GOLDEN = Path(__file__).parent / "golden"
+BLOCK = ("layers/.*/(q|k|v|o|gate|up|down)",)
+CASES = {
+    "lora": options.LoRA(rank=3, alpha=5, target=BLOCK),
+    "rslora_biases": options.LoRA(rank=3, alpha=5, scaling="sqrt", target=("layers/.*/(q|v)",)),
+    "lora_gpt2": options.LoRA(rank=2, alpha=4, target=("layers/.*/(o|up)",)),
+    "lora_head": options.LoRA(rank=2, alpha=4, target=("head", "embed/tokens")),
+    "dora": options.DoRA(rank=3, alpha=5, target=BLOCK),
+    "ia3": options.IA3(),
+    "prefix": options.Prefix(tokens=3),
+    "prompt": options.Prompt(tokens=3),
+}
+VIRTUAL = ("num_virtual_tokens", "token_dim", "num_layers")
+each = pytest.mark.parametrize("name", CASES)
+
+
+def folder_of(name, tmp_path):
+    """(what the case says, its folder of PEFT, its tensors)."""
+    about = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    drawn = tensors(about["shapes"], about["seed"])
+    folder = tmp_path / "peft"
+    folder.mkdir()
+    (folder / peft.CONFIG).write_text(json.dumps(about["config"]), encoding="utf-8")
+    save_file({key: np.ascontiguousarray(value) for key, value in drawn.items()}, folder / peft.WEIGHTS)
+    return about, folder, drawn
+
+
+def model_of(about, config, tmp_path):
+    """(model, fresh parameters, what `read` and `write` need of them)."""
+    folder = hf.write(about["base"], tmp_path / "base")
+    plain, params = hf.load(folder, "lm")
+    model = dataclasses.replace(plain, adapter=config)
+    declared = specs(jax.eval_shape(model.init, jax.random.key(0)))
+    own = nn.meta.unbox(adapters.init(config, {k: v for k, v in declared.items() if k != "adapters"}, jax.random.key(1)))
+    params = adapters.start(config, {**params, "adapters": own}, jax.random.key(2))
+    family = pretrained.open_source(folder).family
+    return model, params, {"specs": flatten(declared), "model": model.config, "family": family, "head": family.heads["lm"]}
+
+
+def with_read(params, found):
+    leaves = [jnp.asarray(found.get(path, value)) for path, value in flatten(params).items()]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+def logits(model, params, ids):
+    p = model.places
+    ids, n = np.concatenate([np.zeros((1, p), np.int32), ids], axis=1), ids.shape[1] + p
+    where = Tokens(jnp.ones((1, n), jnp.int32), jnp.arange(n)[None] - p)
+    return np.asarray(model.logits(params, jax.jit(model.hidden)(params, ids, where)))[:, p:]
+
+
+@each
+def test_logits_are_those_of_peft(name, tmp_path):
+    about, folder, _ = folder_of(name, tmp_path)
+    model, params, how = model_of(about, CASES[name], tmp_path)
+    expected = np.load(GOLDEN / f"{name}.npz")
+    before = logits(model, params, expected["ids"].astype(np.int32))
+    params = with_read(params, peft.read(folder, CASES[name], flatten(params), **how))
+    after = logits(model, params, expected["ids"].astype(np.int32))
+    np.testing.assert_allclose(after, expected["logits"], rtol=2e-4, atol=2e-5)
+    assert np.abs(before - after).max() > 1e-2  # the adapter matters
+    if adapters.KINDS[CASES[name].name].merges:
+        merged = adapters.merge(CASES[name], params)
+        again = logits(dataclasses.replace(model, adapter=options.NoAdapter()), merged, expected["ids"].astype(np.int32))
+        np.testing.assert_allclose(again, expected["logits"], rtol=2e-4, atol=2e-5)
+
+
+@each
+def test_what_is_written_is_what_was_read(name, tmp_path):
+    """Names, shapes and bits of the tensors, and every option that PEFT computes with."""
+    about, folder, drawn = folder_of(name, tmp_path)
+    _, params, how = model_of(about, CASES[name], tmp_path)
+    params = with_read(params, peft.read(folder, CASES[name], flatten(params), **how))
+    peft.write(tmp_path / "out", CASES[name], flatten(params), kind="lm", base="somewhere", **how)
+    found = load_file(tmp_path / "out" / peft.WEIGHTS)
+    assert found.keys() == drawn.keys()
+    for key, value in drawn.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=key)
+    written = json.loads((tmp_path / "out" / peft.CONFIG).read_text(encoding="utf-8"))
+    for key in (
+        "peft_type",
+        "task_type",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "use_dora",
+        "fan_in_fan_out",
+        "num_virtual_tokens",
+        "token_dim",
+        "num_layers",
+    ):
+        standard = False if key.startswith(("use_", "fan_")) else None
+        assert written.get(key, standard) == about["config"].get(key, standard), key
+    targets = about["config"].get("target_modules", [])
+    assert all(any(module == t or module.endswith(f".{t}") for t in targets) for module in written.get("target_modules", []))
+
+
+def test_pissa_becomes_lora_of_twice_the_rank(tmp_path):
+    """PEFT has no subtracted start: the two products together are one."""
+    about, _, _ = folder_of("lora", tmp_path)
+    config = options.LoRA(rank=2, alpha=3.0, init="pissa", target=("layers/.*/(q|down)",))
+    model, params, how = model_of(about, config, tmp_path)
+    params = jax.tree.map(lambda x: x, params)
+    for stack in params["adapters"]["layers"].values():
+        for site in (stack["attention"]["q"], stack["mlp"]["down"]):
+            site["b"] = site["b"] + 0.05
+    peft.write(tmp_path / "out", config, flatten(params), **how)
+    plain = options.LoRA(rank=4, alpha=6.0, target=config.target)
+    other, fresh, how = model_of(about, plain, tmp_path)
+    read = with_read(fresh, peft.read(tmp_path / "out", plain, flatten(fresh), **how))
+    ids = np.arange(2, 9, dtype=np.int32)[None]
+    np.testing.assert_allclose(logits(model, params, ids), logits(other, read, ids), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda folder, drawn: save_file({k: drawn[k] for k in list(drawn)[1:]}, folder / peft.WEIGHTS), "which this adapter needs"),
+        (lambda folder, drawn: save_file(drawn | {"x": np.zeros(1)}, folder / peft.WEIGHTS), "has x, for which this model has no place"),
+        (lambda folder, drawn: (folder / peft.WEIGHTS).write_bytes(b"nothing"), "is no adapter of PEFT that can be read"),
+    ],
+    ids=["missing", "additional", "damaged"],
+)
+def test_a_folder_that_does_not_fit_is_an_error(change, message, tmp_path):
+    about, folder, drawn = folder_of("lora", tmp_path)
+    _, params, how = model_of(about, CASES["lora"], tmp_path)
+    change(folder, {key: np.ascontiguousarray(value) for key, value in drawn.items()})
+    with pytest.raises(CheckpointError, match=message):
+        peft.read(folder, CASES["lora"], flatten(params), **how)
+
+
+def test_other_options_are_an_error(tmp_path):
+    about, folder, _ = folder_of("lora", tmp_path)
+    _, params, how = model_of(about, CASES["lora"], tmp_path)
+    for change, message in (
+        ({"rank": 2}, "says adapter.rank=3, this run has adapter.rank=2; set adapter.rank=3"),
+        ({"scaling": "sqrt"}, "adapter.scaling"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            peft.read(folder, dataclasses.replace(CASES["lora"], **change), flatten(params), **how)
+
+
+def test_what_peft_has_not_is_an_error(tmp_path):
+    about, _, _ = folder_of("lora_gpt2", tmp_path)
+    config = options.LoRA(rank=2, target=("layers/.*/q",))
+    _, params, how = model_of(about, config, tmp_path)
+    with pytest.raises(ConfigError, match="fused"):
+        peft.write(tmp_path / "out", config, flatten(params), **how)
+
+
+@pytest.mark.slow
+@each
+def test_the_library_loads_what_is_written(name, tmp_path):
+    torch, library = pytest.importorskip("torch"), pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    about, folder, _ = folder_of(name, tmp_path)
+    model, params, how = model_of(about, CASES[name], tmp_path)
+    params = with_read(params, peft.read(folder, CASES[name], flatten(params), **how))
+    peft.write(tmp_path / "out", CASES[name], flatten(params), kind="lm", base=str(tmp_path / "base"), **how)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", attn_implementation="eager", dtype=torch.float32)
+    theirs = library.PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    ids = np.arange(2, 11)[None]
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.from_numpy(ids)).logits[:, -9:].numpy()
+    np.testing.assert_allclose(logits(model, params, ids.astype(np.int32)), expected, rtol=2e-4, atol=2e-5)

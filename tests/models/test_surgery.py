@@ -1,0 +1,123 @@
+"""Other depths and widths of a pretrained model: what is not asked to change stays, to the bit, and a wider model computes the same."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.errors import ConfigError
+from jaxsft.models import surgery
+from jaxsft.models.attention import Tokens
+from jaxsft.models.transformer import Transformer
+from jaxsft.training.checkpoint import flatten
+from tests import conftest
+
+OLD = ModelConfig(layers=3, embed=8, heads=4, kv_heads=2, head_dim=4, mlp=6, context=16, qkv_bias=True, o_bias=True, mlp_bias=True, qk_norm="head")
+IDS = np.array([[3, 1, 4, 1, 5]])
+WHERE = Tokens(jnp.ones((1, 5), jnp.int32), jnp.arange(5)[None])
+
+
+def declared(config: ModelConfig) -> dict:
+    return jax.eval_shape(
+        lambda: jax.tree.map(lambda w: w.value, Transformer(config, 7).init(jax.random.key(0)), is_leaf=lambda w: hasattr(w, "value"))
+    )
+
+
+def start(config: ModelConfig = OLD) -> dict:
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda w: jnp.asarray(0.4 * rng.normal(size=w.shape)), declared(config))
+
+
+def change(params: dict, old: ModelConfig = OLD, **options) -> tuple[ModelConfig, dict]:
+    wanted = dataclasses.replace(old, pretrained="x", **options)
+    new = surgery.resized(wanted)
+    out = surgery.apply(params, old, wanted, 0)
+    assert {k: v.shape for k, v in flatten(out).items()} == {k: v.shape for k, v in flatten(declared(new)).items()}
+    return new, out
+
+
+def hidden(config: ModelConfig, params: dict) -> np.ndarray:
+    return np.asarray(jax.jit(lambda p: Transformer(config, 7).hidden(p, IDS, WHERE))(params))
+
+
+def apart(a: dict, b: dict) -> set[str]:
+    """The weights that differ."""
+    one, two = flatten(a), flatten(b)
+    return {name for name in one if one[name].shape != two[name].shape or not np.array_equal(one[name], two[name])}
+
+
+def test_layers(x64):
+    params = start()
+    new, out = change(params, keep_layers=(2, 0), repeat_layers=2)
+    assert new.layers == 4 and surgery.layers(dataclasses.replace(OLD, keep_layers=(2, 0), repeat_layers=2)) == [2, 2, 0, 0]
+    conftest.assert_same(out["layers"]["0"], jax.tree.map(lambda w: w[np.array([2, 2, 0, 0])], params["layers"]["0"]))
+    conftest.assert_same({k: v for k, v in out.items() if k != "layers"}, {k: v for k, v in params.items() if k != "layers"})
+    window = dataclasses.replace(OLD, window=2, window_layers=(0, 1))
+    assert surgery.resized(dataclasses.replace(window, keep_layers=(2, 1, 0))).window_layers == (1, 2)
+    assert surgery.resized(OLD) == OLD
+    for options, part in (({"keep_layers": (0, 3)}, "expected some of the layers 0 to 2"), ({"keep_layers": ()}, "expected some of the layers")):
+        with pytest.raises(ConfigError, match=part):
+            change(params, **options)
+    with pytest.raises(ConfigError, match="it must stay the first, and once"):
+        surgery.resized(dataclasses.replace(OLD, first_norm=False, repeat_layers=2))
+
+
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("units", [7, 16])
+def test_a_wider_mlp_computes_the_same(gated, units, x64):
+    old = dataclasses.replace(OLD, gated=gated, activation="gelu")
+    params = start(old)
+    new, out = change(params, old, resize_mlp=units)
+    np.testing.assert_allclose(hidden(new, out), hidden(old, params), atol=1e-12)
+    assert {name.split("/")[2] for name in apart(params, out)} == {"mlp"} and not {n for n in apart(params, out) if n.endswith("down/b")}
+    gradient = jax.jit(jax.grad(lambda p: jnp.square(Transformer(new, 7).hidden(p, IDS, WHERE)[..., 0]).sum()))(out)["layers"]["0"]["mlp"]["up"]["w"]
+    columns = np.asarray(gradient[0]).T
+    assert all(np.abs(columns[i] - columns[j]).max() > 1e-12 for i in range(units) for j in range(i))  # copies do not stay alike
+
+
+def test_more_heads_compute_the_same(x64):
+    params = start()
+    new, out = change(params, resize_heads=6)
+    assert (new.heads, new.kv_heads) == (6, 3)
+    np.testing.assert_allclose(hidden(new, out), hidden(OLD, params), atol=1e-12)
+    assert {name.split("/")[2] for name in apart(params, out)} == {"attention"} and "layers/0/attention/o/b" not in apart(params, out)
+    with pytest.raises(ConfigError, match="it must be a multiple of 2"):
+        change(params, resize_heads=5)
+    with pytest.raises(ConfigError, match="goes over all heads together"):
+        surgery.resized(dataclasses.replace(OLD, qk_norm="all", resize_heads=8))
+
+
+def test_fewer_are_those_with_the_largest_weights(x64):
+    params = start()
+    mlp = params["layers"]["0"]["mlp"]
+    mlp["down"]["w"] = mlp["down"]["w"].at[:, jnp.array([1, 4])].multiply(1e-9)  # units that do next to nothing
+    new, out = change(params, resize_mlp=4)
+    conftest.assert_same(out["layers"]["0"]["mlp"]["up"]["w"], mlp["up"]["w"][..., np.array([0, 2, 3, 5])])
+    np.testing.assert_allclose(hidden(new, out), hidden(OLD, params), atol=1e-7)
+    attention = params["layers"]["0"]["attention"]
+    attention["o"]["w"] = attention["o"]["w"].at[:, :2].multiply(1e-9)  # the first two heads, which share keys and values
+    new, out = change(params, resize_heads=2)
+    assert (new.heads, new.kv_heads) == (2, 1)
+    np.testing.assert_allclose(hidden(new, out), hidden(OLD, params), atol=1e-7)
+    conftest.assert_same(out["layers"]["0"]["attention"]["k"]["w"], attention["k"]["w"][:, :, 1:])
+
+
+def test_a_decoder_that_sees_the_whole_text(x64):
+    params = start()
+    new, out = change(params, bidirectional=True)
+    assert not new.causal and not apart(params, out)
+    later = IDS.copy()
+    later[0, -1] = 6
+    first = lambda config, ids: np.asarray(Transformer(config, 7).hidden(params, ids, WHERE))[0, 0]
+    np.testing.assert_array_equal(first(OLD, IDS), first(OLD, later))
+    assert not np.allclose(first(new, IDS), first(new, later))
+
+
+def test_what_cannot_be_changed():
+    with pytest.raises(ConfigError, match=r"model.resize_mlp=4: cannot change the structure of model.kind=lstm"):
+        surgery.resized(ModelConfig(kind="lstm", resize_mlp=4))
+    with pytest.raises(ConfigError, match=r"model.keep_layers=\[0\]: is read with the weights of model.pretrained only"):
+        conftest.make_config("lm", model={"keep_layers": [0]})

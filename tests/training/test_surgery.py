@@ -1,0 +1,69 @@
+"""Runs that start from a pretrained model of another depth or width, and with more tokens."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxsft
+from jaxsft import tasks
+from jaxsft.models.attention import Tokens
+from jaxsft.sharding.weights import flatten
+from jaxsft.training import runs, setup
+from tests import tiny
+from tests.training.test_hf import FAST, folder
+
+IDS = np.array([[3, 1, 4, 1, 5]])
+WHERE = Tokens(np.ones((1, 5), np.int32), np.arange(5, dtype=np.int32)[None])
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return folder(tmp_path_factory.mktemp("model") / "in", rows=263)
+
+
+def parts_of(source, *given: str, task: str = "lm") -> setup.Parts:
+    config = setup.resolve(jaxsft.compose(f"task={task}", "data.train=rows.txt", "run_dir=nowhere", *FAST, f"model.pretrained={source}", *given))
+    tokenizer = setup.make_tokenizer(config, tasks.get(task), [])
+    return setup.make_parts(config, tokenizer, {"labels": ["a", "b"]} if task == "classify" else {})
+
+
+def logits(parts, params) -> np.ndarray:
+    model = parts.model
+    return np.asarray(jax.jit(lambda p: model.logits(p, model.hidden(p, IDS, WHERE)))(params))
+
+
+def test_wider_and_with_more_tokens_it_computes_the_same(source):  # guards G4
+    plain = parts_of(source)
+    before = runs.starting_params(plain)
+    parts = parts_of(source, "model.resize_mlp=50", "model.resize_heads=8", "tokenizer.added=['<x>','<y>']")
+    after = runs.starting_params(parts)
+    assert (parts.config.model.mlp, parts.config.model.heads, parts.model.vocab) == (50, 8, 265)
+    old, new = logits(plain, before), logits(parts, after)
+    np.testing.assert_allclose(new[..., :263], old, atol=1e-4)
+    rows = np.asarray(flatten(before)["head/w"]).mean(1)
+    np.testing.assert_allclose(np.asarray(flatten(after)["head/w"])[:, 263:], np.stack([rows, rows], 1), rtol=1e-5, atol=1e-8)
+
+
+def test_fewer_layers_and_both_directions(source):
+    before = flatten(runs.starting_params(parts_of(source)))
+    parts = parts_of(source, "model.keep_layers=[0,2]", "model.bidirectional=true", task="classify")
+    after = flatten(runs.starting_params(parts))
+    assert parts.config.model.layers == 2 and not parts.config.model.causal
+    for name, value in after.items():
+        if not name.startswith("head/"):
+            wanted = before[name][np.array([0, 2])] if name.startswith("layers/") else before[name]
+            np.testing.assert_array_equal(value, wanted, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_run_with_frozen_layers_is_opened_again(source, tmp_path):
+    files = tiny.data(tmp_path)
+    given = [f"model.pretrained={source}", "model.keep_layers=[0,2]", "train.freeze=['layers/0/.*']", f"run_dir={tmp_path / 'one'}"]
+    jaxsft.train(jaxsft.compose("task=lm", f"data.train={files / 'book.txt'}", *FAST, *given))
+    first = runs.open_run(tmp_path / "one")
+    before = runs.starting_params(first.parts)
+    np.testing.assert_array_equal(first.frozen["layers"]["0"]["mlp"]["up"]["w"], before["layers"]["0"]["mlp"]["up"]["w"][:1])
+    again = [f"model.pretrained={tmp_path / 'one'}", "model.repeat_layers=2", "model.resize_mlp=60", f"run_dir={tmp_path / 'two'}"]
+    jaxsft.train(jaxsft.compose("task=lm", f"data.train={files / 'book.txt'}", *FAST, *again))
+    second = runs.open_run(tmp_path / "two").parts.config.model
+    assert (second.layers, second.mlp, second.keep_layers) == (4, 60, None)
