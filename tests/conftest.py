@@ -37,7 +37,7 @@ from jaxsft.config import adapters, schema  # noqa: E402
 from jaxsft.config import optim as optim_config  # noqa: E402
 from jaxsft.config.durations import Clock  # noqa: E402
 from jaxsft.data.pipeline import Batch, Batches  # noqa: E402
-from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Parse, Regression, Slots, Tags, Text  # noqa: E402
+from jaxsft.data.records import Chat, LabelledText, Message, MultiLabel, Pair, Parse, Regression, Seq2Seq, Slots, Tags, Text  # noqa: E402
 from jaxsft.data.tokenizer import Tokenizer  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, runs, setup  # noqa: E402
@@ -45,6 +45,7 @@ from jaxsft.training.step import make_hyper  # noqa: E402
 
 LABELS = ("bad", "fair", "good")
 TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
+TASKS |= {"seq2seq": functools.partial(schema.Seq2SeqTask, scores=["exact_match"])}
 TASKS |= {
     "multilabel": schema.MultiLabelTask,
     "regress": schema.RegressTask,
@@ -72,7 +73,16 @@ def make_config(
 ) -> schema.Config:
     """A resolved config of a model with two layers; each group is a dict of what differs: `model={"dropout": 0.1}`. Plain SGD, constant rate."""
     options = {"task": {}, "data": {}, "model": {}, "loss": {}, "train": {}, "mesh": {}, "evaluation": {}, "seeds": {}, "generate": {}} | groups
-    model = {"layers": 2, "embed": 16, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp": 24, "context": 64, "causal": name in ("chat", "lm")}
+    model = {
+        "layers": 2,
+        "embed": 16,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 4,
+        "mlp": 24,
+        "context": 64,
+        "causal": name in ("chat", "lm", "seq2seq"),
+    }
     columns = {"columns": schema.Columns(targets=("x", "y"))} if name == "regress" else {}
     return setup.resolve(
         schema.Config(
@@ -113,6 +123,8 @@ def make_records(task: str, rows: int, seed: int = 0, shortest: int = 1, longest
             records.append(Chat((*first, *last) if i % 3 else last))
         elif task == "lm":
             records.append(Text(text(n)))
+        elif task == "seq2seq":
+            records.append(Seq2Seq(text(n), text(max(n * 2 // 3, 1)), weight=float(rng.choice([0.25, 1.0, 1.75]))))
         elif task == "multilabel":
             records.append(MultiLabel(text(n), None, tuple(label for k, label in enumerate(LABELS) if (i + 1) >> k & 1)))
         elif task == "regress":  # every third row lacks the first target

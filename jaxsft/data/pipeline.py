@@ -245,10 +245,11 @@ class Batches:
         ids = self.example_ids(step)
         return self.split.lengths[ids[ids >= 0]]
 
-    def source_lengths(self, step: int) -> np.ndarray | None:
-        """The tokens of the sources of these texts, in their order; None where there is one stream."""
+    def sizes(self, step: int) -> np.ndarray:
+        """`lengths`; where there are two streams `[texts, 2]`, with the tokens of the sources of these texts."""
         ids = self.example_ids(step)
-        return None if (lengths := self.split.source_lengths) is None else lengths[ids[ids >= 0]]
+        sources = self.split.source_lengths
+        return self.lengths(step) if sources is None else np.stack([self.lengths(step), sources[ids[ids >= 0]]], axis=1)
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of a step that this process reads: arrays `[rows, S]`."""

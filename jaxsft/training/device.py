@@ -21,6 +21,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import cache
 from jaxsft.errors import ConfigError
 from jaxsft.sharding import hosts
+from jaxsft.sharding.weights import flatten
 from jaxsft.tasks.base import Task
 from jaxsft.tasks.causal import CausalTask
 
@@ -61,8 +62,10 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
 
     Args:
       specs, trained: `WeightSpec` trees of all weights, and of those that are trained (cut into segments).
-      lengths: tokens of each text.
+      lengths: tokens of each text; of an encoder-decoder model `[texts, 2]`, those of target and source.
     """
+    if lengths.ndim == 2:
+        return _flops_of_pairs(config, specs, trained, lengths[:, 0].astype(float), lengths[:, 1].astype(float))
     tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) // 2 if config.model.causal else lengths**2).sum())
     lowest = _lowest_trained(trained)
     flops = 0.0
@@ -83,6 +86,30 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
     head_trained = bool(_leaves(trained.get("embed", {})) if config.model.tied and isinstance(task, CausalTask) else _leaves(trained.get("head", {})))
     below = lowest < 10**9 or bool(_leaves(trained.get("norm", {})))  # something under the head is trained
     return flops + 2 * head * uses * (1 + below + head_trained)
+
+
+def _flops_of_pairs(config: Config, specs: Any, trained: Any, target: np.ndarray, source: np.ndarray) -> float:
+    """Of both halves: what each layer's weights and scores cost, once more for the gradient of its inputs where something below it is trained, and of
+    the weights that are trained."""
+    m, flops = config.model, 0.0
+    layers = {"encoder": m.layers, "decoder": m.decoder_layers}
+    scores = {"encoder": (source**2).sum(), "decoder": (target * (target + 1) / 2 + target * source).sum()}
+    embedded = bool(_leaves(trained.get("embed", {})))
+    below = {"encoder": embedded, "decoder": embedded or bool(_leaves(trained.get("encoder", {})))}  # something under the first layer is trained
+    for half, depth in layers.items():
+        lowest = 0 if below[half] else _lowest_trained(trained.get(half, {}))
+        reached = max(depth - lowest, 0)
+        flops += 4 * m.heads * m.head_dim * float(scores[half]) * (depth + 2 * reached)
+        of_source = lambda path: half == "encoder" or (path[0] == "cross" and path[1] in ("k", "v"))
+        uses = lambda path: float((source if of_source(path) else target).sum())
+        for path, spec in flatten(specs[half]["layers"]["0"]).items():
+            flops += 2 * math.prod(spec.matrix or (0,)) * uses(path.split("/")) * (depth + reached)
+        for stack in trained.get(half, {}).get("layers", {}).values():
+            for path, spec in flatten(stack).items():
+                flops += 2 * math.prod(spec.matrix or (0,)) * uses(path.split("/")) * spec.shape[0]
+    head = specs["embed"]["tokens"]["w"].shape if m.tied else specs["head"]["w"].shape
+    own = "embed" if m.tied else "head"
+    return flops + 2 * math.prod(head) * float(target.sum()) * (1 + bool(_leaves(trained)) + bool(_leaves(trained.get(own, {}))))
 
 
 def _lowest_trained(trained: Any) -> int:

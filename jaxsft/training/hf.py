@@ -15,6 +15,7 @@ from flax import linen as nn
 from jaxsft import remote, rundir
 from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import pretrained, surgery
 from jaxsft.models.transformer import Params
@@ -31,10 +32,25 @@ OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over
 
 def like(config: Config, folder: Path, tokens: int) -> Config:
     """The config with the architecture and the tokenizer of a folder. `tokens` is the size of that tokenizer. Raises ConfigError."""
-    found = architecture(config, pretrained.open_source(folder))
+    source, task = pretrained.open_source(folder), config.task
+    found = architecture(config, source)
     found = dataclasses.replace(found, vocab_rows=max(found.vocab_rows, tokens + len(config.tokenizer.added)))
     tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
+    if found.decoder_layers and getattr(task, "start", ()) is None:
+        config = dataclasses.replace(config, task=dataclasses.replace(task, start=_start(source)))
     return dataclasses.replace(config, model=found, tokenizer=tokenizer)
+
+
+def _start(source: pretrained.Source) -> list[str] | None:
+    """The tokens that the decoder was trained to start from: that of config.json, and bos where the tokenizer has another one, for a target is framed
+    as a source is. None where config.json names none. Raises ConfigError."""
+    first, tokenizer = source.values.get("decoder_start_token_id"), Tokenizer.load(source.folder)
+    if first is None:
+        return None
+    names = {token["id"]: content for content, token in tokenizer.added.items()}
+    if first not in names:
+        raise ConfigError(f"{source.folder / 'config.json'}: decoder_start_token_id={first} is no special token of the tokenizer")
+    return [names[first], *([names[tokenizer.bos_id]] if tokenizer.bos_id not in (None, first) else [])]
 
 
 def architecture(config: Config, source: pretrained.Source) -> ModelConfig:

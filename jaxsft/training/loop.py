@@ -311,7 +311,7 @@ class Loop:
             "steps_per_epoch": self.clock.steps_per_epoch,
             "devices": device.describe(self.parts.mesh.devices),
             "memory": memory_text(compiled),
-            "flops": self._model_flops(self.batches["train"].lengths(0)),
+            "flops": self._model_flops(self.batches["train"].sizes(0)),
             "peak": device.peak_flops(jax.devices()[0]),
             "notes": notes,
         }
@@ -345,7 +345,7 @@ class Loop:
         for batch in pipeline.stream(train, start, self.total):
             self.trace.before(start + 1)
             self.state, sums = compiled(self.state, self.frozen, self.parts.put(batch, train), self.hyper)
-            lengths = train.lengths(start)
+            lengths = train.sizes(start)
             start += 1
             self.trace.after(start, sums)
             if late is not None:

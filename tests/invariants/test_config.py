@@ -181,6 +181,7 @@ ELSEWHERE = {
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
+    "tests/models/test_encoder_decoder.py": ("model.decoder_layers", "model.relative_buckets", "model.relative_distance", "model.output_scale"),
     "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size"),
 }
 RUN = ("data.validation", "data.limit", "data.cache_dir", "data.split_seed", "evaluation.metric", "evaluation.on_train", "evaluation.generate_rows")

@@ -51,7 +51,7 @@ class Augment(Stage):
     lexicon: Optional[str] = None  # a file of synonyms, `word<TAB>other, another` a line: for synonym and insert
     confusions: Optional[str] = None  # a file in the same form with characters, in place of the table of ocr
     template: str = "{text}"  # what the model is asked, for back_translation, with {text} for the text
-    input: str = "prompt"  # the column of the model's input, as in the data that it was trained on
+    input: str = "prompt"  # the column of the model's input, as in the data that it was trained on (source for task=seq2seq)
     answer: str = "prediction"  # the field of the model's record that holds what it wrote
     column: Optional[str] = None  # a column that says by which method a row was made (null for those that were there); null: none
 

@@ -28,7 +28,7 @@ class Denoise(Stage):
     field: str = ""  # the column that is corrected; empty: the text column
     min_similarity: float = 0.5  # the least similarity of an answer that is taken, from 0 (anything) to 1
     template: str = "{text}"  # what the model is asked, with {text} for the text
-    input: str = "prompt"  # the column of the model's input, as in the data that it was trained on
+    input: str = "prompt"  # the column of the model's input, as in the data that it was trained on (source for task=seq2seq)
     answer: str = "prediction"  # the field of the model's record that holds what it wrote
     original: Optional[str] = None  # keep the text as it was in this column; null: it goes
     batch: int = 32  # records that the model is given at once

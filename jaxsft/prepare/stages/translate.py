@@ -30,7 +30,7 @@ class Translate(Stage):
     sources: list[str] = dataclasses.field(default_factory=list)  # the languages that are translated; empty: all but the target
     original: Optional[str] = None  # keep the text as it was in a column of this name (with several fields: this, "_" and the field); null: it goes
     template: str = "{text}"  # what the model is asked, with {text}, {source} and {target}: `Translate from {source} to {target}: {text}`
-    input: str = "prompt"  # the column of the model's input, as in the data that it was trained on
+    input: str = "prompt"  # the column of the model's input, as in the data that it was trained on (source for task=seq2seq)
     answer: str = "prediction"  # the field of the model's record that holds what it wrote
     failed: str = "error"  # an answer that is empty or cut off: error | drop (the row)
     batch: int = 32  # records that the model is given at once
