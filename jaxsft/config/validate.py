@@ -187,7 +187,7 @@ def validate_values(values: dict[str, Any]) -> None:
 def _unfreezing(config: Config) -> None:
     every = config.train.unfreeze_every
     if every is not None and getattr(config.model, "decoder_layers", 0):
-        raise ConfigError(f"train.unfreeze_every={every}: a model with model.decoder_layers has two stacks, for which there is no one order from the top")
+        raise ConfigError(f"train.unfreeze_every={every}: with model.decoder_layers there are two stacks, and no one order from the top")
 
 
 def data(config: Config) -> None:
