@@ -35,6 +35,7 @@ def folder(path, name):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, start", [("t5_v1_1", ["<|pad|>"]), ("bart", ["<|end|>", "<|bos|>"])])
 def test_from_a_folder_and_back(name, start, tmp_path):  # guards C3, G3
     """The decoder starts as it was trained to; what training froze has the bytes that it had, and the rest moved."""
