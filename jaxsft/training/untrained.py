@@ -1,4 +1,5 @@
-"""A folder in the layout of Hugging Face, opened as a run that was never trained: with a chat template it answers, an encoder-decoder model writes\nwhat becomes of a text, and others continue it."""
+"""A folder in the layout of Hugging Face, opened as a run that was never trained: with a chat template it answers, an encoder-decoder model writes
+what becomes of a text, and others continue it."""
 
 from __future__ import annotations
 
