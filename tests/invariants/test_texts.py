@@ -270,7 +270,7 @@ OPTIONS = {  # option: another value, and what must be set for it to be read
     "labels": (("good", "fair", "bad"), {}),
     "loss": ("mse", {}),
     "huber_delta": (2.0, {"loss": "huber"}),
-    "positive_weight": ("balanced", {}),
+    "positive_weight": (2.0, {}),
     "threshold": (0.3, {}),
     "standardize": (False, {}),
     "encoder": ("bi", {}),
