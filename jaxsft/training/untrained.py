@@ -12,7 +12,7 @@ from jaxsft.config.schema import ChatTask, Config, LMTask, MeshConfig, ModelConf
 from jaxsft.data.templates import Template
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.training import hf, runs, setup
+from jaxsft.training import runs, setup
 
 LONGEST = 120  # tokens of an answer, where no training says it
 
@@ -31,9 +31,10 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
     task = LMTask() if tokenizer.chat_template is None else ChatTask()
     weights, texts = ModelConfig(pretrained=str(folder)), PretrainedTokenizer(path=str(folder))
     config = Config(task=task, model=weights, tokenizer=texts, mesh=MeshConfig(data=1))
-    config = hf.like(config, folder)
-    if not config.model.causal:
-        raise ConfigError(f"{folder}: its model reads texts in both directions and generates nothing; start a training from it by model.pretrained=")
+    config = setup.like_pretrained(config)
+    if not config.model.causal or config.model.decoder_layers:
+        kind = "is an encoder-decoder model" if config.model.decoder_layers else "reads texts in both directions"
+        raise ConfigError(f"{folder}: {kind}, which answers nothing before it is trained here; start from it by model.pretrained=")
     config = change(config)
     config = dataclasses.replace(config, seeds=Seeds(init=config.seed, data=config.seed, dropout=config.seed))
     parts = setup.make_parts(config, tokenizer, state(folder, tokenizer))
