@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from jaxsft import api
 from jaxsft.config import adapters as options
 from jaxsft.config import optim, schema
-from jaxsft.errors import CheckpointError
+from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import loop, runs
 from jaxsft.training.checkpoint import Checkpoints
@@ -69,3 +70,28 @@ def test_a_run_goes_on_and_its_checkpoint_holds_the_adapter_and_the_head(place):
     (place / "whole" / "config.yaml").write_text(text.replace(str(place / "base"), str(place / "other")), encoding="utf-8")
     with pytest.raises(CheckpointError, match="are not those that this run was trained with"):
         runs.open_run(place / "whole")
+
+
+def test_a_run_is_exported_merged_or_as_an_adapter_which_another_starts_from(place, tmp_path):  # guards G1, G2
+    """Beside the base that it was trained on, in float32; an adapter that is read has the bits that were written."""
+    lora = options.LoRA(rank=2, alpha=3.0, target=("layers/.*/(q|down)",))
+    shared = {"optim": optim.AdamW(learning_rate=0.05), "model": MODEL | {"causal": True}, "evaluation": {"generate": "never"}}
+    train = {"duration": "2steps", "batch_size": 4}
+    loop.train(tiny.config(place, tmp_path / "lora", task="lm", adapter=lora, train=train, **shared))
+    run = runs.open_run(tmp_path / "lora")
+    api.export(tmp_path / "lora", tmp_path / "merged")
+    api.export(tmp_path / "lora", tmp_path / "peft", adapter="peft")
+
+    found, own = load_file(tmp_path / "merged" / "model.safetensors"), flatten(run.params)
+    a, b = (np.asarray(own[f"adapters/layers/0/attention/q/{name}"][1], np.float64) for name in "ab")
+    w = np.asarray(own["layers/0/attention/q/w"][1], np.float64).reshape(16, 16) + 1.5 * a @ b.reshape(2, 16)
+    np.testing.assert_allclose(found["model.layers.1.self_attn.q_proj.weight"], w.T, rtol=1e-5, atol=1e-6)
+    assert not [name for name in found if "lora" in name]
+
+    still = {"optim": optim.AdamW(learning_rate=0.0, weight_decay=0.0)}
+    other = dataclasses.replace(lora, start_from=str(tmp_path / "peft"))
+    loop.train(tiny.config(place, tmp_path / "other", task="lm", adapter=other, train=train | {"duration": "1steps"}, **shared | still))
+    there = flatten(runs.open_run(tmp_path / "other").params)
+    assert all(np.array_equal(there[path], value) for path, value in own.items())
+    with pytest.raises(ConfigError, match="has no adapter"):
+        api.export(place / "base", tmp_path / "none", adapter="peft")
