@@ -309,7 +309,12 @@ class Model:
     def _limits(self, config: Config) -> dict[str, Any]:
         """What `models.generate` needs beside the options."""
         limits = {"max_new_tokens": self._new_tokens(config), "stop_ids": self.task.stop_ids, "seed": config.seed}
-        return {**limits, "mesh": self.run.parts.mesh, "read": self.tokenizer.decode, "start": self.task.start_ids}
+        return {
+            **limits,
+            "mesh": self.run.parts.mesh,
+            "read": self.tokenizer.decode if self.task.generates else self.tokenizer.continued,
+            "start": self.task.start_ids,
+        }
 
     @functools.cached_property
     def _unstacked(self) -> Any:

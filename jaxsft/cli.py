@@ -16,7 +16,7 @@ COMMANDS = {
     "check": ("check", "look at a data set before training: rows, labels, lengths, leaks, tokens: jaxsft check task=... data.train=FILE"),
     "eval": ("evaluate", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
     "predict": ("predict", "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE"),
-    "generate": ("generate", "answer one prompt: jaxsft generate run=DIR prompt=TEXT"),
+    "generate": ("generate", "answer a prompt, hold a conversation, answer a file: jaxsft generate run=DIR [prompt=TEXT | input=FILE]"),
     "export": ("export", "write a run as a folder that transformers loads: jaxsft export run=DIR to=FOLDER"),
     "quality": ("quality", "measure a data set before training on it: jaxsft quality data.path=FILE, or data.train=FILE data.test=FILE"),
     "annotate": ("annotate", "tasks for annotators, and one answer out of several: jaxsft annotate export|import schema=FILE ..."),

@@ -52,6 +52,7 @@ TASKS |= {
     "pair": schema.PairTask,
     "span": schema.SpanTask,
     "tag": schema.TagTask,
+    "joint": schema.JointTask,
     "parse": schema.ParseTask,
 }
 SCHEDULES = schema.GROUPS["schedule"]

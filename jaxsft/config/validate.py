@@ -146,6 +146,7 @@ def validate_each(values: dict[str, Any]) -> None:
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("adapter.alpha", "adapter.lr_ratio"), lambda v: 0 < v < math.inf, "a finite number of more than 0"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
+        (("train.neftune",), lambda v: 0 < v < math.inf, "more than 0, or null"),
         (("task.temperature", "task.huber_delta", "data.mixture.temperature"), lambda v: 0 < v < math.inf, "more than 0"),
         (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),
         (("model.rope_base",), lambda v: 0 < v < math.inf, "more than 0"),
@@ -323,10 +324,18 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
 
 def _masking(config: Config) -> None:
     t = config.task
-    if t.name != "mlm":
+    if t.name not in ("mlm", "span_corruption"):
         return
     if not 0 < t.share < 1:
         raise ConfigError(f"task.share={t.share}: expected more than 0 and less than 1")
+    if t.name == "span_corruption":
+        if not 1 <= t.mean_length < math.inf or "{i}" not in t.sentinel:
+            raise ConfigError(f"task.mean_length={t.mean_length} task.sentinel={t.sentinel}: expected at least 1, and {{i}} for the number of a span")
+        if config.data.too_long not in ("error", "drop"):
+            raise ConfigError(
+                f"data.too_long={config.data.too_long}: task=span_corruption cuts no texts; set data.unit=paragraph or line, or data.too_long=drop"
+            )
+        return
     if min(t.random, t.kept) < 0 or t.random + t.kept > 1:
         raise ConfigError(f"task.random={t.random} and task.kept={t.kept}: expected shares of at least 0 that are together at most 1")
 

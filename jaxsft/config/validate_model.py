@@ -31,6 +31,8 @@ def model(config: Config, causal: bool | None) -> None:
         raise ConfigError(f"model.experts={m.experts}: they are gated, without biases, and model.experts_per_token lies between 1 and their number")
     if m.positions == "disentangled" and (m.causal or m.heads != m.kv_heads or m.attention == "blocked"):
         raise ConfigError("model.positions=disentangled: needs model.causal=false, as many kv_heads as heads, and model.attention=auto or reference")
+    if config.train.neftune is not None and m.kind != "transformer":
+        raise ConfigError(f"train.neftune={config.train.neftune}: is read with model.kind=transformer only")
     _numbers(m)
     _unread(m, config.task.name)
     if m.causal and getattr(config.task, "pool", None) == "first":
@@ -73,8 +75,10 @@ def _recurrent(m: ModelConfig, task: str) -> None:
 
 def _seq2seq(config: Config) -> None:
     m, task = config.model, config.task
+    if task.name == "span_corruption" and not m.decoder_layers:
+        raise ConfigError("task=span_corruption: a decoder writes what was taken out; set model=encoder_decoder, or model.decoder_layers")
     if task.name != "seq2seq":
-        if m.decoder_layers:
+        if m.decoder_layers and task.name != "span_corruption":
             raise ConfigError(f"model.decoder_layers={m.decoder_layers}: task={task.name} has one text only; task=seq2seq trains an encoder-decoder")
         return
     if m.causal == bool(m.decoder_layers):
@@ -131,7 +135,7 @@ def _numbers(m: ModelConfig) -> None:
 
 def _unread(m: ModelConfig, task: str) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
-    vocabulary = task in ("chat", "lm", "mlm", "seq2seq")
+    vocabulary = task in ("chat", "lm", "mlm", "span_corruption", "seq2seq")
     for name, read, where in (
         ("relative_buckets", m.positions == "relative", "with model.positions=relative"),
         ("relative_distance", m.positions == "relative", "with model.positions=relative"),

@@ -181,6 +181,12 @@ class Tokenizer:
         """The text of ids; without the tokens that are flagged special if `skip_special`."""
         return self._full.decode([int(token) for token in ids], skip_special_tokens=skip_special)
 
+    def continued(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of ids that follow other text: a decoder that drops the space before a whole text keeps it here."""
+        before = self.encode("a")[-1:]
+        start, text = self.decode(before), self.decode([*before, *ids], skip_special)
+        return text[len(start) :] if text.startswith(start) else self.decode(ids, skip_special)
+
     def special_id(self, token: str) -> int:
         """The id of an added token. Raises ConfigError if there is none of this name."""
         if token not in self.added:

@@ -123,7 +123,7 @@ def generate_answers(
     """The generated last turn of each record, of at most `limit` tokens, and whether it ended with a stop token."""
     prompts = [task.prompt(record, place) for record, place in zip(records, where, strict=True)]
     # Special tokens inside an answer are part of it: only the stop token, which is gone by now, is not.
-    read = functools.partial(task.tokenizer.decode, skip_special=False)
+    read = functools.partial(task.tokenizer.decode if task.generates else task.tokenizer.continued, skip_special=False)
     given = {"max_new_tokens": limit, "stop_ids": task.stop_ids, "seed": config.seed, "mesh": mesh, "read": read, "start": task.start_ids}
     out = generate(model, params, prompts, config.generate, **given)
     return [answer.text for answer in out], [answer.stopped for answer in out]

@@ -77,6 +77,7 @@ class Dropout(NamedTuple):
     rate: Float[Array, ""]
     keys: Array  # [B]
     adapter: Float[Array, ""] | None = None  # the rate of an adapter's own dropout, which has the same keys
+    neftune: Float[Array, ""] | None = None  # how strong the noise on embeddings is
 
     def at(self, site: int | Int[Array, ""]) -> Dropout:
         return self._replace(keys=jax.vmap(jax.random.fold_in, (0, None))(self.keys, site))
@@ -93,6 +94,17 @@ def dropout(x: Float[Array, "batch ..."], noise: Dropout | None, site: int) -> F
     bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(noise.at(site).keys)
     scale = jnp.where(keep > 0, 65536.0 / jnp.maximum(keep, 1.0), 0.0).astype(x.dtype)
     return jnp.where(bits.astype(jnp.int32) < keep.astype(jnp.int32), x * scale, jnp.zeros_like(x))
+
+
+def neftune(x: Float[Array, "batch seq embed"], noise: Dropout | None, segment_ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
+    """Embeddings of training with noise from `[-1, 1] alpha / sqrt(length of the text x D)` (Jain et al., 2023, arXiv:2310.05914, algorithm 1)."""
+    if noise is None or noise.neftune is None:
+        return x
+    b, s, d = x.shape
+    rows = jnp.arange(b)[:, None]
+    length = jnp.zeros((b, s + 1), x.dtype).at[rows, segment_ids].add(1)[rows, segment_ids]  # of the text that a token is of
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, (s, d), x.dtype, -1.0, 1.0))(noise.at(1).keys)
+    return x + drawn * (noise.neftune.astype(x.dtype) / jnp.sqrt(length * d))[..., None]
 
 
 # --- linear layers and norms -----------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from jaxsft.models.attention import Attention, Cache, Tokens
 from jaxsft.models.disentangled import Disentangled
 from jaxsft.models.experts import Experts
 from jaxsft.models.features import Soft
-from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, dropout, to_vocab
+from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, dropout, neftune, to_vocab
 from jaxsft.models.relative import Relative
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
@@ -236,7 +236,8 @@ class Transformer:
         shifted = where._replace(positions=where.positions + self.shift)
         x = self._embedding().apply({"params": params["embed"]} | own, tokens, shifted)
         x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
-        return dropout(self._rows(x.astype(at_least_fp32(x.dtype))), noise.at(self.config.layers) if noise else None, 0)
+        noise = noise.at(self.config.layers) if noise else None
+        return dropout(neftune(self._rows(x.astype(at_least_fp32(x.dtype))), noise, where.segment_ids), noise, 0)
 
     @property
     def shift(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.base import Task
 
-NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm", "span", "tag", "joint", "parse")
+NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm", "span_corruption", "span", "tag", "joint", "parse")
 
 
 def get(name: str) -> type[Task]:
@@ -21,9 +21,24 @@ def get(name: str) -> type[Task]:
     from jaxsft.tasks.regress import Regress
     from jaxsft.tasks.seq2seq import Seq2SeqTask
     from jaxsft.tasks.span import SpanTask
+    from jaxsft.tasks.span_corruption import SpanCorruption
     from jaxsft.tasks.tag import TagWords
 
-    kinds = (ChatSFT, Classify, LM, MaskedLM, MultiLabelTask, PairTask, ParseTrees, Regress, Seq2SeqTask, SlotsAndIntent, SpanTask, TagWords)
+    kinds = (
+        ChatSFT,
+        Classify,
+        LM,
+        MaskedLM,
+        MultiLabelTask,
+        PairTask,
+        ParseTrees,
+        Regress,
+        Seq2SeqTask,
+        SlotsAndIntent,
+        SpanCorruption,
+        SpanTask,
+        TagWords,
+    )
     found = {kind.name: kind for kind in kinds}
     if name not in found:
         raise ConfigError(f"task={name}: there is no head for it yet, so that jaxsft check alone reads it; what can be trained is {', '.join(found)}")

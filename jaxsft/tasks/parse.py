@@ -187,6 +187,10 @@ class ParseTrees(Task):
                 out = {"row": row, "tokens": list(record.tokens), "heads": list(record.heads), "deprels": list(record.deprels)}
                 yield out | {"prediction": prediction, "correct": both[row] == list(zip(record.heads, record.deprels, strict=True))}
 
+    @staticmethod
+    def predicted(line: dict[str, Any]) -> dict[str, Any]:
+        return {"prediction": line["prediction"]}
+
     def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
         """With the predicted tree in its columns; `deps`, which holds another one, is emptied."""
         c = self.config.data.columns

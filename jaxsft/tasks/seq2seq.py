@@ -42,7 +42,7 @@ class Seq2SeqTask(CausalTask):
         super().__init__(config, tokenizer, state)
         text_scores.check(config.task.scores)
         self.two = config.model.decoder_layers > 0
-        self.before, self.after = self.state["template"].split(SLOT)
+        self.before, self.after = self.state["pattern"].split(SLOT)
 
     # --- data --------------------------------------------------------------------------------------------------------------------------------
     def unlabelled(self, row: Row, columns: Any) -> Seq2Seq:
@@ -73,10 +73,10 @@ class Seq2SeqTask(CausalTask):
         two, template = config.model.decoder_layers > 0, config.task.template
         if template == "auto":
             template = SLOT if two else f"{SLOT}\n"
-        start = _start(config, tokenizer) if two else []
+        start = start_ids(config, tokenizer) if two else []
         longest = sorted({r.target for r in records}, key=len)[-64:]
         return {
-            "template": template,
+            "pattern": template,
             "start_ids": start,
             "stop_ids": [tokenizer.eos_id],
             "longest_answer": 1 + max((len(ids) for ids in tokenizer.encode_batch(longest)), default=0),
@@ -143,7 +143,7 @@ class Seq2SeqTask(CausalTask):
         return out if answer is None else out | {"prediction": answer, "correct": text_scores.matches(answer, self.references(record, where))}
 
 
-def _start(config: Config, tokenizer: Tokenizer) -> list[int]:
+def start_ids(config: Config, tokenizer: Tokenizer) -> list[int]:
     """The ids that a decoder starts from: those of `task.start`, else bos, else pad."""
     if config.task.start is not None:
         return [tokenizer.special_id(token) for token in config.task.start]

@@ -192,6 +192,10 @@ class TagWords(Task):
                 right = {"correct": list(gold) == predicted}
                 yield {"row": row, "tokens": list(record.tokens), "tags": list(gold), "prediction": predicted, **right}
 
+    @staticmethod
+    def predicted(line: dict[str, Any]) -> dict[str, Any]:
+        return {"prediction": line["prediction"]}
+
     def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
         name = self.config.data.columns.tags or "tags"
         return {**{k: v for k, v in line.items() if k != "prediction"}, name: line["prediction"]}
@@ -211,7 +215,8 @@ def words_of_row(row: Row, columns: Any) -> tuple[Row, Any]:
         if not places:
             raise DataError(f"{row.where}: column {text!r} has no word to tag; remove the row")
         misc = ["SpaceAfter=No" if i + 1 < len(places) and places[i + 1][0] == end else "_" for i, (_, end) in enumerate(places)]
-        row = dataclasses.replace(row, fields={"tokens": [found[a:b] for a, b in places], "misc": misc})
+        others = {name: value for name, value in row.fields.items() if name != "multiword"}
+        row = dataclasses.replace(row, fields={**others, "tokens": [found[a:b] for a, b in places], "misc": misc})
         name = "tokens"
     if not isinstance(row.fields.get(name), list):
         raise DataError(f"{row.where}: no list of words in column {name!r}; found {', '.join(row.fields)}; set data.columns.tokens=<column>")

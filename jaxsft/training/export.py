@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -56,7 +55,13 @@ def export(
     found = exported.all_moves(chosen, head, specs, f"run={run.folder}")
     dtypes = exported.dtypes_of(chosen, found, before["tensors"] if before else {}, dtype)
     most = Counter(dtypes.values()).most_common(1)[0][0]
-    values = {**values, "architectures": [chosen.architecture + head.suffix], **_about_task(parts.task), **_ids_of_config(run, kind)}
+    values = {
+        **values,
+        "architectures": [chosen.architecture + head.suffix],
+        **_about_task(parts.task),
+        **_ids_of_config(run, kind),
+        **_starts(parts.task),
+    }
     values = {key: value for key, value in values.items() if key != "torch_dtype"} | {"dtype": exported.TORCH[most]}
     with rundir.atomic_folder(to) as folder:
         exported.write(folder, found, weights, dtypes, shard)
@@ -70,9 +75,8 @@ def export(
 def _check(run: Run, written: pretrained.Source, specs: Any, kind: str | None) -> None:
     """What was written is what a reader finds: every option, every name, every shape. Raises JaxsftError."""
     pretrained.plan(written, specs, kind)
-    found, model = hf.architecture(run.parts.config, written), run.parts.config.model
-    if dataclasses.replace(found, vocab_rows=model.vocab_rows) != model:
-        raise ConfigError(f"run={run.folder}: config.json of {written.family.model_type} cannot say what this model is ({found} instead of {model})")
+    if other := hf.differs(hf.architecture(run.parts.config, written), run.parts.config.model):
+        raise ConfigError(f"model.{other[0]}={other[2]}: a config.json of {written.family.model_type} cannot say this (it would be {other[1]})")
 
 
 def _weights(run: Run) -> tuple[Flat, dict[str, Any]]:
@@ -106,8 +110,8 @@ def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[
         return kind, values, family
     family = families.get(before["config"]["model_type"], hf.NAME)
     now = hf.architecture(config, pretrained.Source(run.folder, before["config"], family))
-    if dataclasses.replace(now, vocab_rows=config.model.vocab_rows) != config.model:
-        raise ConfigError(f"run={run.folder}: its model is another one than {hf.NAME} says; set export.family={family.model_type}")
+    if other := hf.differs(now, config.model):
+        raise ConfigError(f"run={run.folder}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set export.family={family.model_type}")
     return kind, {**before["config"], "vocab_size": rows}, family
 
 
@@ -149,6 +153,11 @@ def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
     return out
 
 
+def _starts(task: Task) -> dict[str, int]:
+    """What the decoder of an encoder-decoder model is given first."""
+    return dict(zip(("decoder_start_token_id", "forced_bos_token_id"), task.start_ids, strict=False))
+
+
 def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, framed: bool) -> None:
     tokenizer.save(folder, framed)
     path = folder / "tokenizer_config.json"
@@ -165,7 +174,7 @@ def _generation(folder: Path, before: dict[str, Any] | None, tokenizer: Tokenize
     """generation_config.json, whose stop tokens are those of training."""
     if not task.can_generate:
         return
-    values = {**((before or {}).get("generation") or {}), **_ids(tokenizer)}
+    values = {**((before or {}).get("generation") or {}), **_ids(tokenizer), **_starts(task)}
     if stops := list(task.stop_ids):
         values["eos_token_id"] = stops if len(stops) > 1 else stops[0]
     rundir.write_json(folder / "generation_config.json", values)

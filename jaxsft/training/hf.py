@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,12 @@ def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
     return dataclasses.replace(found, **own)
 
 
+def differs(a: ModelConfig, b: ModelConfig) -> tuple[str, Any, Any] | None:
+    """The first option, but for the rows of the vocabulary, that two models have not alike; lists and tuples of the same numbers are alike."""
+    one, other = (json.loads(rundir.json_text(dataclasses.asdict(model))) for model in (a, b))
+    return next(((name, one[name], other[name]) for name in one if name != "vocab_rows" and one[name] != other[name]), None)
+
+
 def folder_of(config: Config) -> Path | None:
     """The folder that the weights come from, where `model.pretrained` names one in this layout."""
     if not config.model.pretrained:
@@ -82,11 +89,9 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is another one than the run was started with.
     """
     source = pretrained.open_source(folder)
-    now = architecture(parts.config, source)
-    for field in dataclasses.fields(ModelConfig):
-        if field.name != "vocab_rows" and getattr(now, field.name) != getattr(parts.config.model, field.name):
-            given = f"model.{field.name}={getattr(parts.config.model, field.name)!r}"
-            raise CheckpointError(f"{folder / 'config.json'}: says model.{field.name}={getattr(now, field.name)!r}, the run was started with {given}")
+    if other := differs(architecture(parts.config, source), parts.config.model):
+        name, now, before = other
+        raise CheckpointError(f"{folder / 'config.json'}: says model.{name}={now!r}, the run was started with model.{name}={before!r}")
     todo = plan(parts, source)
     keep = {path: value for path, value in fresh.items() if np.any(value)}
     weights = pretrained.load(source, todo, initial(parts, {*todo.fresh, *keep}), keep)

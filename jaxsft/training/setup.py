@@ -94,7 +94,7 @@ def _of_source(config: Config) -> Config:
     if (folder := hf.folder_of(config)) is not None:
         return hf.like(config, folder, tokenizer_at(source).vocab_size)
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
-    own = {k: getattr(config.model, k) for k in (*hf.USERS, "causal")}
+    own = {k: getattr(config.model, k) for k in (*hf.USERS, *(() if found.decoder_layers else ("causal",)))}
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
     return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
 

@@ -173,7 +173,8 @@ class Program:
         if "dropout" not in hyper:
             return None
         key = jax.random.fold_in(jax.random.key(hyper["dropout_seed"], impl="threefry2x32"), step)
-        return Dropout(hyper["dropout"], jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows)), hyper.get("adapter_dropout"))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
+        return Dropout(hyper["dropout"], keys, hyper.get("adapter_dropout"), hyper.get("neftune"))
 
     def _add_penalties(self, grads: Params, trainable: Params, hyper: Hyper) -> Params:
         for one, mask, weight in zip(self.config.loss.penalties, self.penalty_masks, hyper["penalties"], strict=True):
@@ -226,11 +227,13 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
     if hasattr(optim, "weight_decay"):
         hyper["weight_decay"] = f(optim.weight_decay)
     adapter_dropout = getattr(config.adapter, "dropout", 0.0)
-    if config.model.dropout > 0 or adapter_dropout > 0:
+    if config.model.dropout > 0 or adapter_dropout > 0 or config.train.neftune is not None:
         seed = config.seed if config.seeds.dropout is None else config.seeds.dropout
         hyper |= {"dropout": f(config.model.dropout), "dropout_seed": np.uint32(seed)}
     if adapter_dropout > 0:
         hyper["adapter_dropout"] = f(adapter_dropout)
+    if config.train.neftune is not None:
+        hyper["neftune"] = f(config.train.neftune)
     if config.train.unfreeze_every is not None:
         hyper["unfreeze_every"] = np.int32(durations.steps(config.train.unfreeze_every, clock, "train.unfreeze_every"))
     if config.train.ema is not None:

@@ -106,6 +106,7 @@ STEP = {  # option -> another value
     "train.batch_size": 4,
     "train.accumulate": 2,
     "train.ema": 0.8,
+    "train.neftune": 5.0,
     "train.freeze": ["embed/.*"],
     "train.unfreeze_every": "1steps",
     "mesh.data": 2,
@@ -176,13 +177,16 @@ ELSEWHERE = {
     "tests/prepare/check/test_tokens.py": ("check.samples",),
     "tests/prepare/check/test_labels.py": ("check.near",),
     "tests/training/test_loop.py": ("train.on_nan",),
+    "tests/training/test_hf.py": ("model.init",),
     "tests/invariants/test_eval.py": ("generate.allow_cut",),
     "tests/sharding/test_hosts.py": ("hosts.coordinator", "hosts.count", "hosts.index", "hosts.timeout", "hosts.wait"),
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
     "tests/models/test_encoder_decoder.py": ("model.decoder_layers", "model.relative_buckets", "model.relative_distance", "model.output_scale"),
-    "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size"),
+    "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size", "generate.stop"),
+    "tests/models/test_sampling.py": ("generate.top_k", "generate.top_p", "generate.min_p", "generate.repetition_penalty"),
+    "tests/models/test_generate_golden.py": ("generate.num_beams", "generate.length_penalty"),
 }
 RUN = ("data.validation", "data.limit", "data.cache_dir", "data.split_seed", "evaluation.metric", "evaluation.on_train", "evaluation.generate_rows")
 RUN += ("model.pretrained", "train.init_fresh")  # shown at the end of this file

@@ -203,3 +203,12 @@ def test_evaluation_repeats_and_changes_nothing():  # guards E13
     assert_same(state, before)
     state, _ = train.run([1], state)
     assert_same(state, straight)
+
+
+def test_noise_on_embeddings_is_of_training_only():  # guards H9
+    plain, noisy = (bench("lm", 5, train={"neftune": alpha}) for alpha in (None, 5.0))
+    batch = plain.batches[0]
+    evaluate = lambda b: b.evaluate(*b.apart, b.put(batch), b.hyper)
+    assert_same(evaluate(plain)[0], evaluate(noisy)[0])
+    losses = [b.step(b.state(), b.apart[1], b.put(batch), b.hyper)[1] for b in (plain, noisy)]
+    assert any(np.abs(np.asarray(x) - np.asarray(y)).max() > 1e-6 for x, y in zip(*map(jax.tree.leaves, losses), strict=True))

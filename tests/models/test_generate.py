@@ -1,5 +1,7 @@
 """Generation with a cache against the whole model, run again for every token."""
 
+import collections
+import dataclasses
 import functools
 
 import jax
@@ -8,13 +10,15 @@ import pytest
 from flax import linen as nn
 
 from jaxsft.config.model import ModelConfig
-from jaxsft.config.schema import GenerateConfig
+from jaxsft.config.schema import GenerateConfig, MeshConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Tokens
-from jaxsft.models.generate import generate
+from jaxsft.models.generate import continuations, decode, empty, generate, refill
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.kv import width_of
 from jaxsft.models.transformer import Transformer
+from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding import weights
 
 VOCAB, NEW = 17, 6
 PROMPTS = [[3], [5, 1, 2, 8, 13], list(range(1, 17)), [4, 4], [9, 8, 7, 6, 5, 4, 3, 2, 1, 1, 2]]
@@ -29,29 +33,42 @@ OPTIONS = {
         "activation": "gelu",
     },
     "blocked": {"attention": "blocked"},
+    "windows, caps, biases": {
+        "window": 4,
+        "window_layers": (1,),
+        "attention_softcap": 5.0,
+        "logit_softcap": 3.0,
+        "tied": False,
+        "head_bias": True,
+        "qkv_bias": True,
+        "qk_norm": "head",
+    },
+    "relative": {"positions": "relative"},
 }
 
 
 @functools.cache
 def made(name="default", context=64):
     config = ModelConfig(layers=2, embed=16, heads=4, kv_heads=2, head_dim=4, mlp=24, context=context, **OPTIONS[name])
-    m = Transformer(config, VOCAB, "fp32", None if config.tied else VocabHead(16, VOCAB, "fp32"))
+    m = Transformer(config, VOCAB, "fp32", None if config.tied else VocabHead(16, VOCAB, "fp32", bias=config.head_bias))
     params = nn.meta.unbox(jax.jit(m.init)(jax.random.key(1)))
     # Far from uniform, so that no argmax hangs on rounding and a tied head does not only repeat.
     params["embed"]["tokens"]["w"] = params["embed"]["tokens"]["w"] * 4
     params["layers"] = jax.tree.map(lambda w: w * 3 if w.ndim > 2 else w, params["layers"])
+    if config.head_bias:
+        params["head"]["b"] = np.linspace(-0.5, 0.5, VOCAB, dtype=np.float32)
     return m, params
 
 
 @functools.cache
 def forward(name):
     m, params = made(name)
-    return jax.jit(lambda ids, where: m.hidden(params, ids, where) @ m.output_matrix(params))
+    return jax.jit(lambda ids, where: m.logits(params, m.hidden(params, ids, where)))
 
 
 def greedy(prompt, name="default", stop=(), new=NEW):
     """Without a cache: the whole text again for every token."""
-    text, width = list(prompt), 32
+    text, width = list(prompt), 64
     for _ in range(new):
         ids, segments = np.zeros((1, width), np.int32), np.zeros((1, width), np.int32)
         ids[0, : len(text)], segments[0, : len(text)] = text, 1
@@ -66,6 +83,12 @@ def run(prompts=PROMPTS, name="default", **options):
     m, params = made(name)
     rest = {"max_new_tokens": NEW, "stop_ids": (), "seed": 0} | {k: options.pop(k) for k in ("max_new_tokens", "stop_ids", "seed") if k in options}
     return [(a.ids, a.stopped) for a in generate(m, params, prompts, GenerateConfig(**{"batch_size": 4} | options), **rest)]
+
+
+def some(count, longest=12, seed=0):
+    """Prompts of many lengths, in no order."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, VOCAB, rng.integers(1, longest + 1)).tolist() for _ in range(count)]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -124,3 +147,87 @@ def test_a_learned_table_ends():
 def test_widths():
     assert [width_of(n) for n in (1, 16, 17, 32, 33)] == [16, 16, 32, 32, 64]
     assert run([]) == []
+
+
+def test_rows_are_filled_again():  # guards E12
+    """Answers of many lengths go through few rows, the ring of slots goes round several times, and a long prompt makes it grow."""
+    free = collections.Counter(t for ids, _ in run(some(19), max_new_tokens=10) for t in ids)
+    stop = [token for token, _ in free.most_common(4)[2:]]
+    prompts = [*some(19), list(range(17)) * 2]
+    expected = [greedy(p, stop=stop, new=10) for p in prompts]
+    lengths = [len(ids) for ids, _ in expected]
+    assert len(set(lengths)) > 3 and sum(lengths) > 2 * (16 + 10), lengths
+    assert run(prompts, stop_ids=stop, max_new_tokens=10, batch_size=1) == expected
+    assert run(prompts, stop_ids=stop, max_new_tokens=10, batch_size=3) == expected
+
+
+@pytest.mark.usefixtures("x64")
+def test_batch_order_and_padding_change_no_token():  # guards E1, E12, H7
+    """In float64, where ties do not hang on rounding; samples go by the number of their prompt."""
+    m, params = made()
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    prompts, how = some(11, seed=1), {"max_new_tokens": 8, "stop_ids": [3, 5], "seed": 2}
+    for options in ({}, {"temperature": 1.0, "top_p": 0.9, "repetition_penalty": 1.2}):
+        ask = lambda prompts, size: generate(m, params, prompts, GenerateConfig(batch_size=size, **options), **how)
+        expected = ask(prompts, 1)
+        assert ask(prompts, 4) == expected
+        assert ask([*prompts, [1] * 30], 4)[:11] == expected  # wider rows
+        if not options:
+            order = np.random.default_rng(0).permutation(11)
+            assert [ask([prompts[i] for i in order], 4)[i] for i in np.argsort(order)] == expected
+
+
+def test_other_options_are_no_other_program():  # guards H5
+    run(temperature=0.5, stop_ids=[1])
+    before = [f._cache_size() for f in (decode, refill, empty)]
+    for options in ({"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.1}, {"repetition_penalty": 1.5}, {"temperature": 0.0}, {"seed": 9}, {"stop_ids": [2]}):
+        run(some(9), **{"temperature": 1.5, "stop_ids": [1]} | options)
+    assert [f._cache_size() for f in (decode, refill, empty)] == before
+
+
+def test_a_mesh_changes_nothing():  # guards A3
+    m, params = made()
+    mesh = meshes.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    specs = weights.specs(jax.eval_shape(m.init, jax.random.key(0)))
+    placed = jax.device_put(params, meshes.shardings(specs, mesh))
+    prompts, how = some(9, seed=4), {"max_new_tokens": 5, "stop_ids": [3]}
+    for options in ({"batch_size": 4}, {"batch_size": 6, "num_beams": 3}):
+        expected = generate(m, params, prompts, GenerateConfig(**options), **how)
+        assert generate(dataclasses.replace(m, mesh=mesh), placed, prompts, GenerateConfig(**options), mesh=mesh, **how) == expected
+
+
+def test_answers_grow_token_by_token():
+    """What is streamed is what comes out."""
+    m, params = made()
+    options, how = GenerateConfig(batch_size=2), {"max_new_tokens": NEW, "stop_ids": [greedy(PROMPTS[1])[0][3]]}
+    seen = collections.defaultdict(list)
+    for number, answer, complete in continuations(m, params, PROMPTS, options, every=1, **how):
+        assert not (seen[number] and seen[number][-1][1])
+        seen[number].append((answer, complete))
+    expected = generate(m, params, PROMPTS, options, **how)
+    assert [seen[i][-1] for i in range(len(PROMPTS))] == [(answer, True) for answer in expected]
+    for number, steps in seen.items():
+        assert [answer.ids for answer, _ in steps[:-1]] == [expected[number].ids[:n] for n in range(1, len(steps))]
+
+
+def test_stop_strings_end_rows():
+    """The text is cut there, the ids end with the token that completes it, and the row is free for the next prompt."""
+    m, params = made()
+    read = lambda ids: "".join("abcdefghijklmnopq"[i] for i in ids)
+    prompts = some(9, seed=5)
+    free = [read(ids) for ids, _ in run(prompts, max_new_tokens=40)]
+    stop = [free[0][20:22], free[3][5:7]]
+    for size in (1, 4):
+        out = generate(m, params, prompts, GenerateConfig(batch_size=size, stop=stop), max_new_tokens=40, stop_ids=(), read=read)
+        for answer, text in zip(out, free, strict=True):
+            ends = [text.index(s) for s in stop if s in text]
+            end = min((text.index(s) + len(s) for s in stop if s in text), default=40)
+            assert (read(answer.ids), answer.text, answer.stopped) == (text[:end], text[: min(ends, default=40)], bool(ends))
+        assert sum(answer.stopped for answer in out) >= 2
+    with pytest.raises(ConfigError, match=r"^generate\.stop: .*decode"):
+        generate(m, params, prompts, GenerateConfig(stop=stop), max_new_tokens=4, stop_ids=())
+
+
+def test_a_prompt_has_a_token():
+    with pytest.raises(ConfigError, match=r"^prompt 2 has no token"):
+        run([[1], []])

@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 from flax import linen as nn
 
-from jaxsft.models.layers import ACTIVATIONS, MLP, Dropout, Linear, Norm, contract, dropout, fan_in_normal
+from jaxsft.models.layers import ACTIVATIONS, MLP, Dropout, Linear, Norm, contract, dropout, fan_in_normal, neftune
 
 x64 = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)
@@ -110,3 +110,19 @@ def test_dropout():
     assert dropout(x, None, 0) is x
     np.testing.assert_array_equal(dropout(x[1:3], Dropout(jnp.float32(0.3), keys[1:3]), 0), y[1:3])
     assert (y[0] != y[1]).any() and (np.asarray(dropout(x, Dropout(jnp.float32(0.3), keys), 1)) != y).any()
+
+
+@x64
+def test_neftune_is_as_strong_as_the_paper_says():
+    """Uniform on [-1, 1] alpha / sqrt(length x D), by the length of each text; a row's noise is its own; without training noise, the identity."""
+    segments = np.array([[1] * 48 + [2] * 16, [1] * 64])
+    x, keys = np.zeros((2, 64, 256)), jax.random.split(jax.random.key(0), 2)
+    noise = Dropout(jnp.float32(0.3), keys, neftune=jnp.float32(5))
+    y = np.asarray(neftune(x, noise, segments))
+    for part, length in ((y[0, :48], 48), (y[0, 48:], 16), (y[1], 64)):
+        high = 5 / np.sqrt(length * 256)
+        assert (
+            0.99 * high < np.abs(part).max() <= high and part.std() == pytest.approx(high / np.sqrt(3), rel=0.03) and abs(part.mean()) < 0.02 * high
+        )
+    np.testing.assert_array_equal(neftune(x[1:], Dropout(jnp.float32(0.3), keys[1:], neftune=jnp.float32(5)), segments[1:]), y[1:])
+    assert neftune(x, None, segments) is x and neftune(x, Dropout(jnp.float32(0.3), keys), segments) is x

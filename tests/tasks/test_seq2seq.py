@@ -187,3 +187,13 @@ def test_meaning_representations_have_several_sentences():
     assert (len(records), len(grouped)) == (4693, 630) and sum(len(r.references) for r in grouped) <= len(records)
     encoded = task_of(grouped[:50]).encode_all(grouped[:50], [""] * 50)
     assert all(np.count_nonzero(e.weights) == len(r.target.encode()) + 1 for e, r in zip(encoded, grouped[:50], strict=True))
+
+
+def test_stages_that_ask_a_model_take_such_a_run(learnt, tmp_path):
+    """`prepare` translates with it, and new rows are translated alike before they are predicted."""
+    rows, path, result = learnt
+    stages = "stages=[{translate: {target: back, language: null, input: source, fields: [source], original: before}}]"
+    facts, done = api.prepare(f"data.train={path}", stages, f"run={result.run_dir}", f"output.dir={tmp_path / 'out'}")
+    assert done
+    out = rundir.read_jsonl(tmp_path / "out" / "train.jsonl")
+    assert [(row["source"], row["before"]) for row in out] == [(row["target"], row["source"]) for row in rows]

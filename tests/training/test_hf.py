@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxsft
+from jaxsft.config.schema import GenerateConfig
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import generate

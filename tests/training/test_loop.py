@@ -87,17 +87,16 @@ def test_nothing_is_compiled_twice(files, tmp_path, monkeypatch):
         step = jax.jit(lambda x: x + 1)
         step(np.zeros(3)), step(np.zeros(3)), step(np.zeros(4))
     assert names == ["<lambda>"] * 2
-    programs, widths, decode = [], set(), generate.decode
-    monkeypatch.setattr(
-        generate, "decode", lambda model, params, prompt, *args, **kw: widths.add(prompt.shape) or decode(model, params, prompt, *args, **kw)
-    )
+    programs, shapes, decode = [], set(), generate.decode
+    seen = lambda model, params, state, *rest: shapes.add(state.where.positions.shape) or decode(model, params, state, *rest)
+    monkeypatch.setattr(generate, "decode", seen)
     for steps in (7, 21):
         with compilations() as names:
             loop.train(small(files, tmp_path / str(steps), train={"duration": f"{steps}steps"}, evaluation={"generate": "always"}))
         assert names.count("step") == names.count("evaluate") == 1, names
         programs.append(names)
     assert len(lines(tmp_path / "21", "validation")) == 3
-    assert programs[0].count("decode") == len(widths) <= 3
+    assert programs[0].count("decode") == len(shapes) <= 3
     assert sorted(programs[1]) == ["<lambda>", "evaluate", "init_state", "step"]  # a second run in one process makes only what is its own
 
 

@@ -69,7 +69,7 @@ def save_as_llama(folder: Path, config: ModelConfig, params: Params) -> None:
         "num_attention_heads": config.heads,
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim,
-        "vocab_size": VOCAB,
+        "vocab_size": params["embed"]["tokens"]["w"].shape[0],
         "max_position_embeddings": config.context,
         "rms_norm_eps": 1e-6,
         "rope_theta": config.rope_base,

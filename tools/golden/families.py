@@ -26,7 +26,7 @@ DECODER: dict[str, Any] = {
 ENCODER: dict[str, Any] = {
     "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 40,
 }  # fmt: skip
-NEOX = {key: value for key, value in DECODER.items() if key != "num_key_value_heads"}
+NEOX = {key: value for key, value in DECODER.items() if key != "num_key_value_heads"} | {"hidden_size": 32}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 500.0,

@@ -110,7 +110,7 @@ KINDS: dict[str, Kind] = {
         outputs=_chat_outputs,
     ),
     **dict.fromkeys(
-        ("lm", "mlm"),
+        ("lm", "mlm", "span_corruption"),
         Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
     ),
     "classify": Kind(
@@ -160,23 +160,26 @@ KINDS: dict[str, Kind] = {
 
 _LABEL = ("label", "label_names", "no_label")
 _TEXTS = ("text", "text_pair")
+_BESIDE = ("features", "categories", "missing")
 # By kind, the fields of data.columns that decide about its records; `weight` is read for all.
 READS: dict[str, tuple[str, ...]] = {
     "chat": ("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
     "lm": ("text",),
-    "classify": (*_TEXTS, *_LABEL),
-    "multilabel": (*_TEXTS, *_LABEL, "labels", "separator", "allow"),
-    "regress": (*_TEXTS, "label", "targets", "missing"),
+    "mlm": ("text",),
+    "classify": (*_TEXTS, *_LABEL, *_BESIDE),
+    "multilabel": (*_TEXTS, *_LABEL, *_BESIDE, "labels", "separator", "allow"),
+    "regress": (*_TEXTS, *_BESIDE, "label", "targets"),
     "tag": ("tokens", "tags", "text", "spans", "scheme", "allow"),
     "parse": ("tokens", "heads", "deprels", "allow"),
     "seq2seq": ("source", "target", "references", "group_references"),
     "pair": (*_TEXTS, *_LABEL, "score"),
+    "span": (*_TEXTS, "answers"),
 }
 
 
 def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
     """The fields of data.columns that a parser of records reads; None for one that is of no kind here."""
-    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record), None)
+    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record and name in READS), None)
 
 
 def parse_rows(

@@ -33,6 +33,8 @@ ABOUT = {
     "looks like a special token": "template_markers",
     "does not write": "unwritten",
     "is not in the vocabulary of": "unseen_label",
+    "in which the training split is written": "scheme_broken",
+    "gives no token, and the tokenizer": "no_token",
 }
 
 

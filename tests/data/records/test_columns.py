@@ -24,26 +24,32 @@ SAMPLES = {
         ({"i": "q", "more": "x", "o": "a", "h": []}, {"form": "alpaca", "prompt": "i", "input": "more", "completion": "o", "history": "h"}),
     ],
     "lm": [({"t": "a"}, {"text": "t"})],
-    "classify": [({"t": "a", "u": "b", "l": "x"}, {"text": "t", "text_pair": "u", "label": "l", "no_label": "-"})],
+    "mlm": [({"t": "a"}, {"text": "t"})],
+    "classify": [
+        ({"t": "a", "u": "b", "l": "x"}, {"text": "t", "text_pair": "u", "label": "l", "no_label": "-"}),
+        ({"text": "a", "label": "x", "n": None}, {"features": ["n"], "missing": "mask"}),
+    ],
     "multilabel": [
         ({"t": "a", "u": "b", "l": "x|y"}, {"text": "t", "text_pair": "u", "label": "l", "separator": "|"}),
         ({"text": "a", "x": 1}, {"labels": ["x"]}),
         ({"text": "a", "labels": None}, {"allow": ["absent"]}),
+        ({"text": "a", "labels": ["x"], "n": None}, {"features": ["n"], "missing": "mask"}),
     ],
     "regress": [
         ({"t": "a", "u": "b", "l": 1}, {"text": "t", "text_pair": "u", "label": "l"}),
-        ({"text": "a", "x": None, "y": 1}, {"targets": ["x", "y"], "missing": "mask"}),
+        ({"text": "a", "x": None, "y": 1}, {"targets": ["x", "y"], "missing": "mask", "features": ["y"]}),
     ],
     "tag": [({"w": ["a"], "g": ["O"]}, {"tokens": "w", "tags": "g"}), ({"t": "a", "s": SPANS}, {"text": "t", "spans": "s"})],
     "parse": [({"w": ["a"], "h": [0], "d": ["root"]}, {"tokens": "w", "heads": "h", "deprels": "d"})],
     "seq2seq": [({"s": "a", "t": "b"}, {"source": "s", "target": "t"}), ({"s": "a", "r": ["b"]}, {"source": "s", "references": "r"})],
+    "span": [({"q": "a", "c": "b", "s": [{"text": "b", "start": 0}]}, {"text": "q", "text_pair": "c", "answers": "s"})],
     "pair": [
         ({"t": "a", "u": "b", "s": 1}, {"text": "t", "text_pair": "u", "score": "s"}),
         ({"text": "a", "text_pair": "b", "l": "x"}, {"label": "l"}),
     ],
 }
-# Read only where another option or value is met: a class file where one is given, a group by the task.
-ELSEWHERE = {"group_references"}
+# Read only where another option or value is met: a class file where one is given, a group and the kind of a feature by the task.
+ELSEWHERE = {"group_references", "categories"}
 
 
 class Noted:
@@ -77,5 +83,5 @@ def test_a_column_that_the_task_never_reads_is_an_error(tmp_path):
     made = lambda **columns: tiny.config(tmp_path, tmp_path / "run", "classify", data={"train": str(data), "columns": Columns(**columns)})
     assert setup.resolve(made(label="label")).data.columns.label == "label"
     for action in (setup.resolve, check.check):
-        with pytest.raises(ConfigError, match=r"data\.columns\.spans: task=classify never reads it; it reads label, label_names, "):
+        with pytest.raises(ConfigError, match=r"data\.columns\.spans: task=classify never reads it; it reads categories, features, label, "):
             action(made(spans="s"))

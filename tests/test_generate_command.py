@@ -1,0 +1,174 @@
+"""`jaxsft generate`: one answer, a conversation, a file; a folder of transformers that was never trained here; and its errors in one sentence."""
+
+import builtins
+import json
+
+import jax
+import pytest
+from flax import linen as nn
+
+import jaxsft
+from jaxsft.commands import generate as command
+from jaxsft.config.model import ModelConfig
+from jaxsft.data.templates import DEFAULT_TEMPLATE
+from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.models.transformer import Transformer
+from jaxsft.rundir import read_jsonl
+from tests import tiny
+from tools.bench.generate import save_as_llama
+
+FP32 = "precision=fp32"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A Llama of random weights that reads bytes and has a chat template."""
+    folder, tokenizer = tmp_path_factory.mktemp("llama"), Tokenizer.bytes()
+    config = ModelConfig(layers=1, embed=16, heads=2, kv_heads=1, head_dim=8, mlp=24, context=512)
+    params = nn.meta.unbox(jax.jit(Transformer(config, tokenizer.vocab_size).init)(jax.random.key(0)))
+    params["embed"]["tokens"]["w"] = params["embed"]["tokens"]["w"] * 4
+    save_as_llama(folder, config, params)
+    tokenizer.save(folder)
+    (folder / "chat_template.jinja").write_text(DEFAULT_TEMPLATE, encoding="utf-8")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [65, 66]}', encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return jaxsft.load(folder, FP32, "generate.max_new_tokens=24")
+
+
+def test_a_folder_of_transformers_answers(folder, model):  # guards C3, C10
+    """By its own template, until a token that it or its generation_config.json says; the command prints what Python gives."""
+    end = model.tokenizer.special_id("<|end|>")
+    assert model.task.stop_ids == [65, 66, end] and model.task.name == "chat"
+    for options in ((), ("generate.temperature=1.5", "generate.top_k=20", "seed=3")):
+        code, out, err = tiny.jaxsft("generate", f"run={folder}", "prompt=où?", FP32, "generate.max_new_tokens=24", *options)
+        python = model.generate("où?", **({"temperature": 1.5, "top_k": 20, "seed": 3} if options else {}))
+        assert (code, err) == (0, "") and out == python + "\n"
+    beams = tiny.jaxsft("generate", f"run={folder}", "prompt=où?", FP32, "generate.max_new_tokens=24", "generate.num_beams=3")
+    assert beams == (0, model.generate("où?", num_beams=3) + "\n", "")
+
+
+def test_what_is_streamed_is_what_comes_out(model):
+    """Random bytes: most are no characters, and a piece is never taken back."""
+    for seed in range(4):
+        options = {"temperature": 2.0, "seed": seed, "stop": ["e", "�"] if seed % 2 else ["Q"]}
+        pieces = list(model.stream("ab", **options))
+        assert "".join(pieces) == model.generate("ab", **options) and all(pieces)
+
+
+def test_a_file_is_answered_row_by_row(folder, model, tmp_path):
+    rows = [{"prompt": "a", "id": 7}, {"prompt": "grüße", "id": 8}]
+    source = tiny.write_lines(tmp_path / "in.jsonl", rows)
+    code, out, err = tiny.jaxsft("generate", f"run={folder}", f"input={source}", FP32, "generate.max_new_tokens=24")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [{"prompt": x["prompt"], "id": x["id"]} for x in lines] == rows, err
+    assert lines == model.answers(rows) and all(isinstance(x["stopped"], bool) for x in lines)
+    code, out, _ = tiny.jaxsft("generate", f"run={folder}", f"input={source}", f"output={tmp_path / 'out.jsonl'}", FP32, "generate.max_new_tokens=24")
+    assert code == 0 and out.startswith("2 rows: ") and read_jsonl(tmp_path / "out.jsonl") == lines
+
+
+class Talker:
+    """A model that says what it was asked; `?` is interrupted half-way and `!` cannot be rendered."""
+
+    class config:
+        seed = 5
+
+        class generate:
+            num_beams = 1
+
+    def __init__(self):
+        self.asked = []
+
+    def stream(self, messages, seed):
+        self.asked.append(([m["content"] for m in messages], seed))
+        last = messages[-1]["content"]
+        if last == "!":
+            raise jaxsft.DataError("prompt:1: no")
+        yield "re:"
+        if last == "?":
+            raise KeyboardInterrupt
+        yield last
+
+
+def talk(monkeypatch, capsys, *typed):
+    """(what was asked, what was printed) of a conversation; an exception is what happens instead of a line."""
+    lines = iter(typed)
+
+    def typing(_):
+        line = next(lines, EOFError())
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr(builtins, "input", typing)
+    talker = Talker()
+    assert command.converse(talker) == 0
+    return talker.asked, capsys.readouterr()
+
+
+def test_a_conversation_keeps_its_history(monkeypatch, capsys):
+    asked, printed = talk(monkeypatch, capsys, "a", "", "b", "/reset", "c", "/exit", "d")
+    assert asked == [(["a"], 5), (["a", "re:a", "b"], 7), (["c"], 5)] and printed.out == "re:a\nre:b\nre:c\n"
+
+
+def test_ctrl_c_ends_an_answer_and_then_the_conversation(monkeypatch, capsys):
+    asked, printed = talk(monkeypatch, capsys, "?", "b", KeyboardInterrupt(), "c")
+    assert [texts for texts, _ in asked] == [["?"], ["?", "re:", "b"]] and printed.out == "re:\nre:b\n"
+
+
+def test_a_question_that_cannot_be_asked_is_forgotten(monkeypatch, capsys):
+    asked, printed = talk(monkeypatch, capsys, "a", "!", "b")
+    assert asked[-1][0] == ["a", "re:a", "b"] and printed.err == "jaxsft: prompt:1: no\n"
+
+
+def test_a_real_conversation(folder, model, monkeypatch, capsys):
+    """Its second answer is that to all that was said."""
+    lines = iter(["ab", "cd"])
+    monkeypatch.setattr(builtins, "input", lambda _: next(lines, "/exit"))
+    command.converse(model)
+    first = model.generate("ab")
+    said = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": first}, {"role": "user", "content": "cd"}]
+    assert capsys.readouterr().out == f"{first}\n{model.generate(said)}\n"
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        (["prompt=a", "input=b"], "prompt= and input= exclude each other"),
+        (["prompt=a", "output=b"], "output= is read with input= only"),
+        (["prompt=a", "generate.top_k=3"], "generate.top_k=3: has no effect with generate.temperature=0"),
+        (["prompt=a", "generate.top_p=0.5"], "generate.top_p=0.5: has no effect"),
+        (["prompt=a", "generate.min_p=0.5"], "generate.min_p=0.5: has no effect"),
+        (["prompt=a", "generate.temperature=1", "generate.top_p=1.5"], "generate.top_p=1.5: expected more than 0 and at most 1"),
+        (["prompt=a", "generate.temperature=1", "generate.top_k=0"], "generate.top_k=0: expected at least 1"),
+        (["prompt=a", "generate.repetition_penalty=0"], "generate.repetition_penalty=0.0: expected more than 0"),
+        (["prompt=a", "generate.num_beams=0"], "generate.num_beams=0: expected at least 1"),
+        (["prompt=a", "generate.num_beams=2", "generate.temperature=1"], "generate.temperature=1.0: beams are not sampled"),
+        (["prompt=a", "generate.num_beams=2", "generate.stop=[x]"], "stop texts are not looked for in beams"),
+        (["prompt=a", "generate.num_beams=99"], "generate.num_beams=99: beams are rows of a batch"),
+        (["prompt=a", "generate.length_penalty=2"], "generate.length_penalty=2.0: is read with generate.num_beams above 1 only"),
+        (["prompt=a", 'generate.stop=[""]'], "generate.stop="),
+        (["prompt=a", "model.layers=3"], "model.layers: cannot be changed"),
+        (["input=/no/such.jsonl"], "there is no such file"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_errors_are_one_sentence(folder, given, told):  # guards H5
+    code, out, err = tiny.jaxsft("generate", f"run={folder}", *given)
+    assert code == 1 and out == "" and told in err and err.startswith("jaxsft: ") and err.count("\n") == 1
+
+
+def test_a_model_that_cannot_answer_says_so(folder, tmp_path):
+    code, _, err = tiny.jaxsft("generate", f"run={tmp_path}", "prompt=a")
+    assert code == 1 and err.count("\n") == 1
+    (plain := tmp_path / "plain").mkdir()
+    for file in folder.iterdir():
+        if file.name != "chat_template.jinja":
+            (plain / file.name).write_bytes(file.read_bytes())
+    code, _, err = tiny.jaxsft("generate", f"run={plain}", FP32)
+    assert code == 1 and "task=lm holds no conversation; give prompt= or input=" in err
+    code, out, _ = tiny.jaxsft("generate", f"run={plain}", "prompt=ab", FP32, "generate.max_new_tokens=4")
+    assert code == 0 and len(out) > 1
