@@ -19,9 +19,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxsft.config.model import ModelConfig
+from jaxsft.models import adapters
 from jaxsft.models.attention import PATHS, Cache, Scores, Tokens, choose
 from jaxsft.models.layers import MLP, Dropout, Linear, dropout
-from jaxsft.models.transformer import Attention, Block, Layer, Params, Transformer, segments
+from jaxsft.models.transformer import NONE, Attention, Block, Layer, Params, Transformer
+from jaxsft.sharding import weights
 
 DECODER = 2**20  # its dropout is apart from the encoder's
 
@@ -119,24 +121,25 @@ class Decoder(Transformer):
         tables = self._positions(params, where, where, x.dtype)
 
         def body(x, scanned):
-            weights, layer = scanned
+            stack, beside, layer = scanned
             at = noise.at(layer.index) if noise else None
-            return self._rows(self.block().apply({"params": weights}, x, where, tables, layer, at, None, memory)[0]), None
+            return self._rows(self.block().apply({"params": stack} | self._adapters(beside, at), x, where, tables, layer, at, None, memory)[0]), None
 
         if self.config.remat:
             body = jax.checkpoint(body)
-        for start, stack in segments(params["layers"]):
+        for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
-            x, _ = lax.scan(body, x, (stack, self._layers(start, depth)), unroll=self._unroll(depth))
+            x, _ = lax.scan(body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth))
         return self._norm(params, x)
 
     def sources(self, params: Params, memory: Memory, dtype: Any) -> Sources:
         """Every layer's keys and values of the source."""
         project, out = _projection(self.config, self.precision, self.config.kv_heads, "kv_heads"), []
-        for _, stack in segments(params["layers"]):
+        for _, stack, beside in self._segments(params):
             for i in range(jax.tree.leaves(stack)[0].shape[0]):
-                weights = jax.tree.map(lambda a: a[i], stack["cross"])
-                out.append(tuple(project.apply({"params": weights[name]}, memory.states).astype(dtype) for name in ("k", "v")))
+                own, extra = jax.tree.map(lambda a: a[i], (stack["cross"], beside.get("cross", {})))
+                both = [(own[name], self._adapters(extra.get(name, {}))) for name in ("k", "v")]
+                out.append(tuple(project.apply({"params": w} | more, memory.states).astype(dtype) for w, more in both))
         return Sources(memory.tokens.segment_ids, tuple(out))
 
 
@@ -146,23 +149,26 @@ class EncoderDecoder(Transformer):
 
     @functools.cached_property
     def encoder(self) -> Transformer:
-        return Transformer(dataclasses.replace(self.config, causal=False), self.vocab, self.precision, None, self.mesh)
+        return Transformer(dataclasses.replace(self.config, causal=False), self.vocab, self.precision, None, self.mesh, self.adapter)
 
     @functools.cached_property
     def decoder(self) -> Decoder:
         config = dataclasses.replace(self.config, causal=True, layers=self.config.decoder_layers)
-        return Decoder(config, self.vocab, self.precision, None, self.mesh)
+        return Decoder(config, self.vocab, self.precision, None, self.mesh, self.adapter)
 
     def init(self, key: Array) -> Params:
         """The boxed parameters, those of both halves from keys of their own."""
         encoder_key, decoder_key, head_key = jax.random.split(key, 3)
-        encoder, decoder = self.encoder.init(encoder_key), self.decoder.init(decoder_key)
+        bare = lambda half: dataclasses.replace(half, adapter=NONE)
+        encoder, decoder = bare(self.encoder).init(encoder_key), bare(self.decoder).init(decoder_key)
         params = {"embed": {"tokens": encoder["embed"]["tokens"]}}
         for name, half in (("encoder", encoder), ("decoder", decoder)):
             own = {k: v for k, v in half["embed"].items() if k != "tokens"}
             params[name] = {k: v for k, v in half.items() if k != "embed"} | ({"embed": own} if own else {})
         if self.head is not None:
             params["head"] = self.head.init(head_key, jnp.zeros((1, 1, self.config.embed)))["params"]
+        if adapters.of(self.adapter):
+            params[adapters.NAME] = adapters.init(self.adapter, weights.specs(params), jax.random.fold_in(key, 4))
         return params
 
     def hidden(
@@ -190,5 +196,7 @@ class EncoderDecoder(Transformer):
 
 def _half(params: Params, name: str) -> Params:
     """The parameters of a half, as those of a `Transformer`."""
-    half = params[name]
-    return {**half, "embed": {**params["embed"], **half.get("embed", {})}}
+    half, beside = params[name], params.get(adapters.NAME, {})
+    own = beside.get(name, {})
+    own = {**own, "embed": {**beside.get("embed", {}), **own.get("embed", {})}}
+    return {**half, "embed": {**params["embed"], **half.get("embed", {})}, adapters.NAME: own}

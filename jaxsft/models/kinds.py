@@ -18,8 +18,10 @@ def adapting(kind: Any, config: Any) -> dict[str, Any]:
     name, positions = config.adapter.name, config.model.positions
     if name == "none":
         return {}
-    if kind is not Transformer:
-        raise ConfigError(f"adapter={name}: needs a model of one stack of attention (model.kind=transformer, without model.decoder_layers)")
+    if kind not in (Transformer, EncoderDecoder):
+        raise ConfigError(f"adapter={name}: needs a model of attention; set model.kind=transformer")
+    if kind is EncoderDecoder and name in ("prefix", "prompt"):
+        raise ConfigError(f"adapter={name}: has no place in a model with model.decoder_layers; choose another adapter")
     if name == "prefix" and positions in ("relative", "disentangled"):
         raise ConfigError(f"adapter=prefix: model.positions={positions} knows no place for keys before the text; choose another adapter")
     return {"adapter": config.adapter}

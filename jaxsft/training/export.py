@@ -46,6 +46,8 @@ def export(
     parts, to = run.parts, Path(to)
     if to.exists():
         raise ConfigError(f"to={to}: is there already; choose another folder")
+    if adapter == "peft" and adapters.of(parts.config.adapter) is None:
+        raise ConfigError(f"export.adapter=peft: run={run.folder} has no adapter; leave the option out")
     before = rundir.read_json(run.folder / hf.NAME) if (run.folder / hf.NAME).is_file() else None
     kind, values, chosen = _config(run, before, family)
     head = exported.head_of(chosen, kind, parts.config.task)
@@ -91,8 +93,6 @@ def _weights(run: Run) -> tuple[Flat, dict[str, Any]]:
 def _peft(run: Run, to: Path, family: Family, head: Head, kind: str | None) -> dict[str, Any]:
     """The adapter alone, in the format of PEFT. Raises ConfigError."""
     config = run.parts.config
-    if adapters.of(config.adapter) is None:
-        raise ConfigError(f"export.adapter=peft: run={run.folder} has no adapter; leave the option out")
     base = config.model.pretrained or config.train.init_from
     with rundir.atomic_folder(to) as folder:
         about = {"kind": kind, "base": None if base is None else str(base)}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxsft.config import adapters as options
-from jaxsft.config import optim
+from jaxsft.config import optim, schema
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters, generate
 from jaxsft.models.attention import Tokens
@@ -239,7 +239,8 @@ def test_the_cache_generates_what_the_whole_forward_pass_says(name):
     b = made(name, model=(("positions", "learned"),))
     params, model, p = learnt(b), b.parts.model, b.parts.model.places
     prompt = [9, 8, 7, 6, 5, 4]
-    (new, _), _ = generate.generate(model, params, [prompt, [5, 6, 7]], max_new_tokens=4, stop_ids=[0], batch_size=2)
+    options_of = schema.GenerateConfig(batch_size=2)
+    new = generate.generate(model, params, [prompt, [5, 6, 7]], options_of, max_new_tokens=4, stop_ids=[])[0].ids
     ids = np.array([[0] * p + prompt + new])
     where = Tokens(np.ones_like(ids), np.arange(ids.shape[1])[None] - p)
     logits = model.logits(params, jax.jit(model.hidden)(params, ids, where))[0]
