@@ -149,7 +149,8 @@ def _type(hint: Any) -> str:
         return f"list of {_type(arguments[0])}"
     if typing.get_origin(hint) is dict:
         return "mapping"
-    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "Penalty": "penalties", "Group": "groups"}[hint.__name__]
+    plain = {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}
+    return (plain | {"Penalty": "penalties", "Group": "groups", "MixtureSource": "sources"})[hint.__name__]
 
 
 # --- what the code says ------------------------------------------------------------------------------------------------------------------------
