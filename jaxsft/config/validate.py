@@ -118,6 +118,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
         if not 0 < penalty.weight < math.inf:
             raise ConfigError(f"loss.penalties: weight {penalty.weight} of {penalty.pattern!r}: expected a finite number of more than 0")
     validate_model.model(config, causal)
+    _unfreezing(config)
     data(config)
     _batches(config)
     _evaluation(config, metrics)
@@ -182,6 +183,12 @@ def validate_values(values: dict[str, Any]) -> None:
     for key, what in (("run_dir", "name a folder, or leave the option out"), ("compilation_cache", "name a folder, auto or none")):
         if values.get(key) == "":
             raise ConfigError(f"{key}= is empty; {what}")
+
+
+def _unfreezing(config: Config) -> None:
+    every = config.train.unfreeze_every
+    if every is not None and getattr(config.model, "decoder_layers", 0):
+        raise ConfigError(f"train.unfreeze_every={every}: with model.decoder_layers there are two stacks, and no one order from the top")
 
 
 def data(config: Config) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from jaxsft.config.schema import Config, FeaturesTask, PairTask, SpanTask, TextTask
+from jaxsft.config.schema import Config
+from jaxsft.config.tasks import FeaturesTask, PairTask, SpanTask, TextTask
 from jaxsft.errors import ConfigError
 
 NUMBERS = ("mse", "mae", "huber")  # losses between numbers

@@ -147,10 +147,11 @@ class Template:
                 if start is not None:
                     part, places = chats[start : start + TOGETHER], where[start : start + TOGETHER]
                     plans = [self._planned(chat, place) for chat, place in zip(part, places, strict=True)]
-                    texts = [text(data) for plan, data, _ in plans for text in plan.texts]
-                    waiting = [(part, places, plans, pool.submit(self.tokenizer.encode_batch, texts))]
-                for part, places, plans, future in ready:
-                    encoded = iter(future.result())
+                    number_of: dict[str, int] = {}  # a system message or a list of tools stands in many conversations, and is encoded once
+                    numbers = [number_of.setdefault(text(data), len(number_of)) for plan, data, _ in plans for text in plan.texts]
+                    waiting = [(part, places, plans, numbers, pool.submit(self.tokenizer.encode_batch, list(number_of)))]
+                for part, places, plans, numbers, future in ready:
+                    encoded = map(future.result().__getitem__, numbers)
                     out += [self._assembled(chat, place, plan, encoded) for chat, place, plan in zip(part, places, plans, strict=True)]
         return out
 

@@ -57,14 +57,13 @@ class Biaffine(nn.Module):
         labels = self.param("labels", declare(fan_in_normal(1), ("classes", "classes", "mlp"), inputs=1), (size, self.relations, size))
         tags = None
         if self.tags:
-            y = Linear("bsd,dc->bsc", (self.embed, self.tags), ("embed", "classes"), self.precision, name="tags")(x)
-            tags = y + self.param("tags_bias", declare(nn.initializers.zeros, ("classes",)), (self.tags,))
+            tags = Linear("bsd,dc->bsc", (self.embed, self.tags), ("embed", "classes"), self.precision, bias=True, name="tags")(x)
         one = lambda v: jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         return Views(arcs.astype(at_least_fp32(arcs.dtype)), one(dep), one(head), labels * size**-0.5, tags)
 
     def _view(self, name: str, x: Array, size: int, noise: Dropout | None, site: int) -> Array:
-        y = Linear("bsd,da->bsa", (self.embed, size), ("embed", "mlp"), self.precision, name=name)(x)
-        return dropout(jax.nn.leaky_relu(y + self.param(f"{name}_bias", declare(nn.initializers.zeros, ("mlp",)), (size,)), 0.1), noise, site)
+        y = Linear("bsd,da->bsa", (self.embed, size), ("embed", "mlp"), self.precision, bias=True, name=name)(x)
+        return dropout(jax.nn.leaky_relu(y, 0.1), noise, site)
 
 
 def candidates(segment: Int[Array, "batch words"]) -> Array:

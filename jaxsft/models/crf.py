@@ -55,12 +55,12 @@ class TagHead(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch words embed"], noise: Dropout | None = None) -> Float[Array, "batch words classes"]:
         c, zeros = self.classes, nn.initializers.zeros
-        y = Linear("bsd,dc->bsc", (self.embed, c), ("embed", "classes"), self.precision, name="dense")(dropout(x, noise, 0))
+        y = Linear("bsd,dc->bsc", (self.embed, c), ("embed", "classes"), self.precision, bias=True, name="out")(dropout(x, noise, 0))
         if self.crf:
             self.param("transitions", declare(zeros, ("classes", "classes")), (c, c))
             self.param("start", declare(zeros, ("classes",)), (c,))
             self.param("end", declare(zeros, ("classes",)), (c,))
-        return y + self.param("bias", declare(zeros, ("classes",)), (c,))
+        return y
 
 
 def negative_log_likelihood(logits: Float[Array, "batch words classes"], tags: Int[Array, "batch words"], chains: Chains, scores: Scores) -> Array:

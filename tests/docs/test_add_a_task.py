@@ -30,8 +30,8 @@ def load(name: str, source: str, folder, monkeypatch):
 @pytest.fixture
 def registered(tmp_path, monkeypatch):
     blocks, known = pages.blocks("add_a_task.md"), tasks.get
-    imports = "from dataclasses import dataclass\n\nfrom jaxsft.config.schema import TaskConfig\n\n\n"
-    options = load("page_options", imports + blocks["jaxsft/config/schema.py"], tmp_path, monkeypatch)
+    imports = "from dataclasses import dataclass\n\nfrom jaxsft.config.tasks import TaskConfig\n\n\n"
+    options = load("page_options", imports + blocks["jaxsft/config/tasks.py"], tmp_path, monkeypatch)
     task = load("jaxsft.tasks.rate", blocks["jaxsft/tasks/rate.py"], tmp_path, monkeypatch)
     shutil.copytree(overrides.config_folder(), tmp_path / "conf")
     (tmp_path / "conf" / "task" / "rate.yaml").write_text(blocks["conf/task/rate.yaml"], encoding="utf-8")

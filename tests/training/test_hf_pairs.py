@@ -41,7 +41,7 @@ def test_from_a_folder_and_back(name, start, tmp_path):  # guards C3, G3
     data = tiny.write_lines(tmp_path / "pairs.jsonl", [{"source": word, "target": word[::-1]} for word in ("red", "blue", "green")])
     source = folder(tmp_path / "given", name)
     given = ["task=seq2seq", f"data.train={data}", f"model.pretrained={source}", "model.context=64", "task.scores=[exact_match]", "precision=fp32"]
-    given += ["mesh.data=1", "train.duration=1steps", "train.batch_size=2", "train.freeze=[encoder/.*]", "model.unroll=none"]
+    given += ["mesh.data=1", "train.duration=2steps", "train.batch_size=2", "train.freeze=[encoder/.*]", "model.unroll=none"]
     result = jaxsft.train(*given, f"run_dir={tmp_path / 'run'}")
     model = jaxsft.load(result)
     assert list(model.config.task.start) == start and model.task.start_ids == [model.tokenizer.special_id(token) for token in start]

@@ -43,8 +43,7 @@ def page() -> str:
     out = [
         "# Config",
         "",
-        "Written by `tools/docs/options.py` from `jaxsft/config/schema.py`, `jaxsft/config/optim.py`, `jaxsft/config/adapters.py`, `jaxsft/config/validate.py` and `conf/`; "
-        "`make docs` writes it again.",
+        "Written by `tools/docs/options.py` from `jaxsft/config/` and `conf/`; `make docs` writes it again.",
         "",
         "`jaxsft train --cfg job task=chat` prints all options of a command as they would run. A default is what runs where nothing else is given; "
         "where it differs between tasks, each has its own. A duration is a number with a unit: `60steps`, `3epochs`, `10000examples`, `5%`. "

@@ -43,7 +43,7 @@ def check(config: Config) -> Result:
     counted, samples, special = encode_parts(config, parts, findings)
     _merge(numbers, counted)
     _merge(numbers, {n: {"labels": dict(c.most_common())} for n, c in count_labels(config, parts, kind, findings).items() if c})
-    if name == "tag":
+    if name in ("tag", "joint"):
         tag_schemes(config, parts, findings)
     if name == "regress":
         _merge(numbers, {n: {"targets": found} for n, found in targets(config, parts, findings).items()})

@@ -72,7 +72,7 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
         return
     (most, high), (least, low) = train.most_common()[0], train.most_common()[-1]
     message = f"{len(train):,} classes in train; {most!r} ({high:,}) is {high / low:.3g} times as frequent as {least!r} ({low:,})."
-    of_words = config.task.name in ("tag", "parse")  # whose classes are as frequent as the language has them
+    of_words = config.task.name in ("tag", "joint", "parse")  # whose classes are as frequent as the language has them
     skewed = high >= IMBALANCED * low and not of_words
     repair = "the stage balance" if skewed else ""
     findings.add("label_balance", "warning" if skewed else "info", message, split="train", count=len(train), repair=repair)
