@@ -186,7 +186,7 @@ ELSEWHERE = {
     "tests/models/test_encoder_decoder.py": ("model.decoder_layers", "model.relative_buckets", "model.relative_distance", "model.output_scale"),
     "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size", "generate.stop"),
     "tests/models/test_sampling.py": ("generate.top_k", "generate.top_p", "generate.min_p", "generate.repetition_penalty"),
-    "tests/models/test_generate_golden.py": ("generate.num_beams", "generate.length_penalty"),
+    "tests/models/test_beam.py": ("generate.num_beams", "generate.length_penalty"),
 }
 RUN = ("data.validation", "data.limit", "data.cache_dir", "data.split_seed", "evaluation.metric", "evaluation.on_train", "evaluation.generate_rows")
 RUN += ("model.pretrained", "train.init_fresh")  # shown at the end of this file
