@@ -41,9 +41,10 @@ def run_dir(path: str | Path) -> str | Path:
     if not is_hub(path):
         return path
     name = parse(str(path), file=False)
-    folder = _snapshot(name, (*RUN, *MODEL, *TOKENIZER))
+    folder = _snapshot(name, ("config.yaml", "config.json"))  # which of the two it is, before anything large is fetched
     if (folder / "config.json").is_file() and not (folder / "config.yaml").is_file():
-        return folder
+        return _snapshot(name, (*MODEL, *TOKENIZER))
+    folder = _snapshot(name, RUN)
     if missing := [part for part in ("config.yaml", "task.json", "tokenizer/tokenizer.json", "checkpoints") if not (folder / part).exists()]:
         raise ConfigError(f"{name}: not a run directory of jaxsft (it has no {missing[0]}), and no model of transformers (it has no config.json)")
     return folder

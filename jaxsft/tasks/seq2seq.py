@@ -91,7 +91,7 @@ class Seq2SeqTask(CausalTask):
                 out.append("empty")
                 continue
             given, source = (self.state["start_ids"], self._framed(source)) if self.two else (self._framed(source), None)
-            ids = np.array([*given, *target, *self.stop_ids], np.int32)
+            ids = np.array([*given, *target, self.tokenizer.eos_id], np.int32)
             weights = np.ones(len(ids), np.float32)
             weights[: len(given)] = 0
             out.append(Encoded(ids, weights, stop_ids=stop, source=None if source is None else np.array(source, np.int32)))
@@ -100,7 +100,7 @@ class Seq2SeqTask(CausalTask):
     def _framed(self, source: list[int]) -> list[int]:
         """The ids of a source, as the model is given them."""
         begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        return [*begin, *source, *(self.stop_ids if self.two else ())]
+        return [*begin, *source, *([self.tokenizer.eos_id] if self.two else [])]
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
         if batch.source is None:
@@ -128,7 +128,7 @@ class Seq2SeqTask(CausalTask):
 
     def answer(self, record: Seq2Seq, where: str) -> list[int]:
         """The ids of the longest reference, its stop token included."""
-        return max(([*self.tokenizer.encode(text), *self.stop_ids] for text in self.references(record, where)), key=len)
+        return max(([*self.tokenizer.encode(text), self.tokenizer.eos_id] for text in self.references(record, where)), key=len)
 
     def references(self, record: Seq2Seq, where: str) -> list[str]:
         return list(record.references or (record.target,))

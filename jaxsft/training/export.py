@@ -36,7 +36,7 @@ def export(
       adapter: merge: a run's adapter becomes part of the weights, in float32 before they are rounded | peft: only the adapter and the head of the
         task are written, as the library PEFT reads them.
 
-    Returns: the class, the number of tensors, how many of each dtype, and whether rounding changed weights.
+    Returns: class (its name), tensors (how many), and dtypes (how many of each).
 
     Raises:
       ConfigError: transformers has no class with this computation; or `to` is there already.

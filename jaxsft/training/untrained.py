@@ -1,4 +1,5 @@
-"""A folder in the layout of Hugging Face, opened as a run that was never trained: with a chat template it answers, else it continues a text."""
+"""A folder in the layout of Hugging Face, opened as a run that was never trained: with a chat template it answers, an encoder-decoder model writes
+what becomes of a text, and others continue it."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import rundir
-from jaxsft.config.schema import ChatTask, Config, LMTask, MeshConfig, ModelConfig, PretrainedTokenizer, Seeds
+from jaxsft.config.schema import ChatTask, Config, LMTask, MeshConfig, ModelConfig, PretrainedTokenizer, Seeds, Seq2SeqTask
 from jaxsft.data.templates import Template
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.training import hf, runs, setup
+from jaxsft.models import pretrained
+from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
+from jaxsft.training import runs, setup
 
 LONGEST = 120  # tokens of an answer, where no training says it
 
@@ -28,15 +31,18 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
       CheckpointError: the weights are not those of its config.json.
     """
     tokenizer = setup.tokenizer_at(str(folder))
+    source = pretrained.open_source(folder)
     task = LMTask() if tokenizer.chat_template is None else ChatTask()
+    if two := bool(source.model().decoder_layers):
+        task = Seq2SeqTask(scores=["exact_match"])
     weights, texts = ModelConfig(pretrained=str(folder)), PretrainedTokenizer(path=str(folder))
     config = Config(task=task, model=weights, tokenizer=texts, mesh=MeshConfig(data=1))
-    config = hf.like(config, folder)
-    if not config.model.causal:
-        raise ConfigError(f"{folder}: its model reads texts in both directions and generates nothing; start a training from it by model.pretrained=")
+    config = setup.like_pretrained(config)
+    if not config.model.causal and not two:
+        raise ConfigError(f"{folder}: reads texts in both directions and writes nothing; start from it by model.pretrained=")
     config = change(config)
     config = dataclasses.replace(config, seeds=Seeds(init=config.seed, data=config.seed, dropout=config.seed))
-    parts = setup.make_parts(config, tokenizer, state(folder, tokenizer))
+    parts = setup.make_parts(config, tokenizer, state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer))
     return runs.Run(folder, parts, runs.starting_params(parts), {}, 0)
 
 
@@ -48,6 +54,12 @@ def state(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     template = Template.of(tokenizer, require_stop=False)
     kept = {"name": template.name, "source": template.source, "variables": template.variables, "sha256": template.digest}
     return {"template": kept, "stop_ids": sorted({*stop, *template.stop_ids}), "longest_answer": LONGEST}
+
+
+def state_of_pairs(config: Config, folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """As `state`, of an encoder-decoder model: it reads a text as it is. Raises ConfigError where nothing says what its decoder starts from."""
+    found = Seq2Seq.fit(config, tokenizer, [], [])
+    return found | {"stop_ids": sorted({*found["stop_ids"], *_declared(folder / "generation_config.json")}), "longest_answer": LONGEST}
 
 
 def _declared(file: Path) -> Sequence[int]:

@@ -118,7 +118,7 @@ def test_a_data_file_is_fetched_once_and_read_offline(revision, server, monkeypa
 
 def test_what_cannot_be_had_is_one_sentence(server, monkeypatch):
     server.repos["datasets/us/rows"] = {"rows.jsonl": ROWS}
-    server.repos["models/us/other"] = {"config.json": b"{}", "model.safetensors": b"x"}
+    server.repos["models/us/other"] = {"card.json": b"{}", "model.safetensors": b"x"}
     for call, kind, message in (
         (lambda: formats.read(f"hub:us/rows@{COMMIT}/none.jsonl"), DataError, f"us/rows has no file none.jsonl at {COMMIT}"),
         (lambda: formats.read("hub:us/rows@v9/rows.jsonl"), DataError, "us/rows has no revision v9"),
@@ -134,6 +134,13 @@ def test_what_cannot_be_had_is_one_sentence(server, monkeypatch):
     for call in (lambda: formats.read(f"hub:us/rows@{COMMIT}/rows.jsonl"), lambda: hub.run_dir(f"hub:us/run@{COMMIT}")):
         with pytest.raises((DataError, ConfigError), match="there is no copy in the cache and the hub cannot be reached; fetch it once"):
             call()
+
+
+def test_a_model_of_transformers_is_fetched_without_its_code_and_pickles(server):
+    files = ("config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json", "generation_config.json")
+    server.repos["models/us/model"] = {**dict.fromkeys(files, b"{}"), "modeling.py": b"", "pytorch_model.bin": b"", "flax_model.msgpack": b""}
+    folder = hub.run_dir("hub:us/model@v1")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
 
 
 def test_a_server_that_is_gone_is_no_traceback(server):

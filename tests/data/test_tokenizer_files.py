@@ -44,7 +44,7 @@ def folder(path: Path, files: dict[str, str], config: dict) -> Path:
     return path
 
 
-SLOW = ("gpt2_space", "bert_cased", "mistral_v1", "clue")
+SLOW = ("gpt2", "gpt2_space", "bert_cased", "mistral_v1", "clue")
 
 
 def named(names) -> list:

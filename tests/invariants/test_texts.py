@@ -74,14 +74,22 @@ def same_update(a, b, k=0):
     assert_close(one.trainable, two.trainable, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", STEPS)
+FAST = ("columns", "regress", "contrastive")
+
+
+def some(names):
+    """The tasks, of which all but a few are slow: each compiles programs of its own."""
+    return [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", some(STEPS))
 def test_packing_changes_no_sum_and_no_gradient(name):  # guards B1, B9
     packed, plain = made(name), made(name, packing=False)
     assert packed.batches.plan.texts > 1 and packed.batches.plan.rows < plain.batches.plan.rows and len(plain.batches) == 1
     same_update(packed, plain)
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name != "contrastive"])
+@pytest.mark.parametrize("name", some(name for name in STEPS if name != "contrastive"))
 def test_micro_batches_give_the_same_step(name):  # guards A1, A2, A5
     """The last ones have empty rows."""
     same_update(made(name, packing=False), made(name, packing=False, accumulate=8))
@@ -93,7 +101,13 @@ def test_devices_do_not_matter(name):  # guards A3
     same_update(made(name, packing=False), made(name, packing=False, mesh=(("data", 8),)))
 
 
-@pytest.mark.parametrize("name, causal", [*((name, False) for name in KINDS), ("bi", True)])
+@pytest.mark.parametrize(
+    "name, causal",
+    [
+        *(pytest.param(name, False, marks=() if name in FAST else pytest.mark.slow) for name in KINDS),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("regress", "multilabel", "bi")),
+    ],
+)
 def test_a_text_does_not_know_its_mates(name, causal):  # guards E11, B1
     """What is said of it: packed, alone, padded left and right, in longer rows."""
 
@@ -256,7 +270,7 @@ OPTIONS = {  # option: another value, and what must be set for it to be read
     "labels": (("good", "fair", "bad"), {}),
     "loss": ("mse", {}),
     "huber_delta": (2.0, {"loss": "huber"}),
-    "positive_weight": ("balanced", {}),
+    "positive_weight": (2.0, {}),
     "threshold": (0.3, {}),
     "standardize": (False, {}),
     "encoder": ("bi", {}),
@@ -292,7 +306,10 @@ def fingerprint(task, options):
 
 @pytest.mark.parametrize(
     "task, kind",
-    [("classify", schema.ClassifyTask), ("multilabel", schema.MultiLabelTask), ("regress", schema.RegressTask), ("pair", schema.PairTask)],
+    [
+        ("regress", schema.RegressTask),
+        *(pytest.param(kind.name, kind, marks=pytest.mark.slow) for kind in (schema.ClassifyTask, schema.MultiLabelTask, schema.PairTask)),
+    ],
 )
 def test_every_option_of_a_task_acts(task, kind):  # guards H5
     plain = {}

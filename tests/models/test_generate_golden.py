@@ -39,5 +39,6 @@ def test_the_tokens_are_those_of_transformers(case):  # guards E12
 
 
 def test_the_text_is_the_documented_one():
-    assert model().generate("", max_new_tokens=60).startswith(TOLD)
+    assert model().generate("", max_new_tokens=60).lstrip().startswith(TOLD)  # the space is that of SentencePiece before a text
+    assert model().generate("Once upon a time", max_new_tokens=40).startswith(TOLD.removeprefix("Once upon a time")[:60])
     assert "".join(model().stream("", max_new_tokens=60)) == model().generate("", max_new_tokens=60)

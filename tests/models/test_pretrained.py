@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxsft.config.schema import MeshConfig
+from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, TagTask
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import exported, pretrained
+from jaxsft.models import exported, families, pretrained
 from jaxsft.sharding.weights import flatten, specs
 from tests.models.families import hf
 
@@ -131,3 +131,17 @@ def test_pickles_and_damage_are_one_sentence(tmp_path):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../a.safetensors"}}))
     with pytest.raises(CheckpointError, match=r"names \.\./a\.safetensors, which does not lie beside it"):
         pretrained.Tensors(folder)
+
+
+def test_what_no_class_computes_names_the_option_that_would_fit():
+    bert, llama = families.get("bert", "here"), families.get("llama", "here")
+    fits = ClassifyTask(pool="first", head="dense", activation="tanh")
+    assert exported.head_of(bert, "text", fits).suffix == "ForSequenceClassification"
+    for family, kind, task, message in (
+        (bert, "text", ClassifyTask(), r"task\.pool=mean: BertForSequenceClassification computes with task\.pool=first"),
+        (llama, "text", ClassifyTask(pool="last"), r"task\.bias=True: LlamaForSequenceClassification computes with task\.bias=False"),
+        (bert, "tag", TagTask(crf=True), r"task\.crf=True: BertForTokenClassification computes with task\.crf=False"),
+        (bert, "lm", LMTask(), "transformers has no class of bert with this head; there are BertForSequenceClassification"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            exported.head_of(family, kind, task)

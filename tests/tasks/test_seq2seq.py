@@ -193,7 +193,7 @@ def test_stages_that_ask_a_model_take_such_a_run(learnt, tmp_path):
     """`prepare` translates with it, and new rows are translated alike before they are predicted."""
     rows, path, result = learnt
     stages = "stages=[{translate: {target: back, language: null, input: source, fields: [source], original: before}}]"
-    facts, done = api.prepare(f"data.train={path}", stages, f"run={result.run_dir}", f"output.dir={tmp_path / 'out'}")
+    _, done = api.prepare(f"data.train={path}", stages, f"run={result.run_dir}", f"output.dir={tmp_path / 'out'}")
     assert done
     out = rundir.read_jsonl(tmp_path / "out" / "train.jsonl")
     assert [(row["source"], row["before"]) for row in out] == [(row["target"], row["source"]) for row in rows]

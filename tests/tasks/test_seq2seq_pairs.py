@@ -77,6 +77,7 @@ def stepped(**options):
 
 
 @x64
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -95,6 +96,7 @@ def test_a_step_does_not_depend_on_how_it_is_computed(options):  # guards A1, A3
     assert_close(state.trainable, other.trainable, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_and_the_others_move():  # guards G10
     """An optimizer that orthogonalises each layer's matrices by itself, and the lowest layer of the encoder frozen."""
     b = bench("seq2seq", 5, model=MODEL, longest=12, optim=Muon(learning_rate=0.1), train={"batch_size": 8, "freeze": ["encoder/layers/0/.*"]})
@@ -137,6 +139,7 @@ def learnt(tmp_path_factory):
     return path, api.train(*options, "train.duration=80steps", "evaluation.generate=never"), options
 
 
+@pytest.mark.slow
 def test_a_run_learns_its_pairs_and_answers(learnt, tmp_path):  # guards C1, C10, F1
     path, result, _ = learnt
     assert result.numbers["train/steps"] == 80 and result.numbers["test/loss"] < 0.2

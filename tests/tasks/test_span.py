@@ -105,6 +105,7 @@ def test_pointers_stand_on_the_answer(max_length):  # guards D6, B6
     np.testing.assert_allclose(np.bincount(b.batches.split.arrays["row"], b.batches.split.arrays["segment.weight"]), 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_question_does_not_know_its_mates():  # guards A1, B1, B9
     """Packed or not, padded left, in micro-batches: one loss, one gradient, one answer."""

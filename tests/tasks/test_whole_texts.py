@@ -141,6 +141,7 @@ def test_numbers_in_the_units_of_the_data(files, tmp_path):
     assert "### targets of test" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, metric, found",
     [

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jaxsft
+from jaxsft.data.records import Seq2Seq
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.rundir import read_json
 from tests import tiny
@@ -35,6 +36,7 @@ def folder(path, name):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, start", [("t5_v1_1", ["<|pad|>"]), ("bart", ["<|end|>", "<|bos|>"])])
 def test_from_a_folder_and_back(name, start, tmp_path):  # guards C3, G3
     """The decoder starts as it was trained to; what training froze has the bytes that it had, and the rest moved."""
@@ -58,3 +60,14 @@ def test_from_a_folder_and_back(name, start, tmp_path):  # guards C3, G3
     generation = read_json(tmp_path / "out" / "generation_config.json")
     assert generation["eos_token_id"] == model.tokenizer.eos_id and generation["decoder_start_token_id"] == model.task.start_ids[0]
     assert generation.get("forced_bos_token_id") == (model.task.start_ids[1] if len(start) > 1 else None)
+
+
+def test_a_folder_answers_untrained(tmp_path):  # guards C3
+    """As it is: the same weights, the tokens that its decoder starts from, and every token that ends an answer."""
+    source = folder(tmp_path / "given", "t5")
+    end, user = (Tokenizer.bytes().special_id(token) for token in ("<|end|>", "<|user|>"))
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, user]}))
+    model = jaxsft.load(source)
+    assert model.task.name == "seq2seq" and model.task.start_ids == [256] and model.task.stop_ids == sorted([end, user])
+    assert model.task.prompt(Seq2Seq("ab", ""), "") == [*b"ab", end]
+    assert isinstance(model.generate("ab", max_new_tokens=3), str)

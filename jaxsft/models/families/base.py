@@ -139,8 +139,7 @@ class Head:
 
 def tag_head(theirs: str) -> Head:
     """One linear layer over every token."""
-    table = (Entry("head/dense/w", f"{theirs}.weight", LINEAR), Entry("head/bias", f"{theirs}.bias"))
-    return Head("ForTokenClassification", table, {"crf": False, "align": ("first", "all")})
+    return Head("ForTokenClassification", both("head/out", theirs), {"crf": False, "align": ("first", "all")})
 
 
 @dataclasses.dataclass(frozen=True)

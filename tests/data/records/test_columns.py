@@ -25,6 +25,7 @@ SAMPLES = {
     ],
     "lm": [({"t": "a"}, {"text": "t"})],
     "mlm": [({"t": "a"}, {"text": "t"})],
+    "span_corruption": [({"t": "a"}, {"text": "t"})],
     "classify": [
         ({"t": "a", "u": "b", "l": "x"}, {"text": "t", "text_pair": "u", "label": "l", "no_label": "-"}),
         ({"text": "a", "label": "x", "n": None}, {"features": ["n"], "missing": "mask"}),
@@ -40,6 +41,10 @@ SAMPLES = {
         ({"text": "a", "x": None, "y": 1}, {"targets": ["x", "y"], "missing": "mask", "features": ["y"]}),
     ],
     "tag": [({"w": ["a"], "g": ["O"]}, {"tokens": "w", "tags": "g"}), ({"t": "a", "s": SPANS}, {"text": "t", "spans": "s"})],
+    "joint": [
+        ({"w": ["a"], "g": ["O"], "l": "x"}, {"tokens": "w", "tags": "g", "label": "l", "no_label": "-"}),
+        ({"t": "a", "s": SPANS, "intent": "x"}, {"text": "t", "spans": "s"}),
+    ],
     "parse": [({"w": ["a"], "h": [0], "d": ["root"]}, {"tokens": "w", "heads": "h", "deprels": "d"})],
     "seq2seq": [({"s": "a", "t": "b"}, {"source": "s", "target": "t"}), ({"s": "a", "r": ["b"]}, {"source": "s", "references": "r"})],
     "span": [({"q": "a", "c": "b", "s": [{"text": "b", "start": 0}]}, {"text": "q", "text_pair": "c", "answers": "s"})],

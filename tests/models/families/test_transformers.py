@@ -76,4 +76,4 @@ def test_tags_of_words_are_the_same_there(name, tmp_path):
         encoded = run.task.encode_all([run.task.unlabelled(Row({"tokens": line}, "x", 1), columns)], ["x:1"])[0]
         with torch.no_grad():
             tags = model(torch.from_numpy(encoded.ids.astype(np.int64))[None]).logits[0].argmax(-1)
-        assert [model.config.id2label[int(tags[i])] for i in encoded.words.offsets[:-1]] == told["tags"]
+        assert [model.config.id2label[int(tags[i])] for i in encoded.words.offsets[:-1]] == told["prediction"]
