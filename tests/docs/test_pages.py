@@ -77,7 +77,11 @@ def _known() -> set[str]:
 def test_options_that_are_named_exist(page):
     source = re.sub(r"^```(python|pycon|text).*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     code = " ".join(re.findall(r"`[^`\n]+`|^    .*$", source, re.MULTILINE))
-    names = {n for n in OPTION.findall(code) if not n.endswith((".py", ".md", ".yaml", ".jsonl", ".json", ".csv", ".txt", ".html"))}
+    names = {
+        n
+        for n in OPTION.findall(code)
+        if not n.endswith((".py", ".md", ".yaml", ".jsonl", ".json", ".csv", ".txt", ".html", ".tsv", ".conll", ".conllu"))
+    }
     unknown = {n for n in names if n not in _known() and not n.startswith(("task.variables.", "data.options"))}
     assert not unknown, f"{page.name}: {unknown}"
 
@@ -90,7 +94,7 @@ def commands() -> list[tuple[str, str]]:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for line in re.findall(r"^(?:    |\$ |srun .*)?(jaxsft train .*)$", text, re.MULTILINE):
             command = line.partition("  #")[0].partition("          ")[0].strip()
-            if "..." not in command and "--" not in command and "task=regress" not in command:
+            if "..." not in command and "--" not in command and "task=rate" not in command:
                 found.append((page.name, command))
     return sorted(set(found))
 
