@@ -5,7 +5,7 @@ jaxsft check task=chat data.path=chats.jsonl tokenizer=pretrained tokenizer.path
 jaxsft check task=tag data.train=words.conll check.output=checked     check.json and check.html
 jaxsft check ... check.json=- | jq .counts
 
-The options are those of jaxsft train, and tasks without a head can be checked too: multilabel, regress, tag, parse, seq2seq, pair.
+The options are those of jaxsft train.
 The exit code is 1 where there is an error, else 0. check.accept=[leak_exact] accepts an error by its name.
 """
 

@@ -282,18 +282,24 @@ def build(
             continue
         fitted, lost = fit(e, limit, too_long, where[row])
         fitted, source_lost = fit_source(fitted, source_limit, too_long)
-        trained = _trained(fitted)
-        if fitted.weights is not None and not trained:
-            drop(row, "no_trained_token")
+        if reason := _of_no_use(fitted, lost, require_stop):
+            drop(row, reason)
             continue
-        if lost and require_stop and e.stop_ids and int(fitted.ids[np.flatnonzero(fitted.weights)[-1]]) not in e.stop_ids:
-            drop(row, "stop_token_truncated")  # data.require_stop=false keeps it
-            continue
-        ledger.keep(len(fitted.ids), trained, lost, "truncated", fitted.source_positions, source_lost)
+        ledger.keep(len(fitted.ids), _trained(fitted), lost, "truncated", fitted.source_positions, source_lost)
         out.extend(examples(fitted, row, limit))
     ledger.check()
     _refuse_many_dropped(ledger, dropped, where, max_dropped, split, aside)
     return out, ledger, dropped
+
+
+def _of_no_use(fitted: Encoded, lost: int, require_stop: bool) -> str | None:
+    """Why a record, of which `lost` ids were cut, cannot be trained on; None: it can."""
+    if fitted.weights is None:
+        return None
+    if not _trained(fitted):
+        return "no_trained_token"
+    cut_off = lost and require_stop and fitted.stop_ids and int(fitted.ids[np.flatnonzero(fitted.weights)[-1]]) not in fitted.stop_ids
+    return "stop_token_truncated" if cut_off else None  # data.require_stop=false keeps it
 
 
 def _trained(encoded: Encoded) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from jaxsft.config.tasks import TASKS
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.base import Task
 
-NAMES = ("chat", "lm", "classify", "seq2seq", "multilabel", "regress", "pair", "mlm", "span_corruption", "span", "tag", "joint", "parse")
+NAMES = tuple(TASKS)
 
 
 def get(name: str) -> type[Task]:
-    """The class of a task. Raises ConfigError where there is none that can be trained."""
+    """The class of a task. Raises ConfigError for one that is not known."""
     from jaxsft.tasks.chat import ChatSFT
     from jaxsft.tasks.classify import Classify
     from jaxsft.tasks.joint import SlotsAndIntent
@@ -41,5 +42,5 @@ def get(name: str) -> type[Task]:
     )
     found = {kind.name: kind for kind in kinds}
     if name not in found:
-        raise ConfigError(f"task={name}: there is no head for it yet, so that jaxsft check alone reads it; what can be trained is {', '.join(found)}")
+        raise ConfigError(f"task={name}: unknown; there are {', '.join(found)}")
     return found[name]

@@ -15,7 +15,6 @@ from jaxsft.data import encode
 from jaxsft.data.encode import Encoded
 from jaxsft.data.ledger import length_summary
 from jaxsft.data.pipeline import row_length
-from jaxsft.data.records import KINDS
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.check.findings import Findings, percent, rows
@@ -38,22 +37,6 @@ ABOUT = {
 }
 
 
-class Headless:
-    """What stands in for a task without a head: the ids of its texts (of several references the longest), between the tokenizer's bos and eos."""
-
-    def __init__(self, config: Config, tokenizer: Tokenizer):
-        self.kind, self.tokenizer = KINDS[config.task.name], tokenizer
-
-    def encode_all(self, records: Sequence[Any], where: Sequence[str]) -> list[Encoded | str]:
-        before, after = ([] if i is None else [i] for i in (self.tokenizer.bos_id, self.tokenizer.eos_id))
-        out: list[Encoded | str] = []
-        for record in records:
-            texts = [record.source, max(record.references, key=len)] if getattr(record, "references", ()) else self.kind.texts(record)
-            ids = [i for part in self.tokenizer.encode_batch(texts) for i in (*part, *after)]
-            out.append(Encoded(np.array([*before, *ids], np.int32)) if any(text.strip() for text in texts) else "empty")
-        return out
-
-
 def encode_parts(config: Config, parts: Mapping[str, Part], findings: Findings) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
     """Encodes every row as training would.
 
@@ -61,7 +44,7 @@ def encode_parts(config: Config, parts: Mapping[str, Part], findings: Findings) 
     """
     source = parts.get("train") or next(iter(parts.values()))
     try:
-        kind = tasks.get(config.task.name) if config.task.name in tasks.NAMES else KINDS[config.task.name]
+        kind = tasks.get(config.task.name)
         tokenizer = setup.make_tokenizer(config, kind, source.records)
         task = _task(config, kind, tokenizer, source)
     except (ConfigError, DataError) as error:
@@ -82,8 +65,6 @@ def encode_parts(config: Config, parts: Mapping[str, Part], findings: Findings) 
 
 def _task(config: Config, kind: Any, tokenizer: Tokenizer, source: Part) -> Any:
     """The task, fitted to the training rows; for chats without those that the template refuses, which are found one by one."""
-    if config.task.name not in tasks.NAMES:
-        return Headless(config, tokenizer)
     records, where = source.records, source.where
     if config.task.name == "chat":
         records, where = [], []

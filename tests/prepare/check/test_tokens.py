@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxsft.config import schema
+from jaxsft.data.encode import Encoded
 from jaxsft.data.records import Pair
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.prepare.check import report, tokens
@@ -107,14 +108,16 @@ def test_a_template_that_never_works_is_one_error(tmp_path):
 
 
 def test_two_bos_tokens_are_seen_by_id(tmp_path):  # guards C6
-    class Doubled(tokens.Headless):
+    class Doubled:
+        tokenizer = Tokenizer.bytes()
+
         def encode_all(self, records, where):
-            out = super().encode_all(records, where)
-            return [type(e)(np.concatenate([[self.tokenizer.bos_id], e.ids])) if i == 1 else e for i, e in enumerate(out)]
+            begin = self.tokenizer.bos_id
+            return [Encoded(np.array([begin] * (1 + i) + self.tokenizer.encode(r.text_a), np.int32)) for i, r in enumerate(records)]
 
     made = config("pair", tmp_path, {"train": []})
     part = Part("train", [Pair("a", "b"), Pair("c", "d")], ["x:1", "x:2"], (), 2)
-    task, findings = Doubled(made, Tokenizer.bytes()), Findings(5)
+    task, findings = Doubled(), Findings(5)
     tokens._audit(made, task, part, task.encode_all(part.records, part.where), findings)
     assert [(f.id, f.rows) for f in findings.found] == [("bos", ("x:2",))]
 
