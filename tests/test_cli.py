@@ -160,7 +160,7 @@ WRONG = [
     (["train", "task=classify", "data.train=good.csv", "data.test=label.csv"], "label.csv:3: label 'q' is not in the vocabulary of 2 labels"),
     (["train", "task=chat", "data.train=broken.jsonl"], "broken.jsonl:2: broken JSON"),
     (["train", "task=chat", "data.train=long.jsonl"], "long.jsonl:1: "),
-    (["train", "task=clasify", "data.train=good.csv"], "task=clasify: unknown; there are chat, classify, lm"),
+    (["train", "task=clasify", "data.train=good.csv"], "task=clasify: unknown; there are chat, classify, joint, lm"),
     (["train", "data.train=good.csv", "optim.lr=1"], "optim.lr: unknown option of optim=adamw; did you mean optim.learning_rate?"),
     (["train", "task=classify", "data.train=good.csv", "optim=sgd", "optim.b1=0.9"], "optim.b1: unknown option"),
     (["train", "task=classify", "data.train=good.csv", "evaluation.metric=validation/foo"], "evaluation.metric=validation/foo: unknown"),
