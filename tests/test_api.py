@@ -235,7 +235,7 @@ def test_a_model_is_what_its_errors_say(classified, chatted, read_on, files):
         (lambda: jaxsft.load(chatted).generate([{"role": "assistant", "content": "x"}]), jaxsft.DataError, "the last message is from the assistant"),
         (lambda: jaxsft.load(chatted).generate([{"role": "owl", "content": "x"}]), jaxsft.DataError, "prompt:1: message 1 has the role 'owl'"),
         (lambda: jaxsft.load(chatted).generate([3]), jaxsft.DataError, "prompt:1: found 3"),
-        (lambda: jaxsft.load(read_on).generate([{"role": "user", "content": "x"}]), jaxsft.DataError, "task=lm continues a text"),
+        (lambda: jaxsft.load(read_on).generate([{"role": "user", "content": "x"}]), jaxsft.DataError, "found messages, but task=lm reads a text"),
         (lambda: jaxsft.load(classified).predict("x"), jaxsft.DataError, "expected a list of rows"),
         (lambda: jaxsft.load(classified).predict([{"txet": "x"}]), jaxsft.DataError, "rows:1: missing column 'text'"),
         (lambda: jaxsft.load(classified).evaluate([{"text": "x", "label": "zz"}]), jaxsft.DataError, "rows:1: label 'zz'"),

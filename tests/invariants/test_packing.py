@@ -19,7 +19,7 @@ from tests.conftest import assert_close, assert_same, bench
 VARIANTS = {
     "causal": ("lm", {}),
     "bidirectional": ("classify", {}),
-    "disentangled": ("classify", {"positions": "disentangled", "relative_buckets": 4, "relative_distance": 8}),
+    "disentangled": ("classify", {"positions": "disentangled", "kv_heads": 4, "relative_buckets": 4, "relative_distance": 8}),
     "experts": ("lm", {"experts": 3}),
     "windows, two bases": ("lm", {"window": 4, "window_layers": (1,), "rope_local_base": 100.0, "attention_softcap": 2.0, "qk_norm": "head"}),
     "learned, post-norm": ("lm", {"positions": "learned", "norm_position": "post", "norm": "layer", "gated": False, "activation": "gelu"}),
