@@ -137,8 +137,8 @@ def _unread(m: ModelConfig, task: str) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
     vocabulary = task in ("chat", "lm", "mlm", "span_corruption", "seq2seq")
     for name, read, where in (
-        ("relative_buckets", m.positions == "relative", "with model.positions=relative"),
-        ("relative_distance", m.positions == "relative", "with model.positions=relative"),
+        ("relative_buckets", m.positions in ("relative", "disentangled"), "with model.positions=relative or disentangled"),
+        ("relative_distance", m.positions in ("relative", "disentangled"), "with model.positions=relative or disentangled"),
         ("output_scale", m.decoder_layers, "with model.decoder_layers above 0"),
         ("norm_bias", m.norm == "layer", "with model.norm=layer"),
         ("rope_base", m.positions == "rope", "with model.positions=rope"),
