@@ -85,7 +85,8 @@ def typed(node: Any, root: type = schema.Config) -> Any:
     groups = {group: options for group, options in GROUPS.items() if root is schema.Config}
     try:
         for group, options in groups.items():
-            name = (values.get(group) or {}).get("name" if group != "tokenizer" else "kind")
+            absent = "none" if group not in values and "none" in options else None  # the config of a run from before there was a choice
+            name = (values.get(group) or {}).get("name" if group != "tokenizer" else "kind", absent)
             if name not in options:
                 raise ConfigError(f"{group}={name}: unknown; there are {', '.join(options)}")
             base[group] = OmegaConf.structured(plain(options[name]))

@@ -92,3 +92,8 @@ def test_a_value_that_is_none_is_told_in_one_sentence(argument):
 
 def test_text_in_quotes_is_any_text():
     assert overrides.composed(["stages=[{clean:{fields:['é b']}}]"], "prepare").stages[0] == {"clean": {"fields": ["é b"]}}
+
+
+def test_a_config_from_before_a_group_was_there_is_read():
+    values = compose.to_dict(schema.Config(task=schema.ChatTask()))
+    assert compose.typed({key: value for key, value in values.items() if key != "adapter"}).adapter == schema.NoAdapter()
