@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from jaxsft.config.validate import CHOICES
+from jaxsft.config.validate_texts import LOSSES
 from jaxsft.errors import ConfigError
 from jaxsft.losses import registry
 
@@ -93,6 +93,6 @@ def test_no_loss_divides():  # guards A5
 
 
 def test_names():
-    assert set(registry.LOSSES) == set(CHOICES["task.loss"])
+    assert set(registry.LOSSES) == set(LOSSES["classify"])
     with pytest.raises(ConfigError, match=r"task\.loss=hinge: unknown loss; there are binary_cross_entropy, "):
         registry.get("hinge")
