@@ -247,9 +247,8 @@ def build(
     Args:
       encoded: per row, its ids, or the reason why the task gave none ("empty").
       where: per row, `file:line`.
-      limit: positions of a packed row.
+      limit, source_limit: positions of a packed row, and of a packed row of sources.
       aside: the rows that were put aside before; they are rows of the split, read and dropped.
-      source_limit: positions of a packed row of sources.
       stride: of windows, as in `cut`.
 
     Returns: the examples, the ledger, and the reason of each dropped row.
