@@ -34,7 +34,7 @@ OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over
 def like(config: Config, folder: Path, tokens: int) -> Config:
     """The config with the architecture and the tokenizer of a folder. `tokens` is the size of that tokenizer. Raises ConfigError."""
     source, task = pretrained.open_source(folder), config.task
-    found = architecture(config, source)
+    found = longer(config.model, architecture(config, source))
     found = dataclasses.replace(found, vocab_rows=max(found.vocab_rows, tokens + len(config.tokenizer.added)))
     tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
     if found.decoder_layers and getattr(task, "start", ()) is None:
@@ -65,6 +65,15 @@ def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
     return dataclasses.replace(found, **own)
 
 
+def longer(asked: ModelConfig, found: ModelConfig) -> ModelConfig:
+    """A pretrained architecture with the rope scaling that is asked for, and its context. Raises ConfigError where positions are not rotary."""
+    if asked.rope_scaling.kind == "none" or asked.rope_scaling == found.rope_scaling:
+        return found
+    if found.positions != "rope":
+        raise ConfigError(f"model.rope_scaling.kind={asked.rope_scaling.kind}: the model of model.pretrained has no rotary positions")
+    return dataclasses.replace(found, rope_scaling=asked.rope_scaling, context=max(asked.context, found.context))
+
+
 def differs(a: ModelConfig, b: ModelConfig) -> tuple[str, Any, Any] | None:
     """The first option, but for the rows of the vocabulary, that two models have not alike; lists and tuples of the same numbers are alike."""
     one, other = (json.loads(rundir.json_text(dataclasses.asdict(model))) for model in (a, b))
@@ -89,7 +98,7 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is another one than the run was started with.
     """
     source = pretrained.open_source(folder)
-    if other := differs(architecture(parts.config, source), parts.config.model):
+    if other := differs(longer(parts.config.model, architecture(parts.config, source)), parts.config.model):
         name, now, before = other
         raise CheckpointError(f"{folder / 'config.json'}: says model.{name}={now!r}, the run was started with model.{name}={before!r}")
     todo = plan(parts, source)

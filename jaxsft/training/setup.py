@@ -96,7 +96,7 @@ def _of_source(config: Config) -> Config:
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
     own = {k: getattr(config.model, k) for k in (*hf.USERS, *(() if found.decoder_layers else ("causal",)))}
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
-    return dataclasses.replace(config, model=dataclasses.replace(found, **own), tokenizer=tokenizer)
+    return dataclasses.replace(config, model=hf.longer(config.model, dataclasses.replace(found, **own)), tokenizer=tokenizer)
 
 
 def check_columns(config: Config, record: Any) -> None:

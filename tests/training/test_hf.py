@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jaxsft
+from jaxsft.config import compose
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
@@ -172,3 +173,13 @@ def test_rows_of_added_tokens_start_at_the_mean(files, tmp_path):  # guards G4
         ours = ours.T if path == "head/w" else ours
         np.testing.assert_array_equal(ours[:263], before[name])
         np.testing.assert_allclose(ours[263:], np.tile(before[name].mean(0), (2, 1)), rtol=1e-5, atol=1e-7)
+
+
+def test_a_longer_context_is_taken_and_never_written_as_the_old_one(files, tmp_path):  # guards G9
+    source = folder(tmp_path / "in")
+    longer = ("model.rope_scaling.kind=linear", "model.rope_scaling.factor=4", "model.context=512")
+    result = train(files, tmp_path / "run", f"model.pretrained={source}", *longer)
+    model = compose.read(tmp_path / "run" / "config.yaml").model
+    assert (model.rope_scaling.kind, model.rope_scaling.factor, model.context) == ("linear", 4.0, 512)
+    with pytest.raises(ConfigError, match=r"model\.context=512"):
+        jaxsft.export(result, tmp_path / "out")
