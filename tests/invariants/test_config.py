@@ -91,6 +91,8 @@ STEP = {  # option -> another value
     "model.unroll": "none",
     "loss.label_smoothing": 0.1,
     "loss.z_loss": 0.1,
+    "loss.balance": 0.1,
+    "loss.router_z": 0.1,
     "loss.chunk": 8,
     "loss.penalties": [schema.Penalty("l2", ".*", 0.1)],
     "optim.learning_rate": 0.02,
@@ -121,6 +123,8 @@ STEP = {  # option -> another value
 BESIDE = {  # option -> what must stand beside it to be read
     "model.experts_per_token": {"model.experts": 3},
     "model.expert_norm": {"model.experts": 3},
+    "loss.balance": {"model.experts": 3},
+    "loss.router_z": {"model.experts": 3},
     "model.norm_bias": {"model.norm": "layer"},
     "model.position_offset": {"model.positions": "learned"},
     "model.window_layers": {"model.window": 4},
