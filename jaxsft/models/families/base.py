@@ -217,11 +217,12 @@ class Slot(NamedTuple):
 
 
 class Move(NamedTuple):
-    """One tensor of theirs, and the slots of ours that it fills."""
+    """One tensor of theirs, and the slots of ours that it fills. `order`: which row of theirs each output of ours is; empty: they lie alike."""
 
     theirs: str
     slots: tuple[Slot, ...]
     how: Transform
+    order: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -229,7 +230,7 @@ class Move(NamedTuple):
         return self.how.shape([slot.spec for slot in self.slots])
 
     def to_ours(self, tensor: np.ndarray) -> list[np.ndarray]:
-        return self.how.to_ours(tensor, [slot.spec for slot in self.slots])
+        return self.how.to_ours(tensor[list(self.order)] if self.order else tensor, [slot.spec for slot in self.slots])
 
     def to_theirs(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         return self.how.to_theirs(arrays, [slot.spec for slot in self.slots])
