@@ -22,6 +22,7 @@ os.environ["XDG_CACHE_HOME"] = _CACHE_HOME
 
 import dataclasses  # noqa: E402
 import functools  # noqa: E402
+import gc  # noqa: E402
 import math  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
@@ -60,6 +61,24 @@ SCHEDULES = schema.GROUPS["schedule"]
 
 def pytest_unconfigure(config):
     shutil.rmtree(_CACHE_HOME, ignore_errors=True)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Compiled programs are dropped between files, before they use up the mappings that the kernel grants a process.
+
+    Each program on CPU holds several mappings as long as its function lives; a worker that runs half of the suite reaches the 65,530 of
+    `vm.max_map_count`, and from there on the compiler crashes or waits for ever. Dropped when a third is used.
+    """
+    if (nextitem is None or nextitem.path != item.path) and _mappings() > 20_000:
+        jax.clear_caches()
+        gc.collect()
+
+
+def _mappings() -> int:
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:  # not Linux
+        return 0
 
 
 @pytest.fixture

@@ -184,6 +184,8 @@ class Penalty:
 class LossConfig:
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    balance: float = 0.0  # weight of the loss that spreads tokens over experts (arXiv:2101.03961, eq. 4); config.json calls it router_aux_loss_coef
+    router_z: float = 0.0  # weight of the loss that keeps the scores of their routers small (arXiv:2202.08906, eq. 5)
     chunk: Any = "auto"  # rows of tokens whose logits are held at once: auto | none | a number
     penalties: list[Penalty] = field(default_factory=list)
 

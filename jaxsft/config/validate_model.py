@@ -120,8 +120,8 @@ def _numbers(m: ModelConfig) -> None:
         )
     if m.positions == "relative" and m.attention == "blocked":
         raise ConfigError("model.attention=blocked: has no place for the bias of model.positions=relative; set model.attention=reference or auto")
-    if m.decoder_layers and (m.parallel or m.window is not None or not m.first_norm or m.types or m.embed_inner):
-        raise ConfigError("model.decoder_layers: with it there is no model.parallel, window, first_norm=false, types or embed_inner")
+    if m.decoder_layers and (m.parallel or m.window is not None or not m.first_norm or m.types or m.embed_inner or m.experts):
+        raise ConfigError("model.decoder_layers: with it there is no model.parallel, window, first_norm=false, types, embed_inner or experts")
     s, (needed, read) = m.rope_scaling, ROPE_SCALING[m.rope_scaling.kind]
     for f in dataclasses.fields(RopeScaling):
         value = getattr(s, f.name)

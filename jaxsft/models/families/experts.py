@@ -1,5 +1,5 @@
-"""Sparse experts: Mixtral (arXiv:2401.04088) and the mixtures of Qwen 3 (arXiv:2505.09388). What balances their router in pretraining is not read:
-no token is dropped, and fine-tuning follows the loss of its task alone."""
+"""Sparse experts: Mixtral (arXiv:2401.04088) and the mixtures of Qwen 3 (arXiv:2505.09388). No token is dropped. The weight of the loss that
+balances their routers is that of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxsft.models.families.transforms import LINEAR
 
 
 def _experts(keys: Keys, count: int, norm: bool) -> dict[str, Any]:
-    """`num_local_experts` and `num_experts` are names of one number. Balancing has no part in the forward pass."""
+    """`num_local_experts` and `num_experts` are names of one number. Balancing has no part in the forward pass, so that its weight is passed over."""
     keys.get("router_aux_loss_coef"), keys.get("output_router_logits")
     keys.only("router_jitter_noise", 0.0)
     found = keys.get("num_local_experts") or keys.get("num_experts") or count
