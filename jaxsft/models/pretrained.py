@@ -39,7 +39,9 @@ KINDS = {
     "classify": "text",
     "multilabel": "text",
     "regress": "text",
+    "pair": "text",
     "tag": "tag",
+    "span": "span",
 }  # the head of each task
 
 
@@ -164,9 +166,9 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, aske
     """
     family, what = source.family, str(source.folder)
     names = {_modern(family, name): name for name in source.tensors}
-    prefixed = any(name.startswith(family.prefix) for name in names)
+    prefix = next((one for one in family.prefixes if one and any(name.startswith(one) for name in names)), "")
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
-    found = family.moves(body, prefixed, what)
+    found = family.moves(body, prefix, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
     taken, why = _head(source, names, head, kind), None
     if asked is not None and head and not taken:
@@ -183,7 +185,7 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, aske
     skip = re.compile("|".join(f"(?:{pattern})" for pattern in family.skip) or r"(?!)")
     left = [name for name in names if name not in known]
     for name in left:
-        if name not in heads and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(family.prefix)):
+        if name not in heads and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(prefix)):
             raise CheckpointError(f"{what}: has {names[name]} {list(source.tensors.shape(names[name]))}, for which this model has no place")
     return Plan(tuple(move._replace(theirs=names[move.theirs]) for move in (*found, *taken)), fresh, tuple(names[name] for name in left), why)
 
