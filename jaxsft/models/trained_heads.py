@@ -6,6 +6,8 @@ starts anew, and the start of the run says why. The pooler of BERT is of its bod
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +17,8 @@ from jaxsft.sharding.weights import WeightSpec
 
 PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
 BESIDE = "head/features/"  # of columns beside the text, which no checkpoint has
+# What a config.json means that does not say it. `classifier_bias` is not looked at: the tensors show it, and a bias that is not there is zero.
+DEFAULTS = {"pooler_hidden_act": "gelu", "classifier_activation": "gelu", "classifier_pooling": "cls"}
 
 
 class Asked(NamedTuple):
@@ -46,6 +50,17 @@ def head_of(family: Family, values: Mapping[str, Any]) -> tuple[str, Head] | Non
     return next(((kind, head) for kind, head in family.heads.items() if fits(kind, head)), None)
 
 
+def options_of(head: Head, values: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The options of a task (of this class) that compute what a config.json says of its head; where none do, the first that the class has."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    choices = {name: value if isinstance(value, tuple) else (value,) for name, value in head.options.items()} | (
+        {"activation": ("gelu", "tanh", "relu")} if head.options.get("head", "linear") != "linear" and "activation" not in head.options else {}
+    )
+    choices = {name: values for name, values in choices.items() if name in fields}
+    found = [dict(zip(choices, chosen, strict=True)) for chosen in itertools.product(*choices.values())]
+    return next((options for options in found if _other_word(head, kind(**options), values) is None), found[0])
+
+
 def taken(
     family: Family, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, WeightSpec], asked: Asked
 ) -> tuple[list[Move], str | None]:
@@ -68,7 +83,8 @@ def taken(
     name = f"{family.architecture}{own[1].suffix}"
     if own[0] != asked.kind:
         return pooler, f"it is that of {name}, and task={asked.task.name} has that of {family.architecture}{head.suffix}"
-    if (other := _other_option(head, asked.task, tuple(head.options)) or _other_task(asked, values)) is not None:
+    task = asked.task
+    if (other := _other_option(head, task, tuple(head.options)) or _other_word(head, task, values) or _other_task(asked, values)) is not None:
         return pooler, f"{name} computes otherwise: {other}"
     order, why = _order(asked, values, shapes, [m for m in found if m.slots[0].path.startswith("head/out/")])
     if why is not None:
@@ -92,8 +108,17 @@ def _other_option(head: Head, task: Any, names: Sequence[str]) -> str | None:
     for name in names:
         wanted = head.options.get(name)
         fits = wanted if isinstance(wanted, tuple) else (wanted,)
-        if name in head.options and getattr(task, name, None) not in fits and not (name == "bias" and getattr(task, name)):
+        zero = name == "bias" and task.bias  # of a class without one
+        if name in head.options and getattr(task, name, None) not in fits and not zero:
             return f"task.{name}={getattr(task, name, None)} is " + " or ".join(f"task.{name}={value}" for value in fits) + " there"
+    return None
+
+
+def _other_word(head: Head, task: Any, values: Mapping[str, Any]) -> str | None:
+    """The first key of config.json by which the class computes otherwise."""
+    for key, ours in head.words(task).items():
+        if key in DEFAULTS and (theirs := values.get(key, DEFAULTS[key])) != ours:
+            return f"{key}={theirs} there, and {ours} by the options of the task"
     return None
 
 

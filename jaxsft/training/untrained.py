@@ -70,8 +70,7 @@ def _config(folder: Path, task: TaskConfig, change: Callable[[Config], Config], 
 def _with_head(source: pretrained.Source, kind: str, head: Head, tokenizer: Tokenizer, change: Callable[[Config], Config]) -> runs.Run:
     """A model of a class with a head. Raises ConfigError where it has not all of that head."""
     name, names = _task_of(source, kind), trained_heads.names_of(source.values)
-    fields = {f.name for f in dataclasses.fields(TASKS[name])}
-    options = {option: value[0] if isinstance(value, tuple) else value for option, value in head.options.items() if option in fields}
+    options = trained_heads.options_of(head, source.values, TASKS[name])
     if name == "regress":
         options["standardize"] = False
     columns = Columns(targets=tuple(names)) if name == "regress" and len(names) > 1 else None

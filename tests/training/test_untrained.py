@@ -25,7 +25,7 @@ from tools.golden.heads import TEXTS
 
 GOLDEN = Path(__file__).parents[1] / "models" / "families" / "golden_heads"
 BERT = ["task.pool=first", "task.head=dense"]
-LAST = ["task.pool=last", "task.bias=false"]
+LAST = ["task.pool=last"]  # the class has no bias; ours starts at zero
 
 
 def folder(path: Path, name: str, drop: tuple[str, ...] = (), **changes) -> Path:
@@ -62,11 +62,14 @@ def started(tmp_path, source, *given: str, rows: list[dict]) -> tuple[setup.Part
     return parts, flatten(jax.tree.map(np.asarray, runs.starting_params(parts))), about
 
 
+CLASSIFIERS = [("bert", "first", "tanh"), ("llama", "last", "tanh"), ("modernbert_mean", "mean", "gelu"), ("deberta_tanh", "first", "tanh")]
+
+
 # --- as it is --------------------------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["bert", "llama"])
-def test_a_classifier_says_what_it_says_in_transformers(name, tmp_path):  # guards G3
+@pytest.mark.parametrize("name, pool, activation", CLASSIFIERS)
+def test_a_classifier_says_what_it_says_in_transformers(name, pool, activation, tmp_path):  # guards G3
     model, softmax = jaxsft.load(folder(tmp_path / "in", name), "precision=fp32"), lambda z: np.exp(z - z.max()) / np.exp(z - z.max()).sum()
-    assert model.task.name == "classify" and model.config.task.pool == ("first" if name == "bert" else "last")
+    assert (model.task.name, model.config.task.pool, model.config.task.activation) == ("classify", pool, activation)
     for line, z in zip(model.predict(list(TEXTS)), logits(name), strict=True):
         assert line["prediction"] == labels_of(name)[int(z.argmax())]
         np.testing.assert_allclose(line["probability"], softmax(z).max(), rtol=1e-5)
@@ -79,16 +82,21 @@ def test_a_number_and_several_labels_likewise(tmp_path):
     np.testing.assert_allclose([many["probability"][name] for name in labels_of("llama_many")], 1 / (1 + np.exp(-z[0])), atol=1e-5)
 
 
-def test_a_tagger_says_of_every_token_what_it_says_in_transformers(tmp_path):  # guards G3
-    model, name = jaxsft.load(folder(tmp_path / "in", "distilbert_tags"), "precision=fp32"), "distilbert_tags"
-    assert (model.task.name, model.task.labels, model.task.scheme) == ("tag", ["O", "I-X", "B-X"], "iob2")
-    told = model.predict([{"tokens": text.split()} for text in TEXTS])
-    for text, expected, line in zip(TEXTS, logits(name), told, strict=True):
+@pytest.mark.parametrize("name", ["distilbert_tags", "bert_span", "llama_span"])
+def test_a_head_over_tokens_says_of_each_what_it_says_in_transformers(name, tmp_path):  # guards G3
+    model = jaxsft.load(folder(tmp_path / "in", name), "precision=fp32")
+    for text, expected in zip(TEXTS, logits(name), strict=True):
         ids = np.array([model.tokenizer.wrap(model.tokenizer.encode(text), None).ids])
         where = Tokens(np.ones(ids.shape, np.int32), np.arange(ids.shape[1], dtype=np.int32)[None])
         hidden = model.run.parts.model.hidden(model.params, ids, where)
         found = model.run.parts.model.head.apply({"params": model.params["head"]}, hidden)[0]
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    if name.endswith("span"):
+        (line,) = model.predict([{"question": "who?", "context": TEXTS[1]}])
+        assert model.task.name == "span" and line["prediction"] and line["prediction"] in TEXTS[1]
+        return
+    assert (model.task.name, model.task.labels, model.task.scheme) == ("tag", ["O", "I-X", "B-X"], "iob2")
+    for text, expected, line in zip(TEXTS, logits(name), model.predict([{"tokens": text.split()} for text in TEXTS]), strict=True):
         firsts = [1 + i for i, letter in enumerate(text) if letter != " " and (i == 0 or text[i - 1] == " ")]
         assert line["prediction"] == [labels_of(name)[int(expected[i].argmax())] for i in firsts]
 
@@ -139,13 +147,17 @@ def test_a_run_from_a_classifier_begins_as_good_as_that_is(tmp_path):
     """Trained for a step that changes nothing, it scores as `jaxsft eval` of the folder; frozen, the head is taken again when the run is opened."""
     source = folder(tmp_path / "in", "llama")
     data = tiny.write_lines(tmp_path / "rows.jsonl", ROWS)
-    given = [f"data.train={data}", f"data.test={data}", f"model.pretrained={source}", *LAST, *FAST, "train.freeze=[head/.*]"]
+    given = [f"data.train={data}", f"data.test={data}", f"model.pretrained={source}", *LAST, "task.bias=false", *FAST, "train.freeze=[head/.*]"]
     given += ["loss.label_smoothing=0", "optim.learning_rate=1e-30", "model.dropout=0", f"run_dir={tmp_path / 'run'}"]
     result = jaxsft.train("task=classify", *given)
     scores = jaxsft.load(source, "precision=fp32").evaluate(data)
     assert result.numbers["test/loss"] == pytest.approx(scores["loss"], rel=1e-5) and result.numbers["test/accuracy"] == scores["accuracy"]
     ours, theirs = (jaxsft.load(place, "precision=fp32").predict(list(TEXTS)) for place in (result.run_dir, source))
     assert [line["probability"] for line in ours] == pytest.approx([line["probability"] for line in theirs], rel=1e-5)
+    jaxsft.export(result, tmp_path / "out")  # with the labels in our order
+    again = jaxsft.load(tmp_path / "out", "precision=fp32").predict(list(TEXTS))
+    assert jaxsft.load(tmp_path / "out").task.labels == ["bad", "good", "mixed"]
+    assert [line["probability"] for line in again] == pytest.approx([line["probability"] for line in ours], rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert_number": ("BertForSequenceClassification", {**ENCODER, "num_labels": 1, "problem_type": "regression"}),
     "llama": ("LlamaForSequenceClassification", {**DECODER, **LABELS}),
     "llama_many": ("LlamaForSequenceClassification", {**DECODER, **LABELS, "problem_type": "multi_label_classification"}),
+    "bert_span": ("BertForQuestionAnswering", ENCODER),
+    "llama_span": ("LlamaForQuestionAnswering", DECODER),
+    "modernbert_mean": ("ModernBertForSequenceClassification", {**ENCODER, **families.MODERN, **LABELS, "classifier_pooling": "mean"}),
+    "deberta_tanh": ("DebertaV2ForSequenceClassification", {**ENCODER, **families.DEBERTA, **LABELS, "pooler_hidden_act": "tanh"}),
     "distilbert_tags": ("DistilBertForTokenClassification", {**DISTIL, **TAGS}),
 }
 
@@ -45,7 +49,9 @@ def make(name: str, folder: Path = FOLDER) -> None:
     arrays = {}
     for i, text in enumerate(TEXTS):
         with torch.no_grad():
-            arrays[f"out{i}"] = model(input_ids=torch.tensor([[FIRST, *text.encode(), LAST]])).logits[0].numpy()
+            out = model(input_ids=torch.tensor([[FIRST, *text.encode(), LAST]]))
+        value = torch.stack([out.start_logits, out.end_logits], -1) if hasattr(out, "start_logits") else out.logits
+        arrays[f"out{i}"] = value[0].numpy()
     folder.mkdir(parents=True, exist_ok=True)
     values = {key: value for key, value in model.config.to_diff_dict().items() if not key.startswith("_attn")} | {"architectures": [kind]}
     about = {"class": kind, "seed": seed, "config": values, "shapes": shapes}
