@@ -219,7 +219,7 @@ class Family:
 
 
 UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows", "vectors", "train_rows")
-UNWRITTEN += ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
+UNWRITTEN += ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
 RENAMED_NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # in files that were converted from TensorFlow
 
 
