@@ -138,6 +138,10 @@ class Task:
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
 
+    def head_uses(self, lengths: np.ndarray) -> float:
+        """How often the head runs for texts of so many tokens: on each token (a word has about one), or once a text."""
+        return float(lengths.sum() if self.of_words else len(lengths))
+
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
         """The weight of each loss term in what is minimised."""

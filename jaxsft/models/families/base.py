@@ -219,7 +219,7 @@ class Family:
 
 
 UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows", "vectors", "train_rows")
-UNWRITTEN += ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
+UNWRITTEN += ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
 RENAMED_NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # in files that were converted from TensorFlow
 
 
@@ -233,11 +233,12 @@ class Slot(NamedTuple):
 
 
 class Move(NamedTuple):
-    """One tensor of theirs, and the slots of ours that it fills."""
+    """One tensor of theirs, and the slots of ours that it fills. `order`: which row of theirs each output of ours is; empty: they lie alike."""
 
     theirs: str
     slots: tuple[Slot, ...]
     how: Transform
+    order: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -245,7 +246,7 @@ class Move(NamedTuple):
         return self.how.shape([slot.spec for slot in self.slots])
 
     def to_ours(self, tensor: np.ndarray) -> list[np.ndarray]:
-        return self.how.to_ours(tensor, [slot.spec for slot in self.slots])
+        return self.how.to_ours(tensor[list(self.order)] if self.order else tensor, [slot.spec for slot in self.slots])
 
     def to_theirs(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         return self.how.to_theirs(arrays, [slot.spec for slot in self.slots])
