@@ -190,15 +190,26 @@ def _ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
-    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding on, that is part of the architecture; and
-    classes that pool the last token take it for the last that is no padding, which must not be one of the frame of a text."""
+    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding on, that is part of the architecture."""
     tokenizer = run.parts.tokenizer
-    out = dict(_ids(tokenizer))
+    out: dict[str, int | None] = dict(_ids(tokenizer))
     if run.parts.config.model.position_offset:
         out.pop("pad_token_id", None)
-    elif kind == "text" and out.get("pad_token_id") in tokenizer.wrap([], None).ids:
-        out["pad_token_id"] = None
+    elif kind == "text":
+        padding = padding_of(tokenizer)
+        out["pad_token_id"] = None if padding is None else tokenizer.special_id(padding)
     return out
+
+
+def padding_of(tokenizer: Tokenizer) -> str | None:
+    """The token that may pad whole texts: classes that pool the last one take it for the last that is no padding, so that it must be none of a text
+    or of its frame. Where the declared one is, or there is none, it is another special token, which no text holds; None: there is no other."""
+    frame = {part for half in tokenizer.frames for part, _ in half}
+    roles = tokenizer.role_strings()
+    taken = {text for role, text in roles.items() if role in ("unk_token", "mask_token", "bos_token", "eos_token")}
+    free = [name for name, token in tokenizer.added.items() if token.get("special") and token["id"] not in frame and name not in taken]
+    declared = roles.get("pad_token")
+    return declared if declared in free else next((name for name in sorted(free, key=lambda name: "pad" not in name.lower())), None)
 
 
 def _starts(task: Task) -> dict[str, int]:
@@ -219,6 +230,8 @@ def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None)
     config = json.loads(path.read_text(encoding="utf-8"))
     config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     config.pop("extends", None)  # our own note
+    if kind == "text" and (padding := padding_of(tokenizer)):
+        config["pad_token"] = padding
     if source := (task.state.get("template") or {}).get("source"):
         config.pop("chat_template", None)
         rundir.write_text(folder / "chat_template.jinja", source)

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from jaxsft.config.model import RopeScaling
 from jaxsft.data.records import Seq2Seq
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models import exported, families, rope
 from jaxsft.models.crf import TagHead
@@ -25,6 +26,8 @@ from jaxsft.models.layers import Norm
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten, specs
+from jaxsft.training.export import padding_of
+from tests import tiny
 from tests.models.families import hf
 from tests.training.exporting import BERT, PAIR, TEXT, export, made
 
@@ -198,6 +201,16 @@ def test_vectors_have_the_layout_of_sentence_transformers(given, kinds, tensors,
         assert read_json(out / "2_Dense" / "config.json")["activation_function"] == "torch.nn.modules.activation.Tanh"
 
 
+def test_padding_is_none_of_the_tokens_of_a_text():
+    """Of a text `bos a eos`: the declared token, but where it is one of these another special one."""
+    plain = Tokenizer.bytes()
+    declared = lambda **roles: Tokenizer(plain._document, {**plain._config, **roles})
+    assert padding_of(plain) == padding_of(declared(pad_token="<|end|>")) == padding_of(declared(pad_token=None)) == "<|pad|>"
+    assert padding_of(declared(pad_token="<|user|>")) == "<|user|>"
+    few = {**plain._document, "added_tokens": [token for token in plain._document["added_tokens"] if token["content"] in ("<|bos|>", "<|end|>")]}
+    assert padding_of(Tokenizer(few, {"bos_token": "<|bos|>", "eos_token": "<|end|>", "pad_token": "<|end|>"})) is None
+
+
 # --- from nothing ----------------------------------------------------------------------------------------------------------------------------
 SCRATCH = [
     "model.norm=layer",
@@ -222,3 +235,8 @@ def test_a_source_is_framed_as_in_training(tmp_path):  # guards C3
     ids = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode("red cats").ids
     assert ids == model.task.prompt(Seq2Seq("red cats", ""), "") and ids[0] == model.tokenizer.bos_id and ids[-1] == model.tokenizer.eos_id
     assert read_json(tmp_path / "out" / "config.json")["decoder_start_token_id"] == model.task.start_ids[0]
+
+
+def test_an_option_of_another_word_is_an_error(tmp_path):
+    code, _, err = tiny.jaxsft("export", f"run={tmp_path}", f"to={tmp_path / 'out'}", "export.head=both")
+    assert code != 0 and "export.head=both: expected class or body" in err and "Traceback" not in err

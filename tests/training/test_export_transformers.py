@@ -82,7 +82,10 @@ def test_hidden_words(name, tmp_path):  # guards G3
 )
 @pytest.mark.parametrize("name", ["bert", "roberta", "deberta", "modernbert"])
 def test_pairs(name, loss, rows, tmp_path):  # guards G3
-    export(run := made(tmp_path, name, "pair", *TEXT[name], f"task.loss={loss}", rows=rows), tmp_path / "out")
+    export(
+        run := made(tmp_path, name, "pair", *TEXT[name], f"task.loss={loss}", *(["data.columns.score=score"] if rows else []), rows=rows),
+        tmp_path / "out",
+    )
     row = Row((rows or ROWS["pair"])[1], "x", 1)
     one = run.task.encode_all([run.task.record(row, run.config.data.columns)], ["x:1"])[0]
     assert as_text(tmp_path / "out", WORDS[1], WORDS[1][::-1]) == one.ids.tolist()
