@@ -41,7 +41,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.align": ("first", "mean", "all"),
     "task.decode": ("mst", "greedy"),
     "task.pool": ("mean", "max", "first", "last", "attention"),
-    "task.head": ("linear", "dense"),
+    "task.head": ("linear", "dense", "normed"),
     "task.activation": ("tanh", "gelu", "relu"),
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),

@@ -20,6 +20,7 @@ from jaxsft.config.schema import (
     BpeTokenizer,
     CharTokenizer,
     Config,
+    ModelConfig,
     PretrainedTokenizer,
     UnigramTokenizer,
     WordPieceTokenizer,
@@ -33,13 +34,13 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.models import kinds, surgery
+from jaxsft.models import kinds, pretrained, surgery
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.tasks.base import Task
-from jaxsft.training import hf, partition
+from jaxsft.training import asked, hf, partition
 from jaxsft.training.step import Program, State
 
 
@@ -84,19 +85,23 @@ def _with_ratio(config: Config) -> OptimConfig:
 
 
 def like_pretrained(config: Config) -> Config:
-    """The architecture, changed as `models/surgery.py` says, and the tokenizer of what `model.pretrained` names; `hf.USERS` stay the user's."""
-    found = _of_source(config)
-    return dataclasses.replace(found, model=surgery.resized(found.model))
+    """The architecture, changed as `models/surgery.py` says, and the tokenizer of what `model.pretrained` names; `hf.USERS` stay the user's. Raises
+    ConfigError where others were given (`asked.check`)."""
+    plain, source = of_source(config)
+    found = dataclasses.replace(plain, model=surgery.resized(plain.model))
+    asked.check(config, hf.USERS, source, found)
+    return dataclasses.replace(found, unasked=())
 
 
-def _of_source(config: Config) -> Config:
+def of_source(config: Config) -> tuple[Config, ModelConfig]:
+    """The config with the architecture as it is used, and with the tokenizer, of what `model.pretrained` names; and that architecture as it is."""
     source = config.model.pretrained
     if (folder := hf.folder_of(config)) is not None:
-        return hf.like(config, folder, tokenizer_at(source).vocab_size)
+        return hf.like(config, folder, tokenizer_at(source).vocab_size), pretrained.open_source(folder).model(config.model.context)
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
-    own = {k: getattr(config.model, k) for k in (*hf.USERS, *(() if found.decoder_layers else ("causal",)))}
+    own = hf.own_options(config) | ({} if found.decoder_layers else {"causal": config.model.causal})
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
-    return dataclasses.replace(config, model=hf.longer(config.model, dataclasses.replace(found, **own)), tokenizer=tokenizer)
+    return dataclasses.replace(config, model=hf.longer(config.model, dataclasses.replace(found, **own)), tokenizer=tokenizer), found
 
 
 def check_columns(config: Config, record: Any) -> None:

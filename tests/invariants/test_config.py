@@ -182,7 +182,9 @@ ELSEWHERE = {
     "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),
     "tests/data/test_tokenizer_train.py": ("tokenizer.added",),
     "tests/models/test_recurrent.py": ("model.kind",),
-    "tests/models/test_surgery.py": tuple(f"model.{n}" for n in ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")),
+    "tests/models/test_surgery.py": tuple(
+        f"model.{n}" for n in ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")
+    ),
     "tests/training/test_rows.py": ("model.vectors", "model.train_rows"),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),
     "tests/data/test_windows.py": ("data.stride",),
