@@ -19,6 +19,7 @@ from jaxsft import patterns, tasks
 from jaxsft.config import durations
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
+from jaxsft.errors import ConfigError
 from jaxsft.losses import penalties
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
@@ -202,6 +203,16 @@ def _layer_of(path: str) -> int | None:
 
 def _first(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[0], tree)
+
+
+def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
+    """Raises ConfigError where the run ends before everything is trained: what waits for ever is better frozen by name."""
+    last = max(int(np.max(turn)) for turn in jax.tree.leaves(program.turns))
+    if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:
+        raise ConfigError(
+            f"train.unfreeze_every={program.config.train.unfreeze_every}: the last of {last} turns would come at step {at}, but the run has "
+            f"{total} steps; give a shorter one, or freeze what is not to be trained by train.freeze"
+        )
 
 
 def objective_value(terms: Mapping[str, Any], totals: Mapping[str, Any], weights: Mapping[str, Any]) -> float:
