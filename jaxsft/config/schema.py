@@ -184,6 +184,8 @@ class Penalty:
 class LossConfig:
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    balance: float = 0.0  # weight of the loss that spreads tokens over experts (arXiv:2101.03961, eq. 4); config.json calls it router_aux_loss_coef
+    router_z: float = 0.0  # weight of the loss that keeps the scores of their routers small (arXiv:2202.08906, eq. 5)
     chunk: Any = "auto"  # rows of tokens whose logits are held at once: auto | none | a number
     penalties: list[Penalty] = field(default_factory=list)
 
@@ -312,6 +314,8 @@ class Config:
     run_dir: Optional[str] = None
     profile: Optional[str] = None  # steps:10-15 writes a trace of these steps into profile/ of the run directory
     compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
+    # No option: of model and tokenizer, what presets came to and nobody asked for, as (name, value). Empty: nobody knows, of a config made by hand.
+    unasked: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
 
 
 # --- preparation -----------------------------------------------------------------------------------------------------------------------------

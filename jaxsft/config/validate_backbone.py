@@ -30,6 +30,8 @@ def check(config: Config, tasks: Sequence[str]) -> None:
         (config.model.train_rows != "all", f"model.train_rows={config.model.train_rows}", "the embedding is frozen; leave it out"),
         (config.model.dropout > 0, f"model.dropout={config.model.dropout}", f"{moves}; set model.dropout=0"),
         (train.neftune is not None, f"train.neftune={train.neftune}", f"{moves}; leave it out"),
+        (config.loss.balance > 0, f"loss.balance={config.loss.balance}", "the routers are frozen; leave it out"),
+        (config.loss.router_z > 0, f"loss.router_z={config.loss.router_z}", "the routers are frozen; leave it out"),
         (soft, "task.features=tokens", "the vectors of data.columns.features are learnt below the backbone; set task.features=text"),
         (bare, f"task.loss={getattr(t, 'loss', '')}", "its head has no weights, so that nothing would be trained; set task.head=dense"),
     ):

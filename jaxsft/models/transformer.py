@@ -20,7 +20,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
-from jaxsft.models import adapters, rope
+from jaxsft.metrics.experts import Routing
+from jaxsft.models import adapters, experts, rope
 from jaxsft.models.adapters import sites
 from jaxsft.models.attention import Attention, Cache, Tokens
 from jaxsft.models.disentangled import Disentangled
@@ -143,6 +144,7 @@ class Transformer:
     head: nn.Module | None = None
     mesh: Mesh | None = None  # rows of activations are kept apart on it
     adapter: AdapterConfig = NONE
+    routed: list[Routing] | None = None  # `hidden` puts here what the routers of its experts did
 
     supports_packing = True  # the mask keeps the texts of a row apart
 
@@ -182,18 +184,23 @@ class Transformer:
     ) -> Float[Array, "batch seq embed"]:
         """The last hidden state of every token, normed. Dropout only where `noise` is given; `soft` stands in place of some embeddings."""
         x = self._embed(params, tokens, where, noise, soft)
-        tables = self._positions(params, where, where, x.dtype)
+        tables, there, routed = self._positions(params, where, where, x.dtype), where.segment_ids > 0, []
 
         def body(x, scanned):
             stack, beside, layer = scanned
             at = noise.at(layer.index) if noise else None
-            return self._rows(self.block().apply({"params": stack} | self._adapters(beside, at), x, where, tables, layer, at)[0]), None
+            weights = {"params": stack} | self._adapters(beside, at)
+            (x, _), found = self.block().apply(weights, x, where, tables, layer, at, mutable=[experts.ROUTING])
+            return self._rows(x), experts.routing(found, there)
 
         if self.config.remat:
             body = jax.checkpoint(body)
         for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
-            x, _ = lax.scan(body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth))
+            x, of_layers = lax.scan(body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth))
+            routed.append(of_layers)
+        if self.routed is not None:
+            self.routed.append(jax.tree.map(lambda *parts: jnp.concatenate(parts), *routed))
         return self._norm(params, x)
 
     def decode(

@@ -44,6 +44,7 @@ class Task:
       generates: answers are generated from `prompt` and scored against `reference`.
       can_generate: `prompt(record, where)` and `stop_ids` are there.
       start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads the prompt; empty for other models.
+      source_frame: what stands before and behind a text that its encoder reads; None for other models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
       metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`.
       metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
@@ -56,6 +57,7 @@ class Task:
     generates = False
     can_generate = False
     start_ids: Sequence[int] = ()
+    source_frame: tuple[Sequence[int], Sequence[int]] | None = None
     answers_up_to = 128
     metric = "loss"
     metrics: tuple[str, ...] = ("loss",)
@@ -149,6 +151,10 @@ class Task:
     def states(self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None) -> Array:
         """What the head reads: of a cached backbone, which is not run again, what the batch brings (`train.backbone`)."""
         return self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
+
+    def head_uses(self, lengths: np.ndarray) -> float:
+        """How often the head runs for texts of so many tokens: on each token (a word has about one), or once a text."""
+        return float(lengths.sum() if self.of_words else len(lengths))
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:

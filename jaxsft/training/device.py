@@ -67,13 +67,11 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
     """
     if lengths.ndim == 2:
         return _flops_of_pairs(config, specs, trained, lengths[:, 0].astype(float), lengths[:, 1].astype(float))
-    tokens, lowest = float(lengths.sum()), _lowest_trained(trained)
+    lowest = _lowest_trained(trained)
     flops = 0.0 if config.train.backbone == "cached" else _flops_of_layers(config, specs, trained, lengths)
-    head = _head_size(config, task, specs)
-    uses = tokens if isinstance(task, CausalTask) or task.of_words else float(len(lengths))  # a word has about one token
-    head_trained = bool(_leaves(trained.get("embed", {})) if config.model.tied and isinstance(task, CausalTask) else _leaves(trained.get("head", {})))
+    head, own = (_head_size(config, task, tree) for tree in (specs, trained))
     below = lowest < 10**9 or bool(_leaves(trained.get("norm", {})))  # something under the head is trained
-    return flops + 2 * head * uses * (1 + below + head_trained)
+    return flops + 2 * task.head_uses(lengths) * (head * (1 + below) + own)
 
 
 def _flops_of_layers(config: Config, specs: Any, trained: Any, lengths: np.ndarray) -> float:
@@ -127,9 +125,10 @@ def _lowest_trained(trained: Any) -> int:
 
 
 def _head_size(config: Config, task: Task, specs: Any) -> int:
-    if isinstance(task, CausalTask) and config.model.tied:
-        return math.prod(specs["embed"]["tokens"]["w"].shape)
-    return sum(math.prod(s.matrix) for s in _leaves(specs.get("head", {})) if s.matrix)
+    """The weights of the head's products that are in a tree, a tied output matrix among them."""
+    own = sum(math.prod(s.matrix) for s in _leaves(specs.get("head", {})) if s.matrix)
+    table = specs.get("embed", {}).get("tokens", {}).get("w") if isinstance(task, CausalTask) and config.model.tied else None
+    return own + (0 if table is None else math.prod(table.shape))
 
 
 def _leaves(tree: Any) -> list[Any]:
