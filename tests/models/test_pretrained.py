@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, ModelConfig, TagTask
+from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, MLMTask, ModelConfig, TagTask
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import exported, families, pretrained
 from jaxsft.sharding.weights import flatten, specs
@@ -141,7 +141,8 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
         (bert, "text", ClassifyTask(), r"task\.pool=mean: BertForSequenceClassification computes with task\.pool=first"),
         (llama, "text", ClassifyTask(pool="last"), r"task\.bias=True: LlamaForSequenceClassification computes with task\.bias=False"),
         (bert, "tag", TagTask(crf=True), r"task\.crf=True: BertForTokenClassification computes with task\.crf=False"),
+        (bert, "mlm", MLMTask(), r"task\.activation=gelu: BertForMaskedLM computes with task\.activation=relu"),
         (bert, "lm", LMTask(), "transformers has no class of bert with this head; there are BertForSequenceClassification"),
     ):
         with pytest.raises(ConfigError, match=message):
-            exported.head_of(family, kind, task, ModelConfig())
+            exported.head_of(family, kind, task, ModelConfig(activation="relu"))

@@ -32,6 +32,15 @@ TEXT = {  # options of a head over whole texts, by golden case
 ENCODERS = [name for name, options in TEXT.items() if options is not LAST]
 WORDS = ("red cats sleep", "a dog saw red cats", "small birds sing", "the red dog sleeps")
 MASK = ["tokenizer.added=['<mask>']", "task.mask_token='<mask>'", "task.activation=gelu"]
+SCRATCH = [
+    "model.norm=layer",
+    "model.positions=learned",
+    "model.norm_position=post",
+    "model.gated=false",
+    "model.activation=gelu",
+    "model.embed_norm=true",
+]
+SCRATCH += ["model.qkv_bias=true", "model.o_bias=true", "model.mlp_bias=true", "model.norm_epsilon=1e-12", "model.causal=false"]  # DistilBERT
 PAIR = [
     "model.positions=relative",
     "model.decoder_layers=2",

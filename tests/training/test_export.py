@@ -29,7 +29,7 @@ from jaxsft.sharding.weights import flatten, specs
 from jaxsft.training.export import padding_of
 from tests import tiny
 from tests.models.families import hf
-from tests.training.exporting import BERT, PAIR, TEXT, export, made
+from tests.training.exporting import BERT, PAIR, SCRATCH, TEXT, export, made
 
 CLASSES = json.loads((Path(__file__).parent / "golden_classes.json").read_text(encoding="utf-8"))
 KINDS = {"SequenceClassification": "text", "TokenClassification": "tag", "QuestionAnswering": "span", "MaskedLM": "mlm"}
@@ -212,15 +212,6 @@ def test_padding_is_none_of_the_tokens_of_a_text():
 
 
 # --- from nothing ----------------------------------------------------------------------------------------------------------------------------
-SCRATCH = [
-    "model.norm=layer",
-    "model.positions=learned",
-    "model.norm_position=post",
-    "model.gated=false",
-    "model.activation=gelu",
-    "model.embed_norm=true",
-]
-SCRATCH += ["model.qkv_bias=true", "model.o_bias=true", "model.mlp_bias=true", "model.norm_epsilon=1e-12", "model.causal=false"]
 
 
 def test_an_encoder_from_nothing_is_the_first_family_with_its_head(tmp_path):

@@ -10,7 +10,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.records import Seq2Seq
 from jaxsft.models.heads import pool as pooled
 from tests.models.families.hf import one_text
-from tests.training.exporting import ENCODERS, NORMED, PAIR, ROWS, TEXT, WORDS, encoded, export, made, read
+from tests.training.exporting import ENCODERS, NORMED, PAIR, ROWS, SCRATCH, TEXT, WORDS, encoded, export, made, read
 
 pytestmark = pytest.mark.slow
 transformers = pytest.importorskip("transformers")
@@ -74,6 +74,14 @@ def test_hidden_words(name, tmp_path):  # guards G3
     export(run := made(tmp_path, name, "mlm", *given), tmp_path / "out")
     one = encoded(run, {"text": WORDS[1]})
     assert as_text(tmp_path / "out", WORDS[1]) == one.ids.tolist()
+    near(theirs(tmp_path / "out", "MaskedLM", one.ids), read(run, one))
+
+
+def test_hidden_words_of_an_encoder_from_nothing(tmp_path):  # guards G3
+    """With an output matrix of its own."""
+    done = export(run := made(tmp_path, None, "mlm", *SCRATCH, "model.types=2", "model.tied=false"), tmp_path / "out")
+    one = encoded(run, {"text": WORDS[1]})
+    assert done["class"] == "BertForMaskedLM" and as_text(tmp_path / "out", WORDS[1]) == one.ids.tolist()
     near(theirs(tmp_path / "out", "MaskedLM", one.ids), read(run, one))
 
 
