@@ -27,6 +27,7 @@ import math  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
@@ -44,6 +45,8 @@ from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.step import make_hyper  # noqa: E402
 
+hypothesis.settings.register_profile("patient", deadline=None)  # a machine that is shared is slow at times
+hypothesis.settings.load_profile("patient")
 LABELS = ("bad", "fair", "good")
 TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
 TASKS |= {"seq2seq": functools.partial(schema.Seq2SeqTask, scores=["exact_match"])}

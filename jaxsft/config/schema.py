@@ -99,7 +99,7 @@ class DataFiles:
     header: str = "auto"  # auto | true | false
     encoding: str = "utf-8"
     unit: str = "line"  # of a .txt file: file | line | paragraph
-    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name
+    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name; at train, validation or test those of one split
     columns: Columns = field(default_factory=Columns)
     on_bad_row: str = "error"  # quarantine: rows that cannot be read, or give no record, are put aside, counted, and told in quarantine.jsonl
     max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
@@ -313,6 +313,8 @@ class Config:
     run_dir: Optional[str] = None
     profile: Optional[str] = None  # steps:10-15 writes a trace of these steps into profile/ of the run directory
     compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
+    # No option: of model and tokenizer, what presets came to and nobody asked for, as (name, value). Empty: nobody knows, of a config made by hand.
+    unasked: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
 
 
 # --- preparation -----------------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxsft.config import compose, durations, hubid, validate_generate, validate_model, validate_texts
 from jaxsft.config.model import ROPE_SCALING
-from jaxsft.config.schema import Columns, Config, DataConfig, GenerateConfig
+from jaxsft.config.schema import Columns, Config, DataConfig, DataFiles, GenerateConfig
 from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
 
@@ -41,7 +41,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.align": ("first", "mean", "all"),
     "task.decode": ("mst", "greedy"),
     "task.pool": ("mean", "max", "first", "last", "attention"),
-    "task.head": ("linear", "dense"),
+    "task.head": ("linear", "dense", "normed"),
     "task.activation": ("tanh", "gelu", "relu"),
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),
@@ -201,6 +201,7 @@ def data(config: Config) -> None:
         raise ConfigError(f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the splits")
     _columns(d.columns)
     _mixture(d)
+    options_of_splits(d)
     if not d.path and not d.train and not d.mixture.sources:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
     _too_long(config)
@@ -209,6 +210,13 @@ def data(config: Config) -> None:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
     if d.max_source_length != "auto" and d.max_source_length > config.model.context:
         raise ConfigError(f"data.max_source_length={d.max_source_length}: more than model.context={config.model.context}; raise that too")
+
+
+def options_of_splits(d: DataFiles) -> None:
+    """Options of a split are read with its file. Raises ConfigError."""
+    sources = {"train": bool(d.train or getattr(getattr(d, "mixture", None), "sources", ())), "validation": d.validation, "test": d.test}
+    if unread := [name for name, there in sources.items() if name in d.options and not there]:
+        raise ConfigError(f"data.options.{unread[0]}: is read with data.{unread[0]}=FILE only; set that, or give the options without {unread[0]}")
 
 
 WHOLE = ("classify", "multilabel", "regress", "pair", "span")  # tasks that say something of a whole text

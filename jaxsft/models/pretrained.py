@@ -22,8 +22,9 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError, first_line
-from jaxsft.models import families
+from jaxsft.models import families, trained_heads
 from jaxsft.models.families.base import Family, Move, check_covered, moves
+from jaxsft.models.trained_heads import Asked
 from jaxsft.sharding.weights import Flat, WeightSpec
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -33,11 +34,14 @@ KINDS = {
     "lm": "lm",
     "chat": "lm",
     "seq2seq": "lm",
+    "span_corruption": "lm",
     "mlm": "mlm",
     "classify": "text",
     "multilabel": "text",
     "regress": "text",
+    "pair": "text",
     "tag": "tag",
+    "span": "span",
 }  # the head of each task
 
 
@@ -154,27 +158,37 @@ class Plan:
       moves: with the names that the files have.
       fresh: weights of ours that keep their initial values.
       left: tensors that have no place here: buffers, heads of other tasks.
+      head: why the head that the files have is not that of the task; None: it is, or they have none.
     """
 
     moves: tuple[Move, ...]
     fresh: tuple[str, ...]
     left: tuple[str, ...]
+    head: str | None = None
 
 
-def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None) -> Plan:
-    """What becomes of every tensor and every weight (a flat dict of specs). `kind` is that of the head, of `KINDS`.
+def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, asked: Asked | None = None) -> Plan:
+    """What becomes of every tensor and every weight (a flat dict of specs).
+
+    Args:
+      kind: of the head, of `KINDS`.
+      asked: what the head must be, to be taken from the files where it is none over the vocabulary; None: it starts anew.
 
     Raises:
       CheckpointError: a tensor is missing, additional, of another shape or no float.
     """
     family, what = source.family, str(source.folder)
     names = {_modern(family, name): name for name in source.tensors}
-    prefixed = any(name.startswith(family.prefix) for name in names)
+    prefix = next((one for one in family.prefixes if one and any(name.startswith(one) for name in names)), "")
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
-    found = family.moves(body, prefixed, what)
+    found = family.moves(body, prefix, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
-    taken = _head(source, names, head, kind)
-    fresh = tuple(path for path in specs if path not in body and (not taken or path not in head))
+    taken, why = _head(source, names, head, kind), None
+    if asked is not None and head and not taken:
+        shapes = {name: source.tensors.shape(there) for name, there in names.items()}
+        taken, why = trained_heads.taken(family, source.values, shapes, head, asked)
+    filled = {slot.path for move in taken for slot in move.slots}
+    fresh = tuple(path for path in specs if path not in body and path not in filled)
     for move in (*found, *taken):
         _check(move, names, source)
     if kind == "lm":
@@ -184,9 +198,9 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None) -> P
     skip = re.compile("|".join(f"(?:{pattern})" for pattern in family.skip) or r"(?!)")
     left = [name for name in names if name not in known]
     for name in left:
-        if name not in heads and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(family.prefix)):
+        if name not in heads and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(prefix)):
             raise CheckpointError(f"{what}: has {names[name]} {list(source.tensors.shape(names[name]))}, for which this model has no place")
-    return Plan(tuple(move._replace(theirs=names[move.theirs]) for move in (*found, *taken)), fresh, tuple(names[name] for name in left))
+    return Plan(tuple(move._replace(theirs=names[move.theirs]) for move in (*found, *taken)), fresh, tuple(names[name] for name in left), why)
 
 
 def _modern(family: Family, name: str) -> str:

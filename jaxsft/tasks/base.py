@@ -43,6 +43,7 @@ class Task:
       generates: answers are generated from `prompt` and scored against `reference`.
       can_generate: `prompt(record, where)` and `stop_ids` are there.
       start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads the prompt; empty for other models.
+      source_frame: what stands before and behind a text that its encoder reads; None for other models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
       metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`.
       metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
@@ -55,6 +56,7 @@ class Task:
     generates = False
     can_generate = False
     start_ids: Sequence[int] = ()
+    source_frame: tuple[Sequence[int], Sequence[int]] | None = None
     answers_up_to = 128
     metric = "loss"
     metrics: tuple[str, ...] = ("loss",)

@@ -25,7 +25,7 @@ from jaxsft.data.windows import sentences
 from jaxsft.errors import DataError
 from jaxsft.metrics import answers as scoring
 from jaxsft.models.attention import Tokens
-from jaxsft.models.heads import SpanHead, members
+from jaxsft.models.heads import SpanHead, layers_of, members
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.base import Output, Task, Terms, by_row
 
@@ -85,7 +85,7 @@ class SpanTask(Task):
         return one._replace(segment=segment, frame=(first, tail), pointers=("start", "end"), breaks=breaks)
 
     def head(self, vocab: int, precision: str) -> SpanHead:
-        return SpanHead(self.config.model.embed, precision)
+        return SpanHead(self.config.model.embed, precision, **layers_of(self.config.task, self.config.model))
 
     # --- loss --------------------------------------------------------------------------------------------------------------------------------
     @staticmethod

@@ -26,6 +26,7 @@ from jaxsft.metrics import words as scoring
 from jaxsft.metrics.states import Confusion, Hits
 from jaxsft.models.attention import Tokens
 from jaxsft.models.crf import Chains, Scores, TagHead, negative_log_likelihood, viterbi
+from jaxsft.models.heads import layers_of
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.words import first_piece, mean_of_pieces, word_of
 from jaxsft.tasks.base import Output, Task, Terms, by_text
@@ -98,7 +99,8 @@ class TagWords(Task):
 
     # --- model -------------------------------------------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> TagHead:
-        return TagHead(self.config.model.embed, len(self.labels), self.config.task.crf, precision)
+        t, model = self.config.task, self.config.model
+        return TagHead(model.embed, precision, **layers_of(t, model), classes=len(self.labels), crf=t.crf)
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:

@@ -18,7 +18,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import registry
 from jaxsft.models.attention import Tokens
 from jaxsft.models.features import Features, Soft, place
-from jaxsft.models.heads import TextHead
+from jaxsft.models.heads import TextHead, layers_of
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task, by_row
 
@@ -113,7 +113,7 @@ class TextTask(Task):
     def make_head(self, kind: type[TextHead], outputs: int, precision: str) -> TextHead:
         t = self.config.task
         sizes = tuple(features.sizes(self._learnt)) if self._soft else ()
-        return kind(self.config.model.embed, outputs, precision, t.pool, t.head, t.activation, t.bias, sizes)
+        return kind(self.config.model.embed, outputs, precision, t.pool, bias=t.bias, features=sizes, **layers_of(t, self.config.model))
 
     @property
     def digest(self) -> dict[str, Any]:

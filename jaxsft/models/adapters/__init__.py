@@ -58,7 +58,9 @@ class Kind:
 
 
 def _linear(specs: Tree, options: Any) -> Tree:
-    return sites.choose(sites.linears(specs), options.target)
+    found = sites.choose(sites.linears(specs), options.target)
+    low_rank.check(jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, Site)), options)
+    return found
 
 
 def _scaled(specs: Tree, options: Any) -> Tree:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders, qwen
-from jaxsft.models.families.base import Entry, Family, Keys
+from jaxsft.models.families.base import Entry, Family, Keys, span_head
 from jaxsft.models.families.transforms import LINEAR
 
 
@@ -61,7 +61,7 @@ def _table(layer: str, gate: str, up: str, down: str) -> tuple[Entry, ...]:
     )
 
 
-_OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
+_OPTIONS: dict[str, Any] = {"prefix": "model.", "skip": decoders.SKIP}
 
 MIXTRAL = Family(
     model_type="mixtral",
@@ -69,6 +69,7 @@ MIXTRAL = Family(
     read=read_mixtral,
     write=write_mixtral,
     table=_table("block_sparse_moe", "w1", "w3", "w2"),
+    heads={**decoders.TAGGED, "span": span_head()},
     **_OPTIONS,
 )
 QWEN3_MOE = Family(
@@ -77,5 +78,6 @@ QWEN3_MOE = Family(
     read=read_qwen3,
     write=write_qwen3,
     table=(*_table("mlp", "gate_proj", "up_proj", "down_proj"), *qwen.QUERY_NORMS),
+    heads=decoders.HEADS,
     **_OPTIONS,
 )

@@ -210,22 +210,25 @@ def test_an_adapter_of_the_output_matrix_in_chunks(adapter, tied):  # guards G3,
 
 
 # --- many adapters over one base ---------------------------------------------------------------------------------------------------------------
-def test_eight_adapters_in_one_program_are_eight_runs():
-    """Of different rates and starts, over one frozen base that is not copied."""
-    b = made(LORA)
+def test_eight_adapters_in_one_program_are_eight_runs():  # guards I6
+    """Of different rates, starts and seeds of dropout, over one frozen base that is not copied; each of them is compared with its own run."""
+    b = made(NOISY, model=(("layers", 1), ("mlp", 8)), data=(("packing", False),), train=(("batch_size", 4),))
     trees = [b.apart[0]]
     for seed in range(1, 8):
         trees.append(jax.tree.map(lambda x, s=seed: x + 0.1 * jax.random.normal(jax.random.key(s), x.shape, x.dtype), b.apart[0]))
-    rates = np.array([1e-3 * (i + 1) for i in range(8)], np.float32)
+    own = {"learning_rate": np.arange(1, 9, dtype=np.float32) * np.float32(1e-3), "dropout_seed": np.arange(8, dtype=np.uint32)}
+    assert all(b.hyper[name].dtype == value.dtype for name, value in own.items())
     stack = jax.tree.map(lambda *x: jnp.stack(x), *[b.state(tree) for tree in trees])
-    axes = dict.fromkeys(b.hyper) | {"learning_rate": 0}
-    step = jax.jit(jax.vmap(b.program.step, in_axes=(0, None, None, axes)))
+    step = jax.jit(jax.vmap(b.program.step, in_axes=(0, None, None, dict.fromkeys(b.hyper) | dict.fromkeys(own, 0))))
     for k in range(2):
-        stack, sums = step(stack, b.apart[1], b.batches[k], b.hyper | {"learning_rate": rates})
+        stack, sums = step(stack, b.apart[1], b.batches[k], b.hyper | own)
     assert sums.terms["cross_entropy"].shape == (8,) and len({float(x) for x in sums.terms["cross_entropy"]}) == 8
-    for i in (0, 3, 7):
-        solo, _ = b.run(2, b.state(trees[i]), learning_rate=rates[i])
-        assert_close(jax.tree.map(lambda x, i=i: x[i], stack.trainable), solo.trainable, rtol=1e-10)
+    for i, tree in enumerate(trees):
+        solo, alone = b.run(2, b.state(tree), **{name: value[i] for name, value in own.items()})
+        assert distance(solo.trainable, tree) > 1e-4
+        assert_close(jax.tree.map(lambda x, i=i: x[i], (stack, sums)), (solo, alone), rtol=1e-10)
+    other, _ = b.run(2, b.state(trees[7]), learning_rate=own["learning_rate"][7])
+    assert distance(other.trainable, solo.trainable) > 1e-6  # the seed is read
 
 
 # --- rates, layers ---------------------------------------------------------------------------------------------------------------------------------
@@ -292,8 +295,13 @@ def test_the_cache_generates_what_the_whole_forward_pass_says(name, positions):
         (options.LoRA(target=("norm",)), "matches no parameter"),
         (options.BitFit(), "has nothing to train"),
         (options.LoRA(rank=2, train=("nothing",)), "adapter.train: pattern 'nothing' matches no parameter"),
+        (
+            options.LoRA(rank=9, init="pissa"),
+            "adapter.rank=9: adapter.init=pissa takes singular triples of each weight, and layers/0/attention/k has 8",
+        ),
+        (options.DoRA(dropout=0.1, target=("embed/tokens",)), "adapter.dropout=0.1: adapter.target=['embed/tokens'] matches embeddings and output"),
     ],
-    ids=["target", "no linear layer", "no biases", "train"],
+    ids=["target", "no linear layer", "no biases", "train", "rank of PiSSA", "dropout of nothing"],
 )
 def test_what_cannot_be_adapted_is_refused(adapter, message):
     with pytest.raises(ConfigError, match=None) as error:
