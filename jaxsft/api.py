@@ -212,6 +212,7 @@ def export(
     family: str | None = None,
     shard: int = exporting.SHARD,
     adapter: str = "merge",
+    head: str = "class",
 ) -> dict[str, Any]:
     """Writes the model of a run as a folder that transformers loads. Equal to `jaxsft export`.
 
@@ -220,12 +221,13 @@ def export(
       family: the model_type to write; None: that which the run started from, else the first that has all options of the model.
       shard: bytes of a file of weights at most.
       adapter: merge: it becomes part of the weights | peft: it alone is written, for the library PEFT.
+      head: class: the class of transformers that has the head of the task | body: the model without it, and the head in head.safetensors.
 
     Raises:
       ConfigError: transformers has no class with this computation, or the folder is there already.
       CheckpointError: no good checkpoint.
     """
-    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard, adapter=adapter)
+    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard, adapter=adapter, head=head)
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:

@@ -22,10 +22,12 @@ os.environ["XDG_CACHE_HOME"] = _CACHE_HOME
 
 import dataclasses  # noqa: E402
 import functools  # noqa: E402
+import gc  # noqa: E402
 import math  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
@@ -43,6 +45,8 @@ from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.step import make_hyper  # noqa: E402
 
+hypothesis.settings.register_profile("patient", deadline=None)  # a machine that is shared is slow at times
+hypothesis.settings.load_profile("patient")
 LABELS = ("bad", "fair", "good")
 TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
 TASKS |= {"seq2seq": functools.partial(schema.Seq2SeqTask, scores=["exact_match"])}
@@ -60,6 +64,24 @@ SCHEDULES = schema.GROUPS["schedule"]
 
 def pytest_unconfigure(config):
     shutil.rmtree(_CACHE_HOME, ignore_errors=True)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Compiled programs are dropped between files, before they use up the mappings that the kernel grants a process.
+
+    Each program on CPU holds several mappings as long as its function lives; a worker that runs half of the suite reaches the 65,530 of
+    `vm.max_map_count`, and from there on the compiler crashes or waits for ever. Dropped when a third is used.
+    """
+    if (nextitem is None or nextitem.path != item.path) and _mappings() > 20_000:
+        jax.clear_caches()
+        gc.collect()
+
+
+def _mappings() -> int:
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:  # not Linux
+        return 0
 
 
 @pytest.fixture

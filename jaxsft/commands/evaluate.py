@@ -2,12 +2,14 @@
 
   jaxsft eval run=runs/mine data.path=test.jsonl [output=FOLDER] [evaluation.generate_rows=null] [data.columns.prompt=question]
 
-All rows of the file are scored. The numbers are printed and, with predictions, written to FOLDER (default: RUN/evaluations/<file>).
+All rows of the file are scored. The numbers are printed and, with predictions, written to FOLDER (default: RUN/evaluations/<file>). A folder of
+Hugging Face is no run directory, and stays as it is: without output= the numbers of its model are only printed.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from jaxsft import remote, rundir
@@ -19,16 +21,22 @@ def main(arguments: list[str]) -> int:
 
     from jaxsft import api
     from jaxsft.evaluation.evaluate import write_results
+    from jaxsft.models import pretrained
     from jaxsft.training import setup
 
     model, aside = api.load(mine["run"], *overrides), []
     split, result, numbers = model.scored(mine["data.path"], Path(mine["data.path"]).name.split(".")[0], aside)
-    mirror = remote.Mirror(mine["run"], model.folder)
-    folder = Path(mine.get("output") or model.folder / "evaluations" / split.name)
-    write_results(folder, model.task, split, result)
-    setup.write_quarantine(folder / "quarantine.jsonl", {split.name: aside})
     numbers = {f"{split.name}/{name}": value for name, value in numbers.items()}
-    rundir.write_json(folder / "result.json", {**numbers, "checkpoint_step": model.step})
-    mirror.push()
+    untrained = pretrained.is_source(model.folder)
+    if mine.get("output") or not untrained:
+        mirror = remote.Mirror(mine["run"], model.folder)
+        folder = Path(mine.get("output") or model.folder / "evaluations" / split.name)
+        write_results(folder, model.task, split, result)
+        setup.write_quarantine(folder / "quarantine.jsonl", {split.name: aside})
+        rundir.write_json(folder / "result.json", {**numbers, "checkpoint_step": model.step})
+        if not untrained:
+            mirror.push()
+    else:
+        print(f"{mine['run']} is no run directory, so that nothing is written; output=FOLDER keeps the predictions", file=sys.stderr)
     print(json.dumps(numbers, indent=1))
     return 0

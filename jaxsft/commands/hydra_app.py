@@ -6,12 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from jaxsft.config import compose
-from jaxsft.config.overrides import OVERRIDE, ROOTS, as_config_error, config_folder, quote
+from jaxsft.config.overrides import OVERRIDE, ROOTS, as_config_error, config_folder, quote, typed
 from jaxsft.errors import ConfigError, JaxsftError
 
 WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-i", "--info", "-sc", "--shell-completion", "--experimental-rerun")
@@ -38,6 +39,7 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
       ConfigError: the overrides do not compose, in one line.
     """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     compose.register()
     root = ROOTS[name]
@@ -49,7 +51,9 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
         try:
             with as_config_error(root):
                 OmegaConf.resolve(node)
-            codes.append(function(compose.typed(node, root)))
+            hydra_config = HydraConfig.get()
+            folders = [Path(source.path) for source in hydra_config.runtime.config_sources if source.schema == "file"]
+            codes.append(function(typed(node, root, hydra_config.overrides.task, folders)))
         except JaxsftError as error:
             # Told at once, not at the end of the sweep; the other jobs go on.
             print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)

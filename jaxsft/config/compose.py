@@ -27,13 +27,18 @@ GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
 CHANGEABLE = ("run_dir", "train.duration", "mesh.", "hosts.", "profile", "compilation_cache", "trackers.", "check.")
 
 
+def option_fields(cls: Any) -> list[dataclasses.Field]:
+    """The fields of a class of `schema.py`, or of an object of it, that are options."""
+    return [f for f in dataclasses.fields(cls) if f.metadata.get("option", True)]
+
+
 @functools.cache
 def plain(cls: type) -> type:
     """The twin of a frozen dataclass that OmegaConf can merge into."""
     hints = typing.get_type_hints(cls)
     bases = tuple(plain(b) for b in cls.__bases__ if dataclasses.is_dataclass(b))
     fields = []
-    for f in dataclasses.fields(cls):
+    for f in option_fields(cls):
         if f.default_factory is not dataclasses.MISSING:
             example = f.default_factory()
             factory = plain(type(example)) if dataclasses.is_dataclass(example) else f.default_factory
@@ -133,7 +138,7 @@ def _default(f: dataclasses.Field) -> Any:
 
 def _freeze(cls: type, values: dict[str, Any], classes: dict[str, type] = types.MappingProxyType({})) -> Any:
     hints, out = typing.get_type_hints(cls), {}
-    for f in dataclasses.fields(cls):
+    for f in option_fields(cls):
         value, hint = values[f.name], classes.get(f.name, hints[f.name])
         if dataclasses.is_dataclass(hint):
             value = _freeze(hint, value)
@@ -149,7 +154,7 @@ def _freeze(cls: type, values: dict[str, Any], classes: dict[str, type] = types.
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain values, ready for YAML and JSON."""
-    return {k: _plain_value(v) for k, v in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))}
+    return {k: _plain_value(v) for k, v in ((f.name, getattr(config, f.name)) for f in option_fields(config))}
 
 
 def _plain_value(value: Any) -> Any:

@@ -6,12 +6,14 @@ Hydra's grammar has opinions on quotes, commas, `=` and other characters; where 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +26,7 @@ OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
 OPEN = r"(task\.variables|data\.options)(\.|$)"  # the user names its keys, so that adding one is no mistake
 _PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
 _VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
+_PLACE = re.compile(r"\{\w+\}")  # a place in a text, such as {labels}: no dict
 
 
 def config_folder() -> Path:
@@ -40,7 +43,55 @@ def composed(arguments: Sequence[str], name: str = "config") -> Any:
     composed = node(arguments, name)
     with as_config_error(ROOTS[name]):
         OmegaConf.resolve(composed)
-    return compose.typed(composed, ROOTS[name])
+    return typed(composed, ROOTS[name], arguments)
+
+
+def typed(node: DictConfig, root: type, arguments: Sequence[str], folders: Sequence[Path] = ()) -> Any:
+    """`compose.typed` of what was composed from these overrides, with a note of what nobody asked for (`Config.unasked`).
+
+    Args:
+      folders: where further presets lie, beside `conf/`.
+    """
+    config = compose.typed(node, root)
+    if root is not Config:
+        return config
+    asked = _asked(arguments, [config_folder(), *folders])
+    values = compose.flat({"model": compose.to_dict(config.model), "tokenizer": compose.to_dict(config.tokenizer)})
+    mine = lambda name: any(name == one or name.startswith(f"{one}.") for one in asked)
+    return dataclasses.replace(config, unasked=tuple((name, fixed(value)) for name, value in values.items() if not mine(name)))
+
+
+def fixed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> set[str]:
+    """What the user gave of model and tokenizer, by name: in overrides, or by choosing a preset that gives it. That of a task gives nothing: each has
+    one, which must suit those who start from scratch."""
+    out = set()
+    for argument in arguments:
+        match = re.fullmatch(r"\+{0,2}([\w.]+)(?:@[\w.:]*)?=(.*)", argument, re.DOTALL)
+        key, value = match.groups() if match else ("", "")
+        if key.startswith(("model.", "tokenizer.")):
+            out.add(key)
+        elif key in ("model", "tokenizer", "experiment", "debug"):
+            out |= _of_preset(key, value.strip("'\""), folders)
+    return out
+
+
+def _of_preset(group: str, name: str, folders: Sequence[Path]) -> set[str]:
+    """What a file of `conf/` gives of model and tokenizer, by name; with the files that its defaults list."""
+    path = next((p for folder in folders if (p := folder / group / f"{name}.yaml").is_file()), None)
+    values = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if group == "model":
+        return {f"model.{key}" for key in values if key != "defaults"}
+    out = {"tokenizer"} if group == "tokenizer" else {f"{top}.{key}" for top in ("model", "tokenizer") for key in values.get(top) or {}}
+    for entry in values.get("defaults") or [] if group == "experiment" else []:
+        for key, value in entry.items() if isinstance(entry, dict) else [(group, entry)]:
+            chosen = key.split("@")[0].removeprefix("override").strip().removeprefix("/")
+            if chosen in ("model", "tokenizer", "experiment") and isinstance(value, str):
+                out |= _of_preset(chosen, value.removeprefix(f"/{group}/"), folders)
+    return out
 
 
 def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
@@ -107,7 +158,8 @@ def quote(argument: str, multirun: bool, root: type = Config) -> str:
     word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
     quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
     taken_as_is = not value or word or value == "null" or value.startswith("${") or quoted
-    free = key.startswith("data.options.") and not _VALUE.fullmatch(value) and value[:1] not in ("[", "{")
+    holds = value[:1] in ("[", "{") and not _PLACE.match(value)
+    free = key.startswith("data.options.") and not _VALUE.fullmatch(value) and not holds
     if (key not in compose.string_keys(root) and not free) or taken_as_is or (multirun and "," in value):
         return f"{plus}{key}={value}"
     return f"{plus}{key}={_quoted(value)}"

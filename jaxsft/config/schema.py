@@ -99,7 +99,7 @@ class DataFiles:
     header: str = "auto"  # auto | true | false
     encoding: str = "utf-8"
     unit: str = "line"  # of a .txt file: file | line | paragraph
-    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name
+    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name; at train, validation or test those of one split
     columns: Columns = field(default_factory=Columns)
     on_bad_row: str = "error"  # quarantine: rows that cannot be read, or give no record, are put aside, counted, and told in quarantine.jsonl
     max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
@@ -184,6 +184,8 @@ class Penalty:
 class LossConfig:
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    balance: float = 0.0  # weight of the loss that spreads tokens over experts (arXiv:2101.03961, eq. 4); config.json calls it router_aux_loss_coef
+    router_z: float = 0.0  # weight of the loss that keeps the scores of their routers small (arXiv:2202.08906, eq. 5)
     chunk: Any = "auto"  # rows of tokens whose logits are held at once: auto | none | a number
     penalties: list[Penalty] = field(default_factory=list)
 
@@ -197,6 +199,7 @@ class TrainConfig:
     ema: Optional[float] = None
     neftune: Optional[float] = None  # how strong the noise on the embeddings of training is; 5 to 15 in the paper (arXiv:2310.05914)
     freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
+    backbone: str = "trained"  # cached: all below the head is frozen, reads every text once, and what it gives is kept for all epochs and later runs
     unfreeze_every: Optional[str] = None  # a duration: the head trains from the start, then layer after layer from the top, the embedding last
     init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from
     init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it
@@ -312,6 +315,8 @@ class Config:
     run_dir: Optional[str] = None
     profile: Optional[str] = None  # steps:10-15 writes a trace of these steps into profile/ of the run directory
     compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
+    # No option: of model and tokenizer, what presets came to and nobody asked for, as (name, value). Empty: nobody knows, of a config made by hand.
+    unasked: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
 
 
 # --- preparation -----------------------------------------------------------------------------------------------------------------------------

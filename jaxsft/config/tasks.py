@@ -42,8 +42,8 @@ class TextTask(TaskConfig):
     """What the tasks on whole texts share: how a text becomes one vector, and what reads it."""
 
     pool: str = "mean"  # mean | max | first | last | attention: a mean by the product with a learnt query
-    head: str = "linear"  # linear | dense: a layer with an activation before the output, as in the pooler of BERT and the head of RoBERTa
-    activation: str = "tanh"  # of head=dense: tanh | gelu | relu
+    head: str = "linear"  # linear | dense: a layer and an activation before it, as BERT and RoBERTa have | normed: and a norm too, as ModernBERT has
+    activation: str = "tanh"  # of head=dense or normed: tanh | gelu | relu
     bias: bool = True  # of the layers of the head
 
 
@@ -92,6 +92,8 @@ class TagTask(TaskConfig):
     name: str = "tag"
     labels: Optional[list[str]] = None  # null: inferred from the training split
     align: str = "first"  # first | mean | all: which tokens stand for a word: its first, the mean of them, or each is trained and the first predicts
+    head: str = "linear"  # linear | dense: a layer and an activation before it | normed: and a norm too, as ModernBERT has
+    activation: str = "tanh"  # of head=dense or normed: tanh | gelu | relu
     crf: bool = False  # a linear chain scores neighbouring tags together
     valid: bool = False  # predictions are tags that their scheme allows, the best such sequence
 
@@ -158,6 +160,8 @@ class SpanTask(TaskConfig):
 
     name: str = "span"
     max_answer: int = 30  # tokens of an answer
+    head: str = "linear"  # linear | dense: a layer and an activation before it | normed: and a norm too, as ModernBERT has
+    activation: str = "tanh"  # of head=dense or normed: tanh | gelu | relu
 
 
 TASKS: dict[str, type[TaskConfig]] = {

@@ -8,9 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations, hubid, validate_generate, validate_model, validate_texts
+from jaxsft.config import compose, durations, hubid, validate_backbone, validate_generate, validate_model, validate_texts
 from jaxsft.config.model import ROPE_SCALING
-from jaxsft.config.schema import Columns, Config, DataConfig, GenerateConfig
+from jaxsft.config.schema import Columns, Config, DataConfig, DataFiles, GenerateConfig
 from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
 
@@ -34,6 +34,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "model.attention": ("auto", "reference", "blocked"),
     "model.unroll": ("auto", "none", "full"),
     "train.on_nan": ("stop", "skip"),
+    "train.backbone": ("trained", "cached"),
     "adapter.scaling": ("rank", "sqrt"),
     "adapter.init": ("zero", "pissa"),
     "evaluation.generate": ("end", "always", "never"),
@@ -41,7 +42,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.align": ("first", "mean", "all"),
     "task.decode": ("mst", "greedy"),
     "task.pool": ("mean", "max", "first", "last", "attention"),
-    "task.head": ("linear", "dense"),
+    "task.head": ("linear", "dense", "normed"),
     "task.activation": ("tanh", "gelu", "relu"),
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),
@@ -82,6 +83,8 @@ NOT_NEGATIVE = (
     "optim.initial_accumulator",
     "schedule.final",
     "loss.z_loss",
+    "loss.balance",
+    "loss.router_z",
     "task.upos",
     "task.tags",
     "generate.temperature",
@@ -128,6 +131,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _masking(config)
     _generation(config, generates, can_generate)
     validate_texts.check(config)
+    validate_backbone.check(config, (*WHOLE, *WORDS))
 
 
 def validate_each(values: dict[str, Any]) -> None:
@@ -199,6 +203,7 @@ def data(config: Config) -> None:
         raise ConfigError(f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the splits")
     _columns(d.columns)
     _mixture(d)
+    options_of_splits(d)
     if not d.path and not d.train and not d.mixture.sources:
         raise ConfigError("no training data: set data.train=FILE (and data.validation=, data.test=), or data.path=FILE to have it split")
     _too_long(config)
@@ -207,6 +212,13 @@ def data(config: Config) -> None:
         raise ConfigError(f"data.max_length={d.max_length}: more than model.context={config.model.context}; raise that too")
     if d.max_source_length != "auto" and d.max_source_length > config.model.context:
         raise ConfigError(f"data.max_source_length={d.max_source_length}: more than model.context={config.model.context}; raise that too")
+
+
+def options_of_splits(d: DataFiles) -> None:
+    """Options of a split are read with its file. Raises ConfigError."""
+    sources = {"train": bool(d.train or getattr(getattr(d, "mixture", None), "sources", ())), "validation": d.validation, "test": d.test}
+    if unread := [name for name, there in sources.items() if name in d.options and not there]:
+        raise ConfigError(f"data.options.{unread[0]}: is read with data.{unread[0]}=FILE only; set that, or give the options without {unread[0]}")
 
 
 WHOLE = ("classify", "multilabel", "regress", "pair", "span")  # tasks that say something of a whole text
@@ -350,6 +362,8 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
         ("loss.chunk", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.z_loss", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
+        ("loss.balance", not config.model.experts, "is read with model.experts only"),
+        ("loss.router_z", not config.model.experts, "is read with model.experts only"),
         ("loss.label_smoothing", getattr(config.task, "crf", False), "is not read with task.crf=true, whose loss is of whole sequences"),
         ("data.too_long", config.task.name in ("lm", "mlm"), f"is not read by task={config.task.name}, which cuts long texts into pieces"),
         ("generate.allow_cut", config.generate.max_new_tokens == "auto", "is read with a number of generate.max_new_tokens only"),
@@ -375,6 +389,8 @@ DEFAULTS = {
     "generate.allow_cut": False,
     **validate_texts.DEFAULTS,
     "loss.label_smoothing": 0.0,
+    "loss.balance": 0.0,
+    "loss.router_z": 0.0,
     "data.mixture.temperature": 1.0,
     "data.mixture.exhausted": "stop",
     "data.fractions": [0.7, 0.15, 0.15],

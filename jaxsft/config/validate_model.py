@@ -12,6 +12,8 @@ from jaxsft.errors import ConfigError
 
 SCORES = ("exact_match", "bleu", "chrf", "rouge_l")  # of task=seq2seq
 
+SURGERY = {"keep_layers": None, "keep_decoder_layers": None, "repeat_layers": 1, "resize_mlp": None, "resize_heads": None, "bidirectional": False}
+
 
 def model(config: Config, causal: bool | None) -> None:
     """`causal` is what the task needs. Raises ConfigError."""
@@ -25,7 +27,7 @@ def model(config: Config, causal: bool | None) -> None:
     if m.positions == "rope" and (not 0 < m.rope_fraction <= 1 or int(m.head_dim * m.rope_fraction) % 2 or not int(m.head_dim * m.rope_fraction)):
         part = "" if m.rope_fraction == 1 else f" model.rope_fraction={m.rope_fraction}"
         raise ConfigError(f"model.head_dim={m.head_dim}{part}: rotary positions need an even number of dimensions to rotate")
-    if m.tied and m.embed_inner and config.task.name in ("chat", "lm", "seq2seq"):
+    if m.tied and m.embed_inner and config.task.name in ("chat", "lm", "seq2seq", "span_corruption"):
         raise ConfigError(f"model.embed_inner={m.embed_inner}: a tied output would need model.embed of that size; set model.tied=false")
     if m.experts and not (m.gated and not m.mlp_bias and 1 <= m.experts_per_token <= m.experts):
         raise ConfigError(f"model.experts={m.experts}: they are gated, without biases, and model.experts_per_token lies between 1 and their number")
@@ -45,7 +47,7 @@ def model(config: Config, causal: bool | None) -> None:
             raise ConfigError(f"{key}={source}: is the run directory itself; choose another run_dir=")
     if m.vectors and (m.pretrained or config.train.init_from):
         raise ConfigError("model.vectors and weights of another run both say where the embedding starts; give one")
-    for name, standard in (("keep_layers", None), ("repeat_layers", 1), ("resize_mlp", None), ("resize_heads", None), ("bidirectional", False)):
+    for name, standard in SURGERY.items():
         if getattr(m, name) != standard and (not m.pretrained or m.init == "scratch"):
             raise ConfigError(f"model.{name}={getattr(m, name)}: is read with the weights of model.pretrained only")
     if m.train_rows == "added" and not config.tokenizer.added:
@@ -120,8 +122,8 @@ def _numbers(m: ModelConfig) -> None:
         )
     if m.positions == "relative" and m.attention == "blocked":
         raise ConfigError("model.attention=blocked: has no place for the bias of model.positions=relative; set model.attention=reference or auto")
-    if m.decoder_layers and (m.parallel or m.window is not None or not m.first_norm or m.types or m.embed_inner):
-        raise ConfigError("model.decoder_layers: with it there is no model.parallel, window, first_norm=false, types or embed_inner")
+    if m.decoder_layers and (m.parallel or m.window is not None or not m.first_norm or m.types or m.experts):
+        raise ConfigError("model.decoder_layers: with it there is no model.parallel, window, first_norm=false, types or experts")
     s, (needed, read) = m.rope_scaling, ROPE_SCALING[m.rope_scaling.kind]
     for f in dataclasses.fields(RopeScaling):
         value = getattr(s, f.name)

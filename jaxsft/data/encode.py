@@ -177,7 +177,8 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences:
     """The record as windows of at most `limit` ids, each with the frame of the whole; `stride` None is half a window. With `sentences`, windows begin
     and end with sentences and do not overlap.
 
-    The weight of a whole text is shared by its windows. A word carries its loss in the window that owns it (`windows.owners`), and 0 elsewhere.
+    The weight of a whole text is shared by its windows; of one in pieces (`chunk`), whose tokens have the loss, each piece has it. A word carries its
+    loss in the window that owns it (`windows.owners`), and 0 elsewhere.
 
     Raises:
       DataError: the frame or a word leaves no room.
@@ -192,7 +193,8 @@ def cut(encoded: Encoded, limit: int, stride: int | None, where: str, sentences:
     if stride > room:
         raise ConfigError(f"data.stride={stride}: a window holds {room} tokens, so that some would be in none; expected at most {room}")
     framed = lambda a, b: np.concatenate([encoded.ids[:begin], encoded.ids[a:b], encoded.ids[end:]])
-    shared = lambda parts: {name: value / parts if name == "weight" else value for name, value in encoded.segment.items()}
+    divided = lambda name: name == "weight" and not encoded.chunk
+    shared = lambda parts: {name: value / parts if divided(name) else value for name, value in encoded.segment.items()}
     if words is None:
         spans = windows(end - begin, room, stride)
         if encoded.chunk:

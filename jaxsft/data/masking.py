@@ -45,12 +45,17 @@ class Masking:
         """How many places of a row of `length` positions and `texts` texts may be chosen."""
         return min(int(self.share * length) + texts, length)
 
+    def count(self, length: int) -> int:
+        """How many tokens of a text of so many ids are guessed: with whole words no more than these."""
+        inside = length - sum(self.frame)
+        return max(int(self.share * inside), 1) if inside > 0 else 0
+
     def text(self, ids: np.ndarray, rng: np.random.Generator) -> Masked:
         places = np.arange(self.frame[0], len(ids) - self.frame[1])
         chosen = np.zeros(len(ids), bool)
         if not len(places):
             return Masked(ids, chosen)
-        wanted = max(int(self.share * len(places)), 1)
+        wanted = self.count(len(ids))
         chosen[self._words(ids, places, wanted, rng) if self.inner is not None else rng.choice(places, wanted, replace=False)] = True
         at = np.flatnonzero(chosen)
         draw, out = rng.random(len(at)), ids.copy()
@@ -73,12 +78,13 @@ class Masking:
         return np.concatenate(out) if out else words[rng.integers(len(words))][:wanted]
 
     def batch(self, batch: Batch, seed: int, epoch: int) -> Batch:
-        """A batch with inputs, targets and weights, each text by (seed, epoch, its number): however rows are packed, cut or spread."""
-        tokens, chosen = batch.tokens.copy(), np.zeros(batch.tokens.shape, np.float32)
+        """A batch with inputs, targets and weights, each text by (seed, epoch, its number): however rows are packed, cut or spread. A chosen
+        place has the weight of its text."""
+        tokens, weights = batch.tokens.copy(), np.zeros(batch.tokens.shape, np.float32)
         for row, examples in enumerate(batch.example_ids):
             for j, example in enumerate(examples):
                 if example >= 0:
                     place = batch.segment_ids[row] == j + 1
                     masked = self.text(batch.tokens[row, place], np.random.default_rng([seed, epoch, int(example)]))
-                    tokens[row, place], chosen[row, place] = masked
-        return batch._replace(tokens=tokens, targets=batch.tokens, loss_weight=chosen)
+                    tokens[row, place], weights[row, place] = masked.ids, masked.chosen * batch.segment["weight"][row, j]
+        return batch._replace(tokens=tokens, targets=batch.tokens, loss_weight=weights)

@@ -230,6 +230,15 @@ def detect(sentences: Iterable[Sequence[str]]) -> str | None:
     return best
 
 
+def of_labels(labels: Iterable[str]) -> str | None:
+    """The scheme of a vocabulary of tags, where no sentence shows it: the first that has all their prefixes. None where one is no chunk tag, or all
+    are O. Those of iob1 and iob2 are the same; it is iob2 that is written today."""
+    parts = [split(tag) for tag in labels]
+    if None in parts or all(prefix == "O" for prefix, _ in parts):
+        return None
+    return next((name for name in ("iob2", "iobes", "bilou", "bmes", "bmeso") if {prefix for prefix, _ in parts} <= SCHEMES[name].prefixes), None)
+
+
 def counts(sentences: Iterable[Sequence[str]], scheme: str) -> dict[str, int]:
     """How many sentences, tags and spans (as conlleval finds them) there are, how many tags cannot stand where they do, in how many sentences."""
     total = dict.fromkeys(("sentences", "tags", "spans", "invalid_tags", "invalid_sentences"), 0)

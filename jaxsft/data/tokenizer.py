@@ -119,17 +119,22 @@ class Tokenizer:
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
 
-    def save(self, directory: str | Path, framed: bool = False) -> None:
+    @property
+    def frames(self) -> Frames:
+        """What `wrap` puts around one text, and around two."""
+        return self._frames
+
+    def save(self, directory: str | Path, frames: Frames | None = None) -> None:
         """Write tokenizer.json and tokenizer_config.json, each aside and then renamed; `load` gives the same tokenizer.
 
         Args:
-          framed: other libraries shall frame a text as `wrap` does, where the tokenizer's own post processor does not.
+          frames: how other libraries shall frame a text, where the tokenizer's own post processor does not so; None: as that does.
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         document = self._document
-        if framed and own_frames(document) != self._frames:
-            document = document | {"post_processor": processor(self._frames, self._full.id_to_token)}
+        if frames is not None and own_frames(document) != frames:
+            document = document | {"post_processor": processor(frames, self._full.id_to_token)}
         write_text(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1))
         write_json(folder / "tokenizer_config.json", self._config)
         # Hugging Face lets this file win over the config; an old one must not outlive its tokenizer.

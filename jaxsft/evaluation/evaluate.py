@@ -74,7 +74,8 @@ def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objectiv
     (terms, totals, merged), columns = run_pass(run, batches, task.decoded)
     if tune:
         task.tune(batches.split, columns)
-    return Evaluation({"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}, columns)
+    numbers = {"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}
+    return Evaluation(numbers | (merged["experts"].compute() if "experts" in merged else {}), columns)
 
 
 def rows_to_answer(split: Split, rows: int | None) -> list[int]:

@@ -16,7 +16,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsft.models.layers import Dropout, Linear, at_least_fp32, dropout
+from jaxsft.models.heads import TokenHead
+from jaxsft.models.layers import Dropout, at_least_fp32
 from jaxsft.sharding.weights import declare
 
 
@@ -44,18 +45,16 @@ class Scores(NamedTuple):
     end: Float[Array, " classes"]
 
 
-class TagHead(nn.Module):
+class TagHead(TokenHead):
     """Logits of each word, `[B, W, D] -> [B, W, C]`; with `crf` it declares the scores of a chain too."""
 
-    embed: int
-    classes: int
-    crf: bool
-    precision: str
+    classes: int = 2
+    crf: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch words embed"], noise: Dropout | None = None) -> Float[Array, "batch words classes"]:
         c, zeros = self.classes, nn.initializers.zeros
-        y = Linear("bsd,dc->bsc", (self.embed, c), ("embed", "classes"), self.precision, bias=True, name="out")(dropout(x, noise, 0))
+        y = self.logits(x, c, noise)
         if self.crf:
             self.param("transitions", declare(zeros, ("classes", "classes")), (c, c))
             self.param("start", declare(zeros, ("classes",)), (c,))

@@ -5,15 +5,21 @@ Letters: B batch, S sequence, D embed, F hidden, E experts, C chosen per token, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.model import ModelConfig
+from jaxsft.metrics.experts import Routing
 from jaxsft.models.layers import ACTIVATIONS, Linear, at_least_fp32, fan_in_normal
 from jaxsft.sharding.weights import declare
+
+ROUTING = "routing"  # the collection of what routers said, kept where it is mutable
 
 
 class Experts(nn.Module):
@@ -30,6 +36,7 @@ class Experts(nn.Module):
         c, d = self.config, x.shape[-1]
         scores = Linear("bsd,de->bse", (d, c.experts), ("embed", "experts_out"), "fp32", name="router")(x)  # in full precision: a tie decides much
         weights, chosen = lax.top_k(jax.nn.softmax(scores.astype(at_least_fp32(scores.dtype)), axis=-1), c.experts_per_token)  # [B, S, C]
+        self.sow(ROUTING, "scores", (scores, chosen))
         if c.expert_norm:
             weights = weights / weights.sum(-1, keepdims=True)
         uses, order, sizes = gather(x.reshape(-1, d), chosen.reshape(-1, c.experts_per_token), c.experts)
@@ -42,6 +49,11 @@ class Experts(nn.Module):
 
     def _weight(self, name: str, shape: tuple[int, int], axes: tuple[str, str], scale: float = 1.0) -> Array:
         return Matrices(self.config.experts, shape, axes, scale, name=name)()
+
+
+def routing(found: Mapping[str, Any], there: Bool[Array, "batch seq"]) -> Routing | None:
+    """The sums of a block's router, from the collection `ROUTING`; None where it has none."""
+    return Routing.update(*found[ROUTING]["mlp"]["scores"][0], there) if ROUTING in found else None
 
 
 class Matrices(nn.Module):

@@ -14,7 +14,7 @@ from jaxsft import rundir
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import families
-from jaxsft.models.families.base import Family, Head, Move, check_covered, moves
+from jaxsft.models.families.base import OF_MODEL, Family, Head, Move, check_covered, moves
 from jaxsft.models.pretrained import INDEX, OWN, WEIGHTS
 from jaxsft.sharding.weights import Flat, WeightSpec
 
@@ -24,13 +24,14 @@ TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 # --- which class -----------------------------------------------------------------------------------------------------------------------------
-def fitting(model: ModelConfig, rows: int, name: str | None) -> tuple[Family, dict[str, Any]]:
-    """The family that has all of these options, and its config.json; `name` None: the first that has. Raises ConfigError that says what differs."""
+def fitting(model: ModelConfig, rows: int, name: str | None, kind: str | None = None, task: Any = None) -> tuple[Family, dict[str, Any]]:
+    """The family that has all of these options, and its config.json; `name` None: the first that has, of those that have the head of the task too
+    if there is one. Raises ConfigError that says what differs."""
     if name is not None:
         family = families.get(name, "export.family")
         return family, family.to_config(model, rows)
     failures = []
-    for family in families.FAMILIES.values():
+    for family in sorted(families.FAMILIES.values(), key=lambda family: task is not None and not _has_head(family, kind, task, model)):
         if family.write is not None:
             try:
                 return family, family.to_config(model, rows)
@@ -39,30 +40,63 @@ def fitting(model: ModelConfig, rows: int, name: str | None) -> tuple[Family, di
     raise ConfigError(f"no family of transformers has all options of this model: {'; '.join(failures)}")
 
 
-def head_of(family: Family, kind: str | None, task: Any) -> Head:
+def _has_head(family: Family, kind: str | None, task: Any, model: ModelConfig) -> bool:
+    try:
+        head_of(family, kind, task, model)
+    except ConfigError:
+        return False
+    return True
+
+
+def head_of(family: Family, kind: str | None, task: Any, model: ModelConfig) -> Head:
     """The class of a task, whose options must be those that the class has. Raises ConfigError that names the one to change."""
     what = f"task={task.name}"
     if kind not in family.heads:
         there = ", ".join(f"{family.architecture}{head.suffix}" for head in family.heads.values())
-        raise ConfigError(f"{what}: transformers has no class of {family.model_type} with this head; there are {there}")
+        raise ConfigError(f"{what}: transformers has no class of {family.model_type} with this head; there are {there}; {APART}")
     head = family.heads[kind]
     for option, wanted in head.options.items():
         found = getattr(task, option, None)
-        fits = wanted if isinstance(wanted, tuple) else (wanted,)
+        fits = wanted if isinstance(wanted, tuple) else (getattr(model, option) if wanted is OF_MODEL else wanted,)
         if found not in fits:
             other = " or ".join(f"task.{option}={value}" for value in fits)
-            raise ConfigError(f"task.{option}={found}: {family.architecture}{head.suffix} computes with {other}; train with that")
+            raise ConfigError(f"task.{option}={found}: {family.architecture}{head.suffix} computes with {other}; train with that; {APART}")
     return head
 
 
+APART = "or set export.head=body: the model without its head, for AutoModel, and the head in a file of its own"
+
+
 # --- tensors ---------------------------------------------------------------------------------------------------------------------------------
-def all_moves(family: Family, head: Head, specs: Mapping[str, WeightSpec], what: str) -> list[Move]:
-    """Every tensor of the class, by today's name. Raises CheckpointError where a weight has no place in it."""
+def all_moves(family: Family, head: Head | None, specs: Mapping[str, WeightSpec], what: str) -> list[Move]:
+    """Every tensor of the class, by today's name; without a head, of the body. Raises CheckpointError where a weight has no place in it."""
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
+    if head is None:
+        return family.moves(body, "", what)
     mine = {path: spec for path, spec in specs.items() if path not in body}
-    found, own = family.moves(body, True, what), moves(head.table, mine)
+    found, own = family.moves(body, family.prefix if head.prefix is None else head.prefix, what), moves(head.table, mine)
     check_covered(own, mine, what)
     return [*found, *own]
+
+
+def with_biases(head: Head, weights: Flat, specs: Mapping[str, WeightSpec]) -> tuple[Flat, dict[str, WeightSpec]]:
+    """With a bias of zeros for each layer of the head that has none of its own, but has one in the class."""
+    weights, specs = dict(weights), dict(specs)
+    for path in (entry.ours for entry in head.table if entry.ours.endswith("/b")):
+        matrix = specs.get(path.removesuffix("b") + "w")
+        if path not in specs and matrix is not None:
+            shape, axes = matrix.shape[matrix.inputs :], matrix.axes[matrix.inputs :]
+            weights[path], specs[path] = np.zeros(shape, np.float32), WeightSpec(shape, matrix.dtype, axes)
+    return weights, specs
+
+
+def rescaled(weights: Flat, head: Head, mean: np.ndarray, deviation: np.ndarray, what: str) -> Flat:
+    """A head that learnt `(y - mean) / deviation`, so that it says `y`: `w d` and `b d + m`, of each output. Raises ConfigError without a bias."""
+    if np.any(mean) and "head/out/b" not in weights:
+        raise ConfigError(f"{what}: {head.suffix} has no bias, which the mean of the targets would need; train with task.standardize=false, {APART}")
+    w, b = (np.asarray(weights.get(f"head/out/{name}", 0), np.float64) for name in "wb")
+    new = {"head/out/w": w * deviation} | ({"head/out/b": b * deviation + mean} if "head/out/b" in weights else {})
+    return {**weights, **{path: value.astype(np.float32) for path, value in new.items()}}
 
 
 def tensor(move: Move, weights: Flat, dtype: str) -> np.ndarray:
@@ -117,10 +151,11 @@ def dtypes_of(family: Family, found: Sequence[Move], before: Mapping[str, Sequen
             raise ConfigError(f"export.dtype={given}: expected one of {', '.join(NAMES)}")
         return {move.theirs: NAMES[given] for move in found}
     had: dict[str, str] = {}
+    bare = lambda name: name.removeprefix(next((prefix for prefix in family.prefixes if name.startswith(prefix)), ""))
     for name, (dtype, _) in before.items():
         for old, new in family.renamed:
             name = re.sub(re.escape(old) + "$", new, name)
-        had[name] = had[name.removeprefix(family.prefix)] = dtype
+        had[name] = had[bare(name)] = dtype
     standard = max(had.values(), key=list(had.values()).count, default="F32")
-    look = lambda name: had.get(name) or had.get(name.removeprefix(family.prefix)) or standard
+    look = lambda name: had.get(name) or had.get(bare(name)) or standard
     return {move.theirs: look(move.theirs) for move in found}

@@ -1,12 +1,15 @@
 """Heads: Linen modules that a task hangs on the hidden states, and the pooling of packed texts.
 
     head/{w}                                       VocabHead
-    head/[query] [features/...] [dense/{w [D, D], [b]}] out/{w [D, C], [b]}   TextHead; of a PairHead out/w is [3 D, C], or there is no out
+    head/[query] [features/...] [dense/{w [D, D], [b]}] [norm/...] out/{w [D, C], [b]}   TextHead; of a PairHead out/w is [3 D, C], or there is no out
+    head/[dense/{w [D, D], b}] [norm/...] out/{w [D, C], b}   of tokens: SpanHead, crf.TagHead
 
 Letters: B batch, S sequence, G texts of a row, D embed, C outputs.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +17,10 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import Tokens
 from jaxsft.models.features import Features
-from jaxsft.models.layers import Dropout, Linear, at_least_fp32, contract, dropout, fan_in_normal
+from jaxsft.models.layers import Dropout, Linear, Norm, at_least_fp32, contract, dropout, fan_in_normal
 from jaxsft.sharding.weights import declare
 
 ACTIVATIONS = {"tanh": jnp.tanh, "gelu": lambda x: jax.nn.gelu(x, approximate=False), "relu": jax.nn.relu}
@@ -92,12 +96,14 @@ def attend(
 
 
 class TextHead(nn.Module):
-    """Numbers of each packed text. [B, S, D] -> [B, G, C].
+    """Numbers of each packed text. [B, S, D] -> [B, G, C]; or, of texts that are pooled, [B, G, D] -> [B, G, C].
 
     Attributes:
       pool: mean | max | first | last | attention, see `pool` and `attend`.
       features: of the columns beside a text, whose vectors stand in front of it (`features.Features`, as `features/`): how many classes each has.
-      form: linear; or dense: a layer D x D with an activation before it, as the pooler of BERT and the head of RoBERTa have.
+      form: linear; or dense: a layer D x D with an activation before it, as the pooler of BERT and the head of RoBERTa have; or normed: with a norm
+        behind that, as ModernBERT has.
+      norm: of form=normed.
     """
 
     embed: int
@@ -108,6 +114,7 @@ class TextHead(nn.Module):
     activation: str = "tanh"
     bias: bool = True
     features: tuple[int, ...] = ()
+    norm: Norm | None = None
 
     @nn.compact
     def __call__(self, x: Array, where: Tokens | None = None, texts: int = 1, noise: Dropout | None = None) -> Float[Array, "batch texts outputs"]:
@@ -121,29 +128,50 @@ class TextHead(nn.Module):
         return Linear("bgi,io->bgo", (inputs, outputs), ("embed", "classes"), self.precision, bias=self.bias, name=name)
 
     def vectors(self, x: Array, where: Tokens | None, texts: int) -> Float[Array, "batch texts embed"]:
-        """The pooled texts, through the dense layer where there is one. Without `where` a row is one text."""
-        if where is None:
-            where = Tokens(jnp.ones(x.shape[:2], jnp.int32), jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2]))
+        """The pooled texts, through the dense layer where there is one. Without `where`, x are the vectors of texts, `[B, G, D]`."""
         with jax.named_scope("pool"):
             if self.pool == "attention":
                 query = self.param("query", declare(nn.initializers.normal(1.0), ("embed",)), (self.embed,))
-                y = attend(x, where.segment_ids, texts, query)
+                y = x if where is None else attend(x, where.segment_ids, texts, query)
             else:
-                y = pool(x, where.segment_ids, where.positions, texts, self.pool)
-        if self.form == "dense":
+                y = x if where is None else pool(x, where.segment_ids, where.positions, texts, self.pool)
+        if self.form != "linear":
             y = ACTIVATIONS[self.activation](self.linear("dense", self.embed, self.embed)(y))
-        return y.astype(at_least_fp32(y.dtype))
+        y = y.astype(at_least_fp32(y.dtype))
+        return y if self.norm is None else self.norm(y)
 
 
-class SpanHead(nn.Module):
-    """Two logits of each token: to be the first, and the last, of a stretch. [B, S, D] -> [B, S, 2]."""
+class TokenHead(nn.Module):
+    """What the heads over tokens (or words) share; `form` and `norm` as of `TextHead`."""
 
     embed: int
     precision: str
+    form: str = "linear"
+    activation: str = "tanh"
+    norm: Norm | None = None
+
+    def logits(self, x: Float[Array, "batch seq embed"], classes: int, noise: Dropout | None) -> Float[Array, "batch seq classes"]:
+        """By the layers that `form` names. Inside a compact method."""
+        x = dropout(x, noise, 0)
+        if self.form != "linear":
+            x = ACTIVATIONS[self.activation](self._linear("dense", self.embed)(x))
+        return self._linear("out", classes)(x if self.norm is None else self.norm(x))
+
+    def _linear(self, name: str, outputs: int) -> Linear:
+        return Linear("bsd,dc->bsc", (self.embed, outputs), ("embed", "classes"), self.precision, bias=True, name=name)
+
+
+class SpanHead(TokenHead):
+    """Two logits of each token: to be the first, and the last, of a stretch. [B, S, D] -> [B, S, 2]."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch seq embed"], noise: Dropout | None = None) -> Float[Array, "batch seq 2"]:
-        return Linear("bsd,dc->bsc", (self.embed, 2), ("embed", "classes"), self.precision, bias=True, name="out")(dropout(x, noise, 0))
+        return self.logits(x, 2, noise)
+
+
+def layers_of(task: Any, model: ModelConfig) -> dict[str, Any]:
+    """`form`, `activation` and `norm` of a head, as the options of a task say."""
+    return {"form": task.head, "activation": task.activation, "norm": Norm.of(model, parent=None) if task.head == "normed" else None}
 
 
 class PairHead(TextHead):
@@ -153,6 +181,8 @@ class PairHead(TextHead):
     @nn.compact
     def __call__(self, x: Array, where: Tokens | None = None, texts: int = 2, noise: Dropout | None = None) -> Array:
         y = dropout(self.vectors(x, where, texts), noise, 0)  # [B, G, D]
+        if self.is_initializing():
+            y = jnp.repeat(y[:, :1], 2, axis=1)
         if not self.outputs:
             return y
         u, v = y[:, 0::2], y[:, 1::2]

@@ -1,7 +1,7 @@
 """Weights from a folder in the layout of Hugging Face: config.json and model.safetensors, whole or in shards. Read as data; no code of it ever runs.
 
 Tensors are taken one after the other: read from the file, turned, and written into their place in our weights, which lie on the mesh from the
-start. A host holds one tensor at a time beside what its own devices hold.
+start. A file is mapped, not read: of a tensor a host holds what its own devices need.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError, first_line
-from jaxsft.models import families
+from jaxsft.models import families, trained_heads
 from jaxsft.models.families.base import Family, Move, check_covered, moves
+from jaxsft.models.trained_heads import Asked
 from jaxsft.sharding.weights import Flat, WeightSpec
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -33,11 +34,14 @@ KINDS = {
     "lm": "lm",
     "chat": "lm",
     "seq2seq": "lm",
+    "span_corruption": "lm",
     "mlm": "mlm",
     "classify": "text",
     "multilabel": "text",
     "regress": "text",
+    "pair": "text",
     "tag": "tag",
+    "span": "span",
 }  # the head of each task
 
 
@@ -56,12 +60,14 @@ class Tensors:
             found = f"has {old[0]}, a pickle, which can run code and is never opened" if old else "has no weights"
             raise CheckpointError(f"{folder}: {found}; expected {WEIGHTS}, or shards of it with {INDEX}")
         self._slices: dict[str, Any] = {}
+        self._files: dict[str, Path] = {}
+        self._maps: dict[Path, tuple[dict[str, Any], np.ndarray]] = {}
         for file in sorted(files):
             opened = _open(folder / file)
             for name in opened.keys():  # noqa: SIM118
                 if name in self._slices:
                     raise CheckpointError(f"{folder / file}: {name} is in another shard too")
-                self._slices[name] = opened.get_slice(name)
+                self._slices[name], self._files[name] = opened.get_slice(name), folder / file
         if index.is_file() and (lost := sorted(set(_json(index)["weight_map"]) - set(self._slices))):
             raise CheckpointError(f"{index}: {lost[0]} is in none of the {len(files)} shards")
 
@@ -79,10 +85,21 @@ class Tensors:
         return self._slices[name].get_dtype()
 
     def read(self, name: str) -> np.ndarray:
-        return self._slices[name][:] if self.shape(name) else np.asarray(self._slices[name][...])
+        """A tensor of floats as a view of its file. What is not used of it is not read: a process reads the parts of its own devices."""
+        header, data = self._mapped(self._files[name])
+        begin, end = header[name]["data_offsets"]
+        return data[begin:end].view(FLOATS[self.dtype(name)]).reshape(self.shape(name))
+
+    def _mapped(self, file: Path) -> tuple[dict[str, Any], np.ndarray]:
+        """The header of a file that was opened before, so that it is sound, and the bytes behind it: its length in eight bytes, JSON, data."""
+        if file not in self._maps:
+            whole = np.memmap(file, np.uint8, "r")
+            start = 8 + int(whole[:8].view("<u8")[0])
+            self._maps[file] = json.loads(whole[8:start].tobytes()), whole[start:]
+        return self._maps[file]
 
 
-FLOATS = ("F32", "BF16", "F16")
+FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16), "F16": np.dtype(np.float16)}
 
 
 def _open(file: Path) -> Any:
@@ -141,27 +158,37 @@ class Plan:
       moves: with the names that the files have.
       fresh: weights of ours that keep their initial values.
       left: tensors that have no place here: buffers, heads of other tasks.
+      head: why the head that the files have is not that of the task; None: it is, or they have none.
     """
 
     moves: tuple[Move, ...]
     fresh: tuple[str, ...]
     left: tuple[str, ...]
+    head: str | None = None
 
 
-def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None) -> Plan:
-    """What becomes of every tensor and every weight (a flat dict of specs). `kind` is that of the head, of `KINDS`.
+def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, asked: Asked | None = None) -> Plan:
+    """What becomes of every tensor and every weight (a flat dict of specs).
+
+    Args:
+      kind: of the head, of `KINDS`.
+      asked: what the head must be, to be taken from the files where it is none over the vocabulary; None: it starts anew.
 
     Raises:
       CheckpointError: a tensor is missing, additional, of another shape or no float.
     """
     family, what = source.family, str(source.folder)
     names = {_modern(family, name): name for name in source.tensors}
-    prefixed = any(name.startswith(family.prefix) for name in names)
+    prefix = next((one for one in family.prefixes if one and any(name.startswith(one) for name in names)), "")
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
-    found = family.moves(body, prefixed, what)
+    found = family.moves(body, prefix, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
-    taken = _head(source, names, head, kind)
-    fresh = tuple(path for path in specs if path not in body and (not taken or path not in head))
+    taken, why = _head(source, names, head, kind), None
+    if asked is not None and head and not taken:
+        shapes = {name: source.tensors.shape(there) for name, there in names.items()}
+        taken, why = trained_heads.taken(family, source.values, shapes, head, asked)
+    filled = {slot.path for move in taken for slot in move.slots}
+    fresh = tuple(path for path in specs if path not in body and path not in filled)
     for move in (*found, *taken):
         _check(move, names, source)
     if kind == "lm":
@@ -171,9 +198,9 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None) -> P
     skip = re.compile("|".join(f"(?:{pattern})" for pattern in family.skip) or r"(?!)")
     left = [name for name in names if name not in known]
     for name in left:
-        if name not in heads and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(family.prefix)):
+        if name not in heads and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(prefix)):
             raise CheckpointError(f"{what}: has {names[name]} {list(source.tensors.shape(names[name]))}, for which this model has no place")
-    return Plan(tuple(move._replace(theirs=names[move.theirs]) for move in (*found, *taken)), fresh, tuple(names[name] for name in left))
+    return Plan(tuple(move._replace(theirs=names[move.theirs]) for move in (*found, *taken)), fresh, tuple(names[name] for name in left), why)
 
 
 def _modern(family: Family, name: str) -> str:
@@ -250,7 +277,7 @@ def _grown(tensor: np.ndarray, move: Move) -> np.ndarray:
 def _put(weight: jax.Array, value: np.ndarray, index: Sequence[int]) -> jax.Array:
     """`weight[index] = value`, in place, each device its own part."""
     place = _part(weight.sharding, len(index))
-    part = jax.make_array_from_callback(value.shape, place, lambda where: np.ascontiguousarray(value[where]))
+    part = jax.make_array_from_callback(value.shape, place, lambda where: np.array(value[where], order="C"))  # a copy: a file may change
     return _write(weight.sharding)(weight, part, np.array(index, np.int32))
 
 

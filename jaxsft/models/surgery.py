@@ -1,6 +1,7 @@
 """A pretrained Transformer of another depth or width: plain functions on its options and its weights.
 
     keep_layers, repeat_layers   some of the layers, and each of them several times in a row
+    keep_decoder_layers          some of those of a decoder, where keep_layers is of its encoder; the other options are of both halves
     resize_mlp, resize_heads     more hidden units or heads, with the same function (Net2WiderNet: Chen et al., 2015, arXiv:1511.05641), or fewer:
                                  those whose weights are largest
     bidirectional                no mask of what comes later; no weight changes
@@ -22,7 +23,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.transformer import Params
 
-FIELDS = ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")
+FIELDS = ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")
 NONE = {f.name: f.default for f in dataclasses.fields(ModelConfig) if f.name in FIELDS}
 
 
@@ -40,13 +41,18 @@ def resized(found: ModelConfig) -> ModelConfig:
     m = found
     if not asked(m):
         return m
-    for wrong, what in ((m.kind != "transformer", f"model.kind={m.kind}"), (m.decoder_layers, "an encoder-decoder model")):
-        if wrong:
-            raise ConfigError(f"model.{_first(m)}: cannot change the structure of {what}")
+    if m.kind != "transformer":
+        raise ConfigError(f"model.{_first(m)}: cannot change the structure of model.kind={m.kind}")
+    if m.decoder_layers and m.bidirectional:
+        raise ConfigError("model.bidirectional=True: an encoder sees the whole text already, and a decoder that does cannot write")
+    if m.keep_decoder_layers is not None and not m.decoder_layers:
+        raise ConfigError(
+            f"model.keep_decoder_layers={list(m.keep_decoder_layers)}: the model has no decoder beside an encoder; set model.keep_layers"
+        )
     order = layers(m)
     if not m.first_norm and (order[0] != 0 or 0 in order[1:]):
         raise ConfigError("model.keep_layers: the first layer of this model reads the embeddings without a norm; it must stay the first, and once")
-    changes: dict[str, Any] = {"layers": len(order)}
+    changes: dict[str, Any] = {"layers": len(order), "decoder_layers": len(decoder_layers(m))}
     if m.window_layers is not None:
         changes["window_layers"] = tuple(i for i, layer in enumerate(order) if layer in m.window_layers)
     if m.resize_mlp:
@@ -68,10 +74,19 @@ def _first(m: ModelConfig) -> str:
 
 
 def layers(m: ModelConfig) -> list[int]:
-    """Which layer of the pretrained model each layer starts from. Raises ConfigError."""
-    kept = list(range(m.layers)) if m.keep_layers is None else list(m.keep_layers)
-    if not kept or [i for i in kept if not 0 <= i < m.layers]:
-        raise ConfigError(f"model.keep_layers={kept}: expected some of the layers 0 to {m.layers - 1}")
+    """Which layer of the pretrained model (of an encoder-decoder: of its encoder) each layer starts from. Raises ConfigError."""
+    return _order(m, "keep_layers", m.layers)
+
+
+def decoder_layers(m: ModelConfig) -> list[int]:
+    """The same of the decoder of an encoder-decoder. Raises ConfigError."""
+    return _order(m, "keep_decoder_layers", m.decoder_layers) if m.decoder_layers else []
+
+
+def _order(m: ModelConfig, option: str, depth: int) -> list[int]:
+    kept = list(range(depth)) if getattr(m, option) is None else list(getattr(m, option))
+    if not kept or [i for i in kept if not 0 <= i < depth]:
+        raise ConfigError(f"model.{option}={kept}: expected some of the layers 0 to {depth - 1}")
     return [i for i in kept for _ in range(m.repeat_layers)]
 
 
@@ -79,17 +94,30 @@ def apply(params: Params, old: ModelConfig, wanted: ModelConfig, seed: int) -> P
     """Weights of the architecture `old` for `resized` of it.
 
     Args:
-      params: with one stack of layers.
+      params: with one stack of layers, or one of each half.
       wanted: has the options (`FIELDS`).
       seed: of which units are copied, and of the shares of their copies.
     """
-    order = np.array(layers(dataclasses.replace(old, keep_layers=wanted.keep_layers, repeat_layers=wanted.repeat_layers)))
-    stack = jax.tree.map(lambda w: w[order], params["layers"]["0"])
+    asked_of = dataclasses.replace(old, **{name: getattr(wanted, name) for name in ("keep_layers", "keep_decoder_layers", "repeat_layers")})
+    if not old.decoder_layers:
+        return _stack(params, old, wanted, layers(asked_of), seed)
+    halves = {"encoder": layers(asked_of), "decoder": decoder_layers(asked_of)}
+    return {**params, **{name: _stack(params[name], old, wanted, order, seed + i) for i, (name, order) in enumerate(halves.items())}}
+
+
+def _stack(half: Params, old: ModelConfig, wanted: ModelConfig, order: list[int], seed: int) -> Params:
+    """A model of one stack, or a half of one of two."""
+    stack, out = jax.tree.map(lambda w: w[np.array(order)], half["layers"]["0"]), dict(half)
     if wanted.resize_mlp and wanted.resize_mlp != old.mlp:
         stack = {**stack, "mlp": resize_mlp(stack["mlp"], wanted.resize_mlp, seed)}
     if wanted.resize_heads and wanted.resize_heads != old.heads:
-        stack = {**stack, "attention": resize_heads(stack["attention"], wanted.resize_heads * old.kv_heads // old.heads, seed)}
-    return {**params, "layers": {"0": stack}}
+        groups, biased = wanted.resize_heads * old.kv_heads // old.heads, old.positions == "relative"
+        for i, name in enumerate(name for name in ("attention", "cross") if name in stack):
+            alike = biased and name == "attention"
+            stack[name], of_heads = resize_heads(stack[name], groups, seed + 2 * i, alike)
+            if alike:
+                out["relative"] = {"w": half["relative"]["w"][:, of_heads[0]]}
+    return {**out, "layers": {"0": stack}}
 
 
 def resize_mlp(mlp: Params, units: int, seed: int) -> Params:
@@ -106,19 +134,27 @@ def resize_mlp(mlp: Params, units: int, seed: int) -> Params:
     return out
 
 
-def resize_heads(attention: Params, groups: int, seed: int) -> Params:
-    """A stack of attentions with so many groups of heads that share keys and values. `q/w` [L, D, H, N], `k/w` [L, D, K, N], `o/w` [L, H, N, D]."""
+def resize_heads(attention: Params, groups: int, seed: int, alike: bool = False) -> tuple[Params, np.ndarray]:
+    """A stack of attentions with so many groups of heads that share keys and values, and which heads they are, `[L, H]`.
+
+    Args:
+      attention: `q/w` [L, D, H, N], `k/w` [L, D, K, N], `o/w` [L, H, N, D].
+      alike: all layers have the same heads, by their importance in all of them.
+    """
     o, v = attention["o"]["w"], attention["v"]["w"]
     depth, heads, kv_heads = o.shape[0], o.shape[1], v.shape[2]
     each = heads // kv_heads
     importance = _norm(v, (1, 3)) * _norm(o.reshape(depth, kv_heads, -1), 2)
-    chosen, share = choose(np.asarray(importance), groups, seed)
+    importance = np.asarray(importance)
+    if alike:
+        importance = np.square(importance).sum(0, keepdims=True)
+    chosen, share = (np.broadcast_to(x, (depth, groups)) for x in choose(importance, groups, seed))
     of_heads = (chosen[:, :, None] * each + np.arange(each)).reshape(depth, -1)
     out = dict(attention)
     for name, index in (("q", of_heads), ("k", chosen), ("v", chosen)):
         out[name] = {k: _take(w, index, 2 if k == "w" else 1) for k, w in attention[name].items()}
     out["o"] = {**attention["o"], "w": _take(o, of_heads, 1) * np.repeat(share, each, 1)[:, :, None, None].astype(o.dtype)}
-    return out
+    return out, of_heads
 
 
 def choose(importance: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

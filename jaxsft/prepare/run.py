@@ -69,7 +69,8 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
         if forced:
             for stale in (path for path in work.iterdir() if path.is_dir()):
                 shutil.rmtree(stale)
-        sets = pipeline.run([reading, *entries], {n: _read(config.data, path) for n, path in _paths(config.data).items()}, work, key, config.workers)
+        rows = {name: _read(config.data, path, name) for name, path in _paths(config.data).items()}
+        sets = pipeline.run([reading, *entries], rows, work, key, config.workers)
         _not_too_many(reading, config.data.max_dropped)
         _some_rows([reading, *entries], sets)
         return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
@@ -173,6 +174,7 @@ def replay(found: Mapping[str, Any], rows: Iterable[Row], models: Mapping[str, C
 
 # --- what goes in ----------------------------------------------------------------------------------------------------------------------------
 def _paths(data: DataFiles) -> dict[str, str]:
+    validate.options_of_splits(data)
     given = {split: getattr(data, split) for split in prepared.SPLITS if getattr(data, split)}
     if bool(given) == bool(data.path):
         raise ConfigError("give data.path=FILE (one set), or data.train=FILE with data.validation= and data.test= (split already)")
@@ -181,8 +183,9 @@ def _paths(data: DataFiles) -> dict[str, str]:
     return given or {pipeline.UNSPLIT: data.path}
 
 
-def _read(data: DataFiles, path: str) -> Iterator[Row | Bad]:
-    how = {name: getattr(data, name) for name in ("format", "header", "encoding", "unit", "options")}
+def _read(data: DataFiles, path: str, split: str) -> Iterator[Row | Bad]:
+    how = {name: getattr(data, name) for name in ("format", "header", "encoding", "unit")}
+    how["options"] = formats.options_of(data.options, "" if data.path else split)
     bad: list[Bad] = []
     for row in formats.stream(path, **how, columns=data.columns.named(), quarantine=bad.append if data.on_bad_row == "quarantine" else None):
         yield from bad

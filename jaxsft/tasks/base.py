@@ -14,6 +14,7 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.rundir import Stored
@@ -43,6 +44,7 @@ class Task:
       generates: answers are generated from `prompt` and scored against `reference`.
       can_generate: `prompt(record, where)` and `stop_ids` are there.
       start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads the prompt; empty for other models.
+      source_frame: what stands before and behind a text that its encoder reads; None for other models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
       metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`.
       metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
@@ -55,6 +57,7 @@ class Task:
     generates = False
     can_generate = False
     start_ids: Sequence[int] = ()
+    source_frame: tuple[Sequence[int], Sequence[int]] | None = None
     answers_up_to = 128
     metric = "loss"
     metrics: tuple[str, ...] = ("loss",)
@@ -144,6 +147,23 @@ class Task:
     # --- model -------------------------------------------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
+
+    def backbone(self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None) -> Array:
+        """What is below the head: states of tokens `[B, S, D]` or, where the task is `pooled`, vectors of texts `[B, T, D]`, T a multiple of G."""
+        return model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise)
+
+    @property
+    def pooled(self) -> bool:
+        """Whether texts are pooled below the head, without weights."""
+        return False
+
+    def states(self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None) -> Array:
+        """What the head reads: of a cached backbone, which is not run again, what the batch brings (`train.backbone`)."""
+        return self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
+
+    def head_uses(self, lengths: np.ndarray) -> float:
+        """How often the head runs for texts of so many tokens: on each token (a word has about one), or once a text."""
+        return float(lengths.sum() if self.of_words else len(lengths))
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:

@@ -27,6 +27,9 @@ class CausalTask(Task):
         m = self.config.model
         return None if m.tied and not m.head_bias else VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
 
+    def head_uses(self, lengths: np.ndarray) -> float:
+        return float(lengths.sum())
+
     @property
     def _z_loss(self) -> bool:
         return self.config.loss.z_loss > 0

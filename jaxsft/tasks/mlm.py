@@ -28,7 +28,8 @@ from jaxsft.tasks.causal import CausalTask
 
 class MaskedLM(CausalTask):
     """Texts are framed as whole texts are, and long ones cut into pieces with the frame each, so that nothing is lost. Masks are drawn anew in
-    every epoch of training (Liu et al., 2019, arXiv:1907.11692, section 4.1) and once for evaluation. The loss is that of the chosen tokens."""
+    every epoch of training (Liu et al., 2019, arXiv:1907.11692, section 4.1) and once for evaluation. The loss is that of the chosen tokens, each
+    with the weight of its row."""
 
     name = "mlm"
     causal = False
@@ -58,9 +59,13 @@ class MaskedLM(CausalTask):
     def encode_all(self, records: Sequence[Text], where: Sequence[str]) -> list[Encoded | str]:
         encoded: list[Encoded | str] = []
         for record, ids in zip(records, self.tokenizer.encode_stream([r.text for r in records]), strict=True):
-            one = framed(self.tokenizer.wrap(ids), {})._replace(chunk=True)
+            one = framed(self.tokenizer.wrap(ids), {"weight": 1.0})._replace(chunk=True)
             encoded.append(one if record.text.strip() and ids else "empty")
         return encoded
+
+    def head_uses(self, lengths: np.ndarray) -> float:
+        """The head runs on the chosen tokens."""
+        return float(sum(self.masking.count(int(n)) for n in lengths))
 
     def head(self, vocab: int, precision: str) -> MaskedHead:
         m = self.config.model

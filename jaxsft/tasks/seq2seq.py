@@ -103,6 +103,11 @@ class Seq2SeqTask(CausalTask):
         begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         return [*begin, *source, *([self.tokenizer.eos_id] if self.two else [])]
 
+    @property
+    def source_frame(self) -> tuple[Sequence[int], Sequence[int]] | None:
+        ids = self._framed([])
+        return (ids[:-1], ids[-1:]) if self.two else None
+
     def hidden(self, model: Transformer, params, batch: Batch, noise):
         if batch.source is None:
             return super().hidden(model, params, batch, noise)

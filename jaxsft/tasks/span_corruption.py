@@ -46,6 +46,14 @@ class SpanCorruption(CausalTask):
             raise ConfigError("task=span_corruption: the tokenizer has no eos_token, so that a target would never end")
         return Spans(t.share, t.mean_length, np.array(sentinels, np.int32), tuple(start_ids(self.config, tokenizer)), (tokenizer.eos_id,))
 
+    @property
+    def start_ids(self) -> Sequence[int]:
+        return self.spans.start
+
+    @property
+    def source_frame(self) -> tuple[Sequence[int], Sequence[int]]:
+        return (), self.spans.end
+
     def corrupt(self, batch: Batch, seed: int, epoch: int) -> Batch:
         return self.spans.batch(batch, seed, epoch)
 

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxsft import rundir
 from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizer_frame import A, B, Frames
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters, exported, families, pretrained
 from jaxsft.models.adapters import peft
+from jaxsft.models.families import decoders
 from jaxsft.models.families.base import Family, Head
-from jaxsft.sharding.weights import Flat, flatten
+from jaxsft.sharding.weights import Flat, WeightSpec, flatten
 from jaxsft.tasks.base import Task
-from jaxsft.training import hf, partition
+from jaxsft.training import bodies, hf, partition
 from jaxsft.training.runs import Run
 
 SHARD = 4 * 10**9  # bytes of a file
-PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
+PROBLEMS = dict.fromkeys(("classify", "pair"), "single_label_classification")
+OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
+PROBLEMS |= {"multilabel": "multi_label_classification", "regress": "regression"}
 
 
 def export(
-    run: Run, to: str | Path, *, dtype: str | None = None, family: str | None = None, shard: int = SHARD, adapter: str = "merge"
+    run: Run,
+    to: str | Path,
+    *,
+    dtype: str | None = None,
+    family: str | None = None,
+    shard: int = SHARD,
+    adapter: str = "merge",
+    head: str = "class",
 ) -> dict[str, Any]:
     """Writes the folder `to`, aside and renamed. A tensor that training did not touch has the bytes that it had.
 
@@ -35,6 +48,8 @@ def export(
       shard: bytes of a file of weights at most.
       adapter: merge: a run's adapter becomes part of the weights, in float32 before they are rounded | peft: only the adapter and the head of the
         task are written, as the library PEFT reads them.
+      head: class: the class of transformers that has the head of the task | body: the model without it, and the head in a file of its own. A task
+        that makes one vector of a text (`task.encoder=bi`) is always written so.
 
     Returns: class (its name), tensors (how many), and dtypes (how many of each).
 
@@ -50,34 +65,48 @@ def export(
         raise ConfigError(f"export.adapter=peft: run={run.folder} has no adapter; leave the option out")
     before = rundir.read_json(run.folder / hf.NAME) if (run.folder / hf.NAME).is_file() else None
     kind, values, chosen = _config(run, before, family)
-    head = exported.head_of(chosen, kind, parts.config.task)
+    alone = head == "body" or getattr(parts.task, "apart", False)
+    its = None if alone else exported.head_of(chosen, kind, parts.config.task, parts.config.model)
     if adapter == "peft":
-        return _peft(run, to, chosen, head, kind)
+        return _peft(run, to, chosen, its, kind)
     weights, specs = _weights(run)
-    found = exported.all_moves(chosen, head, specs, f"run={run.folder}")
+    ready, declared = (weights, specs) if its is None else _head(parts.task, its, weights, specs)
+    found = exported.all_moves(chosen, its, declared, f"run={run.folder}")
     dtypes = exported.dtypes_of(chosen, found, before["tensors"] if before else {}, dtype)
-    most = Counter(dtypes.values()).most_common(1)[0][0]
-    values = {
-        **values,
-        "architectures": [chosen.architecture + head.suffix],
-        **_about_task(parts.task),
-        **_ids_of_config(run, kind),
-        **_starts(parts.task),
-    }
-    values = {key: value for key, value in values.items() if key != "torch_dtype"} | {"dtype": exported.TORCH[most]}
+    name = chosen.architecture + (chosen.bare if its is None else its.suffix)
+    values = _values(run, values, its, kind, before is None) | {"architectures": [name], "dtype": _most(dtypes)}
     with rundir.atomic_folder(to) as folder:
-        exported.write(folder, found, weights, dtypes, shard)
+        exported.write(folder, found, ready, dtypes, shard)
         rundir.write_json(folder / "config.json", values)
-        _tokenizer(folder, parts.tokenizer, parts.task, framed=kind in ("text", "tag"))
+        _tokenizer(folder, parts.tokenizer, parts.task, kind)
         _generation(folder, before, parts.tokenizer, parts.task)
-        _check(run, pretrained.open_source(folder), specs, kind)
-    return {"class": chosen.architecture + head.suffix, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
+        if its is None:
+            bodies.write_head(folder, parts.task, weights, specs)
+            bodies.write_vectors(folder, parts.task, weights, parts.config.model.context)
+        _check(run, pretrained.open_source(folder), specs, None if its is None else kind)
+    return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
+
+
+def _values(run: Run, values: Mapping[str, Any], head: Head | None, kind: str | None, scratch: bool) -> dict[str, Any]:
+    """config.json without class and dtype."""
+    task = run.parts.task
+    gone = ("torch_dtype", *(() if kind in ("lm", "mlm") else OF_LABELS))  # labels of the source are of another task
+    out = {key: value for key, value in values.items() if key not in gone}
+    if scratch:  # a class has ids of its own where none are named
+        out = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | out
+    if head is not None:
+        out |= _about_task(task) | head.words(task.config.task)
+    return out | _ids_of_config(run, kind) | _starts(task)
+
+
+def _most(dtypes: Mapping[str, str]) -> str:
+    return exported.TORCH[Counter(dtypes.values()).most_common(1)[0][0]]
 
 
 def _check(run: Run, written: pretrained.Source, specs: Any, kind: str | None) -> None:
     """What was written is what a reader finds: every option, every name, every shape. Raises JaxsftError."""
     pretrained.plan(written, specs, kind)
-    if other := hf.differs(hf.architecture(run.parts.config, written), run.parts.config.model):
+    if other := hf.differs(hf.architecture(run.parts.config, written), decoders.without_ntk(run.parts.config.model)):
         raise ConfigError(f"model.{other[0]}={other[2]}: a config.json of {written.family.model_type} cannot say this (it would be {other[1]})")
 
 
@@ -90,13 +119,26 @@ def _weights(run: Run) -> tuple[Flat, dict[str, Any]]:
     return flatten(merged), flatten({key: child for key, child in specs.items() if key != adapters.NAME})
 
 
-def _peft(run: Run, to: Path, family: Family, head: Head, kind: str | None) -> dict[str, Any]:
+def _head(task: Task, head: Head, weights: Flat, specs: Mapping[str, WeightSpec]) -> tuple[Flat, Mapping[str, WeightSpec]]:
+    """The weights as the class has them: a bias where ours has none, and numbers in the units of the data. Raises ConfigError."""
+    if any(path.startswith("head/features/") for path in specs):
+        raise ConfigError(f"task.features=tokens: transformers has no vectors of columns; train with task.features=text, {exported.APART}")
+    ready, declared = exported.with_biases(head, weights, specs)
+    if task.name == "regress" or getattr(task, "kind", None) == "score":
+        mean, deviation = map(np.asarray, task.scale)
+        ready = exported.rescaled(ready, head, mean, deviation, f"task={task.name}")
+    return ready, declared
+
+
+def _peft(run: Run, to: Path, family: Family, head: Head | None, kind: str | None) -> dict[str, Any]:
     """The adapter alone, in the format of PEFT. Raises ConfigError."""
     config = run.parts.config
+    if head is None:
+        raise ConfigError(f"export.adapter=peft: task={config.task.name} is written without its head, which PEFT cannot say; leave the option out")
     base = config.model.pretrained or config.train.init_from
     with rundir.atomic_folder(to) as folder:
         about = {"kind": kind, "base": None if base is None else str(base)}
-        weights, specs = flatten(partition.join(run.params)), flatten(run.parts.specs)
+        weights, specs = _head(run.parts.task, head, flatten(partition.join(run.params)), flatten(run.parts.specs))
         count = peft.write(folder, config.adapter, weights, specs, config.model, family, head, **about)
     return {"class": f"PEFT {config.adapter.name} of {family.architecture + head.suffix}", "tensors": count, "dtypes": {"F32": count}}
 
@@ -106,26 +148,32 @@ def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[
     config = run.parts.config
     kind, rows = pretrained.KINDS.get(config.task.name), run.parts.model.vocab
     if before is None or (name is not None and name != before["config"].get("model_type")):
-        family, values = exported.fitting(config.model, rows, name)
+        family, values = exported.fitting(config.model, rows, name, kind, config.task)
+        pad = run.parts.tokenizer.pad_id
+        if values.get("pad_token_id", pad) != pad:  # a family that counts positions from it on
+            offset = config.model.position_offset
+            raise ConfigError(f"model.position_offset={offset}: {family.model_type} would need {pad + 1}, for padding has the id {pad}")
         return kind, values, family
     family = families.get(before["config"]["model_type"], hf.NAME)
-    now = hf.architecture(config, pretrained.Source(run.folder, before["config"], family))
-    if other := hf.differs(now, config.model):
+    values = dict(before["config"])
+    now = hf.architecture(config, pretrained.Source(run.folder, values, family))
+    if now.positions == "rope" and (now.rope_scaling, now.context) != (config.model.rope_scaling, config.model.context):
+        values = decoders.with_rope(values, config.model)
+        now = hf.architecture(config, pretrained.Source(run.folder, values, family))
+    if other := hf.differs(now, decoders.without_ntk(config.model)):
         raise ConfigError(f"run={run.folder}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set export.family={family.model_type}")
-    return kind, {**before["config"], "vocab_size": rows}, family
+    return kind, {**values, "vocab_size": rows}, family
 
 
 def _about_task(task: Task) -> dict[str, Any]:
     """Labels and the kind of problem, as the classes for classification have them."""
     labels = task.state.get("labels") or task.state.get("tags")
     out: dict[str, Any] = {}
-    if task.name in PROBLEMS:
-        out["problem_type"] = PROBLEMS[task.name]
+    if problem := PROBLEMS.get("regress" if getattr(task, "kind", None) == "score" else task.name):
+        out["problem_type"] = problem
     if labels:
         out |= {"id2label": {str(i): str(label) for i, label in enumerate(labels)}, "label2id": {str(label): i for i, label in enumerate(labels)}}
-    if task.name == "regress":
-        if getattr(task.config.task, "standardize", False):
-            raise ConfigError("task.standardize=true: transformers has no class that scales its numbers back; train with task.standardize=false")
+    if out.get("problem_type") == PROBLEMS["regress"]:
         names = task.state.get("targets") or ["LABEL_0"]
         out |= {"id2label": {str(i): str(name) for i, name in enumerate(names)}, "label2id": {str(name): i for i, name in enumerate(names)}}
     return out
@@ -142,28 +190,48 @@ def _ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
-    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding on, that is part of the architecture; and
-    classes that pool the last token take it for the last that is no padding, which must not be one of the frame of a text."""
+    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding on, that is part of the architecture."""
     tokenizer = run.parts.tokenizer
-    out = dict(_ids(tokenizer))
+    out: dict[str, int | None] = dict(_ids(tokenizer))
     if run.parts.config.model.position_offset:
         out.pop("pad_token_id", None)
-    elif kind == "text" and out.get("pad_token_id") in tokenizer.wrap([], None).ids:
-        out["pad_token_id"] = None
+    elif kind == "text":
+        padding = padding_of(tokenizer)
+        out["pad_token_id"] = None if padding is None else tokenizer.special_id(padding)
     return out
+
+
+def padding_of(tokenizer: Tokenizer) -> str | None:
+    """The token that may pad whole texts: classes that pool the last one take it for the last that is no padding, so that it must be none of a text
+    or of its frame. Where the declared one is, or there is none, it is another special token, which no text holds; None: there is no other."""
+    frame = {part for half in tokenizer.frames for part, _ in half}
+    roles = tokenizer.role_strings()
+    taken = {text for role, text in roles.items() if role in ("unk_token", "mask_token", "bos_token", "eos_token")}
+    free = [name for name, token in tokenizer.added.items() if token.get("special") and token["id"] not in frame and name not in taken]
+    declared = roles.get("pad_token")
+    return declared if declared in free else next((name for name in sorted(free, key=lambda name: "pad" not in name.lower())), None)
 
 
 def _starts(task: Task) -> dict[str, int]:
     """What the decoder of an encoder-decoder model is given first."""
-    return dict(zip(("decoder_start_token_id", "forced_bos_token_id"), task.start_ids, strict=False))
+    return dict(zip(("decoder_start_token_id", "forced_bos_token_id"), map(int, task.start_ids), strict=False))
 
 
-def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, framed: bool) -> None:
-    tokenizer.save(folder, framed)
+def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None) -> None:
+    """With a post processor that frames a text as training did, where whole texts are what the model reads."""
+    frames = None if kind == "lm" else tokenizer.frames
+    if task.source_frame is not None:
+        begin, end = ([(int(token), 0) for token in part] for part in task.source_frame)
+        one = (*begin, (A, 0), *end)
+        own = tokenizer.frames
+        frames = own if own.single == one else Frames(one, (*one, (B, 0), *end))
+    tokenizer.save(folder, frames)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     config.pop("extends", None)  # our own note
+    if kind == "text" and (padding := padding_of(tokenizer)):
+        config["pad_token"] = padding
     if source := (task.state.get("template") or {}).get("source"):
         config.pop("chat_template", None)
         rundir.write_text(folder / "chat_template.jinja", source)

@@ -18,7 +18,7 @@ from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import pretrained, surgery
+from jaxsft.models import pretrained, surgery, trained_heads
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -56,13 +56,19 @@ def _start(source: pretrained.Source) -> list[str] | None:
 
 def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
     """The model of a folder, as the task uses it: without an output over the vocabulary where the task has none."""
-    found, own = source.model(config.model.context), {name: getattr(config.model, name) for name in USERS}
-    if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
-        standard = ModelConfig()
-        own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
+    found, own = source.model(config.model.context), own_options(config)
     if pretrained.KINDS.get(config.task.name) == "mlm":
         own |= {"head_bias": True}  # of BERT's head; no config.json speaks of it
     return dataclasses.replace(found, **own)
+
+
+def own_options(config: Config) -> dict[str, Any]:
+    """What a run does not take from its source: the options of the user, and those of an output over the vocabulary where its task has none."""
+    own = {name: getattr(config.model, name) for name in USERS}
+    if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
+        standard = ModelConfig()
+        own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
+    return own
 
 
 def longer(asked: ModelConfig, found: ModelConfig) -> ModelConfig:
@@ -109,7 +115,9 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
 
 
 def plan(parts: Parts, source: pretrained.Source) -> pretrained.Plan:
-    return pretrained.plan(source, flatten(parts.specs), pretrained.KINDS.get(parts.config.task.name))
+    kind, state = pretrained.KINDS.get(parts.config.task.name), parts.task.state
+    names = state.get("labels") or state.get("targets")
+    return pretrained.plan(source, flatten(parts.specs), kind, trained_heads.Asked(kind, parts.config.task, names))
 
 
 def initial(parts: Parts, wanted: set[str]) -> Flat:
@@ -128,13 +136,13 @@ def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
     """What `pretrained.json` of a run says; None where nothing of it came from such a folder.
 
     Returns: config, generation (config.json and generation_config.json as they were), tensors ({name: [dtype, shape]}), renamed (names there that
-      are old ones: {today's: theirs}), fresh and left (of `pretrained.Plan`).
+      are old ones: {today's: theirs}), fresh, left and head (of `pretrained.Plan`).
     """
     config = parts.config
     if (folder := folder_of(config)) is None:
         before = config.train.init_from or config.model.pretrained
         path = other(before) / NAME if before else None
-        return rundir.read_json(path) if path is not None and path.is_file() else None
+        return rundir.read_json(path) | {"head": None} if path is not None and path.is_file() else None
     source = pretrained.open_source(folder)
     todo = plan(parts, source)
     generation = folder / "generation_config.json"
@@ -145,6 +153,7 @@ def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
         "tensors": {name: [source.tensors.dtype(name), list(source.tensors.shape(name))] for name in source.tensors},
         "fresh": list(todo.fresh),
         "left": list(todo.left),
+        "head": todo.head,
     }
 
 
@@ -153,7 +162,8 @@ def told(found: Mapping[str, Any]) -> str:
     some = lambda names: ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     out = f"{found['folder']}: {len(found['tensors']) - len(found['left'])} tensors taken"
     out += f"; not taken: {some(found['left'])}" if found["left"] else ""
-    return out + (f"; fresh: {some(found['fresh'])}" if found["fresh"] else "")
+    out += f"; fresh: {some(found['fresh'])}" if found["fresh"] else ""
+    return out + (f"\nnote       its trained head is not taken: {found['head']}" if found.get("head") else "")
 
 
 def check_init(option: str, folder: Path) -> None:

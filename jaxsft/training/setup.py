@@ -14,13 +14,15 @@ import numpy as np
 from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
-from jaxsft.config import compose
+from jaxsft.config import compose, validate_backbone
 from jaxsft.config.optim import Group, OptimConfig
 from jaxsft.config.schema import (
     BpeTokenizer,
     CharTokenizer,
     Config,
+    ModelConfig,
     PretrainedTokenizer,
+    TrainConfig,
     UnigramTokenizer,
     WordPieceTokenizer,
     WordTokenizer,
@@ -33,13 +35,13 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.models import kinds, surgery
+from jaxsft.models import kinds, pretrained, surgery
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.tasks.base import Task
-from jaxsft.training import hf, partition
+from jaxsft.training import asked, hf, partition
 from jaxsft.training.step import Program, State
 
 
@@ -72,6 +74,7 @@ def resolve(config: Config) -> Config:
         precision="bf16" if config.precision == "auto" else config.precision,
         evaluation=dataclasses.replace(config.evaluation, metric=metric, batch_size=config.evaluation.batch_size or config.train.batch_size),
         optim=_with_ratio(config),
+        train=_with_frozen(config.train),
         seeds=dataclasses.replace(config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}),
     )
 
@@ -83,20 +86,29 @@ def _with_ratio(config: Config) -> OptimConfig:
     return config.optim if ratio == 1 or group in groups else dataclasses.replace(config.optim, lr_groups=(*groups, group))
 
 
+def _with_frozen(train: TrainConfig) -> TrainConfig:
+    """A cached backbone is a frozen one, to all that opens the run later."""
+    return train if train.backbone == "trained" else dataclasses.replace(train, freeze=validate_backbone.frozen(train.freeze))
+
+
 def like_pretrained(config: Config) -> Config:
-    """The architecture, changed as `models/surgery.py` says, and the tokenizer of what `model.pretrained` names; `hf.USERS` stay the user's."""
-    found = _of_source(config)
-    return dataclasses.replace(found, model=surgery.resized(found.model))
+    """The architecture, changed as `models/surgery.py` says, and the tokenizer of what `model.pretrained` names; `hf.USERS` stay the user's. Raises
+    ConfigError where others were given (`asked.check`)."""
+    plain, source = of_source(config)
+    found = dataclasses.replace(plain, model=surgery.resized(plain.model))
+    asked.check(config, hf.USERS, source, found)
+    return dataclasses.replace(found, unasked=())
 
 
-def _of_source(config: Config) -> Config:
+def of_source(config: Config) -> tuple[Config, ModelConfig]:
+    """The config with the architecture as it is used, and with the tokenizer, of what `model.pretrained` names; and that architecture as it is."""
     source = config.model.pretrained
     if (folder := hf.folder_of(config)) is not None:
-        return hf.like(config, folder, tokenizer_at(source).vocab_size)
+        return hf.like(config, folder, tokenizer_at(source).vocab_size), pretrained.open_source(folder).model(config.model.context)
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
-    own = {k: getattr(config.model, k) for k in (*hf.USERS, *(() if found.decoder_layers else ("causal",)))}
+    own = hf.own_options(config) | ({} if found.decoder_layers else {"causal": config.model.causal})
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
-    return dataclasses.replace(config, model=hf.longer(config.model, dataclasses.replace(found, **own)), tokenizer=tokenizer)
+    return dataclasses.replace(config, model=hf.longer(config.model, dataclasses.replace(found, **own)), tokenizer=tokenizer), found
 
 
 def check_columns(config: Config, record: Any) -> None:
@@ -120,9 +132,9 @@ def of_prepared(config: Config, read: Sequence[str] | None = None) -> Config:
 
 
 # --- data ------------------------------------------------------------------------------------------------------------------------------------
-def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Aside]) -> list[formats.Row]:
-    """All rows of what a path means; `columns` are those that the task reads. Unreadable ones go into `aside`, or are a DataError
-    (`data.on_bad_row`)."""
+def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Aside], split: str = "") -> list[formats.Row]:
+    """All rows of what a path means; `columns` are those that the task reads, `split` says whose options (`formats.options_of`). Unreadable ones go
+    into `aside`, or are a DataError (`data.on_bad_row`)."""
     d = config.data
     put = lambda bad: aside.append(Aside(bad.file, bad.line, "unreadable", f"{bad.where}: {bad.reason}"))
     return formats.read(
@@ -132,14 +144,15 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
         encoding=d.encoding,
         unit=d.unit,
         columns=columns,
-        options=d.options,
+        options=formats.options_of(d.options, split),
         quarantine=put if d.on_bad_row == "quarantine" else None,
     )
 
 
-def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], training: bool = False) -> tuple[list[formats.Row], list[Any]]:
-    """The rows of what a path means that give a record, and their records: every row is checked. Raises DataError."""
-    return records_of(config, read_rows(config, path, wanted(config, task, training), aside), task, aside, training)
+def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], split: str) -> tuple[list[formats.Row], list[Any]]:
+    """The rows of a split's file that give a record, and their records: every row is checked. Raises DataError."""
+    training = split == "train"
+    return records_of(config, read_rows(config, path, wanted(config, task, training), aside, split), task, aside, training)
 
 
 def wanted(config: Config, task: Any, training: bool) -> list[str]:
@@ -166,6 +179,7 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     if d.path:
         aside: list[Aside] = []
         rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
+        _some(records, aside, d.path)
         record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
         keys = split.keys(rows, [task.texts(record) for record in records], [task.together(record, d.columns) for record in records])
         key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
@@ -192,11 +206,16 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
         for name in prepared.SPLITS:
             if file := getattr(d, name):
                 aside = []
-                rows, records = read_records(config, file, task, aside, training=name == "train")
-                if not records:
-                    raise DataError(f"{aside[0].message} (none of the {len(aside)} rows of {file} gives a record)")
+                rows, records = read_records(config, file, task, aside, name)
+                _some(records, aside, file)
                 out[name] = Records(records, [row.where for row in rows], aside)
     return {name: arranged(task, part, d.columns, training=name == "train") for name, part in out.items()}
+
+
+def _some(records: Sequence[Any], aside: Sequence[Aside], file: str) -> None:
+    """Raises DataError where no row is left, with what the first was put aside for."""
+    if not records:
+        raise DataError(f"{aside[0].message} (none of the {len(aside)} rows of {file} gives a record)")
 
 
 def read_mixture(config: Config, task: type[Task]) -> Records:
@@ -206,7 +225,7 @@ def read_mixture(config: Config, task: type[Task]) -> Records:
     source: dict[str, int] = {}
     for number, one in enumerate(config.data.mixture.sources):
         prepared.check_raw(one.path)
-        rows, found = read_records(config, one.path, task, aside, training=True)
+        rows, found = read_records(config, one.path, task, aside, "train")
         if not found:
             raise DataError(f"data.mixture: no row of {one.path} gives a record")
         if twice := [row.where for row in rows if row.where in source]:
@@ -355,9 +374,12 @@ class Parts:
         return State(everywhere, everywhere, placed, match_params(state.opt, specs, placed, everywhere), None if state.ema is None else placed)
 
 
-def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh: jax.sharding.Mesh | None = None) -> Parts:
-    """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here."""
-    task = tasks.get(config.task.name)(config, tokenizer, state)
+def make_parts(
+    config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh: jax.sharding.Mesh | None = None, reads: Tokenizer | None = None
+) -> Parts:
+    """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here.
+    `reads` is the tokenizer of the task, where it has more tokens than the model has rows for."""
+    task = tasks.get(config.task.name)(config, reads or tokenizer, state)
     mesh = mesh or meshes.make_mesh(config.mesh)
     rows = config.model.vocab_rows or tokenizer.vocab_size
     if tokenizer.extends:

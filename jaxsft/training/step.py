@@ -19,15 +19,18 @@ from jaxsft import patterns, tasks
 from jaxsft.config import durations
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
+from jaxsft.errors import ConfigError
+from jaxsft.losses import experts as of_routers
 from jaxsft.losses import penalties
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim import optimizers, schedules
 from jaxsft.sharding.weights import LAYERS, WeightSpec
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.base import Output, Task
 from jaxsft.training import partition, rows
 
 Hyper = Mapping[str, Any]
+EXPERTS = "experts"  # the name of the state of what routers did
 
 
 class State(struct.PyTreeNode):
@@ -142,14 +145,16 @@ class Program:
 
     def _gradient(self, state: State, frozen: Params, batch: Batch, hyper: Hyper, totals: dict[str, Array]):
         """Gradient, term sums and metric states, summed over micro-batches."""
-        rows = batch.tokens.shape[0]
+        rows, whole = batch.tokens.shape[0], None
         noise = self._noise(state.step, rows, hyper)
 
+        def output(trainable: Params, micro: Batch, noise: Dropout | None) -> Output:
+            return self._output(partition.merge(trainable, frozen), micro, hyper, noise, columns=False)
+
         def objective(trainable: Params, micro: Batch, noise: Dropout | None):
-            params = partition.merge(trainable, frozen)
-            out = self.task.loss(self.model, params, micro, hyper, noise, columns=False)
+            out = output(trainable, micro, noise)
             value = sum(hyper["terms"][k] * s / _safe(totals[k]) for k, s in out.terms.items())
-            return value, (out.terms, out.states)
+            return value + self._of_routers(out.states, whole, batch, hyper), (out.terms, out.states)
 
         gradient = jax.grad(objective, has_aux=True)
         n = self.config.train.accumulate
@@ -157,16 +162,41 @@ class Program:
             grads, (terms, states) = gradient(state.trainable, batch, noise)
             return grads, terms, states
 
-        def of_micro(micro):
+        def of_micro(micro, function=gradient):
             batch, keys = micro
-            return gradient(state.trainable, batch, None if keys is None else noise._replace(keys=keys))
+            return function(state.trainable, batch, None if keys is None else noise._replace(keys=keys))
 
         cut = lambda x: x.reshape(n, rows // n, *x.shape[1:])
         micro_batches = jax.tree.map(cut, (batch, None if noise is None else noise.keys))
+        if "balance" in hyper:  # how often each expert is chosen in the whole batch: a forward pass more, for the loss is no sum over its parts
+            whole = lax.map(lambda micro: of_micro(micro, output).states[EXPERTS].chosen, micro_batches).sum(0)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of_micro, _first(micro_batches)))
         add = lambda sums, micro: (jax.tree.map(jnp.add, sums, of_micro(micro)), None)
         (grads, (terms, states)), _ = lax.scan(add, zeros, micro_batches)
         return grads, terms, states
+
+    def _output(self, params: Params, batch: Batch, hyper: Hyper, noise: Dropout | None, *, columns: bool) -> Output:
+        """What the task makes of a batch, and what the routers of the model's experts did with its tokens."""
+        if not self.config.model.experts or batch.backbone is not None:
+            return self.task.loss(self.model, params, batch, hyper, noise, columns=columns)
+        model = dataclasses.replace(self.model, routed=[])
+        out = self.task.loss(model, params, batch, hyper, noise, columns=columns)
+        return out._replace(states={**out.states, EXPERTS: jax.tree.map(lambda *passes: sum(passes), *model.routed)})
+
+    def _of_routers(self, states: Mapping[str, Any], whole: Array | None, batch: Batch, hyper: Hyper) -> Array | float:
+        """The part of a micro-batch in the losses of the routers. As penalties, they are not in the loss that is reported.
+
+        Args:
+          whole: how often each expert is chosen in the whole batch, `[L, E]`; None: the micro-batch is the whole.
+          batch: the whole.
+        """
+        value, own = 0.0, states.get(EXPERTS)
+        tokens = _safe((batch.segment_ids > 0).sum() * self.config.model.layers)
+        if "balance" in hyper:
+            value += hyper["balance"] * of_routers.balance(own.chosen if whole is None else whole, own.probability, tokens)
+        if "router_z" in hyper:
+            value += hyper["router_z"] * of_routers.router_z(own.square, tokens)
+        return value
 
     def _noise(self, step: Array, rows: int, hyper: Hyper) -> Dropout | None:
         """One dropout key per row, from (seed, step, row): the same however the batch is cut."""
@@ -185,7 +215,7 @@ class Program:
     # --- evaluation --------------------------------------------------------------------------------------------------------------------------
     def evaluate(self, trainable: Params, frozen: Params, batch: Batch, hyper: Hyper) -> tuple[Any, dict[str, Array]]:
         """(terms, totals, states) and columns of a batch, without dropout: the same loss as the step's."""
-        out = self.task.loss(self.model, partition.merge(trainable, frozen), batch, hyper, None, columns=True)
+        out = self._output(partition.merge(trainable, frozen), batch, hyper, None, columns=True)
         return (out.terms, self.task.totals(batch), out.states), out.columns
 
 
@@ -202,6 +232,16 @@ def _layer_of(path: str) -> int | None:
 
 def _first(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[0], tree)
+
+
+def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
+    """Raises ConfigError where the run ends before everything is trained: what waits for ever is better frozen by name."""
+    last = max(int(np.max(turn)) for turn in jax.tree.leaves(program.turns))
+    if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:
+        raise ConfigError(
+            f"train.unfreeze_every={program.config.train.unfreeze_every}: the last of {last} turns would come at step {at}, but the run has "
+            f"{total} steps; give a shorter one, or freeze what is not to be trained by train.freeze"
+        )
 
 
 def objective_value(terms: Mapping[str, Any], totals: Mapping[str, Any], weights: Mapping[str, Any]) -> float:
@@ -236,6 +276,7 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
         hyper["neftune"] = f(config.train.neftune)
     if config.train.unfreeze_every is not None:
         hyper["unfreeze_every"] = np.int32(durations.steps(config.train.unfreeze_every, clock, "train.unfreeze_every"))
+    hyper |= {name: f(value) for name in ("balance", "router_z") if (value := getattr(config.loss, name)) > 0}
     if config.train.ema is not None:
         hyper["ema"] = f(config.train.ema)
     hyper |= {name: f(getattr(config.task, name)) for name in ("huber_delta", "margin", "temperature") if hasattr(config.task, name)}

@@ -1,5 +1,5 @@
-"""A folder in the layout of Hugging Face, opened as a run that was never trained: with a chat template it answers, an encoder-decoder model writes
-what becomes of a text, and others continue it."""
+"""A folder in the layout of Hugging Face, opened as a run that was never trained: a model with a head for texts or tokens classifies them; of the
+others one with a chat template answers, an encoder-decoder model writes what becomes of a text, and the rest continue it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import rundir
-from jaxsft.config.schema import ChatTask, Config, LMTask, MeshConfig, ModelConfig, PretrainedTokenizer, Seeds, Seq2SeqTask
+from jaxsft.config.schema import (
+    TASKS,
+    ChatTask,
+    Columns,
+    Config,
+    DataConfig,
+    LMTask,
+    MeshConfig,
+    ModelConfig,
+    PretrainedTokenizer,
+    Seeds,
+    Seq2SeqTask,
+    TaskConfig,
+)
+from jaxsft.data import schemes
 from jaxsft.data.templates import Template
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.models import pretrained
+from jaxsft.models import pretrained, trained_heads
+from jaxsft.models.families.base import Head
 from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
-from jaxsft.training import runs, setup
+from jaxsft.training import hf, runs, setup
 
 LONGEST = 120  # tokens of an answer, where no training says it
 
@@ -27,23 +42,65 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
       change: what a command's overrides make of the config.
 
     Raises:
-      ConfigError: a model of another kind, or a tokenizer or template that cannot be read.
+      ConfigError: a model of another kind, or a head, tokenizer or template that cannot be read.
       CheckpointError: the weights are not those of its config.json.
     """
     tokenizer = setup.tokenizer_at(str(folder))
     source = pretrained.open_source(folder)
+    if (head := trained_heads.head_of(source.family, source.values)) is not None:
+        return _with_head(source, *head, tokenizer, change)
     task = LMTask() if tokenizer.chat_template is None else ChatTask()
     if two := bool(source.model().decoder_layers):
         task = Seq2SeqTask(scores=["exact_match"])
-    weights, texts = ModelConfig(pretrained=str(folder)), PretrainedTokenizer(path=str(folder))
-    config = Config(task=task, model=weights, tokenizer=texts, mesh=MeshConfig(data=1))
-    config = setup.like_pretrained(config)
+    config = _config(folder, task, change)
     if not config.model.causal and not two:
-        raise ConfigError(f"{folder}: reads texts in both directions and writes nothing; start from it by model.pretrained=")
-    config = change(config)
-    config = dataclasses.replace(config, seeds=Seeds(init=config.seed, data=config.seed, dropout=config.seed))
+        raise ConfigError(f"{folder}: reads texts in both directions, writes nothing and has no head of a task; start from it by model.pretrained=")
     parts = setup.make_parts(config, tokenizer, state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer))
     return runs.Run(folder, parts, runs.starting_params(parts), {}, 0)
+
+
+def _config(folder: Path, task: TaskConfig, change: Callable[[Config], Config], columns: Columns | None = None) -> Config:
+    weights, texts = ModelConfig(pretrained=str(folder)), PretrainedTokenizer(path=str(folder))
+    config = Config(task=task, model=weights, tokenizer=texts, mesh=MeshConfig(data=1), data=DataConfig(columns=columns or Columns()))
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, batch_size=config.train.batch_size))
+    config = change(setup.like_pretrained(config))
+    return dataclasses.replace(config, seeds=Seeds(init=config.seed, data=config.seed, dropout=config.seed))
+
+
+def _with_head(source: pretrained.Source, kind: str, head: Head, tokenizer: Tokenizer, change: Callable[[Config], Config]) -> runs.Run:
+    """A model of a class with a head. Raises ConfigError where it has not all of that head."""
+    name, names = _task_of(source, kind), trained_heads.names_of(source.values)
+    options = trained_heads.options_of(head, source.values, TASKS[name])
+    if name == "regress":
+        options["standardize"] = False
+    columns = Columns(targets=tuple(names)) if name == "regress" and len(names) > 1 else None
+    config = _config(source.folder, TASKS[name](**options), change, columns)
+    parts = setup.make_parts(config, tokenizer, state_of_head(name, names, config.data.columns))
+    todo = hf.plan(parts, source)
+    if todo.head is not None or any(not path.endswith("/b") for path in todo.fresh):
+        why = todo.head or f"{', '.join(todo.fresh)} is not in the files"
+        raise ConfigError(f"{source.folder}: its head cannot be taken: {why}; start from it by model.pretrained=")
+    return runs.Run(source.folder, parts, runs.starting_params(parts), {}, 0)
+
+
+def _task_of(source: pretrained.Source, kind: str) -> str:
+    """The task of a head, as transformers tells them apart."""
+    if kind != "text":
+        return kind
+    problem = source.values.get("problem_type") or (
+        "regression" if len(trained_heads.names_of(source.values)) == 1 else "single_label_classification"
+    )
+    return next(name for name, its in trained_heads.PROBLEMS.items() if its == problem)
+
+
+def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str, Any]:
+    """What a task would have learnt in training: its labels, in the order of the outputs."""
+    if name == "regress":
+        targets = list(names) if len(names) > 1 else list(columns.targets) or [columns.label or "label"]
+        return {"targets": targets, "mean": [0.0] * len(targets), "deviation": [1.0] * len(targets)}
+    if name == "span":
+        return {"unanswered": False}  # nothing says whether it was trained on questions without an answer
+    return {"labels": list(names)} | ({"scheme": schemes.of_labels(names) or "none"} if name == "tag" else {})
 
 
 def state(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -94,6 +94,13 @@ def test_text_in_quotes_is_any_text():
     assert overrides.composed(["stages=[{clean:{fields:['é b']}}]"], "prepare").stages[0] == {"clean": {"fields": ["é b"]}}
 
 
+def test_a_text_may_begin_with_a_place():
+    """`{labels}` is a text, `{a: 1}` options by name."""
+    rows = ["data.path=x", "data.options.prompt={labels}: which of {places}?", "data.options.digits=2", "data.options.test={split: val}"]
+    found = overrides.composed(["task=multilabel", *rows]).data.options
+    assert found == {"prompt": "{labels}: which of {places}?", "digits": 2, "test": {"split": "val"}}
+
+
 def test_a_config_from_before_a_group_was_there_is_read():
     values = compose.to_dict(schema.Config(task=schema.ChatTask()))
     assert compose.typed({key: value for key, value in values.items() if key != "adapter"}).adapter == schema.NoAdapter()

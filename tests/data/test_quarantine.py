@@ -1,15 +1,19 @@
 """`data.on_bad_row`: an unreadable row, or one that gives no record, ends the run; or it is put aside, counted in the ledger and told."""
 
+import dataclasses
 import json
 
 import pytest
 
 from jaxsft import api, rundir, tasks
+from jaxsft.config import validate
 from jaxsft.config.schema import Columns
 from jaxsft.data import pipeline
 from jaxsft.data.ledger import Aside
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.check.findings import Findings
+from jaxsft.prepare.check.load import load
 from jaxsft.training import loop, setup
 from tests import tiny
 from tests.conftest import make_config, make_records
@@ -101,3 +105,25 @@ def test_what_was_put_aside_is_part_of_the_cached_ledger(tmp_path, monkeypatch):
     load = lambda *aside: pipeline.load_split("train", records, where, task, made.data, 64, aside=aside).ledger["rows"]
     bad = Aside("rows.jsonl", 13, "unreadable", "rows.jsonl:13: broken")
     assert [load()["read"], load(bad)["read"], load()["read"], load(bad)["dropped"]] == [12, 13, 12, {"unreadable": 1}]
+
+
+def test_the_options_of_a_split_are_read_with_its_file(tmp_path):
+    """Two splits in one file, as in an archive of PASCAL VOC; training and the check of the data read the same rows."""
+    rows = [json.loads(line) for line in GOOD]
+    (tmp_path / "all.json").write_text(json.dumps({"a": rows[:30], "b": rows[30:]}))
+    files = {"train": str(tmp_path / "all.json"), "validation": str(tmp_path / "all.json")}
+    made = config(tmp_path, **files, options={"records": "a", "validation": {"records": "b"}})
+    splits, parts = setup.read_splits(made, tasks.get("classify")), load(made, Findings(1))
+    assert {name: len(part.records) for name, part in splits.items()} == {"train": 30, "validation": 10}
+    assert {name: part.records for name, part in parts.items()} == {name: part.records for name, part in splits.items()}
+    with pytest.raises(ConfigError, match=r"data.options.validation=x: expected options of that split"):
+        setup.read_splits(config(tmp_path, **files, options={"records": "a", "validation": "x"}), tasks.get("classify"))
+    with pytest.raises(ConfigError, match=r"data.options.test: is read with data.test=FILE only"):
+        validate.options_of_splits(dataclasses.replace(made.data, options={"test": {"records": "b"}}))
+
+
+def test_a_file_to_be_split_without_any_record_says_why(tmp_path):
+    (tmp_path / "labels.jsonl").write_text('{"text": "x", "label": null}\n{"text": 3, "label": "a"}\n')
+    made = config(tmp_path, train=None, validation=None, path=str(tmp_path / "labels.jsonl"), on_bad_row="quarantine")
+    with pytest.raises(DataError, match=r"labels.jsonl:1: .*holds null.*none of the 2 rows"):
+        setup.read_splits(made, tasks.get("classify"))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxsft import rundir, tasks
-from jaxsft.config import compose, schema
+from jaxsft.config import adapters, compose, schema
 from jaxsft.config import optim as optims
 from jaxsft.config.model import RopeScaling
 from jaxsft.data.tokenizer import Tokenizer
@@ -91,6 +91,8 @@ STEP = {  # option -> another value
     "model.unroll": "none",
     "loss.label_smoothing": 0.1,
     "loss.z_loss": 0.1,
+    "loss.balance": 0.1,
+    "loss.router_z": 0.1,
     "loss.chunk": 8,
     "loss.penalties": [schema.Penalty("l2", ".*", 0.1)],
     "optim.learning_rate": 0.02,
@@ -121,6 +123,8 @@ STEP = {  # option -> another value
 BESIDE = {  # option -> what must stand beside it to be read
     "model.experts_per_token": {"model.experts": 3},
     "model.expert_norm": {"model.experts": 3},
+    "loss.balance": {"model.experts": 3},
+    "loss.router_z": {"model.experts": 3},
     "model.norm_bias": {"model.norm": "layer"},
     "model.position_offset": {"model.positions": "learned"},
     "model.window_layers": {"model.window": 4},
@@ -141,6 +145,25 @@ GROUPS = (
     "adapter.name",
 )  # chosen by their group, compared in the tests of each
 
+TRAIN = {"train": (("norm/.*",), "trained")}
+LOW_RANK = TRAIN | {
+    "rank": (3, "trained"),
+    "alpha": (8.0, "step"),
+    "scaling": ("sqrt", "step"),
+    "dropout": (0.2, "hyper"),
+    "lr_ratio": (4.0, "step"),
+    "target": (("layers/1/attention/(q|v)",), "trained"),
+}
+ADAPTERS = {  # adapter -> option -> another value, and what of the run must change
+    "none": {},
+    "lora": LOW_RANK | {"init": ("pissa", "start")},
+    "dora": LOW_RANK,
+    "ia3": TRAIN | {"target": (("layers/.*/attention/k",), "trained"), "target_inputs": (("layers/0/mlp/down",), "trained")},
+    "prefix": TRAIN | {"tokens": (3, "trained"), "target": (("layers/1/attention",), "trained")},
+    "prompt": TRAIN | {"tokens": (3, "plan")},
+    "bitfit": TRAIN,
+}
+
 
 def columns(*names: str) -> tuple[str, ...]:
     return tuple(f"data.columns.{name}" for name in names)
@@ -159,7 +182,9 @@ ELSEWHERE = {
     "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),
     "tests/data/test_tokenizer_train.py": ("tokenizer.added",),
     "tests/models/test_recurrent.py": ("model.kind",),
-    "tests/models/test_surgery.py": tuple(f"model.{n}" for n in ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")),
+    "tests/models/test_surgery.py": tuple(
+        f"model.{n}" for n in ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")
+    ),
     "tests/training/test_rows.py": ("model.vectors", "model.train_rows"),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),
     "tests/data/test_windows.py": ("data.stride",),
@@ -177,6 +202,7 @@ ELSEWHERE = {
     "tests/prepare/check/test_tokens.py": ("check.samples",),
     "tests/prepare/check/test_labels.py": ("check.near",),
     "tests/training/test_loop.py": ("train.on_nan",),
+    "tests/invariants/test_backbone.py": ("train.backbone",),
     "tests/training/test_hf.py": ("model.init",),
     "tests/invariants/test_eval.py": ("generate.allow_cut",),
     "tests/sharding/test_hosts.py": ("hosts.coordinator", "hosts.count", "hosts.index", "hosts.timeout", "hosts.wait"),
@@ -260,6 +286,34 @@ def test_an_option_changes_what_is_computed(key):  # guards H5
 
 def test_the_same_config_is_the_same_run():  # guards H7
     assert fingerprint() == base()
+
+
+@functools.cache
+def adapted(name: str, part: str, *options: tuple):
+    """One thing that a run with this adapter computes, over a small model with biases."""
+    adapter = adapters.ADAPTERS[name](**dict(options))
+    b = conftest.bench("chat", 6, longest=45, adapter=adapter, model={"qkv_bias": True}, optim=BASE["optim"])
+    if part == "trained":
+        return {path: x.shape for path, x in flatten(b.apart[0]).items()}
+    if part == "start":
+        return [np.asarray(x).tobytes() for x in jax.tree.leaves(b.params["adapters"])]
+    if part == "plan":
+        return [np.asarray(x).tobytes() for x in jax.tree.leaves(b.batches[0])]
+    return repr(b.hyper) if part == "hyper" else jax.jit(b.program.step).lower(b.state(), b.apart[1], b.batches[0], b.hyper).as_text()
+
+
+@pytest.mark.parametrize("name, key", [(name, key) for name, keys in ADAPTERS.items() for key in keys])
+def test_an_option_of_an_adapter_changes_what_is_computed(name, key):  # guards H5
+    value, part = ADAPTERS[name][key]
+    assert value != getattr(adapters.ADAPTERS[name](), key)
+    assert adapted(name, part, (key, value)) != adapted(name, part)
+
+
+def test_every_option_of_an_adapter_has_a_test():
+    """`start_from` is shown in tests/training/test_adapters.py, for all adapters that have it; the name is the group's."""
+    for name, kind in adapters.ADAPTERS.items():
+        there = {field.name for field in dataclasses.fields(kind)} - {"name", "start_from"}
+        assert there == set(ADAPTERS[name]), name
 
 
 def test_every_option_has_a_test():

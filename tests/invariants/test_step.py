@@ -75,6 +75,71 @@ def test_packing_changes_no_sum_and_no_gradient(task):  # guards B1, B9
     same_update(packed, plain, 0)
 
 
+@functools.cache
+def experts(accumulate=1, mesh=(), packing=False, batch_size=8, layers=1, **loss):
+    loss = {"balance": 0.5, "router_z": 0.1} | loss
+    model = {"experts": 5, "layers": layers, "embed": 8, "heads": 2, "mlp": 4, "dropout": 0.2 if batch_size == 8 else 0.0}
+    train = {"accumulate": accumulate, "batch_size": batch_size}
+    return bench("chat", loss=loss, model=model, data={"packing": packing}, train=train, mesh=dict(mesh), longest=16)
+
+
+@pytest.mark.parametrize("k", [0, 1], ids=["full batch", "with empty micro-batches"])
+def test_micro_batches_balance_experts_alike(k):  # guards A1, A5, A6
+    """The share of tokens of an expert is that of the whole batch, though the loss is a product of two means."""
+    same_update(experts(), experts(4), k)
+
+
+def test_devices_balance_experts_alike():  # guards A3
+    sharded = experts(2, (("data", 2), ("fsdp", 2), ("tensor", 2)))
+    assert sharded.parts.mesh.size == 8
+    same_update(experts(), sharded)
+
+
+def test_packing_balances_experts_alike():  # guards B1, B12
+    packed, plain = experts(packing=True, batch_size=16), experts(batch_size=16)
+    assert packed.batches.plan.rows < plain.batches.plan.rows
+    same_update(packed, plain, 0)
+
+
+def test_losses_of_routers_by_hand():  # guards A5, B12
+    """The step is that of the task's loss and the two losses, with counts and means over the tokens that are there, in numpy."""
+    b, plain = (experts(batch_size=16, layers=2, **loss) for loss in ({}, {"balance": 0.0, "router_z": 0.0}))
+    batch, rate = b.batches[0], 0.5
+    where = Tokens(batch.segment_ids, batch.positions)
+    there = batch.segment_ids > 0
+    assert not there.all()
+
+    def scores(params):  # [L, tokens, E], of the real ones
+        x, out = b.parts.model._embed(params, batch.tokens, where, None), []
+        tables = b.parts.model._positions(params, where, where, x.dtype)
+        for i in range(2):
+            own, layer = jax.tree.map(lambda a: a[i], (params["layers"]["0"], b.parts.model._layers(0, 2)))
+            (x, _), seen = b.parts.model.block().apply({"params": own}, x, where, tables, layer, None, mutable=["routing"])
+            out.append(seen["routing"]["mlp"]["scores"][0][0][there])
+        return jnp.stack(out)
+
+    found = np.asarray(jax.jit(scores)(b.params)).reshape(-1, 5)
+    best = np.argsort(-found, axis=1)[:, :2]
+    share = np.bincount(best.ravel(), minlength=5) / len(found)
+    probability = np.exp(found) / np.exp(found).sum(1, keepdims=True)
+    balance, z = 5 * (share * probability.mean(0)).sum(), np.square(np.log(np.exp(found).sum(1))).mean()
+    (_, _, states), _ = b.evaluate(*b.apart, batch, b.hyper)
+    numbers = states["experts"].compute()
+    np.testing.assert_allclose([numbers["balance_loss"], numbers["router_z_loss"]], [balance, z], rtol=1e-10)
+    each = [np.bincount(one.ravel(), minlength=5) for one in np.split(best, 2)]
+    assert numbers["expert_load"] == pytest.approx(max(one.max() / one.mean() for one in each))
+
+    def more(params):
+        s = scores(params).reshape(-1, 5)
+        return 0.5 * 5 * (share * jax.nn.softmax(s).mean(0)).sum() + 0.1 * jnp.square(jax.nn.logsumexp(s, axis=-1)).mean()
+
+    gradient = jax.jit(jax.grad(more))(b.params)
+    (one, sums), (two, other) = b.run(1), plain.run(1)
+    assert_close((sums.terms, sums.totals), (other.terms, other.totals))  # what is reported is the loss of the task
+    assert_close(jax.tree.map(lambda x, y: (x - y) / rate, two.trainable, one.trainable), gradient, atol=1e-8)  # 0.1 is a float32
+    assert distance(gradient, jax.tree.map(jnp.zeros_like, gradient)) > 1e-3
+
+
 # --- where it runs ---------------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mesh, accumulate", [({"data": 8}, 1), ({"fsdp": 4, "tensor": 2}, 2)], ids=["data", "fsdp x tensor"])
 def test_devices_do_not_matter(mesh, accumulate):  # guards A3

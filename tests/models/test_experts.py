@@ -1,6 +1,8 @@
 """Experts against every token going through all of them, in numpy; no token is dropped, and none knows of the others."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,13 @@ import pytest
 from flax import linen as nn
 
 from jaxsft.config.model import ModelConfig
+from jaxsft.models.attention import Tokens
 from jaxsft.models.experts import Experts
 from jaxsft.sharding.weights import WeightSpec, specs
+from tests.models.families import hf
+from tests.models.families.test_parity import rows
+
+ROUTERS = json.loads((Path(__file__).parent / "golden" / "routers.json").read_text(encoding="utf-8"))
 
 x64 = pytest.mark.usefixtures("x64")
 CONFIG = ModelConfig(embed=6, mlp=5, experts=4, experts_per_token=2)
@@ -68,6 +75,20 @@ def test_a_matrix_is_that_of_one_expert():
     assert made()[2]["gate"]["w"] == WeightSpec((4, 6, 5), np.float32, ("experts", "embed", "mlp"), 1)
     spec = WeightSpec((3, 4, 6, 5), np.float32, ("layers", "experts", "embed", "mlp"), 1)
     assert spec.matrix == (6, 5) and spec.stacks == 2 and WeightSpec((6, 5), np.float32, ("embed", "mlp"), 1).stacks == 0
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_losses_of_routers_are_those_of_transformers(name, tmp_path):  # guards A11, B12
+    """Of two texts in a batch with padding, and of the same two packed into one row."""
+    about, arrays = hf.golden(name)
+    model, params = hf.load(hf.write(name, tmp_path), "lm", about["context"])
+    ids, where = rows(arrays)
+    for part in (slice(0, 1), slice(1, 3)):
+        seen = dataclasses.replace(model, routed=[])
+        seen.hidden(params, ids[part], Tokens(where.segment_ids[part], where.positions[part]))
+        [found] = seen.routed
+        assert found.tokens.tolist() == [arrays["lengths"].sum()] * 3 and (found.chosen.sum(1) == found.tokens * model.config.experts_per_token).all()
+        assert {k: v for k, v in found.compute().items() if k in ROUTERS[name]} == pytest.approx(ROUTERS[name], rel=1e-5)
 
 
 def test_bf16_is_near():

@@ -11,6 +11,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import surgery
 from jaxsft.models.attention import Tokens
+from jaxsft.models.encoder_decoder import EncoderDecoder
 from jaxsft.models.transformer import Transformer
 from jaxsft.training.checkpoint import flatten
 from tests import conftest
@@ -20,10 +21,18 @@ IDS = np.array([[3, 1, 4, 1, 5]])
 WHERE = Tokens(jnp.ones((1, 5), jnp.int32), jnp.arange(5)[None])
 
 
+TWO = dataclasses.replace(OLD, decoder_layers=2, causal=False)
+T5 = {"positions": "relative", "relative_buckets": 8, "relative_distance": 12, "qk_norm": "none", "query_scale": 1.0, "output_scale": 0.25}
+BART = {"positions": "learned", "position_offset": 2, "norm": "layer", "norm_position": "post", "embed_norm": True, "gated": False}
+PAIRS = {"T5": {**T5, "kv_heads": 4}, "BART": BART, "relative, grouped": T5}
+
+
+def model_of(config: ModelConfig) -> Transformer:
+    return (EncoderDecoder if config.decoder_layers else Transformer)(config, 7)
+
+
 def declared(config: ModelConfig) -> dict:
-    return jax.eval_shape(
-        lambda: jax.tree.map(lambda w: w.value, Transformer(config, 7).init(jax.random.key(0)), is_leaf=lambda w: hasattr(w, "value"))
-    )
+    return jax.eval_shape(lambda: jax.tree.map(lambda w: w.value, model_of(config).init(jax.random.key(0)), is_leaf=lambda w: hasattr(w, "value")))
 
 
 def start(config: ModelConfig = OLD) -> dict:
@@ -40,7 +49,8 @@ def change(params: dict, old: ModelConfig = OLD, **options) -> tuple[ModelConfig
 
 
 def hidden(config: ModelConfig, params: dict) -> np.ndarray:
-    return np.asarray(jax.jit(lambda p: Transformer(config, 7).hidden(p, IDS, WHERE))(params))
+    source = {"source": (IDS[:, ::-1], WHERE)} if config.decoder_layers else {}
+    return np.asarray(jax.jit(lambda p: model_of(config).hidden(p, IDS, WHERE, **source))(params))
 
 
 def apart(a: dict, b: dict) -> set[str]:
@@ -90,6 +100,40 @@ def test_more_heads_compute_the_same(x64):
         surgery.resized(dataclasses.replace(OLD, qk_norm="all", resize_heads=8))
 
 
+@pytest.mark.parametrize("kind", PAIRS)
+def test_an_encoder_decoder(kind, x64):
+    """Layers of each half, and both halves wider with the same function; the heads of a shared table of positions are alike in all layers."""
+    old = dataclasses.replace(TWO, **PAIRS[kind])
+    params = start(old)
+    new, out = change(params, old, keep_layers=(2, 0), keep_decoder_layers=(1,), repeat_layers=2)
+    assert (new.layers, new.decoder_layers, new.causal) == (4, 2, False)
+    for half, order in (("encoder", [2, 2, 0, 0]), ("decoder", [1, 1])):
+        conftest.assert_same(out[half]["layers"]["0"], jax.tree.map(lambda w, order=order: w[np.array(order)], params[half]["layers"]["0"]))
+    assert not {name for name in apart(params, out) if "/layers/" not in name}
+    new, out = change(params, old, resize_mlp=9, resize_heads=6)
+    assert (new.mlp, new.heads, new.kv_heads) == (9, 6, 6 * old.kv_heads // 4)
+    np.testing.assert_allclose(hidden(new, out), hidden(old, params), atol=1e-12)
+    changed = {"/".join(name.split("/")[3:4]) or name for name in apart(params, out)}
+    tables = {"encoder/relative/w", "decoder/relative/w"} if old.positions == "relative" else set()
+    assert changed == {"attention", "cross", "mlp"} | tables
+    cut = jax.tree.map(lambda w: w, params)
+    for half in ("encoder", "decoder"):  # two heads that do next to nothing, which share keys and values where heads do
+        stack = cut[half]["layers"]["0"]
+        for name in ("attention", "cross") if half == "decoder" else ("attention",):
+            stack[name]["o"]["w"] = stack[name]["o"]["w"].at[:, :2].multiply(1e-9)
+    new, out = change(cut, old, resize_heads=2)
+    np.testing.assert_allclose(hidden(new, out), hidden(old, cut), atol=1e-6)
+
+
+def test_heads_with_a_shared_table_of_positions(x64):
+    """The same of a model of one stack."""
+    old = dataclasses.replace(OLD, **T5 | {"output_scale": 1.0})
+    params = start(old)
+    new, out = change(params, old, resize_heads=8)
+    np.testing.assert_allclose(hidden(new, out), hidden(old, params), atol=1e-12)
+    assert "relative/w" in apart(params, out)
+
+
 def test_fewer_are_those_with_the_largest_weights(x64):
     params = start()
     mlp = params["layers"]["0"]["mlp"]
@@ -119,5 +163,11 @@ def test_a_decoder_that_sees_the_whole_text(x64):
 def test_what_cannot_be_changed():
     with pytest.raises(ConfigError, match=r"model.resize_mlp=4: cannot change the structure of model.kind=lstm"):
         surgery.resized(ModelConfig(kind="lstm", resize_mlp=4))
+    with pytest.raises(ConfigError, match="an encoder sees the whole text already"):
+        surgery.resized(dataclasses.replace(TWO, bidirectional=True))
+    with pytest.raises(ConfigError, match=r"model.keep_decoder_layers=\[0\]: the model has no decoder"):
+        surgery.resized(dataclasses.replace(OLD, keep_decoder_layers=(0,)))
+    with pytest.raises(ConfigError, match=r"model.keep_decoder_layers=\[2\]: expected some of the layers 0 to 1"):
+        surgery.resized(dataclasses.replace(TWO, keep_decoder_layers=(2,)))
     with pytest.raises(ConfigError, match=r"model.keep_layers=\[0\]: is read with the weights of model.pretrained only"):
         conftest.make_config("lm", model={"keep_layers": [0]})

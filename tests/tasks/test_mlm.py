@@ -29,11 +29,11 @@ def task(monkeypatch):
     monkeypatch.setitem(conftest.TASKS, "mlm", schema.MLMTask)
 
 
-def parts_of(tokenizer=WORDS, packing=True, **options) -> tuple[setup.Parts, object]:
+def parts_of(tokenizer=WORDS, packing=True, texts=TEXTS, weights=(1.0,) * 9, **options) -> tuple[setup.Parts, object]:
     groups = {name: options.pop(name, {}) for name in ("model", "task")}
     config = conftest.make_config("mlm", model=MODEL | groups["model"], task=groups["task"], data={"packing": packing}, train={"batch_size": 4})
     parts = setup.make_parts(config, tokenizer, tasks.get("mlm").fit(config, tokenizer, [], []))
-    records = setup.Records([Text(text) for text in TEXTS], [f"rows.txt:{i + 1}" for i in range(len(TEXTS))])
+    records = setup.Records([Text(text, weight=w) for text, w in zip(texts, weights, strict=False)], [f"rows.txt:{i}" for i in range(len(texts))])
     return parts, parts.batches(parts.split("train", records), training=True)
 
 
@@ -64,6 +64,24 @@ def test_loss_by_hand(tied, x64):
         parts, model=dataclasses.replace(parts.model, head=dataclasses.replace(parts.model.head, activation=other.activation))
     )
     assert loss_of(changed, batch, params).terms["cross_entropy"] != out.terms["cross_entropy"]
+
+
+def test_weights_of_rows(x64):
+    """They multiply the loss of a row and its part of the denominator; what is hidden, and what metrics count, stays. A long text has them whole."""
+    weights = (1.0, 0.5, 3.0, 2.0)
+    (plain, batches), (parts, weighted) = parts_of(packing=False), parts_of(packing=False, weights=weights)
+    params = jax.tree.map(lambda w: w.astype(jnp.float64), plain.init_params())
+    one, two = batches[0], weighted[0]
+    np.testing.assert_array_equal(one.tokens, two.tokens)
+    of_row = np.array([weights[i] if i >= 0 else 0 for i in two.example_ids[:, 0]])
+    np.testing.assert_array_equal(two.loss_weight, one.loss_weight * of_row[:, None])
+    a, b = loss_of(plain, one, params), loss_of(parts, two, params)
+    assert float(b.terms["cross_entropy"]) == pytest.approx((np.asarray(a.columns["nll"])[:, 0] * of_row).sum(), rel=1e-9)
+    assert float(parts.task.totals(two)["cross_entropy"]) == (one.loss_weight.sum(1) * of_row).sum()
+    conftest.assert_same(a.states, b.states)
+    config = dataclasses.replace(parts.config, data=dataclasses.replace(parts.config.data, max_length=8))
+    cut = dataclasses.replace(parts, config=config).split("train", setup.Records([Text(TEXTS[2], weight=3.0)], ["rows.txt:1"]))
+    assert len(cut.arrays["segment.weight"]) > 1 and (cut.arrays["segment.weight"] == 3).all()
 
 
 def test_packed_is_unpacked(x64):  # guards B1

@@ -6,6 +6,7 @@ import pytest
 
 from jaxsft.config import schema
 from jaxsft.config.durations import profile_steps
+from jaxsft.data import tokenizer_train
 from jaxsft.data.records import LabelledText, Text
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import read_jsonl
@@ -53,6 +54,24 @@ def test_flops_of_the_model_are_those_that_are_computed(task, freeze):
         layers, lowest = 4, 2 if freeze and "embed/.*" in freeze else 0
         ours += 4 * 64 * (2 * 64 * 64 - 2 * 64 * 65 // 2) * (layers + 2 * (layers - lowest))
     assert counted(b) == pytest.approx(ours, rel=0.08)  # norms, softmax, activations and the loss come on top
+
+
+@pytest.mark.parametrize("freeze", [(), ("embed/.*", "layers/.*", "head/dense/.*")], ids=["all", "the matrix only"])
+def test_flops_of_the_head_are_those_of_the_tokens_that_are_guessed(freeze, monkeypatch):
+    """Of a large vocabulary, whose matrix is most of the model; two texts that fill their rows."""
+    monkeypatch.setitem(conftest.TASKS, "mlm", schema.MLMTask)
+    monkeypatch.setattr(conftest, "_tokenizer", lambda: tokenizer_train.characters(["abcdefghijklmnopqrstuvwxyz"]).with_added(["<|mask|>"]))
+    records = ([Text("abcdefgh" * 7 + "abcdef" + x) for x in "ab"], ["rows.txt:1", "rows.txt:2"])
+    model = WIDE | {"layers": 1, "embed": 32, "tied": False, "vocab_rows": 2000}
+    task, loss = {"mask_token": "<|mask|>", "share": 0.25}, {"chunk": "none"}
+    train = {"batch_size": 2, "freeze": list(freeze)}
+    b = conftest.bench("mlm", records=records, model=model, task=task, loss=loss, train=train, data={"packing": False})
+    lengths = b.batches.lengths(0)
+    guessed = (b.batches[0].loss_weight > 0).sum()
+    assert guessed == b.parts.task.head_uses(lengths) < lengths.sum() / 3
+    places = 2 * b.parts.task.masking.most(b.batches[0].tokens.shape[1], 1)  # what the program has room for, which XLA counts
+    monkeypatch.setattr(b.parts.task, "head_uses", lambda lengths: places)
+    assert counted(b) == pytest.approx(device.model_flops(b.config, b.parts.task, b.parts.specs, b.program.specs, lengths), rel=0.1)
 
 
 def test_twice_the_text_is_twice_the_products_and_four_times_the_attention():

@@ -86,6 +86,22 @@ def test_word_vectors(tmp_path):
         _ = parts_of(BYTES, vectors=str(file)).vectors
 
 
+def test_word_vectors_of_an_encoder_decoder(tmp_path):
+    """One table of both halves; with vectors of another size, a linear layer in each half leads from them."""
+    file = tmp_path / "v.txt"
+    file.write_text("".join(f"{chr(c)} {' '.join(str(c + i / 100) for i in range(12))}\n" for c in (97, 98, 99)))
+    model = {"decoder_layers": 1, "layers": 1, "causal": False, "vectors": str(file), "embed_inner": 12, "tied": False}
+    b = conftest.bench("seq2seq", 4, model=model, longest=12, train={"freeze": ["embed/tokens/.*"]})
+    params = runs.starting_params(b.parts)
+    assert params["embed"]["tokens"]["w"].shape == (263, 12) and params["encoder"]["embed"]["project"]["w"].shape == (12, 16)
+    np.testing.assert_allclose(params["embed"]["tokens"]["w"][98], 98 + np.arange(12) / 100, rtol=1e-6)
+    trainable, frozen = partition.partition(params, b.parts.specs, b.config.train.freeze)
+    moved, sums = jax.jit(b.program.step)(b.program.init_state(trainable), frozen, b.batches[0], b.hyper)
+    assert not sums.skipped and (moved.trainable["decoder"]["embed"]["project"]["w"] != params["decoder"]["embed"]["project"]["w"]).any()
+    with pytest.raises(ConfigError, match=r"a tied output would need model.embed of that size"):
+        conftest.make_config("seq2seq", model=model | {"tied": True})
+
+
 def test_words_of_a_vocabulary():
     words = Tokenizer.train(["the cat sat on the mat", "the cat sat"] * 5, 280).words()
     assert "the" in words and words[BYTES.special_id("<|end|>") - 256] is None and len(words) <= 280

@@ -10,6 +10,7 @@ from jaxsft.models.attention import Tokens
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import runs, setup
 from tests import tiny
+from tests.training import test_hf_pairs
 from tests.training.test_hf import FAST, folder
 
 IDS = np.array([[3, 1, 4, 1, 5]])
@@ -22,14 +23,16 @@ def source(tmp_path_factory):
 
 
 def parts_of(source, *given: str, task: str = "lm") -> setup.Parts:
+    given = ("model.context=64", *given) if task == "seq2seq" else given
     config = setup.resolve(jaxsft.compose(f"task={task}", "data.train=rows.txt", "run_dir=nowhere", *FAST, f"model.pretrained={source}", *given))
     tokenizer = setup.make_tokenizer(config, tasks.get(task), [])
-    return setup.make_parts(config, tokenizer, {"labels": ["a", "b"]} if task == "classify" else {})
+    state = {"classify": {"labels": ["a", "b"]}, "seq2seq": {"pattern": "{source}", "start_ids": [256], "stop_ids": [257]}}
+    return setup.make_parts(config, tokenizer, state.get(task, {}))
 
 
 def logits(parts, params) -> np.ndarray:
-    model = parts.model
-    return np.asarray(jax.jit(lambda p: model.logits(p, model.hidden(p, IDS, WHERE)))(params))
+    model, source = parts.model, {"source": (IDS[:, ::-1], WHERE)} if parts.config.model.decoder_layers else {}
+    return np.asarray(jax.jit(lambda p: model.logits(p, model.hidden(p, IDS, WHERE, **source)))(params))
 
 
 def test_wider_and_with_more_tokens_it_computes_the_same(source):  # guards G4
@@ -42,6 +45,23 @@ def test_wider_and_with_more_tokens_it_computes_the_same(source):  # guards G4
     np.testing.assert_allclose(new[..., :263], old, atol=1e-4)
     rows = np.asarray(flatten(before)["head/w"]).mean(1)
     np.testing.assert_allclose(np.asarray(flatten(after)["head/w"])[:, 263:], np.stack([rows, rows], 1), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_a_wider_encoder_decoder_with_more_tokens_computes_the_same(name, tmp_path):  # guards G4
+    where = test_hf_pairs.folder(tmp_path / "in", name)
+    plain = parts_of(where, task="seq2seq")
+    given = ["model.resize_mlp=60", "model.resize_heads=6", "tokenizer.added=['<x>','<y>']", "model.train_rows=added"]
+    parts = parts_of(where, *given, task="seq2seq")
+    before, after = runs.starting_params(plain), runs.starting_params(parts)
+    assert (parts.config.model.mlp, parts.config.model.heads, parts.tokenizer.vocab_size) == (60, 6, plain.tokenizer.vocab_size + 2)
+    known = plain.tokenizer.vocab_size  # behind them rows without a token, two of which the added ones take
+    np.testing.assert_allclose(logits(parts, after)[..., :known], logits(plain, before)[..., :known], atol=1e-4)
+    rows = np.asarray(before["embed"]["tokens"]["w"])
+    wanted = np.concatenate([rows[:known], np.tile(rows[:known].mean(0), (2, 1)), rows[known + 2 :]])
+    np.testing.assert_allclose(after["embed"]["tokens"]["w"], wanted, rtol=1e-5, atol=1e-7)
+    trained = {path for path, mask in flatten(parts.program.row_masks).items() if mask.ndim}
+    assert trained == {"embed/tokens/w", *(["head/b"] if name == "bart" else [])}
 
 
 def test_fewer_layers_and_both_directions(source):

@@ -99,7 +99,7 @@ def _about(cls: type) -> list[str]:
 def _table(cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | None = None) -> list[str]:
     rows = ["| option | type | default | accepted | |", "|---|---|---|---|---|"]
     hints, comments = typing.get_type_hints(cls), _comments(cls)
-    for f in dataclasses.fields(cls):
+    for f in compose.option_fields(cls):
         key = f"{prefix}.{f.name}" if prefix else f.name
         if f.name in NAMES or (not prefix and dataclasses.is_dataclass(hints[f.name])):
             continue

@@ -65,6 +65,7 @@ _ALL = (
     text.FORMAT,
 )
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+SPLITS = ("train", "validation", "test")  # in options, what stands at such a name is of the files of that split
 LONGEST = 900  # characters of the reason why a row is bad
 GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
 
@@ -121,6 +122,15 @@ def _one_line(reason: str) -> str:
     """A reason as a sentence of one line; what it quotes from a file may be as long as the file."""
     reason = reason if len(reason) <= LONGEST else f"{reason[: LONGEST * 2 // 3]} ... {reason[-LONGEST // 3 :]}"
     return " ".join(reason.splitlines())
+
+
+def options_of(options: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """The options that the file of a split is read with: those of all files, and over them what stands at its name,
+    `{"split": "trainval", "test": {"split": "test"}}`. Raises ConfigError where that is no mapping."""
+    own = options.get(split, {}) if split in SPLITS else {}
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"data.options.{split}={str(own)[:60]}: expected options of that split, such as data.options.{split}.<name>=<value>")
+    return {name: value for name, value in options.items() if name not in SPLITS} | dict(own)
 
 
 def files(path: str | Path) -> list[Source]:
@@ -221,6 +231,7 @@ __all__ = [
     "detect",
     "files",
     "named",
+    "options_of",
     "read",
     "require_column",
     "sources",

@@ -20,6 +20,7 @@ from jaxsft.data.formats.source import Source, tree
 from jaxsft.errors import ConfigError, DataError
 
 BAR = "|||"
+UNLINKED = "X"  # the tag of a word without a link: in UD, a word of no part of speech
 _link = re.compile(r"(\d{1,9})([-p])(\d{1,9})(?:[-:]([0-9.]+(?:[eE][-+]?\d+)?))?")
 
 
@@ -27,13 +28,16 @@ _link = re.compile(r"(\d{1,9})([-p])(\d{1,9})(?:[-:]([0-9.]+(?:[eE][-+]?\d+)?))?
 class AlignedOptions:
     target: str = ""  # the other file, seen from the folder of data.path; empty: each line of data.path is `source ||| target`
     alignment: str = ""  # a file of Pharaoh alignments, likewise
-    pair: str = "line"  # line | sent_id: what belongs together; sent_id pairs two CoNLL-U files
+    pair: str = "line"  # line | sent_id: what belongs together; sent_id pairs two CoNLL-U files, and a line of `alignment` is about each pair
+    project: str = ""  # a column of the source's CoNLL-U, such as upos: `tags` of the target's words are those of the words that they are linked to
     possible: str = "keep"  # keep | drop: links `0p1`, which annotators were not sure of
 
 
 def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
     """One row per pair: `source`, `target`, and `alignment` [[i, j], ...] between their tokens, counted from 0 between spaces, where there is one;
-    `scores` and `possible` (the links that are) where the file has them. Of CoNLL-U also `sent_id`, `source_tokens` and `target_tokens`.
+    `scores` and `possible` (the links that are) where the file has them. Of CoNLL-U also `sent_id`, `source_tokens` and `target_tokens`; with
+    `project` the target's words are `tokens`, and `tags` those of the source words that they are linked to (Yarowsky et al. 2001, section 3): of
+    several links the first, without a link that of no source word, `UNLINKED`.
 
     Raises:
       DataError: the files have different numbers of lines, an id occurs twice, or a file is missing.
@@ -43,10 +47,14 @@ def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
         if (value := getattr(options, name)) not in known:
             raise ConfigError(f"data.options.{name}={value!r} is unknown; expected one of {', '.join(known)}")
     if options.pair == "sent_id":
-        if not options.target or options.alignment:
-            raise ConfigError("data.options.pair=sent_id: expected data.options.target, a CoNLL-U file, and no data.options.alignment")
-        yield from _by_id(source, beside(source, options.target), encoding)
+        if not options.target or (options.project and not options.alignment):
+            raise ConfigError(
+                f"data.options.pair=sent_id: expected data.options.target, a CoNLL-U file{', and data.options.alignment' if options.project else ''}"
+            )
+        yield from _by_id(source, beside(source, options.target), encoding, options)
         return
+    if options.project:
+        raise ConfigError(f"data.options.project={options.project}: is read with data.options.pair=sent_id only")
     names = [name for name in (options.target, options.alignment) if name]
     files = [source, *(beside(source, name) for name in names)]
     for number, lines in _together(files, encoding):
@@ -96,9 +104,14 @@ def _pair(number: int, parts: list[str], options: AlignedOptions, alignment_file
         return Bad(number, f"the {empty} is empty, and the other side is not")
     if len(parts) == 2:
         return number, fields
+    found = _links(number, parts[2], (len(parts[0].split()), len(parts[1].split())), options, alignment_file)
+    return found if isinstance(found, Bad) else (number, fields | found)
+
+
+def _links(number: int, line: str, lengths: tuple[int, int], options: AlignedOptions, alignment_file: str) -> dict[str, Any] | Bad:
+    """The columns of a line of links between so many tokens."""
     links, scores, possible = [], [], []
-    lengths = len(parts[0].split()), len(parts[1].split())
-    for text in parts[2].split():
+    for text in line.split():
         found = _link.fullmatch(text)
         score = _number(found[4]) if found and found[4] else None
         if found is None or (found[4] and score is None):
@@ -114,12 +127,12 @@ def _pair(number: int, parts: list[str], options: AlignedOptions, alignment_file
             possible.append([i, j])
         links.append([i, j])
         scores.append(score)
-    fields["alignment"] = links
+    fields: dict[str, Any] = {"alignment": links}
     if any(score is not None for score in scores):
         if None in scores:
             return Bad(number, "some links have a score and some have none", alignment_file)
         fields["scores"] = scores
-    return number, fields | ({"possible": possible} if possible else {})
+    return fields | ({"possible": possible} if possible else {})
 
 
 def _number(text: str) -> float | None:
@@ -129,9 +142,11 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _by_id(source: Source, target: Source, encoding: str) -> Numbered:
+def _by_id(source: Source, target: Source, encoding: str, options: AlignedOptions) -> Numbered:
     """Sentences of two CoNLL-U files with the same `sent_id`, in the order of the first; one that is in one file only is Bad. The target is held in
-    memory."""
+    memory. The lines of an alignment belong to the pairs, in this order."""
+    links = beside(source, options.alignment) if options.alignment else None
+    lines = None if links is None else links.lines(encoding)
     others: dict[str, tuple[int, dict[str, Any]]] = {}
     for found in conllu.read(target, encoding, NoOptions()):
         if isinstance(found, Bad):
@@ -153,10 +168,36 @@ def _by_id(source: Source, target: Source, encoding: str) -> Numbered:
             yield Bad(line, f"the sentence {name[:80]!r} is not in {target.name}")
             continue
         there = others.pop(name)[1]
-        fields = {"source": _text(here), "target": _text(there), "sent_id": name}
-        yield line, fields | {"source_tokens": here["form"], "target_tokens": there["form"]}
+        fields = {"source": _text(here), "target": _text(there), "sent_id": name, "source_tokens": here["form"], "target_tokens": there["form"]}
+        if lines is None:
+            yield line, fields
+        elif (links_line := next(lines, None)) is None:
+            raise DataError(f"{links.name}: has no line for the pair {name[:80]!r}; expected a line of links for each pair, in their order")
+        elif isinstance(found := _linked(fields, here, links_line, options, links.name), Bad):
+            yield found
+        else:
+            yield line, found
+    if lines is not None and (left := next(lines, None)) is not None:
+        where = left.line if isinstance(left, Bad) else left[0]
+        raise DataError(f"{links.name}:{where}: there is no pair for this line; expected a line of links for each pair, in their order")
     for name, (line, _) in others.items():
         yield Bad(line, f"the sentence {name[:80]!r} is not in {source.name}", target.name)
+
+
+def _linked(fields: dict[str, Any], here: dict[str, Any], line: tuple[int, str] | Bad, options: AlignedOptions, file: str) -> dict[str, Any] | Bad:
+    """A pair with its links and, with `project`, the target's words and their tags."""
+    if isinstance(line, Bad):
+        return dataclasses.replace(line, file=file)
+    words = fields["target_tokens"]
+    found = _links(*line, (len(fields["source_tokens"]), len(words)), options, file)
+    if isinstance(found, Bad) or not options.project:
+        return found if isinstance(found, Bad) else fields | found
+    if options.project not in (texts := [name for name in ("upos", "xpos", "lemma", "deprel") if name in here]):
+        raise ConfigError(f"data.options.project={options.project}: is no column of texts; expected one of {', '.join(texts)}")
+    tags: dict[int, str | None] = {}
+    for i, j in found["alignment"]:
+        tags.setdefault(j, here[options.project][i])
+    return fields | found | {"tokens": words, "tags": [tags.get(j) or UNLINKED for j in range(len(words))]}
 
 
 def _text(sentence: dict[str, Any]) -> str:

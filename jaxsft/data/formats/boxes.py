@@ -16,14 +16,15 @@ from jaxsft.errors import ConfigError
 ROWS = ("image", "annotation", "caption")
 SAMPLES = ("", "caption", "labels", "boxes")
 EDGE = 0.02  # pixels that a box may stand out: the files round coordinates to two digits
+ASK = "Describe the image."
 NOTHING = "none"  # the text of no boxes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageOptions:
     rows: str = "image"  # image | annotation (a row per box) | caption (a row per caption)
-    sample: str = ""  # caption: prompt -> caption | labels: captions -> labels | boxes: prompt -> boxes | empty: rows as they are
-    prompt: str = "Describe the image."  # of samples; {labels}, {boxes}, {captions}, {image} stand for what the image has
+    sample: str = ""  # caption: prompt -> caption | labels: captions, or prompt -> labels | boxes: prompt -> boxes | empty: rows as they are
+    prompt: str = ASK  # of samples; {labels}, {boxes}, {places} (boxes without labels), {captions}, {image} stand for what the image has
     digits: int = 3  # of a coordinate in a text, where 0 to 1 spans the image
 
     def __post_init__(self) -> None:
@@ -50,13 +51,15 @@ def labels(boxes: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(box["label"] for box in boxes))
 
 
-def as_text(row: dict[str, Any], digits: int) -> str:
-    """A line per box: label, left, top, right and bottom, each coordinate as the part of the image's width or height (0 to 1) that lies before it."""
+def as_text(row: dict[str, Any], digits: int, named: bool = True) -> str:
+    """A line per box: label (where they are `named`), left, top, right and bottom, each coordinate as the part of the image's width or height (0 to
+    1) that lies before it."""
     lines = []
     for box in row["boxes"]:
         corners = (box["x"] / row["width"], box["y"] / row["height"])
         corners += ((box["x"] + box["w"]) / row["width"], (box["y"] + box["h"]) / row["height"])
-        lines.append(" ".join([box["label"], *(f"{min(max(part, 0.0), 1.0):.{digits}f}" for part in corners)]))
+        label = [box["label"]] if named else []
+        lines.append(" ".join([*label, *(f"{min(max(part, 0.0), 1.0):.{digits}f}" for part in corners)]))
     return "\n".join(lines) or NOTHING
 
 
@@ -64,7 +67,8 @@ def shaped(row: dict[str, Any], options: ImageOptions) -> Iterator[dict[str, Any
     """The rows, or the samples, of one image.
 
     caption: `{"image", "prompt", "completion"}` per caption; boxes: the same per image, whose completion are the boxes as text; labels: `{"image",
-    "text", "labels"}` per image, or per caption with rows=caption; without captions there is no `text`.
+    "text", "labels"}` per image, or per caption with rows=caption; with a prompt of one's own that is the text, and else without captions there is
+    none.
     """
     captions = row.get("captions") or []
     if options.sample == "caption":
@@ -72,9 +76,10 @@ def shaped(row: dict[str, Any], options: ImageOptions) -> Iterator[dict[str, Any
     elif options.sample == "boxes":
         yield {"image": row["image"], "prompt": _prompt(row, options), "completion": as_text(row, options.digits)}
     elif options.sample == "labels":
-        texts = captions if options.rows == "caption" else ["\n".join(captions)] if captions else []
+        texts = captions if options.rows == "caption" or not captions else ["\n".join(captions)]
+        texts = texts if options.prompt == ASK else [_prompt(row, options)]
         yield from ({"image": row["image"], "text": text, "labels": row["labels"]} for text in texts)
-        if not captions and options.rows == "image":
+        if not texts and options.rows == "image":
             yield {"image": row["image"], "labels": row["labels"]}
     elif options.rows == "image":
         yield row
@@ -90,6 +95,7 @@ def _prompt(row: dict[str, Any], options: ImageOptions) -> str:
     values = {
         "{labels}": lambda: ", ".join(row["labels"]) or NOTHING,
         "{boxes}": lambda: as_text(row, options.digits),
+        "{places}": lambda: as_text(row, options.digits, named=False),
         "{captions}": lambda: "\n".join(row.get("captions") or []),
         "{image}": lambda: row["image"],
     }

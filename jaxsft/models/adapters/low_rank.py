@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxsft.config.adapters import LowRank
+from jaxsft.errors import ConfigError
 from jaxsft.models.adapters.sites import Leaf, Site
 from jaxsft.models.layers import Dropout, at_least_fp32, contract, dropout, fan_in_normal
 
@@ -28,6 +29,23 @@ Product = Callable[[str, Array, Array], Array]
 def scale_of(options: LowRank) -> float:
     """`alpha / rank` (Hu et al. 2021, section 4.1), or `alpha / sqrt(rank)` (Kalajdzievski 2023, arXiv:2312.03732)."""
     return options.alpha / (options.rank if options.scaling == "rank" else math.sqrt(options.rank))
+
+
+def check(chosen: Sequence[Site], options: LowRank) -> None:
+    """Raises ConfigError: dropout that no site would have; more singular triples than a weight has."""
+    if options.dropout > 0 and not any(site.spec.inputs and site.path != "head" for site in chosen):
+        raise ConfigError(
+            f"adapter.dropout={options.dropout}: adapter.target={list(options.target)} matches embeddings and output matrices only, "
+            "whose adapters have no dropout; set adapter.dropout=0"
+        )
+    for site in chosen if getattr(options, "init", "zero") == "pissa" else ():
+        n = site.spec.inputs or 1
+        most = min(math.prod(site.spec.shape[:n]), math.prod(site.spec.shape[n:]))
+        if options.rank > most:
+            raise ConfigError(
+                f"adapter.rank={options.rank}: adapter.init=pissa takes singular triples of each weight, and {site.path} has {most}; "
+                f"set adapter.rank={most} or less, or adapter.init=zero"
+            )
 
 
 def declare(site: Site, options: LowRank) -> dict[str, Leaf]:

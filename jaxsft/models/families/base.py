@@ -128,18 +128,30 @@ class Head:
 
     Attributes:
       suffix: of its name in `architectures`, such as ForCausalLM.
-      table: its weights, by full names of theirs.
-      options: what options of the task must be, for the class has no choice; a tuple: one of these.
+      table: its weights, by full names of theirs. A bias that a head of ours lacks is written as zeros.
+      options: what options of the task must be, for the class has no choice; a tuple: one of these; `OF_MODEL`: what the model has.
+      words: keys of config.json that say what the head computes, by options of the task.
+      prefix: of the weights of the body in this class; None: that of the family.
     """
 
     suffix: str
     table: tuple[Entry, ...]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    words: Callable[[Any], dict[str, Any]] = lambda task: {}
+    prefix: str | None = None
+
+
+OF_MODEL = object()
 
 
 def tag_head(theirs: str) -> Head:
     """One linear layer over every token."""
-    return Head("ForTokenClassification", both("head/out", theirs), {"crf": False, "align": ("first", "all")})
+    return Head("ForTokenClassification", both("head/out", theirs), {"head": "linear", "crf": False, "align": ("first", "all")})
+
+
+def span_head(prefix: str | None = None) -> Head:
+    """Two logits of every token."""
+    return Head("ForQuestionAnswering", both("head/out", "qa_outputs"), {"head": "linear"}, prefix=prefix)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +163,11 @@ class Family:
       write: its inverse, for a model that has no config.json yet; `to_config` checks that it is. None: only models that came from such a file.
       table: the weights of the body. Names of theirs are without `prefix`, which files of a bare model lack. Weights that a model has not, because
         its options leave them out, are skipped: what is in a file must be in the model all the same.
-      heads: by kind of head (lm, mlm, text, tag).
+      heads: by kind of head (lm, mlm, text, tag, span).
       skip: patterns of names (without prefix) that hold no weight of ours: buffers, heads of pretraining.
       renamed: (old, new) ends of names, as old files have them.
       absent: patterns of names (without prefix) that files lack, because their model does nothing there: our weight keeps its initial value.
+      bare: the end of the name of the class without a head.
     """
 
     model_type: str
@@ -167,10 +180,16 @@ class Family:
     skip: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     absent: tuple[str, ...] = ()
+    bare: str = "Model"
 
-    def moves(self, specs: Mapping[str, WeightSpec], prefixed: bool, what: str) -> list[Move]:
-        """Every tensor of the body. Raises CheckpointError where one of ours has no counterpart."""
-        prefix, gone = self.prefix if prefixed else "", re.compile("|".join(f"(?:{pattern})" for pattern in self.absent) or r"(?!)")
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Those of its body in the classes with a head."""
+        return tuple(dict.fromkeys((self.prefix, *(head.prefix for head in self.heads.values() if head.prefix is not None))))
+
+    def moves(self, specs: Mapping[str, WeightSpec], prefix: str, what: str) -> list[Move]:
+        """Every tensor of the body, whose names have this prefix. Raises CheckpointError where one of ours has no counterpart."""
+        gone = re.compile("|".join(f"(?:{pattern})" for pattern in self.absent) or r"(?!)")
         found = moves(self.table, specs, prefix)
         check_covered(found, specs, what)
         return [move for move in found if not gone.fullmatch(move.theirs.removeprefix(prefix))]
@@ -190,7 +209,7 @@ class Family:
         if self.write is None:
             raise ConfigError(f"export.family={self.model_type}: a model that was not loaded from one cannot be written as one")
         values = {"model_type": self.model_type, **self.write(model), "vocab_size": rows}
-        back = dataclasses.replace(model, **{"vocab_rows": None, **self.fields(values, f"export.family={self.model_type}")})
+        back = dataclasses.replace(model, **{"vocab_rows": None, **self.fields(values, f"export.family={self.model_type}", model.context)})
         for field in dataclasses.fields(ModelConfig):
             found, wanted = getattr(back, field.name), getattr(model, field.name)
             masked = field.name == "head_bias" and "mlm" in self.heads  # of their head, whatever the config says
@@ -198,12 +217,9 @@ class Family:
                 raise ConfigError(f"export.family={self.model_type}: has no model.{field.name}={wanted!r} (it would be {found!r})")
         return values
 
-    def full(self, name: str, prefixed: bool) -> str:
-        return self.prefix + name if prefixed else name
-
 
 UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows", "vectors", "train_rows")
-UNWRITTEN += ("keep_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
+UNWRITTEN += ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
 RENAMED_NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # in files that were converted from TensorFlow
 
 
@@ -217,11 +233,12 @@ class Slot(NamedTuple):
 
 
 class Move(NamedTuple):
-    """One tensor of theirs, and the slots of ours that it fills."""
+    """One tensor of theirs, and the slots of ours that it fills. `order`: which row of theirs each output of ours is; empty: they lie alike."""
 
     theirs: str
     slots: tuple[Slot, ...]
     how: Transform
+    order: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -229,7 +246,7 @@ class Move(NamedTuple):
         return self.how.shape([slot.spec for slot in self.slots])
 
     def to_ours(self, tensor: np.ndarray) -> list[np.ndarray]:
-        return self.how.to_ours(tensor, [slot.spec for slot in self.slots])
+        return self.how.to_ours(tensor[list(self.order)] if self.order else tensor, [slot.spec for slot in self.slots])
 
     def to_theirs(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         return self.how.to_theirs(arrays, [slot.spec for slot in self.slots])

@@ -6,7 +6,8 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, tag_head
+from jaxsft.models.families.base import OF_MODEL, RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, span_head, tag_head
+from jaxsft.models.families.transforms import LINEAR
 
 _ENCODER: dict[str, Any] = {
     "causal": False,
@@ -81,6 +82,23 @@ def write(m: ModelConfig) -> dict[str, Any]:
     }
 
 
+def write_roberta(m: ModelConfig) -> dict[str, Any]:
+    """Positions begin behind the id of padding, which must be that of the tokenizer: 0 where there are no rows to spare."""
+    return {**write(m), "pad_token_id": m.position_offset - 1, "max_position_embeddings": m.context + m.position_offset}
+
+
+def write_distilbert(m: ModelConfig) -> dict[str, Any]:
+    return {
+        "dim": m.embed,
+        "n_heads": m.heads,
+        "n_layers": m.layers,
+        "hidden_dim": m.mlp,
+        "max_position_embeddings": m.context,
+        "activation": decoders.HF_ACTIVATIONS[m.activation],
+        "tie_word_embeddings": m.tied,
+    }
+
+
 BLOCK = (  # behind the products of queries, keys and values
     *both("layers/*/attention/o", "encoder.layer.*.attention.output.dense"),
     *norm("layers/*/attention_norm", "encoder.layer.*.attention.output.LayerNorm"),
@@ -100,19 +118,26 @@ BODY = (
 )
 
 
-def _heads(dense: str, out: str, activation: str, masked: tuple[str, str, str]) -> dict[str, Head]:
-    """The class for texts reads the first token through a dense layer; that for tokens has one linear layer."""
-    pooled = {"pool": "first", "head": "dense", "activation": activation, "bias": True}
+def masked_head(dense: str, normed: str, bias: str, matrix: str, activation: Any = "gelu") -> Head:
+    """BERT's head over the vocabulary. An output matrix that is tied is not in the files; one that is not has a bias of its own in transformers."""
+    biases = Entry("head/b", bias, unless="head/w"), Entry("head/b", matrix.removesuffix("weight") + "bias", beside="head/w")
+    table = (*both("head/dense", dense), *norm("head/norm", normed), *biases, Entry("head/w", matrix, LINEAR))
+    return Head("ForMaskedLM", table, {"activation": activation})
+
+
+def heads(dense: str, out: str, activation: str, masked: Head) -> dict[str, Head]:
+    """The class for texts reads the first token through a dense layer; those for tokens have one linear layer."""
+    pooled = {"pool": "first", "head": "dense", "activation": activation}
     return {
         "text": Head("ForSequenceClassification", (*both("head/dense", dense), *both("head/out", out)), pooled),
         "tag": tag_head("classifier"),
-        "mlm": Head(
-            "ForMaskedLM", (*both("head/dense", masked[0]), *norm("head/norm", masked[1]), Entry("head/b", masked[2])), {"activation": "gelu"}
-        ),
+        "span": span_head(),
+        "mlm": masked,
     }
 
 
-_BERT_MASKED = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias")
+_PREDICTIONS = [f"cls.predictions.{name}" for name in ("transform.dense", "transform.LayerNorm", "bias", "decoder.weight")]
+PREDICTIONS = masked_head(*_PREDICTIONS, OF_MODEL)
 BERT = Family(
     model_type="bert",
     architecture="Bert",
@@ -120,12 +145,13 @@ BERT = Family(
     write=write,
     table=BODY,
     prefix="bert.",
-    heads=_heads("bert.pooler.dense", "classifier", "tanh", _BERT_MASKED),
+    heads=heads("bert.pooler.dense", "classifier", "tanh", PREDICTIONS),
     skip=(r"embeddings\.position_ids", r"pooler\..*", r"cls\..*"),
     renamed=RENAMED_NORMS,
 )
-_ROBERTA: dict[str, Any] = {"table": BODY, "prefix": "roberta.", "read": read_roberta}
-_ROBERTA |= {"heads": _heads("classifier.dense", "classifier.out_proj", "tanh", ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"))}
+_LM_HEAD = masked_head(*(f"lm_head.{name}" for name in ("dense", "layer_norm", "bias", "decoder.weight")))
+_ROBERTA: dict[str, Any] = {"table": BODY, "prefix": "roberta.", "read": read_roberta, "write": write_roberta}
+_ROBERTA |= {"heads": heads("classifier.dense", "classifier.out_proj", "tanh", _LM_HEAD)}
 _ROBERTA |= {"skip": (r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"), "renamed": RENAMED_NORMS}
 ROBERTA = Family(model_type="roberta", architecture="Roberta", **_ROBERTA)
 XLM_ROBERTA = Family(model_type="xlm-roberta", architecture="XLMRoberta", **_ROBERTA)
@@ -133,6 +159,7 @@ DISTILBERT = Family(
     model_type="distilbert",
     architecture="DistilBert",
     read=read_distilbert,
+    write=write_distilbert,
     table=(
         Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
         Entry("embed/positions/w", "embeddings.position_embeddings.weight"),
@@ -145,7 +172,12 @@ DISTILBERT = Family(
         *norm("layers/*/mlp_norm", "transformer.layer.*.output_layer_norm"),
     ),
     prefix="distilbert.",
-    heads=_heads("pre_classifier", "classifier", "relu", ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias")),
+    heads=heads(
+        "pre_classifier",
+        "classifier",
+        "relu",
+        masked_head("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector.weight", OF_MODEL),
+    ),
     skip=(r"vocab_(transform|layer_norm|projector)\..*", r"pre_classifier\..*", r"qa_outputs\..*"),
     renamed=RENAMED_NORMS,
 )

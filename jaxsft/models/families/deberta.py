@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import bert
-from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, tag_head
+from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm
 
 
 def read(keys: Keys) -> dict[str, Any]:
@@ -33,10 +34,24 @@ def read(keys: Keys) -> dict[str, Any]:
     }
 
 
+def write(m: ModelConfig) -> dict[str, Any]:
+    kinds = {"relative_attention": True, "share_att_key": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}
+    sizes = {"position_buckets": m.relative_buckets, "max_relative_positions": m.relative_distance, "norm_rel_ebd": "layer_norm"}
+    return {**bert.write(m), **kinds, **sizes}
+
+
+_TEXT = Head(
+    "ForSequenceClassification",
+    (*both("head/dense", "pooler.dense"), *both("head/out", "classifier")),
+    {"pool": "first", "head": "dense"},
+    lambda task: {"pooler_hidden_act": task.activation},
+)
+
 FAMILY = Family(
     model_type="deberta-v2",
     architecture="DebertaV2",
     read=read,
+    write=write,
     table=(
         Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
         Entry("embed/types/w", "embeddings.token_type_embeddings.weight"),
@@ -49,14 +64,7 @@ FAMILY = Family(
         *bert.BLOCK,
     ),
     prefix="deberta.",
-    heads={
-        "text": Head(
-            "ForSequenceClassification",
-            (*both("head/dense", "pooler.dense"), *both("head/out", "classifier")),
-            {"pool": "first", "head": "dense", "activation": "gelu", "bias": True},
-        ),
-        "tag": tag_head("classifier"),
-    },
+    heads={**bert.heads("pooler.dense", "classifier", "gelu", bert.PREDICTIONS), "text": _TEXT},
     skip=(r"embeddings\.position_(ids|embeddings\.weight)", r"(lm|mask)_predictions\..*", r"cls\..*", r"pooler\..*"),
     renamed=RENAMED_NORMS,
 )

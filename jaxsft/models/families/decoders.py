@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsft.config.model import ModelConfig, RopeScaling
-from jaxsft.models.families.base import Entry, Head, Keys, both, norm, tag_head
+from jaxsft.models.families.base import Entry, Head, Keys, both, norm, span_head, tag_head
 from jaxsft.models.families.transforms import LINEAR
 
 ACTIVATIONS = {
@@ -47,6 +48,7 @@ def sizes(keys: Keys, *, head_dim: int | None = None) -> dict[str, Any]:
 
 def write_sizes(m: ModelConfig) -> dict[str, Any]:
     return {
+        **write_rope(m),
         "hidden_size": m.embed,
         "num_attention_heads": m.heads,
         "num_key_value_heads": m.kv_heads,
@@ -55,10 +57,61 @@ def write_sizes(m: ModelConfig) -> dict[str, Any]:
         "intermediate_size": m.mlp,
         "max_position_embeddings": m.context,
         "rms_norm_eps": m.norm_epsilon,
-        "rope_theta": m.rope_base,
         "hidden_act": HF_ACTIVATIONS[m.activation],
         "tie_word_embeddings": m.tied,
     }
+
+
+def write_rope(m: ModelConfig) -> dict[str, Any]:
+    """`rope_theta`, and `rope_scaling` where there is one."""
+    found = rope_words(m)
+    base = found.pop("rope_theta")
+    return {"rope_theta": base} | ({} if found["rope_type"] == "default" else {"rope_scaling": found})
+
+
+def rope_words(m: ModelConfig) -> dict[str, Any]:
+    """What transformers calls rope parameters: base and scaling. Factors of longrope are one list here, for texts of every length."""
+    m = without_ntk(m)
+    s, kind = m.rope_scaling, m.rope_scaling.kind
+    if kind == "longrope":
+        named = {"short_factor": list(s.factors), "long_factor": list(s.factors), "factor": s.factor, "attention_factor": s.attention}
+        named["original_max_position_embeddings"] = s.original
+    else:
+        named = {theirs: getattr(s, ours) for theirs, ours in SCALINGS[kind].items()}
+    out = {"rope_type": "default" if kind == "none" else kind, "rope_theta": m.rope_base}
+    return out | {key: value for key, value in named.items() if value is not None}
+
+
+def without_ntk(m: ModelConfig) -> ModelConfig:
+    """A model whose scaling is no more than another base has that base (bloc97, 2023), which is how others write it."""
+    if m.rope_scaling.kind != "ntk":
+        return m
+    dims = int(m.head_dim * m.rope_fraction)
+    return dataclasses.replace(m, rope_base=m.rope_base * m.rope_scaling.factor ** (dims / (dims - 2)), rope_scaling=RopeScaling())
+
+
+def with_rope(values: Mapping[str, Any], m: ModelConfig) -> dict[str, Any]:
+    """A config.json of such a family with the scaling and the context of a model, in the words and the places that it has them in."""
+    replaced = ("rope_scaling", "original_max_position_embeddings")  # the second, of longrope alone, would win over that of the scaling
+    out = {key: value for key, value in values.items() if key not in replaced} | {"max_position_embeddings": m.context}
+    words, old = rope_words(m), values.get("rope_parameters") or {}
+    if "full_attention" in old or m.rope_local_base is not None:
+        local = old.get("sliding_attention") or {"rope_type": "default", "rope_theta": m.rope_local_base or 10000.0}
+        return {**out, "rope_parameters": {"full_attention": words, "sliding_attention": local}}
+    if old:
+        kept = {key: old[key] for key in ("partial_rotary_factor",) if key in old}
+        return {**out, "rope_parameters": {**kept, **words}}
+    base = words.pop("rope_theta")
+    if base != out.get("rope_theta", base if "rotary_emb_base" in out else None):
+        out["rope_theta"] = base
+    return out if words["rope_type"] == "default" else {**out, "rope_scaling": words}
+
+
+def write_windows(m: ModelConfig) -> dict[str, Any]:
+    """`layer_types`, and the window where a layer has one."""
+    local = range(m.layers) if m.window_layers is None else m.window_layers
+    kinds = ["sliding_attention" if m.window and i in local else "full_attention" for i in range(m.layers)]
+    return {"layer_types": kinds} | ({"sliding_window": m.window} if m.window else {})
 
 
 def rope(keys: Keys, context: int, kind_of_layer: str | None = None, *, default: float = 10000.0, fraction: float = 1.0) -> dict[str, Any]:
@@ -154,8 +207,10 @@ SANDWICH = (
 )
 SKIP = (r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"rotary_emb\.inv_freq")
 
-HEADS: Mapping[str, Head] = {
+SCORE: tuple[Any, ...] = ((Entry("head/out/w", "score.weight", LINEAR),), {"pool": "last", "head": "linear", "bias": False})
+GENERIC: Mapping[str, Head] = {
     "lm": Head("ForCausalLM", (Entry("head/w", "lm_head.weight", LINEAR),)),
-    "text": Head("ForSequenceClassification", (Entry("head/out/w", "score.weight", LINEAR),), {"pool": "last", "head": "linear", "bias": False}),
-    "tag": tag_head("score"),
+    "text": Head("ForSequenceClassification", *SCORE),
 }
+TAGGED: Mapping[str, Head] = {**GENERIC, "tag": tag_head("score")}
+HEADS: Mapping[str, Head] = {**TAGGED, "span": span_head("transformer.")}  # its class for spans has a name of its own for the body

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import bert
-from jaxsft.models.families.base import RENAMED_NORMS, Family, Head, Keys, both, tag_head
+from jaxsft.models.families.base import RENAMED_NORMS, Family, Keys, both
 
 
 def read(keys: Keys) -> dict[str, Any]:
@@ -20,6 +20,8 @@ def write(m: ModelConfig) -> dict[str, Any]:
     return {**bert.write(m), "embedding_size": m.embed_inner or m.embed}
 
 
+_GENERATOR = ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head.bias", "generator_lm_head.weight")
+
 FAMILY = Family(
     model_type="electra",
     architecture="Electra",
@@ -27,14 +29,7 @@ FAMILY = Family(
     write=write,
     table=(*bert.BODY, *both("embed/project", "embeddings_project")),
     prefix="electra.",
-    heads={
-        "text": Head(
-            "ForSequenceClassification",
-            (*both("head/dense", "classifier.dense"), *both("head/out", "classifier.out_proj")),
-            {"pool": "first", "head": "dense", "activation": "gelu", "bias": True},
-        ),
-        "tag": tag_head("classifier"),
-    },
+    heads=bert.heads("classifier.dense", "classifier.out_proj", "gelu", bert.masked_head(*_GENERATOR)),
     skip=(r"embeddings\.position_ids", r"discriminator_predictions\..*", r"generator_(predictions|lm_head)\..*"),
     renamed=RENAMED_NORMS,
 )

@@ -1,5 +1,5 @@
-"""Sparse experts: Mixtral (arXiv:2401.04088) and the mixtures of Qwen 3 (arXiv:2505.09388). What balances their router in pretraining is not read:
-no token is dropped, and fine-tuning follows the loss of its task alone."""
+"""Sparse experts: Mixtral (arXiv:2401.04088) and the mixtures of Qwen 3 (arXiv:2505.09388). No token is dropped. The weight of the loss that
+balances their routers is that of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders, qwen
-from jaxsft.models.families.base import Entry, Family, Keys
+from jaxsft.models.families.base import Entry, Family, Keys, span_head
 from jaxsft.models.families.transforms import LINEAR
 
 
 def _experts(keys: Keys, count: int, norm: bool) -> dict[str, Any]:
-    """`num_local_experts` and `num_experts` are names of one number. Balancing has no part in the forward pass."""
+    """`num_local_experts` and `num_experts` are names of one number. Balancing has no part in the forward pass, so that its weight is passed over."""
     keys.get("router_aux_loss_coef"), keys.get("output_router_logits")
     keys.only("router_jitter_noise", 0.0)
     found = keys.get("num_local_experts") or keys.get("num_experts") or count
@@ -61,7 +61,7 @@ def _table(layer: str, gate: str, up: str, down: str) -> tuple[Entry, ...]:
     )
 
 
-_OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
+_OPTIONS: dict[str, Any] = {"prefix": "model.", "skip": decoders.SKIP}
 
 MIXTRAL = Family(
     model_type="mixtral",
@@ -69,6 +69,7 @@ MIXTRAL = Family(
     read=read_mixtral,
     write=write_mixtral,
     table=_table("block_sparse_moe", "w1", "w3", "w2"),
+    heads={**decoders.TAGGED, "span": span_head()},
     **_OPTIONS,
 )
 QWEN3_MOE = Family(
@@ -77,5 +78,6 @@ QWEN3_MOE = Family(
     read=read_qwen3,
     write=write_qwen3,
     table=(*_table("mlp", "gate_proj", "up_proj", "down_proj"), *qwen.QUERY_NORMS),
+    heads=decoders.HEADS,
     **_OPTIONS,
 )

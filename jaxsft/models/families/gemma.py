@@ -6,8 +6,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import Entry, Family, Keys
+from jaxsft.models.families.base import Entry, Family, Head, Keys
 
 
 def _read(keys: Keys, kinds: list[str], window: int) -> dict[str, Any]:
@@ -62,18 +63,43 @@ def read3(keys: Keys) -> dict[str, Any]:
     }
 
 
-_COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.SANDWICH)
-_OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
+def _scalar(m: ModelConfig) -> float | int:
+    """The number whose root divides queries; a whole one where that is exact."""
+    scale = m.head_dim**-0.5 if m.query_scale is None else m.query_scale
+    return round(scale**-2) if round(scale**-2) ** -0.5 == scale else scale**-2
 
-GEMMA2 = Family(model_type="gemma2", architecture="Gemma2", read=read2, table=_COMMON, **_OPTIONS)
+
+def write2(m: ModelConfig) -> dict[str, Any]:
+    return {
+        **{key: value for key, value in decoders.write_sizes(m).items() if key != "hidden_act"},
+        **decoders.write_windows(m),
+        "hidden_activation": decoders.HF_ACTIVATIONS[m.activation],
+        "attention_bias": m.qkv_bias,
+        "query_pre_attn_scalar": _scalar(m),
+        "attn_logit_softcapping": m.attention_softcap,
+        "final_logit_softcapping": m.logit_softcap,
+    }
+
+
+def write3(m: ModelConfig) -> dict[str, Any]:
+    return decoders.with_rope({key: value for key, value in write2(m).items() if key != "rope_theta"}, m)
+
+
+_COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.SANDWICH)
+_OPTIONS: dict[str, Any] = {"prefix": "model.", "skip": decoders.SKIP}
+
+GEMMA2 = Family(model_type="gemma2", architecture="Gemma2", read=read2, write=write2, table=_COMMON, heads=decoders.TAGGED, **_OPTIONS)
 GEMMA3 = Family(
     model_type="gemma3_text",
     architecture="Gemma3",
     read=read3,
+    write=write3,
     table=(
         *_COMMON,
         Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
         Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight"),
     ),
+    heads={**decoders.GENERIC, "text": Head("TextForSequenceClassification", *decoders.SCORE)},
+    bare="TextModel",
     **_OPTIONS,
 )

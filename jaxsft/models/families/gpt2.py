@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm, tag_head
+from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm, span_head, tag_head
 from jaxsft.models.families.transforms import CONV1D, FUSED_CONV1D, LINEAR
 
 
@@ -75,9 +75,10 @@ FAMILY = Family(
     ),
     prefix="transformer.",
     heads={
-        **decoders.HEADS,
+        **decoders.GENERIC,
         "lm": Head("LMHeadModel", (Entry("head/w", "lm_head.weight", LINEAR),)),
         "tag": tag_head("classifier"),
+        "span": span_head(),
     },
     skip=(r"h\.\d+\.attn\.(masked_)?bias",),
 )

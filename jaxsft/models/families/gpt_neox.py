@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import Entry, Family, Keys, both, norm, tag_head
+from jaxsft.models.families.base import Entry, Family, Keys, both, norm, span_head, tag_head
 from jaxsft.models.families.transforms import FUSED_BY_HEAD
 
 
@@ -36,10 +37,28 @@ def read(keys: Keys) -> dict[str, Any]:
     }
 
 
+def write(m: ModelConfig) -> dict[str, Any]:
+    return {
+        **decoders.write_rope(m),
+        "hidden_size": m.embed,
+        "num_attention_heads": m.heads,
+        "num_hidden_layers": m.layers,
+        "intermediate_size": m.mlp,
+        "max_position_embeddings": m.context,
+        "layer_norm_eps": m.norm_epsilon,
+        "use_parallel_residual": m.parallel,
+        "rotary_pct": m.rope_fraction,
+        "hidden_act": decoders.HF_ACTIVATIONS[m.activation],
+        "attention_bias": m.qkv_bias,
+        "tie_word_embeddings": m.tied,
+    }
+
+
 FAMILY = Family(
     model_type="gpt_neox",
     architecture="GPTNeoX",
     read=read,
+    write=write,
     table=(
         Entry("embed/tokens/w", "embed_in.weight"),
         *both("layers/*/attention/q layers/*/attention/k layers/*/attention/v", "layers.*.attention.query_key_value", FUSED_BY_HEAD),
@@ -52,8 +71,9 @@ FAMILY = Family(
     ),
     prefix="gpt_neox.",
     heads={
-        **decoders.HEADS,
+        **decoders.GENERIC,
         "tag": tag_head("classifier"),
+        "span": span_head(),
     },
     skip=(r"layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
     renamed=(("embed_out.weight", "lm_head.weight"),),

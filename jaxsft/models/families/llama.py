@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from jaxsft.config.model import ModelConfig
-from jaxsft.errors import ConfigError
 from jaxsft.models.families import decoders
 from jaxsft.models.families.base import Family, Keys
 
@@ -25,10 +24,6 @@ def read(keys: Keys) -> dict[str, Any]:
 
 
 def write(m: ModelConfig) -> dict[str, Any]:
-    if m.rope_scaling.kind != "none":
-        raise ConfigError(
-            f"export.family=llama: model.rope_scaling.kind={m.rope_scaling.kind} is written for models that came with a config.json only"
-        )
     return {**decoders.write_sizes(m), "attention_bias": m.qkv_bias, "mlp_bias": m.mlp_bias}
 
 

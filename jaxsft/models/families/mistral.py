@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import Family, Keys
+from jaxsft.models.families.base import Family, Keys, span_head
 
 
 def read(keys: Keys) -> dict[str, Any]:
@@ -26,6 +26,6 @@ FAMILY = Family(
     write=lambda m: {**decoders.write_sizes(m), "sliding_window": m.window},
     table=(decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.NORMS),
     prefix="model.",
-    heads=decoders.HEADS,
+    heads={**decoders.TAGGED, "span": span_head()},
     skip=decoders.SKIP,
 )

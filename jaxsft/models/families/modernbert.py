@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import Entry, Family, Keys, both, norm
-from jaxsft.models.families.transforms import FUSED
+from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm
+from jaxsft.models.families.transforms import FUSED, LINEAR
 
 
 def read(keys: Keys) -> dict[str, Any]:
@@ -53,10 +54,48 @@ def _bases(keys: Keys) -> dict[str, float]:
     return {"full_attention": keys.get("global_rope_theta") or 160000.0, "sliding_attention": keys.get("local_rope_theta") or 10000.0}
 
 
+def write(m: ModelConfig) -> dict[str, Any]:
+    sizes = {
+        "hidden_size": m.embed,
+        "num_attention_heads": m.heads,
+        "num_hidden_layers": m.layers,
+        "intermediate_size": m.mlp,
+        "layer_types": decoders.write_windows(m)["layer_types"],
+        "norm_eps": m.norm_epsilon,
+        "norm_bias": m.norm_bias,
+        "attention_bias": m.qkv_bias,
+        "mlp_bias": m.mlp_bias,
+        "hidden_activation": decoders.HF_ACTIVATIONS[m.activation],
+        "tie_word_embeddings": m.tied,
+    }
+    window = {"local_attention": 2 * (m.window - 1)} if m.window else {}
+    # A base of layers with a window is written even where no layer has one: transformers reads both.
+    return decoders.with_rope(sizes | window | {"rope_parameters": {"full_attention": {}}}, m)
+
+
+POOLS = {"first": "cls", "mean": "mean"}
+
+
+def _words(task: Any) -> dict[str, Any]:
+    """What the heads compute with; the layer before the norm has a bias, but where `task.bias` says that it has none."""
+    out = {"classifier_activation": task.activation, "classifier_bias": getattr(task, "bias", True)}
+    return out | ({"classifier_pooling": POOLS[task.pool]} if hasattr(task, "pool") else {})
+
+
+_DENSE = (*both("head/dense", "head.dense"), *norm("head/norm", "head.norm"))
+_CLASSES = (*_DENSE, *both("head/out", "classifier"))
+_HEADS = {
+    "text": Head("ForSequenceClassification", _CLASSES, {"pool": ("first", "mean"), "head": "normed"}, _words),
+    "tag": Head("ForTokenClassification", _CLASSES, {"head": "normed", "crf": False, "align": ("first", "all")}, _words),
+    "span": Head("ForQuestionAnswering", _CLASSES, {"head": "normed"}, _words),
+    "mlm": Head("ForMaskedLM", (*_DENSE, Entry("head/b", "decoder.bias"), Entry("head/w", "decoder.weight", LINEAR)), {}, _words),
+}
+
 FAMILY = Family(
     model_type="modernbert",
     architecture="ModernBert",
     read=read,
+    write=write,
     table=(
         Entry("embed/tokens/w", "embeddings.tok_embeddings.weight"),
         *norm("embed/norm", "embeddings.norm"),
@@ -69,7 +108,7 @@ FAMILY = Family(
         *norm("norm", "final_norm"),
     ),
     prefix="model.",
-    heads={},  # those of transformers have a norm of their own between dense layer and classes
+    heads=_HEADS,
     skip=(r"head\..*", r"decoder\..*", r"classifier\..*"),
     absent=(r"layers\.0\.attn_norm\..*",),
 )

@@ -39,6 +39,6 @@ FAMILY = Family(
         *norm("norm", "norm"),
     ),
     prefix="model.",
-    heads=decoders.HEADS,
+    heads=decoders.GENERIC,
     skip=decoders.SKIP,
 )

@@ -25,6 +25,7 @@ FAMILY = Family(
     model_type="phi3",
     architecture="Phi3",
     read=read,
+    write=lambda m: {**decoders.write_sizes(m), "sliding_window": m.window, "partial_rotary_factor": m.rope_fraction},
     table=(
         decoders.EMBEDDING,
         *both("layers/*/attention/q layers/*/attention/k layers/*/attention/v", "layers.*.self_attn.qkv_proj", FUSED),
@@ -34,6 +35,6 @@ FAMILY = Family(
         *decoders.NORMS,
     ),
     prefix="model.",
-    heads=decoders.HEADS,
+    heads=decoders.TAGGED,
     skip=decoders.SKIP,
 )

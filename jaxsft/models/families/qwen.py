@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
 from jaxsft.models.families.base import Entry, Family, Keys
 
@@ -34,6 +35,10 @@ def read3(keys: Keys) -> dict[str, Any]:
     return {**_read(keys, 128), "qk_norm": "head", "qkv_bias": bias, "o_bias": bias}
 
 
+def write2(m: ModelConfig) -> dict[str, Any]:
+    return {**decoders.write_sizes(m), **({**decoders.write_windows(m), "use_sliding_window": True} if m.window else {})}
+
+
 _COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.NORMS)
 QUERY_NORMS = (
     Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
@@ -41,12 +46,12 @@ QUERY_NORMS = (
 )
 _OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
 
-QWEN2 = Family(model_type="qwen2", architecture="Qwen2", read=read2, write=decoders.write_sizes, table=_COMMON, **_OPTIONS)
+QWEN2 = Family(model_type="qwen2", architecture="Qwen2", read=read2, write=write2, table=_COMMON, **_OPTIONS)
 QWEN3 = Family(
     model_type="qwen3",
     architecture="Qwen3",
     read=read3,
-    write=lambda m: {**decoders.write_sizes(m), "attention_bias": m.qkv_bias},
+    write=lambda m: {**write2(m), "attention_bias": m.qkv_bias},
     table=(*_COMMON, *QUERY_NORMS),
     **_OPTIONS,
 )

@@ -60,7 +60,7 @@ Read = tuple[list[Row], list[Any], list[Aside]]
 
 def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> Read:
     columns, aside = config.data.columns, []
-    rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside)
+    rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside, "" if config.data.path else name)
     if not rows:
         return [], [], aside
     columns = kind.infer_columns(rows[0], columns)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxsft.config import validate
 from jaxsft.config.schema import DataFiles
 from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Bad, Row
@@ -89,9 +90,10 @@ def of_config(data: DataFiles, split_column: str | None = None) -> Sets:
         raise ConfigError(f"split_column={split_column}: expected data.path=FILE with it, a file that holds all splits")
     if data.path and split_column is None and (found := prepared.manifest(data.path)):
         given = prepared.paths(data.path, found)
+    validate.options_of_splits(data)
     how, aside = reading(data, split_column), data.on_bad_row == "quarantine"
     files = given or {WHOLE: data.path}
-    parts = {name: File(path, how, aside) for name, path in files.items()}
+    parts = {name: File(path, how | {"options": formats.options_of(data.options, name)}, aside) for name, path in files.items()}
     if split_column is None:
         return Sets(tuple(files), files, parts, None, data.max_dropped)
     found = _ordered(dict.fromkeys(_split_of(row, split_column) for row in parts[WHOLE]))

@@ -150,6 +150,31 @@ def test_sentences_pair_by_their_id(tmp_path):
         fields(folder / "a.conllu", target="c.conllu", pair="sent_id")
 
 
+def test_tags_are_projected_over_links(tmp_path):
+    """A word takes the tag of the word that it is linked to, of several the first; one without a link takes X."""
+    row = "{}\t{}\t_\t{}\t_\t_\t{}\t_\t_\t_\n"
+    of = lambda name, *words: f"# sent_id = {name}\n" + "".join(row.format(i, *word, i - 1) for i, word in enumerate(words, start=1)) + "\n"
+    source = of("x", ("a", "DET"), ("cat", "NOUN")) + of("y", ("sees", "VERB"))
+    files = {"a_conllu": source, "b_conllu": of("y", ("er", "_"), ("sieht", "_")) + of("x", ("Katze", "_"), ("eine", "_"), ("da", "_"))}
+    folder = put(tmp_path, **files, a_align="1-0 0-1 1-1\n0-1\n", b_align="0-0\n", c_align="0-0\n0-0\n0-0\n", d_align="5-0\n0-0\n")
+    how = {"target": "b.conllu", "pair": "sent_id", "alignment": "a.align"}
+    rows = fields(folder / "a.conllu", **how, project="upos")
+    assert [(row["tokens"], row["tags"]) for row in rows] == [(["Katze", "eine", "da"], ["NOUN", "DET", "X"]), (["er", "sieht"], ["X", "VERB"])]
+    assert "tags" not in fields(folder / "a.conllu", **how)[0] and rows[0]["alignment"] == [[1, 0], [0, 1], [1, 1]]
+    for file, message in (
+        ("b", r"b\.align: has no line for the pair 'y'"),
+        ("c", r"c\.align:3: there is no pair"),
+        ("d", r"d\.align:1: the link 5-0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            fields(folder / "a.conllu", **how | {"alignment": f"{file}.align"})
+    for other, message in (({"alignment": ""}, "and data.options.alignment"), ({"pair": "line"}, "is read with data.options.pair=sent_id only")):
+        with pytest.raises(ConfigError, match=message):
+            fields(folder / "a.conllu", **how | other, project="upos")
+    with pytest.raises(ConfigError, match=r"data.options.project=feats: is no column of texts; expected one of upos"):
+        fields(folder / "a.conllu", **how, project="feats")
+
+
 @pytest.mark.parametrize("language", ["german", "chinese", "arabic"])
 def test_the_parallel_treebanks(language):
     """PUD: the same 1000 sentences in every language."""

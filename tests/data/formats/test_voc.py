@@ -68,6 +68,10 @@ def test_a_folder_and_an_archive(tmp_path):
             read(path, options={"split": "test"})
         assert fields(path, sample="boxes", digits=1)[2]["completion"] == "dog 0.0 0.0 0.0 0.0"
         assert len(fields(path, rows="annotation")) == 3
+        bare = fields(path, sample="labels", prompt="{places}", digits=1)  # of images without captions the prompt is the text
+        assert bare[1] == {"image": "b.jpg", "text": "0.0 0.0 0.4 0.4\n0.1 0.0 1.0 1.0", "labels": ["dog", "cat"]} and bare[0]["text"] == "none"
+        assert fields(path, sample="boxes", prompt="Name {places}", digits=1)[2]["prompt"] == "Name 0.0 0.0 0.0 0.0"
+        assert fields(path, sample="labels")[0] == {"image": "a.jpg", "labels": []}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,156 @@
+"""The head that a checkpoint was trained with, such as a classifier: whether it is the one of this task, and in which order its outputs lie.
+
+It is taken where transformers computes with it what the task computes, and where it tells the same labels apart. Elsewhere the head of the task
+starts anew, and the start of the run says why. The pooler of BERT is of its body there, and of the head here: it is taken wherever the head has one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jaxsft.models.families.base import Family, Head, Move, moves
+from jaxsft.sharding.weights import WeightSpec
+
+PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
+BESIDE = "head/features/"  # of columns beside the text, which no checkpoint has
+# What a config.json means that does not say it. `classifier_bias` is not looked at: the tensors show it, and a bias that is not there is zero.
+DEFAULTS = {"pooler_hidden_act": "gelu", "classifier_activation": "gelu", "classifier_pooling": "cls"}
+
+
+class Asked(NamedTuple):
+    """What the task wants of a head.
+
+    Attributes:
+      kind: of head, of `pretrained.KINDS`.
+      task: its options.
+      names: of the outputs, in their order; None: they have none.
+    """
+
+    kind: str | None
+    task: Any
+    names: Sequence[str] | None
+
+
+def names_of(values: Mapping[str, Any]) -> list[str]:
+    """The labels of a config.json, in the order of its outputs; without any, as transformers calls them."""
+    found = values.get("id2label") or {}
+    if not found:
+        return [f"LABEL_{i}" for i in range(values.get("num_labels") or 2)]
+    return [str(found[key]) for key in sorted(found, key=int)]
+
+
+def head_of(family: Family, values: Mapping[str, Any]) -> tuple[str, Head] | None:
+    """(kind, head) of the class that a config.json names, where it is one for texts or their tokens."""
+    classes = values.get("architectures") or []
+    fits = lambda kind, head: kind not in ("lm", "mlm") and f"{family.architecture}{head.suffix}" in classes
+    return next(((kind, head) for kind, head in family.heads.items() if fits(kind, head)), None)
+
+
+def options_of(head: Head, values: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The options of a task (of this class) that compute what a config.json says of its head; where none do, the first that the class has."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    choices = {name: value if isinstance(value, tuple) else (value,) for name, value in head.options.items()} | (
+        {"activation": ("gelu", "tanh", "relu")} if head.options.get("head", "linear") != "linear" and "activation" not in head.options else {}
+    )
+    choices = {name: values for name, values in choices.items() if name in fields}
+    found = [dict(zip(choices, chosen, strict=True)) for chosen in itertools.product(*choices.values())]
+    return next((options for options in found if _other_word(head, kind(**options), values) is None), found[0])
+
+
+def taken(
+    family: Family, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, WeightSpec], asked: Asked
+) -> tuple[list[Move], str | None]:
+    """(the tensors of the head, why its outputs are not among them). Not a word where the checkpoint has none.
+
+    Args:
+      values: its config.json.
+      shapes: of its tensors, by name.
+      specs: of the head of the task (a flat dict).
+    """
+    head = family.heads.get(asked.kind)
+    if head is None or asked.kind in ("lm", "mlm"):
+        return [], None
+    found = [_there(move, family, shapes) for move in moves(head.table, specs)]
+    of_body = lambda m: family.prefix and (m.theirs.startswith(family.prefix) or m.theirs not in {entry.theirs for entry in head.table})
+    pooler = [m for m in found if of_body(m)]
+    pooler = [m for m in pooler if shapes.get(m.theirs) == m.shape] if _other_option(head, asked.task, ("pool", "head", "activation")) is None else []
+    if (own := head_of(family, values)) is None:
+        return pooler, None
+    name = f"{family.architecture}{own[1].suffix}"
+    if own[0] != asked.kind:
+        return pooler, f"it is that of {name}, and task={asked.task.name} has that of {family.architecture}{head.suffix}"
+    task = asked.task
+    if (other := _other_option(head, task, tuple(head.options)) or _other_word(head, task, values) or _other_task(asked, values)) is not None:
+        return pooler, f"{name} computes otherwise: {other}"
+    order, why = _order(asked, values, shapes, [m for m in found if m.slots[0].path.startswith("head/out/")])
+    if why is not None:
+        return pooler, why
+    full = [m for m in found if m.theirs in shapes or not m.slots[0].path.endswith("/b")]  # a bias that is not there is zero, as a new one is
+    lost = [m.theirs for m in full if shapes.get(m.theirs) != m.shape]
+    extra = {entry.theirs for entry in head.table} & shapes.keys() - {m.theirs for m in full}
+    if lost or extra or any(path not in {s.path for m in found for s in m.slots} for path in specs if not path.startswith(BESIDE)):
+        return pooler, f"{name} has {', '.join(sorted(extra)) or 'no ' + ', '.join(lost)}, and the head of the task {', '.join(specs)}"
+    return [m._replace(order=order) if m.slots[0].path.startswith("head/out/") else m for m in full], None
+
+
+def _there(move: Move, family: Family, shapes: Mapping[str, Any]) -> Move:
+    """By the name that it has in a file of the body alone, where that is one."""
+    bare = move.theirs.removeprefix(family.prefix)
+    return move._replace(theirs=bare) if move.theirs not in shapes and bare in shapes else move
+
+
+def _other_option(head: Head, task: Any, names: Sequence[str]) -> str | None:
+    """The first option of the task that is not what the class computes with, and what that is."""
+    for name in names:
+        wanted = head.options.get(name)
+        fits = wanted if isinstance(wanted, tuple) else (wanted,)
+        zero = name == "bias" and task.bias  # of a class without one
+        if name in head.options and getattr(task, name, None) not in fits and not zero:
+            return f"task.{name}={getattr(task, name, None)} is " + " or ".join(f"task.{name}={value}" for value in fits) + " there"
+    return None
+
+
+def _other_word(head: Head, task: Any, values: Mapping[str, Any]) -> str | None:
+    """The first key of config.json by which the class computes otherwise."""
+    for key, ours in head.words(task).items():
+        if key in DEFAULTS and (theirs := values.get(key, DEFAULTS[key])) != ours:
+            return f"{key}={theirs} there, and {ours} by the options of the task"
+    return None
+
+
+def _other_task(asked: Asked, values: Mapping[str, Any]) -> str | None:
+    task, problem = asked.task, values.get("problem_type")
+    if problem is not None and PROBLEMS.get(task.name, problem) != problem:
+        return f"problem_type={problem}, and task={task.name} is {PROBLEMS[task.name]}"
+    if getattr(task, "standardize", False):
+        return "task.standardize=true scales the numbers, which are as they are there; set task.standardize=false"
+    if getattr(task, "encoder", "cross") != "cross":
+        return f"task.encoder={task.encoder} is task.encoder=cross there"
+    if task.name == "pair" and asked.names is None:
+        return "scores are scaled by task=pair, and are as they are there"
+    return None
+
+
+def _order(asked: Asked, values: Mapping[str, Any], shapes: Mapping[str, Any], out: Sequence[Move]) -> tuple[tuple[int, ...], str | None]:
+    """(which output of theirs each of ours is, why there is no answer); empty where they have no names."""
+    theirs, ours = names_of(values), asked.names
+    if ours is None:
+        return (), None
+    rows = next((shapes[m.theirs][0] for m in out if m.theirs in shapes), len(theirs))
+    if rows != len(ours):
+        return (), f"it has {rows} outputs ({_some(theirs)}), the task has {len(ours)} ({_some(ours)})"
+    if len(theirs) == rows and set(theirs) == set(ours):
+        return tuple(theirs.index(name) for name in ours), None
+    if asked.task.name == "regress" and rows == 1:
+        return (), None
+    if all(re.fullmatch(r"LABEL_\d+", name) for name in theirs) and set(ours) == {str(i) for i in range(rows)}:  # whose names are numbers
+        return tuple(int(name) for name in ours), None
+    return (), f"its labels are {_some(theirs)}, those of the data {_some(ours)}; id2label of its config.json names them"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
