@@ -236,6 +236,7 @@ class EvaluationConfig:
 class GenerateConfig:
     max_new_tokens: Any = "auto"  # auto: what the longest reference needs; without references, twice the longest answer of training
     allow_cut: bool = False  # references longer than max_new_tokens count as wrong, instead of being an error
+    allow_long: bool = False  # prompts longer than model.context are continued at rotary positions that training never saw, instead of being an error
     temperature: float = 0.0  # 0: greedy
     top_k: Optional[int] = None  # draw from the k likeliest tokens
     top_p: Optional[float] = None  # draw from the likeliest tokens that have this probability together

@@ -64,6 +64,15 @@ class Task:
     lower_is_better: tuple[str, ...] = ("loss", "perplexity")
     of_words = False
 
+    @classmethod
+    def metric_names(cls, config: Config) -> tuple[str, ...]:
+        """Those of `metrics` that evaluation gives with this config, and those whose names come from it."""
+        return cls.metrics
+
+    def sign(self, metric: str) -> int:
+        """-1 where less is better, otherwise 1."""
+        return -1 if metric in self.lower_is_better else 1
+
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         """`state` is what `fit` gave, from the training data of this run or from its `task.json`."""
         self.config, self.tokenizer = config, tokenizer

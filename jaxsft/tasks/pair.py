@@ -48,6 +48,11 @@ class PairTask(TextTask):
     record, texts, stratum = (staticmethod(getattr(KINDS["pair"], name)) for name in ("record", "texts", "stratum"))
     inputs, outputs = (staticmethod(getattr(KINDS["pair"], name)) for name in ("inputs", "outputs"))
 
+    @classmethod
+    def metric_names(cls, config: Config) -> tuple[str, ...]:
+        own = {"label": (*CLASSES, "rows"), "score": (*regression.NAMES, "rows"), "nothing": retrieval.NAMES}
+        return ("loss", *own[KIND.get(config.task.loss, "score")])
+
     def unlabelled(self, row: Row, columns: Any) -> Pair:
         a = text_of(row, columns.text or "text", "data.columns.text")
         b = text_of(row, columns.text_pair or "text_pair", "data.columns.text_pair")

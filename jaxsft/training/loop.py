@@ -405,7 +405,7 @@ class Loop:
         metrics.write(step, "validation", result.numbers)
         progress.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
         name = self.config.evaluation.metric.partition("/")[2]
-        value, sign = result.numbers[name], -1 if name in self.task.lower_is_better else 1
+        value, sign = result.numbers[name], self.task.sign(name)
         if math.isfinite(value) and (self.best["value"] is None or sign * value > sign * self.best["value"]):
             self.best, self.impatience = {"value": value, "step": step}, 0
         else:

@@ -67,7 +67,7 @@ def resolve(config: Config) -> Config:
     if config.data.format != "auto":
         formats.named(config.data.format)
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
-    validate(config, metrics=task.metrics, causal=task.causal, generates=task.generates, can_generate=task.can_generate)
+    validate(config, metrics=task.metric_names(config), causal=task.causal, generates=task.generates, can_generate=task.can_generate)
     metric = f"validation/{task.metric}" if config.evaluation.metric == "auto" else config.evaluation.metric
     return dataclasses.replace(
         config,
