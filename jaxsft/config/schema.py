@@ -99,7 +99,7 @@ class DataFiles:
     header: str = "auto"  # auto | true | false
     encoding: str = "utf-8"
     unit: str = "line"  # of a .txt file: file | line | paragraph
-    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name
+    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name; at train, validation or test those of one split
     columns: Columns = field(default_factory=Columns)
     on_bad_row: str = "error"  # quarantine: rows that cannot be read, or give no record, are put aside, counted, and told in quarantine.jsonl
     max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error

@@ -142,7 +142,7 @@ def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
     if (folder := folder_of(config)) is None:
         before = config.train.init_from or config.model.pretrained
         path = other(before) / NAME if before else None
-        return rundir.read_json(path) if path is not None and path.is_file() else None
+        return rundir.read_json(path) | {"head": None} if path is not None and path.is_file() else None
     source = pretrained.open_source(folder)
     todo = plan(parts, source)
     generation = folder / "generation_config.json"

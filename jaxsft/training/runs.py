@@ -184,6 +184,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     stored, wanted = flatten(_changed(parts, there, run.parts)), flatten(params)
     fresh = _fresh(given, specs, flatten(run.parts.specs))
     whole = {name for name, layers in fresh.items() if np.all(layers)} | {n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on}
+    _same_labels(run.parts, parts, whole, f"{option}={source}")
     try:
         check_same_leaves(describe(_without(stored, whole)), describe(_without(wanted, whole)), f"{option}={source}")
     except CheckpointError as error:
@@ -240,7 +241,7 @@ def source_parts(parts: Parts) -> Parts:
     plain = dataclasses.replace(
         config, adapter=NoAdapter(), model=surgery.without(config.model), tokenizer=dataclasses.replace(config.tokenizer, added=())
     )
-    return make_parts(setup.of_source(plain)[0], setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh)
+    return make_parts(setup.of_source(plain)[0], setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh, parts.tokenizer)
 
 
 def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
@@ -259,6 +260,16 @@ def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
     if theirs.digest != parts.tokenizer.digest and not rows.extends(parts.tokenizer, theirs):
         source = what.partition("=")[2]
         raise ConfigError(f"{what}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
+
+
+def _same_labels(theirs: Parts, parts: Parts, fresh: set[str], what: str) -> None:
+    """Of as many outputs each must still mean what it meant, where they are taken. Raises ConfigError."""
+    for name in ("labels", "intents", "targets", "upos"):
+        before, now = (list(p.task.state.get(name) or []) for p in (theirs, parts))
+        if before != now and len(before) == len(now) and not all(path in fresh for path in flatten(parts.specs) if path.startswith("head/")):
+            first = next(i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
+            instead = f"set task.{name}={before}, or " if set(before) == set(now) and hasattr(parts.config.task, name) else "set "
+            raise ConfigError(f"{what}: output {first} of its head is {before[first]!r}, here {now[first]!r}; {instead}train.init_fresh=['head/.*']")
 
 
 def _resets(config: Config) -> list[str]:

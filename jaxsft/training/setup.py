@@ -374,9 +374,12 @@ class Parts:
         return State(everywhere, everywhere, placed, match_params(state.opt, specs, placed, everywhere), None if state.ema is None else placed)
 
 
-def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh: jax.sharding.Mesh | None = None) -> Parts:
-    """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here."""
-    task = tasks.get(config.task.name)(config, tokenizer, state)
+def make_parts(
+    config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh: jax.sharding.Mesh | None = None, reads: Tokenizer | None = None
+) -> Parts:
+    """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here.
+    `reads` is the tokenizer of the task, where it has more tokens than the model has rows for."""
+    task = tasks.get(config.task.name)(config, reads or tokenizer, state)
     mesh = mesh or meshes.make_mesh(config.mesh)
     rows = config.model.vocab_rows or tokenizer.vocab_size
     if tokenizer.extends:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, TagTask
+from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, ModelConfig, TagTask
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import exported, families, pretrained
 from jaxsft.sharding.weights import flatten, specs
@@ -136,7 +136,7 @@ def test_pickles_and_damage_are_one_sentence(tmp_path):
 def test_what_no_class_computes_names_the_option_that_would_fit():
     bert, llama = families.get("bert", "here"), families.get("llama", "here")
     fits = ClassifyTask(pool="first", head="dense", activation="tanh")
-    assert exported.head_of(bert, "text", fits).suffix == "ForSequenceClassification"
+    assert exported.head_of(bert, "text", fits, ModelConfig()).suffix == "ForSequenceClassification"
     for family, kind, task, message in (
         (bert, "text", ClassifyTask(), r"task\.pool=mean: BertForSequenceClassification computes with task\.pool=first"),
         (llama, "text", ClassifyTask(pool="last"), r"task\.bias=True: LlamaForSequenceClassification computes with task\.bias=False"),
@@ -144,4 +144,4 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
         (bert, "lm", LMTask(), "transformers has no class of bert with this head; there are BertForSequenceClassification"),
     ):
         with pytest.raises(ConfigError, match=message):
-            exported.head_of(family, kind, task)
+            exported.head_of(family, kind, task, ModelConfig())

@@ -53,7 +53,7 @@ def begun(tmp_path, source, *given: str, rows: list[dict], task: str = "classify
     data = tiny.write_lines(tmp_path / f"{task}.jsonl", rows)
     config = setup.resolve(jaxsft.compose(f"task={task}", f"data.train={data}", f"model.pretrained={source}", *FAST, *given))
     parts = setup.prepare(config)[0]
-    return parts, hf.facts(parts, None)
+    return parts, hf.facts(parts, Path)
 
 
 def started(tmp_path, source, *given: str, rows: list[dict]) -> tuple[setup.Parts, dict, dict]:
@@ -158,6 +158,14 @@ def test_a_run_from_a_classifier_begins_as_good_as_that_is(tmp_path):
     again = jaxsft.load(tmp_path / "out", "precision=fp32").predict(list(TEXTS))
     assert jaxsft.load(tmp_path / "out").task.labels == ["bad", "good", "mixed"]
     assert [line["probability"] for line in again] == pytest.approx([line["probability"] for line in ours], rel=1e-5)
+    # A run as the source has a head of as many outputs, which must mean the same too.
+    head = [*LAST, "task.bias=false"]
+    others = [{**row, "label": name} for row, name in zip(ROWS, "xyz", strict=True)]
+    with pytest.raises(ConfigError, match=r"model\.pretrained=\S+: output 0 of its head is 'bad', here 'x'; set train\.init_fresh=\['head/\.\*'\]"):
+        started(tmp_path, result.run_dir, *head, rows=others)
+    with pytest.raises(ConfigError, match=r"output 0 of its head is 'bad', here 'good'; set task\.labels=\['bad', 'good', 'mixed'\], or train"):
+        started(tmp_path, result.run_dir, *head, "task.labels=[good,bad,mixed]", rows=ROWS)
+    started(tmp_path, result.run_dir, *head, "train.init_fresh=['head/.*']", rows=others)
 
 
 @pytest.mark.parametrize(
