@@ -199,6 +199,7 @@ class TrainConfig:
     ema: Optional[float] = None
     neftune: Optional[float] = None  # how strong the noise on the embeddings of training is; 5 to 15 in the paper (arXiv:2310.05914)
     freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
+    backbone: str = "trained"  # cached: all below the head is frozen, reads every text once, and what it gives is kept for all epochs and later runs
     unfreeze_every: Optional[str] = None  # a duration: the head trains from the start, then layer after layer from the top, the embedding last
     init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from
     init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it
@@ -235,6 +236,7 @@ class EvaluationConfig:
 class GenerateConfig:
     max_new_tokens: Any = "auto"  # auto: what the longest reference needs; without references, twice the longest answer of training
     allow_cut: bool = False  # references longer than max_new_tokens count as wrong, instead of being an error
+    allow_long: bool = False  # prompts longer than model.context are continued at rotary positions that training never saw, instead of being an error
     temperature: float = 0.0  # 0: greedy
     top_k: Optional[int] = None  # draw from the k likeliest tokens
     top_p: Optional[float] = None  # draw from the likeliest tokens that have this probability together

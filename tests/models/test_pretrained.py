@@ -60,6 +60,21 @@ def test_shards_and_halves_are_the_same_numbers(tmp_path):
     np.testing.assert_array_equal(flatten(params)["head/w"], wanted)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "phi3", "llama", "mixtral"])
+def test_nothing_is_read_that_is_not_used(name, tmp_path):
+    """Tensors are turned and taken apart as views of their file, so that a device's part is all that is copied."""
+    about, _ = hf.golden(name)
+    source = pretrained.open_source(hf.write(name, tmp_path, dtype="BF16"))
+    tensors, model = load_file(tmp_path / "model.safetensors"), hf.load(tmp_path, "lm", about["context"])[0]
+    declared = flatten(specs(jax.eval_shape(model.init, jax.random.key(0))))
+    moves = pretrained.plan(source, declared, "lm").moves
+    assert len(moves) > 10
+    for move in moves:
+        file = source.tensors._mapped(tmp_path / "model.safetensors")[1]
+        assert isinstance(file, np.memmap) and all(np.may_share_memory(part, file) for part in move.to_ours(source.tensors.read(move.theirs)))
+        np.testing.assert_array_equal(source.tensors.read(move.theirs), tensors[move.theirs])
+
+
 def test_every_device_gets_its_part(tmp_path):
     folder = hf.write("qwen2_window", tmp_path)
     whole, spread = (flatten(hf.load(folder, "lm", mesh=mesh)[1]) for mesh in (None, MeshConfig(data=1, fsdp=2, tensor=2)))
