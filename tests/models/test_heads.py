@@ -9,7 +9,8 @@ import pytest
 from flax import linen as nn
 
 from jaxsft.models.attention import Tokens
-from jaxsft.models.heads import PairHead, TextHead, VocabHead, attend, pool
+from jaxsft.models.heads import PairHead, SpanHead, TextHead, VocabHead, attend, pool
+from jaxsft.models.layers import Norm
 
 LENGTHS = [[3, 2], [4], []]  # of the texts of each row
 
@@ -85,6 +86,26 @@ def test_heads_by_hand(activation, function):
     vocab = VocabHead(4, 6, "fp32")
     p = params_of(vocab, x)
     np.testing.assert_allclose(vocab.apply({"params": p}, x), x @ p["w"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_head_over_tokens_by_hand():
+    """`norm(activation(dense x))`, then the outputs; of a text the same behind its pooling."""
+    x, segments, positions, texts = batch(9, False)
+    norm = Norm("layer", 1e-5, bias=False, parent=None)
+    head = SpanHead(4, "fp32", "normed", "relu", norm)
+    p = params_of(head, x)
+    assert p.keys() == {"dense", "norm", "out"} and p["norm"].keys() == {"scale"} and p["dense"].keys() == {"w", "b"}
+
+    def layers(v, p):
+        y = np.maximum(v @ p["dense"]["w"] + p["dense"]["b"], 0)
+        y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-5) * p["norm"]["scale"]
+        return y @ p["out"]["w"] + p["out"]["b"]
+
+    np.testing.assert_allclose(head.apply({"params": p}, jnp.asarray(x)), layers(x, p), rtol=1e-4, atol=1e-5)
+    whole = TextHead(4, 5, "fp32", form="normed", activation="relu", norm=norm)
+    p = params_of(whole, x)
+    found = whole.apply({"params": p}, x, Tokens(segments, positions), 2)[0, 0]
+    np.testing.assert_allclose(found, layers(texts[0, 0].mean(0).astype(np.float32), p), rtol=1e-4, atol=1e-5)
 
 
 def test_two_vectors_by_hand():

@@ -134,6 +134,17 @@ def test_options_of_a_class_are_in_its_config(tmp_path):
     assert {key: config[key] for key in words} == words and config["architectures"] == ["ModernBertForSequenceClassification"]
 
 
+@pytest.mark.parametrize("task, suffix", [("tag", "ForTokenClassification"), ("span", "ForQuestionAnswering")])
+def test_heads_over_tokens_have_the_layers_of_their_options(task, suffix, tmp_path):
+    model = made(tmp_path, "modernbert", task, "task.head=normed", "task.activation=gelu")
+    assert model.params["head"].keys() == {"dense", "norm", "out"}
+    assert export(model, tmp_path / "out")["class"] == f"ModernBert{suffix}"
+    config = read_json(tmp_path / "out" / "config.json")
+    assert config["classifier_activation"] == "gelu" and config["classifier_bias"] is True
+    names = {name.rsplit(".", 1)[0] for name in load_file(tmp_path / "out" / "model.safetensors")}
+    assert {"head.dense", "head.norm", "classifier"} <= names
+
+
 @pytest.mark.parametrize(
     "name, task, given, message",
     [
