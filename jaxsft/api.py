@@ -25,7 +25,7 @@ from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
-from jaxsft.config.schema import Columns, Config, MeshConfig, QualityConfig
+from jaxsft.config.schema import Columns, Config, DataConfig, EvaluationConfig, GenerateConfig, MeshConfig, QualityConfig
 from jaxsft.data import hub, pipeline, prepared
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
@@ -183,7 +183,9 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     for text in overrides:
         key = text.partition("=")[0]
         if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE:
-            raise ConfigError(f"{key}: cannot be changed for a trained run; what can is {', '.join(OVERRIDABLE)}")
+            groups = {"generate": GenerateConfig, "evaluation": EvaluationConfig, "data": DataConfig}
+            near = [f"; did you mean {name}.{key}?" for name, group in groups.items() if key in group.__dataclass_fields__]
+            raise ConfigError(f"{key}: cannot be changed for a trained run; what can is {', '.join(OVERRIDABLE)}{''.join(near[:1])}")
 
     def change(config: Config) -> Config:
         config = composing.override(config, overrides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from jaxsft import rundir
+from jaxsft.commands import predict
 from tests import realdata, tiny
 from tests.tiny import jaxsft
 
@@ -197,6 +199,23 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(classified, files):
     code, _, err = jaxsft(*given, "evaluation.batch_size=3")
     assert code == 1 and "evaluation.batch_size=3: not divisible by mesh.data x mesh.fsdp=8" in err and "Traceback" not in err
     assert jaxsft(*given, "evaluation.batch_size=8")[0] == 0
+
+
+def test_a_row_that_is_dropped_has_its_line_in_a_file_of_cells(classified, tmp_path):  # guards E3
+    """First or not, and where predictions have columns by their names."""
+    for texts in (["", "red cat", "a dog"], ["red cat", ""]):
+        tiny.write_lines(tmp_path / "in.jsonl", [{"id": i, "text": text} for i, text in enumerate(texts)])
+        code, _, err = jaxsft("predict", f"run={classified[0]}", f"input={tmp_path / 'in.jsonl'}", f"output={tmp_path / 'out.csv'}")
+        assert code == 0, err
+        lines = list(csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8")))
+        assert [(int(x["id"]), x["text"], x["dropped"], bool(x["prediction"])) for x in lines] == [
+            (i, text, "" if text else "empty", bool(text)) for i, text in enumerate(texts)
+        ]
+    lost, whole = {"text": "", "prediction": None, "dropped": "empty"}, {"text": "a", "prediction": {"x": 1, "y": 2}, "probability": {"x": 0.5}}
+    rows = predict.table([lost, whole], ";")
+    assert rows[1] == {"text": "a", "prediction_x": 1, "prediction_y": 2, "probability_x": 0.5, "dropped": None}
+    assert rows[0] == {"text": "", "prediction_x": None, "prediction_y": None, "probability_x": None, "dropped": "empty"}
+    assert list(rows[0]) == list(rows[1]) and predict.table([lost], ";") == [lost] and "dropped" not in predict.table([whole], ";")[0]
 
 
 def test_predictions_are_written_whole_or_not_at_all(classified, tmp_path):

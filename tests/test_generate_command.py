@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import signal
 
 import jax
 import pytest
@@ -14,7 +15,7 @@ from jaxsft.data.templates import DEFAULT_TEMPLATE
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_jsonl
-from tests import tiny
+from tests import realdata, tiny
 from tools.bench.generate import save_as_llama
 
 FP32 = "precision=fp32"
@@ -119,6 +120,17 @@ def test_ctrl_c_ends_an_answer_and_then_the_conversation(monkeypatch, capsys):
     assert [texts for texts, _ in asked] == [["?"], ["?", "re:", "b"]] and printed.out == "re:\nre:b\n"
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_a_single_answer_in_one_sentence(tmp_path):
+    """A process of its own, once the first letter is there."""
+    told = ("prompt=Once upon a time", FP32, "generate.max_new_tokens=20000")
+    process = tiny.start("generate", f"run={realdata.real('stories260K_hf')}", *told, cwd=tmp_path)
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "jaxsft: interrupted\n")
+
+
 def test_a_question_that_cannot_be_asked_is_forgotten(monkeypatch, capsys):
     asked, printed = talk(monkeypatch, capsys, "a", "!", "b")
     assert asked[-1][0] == ["a", "re:a", "b"] and printed.err == "jaxsft: prompt:1: no\n"
@@ -147,14 +159,21 @@ def test_a_real_conversation(folder, model, monkeypatch, capsys):
         (["prompt=a", "generate.repetition_penalty=0"], "generate.repetition_penalty=0.0: expected more than 0"),
         (["prompt=a", "generate.num_beams=0"], "generate.num_beams=0: expected at least 1"),
         (["prompt=a", "generate.num_beams=2", "generate.temperature=1"], "generate.temperature=1.0: beams are not sampled"),
-        (["prompt=a", "generate.num_beams=2", "generate.stop=[x]"], "stop texts are not looked for in beams"),
         (["prompt=a", "generate.num_beams=99"], "generate.num_beams=99: beams are rows of a batch"),
         (["prompt=a", "generate.length_penalty=2"], "generate.length_penalty=2.0: is read with generate.num_beams above 1 only"),
         (["prompt=a", 'generate.stop=[""]'], "generate.stop="),
         (["prompt=a", "model.layers=3"], "model.layers: cannot be changed"),
         (["input=/no/such.jsonl"], "there is no such file"),
+        (["input=a.jsonl", "output=b.csv"], "output=b.csv: lines of JSON are written; give a name that ends in .jsonl"),
+        (["prompt=a", "prompt=b"], "prompt= is given twice"),
+        (["promt=a"], "promt=: unknown; did you mean prompt=?"),
+        (["a question"], "a question: expected key=value; there are run=, prompt=, input=, output= and options of the run"),
+        (["prompt=a", "temperature=0.5"], "did you mean generate.temperature?"),
+        (["prompt=a", "generate.temperature=hot"], "generate.temperature: Value 'hot'"),
+        (["prompt=a", "generate.stop=x"], "generate.stop=x: expected a list, such as generate.stop=[x]"),
+        (["prompt=" + "a" * 600, FP32], "tokens, more than model.context=512: training saw no such position"),
     ],
-    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+    ids=lambda x: " ".join(x)[:60] if isinstance(x, list) else "",
 )
 def test_errors_are_one_sentence(folder, given, told):  # guards H5
     code, out, err = tiny.jaxsft("generate", f"run={folder}", *given)
@@ -162,8 +181,10 @@ def test_errors_are_one_sentence(folder, given, told):  # guards H5
 
 
 def test_a_model_that_cannot_answer_says_so(folder, tmp_path):
-    code, _, err = tiny.jaxsft("generate", f"run={tmp_path}", "prompt=a")
-    assert code == 1 and err.count("\n") == 1
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for name, why in (("", "it has no config.yaml"), ("none", "there is no such folder"), ("file", "it is a file")):
+        code, _, err = tiny.jaxsft("generate", f"run={tmp_path / name}", "prompt=a")
+        assert code == 1 and err.count("\n") == 1 and f"not a run directory ({why})" in err
     (plain := tmp_path / "plain").mkdir()
     for file in folder.iterdir():
         if file.name != "chat_template.jinja":

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from jaxsft.errors import ConfigError
 
 
 def arguments(given: Sequence[str], own: Sequence[str], needed: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """(own arguments, overrides) of a command line of `key=value`. Raises ConfigError for a missing one."""
+    """(own arguments, overrides) of a command line of `key=value`. Raises ConfigError for one that is missing, given twice, or misspelt."""
+    keys = [a.partition("=")[0] for a in given]
+    for key, argument in zip(keys, given, strict=True):
+        if "=" not in argument:
+            raise ConfigError(f"{argument}: expected key=value; there are {', '.join(f'{k}=' for k in own)} and options of the run")
+        if key in own and keys.count(key) > 1:
+            raise ConfigError(f"{key}= is given twice; give one")
+        if "." not in key and key not in own and (near := difflib.get_close_matches(key, own, 1)):
+            raise ConfigError(f"{key}=: unknown; did you mean {near[0]}=?")
     mine = {k: v for k, s, v in (a.partition("=") for a in given) if s and k in own}
     if missing := [k for k in needed if not mine.get(k)]:
         raise ConfigError(f"missing {missing[0]}=; give {' '.join(f'{k}=...' for k in needed)}")

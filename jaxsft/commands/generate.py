@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> int:
         raise ConfigError("prompt= and input= exclude each other; give one text, or a file of rows")
     if "output" in mine and "input" not in mine:
         raise ConfigError("output= is read with input= only; leave it out")
+    if not (output := mine.get("output", ".jsonl")).lower().endswith(".jsonl"):
+        raise ConfigError(f"output={output}: lines of JSON are written; give a name that ends in .jsonl")
 
     from jaxsft import api
 
@@ -54,13 +56,17 @@ def pieces(model: Model, prompt: str | list[dict[str, str]], seed: int) -> Itera
 
 def write(answer: Iterator[str]) -> str:
     """Prints the pieces and the end of the line; what was printed. After Ctrl-C, the part that was there."""
-    told = ""
+    told, refused = "", False
     try:
         for piece in answer:
             print(piece, end="", flush=True)
             told += piece
+    except JaxsftError:
+        refused = not told
+        raise
     finally:
-        print(flush=True)
+        if not refused:
+            print(flush=True)
     return told
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-BLOCK_LINEAR = ".*layers/.*/(q|k|v|o|gate|up|down)"  # every linear layer of a block: what QLoRA found to be needed (arXiv:2305.14314, section 4)
+# Every linear layer of a block: what QLoRA found to be needed (arXiv:2305.14314, section 4). Of a recurrent cell w is of its inputs, u of its state.
+BLOCK_LINEAR = ".*layers/.*/(q|k|v|o|gate|up|down|w|u)"
 
 
 @dataclass(frozen=True)

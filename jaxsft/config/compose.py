@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import MISSING, OmegaConf, errors
+from omegaconf import MISSING, ListConfig, OmegaConf, errors
 
 from jaxsft.config import adapters, optim, schema
 from jaxsft.errors import ConfigError
@@ -171,8 +171,9 @@ def read(path: Path) -> schema.Config:
     """The config of a run directory. Raises ConfigError."""
     try:
         return typed(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path.parent}: not a run directory (it has no {path.name})") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        why = f"it has no {path.name}" if path.parent.is_dir() else "it is a file" if path.parent.exists() else "there is no such folder"
+        raise ConfigError(f"{path.parent}: not a run directory ({why})") from error
     except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise ConfigError(f"{path}: not a readable config ({one_line(error)})") from error
 
@@ -193,7 +194,10 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
         free = key.startswith("data.options.")  # the format knows its names
         if key not in known and not free:
             raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
-        OmegaConf.update(node, key, value if key in string_keys() and value != "null" else yaml.safe_load(value), force_add=free)
+        given = value if key in string_keys() and value != "null" else yaml.safe_load(value)
+        if isinstance(OmegaConf.select(node, key), ListConfig) and not isinstance(given, list | None):
+            raise ConfigError(f"{text}: expected a list, such as {key}=[{value}]")
+        OmegaConf.update(node, key, given, force_add=free)
     return typed(node)
 
 

@@ -99,7 +99,7 @@ class DataFiles:
     header: str = "auto"  # auto | true | false
     encoding: str = "utf-8"
     unit: str = "line"  # of a .txt file: file | line | paragraph
-    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name
+    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name; at train, validation or test those of one split
     columns: Columns = field(default_factory=Columns)
     on_bad_row: str = "error"  # quarantine: rows that cannot be read, or give no record, are put aside, counted, and told in quarantine.jsonl
     max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
@@ -199,6 +199,7 @@ class TrainConfig:
     ema: Optional[float] = None
     neftune: Optional[float] = None  # how strong the noise on the embeddings of training is; 5 to 15 in the paper (arXiv:2310.05914)
     freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
+    backbone: str = "trained"  # cached: all below the head is frozen, reads every text once, and what it gives is kept for all epochs and later runs
     unfreeze_every: Optional[str] = None  # a duration: the head trains from the start, then layer after layer from the top, the embedding last
     init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from
     init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it
@@ -235,6 +236,7 @@ class EvaluationConfig:
 class GenerateConfig:
     max_new_tokens: Any = "auto"  # auto: what the longest reference needs; without references, twice the longest answer of training
     allow_cut: bool = False  # references longer than max_new_tokens count as wrong, instead of being an error
+    allow_long: bool = False  # prompts longer than model.context are continued at rotary positions that training never saw, instead of being an error
     temperature: float = 0.0  # 0: greedy
     top_k: Optional[int] = None  # draw from the k likeliest tokens
     top_p: Optional[float] = None  # draw from the likeliest tokens that have this probability together

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, durations, hubid, validate_generate, validate_model, validate_texts
+from jaxsft.config import compose, durations, hubid, validate_backbone, validate_generate, validate_model, validate_texts
 from jaxsft.config.model import ROPE_SCALING
 from jaxsft.config.schema import Columns, Config, DataConfig, DataFiles, GenerateConfig
 from jaxsft.config.validate_model import SCORES
@@ -34,6 +34,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "model.attention": ("auto", "reference", "blocked"),
     "model.unroll": ("auto", "none", "full"),
     "train.on_nan": ("stop", "skip"),
+    "train.backbone": ("trained", "cached"),
     "adapter.scaling": ("rank", "sqrt"),
     "adapter.init": ("zero", "pissa"),
     "evaluation.generate": ("end", "always", "never"),
@@ -130,6 +131,7 @@ def validate(config: Config, *, metrics: Sequence[str], causal: bool | None, gen
     _masking(config)
     _generation(config, generates, can_generate)
     validate_texts.check(config)
+    validate_backbone.check(config, (*WHOLE, *WORDS))
 
 
 def validate_each(values: dict[str, Any]) -> None:

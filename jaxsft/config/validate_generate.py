@@ -31,7 +31,6 @@ def check(values: Mapping[str, Any]) -> None:
         *((key, not g["temperature"], "has no effect with generate.temperature=0, which is greedy") for key in ("top_k", "top_p", "min_p")),
         ("length_penalty", not beams, "is read with generate.num_beams above 1 only"),
         ("temperature", beams, "beams are not sampled; leave out generate.num_beams or this"),
-        ("stop", beams, "stop texts are not looked for in beams; leave out generate.num_beams or this"),
     ):
         if unread and g[key] and g[key] != STANDARD.get(key):
             raise ConfigError(f"generate.{key}={g[key]}: {why}")

@@ -23,6 +23,7 @@ from jaxsft import rundir
 from jaxsft.errors import DataError
 
 Arrays = dict[str, np.ndarray]
+Stored = dict[str, dict[str, Any]]
 
 
 def root(cache_dir: str | None) -> Path:
@@ -51,14 +52,21 @@ def load_or_build(folder: Path, build: Callable[[], tuple[Arrays, dict]]) -> tup
 
     A folder without `facts.json` or with an array whose size is not what the facts say is built again.
     """
-    if not (found := _load(folder)):
+    if not (found := load(folder)):
         arrays, facts = build()
-        _save(folder, arrays, facts)
-        found = _load(folder) or (arrays, facts)
+
+        def write(aside: Path) -> Stored:
+            for name, array in arrays.items():
+                np.save(aside / f"{name}.npy", array, allow_pickle=False)
+            return {"facts": facts, "crc": {name: crc32(np.asarray(a)) for name, a in arrays.items()}}
+
+        save(folder, write, "examples")
+        found = load(folder) or (arrays, facts)
     return found
 
 
-def _load(folder: Path) -> tuple[Arrays, dict] | None:
+def load(folder: Path) -> tuple[Arrays, dict] | None:
+    """What `save` stored, the arrays memory-mapped; None where it is not there, or not as it was written."""
     try:
         stored = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stored["crc"]}
@@ -68,21 +76,28 @@ def _load(folder: Path) -> tuple[Arrays, dict] | None:
         return None
 
 
-def _save(folder: Path, arrays: Arrays, facts: dict) -> None:
+def save(folder: Path, write: Callable[[Path], Stored], what: str) -> None:
+    """Stores arrays under checksums.
+
+    Args:
+      write: writes `NAME.npy` files into the folder that it is given, and returns their facts and checksums: `{"facts", "crc"}`.
+      what: what is stored, for errors.
+
+    Raises:
+      DataError: the disk is full, or nothing may be written there.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise DataError(f"{folder.parent}: cannot write the cache of examples ({error.strerror}); set data.cache_dir=<folder>") from error
+        raise DataError(f"{folder.parent}: cannot write the cache of {what} ({error.strerror}); set data.cache_dir=<folder>") from error
     try:
-        for name, array in arrays.items():
-            np.save(aside / f"{name}.npy", array, allow_pickle=False)
-        crc = {name: crc32(np.asarray(a)) for name, a in arrays.items()}
-        rundir.write_text(aside / "facts.json", json.dumps({"facts": facts, "crc": crc}, ensure_ascii=False))
+        stored = write(aside)
+        rundir.write_text(aside / "facts.json", json.dumps(stored, ensure_ascii=False))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
     except OSError as error:
-        if _load(folder) is None:  # else another process was faster, with the same contents
-            raise DataError(f"{folder}: cannot write the cache of examples ({error.strerror}); set data.cache_dir=<folder>") from error
+        if load(folder) is None:  # else another process was faster, with the same contents
+            raise DataError(f"{folder}: cannot write the cache of {what} ({error.strerror}); set data.cache_dir=<folder>") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -44,6 +44,7 @@ class Batch(NamedTuple):
         whether this window of the text answers for it; `weight` that of its loss; `head` another word of the row, from 1 (0: none).
       source: the second stream; None where there is one stream.
       types: `[B, S]` int32, BERT's token types; None where all are 0.
+      backbone: what a frozen backbone gave of these texts before training, `[B, S, D]` or of pooled texts `[B, T, D]`; None: it is run in the step.
     """
 
     tokens: Any
@@ -56,6 +57,7 @@ class Batch(NamedTuple):
     source: Source | None = None
     types: Any = None
     words: dict[str, Any] | None = None
+    backbone: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,10 @@ class Split:
     def words(self) -> int:
         """Of all examples: a word that stands in several windows counts in each."""
         return int(self.arrays["word_offsets"][-1]) if "word_offsets" in self.arrays else 0
+
+    def with_backbone(self, found: np.ndarray) -> Split:
+        """With what the backbone gave: of each token `[tokens, D]`, or of each example the vectors of its texts `[examples, texts, D]`."""
+        return dataclasses.replace(self, arrays={**self.arrays, "backbone" if found.ndim == 2 else "segment.backbone": found})
 
 
 def row_length(longest: int, context: int, requested: Any) -> int:
@@ -263,6 +269,9 @@ class Batches:
         if "types" in arrays:
             by_token["types"] = np.zeros((b, s), np.int32)
             copied.append("types")
+        if "backbone" in arrays:
+            by_token["backbone"] = np.zeros((b, s, *arrays["backbone"].shape[1:]), arrays["backbone"].dtype)
+            copied.append("backbone")
         example_ids, words = np.full((b, g), -1, np.int32), self._no_words(b)
         for i, row in enumerate(rows):
             at, word = 0, 0
@@ -283,6 +292,7 @@ class Batches:
             for name, values in arrays.items()
             if name.startswith("segment.")
         }
+        pooled = segment.pop("backbone", None)  # [B, G, texts, D]
         batch = Batch(
             by_token["tokens"],
             by_token.get("targets"),
@@ -294,6 +304,7 @@ class Batches:
             self._source(rows) if self.plan.source_length else None,
             by_token.get("types"),
             words,
+            by_token.get("backbone") if pooled is None else pooled.reshape(b, -1, pooled.shape[-1]),
         )
         if self._corrupt is None:
             return batch

@@ -30,6 +30,7 @@ from jaxsft.data.records import Chat, Message
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 
+DEFAULT_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>")
 DEFAULT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' }}"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}"
@@ -112,8 +113,12 @@ class Template:
     @classmethod
     def default(cls, tokenizer: Tokenizer, **options: Any) -> Template:
         """The built-in compact template; the tokenizer must know its tokens (those of `Tokenizer.bytes` and `Tokenizer.train` do)."""
-        for token in ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"):
-            tokenizer.special_id(token)
+        if missing := [token for token in DEFAULT_TOKENS if token not in tokenizer.added]:
+            raise ConfigError(
+                f"task.template: the tokenizer has no chat template of its own, and that of jaxsft writes {', '.join(missing)}, unknown to it; "
+                f"set tokenizer.added='[{','.join(repr(token) for token in missing)}]', whose rows are trained (beside an adapter by "
+                "adapter.train='[\"embed/.*\"]'), or task.template=FILE"
+            )
         return cls(DEFAULT_TEMPLATE, tokenizer, "default", **options)
 
     @classmethod

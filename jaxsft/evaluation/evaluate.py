@@ -83,13 +83,17 @@ def rows_to_answer(split: Split, rows: int | None) -> list[int]:
     return [row for row in range(len(split.records)) if row not in split.dropped][:rows]
 
 
-def check_prompts(lengths: Sequence[int], context: int, where: Sequence[str]) -> None:
-    """Raises ConfigError where a prompt is longer than a learned table of positions, whatever training did with such rows."""
+def check_prompts(lengths: Sequence[int], config: Config, where: Sequence[str]) -> None:
+    """Raises ConfigError where a prompt is longer than the positions that are learnt, whatever training did with such rows."""
+    context, learned = config.model.context, config.model.positions == "learned"
+    if not learned and (config.model.positions != "rope" or config.generate.allow_long):
+        return
     for length, place in zip(lengths, where, strict=True):
         if length > context:
+            relaxed = "take model.positions=rope" if learned else "set generate.allow_long=true"
             raise ConfigError(
-                f"{place}: the prompt has {length} tokens, but model.positions=learned ends at model.context={context}; raise that, take "
-                "model.positions=rope, or set evaluation.generate=never"
+                f"{place}: the prompt has {length} tokens, but model.positions={config.model.positions} is learnt up to model.context={context} "
+                f"only; raise that, {relaxed}, or set evaluation.generate=never"
             )
 
 
@@ -98,13 +102,11 @@ def answer_limit(task: Task, split: Split, config: Config) -> tuple[int, int]:
 
     Raises:
       ConfigError: a reference needs more than `generate.max_new_tokens`, so that it could not match whatever the model learns; or a prompt is longer
-        than a learned table of positions.
+        than the positions that are learnt.
     """
     kept, limit = rows_to_answer(split, config.evaluation.generate_rows), config.generate.max_new_tokens
-    if config.model.positions == "learned":
-        check_prompts(
-            [len(task.prompt(split.records[row], split.where[row])) for row in kept], config.model.context, [split.where[row] for row in kept]
-        )
+    where = [split.where[row] for row in kept]
+    check_prompts([len(task.prompt(split.records[row], place)) for row, place in zip(kept, where, strict=True)], config, where)
     needed = [len(task.answer(split.records[row], split.where[row])) for row in kept]
     if limit == "auto":
         return -(-max(needed, default=1) // 64) * 64, 0  # splits that are alike share a compiled program

@@ -155,11 +155,7 @@ class Attention(nn.Module):
         if c.qk_norm != "none":  # Henry et al., 2020, arXiv:2010.04245
             q, k = self._norm("q_norm", "heads")(q), self._norm("k_norm", "kv_heads")(k)
         how = Scores(c.causal, c.head_dim**-0.5 if c.query_scale is None else c.query_scale, c.attention_softcap)
-        bias = rope if c.positions == "relative" else None
-        if c.positions == "disentangled":
-            of_positions, rows = rope
-            bias = how.scale * disentangled.bias(q, k, to_q(of_positions[None])[0], to_k(of_positions[None])[0], rows, self.precision)
-        elif rope is not None and bias is None:
+        if c.positions == "rope":
             q, k = rotate(q, rope), rotate(k, rope)
         keys, precision = tokens, self.precision
         if cache is not None:
@@ -169,6 +165,12 @@ class Attention(nn.Module):
             precision = "bf16" if k.dtype == jnp.bfloat16 else "fp32"
         if self.has_variable("adapters", "adapter"):
             k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
+        bias, own = None, slice(-k.shape[1], None)  # the keys of a prefix come first, where this layer has one
+        if c.positions == "relative":
+            bias = rope[..., own]
+        if c.positions == "disentangled":
+            of_positions, rows = rope
+            bias = how.scale * disentangled.bias(q, k, to_q(of_positions[None])[0], to_k(of_positions[None])[0], rows[..., own], self.precision)
         path = PATHS[choose(c.attention, q.shape[1], k.shape[1])] if bias is None else functools.partial(reference, bias=bias)
         with jax.named_scope("attend"):
             y = path(q, k, v, tokens, keys, how, precision, window)  # [B, S, H, N]

@@ -4,11 +4,14 @@ Scores, the candidates of a step and the rule to stop are those of transformers 
 divided by its length to the power `length_penalty`, and a prompt is finished when its best running beam, at its length so far, is worse than its
 worst of `n` finished answers (Wu et al., 2016, arXiv:1609.08144, section 7, for the idea of both).
 
-Letters: P prompts, n beams, C candidates, W width of prompts, T slots, M new tokens at most, V vocab.
+Each beam is one of the `rows` that share a cache, the beams of a prompt are neighbours; a prompt that is finished makes room for the next one.
+
+Letters: P prompts, n beams, B = P n rows, C candidates, M new tokens at most, V vocab.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,9 +23,11 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsft.models.attention import Tokens
-from jaxsft.models.kv import KV, cache_dtype, caches_at, empty_kv, encoded, laid_sources, unstacked, width_of
+from jaxsft.config.schema import GenerateConfig
+from jaxsft.models import stops
+from jaxsft.models.kv import cache_dtype
 from jaxsft.models.layers import at_least_fp32
+from jaxsft.models.rows import Rows, State, forward, is_last, spread
 from jaxsft.models.sampling import penalised
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.sharding import mesh as meshes
@@ -30,136 +35,117 @@ from jaxsft.sharding import mesh as meshes
 NEVER = -1e9  # the score of what cannot be
 
 
-class Beams(NamedTuple):
-    """Running beams, and the best finished answers.
+class Search(NamedTuple):
+    """What is known of each prompt beside its rows.
 
     Attributes:
-      kv: keys and values of each layer, `[P, n, K, T, N]`.
-      out: new tokens, `[P, n, M]`. score: their log-probability. token: the last one.
-      seen: the tokens of prompt and answer, `[P, n, V]`.
-      answers, answer_scores, finished: the same of finished answers, best first; scores with the length penalty.
-      improvable: a running beam can still become one of them. Of a prompt that is filler, never.
+      score: the log-probability of running beams.
+      answers, answer_scores, finished: the best finished answers, best first, -1 after their end; scores with the length penalty.
     """
 
-    kv: KV
-    out: Int[Array, "prompts beams new"]
     score: Float[Array, "prompts beams"]
-    token: Int[Array, "prompts beams"]
-    seen: Bool[Array, "prompts beams vocab"]
     answers: Int[Array, "prompts beams new"]
     answer_scores: Float[Array, "prompts beams"]
     finished: Bool[Array, "prompts beams"]
-    improvable: Bool[Array, prompts]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "beams", "new", "stop_ids", "dtype", "mesh"))
-def search(
-    model: Transformer,
-    params: Params,
-    ids: Int[Array, "prompts width"],
-    held: Int[Array, prompts],
-    token: Int[Array, prompts],
-    source: tuple[Array, Array] | None,
-    length_penalty: Float[Array, ""],
-    penalty: Float[Array, ""],
-    *,
-    beams: int,
-    new: int,
-    stop_ids: tuple[int, ...],
-    dtype: Any,
-    mesh: Mesh | None,
-) -> tuple[Int[Array, "prompts new"], Float[Array, prompts]]:
-    """The best answer of each prompt, the stop token included and -1 after it, and its score.
+class Found(NamedTuple):
+    """The candidates of a step, best first: which beam goes on with which token, what it then is, and whether it ends there."""
 
-    Args:
-      ids, held, token, source: as in `generate.Prompts`; `held` of filler is -1.
-    """
-    p, width = ids.shape
-    slots = width + new
-    index, begin = jnp.arange(slots)[None, :], (width - jnp.maximum(held, 0))[:, None]
-    real, position = (index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0)
-    sources = encoded(model, params, source, dtype)
-    state = _begin(model, params, ids, held, token, beams, new, dtype, Tokens(real, position), sources)
-    sources = jax.tree.map(lambda x: jnp.repeat(x, beams, 0), sources)
-    real, position = jnp.repeat(real, beams, 0), jnp.repeat(position, beams, 0)  # beams of a prompt are neighbours
-    context = model.config.context - model.shift if model.config.positions == "learned" else None
+    score: Float[Array, "prompts candidates"]
+    parent: Int[Array, "prompts candidates"]
+    token: Int[Array, "prompts candidates"]
+    out: Int[Array, "prompts candidates new"]
+    ends: Bool[Array, "prompts candidates"]
+
+
+class Rule(NamedTuple):
+    """The options as arrays of the program, so that another value is no other program. `stop_ids` holds -1 where there is none."""
+
+    length_penalty: Float[Array, ""]
+    repetition_penalty: Float[Array, ""]
+    stop_ids: Int[Array, stops]
+
+
+# --- on the device ---------------------------------------------------------------------------------------------------------------------------
+@functools.partial(jax.jit, static_argnames=("prompts", "beams", "new", "dtype", "mesh"))
+def begun(old: Search | None, taken: Bool[Array, prompts], *, prompts: int, beams: int, new: int, dtype: Any, mesh: Mesh | None) -> Search:
+    """The search of prompts that are `taken` begins, from one beam."""
+    never = jnp.full((prompts, beams), NEVER, at_least_fp32(dtype))
+    fresh = Search(never.at[:, 0].set(0), jnp.full((prompts, beams, new), -1, jnp.int32), never, jnp.zeros((prompts, beams), bool))
+    if old is None:
+        return _whole(fresh, mesh)
+    return _whole(jax.tree.map(lambda new, old: jnp.where(taken.reshape(-1, *[1] * (new.ndim - 1)), new, old), fresh, old), mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "mesh"), donate_argnames=("state", "search"))
+def decode(
+    model: Transformer, params: Params, state: State, search: Search, rule: Rule, until: Int[Array, ""], mesh: Mesh | None
+) -> tuple[State, Search]:
+    """Steps until `until` prompts are done."""
+    n = search.score.shape[1]
 
     def one(carry):
-        step, s = carry
-        slot = width + step
-        where = Tokens(jnp.where(index <= slot, real, 0), position)
-        now = Tokens(jnp.ones((p * beams, 1), jnp.int32), lax.dynamic_slice_in_dim(position, slot, 1, axis=1))
-        kv = jax.tree.map(lambda x: x.reshape(p * beams, *x.shape[2:]), s.kv)
-        hidden, caches = model.decode(params, s.token.reshape(-1, 1), now, caches_at(kv, where, slot, sources))
-        kv = tuple((c.k, c.v) for c in caches)
-        s = s._replace(kv=jax.tree.map(lambda x: x.reshape(p, beams, *x.shape[1:]), kv))
-        logits = model.logits(params, hidden[:, 0])
-        scores = jax.nn.log_softmax(logits.astype(at_least_fp32(logits.dtype)), axis=-1).reshape(p, beams, -1)
-        scores = penalised(scores, s.seen, penalty) + s.score[..., None]
-        last = step + 1 >= new
-        if context is not None:
-            last |= held + step + 2 > context  # a learned table has no place for one more
-        return step + 1, _advance(s, scores, step, jnp.broadcast_to(last, (p,)), length_penalty, stop_ids)
+        state, found = _candidates(model, params, *carry, rule)
+        return _advance(state, carry[1], found, rule)
 
-    _, s = lax.while_loop(lambda carry: (carry[0] < new) & carry[1].improvable.any(), one, (jnp.int32(0), state))
-    best = s.answers[:, 0], s.answer_scores[:, 0]
-    return best if mesh is None else lax.with_sharding_constraint(best, meshes.replicated(mesh))
+    state, search = lax.while_loop(lambda carry: carry[0].done.sum() < until * n, one, (state, search))
+    return spread(state, mesh), _whole(search, mesh)
 
 
-def _begin(
-    model: Transformer, params: Params, ids: Array, held: Array, token: Array, n: int, new: int, dtype: Any, laid: Tokens, sources: Any
-) -> Beams:
-    """All beams hold the prompt, and only the first counts, so that the first step takes the likeliest tokens of it."""
-    p, width = ids.shape
-    where = Tokens(jnp.where(jnp.arange(laid.positions.shape[1]) < width, laid.segment_ids, 0), laid.positions)
-    kv = empty_kv(model, p, laid.positions.shape[1], dtype)
-    _, caches = model.decode(params, ids, Tokens(*(x[:, :width] for x in laid[:2])), caches_at(kv, where, jnp.int32(0), sources))
-    kv = tuple(tuple(jnp.repeat(x[:, None], n, 1) for x in (c.k, c.v)) for c in caches)
-    seen = jnp.zeros((p, model.vocab), bool).at[jnp.arange(p)[:, None], ids].max(laid.segment_ids[:, :width] > 0)
-    seen = jnp.repeat(seen.at[jnp.arange(p), token].set(True)[:, None], n, 1)
-    nothing, never = jnp.full((p, n, new), -1, jnp.int32), jnp.full((p, n), NEVER, at_least_fp32(dtype))
-    tokens = jnp.repeat(token[:, None], n, 1)
-    return Beams(kv, nothing, never.at[:, 0].set(0), tokens, seen, nothing, never, jnp.zeros((p, n), bool), held >= 0)
+@functools.partial(jax.jit, static_argnames=("model", "mesh"), donate_argnames=("state",))
+def propose(model: Transformer, params: Params, state: State, search: Search, rule: Rule, mesh: Mesh | None) -> tuple[State, Found]:
+    """The first half of a step, where the host is to say which candidates end."""
+    state, found = _candidates(model, params, state, search, rule)
+    return spread(state, mesh), _whole(found, mesh)
 
 
-def _advance(
-    s: Beams,
-    scores: Float[Array, "prompts beams vocab"],
-    step: Int[Array, ""],
-    last: Bool[Array, prompts],
-    length_penalty: Float[Array, ""],
-    stop_ids: tuple[int, ...],
-) -> Beams:
-    """One more token: the best candidates run on, those among the best `n` that end are kept as answers.
+@functools.partial(jax.jit, static_argnames=("mesh",), donate_argnames=("state", "search"))
+def advance(
+    state: State, search: Search, found: Found, ended: Bool[Array, "prompts candidates"], rule: Rule, mesh: Mesh | None
+) -> tuple[State, Search]:
+    """The second half; `ended`: by a stop string."""
+    state, search = _advance(state, search, found._replace(ends=found.ends | ended), rule)
+    return spread(state, mesh), _whole(search, mesh)
 
-    Args:
-      scores: of each beam with each next token.
-      last: no token can follow the next one.
-    """
-    p, n, vocab = scores.shape
-    candidates = min(max(2, 1 + len(stop_ids)) * n, n * vocab)  # so many that n can run on even where all ways to stop are among them
-    score, index = lax.top_k(scores.reshape(p, n * vocab), candidates)  # [P, C]
+
+def _candidates(model: Transformer, params: Params, state: State, search: Search, rule: Rule) -> tuple[State, Found]:
+    p, n = search.score.shape
+    logits, s = forward(model, params, state)
+    scores = penalised(jax.nn.log_softmax(logits.astype(search.score.dtype), axis=-1), s.seen, rule.repetition_penalty)
+    scores = scores.reshape(p, n, -1) + search.score[..., None]
+    vocab, ways = scores.shape[-1], max(2, 1 + rule.stop_ids.size)  # so many that n can run on even where all ways to stop are among them
+    score, index = lax.top_k(scores.reshape(p, n * vocab), min(ways * n, n * vocab))  # [P, C]
     parent, token = index // vocab, (index % vocab).astype(jnp.int32)
-    out = _take(s.out, parent).at[:, :, step].set(token)
-    ends = jnp.isin(token, jnp.array(stop_ids, jnp.int32)) | last[:, None]
+    at, new = jnp.arange(s.out.shape[1]), s.new.reshape(p, n)[:, :1, None]
+    out = jnp.where(at < new, _take(s.out.reshape(p, n, -1), parent), jnp.where(at == new, token[..., None], -1))
+    return s, Found(score, parent, token, out, jnp.isin(token, rule.stop_ids) | is_last(model, s).reshape(p, n)[:, :1])
 
-    running, chosen = lax.top_k(score + jnp.where(ends, NEVER, 0), n)  # [P, n]
-    parents, token = _take(parent, chosen), _take(token, chosen)
-    kept = (parents == jnp.arange(n)).all()
-    kv = lax.cond(kept, lambda kv: kv, lambda kv: jax.tree.map(lambda x: _take(x, parents), kv), s.kv)
-    seen = _take(s.seen, parents).at[jnp.arange(p)[:, None], jnp.arange(n)[None, :], token].set(True)
 
-    length = (step + 1).astype(score.dtype)
-    power = length ** length_penalty.astype(score.dtype)
-    counts = ends & (jnp.arange(candidates) < n) & s.improvable[:, None]
-    found = jnp.concatenate([s.answer_scores, jnp.where(counts, score / power, NEVER)], axis=1)
-    answer_scores, best = lax.top_k(found, n)
-    answers = _take(jnp.concatenate([s.answers, out], axis=1), best)
-    finished = _take(jnp.concatenate([s.finished, counts], axis=1), best)
+def _advance(s: State, search: Search, found: Found, rule: Rule) -> tuple[State, Search]:
+    """One more token: the best candidates run on, those among the best `n` that end are kept as answers."""
+    p, n = search.score.shape
+    done = s.done.reshape(p, n)[:, :1]
+    running, chosen = lax.top_k(found.score + jnp.where(found.ends, NEVER, 0), n)  # [P, n]
+    parents = jnp.where(done, jnp.arange(n), _take(found.parent, chosen))
+    by_prompt = lambda x: x.reshape(p, n, *x.shape[1:])
+    moved = lambda x: _take(by_prompt(x), parents).reshape(x.shape)
+    kv = lax.cond((parents == jnp.arange(n)).all(), lambda kv: kv, lambda kv: jax.tree.map(moved, kv), s.kv)
+    token = _take(found.token, chosen).reshape(-1)
+    seen = moved(s.seen).at[jnp.arange(p * n), token].set(True)
+
+    power = (by_prompt(s.new)[:, :1] + 1).astype(running.dtype) ** rule.length_penalty.astype(running.dtype)  # [P, 1]
+    counts = found.ends & (jnp.arange(found.ends.shape[1]) < n) & ~done
+    scores = jnp.concatenate([search.answer_scores, jnp.where(counts, found.score / power, NEVER)], axis=1)
+    answer_scores, best = lax.top_k(scores, n)
+    answers = _take(jnp.concatenate([search.answers, found.out], axis=1), best)
+    finished = _take(jnp.concatenate([search.finished, counts], axis=1), best)
 
     worst = jnp.where(finished, answer_scores.min(1, keepdims=True), NEVER)
-    improvable = s.improvable & ((running[:, :1] / power) > worst).any(1) & ~ends.all(1)
-    return Beams(kv, _take(out, chosen), running, token, seen, answers, answer_scores, finished, improvable)
+    improvable = ~done & ((running[:, :1] / power) > worst).any(1, keepdims=True) & ~found.ends.all(1, keepdims=True)
+    out = jnp.maximum(_take(found.out, chosen), 0).reshape(s.out.shape)
+    s = s._replace(kv=kv, token=token, position=s.position + 1, new=s.new + ~s.done, done=jnp.repeat(~improvable[:, 0], n), out=out, seen=seen)
+    return s, Search(running, answers, answer_scores, finished)
 
 
 def _take(x: Array, index: Int[Array, "prompts taken"]) -> Array:
@@ -167,39 +153,66 @@ def _take(x: Array, index: Int[Array, "prompts taken"]) -> Array:
     return jax.vmap(lambda row, at: jnp.take(row, at, axis=0))(x, index)
 
 
+def _whole(tree: Any, mesh: Mesh | None) -> Any:
+    """On each device."""
+    return tree if mesh is None else lax.with_sharding_constraint(tree, meshes.replicated(mesh))
+
+
+# --- on the host -----------------------------------------------------------------------------------------------------------------------------
+@dataclasses.dataclass
+class Beams(Rows):
+    """Rows of beams; the search of each prompt begins when it comes into a row."""
+
+    search: Search | None = None
+
+    def refill(self, numbers: Sequence[int]) -> list[int]:
+        taken = super().refill(numbers)
+        sizes = {"prompts": self.size, "beams": self.beams, "new": self.new, "dtype": cache_dtype(self.model, self.params)}
+        self.search = begun(self.search, np.isin(np.arange(self.size), taken), **sizes, mesh=self.mesh)
+        return taken
+
+    def draw(self, rule: Rule, ends: stops.Decode | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(done, best answer with -1 after it, its score) of each prompt, when enough of them are done.
+
+        Args:
+          ends: whether an answer ends with its last token, beside what the stop tokens say; None: the device needs no host.
+        """
+        if ends is None:
+            self.state, self.search = decode(self.model, self.params, self.state, self.search, rule, np.int32(self.until), self.mesh)
+        while ends is not None and jax.device_get(self.state.done).sum() < self.until * self.beams:
+            self.state, found = propose(self.model, self.params, self.state, self.search, rule, self.mesh)
+            out, score, done = jax.device_get((found.out, found.score, self.state.done[:: self.beams]))
+            ended = np.zeros(score.shape, bool)
+            for at in np.argwhere((score > NEVER / 2) & ~done[:, None]):
+                ids = out[tuple(at)]
+                ended[tuple(at)] = ends(ids[ids >= 0].tolist())
+            self.state, self.search = advance(self.state, self.search, found, ended, rule, self.mesh)
+        return jax.device_get((self.state.done[:: self.beams], self.search.answers[:, 0], self.search.answer_scores[:, 0]))
+
+
 def answers(
     model: Transformer,
     params: Params,
     prompts: Sequence[Sequence[int]],
+    options: GenerateConfig,
     *,
-    beams: int,
-    length_penalty: float,
-    repetition_penalty: float,
     max_new_tokens: int,
     stop_ids: Sequence[int],
-    batch_size: int,
-    mesh: Mesh | None,
+    mesh: Mesh | None = None,
+    read: stops.Decode | None = None,
     start: Sequence[int] = (),
 ) -> list[tuple[list[int], float]]:
-    """(new ids with the stop token, score) of each prompt, in their order. A batch holds `batch_size` beams."""
-    params, dtype = unstacked(params), cache_dtype(model, params)
-    shards = 1 if mesh is None else meshes.row_shards(mesh)
-    size = -(-max(batch_size // beams, 1) // shards) * shards
+    """(new ids with the stop token, or with the token that completes a stop string, and score) of each prompt, in their order. A batch holds
+    `options.batch_size` beams."""
+    rows = Beams(model, params, prompts, max_new_tokens, max(options.batch_size // options.num_beams, 1), mesh, start, options.num_beams)
+    rule = Rule(np.float32(options.length_penalty), np.float32(options.repetition_penalty), np.array(list(stop_ids) or [-1], np.int32))
+    ends = (lambda ids: stops.find(read(ids), options.stop) is not None) if options.stop else None
     results: list[Any] = [None] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    prompts, sources = ([start] * len(prompts), prompts) if start else (prompts, None)
-    for batch in (order[start : start + size] for start in range(0, len(order), size)):
-        width = width_of(max(len(prompts[i]) for i in batch) - 1)
-        ids, held, token = np.zeros((size, width), np.int32), np.full(size, -1, np.int32), np.zeros(size, np.int32)
-        for row, i in enumerate(batch):
-            ids[row, width - len(prompts[i]) + 1 :], token[row], held[row] = prompts[i][:-1], prompts[i][-1], len(prompts[i]) - 1
-        given = ids, held, token, laid_sources([sources[i] for i in batch], size) if sources else None
-        if mesh is not None:
-            here = meshes.rows_here(mesh, size)
-            given = meshes.place_rows(jax.tree.map(lambda x: x[here], given), mesh, size)
-        scalars = np.float32(length_penalty), np.float32(repetition_penalty)
-        static = {"beams": beams, "new": max_new_tokens, "stop_ids": tuple(stop_ids), "dtype": dtype, "mesh": mesh}
-        out, score = jax.device_get(search(model, params, *given, *scalars, **static))
-        for row, i in enumerate(batch):
-            results[i] = [t for t in out[row].tolist() if t >= 0], float(score[row])
+    while rows.busy:
+        rows.fill()
+        done, out, score = rows.draw(rule, ends)
+        for row, number in enumerate(rows.number):
+            if number is not None and done[row]:
+                results[number] = [t for t in out[row].tolist() if t >= 0], float(score[row])
+                rows.number[row] = None
     return results

@@ -24,20 +24,28 @@ TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 # --- which class -----------------------------------------------------------------------------------------------------------------------------
-def fitting(model: ModelConfig, rows: int, name: str | None, kind: str | None = None) -> tuple[Family, dict[str, Any]]:
-    """The family that has all of these options, and its config.json; `name` None: the first that has, of those with a head of the kind if there is
-    one. Raises ConfigError that says what differs."""
+def fitting(model: ModelConfig, rows: int, name: str | None, kind: str | None = None, task: Any = None) -> tuple[Family, dict[str, Any]]:
+    """The family that has all of these options, and its config.json; `name` None: the first that has, of those that have the head of the task too
+    if there is one. Raises ConfigError that says what differs."""
     if name is not None:
         family = families.get(name, "export.family")
         return family, family.to_config(model, rows)
     failures = []
-    for family in sorted(families.FAMILIES.values(), key=lambda family: kind is not None and kind not in family.heads):
+    for family in sorted(families.FAMILIES.values(), key=lambda family: task is not None and not _has_head(family, kind, task, model)):
         if family.write is not None:
             try:
                 return family, family.to_config(model, rows)
             except ConfigError as error:
                 failures.append(str(error))
     raise ConfigError(f"no family of transformers has all options of this model: {'; '.join(failures)}")
+
+
+def _has_head(family: Family, kind: str | None, task: Any, model: ModelConfig) -> bool:
+    try:
+        head_of(family, kind, task, model)
+    except ConfigError:
+        return False
+    return True
 
 
 def head_of(family: Family, kind: str | None, task: Any, model: ModelConfig) -> Head:

@@ -96,7 +96,7 @@ def attend(
 
 
 class TextHead(nn.Module):
-    """Numbers of each packed text. [B, S, D] -> [B, G, C].
+    """Numbers of each packed text. [B, S, D] -> [B, G, C]; or, of texts that are pooled, [B, G, D] -> [B, G, C].
 
     Attributes:
       pool: mean | max | first | last | attention, see `pool` and `attend`.
@@ -128,15 +128,13 @@ class TextHead(nn.Module):
         return Linear("bgi,io->bgo", (inputs, outputs), ("embed", "classes"), self.precision, bias=self.bias, name=name)
 
     def vectors(self, x: Array, where: Tokens | None, texts: int) -> Float[Array, "batch texts embed"]:
-        """The pooled texts, through the dense layer where there is one. Without `where` a row is one text."""
-        if where is None:
-            where = Tokens(jnp.ones(x.shape[:2], jnp.int32), jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2]))
+        """The pooled texts, through the dense layer where there is one. Without `where`, x are the vectors of texts, `[B, G, D]`."""
         with jax.named_scope("pool"):
             if self.pool == "attention":
                 query = self.param("query", declare(nn.initializers.normal(1.0), ("embed",)), (self.embed,))
-                y = attend(x, where.segment_ids, texts, query)
+                y = x if where is None else attend(x, where.segment_ids, texts, query)
             else:
-                y = pool(x, where.segment_ids, where.positions, texts, self.pool)
+                y = x if where is None else pool(x, where.segment_ids, where.positions, texts, self.pool)
         if self.form != "linear":
             y = ACTIVATIONS[self.activation](self.linear("dense", self.embed, self.embed)(y))
         y = y.astype(at_least_fp32(y.dtype))
@@ -183,6 +181,8 @@ class PairHead(TextHead):
     @nn.compact
     def __call__(self, x: Array, where: Tokens | None = None, texts: int = 2, noise: Dropout | None = None) -> Array:
         y = dropout(self.vectors(x, where, texts), noise, 0)  # [B, G, D]
+        if self.is_initializing():
+            y = jnp.repeat(y[:, :1], 2, axis=1)
         if not self.outputs:
             return y
         u, v = y[:, 0::2], y[:, 1::2]

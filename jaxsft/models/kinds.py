@@ -10,20 +10,20 @@ from jaxsft.models.encoder_decoder import EncoderDecoder
 from jaxsft.models.recurrent import Recurrent
 from jaxsft.models.transformer import Transformer
 
+CELLS = ("lora", "dora", "bitfit")  # adapters that change the matrices or the biases of a recurrent cell
 KINDS: dict[str, Any] = {"transformer": Transformer, "lstm": Recurrent, "gru": Recurrent}
 
 
 def adapting(kind: Any, config: Any) -> dict[str, Any]:
     """The adapter as an option of a model's class; nothing where there is none. Raises ConfigError where the class has no place for one."""
-    name, positions = config.adapter.name, config.model.positions
+    name = config.adapter.name
     if name == "none":
         return {}
-    if kind not in (Transformer, EncoderDecoder):
-        raise ConfigError(f"adapter={name}: needs a model of attention; set model.kind=transformer")
+    if kind is Recurrent and name not in CELLS:
+        why = "has no attention, and no MLP" if name == "ia3" else "has no attention to tokens that stand before a text"
+        raise ConfigError(f"adapter={name}: model.kind={config.model.kind} {why}; choose {', '.join(CELLS)}, or model.kind=transformer")
     if kind is EncoderDecoder and name in ("prefix", "prompt"):
         raise ConfigError(f"adapter={name}: has no place in a model with model.decoder_layers; choose another adapter")
-    if name == "prefix" and positions in ("relative", "disentangled"):
-        raise ConfigError(f"adapter=prefix: model.positions={positions} knows no place for keys before the text; choose another adapter")
     return {"adapter": config.adapter}
 
 

@@ -1,7 +1,7 @@
 """Weights from a folder in the layout of Hugging Face: config.json and model.safetensors, whole or in shards. Read as data; no code of it ever runs.
 
 Tensors are taken one after the other: read from the file, turned, and written into their place in our weights, which lie on the mesh from the
-start. A host holds one tensor at a time beside what its own devices hold.
+start. A file is mapped, not read: of a tensor a host holds what its own devices need.
 """
 
 from __future__ import annotations
@@ -60,12 +60,14 @@ class Tensors:
             found = f"has {old[0]}, a pickle, which can run code and is never opened" if old else "has no weights"
             raise CheckpointError(f"{folder}: {found}; expected {WEIGHTS}, or shards of it with {INDEX}")
         self._slices: dict[str, Any] = {}
+        self._files: dict[str, Path] = {}
+        self._maps: dict[Path, tuple[dict[str, Any], np.ndarray]] = {}
         for file in sorted(files):
             opened = _open(folder / file)
             for name in opened.keys():  # noqa: SIM118
                 if name in self._slices:
                     raise CheckpointError(f"{folder / file}: {name} is in another shard too")
-                self._slices[name] = opened.get_slice(name)
+                self._slices[name], self._files[name] = opened.get_slice(name), folder / file
         if index.is_file() and (lost := sorted(set(_json(index)["weight_map"]) - set(self._slices))):
             raise CheckpointError(f"{index}: {lost[0]} is in none of the {len(files)} shards")
 
@@ -83,10 +85,21 @@ class Tensors:
         return self._slices[name].get_dtype()
 
     def read(self, name: str) -> np.ndarray:
-        return self._slices[name][:] if self.shape(name) else np.asarray(self._slices[name][...])
+        """A tensor of floats as a view of its file. What is not used of it is not read: a process reads the parts of its own devices."""
+        header, data = self._mapped(self._files[name])
+        begin, end = header[name]["data_offsets"]
+        return data[begin:end].view(FLOATS[self.dtype(name)]).reshape(self.shape(name))
+
+    def _mapped(self, file: Path) -> tuple[dict[str, Any], np.ndarray]:
+        """The header of a file that was opened before, so that it is sound, and the bytes behind it: its length in eight bytes, JSON, data."""
+        if file not in self._maps:
+            whole = np.memmap(file, np.uint8, "r")
+            start = 8 + int(whole[:8].view("<u8")[0])
+            self._maps[file] = json.loads(whole[8:start].tobytes()), whole[start:]
+        return self._maps[file]
 
 
-FLOATS = ("F32", "BF16", "F16")
+FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16), "F16": np.dtype(np.float16)}
 
 
 def _open(file: Path) -> Any:
@@ -264,7 +277,7 @@ def _grown(tensor: np.ndarray, move: Move) -> np.ndarray:
 def _put(weight: jax.Array, value: np.ndarray, index: Sequence[int]) -> jax.Array:
     """`weight[index] = value`, in place, each device its own part."""
     place = _part(weight.sharding, len(index))
-    part = jax.make_array_from_callback(value.shape, place, lambda where: np.ascontiguousarray(value[where]))
+    part = jax.make_array_from_callback(value.shape, place, lambda where: np.array(value[where], order="C"))  # a copy: a file may change
     return _write(weight.sharding)(weight, part, np.array(index, np.int32))
 
 

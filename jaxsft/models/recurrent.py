@@ -3,6 +3,8 @@
 The state of a text begins at zero, whatever stands before it in its row. With `model.causal=false` half of the units read backwards.
 
     params = {"embed": ..., "layers": {"0": {"forward": {"w", "u", "b"}, ["backward"]}}, ["head"]}     each leaf stacked over layers
+
+Adapters stand beside the matrices of a cell: `layers/3/forward/w` is of its inputs, `layers/3/forward/u` of its state.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxsft.config.adapters import AdapterConfig
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
+from jaxsft.models import adapters
 from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout, at_least_fp32, contract, dropout, fan_in_normal
-from jaxsft.models.transformer import Embed, Params, Soft, finish_logits, segments
-from jaxsft.sharding import mesh as meshes
+from jaxsft.models.transformer import NONE, Embed, Model, Params, Soft
+from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
 
 GATES = {"lstm": 4, "gru": 3}
@@ -43,19 +47,26 @@ class Cell(nn.Module):
     units: int
     precision: str
 
+    def _product(self, name: str, equation: str, x: Array, w: Array) -> Array:
+        """With the adapter of the matrix, where it has one. Its dropout of states has one mask for all steps (Gal & Ghahramani, 2016)."""
+        product = functools.partial(contract, precision=self.precision)
+        if beside := self.get_variable(adapters.NAME, name, {}):
+            return beside[adapters.HOOK].linear(x, w, None, equation, product)
+        return product(equation, x, w)
+
     @nn.compact
     def __call__(self, x: Float[Array, "batch seq embed"], first: Bool[Array, "batch seq"]) -> Float[Array, "batch seq units"]:
         gates, dtype = GATES[self.kind], at_least_fp32(x.dtype)
         weight = lambda name, size, axes: self.param(name, declare(fan_in_normal(1), axes, 1), (size, gates, self.units))
         w, u = weight("w", x.shape[-1], ("embed", "gates", "mlp")), weight("u", self.units, ("units", "gates", "mlp"))
         b = self.param("b", declare(functools.partial(_bias, self.kind), ("gates", "mlp")), (gates, self.units))
-        given = contract("bsd,dgu->sbgu", x, w, self.precision).astype(dtype) + b  # all steps at once: one large product
+        given = self._product("w", "bsd,dgu->sbgu", x, w).astype(dtype) + b  # all steps at once: one large product
         candidate = self.param("c", declare(nn.initializers.zeros, ("mlp",)), (self.units,)) if self.kind == "gru" else None
 
         def step(carry, at):
             now, fresh = at
             h, c = jax.tree.map(lambda s: jnp.where(fresh[:, None], 0, s), carry)
-            recurrent = contract("bu,ugv->bgv", h, u, self.precision).astype(dtype)
+            recurrent = self._product("u", "bu,ugv->bgv", h, u).astype(dtype)
             if self.kind == "gru":
                 r, z = jnp.moveaxis(jax.nn.sigmoid(now[:, :2] + recurrent[:, :2]), 1, 0)
                 n = jnp.tanh(now[:, 2] + r * (recurrent[:, 2] + candidate))
@@ -96,7 +107,7 @@ class RecurrentLayer(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Recurrent:
+class Recurrent(Model):
     """The static half of a model, as `Transformer`."""
 
     config: ModelConfig
@@ -104,12 +115,9 @@ class Recurrent:
     precision: str = "fp32"
     head: nn.Module | None = None
     mesh: Mesh | None = None
+    adapter: AdapterConfig = NONE
 
     supports_packing = True  # states begin anew at the first token of a text
-
-    @property
-    def row_shards(self) -> int:
-        return 1 if self.mesh is None else meshes.row_shards(self.mesh)
 
     def init(self, key: Array) -> Params:
         """The boxed parameters, every layer from a key of its own; under `jax.eval_shape`, the declarations."""
@@ -120,6 +128,8 @@ class Recurrent:
         params["layers"] = {"0": nn.meta.add_axis(stack, 0, {nn.PARTITION_NAME: "layers"})}
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
+        if adapters.of(self.adapter):
+            params[adapters.NAME] = adapters.init(self.adapter, weights.specs(params), jax.random.fold_in(key, 4))
         return params
 
     def hidden(
@@ -127,34 +137,26 @@ class Recurrent:
     ) -> Float[Array, "batch seq embed"]:
         """The state after every token of the highest layer. Dropout between layers, only where `noise` is given (Zaremba et al., 2014); `soft` stands
         in place of some embeddings."""
-        x = self._embedding().apply({"params": params["embed"]}, tokens, where)
+        own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
+        x = self._embedding().apply({"params": params["embed"]} | own, tokens, where)
         x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
         x = dropout(x.astype(at_least_fp32(x.dtype)), noise.at(self.config.layers) if noise else None, 0)
 
         def body(x, scanned):
-            weights, index = scanned
-            y = self._layer().apply({"params": weights}, x, where.segment_ids)
-            return dropout(y, noise.at(index) if noise else None, 0), None
+            stack, beside, index = scanned
+            at = noise.at(index) if noise else None
+            y = self._layer().apply({"params": stack} | self._adapters(beside, at), x, where.segment_ids)
+            return dropout(y, at, 0), None
 
         if self.config.remat:
             body = jax.checkpoint(body)
-        for start, stack in segments(params["layers"]):
+        for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
-            x, _ = lax.scan(body, x, (stack, jnp.arange(start, start + depth)))
+            x, _ = lax.scan(body, x, (stack, beside, jnp.arange(start, start + depth)))
         return x
 
     def decode(self, *_: Any) -> Any:
         raise ConfigError(f"model.kind={self.config.kind}: it generates no text; use model.kind=transformer")
-
-    def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
-        return params["embed"]["tokens"]["w"].T if self.config.tied else params["head"]["w"]
-
-    def output_bias(self, params: Params) -> Float[Array, vocab] | None:
-        return params["head"]["b"] if self.config.head_bias else None
-
-    def logits(self, params: Params, hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
-        y = contract("...d,dv->...v", hidden, self.output_matrix(params), self.precision)
-        return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
 
     def _embedding(self) -> Embed:
         return Embed(self.vocab, self.config, self.precision)

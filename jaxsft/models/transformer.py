@@ -134,8 +134,60 @@ class Table(nn.Module):
         return self.get_variable("adapters", "adapter").rows(ids, x, w) if self.has_variable("adapters", "adapter") else x
 
 
+class Model:
+    """What models of every kind have: their rows on the devices, adapters beside their weights, and an output over the vocabulary."""
+
+    config: ModelConfig
+    precision: str
+    mesh: Mesh | None
+    adapter: AdapterConfig
+
+    @property
+    def row_shards(self) -> int:
+        """How many devices share the rows of a batch."""
+        return 1 if self.mesh is None else meshes.row_shards(self.mesh)
+
+    def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
+        """The matrix that turns hidden states into logits over the vocabulary (`layers.to_vocab`): the embedding's transpose where tied."""
+        own = params.get(adapters.NAME, {})
+        own = own.get("embed", {}).get("tokens") if self.config.tied else own.get("head")
+        w = params["embed"]["tokens"]["w"] if self.config.tied else params["head"]["w"]
+        if own:
+            return adapters.OutputMatrix(w, adapters.ready(self.adapter, own)[adapters.HOOK], self.config.tied)
+        return w.T if self.config.tied else w
+
+    def output_bias(self, params: Params) -> Float[Array, vocab] | None:
+        """What is added to these logits."""
+        return params["head"]["b"] if self.config.head_bias else None
+
+    def logits(self, params: Params, hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
+        """Logits over the vocabulary of a few hidden states; a loss takes them chunk by chunk (`losses/tokens.py`)."""
+        y = to_vocab(hidden, self.output_matrix(params), self.precision)
+        return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
+
+    @property
+    def shift(self) -> int:
+        """How many virtual tokens stand before the first of a text."""
+        kind = adapters.of(self.adapter)
+        return kind.shift(self.adapter) if kind else 0
+
+    @property
+    def places(self) -> int:
+        """How many of them have a place in the row, at positions below 0."""
+        kind = adapters.of(self.adapter)
+        return kind.places(self.adapter) if kind else 0
+
+    def _segments(self, params: Params) -> list[tuple[int, Params, Params]]:
+        """(first layer, stack, the adapters beside it) of each segment, from the bottom up."""
+        return sites.cut(params["layers"], params.get(adapters.NAME, {}).get("layers", {}))
+
+    def _adapters(self, tree: Params, noise: Dropout | None = None) -> dict[str, Params]:
+        """The collection of a module's adapters, where it has some."""
+        return {adapters.NAME: adapters.ready(self.adapter, tree, noise.of_adapter() if noise else None)} if tree else {}
+
+
 @dataclasses.dataclass(frozen=True)
-class Transformer:
+class Transformer(Model):
     """The static half of a model. `head` is a Linen module of the task, which applies it to the hidden states; None: the embedding is the head."""
 
     config: ModelConfig
@@ -147,11 +199,6 @@ class Transformer:
     routed: list[Routing] | None = None  # `hidden` puts here what the routers of its experts did
 
     supports_packing = True  # the mask keeps the texts of a row apart
-
-    @property
-    def row_shards(self) -> int:
-        """How many devices share the rows of a batch."""
-        return 1 if self.mesh is None else meshes.row_shards(self.mesh)
 
     def block(self) -> Block:
         return Block(self.config, self.precision)
@@ -217,24 +264,6 @@ class Transformer:
                 out.append(cache)
         return self._norm(params, x), tuple(out)
 
-    def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
-        """The matrix that turns hidden states into logits over the vocabulary (`layers.to_vocab`): the embedding's transpose where tied."""
-        own = params.get(adapters.NAME, {})
-        own = own.get("embed", {}).get("tokens") if self.config.tied else own.get("head")
-        w = params["embed"]["tokens"]["w"] if self.config.tied else params["head"]["w"]
-        if own:
-            return adapters.OutputMatrix(w, adapters.ready(self.adapter, own)[adapters.HOOK], self.config.tied)
-        return w.T if self.config.tied else w
-
-    def output_bias(self, params: Params) -> Float[Array, vocab] | None:
-        """What is added to these logits."""
-        return params["head"]["b"] if self.config.head_bias else None
-
-    def logits(self, params: Params, hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
-        """Logits over the vocabulary of a few hidden states; a loss takes them chunk by chunk (`losses/tokens.py`)."""
-        y = to_vocab(hidden, self.output_matrix(params), self.precision)
-        return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
-
     def _embedding(self) -> Embed:
         return Embed(self.vocab, self.config, self.precision)
 
@@ -245,26 +274,6 @@ class Transformer:
         x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
         noise = noise.at(self.config.layers) if noise else None
         return dropout(neftune(self._rows(x.astype(at_least_fp32(x.dtype))), noise, where.segment_ids), noise, 0)
-
-    @property
-    def shift(self) -> int:
-        """How many virtual tokens stand before the first of a text."""
-        kind = adapters.of(self.adapter)
-        return kind.shift(self.adapter) if kind else 0
-
-    @property
-    def places(self) -> int:
-        """How many of them have a place in the row, at positions below 0."""
-        kind = adapters.of(self.adapter)
-        return kind.places(self.adapter) if kind else 0
-
-    def _segments(self, params: Params) -> list[tuple[int, Params, Params]]:
-        """(first layer, stack, the adapters beside it) of each segment, from the bottom up."""
-        return sites.cut(params["layers"], params.get(adapters.NAME, {}).get("layers", {}))
-
-    def _adapters(self, tree: Params, noise: Dropout | None = None) -> dict[str, Params]:
-        """The collection of a module's adapters, where it has some."""
-        return {adapters.NAME: adapters.ready(self.adapter, tree, noise.of_adapter() if noise else None)} if tree else {}
 
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
@@ -278,7 +287,10 @@ class Transformer:
     def _positions(self, params: Params, queries: Tokens, keys: Tokens, dtype: Any) -> Any:
         """What attention needs of them: rotary tables of the queries, or a bias of queries and keys; None where the embeddings have them."""
         if shared := self._shared():
-            return shared.apply({"params": params["relative"]}, queries.positions, keys.positions)
+            at, prefix = keys.positions, self.shift - self.places
+            if prefix:  # its keys have no place in the row: they stand at -P to -1, before the first token of every text
+                at = jnp.concatenate([jnp.broadcast_to(jnp.arange(-prefix, 0), (at.shape[0], prefix)), at], axis=1)
+            return shared.apply({"params": params["relative"]}, queries.positions, at)
         return self._tables(queries.positions, dtype)
 
     def _tables(self, positions, dtype):

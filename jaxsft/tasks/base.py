@@ -14,6 +14,7 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.rundir import Stored
@@ -62,6 +63,15 @@ class Task:
     metrics: tuple[str, ...] = ("loss",)
     lower_is_better: tuple[str, ...] = ("loss", "perplexity")
     of_words = False
+
+    @classmethod
+    def metric_names(cls, config: Config) -> tuple[str, ...]:
+        """Those of `metrics` that evaluation gives with this config, and those whose names come from it."""
+        return cls.metrics
+
+    def sign(self, metric: str) -> int:
+        """-1 where less is better, otherwise 1."""
+        return -1 if metric in self.lower_is_better else 1
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         """`state` is what `fit` gave, from the training data of this run or from its `task.json`."""
@@ -137,6 +147,19 @@ class Task:
     # --- model -------------------------------------------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
+
+    def backbone(self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None) -> Array:
+        """What is below the head: states of tokens `[B, S, D]` or, where the task is `pooled`, vectors of texts `[B, T, D]`, T a multiple of G."""
+        return model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise)
+
+    @property
+    def pooled(self) -> bool:
+        """Whether texts are pooled below the head, without weights."""
+        return False
+
+    def states(self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None) -> Array:
+        """What the head reads: of a cached backbone, which is not run again, what the batch brings (`train.backbone`)."""
+        return self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
 
     def head_uses(self, lengths: np.ndarray) -> float:
         """How often the head runs for texts of so many tokens: on each token (a word has about one), or once a text."""

@@ -82,7 +82,7 @@ class SlotsAndIntent(TagWords):
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
         where = Tokens(batch.segment_ids, batch.positions)
-        hidden = model.hidden(params, batch.tokens, where, noise)  # [B, S, D]
+        hidden = self.states(model, params, batch, noise)  # [B, S, D]
         noise = noise.at(model.config.layers + 1) if noise else None
         tags = self.of_states(hidden, model.head.words, params["head"]["words"], batch, hyper, noise, columns=columns)
         logits = model.head.text.apply({"params": params["head"]["text"]}, hidden, where, batch.example_ids.shape[1], noise and noise.at(1))

@@ -48,6 +48,11 @@ class PairTask(TextTask):
     record, texts, stratum = (staticmethod(getattr(KINDS["pair"], name)) for name in ("record", "texts", "stratum"))
     inputs, outputs = (staticmethod(getattr(KINDS["pair"], name)) for name in ("inputs", "outputs"))
 
+    @classmethod
+    def metric_names(cls, config: Config) -> tuple[str, ...]:
+        own = {"label": (*CLASSES, "rows"), "score": (*regression.NAMES, "rows"), "nothing": retrieval.NAMES}
+        return ("loss", *own[KIND.get(config.task.loss, "score")])
+
     def unlabelled(self, row: Row, columns: Any) -> Pair:
         a = text_of(row, columns.text or "text", "data.columns.text")
         b = text_of(row, columns.text_pair or "text_pair", "data.columns.text_pair")
@@ -122,13 +127,17 @@ class PairTask(TextTask):
         """What the head says of each pair; of `bi` without outputs the vectors of its texts, `[B, G, 2, D]`."""
         if not self.apart:
             return super().read(model, params, batch, noise)
-        where, texts = split_pairs(batch), 2 * batch.example_ids.shape[1]
-        hidden = model.hidden(params, batch.tokens, where, noise)
-        if model.head is None:
-            out = self.make_head(PairHead, 0, model.precision).apply({"params": {}}, hidden, where, texts, noise)
+        if model.head is not None:
+            out = super().read(model, params, batch, noise)
         else:
-            out = self.apply_head(model, params, hidden, where, texts, noise)
+            out = self.make_head(PairHead, 0, model.precision).apply({}, self.states(model, params, batch, noise), noise=noise)
         return out if self.width else out.reshape(out.shape[0], -1, 2, out.shape[-1])
+
+    def where(self, batch: Batch) -> Tokens:
+        return split_pairs(batch) if self.apart else super().where(batch)
+
+    def count(self, batch: Batch) -> int:
+        return super().count(batch) * (2 if self.apart else 1)
 
     def totals(self, batch: Batch) -> Terms:
         return {self.config.task.loss: self.weight(batch).sum()}

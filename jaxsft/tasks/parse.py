@@ -22,7 +22,6 @@ from jaxsft.losses import tokens as token_losses
 from jaxsft.metrics import words as scoring
 from jaxsft.metrics.states import Confusion, Hits
 from jaxsft.models import biaffine, trees
-from jaxsft.models.attention import Tokens
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.words import first_piece
 from jaxsft.tasks.base import Output, Task, Terms, by_text
@@ -101,7 +100,7 @@ class ParseTrees(Task):
         return dict.fromkeys(self.term_weights(self.config), batch.words["weight"].sum())
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
-        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
+        hidden = self.states(model, params, batch, noise)  # [B, S, D]
         words, there = batch.words, batch.words["segment"] > 0
         noise = noise.at(model.config.layers + 1) if noise else None
         views = model.head.apply({"params": params["head"]}, first_piece(hidden, words), noise)

@@ -36,6 +36,15 @@ class Regress(TextTask):
     record, texts = (staticmethod(getattr(KINDS["regress"], name)) for name in ("record", "texts"))
     inputs, outputs = (staticmethod(getattr(KINDS["regress"], name)) for name in ("inputs", "outputs"))
 
+    @classmethod
+    def metric_names(cls, config: Config) -> tuple[str, ...]:
+        targets = config.data.columns.targets
+        return (*cls.metrics, *(_of_target(name, target) for target in targets for name in regression.NAMES if len(targets) > 1))
+
+    def sign(self, metric: str) -> int:
+        own = {_of_target(name, target) for target in self.targets for name in regression.ERRORS}
+        return -1 if metric in own else super().sign(metric)
+
     def unlabelled(self, row: Row, columns: Any) -> Regression:
         return Regression(*pair_of(row, columns), (math.nan,) * self.width, values_of(row, columns))
 
@@ -102,7 +111,7 @@ class Regress(TextTask):
         each = [regression.scores(gold[:, i], predicted[:, i]) for i in range(self.width)]
         out = {name: float(np.mean([one[name] for one in each])) for name in regression.NAMES} | {"rows": len(rows)}
         if self.width > 1:
-            out |= {f"{name}_{target}": one[name] for target, one in zip(self.targets, each, strict=True) for name in regression.NAMES}
+            out |= {_of_target(name, target): one[name] for target, one in zip(self.targets, each, strict=True) for name in regression.NAMES}
         return out
 
     def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
@@ -115,3 +124,8 @@ class Regress(TextTask):
             gold = {n: None if math.isnan(v) else v for n, v in zip(self.targets, gold.tolist(), strict=True)}
             label = gold if self.width > 1 else gold[self.targets[0]]
             yield {"row": row, **about(split.records[row]), "label": label, "prediction": named(predicted)}
+
+
+def _of_target(metric: str, target: str) -> str:
+    """The name of a metric of one target of several."""
+    return f"{metric}_{target}"

@@ -29,7 +29,8 @@ SLOT = "{source}"
 
 
 class Seq2SeqTask(CausalTask):
-    """Training has a row for each reference; evaluation has a row for each source, whose answer is scored against all of its references."""
+    """Training has a row for each reference; evaluation has a row for each source: its loss is that of the first reference, so that a
+    source counts once; its answer is scored against all of them."""
 
     name = "seq2seq"
     causal = None  # true of a decoder-only model, false of an encoder; see config/validate.py

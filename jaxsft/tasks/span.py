@@ -24,7 +24,6 @@ from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.data.windows import sentences
 from jaxsft.errors import DataError
 from jaxsft.metrics import answers as scoring
-from jaxsft.models.attention import Tokens
 from jaxsft.models.heads import SpanHead, layers_of, members
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.base import Output, Task, Terms, by_row
@@ -96,7 +95,7 @@ class SpanTask(Task):
         return {"cross_entropy": self._weight(batch).sum()}
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
-        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise)
+        hidden = self.states(model, params, batch, noise)  # [B, S, D]
         logits = model.head.apply({"params": params["head"]}, hidden, noise.at(model.config.layers + 1) if noise else None)  # [B, S, 2]
         mine = members(batch.segment_ids, batch.example_ids.shape[1])  # [B, G, S]
         lots = jnp.where(mine[..., None], logits[:, None], NONE)  # [B, G, S, 2]

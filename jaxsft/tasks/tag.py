@@ -24,7 +24,6 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import tokens as token_losses
 from jaxsft.metrics import words as scoring
 from jaxsft.metrics.states import Confusion, Hits
-from jaxsft.models.attention import Tokens
 from jaxsft.models.crf import Chains, Scores, TagHead, negative_log_likelihood, viterbi
 from jaxsft.models.heads import layers_of
 from jaxsft.models.transformer import Transformer
@@ -110,7 +109,7 @@ class TagWords(Task):
         return dict.fromkeys(self.term_weights(self.config), batch.words["weight"].sum())
 
     def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
-        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)  # [B, S, D]
+        hidden = self.states(model, params, batch, noise)  # [B, S, D]
         noise = noise.at(model.config.layers + 1) if noise else None
         return self.of_states(hidden, model.head, params["head"], batch, hyper, noise, columns=columns)
 

@@ -18,7 +18,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import registry
 from jaxsft.models.attention import Tokens
 from jaxsft.models.features import Features, Soft, place
-from jaxsft.models.heads import TextHead, layers_of
+from jaxsft.models.heads import TextHead, layers_of, pool
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task, by_row
 
@@ -124,9 +124,26 @@ class TextTask(Task):
 
     def read(self, model: Transformer, params: Params, batch: Batch, noise: Any) -> Float[Array, "batch texts width"]:
         """What the head says of each packed text."""
-        where = Tokens(batch.segment_ids, batch.positions, batch.types)
+        x = self.states(model, params, batch, noise)  # [B, G, D], or [B, S, D] for a head that pools by itself
+        noise = noise.at(model.config.layers + 1) if noise else None
+        return model.head.apply({"params": params.get("head", {})}, x, None if self.pooled else self.where(batch), self.count(batch), noise)
+
+    def backbone(self, model: Transformer, params: Params, batch: Batch, noise: Any) -> Array:
+        where = self.where(batch)
         hidden = model.hidden(params, batch.tokens, where, noise, self._vectors(model, params, batch, where))  # [B, S, D]
-        return self.apply_head(model, params, hidden, where, batch.example_ids.shape[1], noise)
+        return pool(hidden, where.segment_ids, where.positions, self.count(batch), self.config.task.pool) if self.pooled else hidden
+
+    @property
+    def pooled(self) -> bool:
+        return self.config.task.pool != "attention"
+
+    def where(self, batch: Batch) -> Tokens:
+        """The texts of each row that are read apart."""
+        return Tokens(batch.segment_ids, batch.positions, batch.types)
+
+    def count(self, batch: Batch) -> int:
+        """How many of them there may be."""
+        return batch.example_ids.shape[1]
 
     def _vectors(self, model: Transformer, params: Params, batch: Batch, where: Tokens) -> Soft | None:
         if not self._soft:
@@ -134,10 +151,6 @@ class TextTask(Task):
         columns = Features(tuple(features.sizes(self._learnt)), model.config.embed)
         vectors = columns.apply({"params": params["head"]["features"]}, batch.segment["numbers"], batch.segment["classes"])
         return place(vectors, where, self._start)
-
-    def apply_head(self, model: Transformer, params: Params, hidden: Array, where: Tokens, texts: int, noise: Any) -> Array:
-        noise = noise.at(model.config.layers + 1) if noise else None
-        return model.head.apply({"params": params.get("head", {})}, hidden, where, texts, noise)
 
     @staticmethod
     def weight(batch: Batch) -> Float[Array, "batch texts"]:

@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,16 @@ class Progress:
             self._bar.stop()
 
 
+def followed(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
+    """The items, with a bar on a terminal; elsewhere a line that says what begins."""
+    if not sys.stderr.isatty():
+        print(what, file=sys.stderr, flush=True)
+        return iter(items)
+    from rich import progress
+
+    return iter(progress.track(items, what, count, console=_console()))
+
+
 def _console():
     from rich.console import Console
 
@@ -135,8 +146,12 @@ def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
         f"{places * train['fill']:,.0f} real; {facts['steps_per_epoch']:,} steps an epoch"
     )
     peak = "peak unknown" if facts["peak"] is None else f"peak {facts['peak'] / 1e12:,.0f} TFLOP/s each"
-    lines.append(f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']}, {facts['flops'] / 1e9:,.1f} GFLOP of the model")
+    lines.append(f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']}, {flops_text(facts['flops'])} of the model")
     return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])
+
+
+def flops_text(flops: float) -> str:
+    return f"{flops / 1e9:,.1f} GFLOP" if flops >= 1e8 else f"{flops / 1e6:,.2g} MFLOP"
 
 
 def memory_text(compiled: Any) -> str:
@@ -144,6 +159,8 @@ def memory_text(compiled: Any) -> str:
     try:
         m = compiled.memory_analysis()
         gib = (m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes) / 2**30
-        return f"{gib:.2f} GiB for a step" if math.isfinite(gib) else "memory unknown"
+        if not math.isfinite(gib):
+            return "memory unknown"
+        return f"{gib:.2f} GiB for a step" if gib >= 0.01 else f"{gib * 2**10:.2f} MiB for a step"
     except (AttributeError, NotImplementedError):
         return "memory unknown"

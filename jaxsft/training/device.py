@@ -55,7 +55,8 @@ def peak_flops(device: Any) -> float | None:
 
 # --- model FLOPs -----------------------------------------------------------------------------------------------------------------------------
 def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: np.ndarray) -> float:
-    """What one training step must compute for texts of these lengths, padding and recomputation left out (Chowdhery et al., 2022, appendix B).
+    """What one training step must compute for texts of these lengths, padding and recomputation left out (Chowdhery et al., 2022, appendix B);
+    of a cached backbone nothing.
 
     Two FLOPs for each weight of a product and token, and `4 x heads x head_dim` for each query and key that see each other; as much again for the
     gradient of the inputs, in and above the lowest trained layer, and of the weights that are trained.
@@ -66,9 +67,17 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
     """
     if lengths.ndim == 2:
         return _flops_of_pairs(config, specs, trained, lengths[:, 0].astype(float), lengths[:, 1].astype(float))
-    tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) // 2 if config.model.causal else lengths**2).sum())
     lowest = _lowest_trained(trained)
-    flops = 0.0
+    flops = 0.0 if config.train.backbone == "cached" else _flops_of_layers(config, specs, trained, lengths)
+    head, own = (_head_size(config, task, tree) for tree in (specs, trained))
+    below = lowest < 10**9 or bool(_leaves(trained.get("norm", {})))  # something under the head is trained
+    return flops + 2 * task.head_uses(lengths) * (head * (1 + below) + own)
+
+
+def _flops_of_layers(config: Config, specs: Any, trained: Any, lengths: np.ndarray) -> float:
+    """Of all layers and of adapters."""
+    tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) // 2 if config.model.causal else lengths**2).sum())
+    lowest, flops = _lowest_trained(trained), 0.0
     uses_of = lambda spec: tokens * (config.model.experts_per_token if "experts" in spec.axes[:2] else 1)
     for spec in _leaves(specs["layers"]["0"]):
         if spec.matrix:
@@ -80,10 +89,7 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
         if spec.matrix:  # forward, and the gradients of its input and of itself
             flops += 6 * math.prod(spec.matrix) * tokens * (spec.shape[0] if spec.stacked else 1)
     attention = 4 * config.model.heads * config.model.head_dim * pairs if config.model.kind == "transformer" else 0.0
-    flops += attention * (config.model.layers + 2 * max(config.model.layers - lowest, 0))
-    head, own = (_head_size(config, task, tree) for tree in (specs, trained))
-    below = lowest < 10**9 or bool(_leaves(trained.get("norm", {})))  # something under the head is trained
-    return flops + 2 * task.head_uses(lengths) * (head * (1 + below) + own)
+    return flops + attention * (config.model.layers + 2 * max(config.model.layers - lowest, 0))
 
 
 def _flops_of_pairs(config: Config, specs: Any, trained: Any, target: np.ndarray, source: np.ndarray) -> float:

@@ -26,6 +26,7 @@ from jaxsft.training.runs import Run
 
 SHARD = 4 * 10**9  # bytes of a file
 PROBLEMS = dict.fromkeys(("classify", "pair"), "single_label_classification")
+OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 PROBLEMS |= {"multilabel": "multi_label_classification", "regress": "regression"}
 
 
@@ -72,17 +73,8 @@ def export(
     ready, declared = (weights, specs) if its is None else _head(parts.task, its, weights, specs)
     found = exported.all_moves(chosen, its, declared, f"run={run.folder}")
     dtypes = exported.dtypes_of(chosen, found, before["tensors"] if before else {}, dtype)
-    most = Counter(dtypes.values()).most_common(1)[0][0]
     name = chosen.architecture + (chosen.bare if its is None else its.suffix)
-    values = {
-        **({"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} if before is None else {}),  # a class has others where none are named
-        **values,
-        "architectures": [name],
-        **({} if its is None else _about_task(parts.task) | its.words(parts.config.task)),
-        **_ids_of_config(run, kind),
-        **_starts(parts.task),
-    }
-    values = {key: value for key, value in values.items() if key != "torch_dtype"} | {"dtype": exported.TORCH[most]}
+    values = _values(run, values, its, kind, before is None) | {"architectures": [name], "dtype": _most(dtypes)}
     with rundir.atomic_folder(to) as folder:
         exported.write(folder, found, ready, dtypes, shard)
         rundir.write_json(folder / "config.json", values)
@@ -93,6 +85,22 @@ def export(
             bodies.write_vectors(folder, parts.task, weights, parts.config.model.context)
         _check(run, pretrained.open_source(folder), specs, None if its is None else kind)
     return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
+
+
+def _values(run: Run, values: Mapping[str, Any], head: Head | None, kind: str | None, scratch: bool) -> dict[str, Any]:
+    """config.json without class and dtype."""
+    task = run.parts.task
+    gone = ("torch_dtype", *(() if kind in ("lm", "mlm") else OF_LABELS))  # labels of the source are of another task
+    out = {key: value for key, value in values.items() if key not in gone}
+    if scratch:  # a class has ids of its own where none are named
+        out = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | out
+    if head is not None:
+        out |= _about_task(task) | head.words(task.config.task)
+    return out | _ids_of_config(run, kind) | _starts(task)
+
+
+def _most(dtypes: Mapping[str, str]) -> str:
+    return exported.TORCH[Counter(dtypes.values()).most_common(1)[0][0]]
 
 
 def _check(run: Run, written: pretrained.Source, specs: Any, kind: str | None) -> None:
@@ -140,7 +148,7 @@ def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[
     config = run.parts.config
     kind, rows = pretrained.KINDS.get(config.task.name), run.parts.model.vocab
     if before is None or (name is not None and name != before["config"].get("model_type")):
-        family, values = exported.fitting(config.model, rows, name, kind)
+        family, values = exported.fitting(config.model, rows, name, kind, config.task)
         pad = run.parts.tokenizer.pad_id
         if values.get("pad_token_id", pad) != pad:  # a family that counts positions from it on
             offset = config.model.position_offset
@@ -182,15 +190,26 @@ def _ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
-    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding on, that is part of the architecture; and
-    classes that pool the last token take it for the last that is no padding, which must not be one of the frame of a text."""
+    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding on, that is part of the architecture."""
     tokenizer = run.parts.tokenizer
-    out = dict(_ids(tokenizer))
+    out: dict[str, int | None] = dict(_ids(tokenizer))
     if run.parts.config.model.position_offset:
         out.pop("pad_token_id", None)
-    elif kind == "text" and out.get("pad_token_id") in tokenizer.wrap([], None).ids:
-        out["pad_token_id"] = None
+    elif kind == "text":
+        padding = padding_of(tokenizer)
+        out["pad_token_id"] = None if padding is None else tokenizer.special_id(padding)
     return out
+
+
+def padding_of(tokenizer: Tokenizer) -> str | None:
+    """The token that may pad whole texts: classes that pool the last one take it for the last that is no padding, so that it must be none of a text
+    or of its frame. Where the declared one is, or there is none, it is another special token, which no text holds; None: there is no other."""
+    frame = {part for half in tokenizer.frames for part, _ in half}
+    roles = tokenizer.role_strings()
+    taken = {text for role, text in roles.items() if role in ("unk_token", "mask_token", "bos_token", "eos_token")}
+    free = [name for name, token in tokenizer.added.items() if token.get("special") and token["id"] not in frame and name not in taken]
+    declared = roles.get("pad_token")
+    return declared if declared in free else next((name for name in sorted(free, key=lambda name: "pad" not in name.lower())), None)
 
 
 def _starts(task: Task) -> dict[str, int]:
@@ -211,6 +230,8 @@ def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None)
     config = json.loads(path.read_text(encoding="utf-8"))
     config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     config.pop("extends", None)  # our own note
+    if kind == "text" and (padding := padding_of(tokenizer)):
+        config["pad_token"] = padding
     if source := (task.state.get("template") or {}).get("source"):
         config.pop("chat_template", None)
         rundir.write_text(folder / "chat_template.jinja", source)

@@ -27,11 +27,11 @@ from jaxsft.metrics import states
 from jaxsft.models import surgery
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import device, hf, manifest, partition, runs, setup
+from jaxsft.training import backbone, device, hf, manifest, partition, runs, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
 from jaxsft.training.setup import Parts
-from jaxsft.training.step import State, Sums, make_hyper, objective_value
+from jaxsft.training.step import State, Sums, check_unfreezing, make_hyper, objective_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Loop:
             )
         self.clock = dataclasses.replace(clock, total=self.total)
         self.hyper = make_hyper(config, self.clock)
-        self._check_unfreezing()
+        check_unfreezing(self.program, self.hyper, self.total)
         self.every = {
             "log": durations.steps(config.train.log_every, self.clock, "train.log_every"),
             "checkpoint": durations.steps(config.checkpoint.every, self.clock, "checkpoint.every"),
@@ -175,6 +175,7 @@ class Loop:
         self._check_unchanged(facts)
         if (done := self._complete()) is not None:
             return done
+        self.cached = backbone.attach(self.parts, self.params, list(self.batches.values()))
         checkpoints = Checkpoints(self.mirror.place)
         start = self._resume(checkpoints)
         self._write_start(facts)
@@ -287,7 +288,7 @@ class Loop:
         count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
         notes = [f"resumed at step {start}"] if start else []
         notes += [f"{path} stays whole on every device: the mesh does not divide it" for path in meshes.whole(self.parts.specs, self.parts.mesh)]
-        notes += self.spread
+        notes += [*self.spread, *self.cached]
         if (used := self.parts.mesh.size) < jax.device_count():
             notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
         if (found := self.parts.vectors) is not None:
@@ -315,15 +316,6 @@ class Loop:
             "peak": device.peak_flops(jax.devices()[0]),
             "notes": notes,
         }
-
-    def _check_unfreezing(self) -> None:
-        """Raises ConfigError where the run ends before everything is trained: what waits for ever is better frozen by name."""
-        last = max(int(np.max(turn)) for turn in jax.tree.leaves(self.program.turns))
-        if "unfreeze_every" in self.hyper and (at := last * int(self.hyper["unfreeze_every"])) >= self.total:
-            raise ConfigError(
-                f"train.unfreeze_every={self.config.train.unfreeze_every}: the last of {last} turns would come at step {at}, but the run has "
-                f"{self.total} steps; give a shorter one, or freeze what is not to be trained by train.freeze"
-            )
 
     def _answers(self) -> dict[str, tuple[int, int]]:
         """Of each split for which answers are generated: how many tokens, and how many references need more. Raises ConfigError."""
@@ -413,7 +405,7 @@ class Loop:
         metrics.write(step, "validation", result.numbers)
         progress.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
         name = self.config.evaluation.metric.partition("/")[2]
-        value, sign = result.numbers[name], -1 if name in self.task.lower_is_better else 1
+        value, sign = result.numbers[name], self.task.sign(name)
         if math.isfinite(value) and (self.best["value"] is None or sign * value > sign * self.best["value"]):
             self.best, self.impatience = {"value": value, "step": step}, 0
         else:

@@ -241,7 +241,7 @@ def source_parts(parts: Parts) -> Parts:
     plain = dataclasses.replace(
         config, adapter=NoAdapter(), model=surgery.without(config.model), tokenizer=dataclasses.replace(config.tokenizer, added=())
     )
-    return make_parts(setup.of_source(plain)[0], setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh)
+    return make_parts(setup.of_source(plain)[0], setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh, parts.tokenizer)
 
 
 def _changed(parts: Parts, stored: Params, base: Parts) -> Params:

@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
-from jaxsft.config import compose
+from jaxsft.config import compose, validate_backbone
 from jaxsft.config.optim import Group, OptimConfig
 from jaxsft.config.schema import (
     BpeTokenizer,
@@ -22,6 +22,7 @@ from jaxsft.config.schema import (
     Config,
     ModelConfig,
     PretrainedTokenizer,
+    TrainConfig,
     UnigramTokenizer,
     WordPieceTokenizer,
     WordTokenizer,
@@ -66,13 +67,14 @@ def resolve(config: Config) -> Config:
     if config.data.format != "auto":
         formats.named(config.data.format)
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
-    validate(config, metrics=task.metrics, causal=task.causal, generates=task.generates, can_generate=task.can_generate)
+    validate(config, metrics=task.metric_names(config), causal=task.causal, generates=task.generates, can_generate=task.can_generate)
     metric = f"validation/{task.metric}" if config.evaluation.metric == "auto" else config.evaluation.metric
     return dataclasses.replace(
         config,
         precision="bf16" if config.precision == "auto" else config.precision,
         evaluation=dataclasses.replace(config.evaluation, metric=metric, batch_size=config.evaluation.batch_size or config.train.batch_size),
         optim=_with_ratio(config),
+        train=_with_frozen(config.train),
         seeds=dataclasses.replace(config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}),
     )
 
@@ -82,6 +84,11 @@ def _with_ratio(config: Config) -> OptimConfig:
     ratio, groups = getattr(config.adapter, "lr_ratio", 1.0), tuple(config.optim.lr_groups)
     group = Group("adapters/.*/b", ratio)
     return config.optim if ratio == 1 or group in groups else dataclasses.replace(config.optim, lr_groups=(*groups, group))
+
+
+def _with_frozen(train: TrainConfig) -> TrainConfig:
+    """A cached backbone is a frozen one, to all that opens the run later."""
+    return train if train.backbone == "trained" else dataclasses.replace(train, freeze=validate_backbone.frozen(train.freeze))
 
 
 def like_pretrained(config: Config) -> Config:
@@ -367,9 +374,12 @@ class Parts:
         return State(everywhere, everywhere, placed, match_params(state.opt, specs, placed, everywhere), None if state.ema is None else placed)
 
 
-def make_parts(config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh: jax.sharding.Mesh | None = None) -> Parts:
-    """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here."""
-    task = tasks.get(config.task.name)(config, tokenizer, state)
+def make_parts(
+    config: Config, tokenizer: Tokenizer, state: dict[str, Any], mesh: jax.sharding.Mesh | None = None, reads: Tokenizer | None = None
+) -> Parts:
+    """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here.
+    `reads` is the tokenizer of the task, where it has more tokens than the model has rows for."""
+    task = tasks.get(config.task.name)(config, reads or tokenizer, state)
     mesh = mesh or meshes.make_mesh(config.mesh)
     rows = config.model.vocab_rows or tokenizer.vocab_size
     if tokenizer.extends:

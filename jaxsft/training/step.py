@@ -19,6 +19,7 @@ from jaxsft import patterns, tasks
 from jaxsft.config import durations
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
+from jaxsft.errors import ConfigError
 from jaxsft.losses import experts as of_routers
 from jaxsft.losses import penalties
 from jaxsft.models.layers import Dropout
@@ -176,7 +177,7 @@ class Program:
 
     def _output(self, params: Params, batch: Batch, hyper: Hyper, noise: Dropout | None, *, columns: bool) -> Output:
         """What the task makes of a batch, and what the routers of the model's experts did with its tokens."""
-        if not self.config.model.experts:
+        if not self.config.model.experts or batch.backbone is not None:
             return self.task.loss(self.model, params, batch, hyper, noise, columns=columns)
         model = dataclasses.replace(self.model, routed=[])
         out = self.task.loss(model, params, batch, hyper, noise, columns=columns)
@@ -231,6 +232,16 @@ def _layer_of(path: str) -> int | None:
 
 def _first(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[0], tree)
+
+
+def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
+    """Raises ConfigError where the run ends before everything is trained: what waits for ever is better frozen by name."""
+    last = max(int(np.max(turn)) for turn in jax.tree.leaves(program.turns))
+    if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:
+        raise ConfigError(
+            f"train.unfreeze_every={program.config.train.unfreeze_every}: the last of {last} turns would come at step {at}, but the run has "
+            f"{total} steps; give a shorter one, or freeze what is not to be trained by train.freeze"
+        )
 
 
 def objective_value(terms: Mapping[str, Any], totals: Mapping[str, Any], weights: Mapping[str, Any]) -> float:

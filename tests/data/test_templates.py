@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import jinja2
 import pytest
@@ -9,7 +10,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from jaxsft.data.formats import read
 from jaxsft.data.records import Chat, Message
-from jaxsft.data.templates import DEFAULT_TEMPLATE, Template
+from jaxsft.data.templates import DEFAULT_TEMPLATE, DEFAULT_TOKENS, Template
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.tasks.chat import ChatSFT
@@ -50,6 +51,20 @@ def test_default_template_by_hand():  # guards C4
     assert DEFAULT.stop_ids == (END,)
     assert DEFAULT.prompt(messages[:2], "a:1") == rendered.ids[:9]
     assert DEFAULT.digest == Template.default(BYTES).digest != template("{# x #}" + DEFAULT_TEMPLATE).digest
+
+
+def test_a_tokenizer_without_the_tokens_of_the_template_is_told_how_to_get_them(tmp_path):
+    """What the sentence says to set is all that is needed."""
+    BYTES.save(tmp_path)
+    document = json.loads((tmp_path / "tokenizer.json").read_text())
+    document["added_tokens"] = [token for token in document["added_tokens"] if token["content"] not in DEFAULT_TOKENS[:4]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    bare = Tokenizer.load(tmp_path)
+    with pytest.raises(ConfigError, match=r"set tokenizer.added='\[(.*)\]'") as caught:
+        Template.default(bare)
+    named = re.search(r"tokenizer.added='\[(.*?)\]'", str(caught.value))[1]
+    assert named == ",".join(repr(token) for token in DEFAULT_TOKENS[:4])
+    assert Template.default(bare.with_added(DEFAULT_TOKENS[:4])).stop_ids == DEFAULT.stop_ids
 
 
 def test_special_looking_text_is_spelled_out():  # guards C11

@@ -202,6 +202,7 @@ ELSEWHERE = {
     "tests/prepare/check/test_tokens.py": ("check.samples",),
     "tests/prepare/check/test_labels.py": ("check.near",),
     "tests/training/test_loop.py": ("train.on_nan",),
+    "tests/invariants/test_backbone.py": ("train.backbone",),
     "tests/training/test_hf.py": ("model.init",),
     "tests/invariants/test_eval.py": ("generate.allow_cut",),
     "tests/sharding/test_hosts.py": ("hosts.coordinator", "hosts.count", "hosts.index", "hosts.timeout", "hosts.wait"),
@@ -209,7 +210,13 @@ ELSEWHERE = {
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
     "tests/models/test_encoder_decoder.py": ("model.decoder_layers", "model.relative_buckets", "model.relative_distance", "model.output_scale"),
-    "tests/models/test_generate.py": ("generate.max_new_tokens", "generate.temperature", "generate.batch_size", "generate.stop"),
+    "tests/models/test_generate.py": (
+        "generate.max_new_tokens",
+        "generate.temperature",
+        "generate.batch_size",
+        "generate.stop",
+        "generate.allow_long",
+    ),
     "tests/models/test_sampling.py": ("generate.top_k", "generate.top_p", "generate.min_p", "generate.repetition_penalty"),
     "tests/models/test_beam.py": ("generate.num_beams", "generate.length_penalty"),
 }

@@ -174,12 +174,16 @@ def test_a_special_token_inside_an_answer_is_no_match(monkeypatch):  # guards C1
     assert [task.describe(records[i], split.where[i], answers[i])["correct"] for i in range(3)] == [True, False, False]
 
 
-def test_a_prompt_that_has_no_positions_is_named_before_training():  # guards E8
+@pytest.mark.parametrize("positions, told", [("learned", "take model.positions=rope"), ("rope", "set generate.allow_long=true")])
+def test_a_prompt_that_has_no_positions_is_named_before_training(positions, told):  # guards E8
     records = [Chat((Message("user", "x" * n), Message("assistant", "a"))) for n in (3, 90)]
     cut = {"too_long": "truncate_left", "max_length": 64}
-    b = bench("chat", records=(records, ["a:1", "a:2"]), model={"positions": "learned", "context": 64}, data=cut)
-    with pytest.raises(ConfigError, match=r"^a:2: the prompt has 93 tokens, .*model\.context=64"):
+    b = bench("chat", records=(records, ["a:1", "a:2"]), model={"positions": positions, "context": 64}, data=cut)
+    with pytest.raises(ConfigError, match=rf"^a:2: the prompt has 93 tokens, .*model\.context=64 .*{told}"):
         evaluation.answer_limit(b.parts.task, b.batches.split, b.config)
+    long = dataclasses.replace(b.config, generate=dataclasses.replace(b.config.generate, allow_long=True))
+    if positions == "rope":
+        assert evaluation.answer_limit(b.parts.task, b.batches.split, long) == (64, 0)
 
 
 @pytest.mark.parametrize("name", ["train", "held"])

@@ -170,7 +170,12 @@ def values_of(name):
     return b, ([float(x) for x in terms.values()], [float(x) for x in totals.values()], states), columns, ids
 
 
-def test_missing_targets_are_left_out():  # guards A5
+def known(b, columns):
+    """Evaluation gives the numbers whose names the task knows before it has seen any data."""
+    return set(b.parts.task.metric_names(b.config)) == {"loss", *b.parts.task.summarise(b.batches.split, {}, columns)}
+
+
+def test_missing_targets_are_left_out():  # guards A5, E8
     b, ((loss,), (total,), _), columns, ids = values_of("regress")
     gold = np.array([r.targets for r in records_of("regress")[0]])
     there, task = np.isfinite(gold), b.parts.task
@@ -183,11 +188,12 @@ def test_missing_targets_are_left_out():  # guards A5
     error = np.where(there, predicted - gold, math.nan)
     assert numbers["mae"] == pytest.approx(np.mean(np.nanmean(np.abs(error), 0)))
     assert numbers["mae_x"] == pytest.approx(np.nanmean(np.abs(error[:, 0]))) and numbers["rows"] == 13
+    assert known(b, columns) and [task.sign(name) for name in ("loss", "rmse", "rmse_x", "mae_y", "r2_x", "pearson")] == [-1, -1, -1, -1, 1, 1]
     lines = list(task.predictions(b.batches.split, columns, None))
     assert lines[1]["label"][task.targets[0]] is None and lines[0]["prediction"][task.targets[1]] == pytest.approx(predicted[0, 1])
 
 
-def test_contrast_by_hand():
+def test_contrast_by_hand():  # guards E8
     b, ((loss,), (total,), _), columns, ids = values_of("contrastive")
     vectors = by_row(ids, columns["vectors"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, rtol=1e-9)
@@ -195,6 +201,7 @@ def test_contrast_by_hand():
     log_p = lambda s: np.diag(s) - np.log(np.exp(s).sum(1))
     assert loss == pytest.approx(-(log_p(scores) + log_p(scores.T)).sum() / 2, rel=1e-6) and total == 13
     assert "head" in b.params  # the dense layer
+    assert known(b, {"vectors": vectors})
 
 
 def test_cosines_by_hand():
@@ -203,6 +210,7 @@ def test_cosines_by_hand():
     together = np.array([r.label == "good" for r in records_of("cosine")[0]])
     assert loss == pytest.approx(np.where(together, 1 - cosine, np.maximum(cosine + 0.5, 0)).sum(), rel=1e-9)
     assert "head" not in b.params  # nothing to learn there
+    assert known(b, {"predicted": cosine})
     for threshold in (-1.0, 1.0):
         task = dataclasses.replace(b.config.task, threshold=threshold)
         told = tasks.get("pair")(dataclasses.replace(b.config, task=task), b.parts.tokenizer, b.parts.task.state)
@@ -211,6 +219,7 @@ def test_cosines_by_hand():
     b, ((loss,), _, _), columns, ids = values_of("bi scores")
     gold = np.array([r.score for r in records_of("bi scores")[0]])
     assert loss == pytest.approx(np.square(by_row(ids, columns["predicted"]) - gold / 4).sum(), rel=1e-6)
+    assert known(b, {"predicted": by_row(ids, columns["predicted"])})
 
 
 def test_columns_stand_in_front_of_their_text():
@@ -338,6 +347,9 @@ def test_every_option_of_a_task_acts(task, kind):  # guards H5
         ("regress", "loss.label_smoothing", {"loss": {"label_smoothing": 0.1}}),
         ("regress", "model.tied", {"model": {"tied": False}}),
         ("regress", "task.huber_delta", {"task": {"huber_delta": 2.0}}),
+        ("regress", "validation/rmse_x, validation/mae_x", {"evaluation": {"metric": "validation/rmse_z"}}),
+        ("pair", "evaluation.metric=validation/f1_macro", {"task": {"loss": "mse"}, "evaluation": {"metric": "validation/f1_macro"}}),
+        ("pair", "evaluation.metric=validation/mrr", {"evaluation": {"metric": "validation/mrr"}}),
         ("pair", "task.encoder=bi", {"task": {"loss": "contrastive"}}),
         ("pair", "train.accumulate", {"task": {"loss": "contrastive", "encoder": "bi"}, "train": {"accumulate": 2}}),
         ("pair", "task.positive", {"task": {"loss": "cosine_embedding", "encoder": "bi"}}),

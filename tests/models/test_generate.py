@@ -13,9 +13,10 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig, MeshConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Tokens
-from jaxsft.models.generate import continuations, decode, empty, generate, refill
+from jaxsft.models.generate import continuations, decode, generate
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.kv import width_of
+from jaxsft.models.rows import empty, refill
 from jaxsft.models.transformer import Transformer
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
@@ -142,6 +143,15 @@ def test_a_learned_table_ends():
     assert ask([[1] * 8]) == [1]
     with pytest.raises(ConfigError, match=r"9 tokens, but model\.positions=learned ends at model\.context=8"):
         ask([[1] * 9])
+
+
+def test_a_prompt_ends_where_training_ended():
+    """Rotary positions go on, but what they say there was never learnt."""
+    m, params = made(context=8)
+    ask = lambda prompt, **options: generate(m, params, [prompt], GenerateConfig(batch_size=1, **options), max_new_tokens=2, stop_ids=())
+    with pytest.raises(ConfigError, match=r"^a prompt has 9 tokens, more than model\.context=8: .*generate\.allow_long=true$"):
+        ask([1] * 9)
+    assert ask([1] * 8) and [(a.ids, a.stopped) for a in ask([1] * 9, allow_long=True)] == [greedy([1] * 9, new=2)]
 
 
 def test_widths():

@@ -1,4 +1,5 @@
-"""What transformers generates with a real model, token by token: greedy, with a repetition penalty, with stop tokens, with beams."""
+"""What transformers generates with a real model, token by token: greedy, with a repetition penalty, stop tokens, beams, and stop strings in
+beams."""
 
 import functools
 import json
@@ -33,9 +34,12 @@ def test_the_tokens_are_those_of_transformers(case):  # guards E12
     m = model()
     params = jax.tree.map(lambda w: np.asarray(w, np.float64), m.params)
     options = {"batch_size": 3 * case["options"].get("num_beams", 1), **case["options"]}
-    new = options.pop("max_new_tokens")
-    out = generate(m.run.parts.model, params, GOLDEN["prompts"], GenerateConfig(**options), max_new_tokens=new, stop_ids=case["stop"])
-    assert [answer.ids + case["stop"] * answer.stopped for answer in out] == case["ids"]
+    new, options["stop"] = options.pop("max_new_tokens"), options.pop("stop_strings", [])
+    how = {"max_new_tokens": new, "stop_ids": case["stop"], "read": m.tokenizer.continued}
+    out = generate(m.run.parts.model, params, GOLDEN["prompts"], GenerateConfig(**options), **how)
+    assert [answer.ids + case["stop"] * (answer.stopped and not options["stop"]) for answer in out] == case["ids"]
+    if options["stop"]:
+        assert sum(answer.stopped for answer in out) > 2 and not any(text in answer.text for answer in out for text in options["stop"])
 
 
 def test_the_text_is_the_documented_one():

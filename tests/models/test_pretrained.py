@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, ModelConfig, TagTask
+from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, MLMTask, ModelConfig, TagTask
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import exported, families, pretrained
 from jaxsft.sharding.weights import flatten, specs
@@ -58,6 +58,21 @@ def test_shards_and_halves_are_the_same_numbers(tmp_path):
         np.testing.assert_array_equal(value, again[path])
     wanted = load_file(folder / "model.safetensors")["lm_head.weight"].astype(np.float32).T
     np.testing.assert_array_equal(flatten(params)["head/w"], wanted)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "phi3", "llama", "mixtral"])
+def test_nothing_is_read_that_is_not_used(name, tmp_path):
+    """Tensors are turned and taken apart as views of their file, so that a device's part is all that is copied."""
+    about, _ = hf.golden(name)
+    source = pretrained.open_source(hf.write(name, tmp_path, dtype="BF16"))
+    tensors, model = load_file(tmp_path / "model.safetensors"), hf.load(tmp_path, "lm", about["context"])[0]
+    declared = flatten(specs(jax.eval_shape(model.init, jax.random.key(0))))
+    moves = pretrained.plan(source, declared, "lm").moves
+    assert len(moves) > 10
+    for move in moves:
+        file = source.tensors._mapped(tmp_path / "model.safetensors")[1]
+        assert isinstance(file, np.memmap) and all(np.may_share_memory(part, file) for part in move.to_ours(source.tensors.read(move.theirs)))
+        np.testing.assert_array_equal(source.tensors.read(move.theirs), tensors[move.theirs])
 
 
 def test_every_device_gets_its_part(tmp_path):
@@ -141,7 +156,8 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
         (bert, "text", ClassifyTask(), r"task\.pool=mean: BertForSequenceClassification computes with task\.pool=first"),
         (llama, "text", ClassifyTask(pool="last"), r"task\.bias=True: LlamaForSequenceClassification computes with task\.bias=False"),
         (bert, "tag", TagTask(crf=True), r"task\.crf=True: BertForTokenClassification computes with task\.crf=False"),
+        (bert, "mlm", MLMTask(), r"task\.activation=gelu: BertForMaskedLM computes with task\.activation=relu"),
         (bert, "lm", LMTask(), "transformers has no class of bert with this head; there are BertForSequenceClassification"),
     ):
         with pytest.raises(ConfigError, match=message):
-            exported.head_of(family, kind, task, ModelConfig())
+            exported.head_of(family, kind, task, ModelConfig(activation="relu"))

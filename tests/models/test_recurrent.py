@@ -8,15 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
+from jaxsft.config import adapters as options
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
-from jaxsft.models import kinds
+from jaxsft.models import adapters, kinds
 from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout
 from jaxsft.models.recurrent import Recurrent
 from jaxsft.models.transformer import Transformer
-from jaxsft.training import setup
+from jaxsft.sharding.weights import flatten
+from jaxsft.training import partition, setup
 from tests import conftest, tiny
 
 D, V = 6, 11
@@ -121,6 +124,57 @@ def test_dropout_remat_and_what_is_not_read(x64):
         conftest.make_config("chat", model=GRU)
     with pytest.raises(ConfigError, match="it generates no text"):
         model.decode()
+
+
+ADAPTED = {
+    "lora": options.LoRA(rank=2),
+    "pissa": options.LoRA(rank=2, init="pissa", target=("layers/1/.*/(w|u)", "embed/tokens")),
+    "dora": options.DoRA(rank=2, target=("layers/.*/backward/u",)),
+}
+
+
+@pytest.mark.parametrize("kind, name", [("lstm", "lora"), ("gru", "lora"), ("lstm", "pissa"), ("gru", "dora")])
+def test_adapters_of_a_cell(kind, name, x64):  # guards G1, G7
+    """The start is the base; a learnt adapter computes what the weights with it in them compute, in both directions."""
+    plain, params = make(kind)
+    model = dataclasses.replace(plain, adapter=ADAPTED[name])
+    wide = lambda tree: jax.tree.map(lambda w: jnp.asarray(w, jnp.float64), tree)
+    params["adapters"] = wide(nn.meta.unbox(model.init(jax.random.key(0)))["adapters"])
+    params = adapters.start(model.adapter, params, jax.random.key(1))
+    sites = {path.removeprefix("adapters/").rsplit("/", 1)[0] for path in flatten(params) if path.startswith("adapters/")}
+    each = {f"layers/0/{way}/{matrix}" for way in ("forward", "backward") for matrix in "wu"}
+    assert sites == {"lora": each, "pissa": {x.replace("0", "1") for x in each} | {"embed/tokens"}, "dora": {"layers/0/backward/u"}}[name]
+    ids = np.array([[1, 2, 3, 4, 5]])
+    run = jax.jit(lambda p: model.hidden(p, ids, one(5)))
+    base = {k: v for k, v in params.items() if k != "adapters"}
+    np.testing.assert_allclose(run(params), plain.hidden(base, ids, one(5)), atol=1e-12)
+    moved = jax.tree_util.tree_map_with_path(lambda path, w: w if path[-1].key in adapters.FIXED else w + 0.3, params["adapters"])
+    found, merged = run({**params, "adapters": moved}), partition.join(adapters.merge(model.adapter, {**params, "adapters": moved}))
+    np.testing.assert_allclose(found, plain.hidden(merged, ids, one(5)), atol=1e-12)
+    assert np.abs(found - run(params)).max() > 1e-3
+    states = jax.random.normal(jax.random.key(2), (1, 3, D), jnp.float64)  # a tied output has the adapter of the embedding too
+    np.testing.assert_allclose(model.logits({**params, "adapters": moved}, states), plain.logits(merged, states), atol=1e-12)
+
+
+def test_a_step_trains_the_adapter_of_a_cell_alone(x64):  # guards A1, G10
+    """With its dropout, whose masks belong to rows, in one batch or in micro-batches."""
+    given = {"model": GRU | {"layers": 1}, "adapter": options.LoRA(rank=2, dropout=0.3), "data": {"packing": False}}
+    whole, parts = (conftest.bench("classify", 4, longest=6, train={"batch_size": 4, "accumulate": n}, **given) for n in (1, 2))
+    assert {path.split("/")[0] for path in flatten(whole.apart[0])} == {"adapters", "head"}
+    (a, sums), (b, other) = whole.run([0, 0]), parts.run([0, 0])
+    conftest.assert_close((a.trainable, sums.terms), (b.trainable, other.terms))
+    for path, start in flatten(whole.apart[0]).items():
+        assert np.abs(flatten(a.trainable)[path] - start).max() > 0, path
+    quiet = whole.run([0, 0], adapter_dropout=np.float32(0))[1]
+    assert abs(float(quiet.terms["cross_entropy"] - sums.terms["cross_entropy"])) > 1e-9
+    biases = conftest.bench("classify", 4, longest=6, model=GRU | {"layers": 1}, adapter=options.BitFit())
+    assert {path.rsplit("/", 1)[1] for path in flatten(biases.apart[0]) if path.startswith("layers")} == {"b", "c"}
+
+
+@pytest.mark.parametrize("adapter, why", [(options.IA3(), "no attention, and no MLP"), (options.Prefix(), "no attention to tokens")])
+def test_adapters_that_a_cell_has_no_place_for(adapter, why):
+    with pytest.raises(ConfigError, match=rf"adapter={adapter.name}: model.kind=gru has {why}.*choose lora, dora, bitfit, or model.kind=transformer"):
+        conftest.bench("classify", 3, model=GRU, adapter=adapter)
 
 
 @pytest.mark.slow

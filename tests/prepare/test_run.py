@@ -1,5 +1,6 @@
 """`prepare` from end to end, with small stages made here: counts, resumption, processes, the same bytes, the manifest, replay."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import run, stages
+from jaxsft.prepare.quality import source
 from jaxsft.prepare.stage import Report, Stage, number_of, text_of, with_fields
 
 
@@ -111,6 +113,19 @@ def test_every_row_is_accounted_for(folder):
     lost = [json.loads(line) for line in (folder / "out" / "dropped.jsonl").read_text().splitlines()]
     assert len(lost) == 16 and lost[0] == {"row": f"{folder}/in.jsonl:1", "set": "all", "stage": "short", "reason": "too short"}
     assert "short         all         40 rows, - 16 too short" in command.summary(manifest)
+
+
+def test_the_options_of_a_split_are_read_with_its_file(folder):
+    """In preparation and in the quality card; for a split that has no file they are an error."""
+    (folder / "all.json").write_text(json.dumps({"a": [{"text": "aa"}] * 3, "b": [{"text": "bb"}] * 2}))
+    data = {"train": f"{folder}/all.json", "test": f"{folder}/all.json", "options": {"records": "a", "test": {"records": "b"}}}
+    manifest, _ = prepare(folder, ["upper"], data=data)
+    assert {name: part["rows"] for name, part in manifest["splits"].items()} == {"train": 3, "test": 2}
+    given = overrides.composed(overrides.from_values({"data": data}), "prepare").data
+    assert [(name, row.fields["text"]) for name, row in source.of_config(given).rows("train", "test")] == [("train", "aa")] * 3 + [("test", "bb")] * 2
+    for read in (lambda data: prepare(folder, ["upper"], data=data), lambda data: source.of_config(dataclasses.replace(given, **data))):
+        with pytest.raises(ConfigError, match=r"data\.options\.validation: is read with data\.validation=FILE only"):
+            read(data | {"options": {"validation": {"records": "b"}}})
 
 
 def kept_numbers(folder):

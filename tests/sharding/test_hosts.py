@@ -9,14 +9,18 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from jaxsft.config import schema
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import read_json, read_jsonl
 from jaxsft.sharding import hosts
+from jaxsft.sharding.weights import flatten
+from jaxsft.training import runs
 from tests import tiny
 from tests.sharding import restoring
+from tests.training import test_hf
 
 GIVEN = [
     *tiny.MODEL,
@@ -108,6 +112,25 @@ def test_two_processes_give_the_numbers_of_one(mesh, files, solo, tmp_path):  # 
     [run_dir] = (tmp_path / "runs").iterdir()  # the first process names it
     same(run_dir, solo)
     assert read_json(run_dir / "manifest.json")["processes"] == 2
+
+
+@pytest.mark.slow
+def test_two_processes_load_a_pretrained_folder(files, tmp_path):  # guards A3, F3
+    """Each gives its own devices their part of every tensor: frozen weights have the bits that one process finds in the files, the losses are its
+    losses, and so are the weights that were trained."""
+    source = test_hf.folder(tmp_path / "source")
+    given = ["train", "task=lm", f"model.pretrained={source}", f"data.train={files / 'book.txt'}", "data.max_length=64", "precision=fp32"]
+    given += ["train.duration=3steps", "train.batch_size=4", "train.log_every=1steps", "checkpoint.include_base=true"]
+    given += ["train.freeze=[embed/.*,layers/0/.*]", "optim.learning_rate=1e-3", "mesh.data=1"]
+    for name, count, mesh in (("one", 1, ()), ("two", 2, ("mesh.fsdp=2", "mesh.tensor=2"))):
+        ended = finish(start([*given, *mesh, f"run_dir={tmp_path / name}"], tmp_path, count=count, devices=count))
+        assert [code for code, _ in ended] == [0] * count, ended
+    assert read_json(tmp_path / "two" / "manifest.json")["processes"] == 2
+    assert len(numbers(tmp_path / "two")) == 3 and numbers(tmp_path / "two") == pytest.approx(numbers(tmp_path / "one"), rel=2e-5)
+    one, two = (flatten(runs.open_run(tmp_path / name).params) for name in ("one", "two"))
+    for path, value in one.items():
+        frozen = path.startswith(("embed/", "layers/0/"))  # the stack of the first layer alone
+        np.testing.assert_allclose(two[path], value, rtol=0, atol=0 if frozen else 2e-4, err_msg=path)
 
 
 def test_a_lost_process_ends_the_others_and_the_run_goes_on_elsewhere(files, solo, tmp_path):  # guards F1, F9

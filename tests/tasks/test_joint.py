@@ -68,6 +68,7 @@ def test_from_the_file_to_the_file(tmp_path):
     tiny.write_lines(tmp_path / "held.jsonl", rows[48:])
     options = ["model.embed=32", "model.layers=1", "model.context=64", "precision=fp32", "tokenizer=bytes", "mesh.data=1", "model.dropout=0"]
     options += ["train.duration=30steps", "optim.learning_rate=0.01", "evaluation.every=30steps", "checkpoint.every=30steps", "model.mlp=64"]
+    options += ["evaluation.metric=validation/intent_accuracy"]
     splits = [f"data.train={tmp_path / 'train.jsonl'}", f"data.validation={tmp_path / 'held.jsonl'}"]
     code, _, err = tiny.jaxsft("train", "task=joint", *splits, f"run_dir={tmp_path / 'run'}", *options)
     assert code == 0, err

@@ -32,36 +32,55 @@ TEXT = {  # options of a head over whole texts, by golden case
 ENCODERS = [name for name, options in TEXT.items() if options is not LAST]
 WORDS = ("red cats sleep", "a dog saw red cats", "small birds sing", "the red dog sleeps")
 MASK = ["tokenizer.added=['<mask>']", "task.mask_token='<mask>'", "task.activation=gelu"]
+SCRATCH = [
+    "model.norm=layer",
+    "model.positions=learned",
+    "model.norm_position=post",
+    "model.gated=false",
+    "model.activation=gelu",
+    "model.embed_norm=true",
+]
+SCRATCH += ["model.qkv_bias=true", "model.o_bias=true", "model.mlp_bias=true", "model.norm_epsilon=1e-12", "model.causal=false"]  # DistilBERT
+PAIR = [
+    "model.positions=relative",
+    "model.decoder_layers=2",
+    "model.causal=false",
+    "model.query_scale=1.0",
+    "model.gated=false",
+    "model.activation=relu",
+]
 ROWS = {
     "classify": [{"text": text, "label": "AB"[i % 2]} for i, text in enumerate(WORDS)],
     "multilabel": [{"text": text, "labels": [label for label in "ABC" if (i + ord(label)) % 2]} for i, text in enumerate(WORDS)],
     "regress": [{"text": text, "x": 3.0 + i, "y": -2.0 * i} for i, text in enumerate(WORDS)],
-    "pair": [{"text_a": text, "text_b": text[::-1], "label": "AB"[i % 2]} for i, text in enumerate(WORDS)],
+    "pair": [{"text": text, "text_pair": text[::-1], "label": "AB"[i % 2]} for i, text in enumerate(WORDS)],
     "tag": [{"tokens": text.split(), "tags": ["A" if word in ("red", "a") else "B" for word in text.split()]} for text in WORDS],
     "joint": [{"tokens": t.split(), "tags": ["A" if w == "red" else "B" for w in t.split()], "label": "XY"[i % 2]} for i, t in enumerate(WORDS)],
     "parse": [{"tokens": t.split(), "heads": [0, *[1] * (len(t.split()) - 1)], "deprels": ["root", *["dep"] * (len(t.split()) - 1)]} for t in WORDS],
+    "seq2seq": [{"source": text, "target": text[::-1]} for text in WORDS],
     "span": [{"question": "who?", "context": text, "answers": [{"text": text[:3], "answer_start": 0}]} for text in WORDS],
 }
 OPTIONS = {"regress": ["data.columns.targets=[x,y]"], "mlm": MASK}
 
 
-def made(tmp_path, name: str, task: str, *given: str, rows=None, freeze: tuple[str, ...] = ()) -> jaxsft.Model:
-    """A run from the golden model of this name, whose weights were drawn instead of trained, but for those that match `freeze`."""
-    source = folder(tmp_path / "in", name)
-    if task in ("lm", "mlm"):
+def made(tmp_path, name: str | None, task: str, *given: str, rows=None, freeze: tuple[str, ...] = ()) -> jaxsft.Model:
+    """A run from the golden model of this name (None: from nothing), whose weights were drawn instead of trained, but for those of `freeze`."""
+    start = [*tiny.MODEL, "tokenizer=bytes"] if name is None else [f"model.pretrained={folder(tmp_path / 'in', name)}"]
+    if task in ("lm", "mlm", "span_corruption"):
         data = tmp_path / "book.txt"
         data.write_text("\n".join(WORDS) + "\n", encoding="utf-8")
         given = ("data.unit=line", *given)
     else:
         data = tiny.write_lines(tmp_path / f"{task}.jsonl", rows or ROWS[task])
-    run = [f"task={task}", f"data.train={data}", f"model.pretrained={source}", f"run_dir={tmp_path / 'run'}", *FAST, *OPTIONS.get(task, ())]
+    run = [f"task={task}", f"data.train={data}", *start, f"run_dir={tmp_path / 'run'}", *FAST, *OPTIONS.get(task, ())]
     parts = setup.prepare(setup.resolve(jaxsft.compose(*run, *given)))[0]
     before = flatten(runs.starting_params(parts)) if freeze else {}
     rng, specs = np.random.default_rng(0), flatten(parts.specs)
     kept = lambda path: any(re.fullmatch(pattern, path) for pattern in freeze)
     drawn = [before[path] if kept(path) else (0.2 * rng.standard_normal(spec.shape)).astype(np.float32) for path, spec in specs.items()]
     (tmp_path / "run").mkdir()
-    rundir.write_json(tmp_path / "run" / hf.NAME, hf.facts(parts, None))
+    if name is not None:
+        rundir.write_json(tmp_path / "run" / hf.NAME, hf.facts(parts, None))
     return jaxsft.Model(runs.Run(tmp_path / "run", parts, jax.tree.unflatten(jax.tree.structure(parts.specs), drawn), {}, 0))
 
 

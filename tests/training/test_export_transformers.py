@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxsft.data.formats import Row
-from tests.training.exporting import ENCODERS, NORMED, ROWS, TEXT, WORDS, encoded, export, made, read
+from jaxsft.data.records import Seq2Seq
+from jaxsft.models.heads import pool as pooled
+from tests.models.families.hf import one_text
+from tests.training.exporting import ENCODERS, NORMED, PAIR, ROWS, SCRATCH, TEXT, WORDS, encoded, export, made, read
 
 pytestmark = pytest.mark.slow
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
+PAIRS = {"llama": 3, "gemma3": 4, "gpt_neox": 2, "modernbert": 3}  # of dimensions of a head that turn
 TOKENS = {name: NORMED if name.startswith("modernbert") else [] for name in (*TEXT, "gpt_neox")}
 UNTAGGED, UNASKED = ("gemma3", "olmo2"), ("gemma2", "gemma3", "phi3", "olmo2")  # families without a class for tags, and for spans
 
@@ -72,13 +77,79 @@ def test_hidden_words(name, tmp_path):  # guards G3
     near(theirs(tmp_path / "out", "MaskedLM", one.ids), read(run, one))
 
 
+def test_hidden_words_of_an_encoder_from_nothing(tmp_path):  # guards G3
+    """With an output matrix of its own."""
+    done = export(run := made(tmp_path, None, "mlm", *SCRATCH, "model.types=2", "model.tied=false"), tmp_path / "out")
+    one = encoded(run, {"text": WORDS[1]})
+    assert done["class"] == "BertForMaskedLM" and as_text(tmp_path / "out", WORDS[1]) == one.ids.tolist()
+    near(theirs(tmp_path / "out", "MaskedLM", one.ids), read(run, one))
+
+
 @pytest.mark.parametrize(
-    "loss, rows", [("cross_entropy", None), ("mse", [{"text_a": t, "text_b": t[::-1], "score": 2.0 + i} for i, t in enumerate(WORDS)])]
+    "loss, rows", [("cross_entropy", None), ("mse", [{"text": t, "text_pair": t[::-1], "score": 2.0 + i} for i, t in enumerate(WORDS)])]
 )
 @pytest.mark.parametrize("name", ["bert", "roberta", "deberta", "modernbert"])
 def test_pairs(name, loss, rows, tmp_path):  # guards G3
-    export(run := made(tmp_path, name, "pair", *TEXT[name], f"task.loss={loss}", rows=rows), tmp_path / "out")
+    export(
+        run := made(tmp_path, name, "pair", *TEXT[name], f"task.loss={loss}", *(["data.columns.score=score"] if rows else []), rows=rows),
+        tmp_path / "out",
+    )
     row = Row((rows or ROWS["pair"])[1], "x", 1)
     one = run.task.encode_all([run.task.record(row, run.config.data.columns)], ["x:1"])[0]
     assert as_text(tmp_path / "out", WORDS[1], WORDS[1][::-1]) == one.ids.tolist()
     near(theirs(tmp_path / "out", "SequenceClassification", one.ids, one.types), read(run, one))
+
+
+ORIGINAL = "factor=4 original=32"
+SCALINGS = ("linear factor=4", "ntk factor=4", f"yarn {ORIGINAL} fast=4", f"llama3 {ORIGINAL}", f"longrope {ORIGINAL}")
+
+
+@pytest.mark.parametrize("kind", SCALINGS)
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt_neox", "modernbert"])
+def test_longer_contexts(name, kind, tmp_path):  # guards G9
+    """Beyond the context that the source was made for (128)."""
+    kind, *options = kind.split()
+    given = [f"model.rope_scaling.kind={kind}", *(f"model.rope_scaling.{option}" for option in options), "model.context=512"]
+    if kind == "longrope":
+        given.append(f"model.rope_scaling.factors={[1.0 + 0.5 * i for i in range(PAIRS[name])]}")
+    task = "classify" if name == "modernbert" else "lm"
+    export(run := made(tmp_path, name, task, *given, *(TEXT[name] if task == "classify" else [])), tmp_path / "out")
+    text = " ".join(WORDS * 5)
+    one = encoded(run, {"text": text})
+    assert len(one.ids) > 300
+    near(theirs(tmp_path / "out", "SequenceClassification" if task == "classify" else "CausalLM", one.ids), read(run, one))
+
+
+@pytest.mark.parametrize(
+    "name, pool, head", [("bert", "mean", "linear"), ("bert", "max", "dense"), ("llama", "last", "linear"), ("modernbert", "first", "linear")]
+)
+def test_vectors(name, pool, head, tmp_path):  # guards G3
+    """A bi-encoder, as sentence-transformers loads it."""
+    library = pytest.importorskip("sentence_transformers")
+    rows = [{"text": text, "text_pair": text[::-1]} for text in WORDS]
+    given = ["task.encoder=bi", "task.loss=contrastive", f"task.pool={pool}", f"task.head={head}"]
+    export(run := made(tmp_path, name, "pair", *given, rows=rows), tmp_path / "out")
+    found = library.SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(list(WORDS))
+    for text, vector in zip(WORDS, found, strict=True):
+        ids = np.array(run.tokenizer.wrap(run.tokenizer.encode(text)).ids)
+        where = one_text(len(ids))
+        hidden = run.run.parts.model.hidden(run.params, jnp.asarray(ids)[None], where)
+        expected = np.asarray(pooled(hidden, where.segment_ids, where.positions, 1, pool)[0, 0])
+        if head == "dense":
+            dense = run.params["head"]["dense"]
+            expected = np.tanh(expected @ dense["w"] + dense["b"])
+        near(vector, expected / np.linalg.norm(expected))
+
+
+def test_a_decoder_reads_its_source_as_in_training(tmp_path):  # guards C3, G3
+    """An encoder-decoder from nothing."""
+    export(run := made(tmp_path, None, "seq2seq", *PAIR, "task.scores=[exact_match]"), tmp_path / "out")
+    source = as_text(tmp_path / "out", WORDS[0])
+    assert source == run.task.prompt(Seq2Seq(WORDS[0], ""), "")
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
+    target = [model.config.decoder_start_token_id, 65, 66, 67]
+    with torch.no_grad():
+        found = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([target])).logits[0].numpy()
+    own, both = run.run.parts.model, [(jnp.asarray(ids)[None], one_text(len(ids))) for ids in (target, source)]
+    hidden = own.hidden(run.params, *both[0], source=both[1])
+    near(found, np.asarray(own.logits(run.params, hidden)[0]))

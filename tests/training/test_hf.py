@@ -175,11 +175,22 @@ def test_rows_of_added_tokens_start_at_the_mean(files, tmp_path):  # guards G4
         np.testing.assert_allclose(ours[263:], np.tile(before[name].mean(0), (2, 1)), rtol=1e-5, atol=1e-7)
 
 
-def test_a_longer_context_is_taken_and_never_written_as_the_old_one(files, tmp_path):  # guards G9
+def test_a_task_may_need_a_token_that_is_added(files, tmp_path):
+    """The source has no such token, and nothing of the task is asked of it."""
+    given = [f"model.pretrained={folder(tmp_path / 'in', 'bert')}", "tokenizer.added=['<mask>']", "task.mask_token='<mask>'", "data.max_length=64"]
+    parts = runs.setup.prepare(runs.setup.resolve(jaxsft.compose("task=mlm", f"data.train={files / 'book.txt'}", *FAST, *given)))[0]
+    started = flatten(runs.starting_params(parts))
+    np.testing.assert_array_equal(
+        started["embed/types/w"], load_file(tmp_path / "in" / "model.safetensors")["embeddings.token_type_embeddings.weight"]
+    )
+
+
+def test_a_longer_context_is_taken_and_written(files, tmp_path):  # guards G9
     source = folder(tmp_path / "in")
     longer = ("model.rope_scaling.kind=linear", "model.rope_scaling.factor=4", "model.context=512")
     result = train(files, tmp_path / "run", f"model.pretrained={source}", *longer)
     model = compose.read(tmp_path / "run" / "config.yaml").model
     assert (model.rope_scaling.kind, model.rope_scaling.factor, model.context) == ("linear", 4.0, 512)
-    with pytest.raises(ConfigError, match=r"model\.context=512"):
-        jaxsft.export(result, tmp_path / "out")
+    jaxsft.export(result, tmp_path / "out")
+    written = read_json(tmp_path / "out" / "config.json")
+    assert written["max_position_embeddings"] == 512 and written["rope_parameters"] == {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}

@@ -1,14 +1,16 @@
 """New tokens per second of greedy generation against transformers' `generate`: the same weights, prompts and cores, in turns.
 
-python tools/bench/generate.py python=PATH [model=tiny|small|base] [batches=1,8] [prompt=64] [new=64] [repeats=5] [clock=wall|cpu]
+python tools/bench/generate.py python=PATH [model=tiny|small|base|FOLDER] [batches=1,8] [prompt=64] [new=64] [repeats=5]
 
-python= is an interpreter that has torch and transformers. Both sides run in float32; the first tokens of both must be the same. On a machine that
-does other work too, clock=cpu counts the time of the processors instead; give each side one thread then (OMP_NUM_THREADS=1 taskset -c 0 ...).
+python= is an interpreter that has torch and transformers. model= is a size of conf/model/ with random weights, or a folder in the layout of Hugging
+Face. Both sides run in float32; the first tokens of both must be the same. Both clocks are told: on a machine that does other work too the time of
+the processors says more, if each side has one thread (OMP_NUM_THREADS=1 taskset -c 0 ...).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,13 +24,14 @@ import yaml
 from flax import linen as nn
 from safetensors.numpy import save_file
 
+import jaxsft
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Params, Transformer
 
-VOCAB, AGREE = 4096, 8
-CLOCKS = {"wall": "perf_counter", "cpu": "process_time"}
+VOCAB, AGREE, SPECIAL = 4096, 8, 3
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 THEIRS = """
 import json, sys, time, torch
@@ -39,11 +42,11 @@ for line in sys.stdin:
     given = json.loads(line)
     ids = torch.tensor(given["ids"])
     options = dict(do_sample=False, max_new_tokens=given["new"], min_new_tokens=given["new"], attention_mask=torch.ones_like(ids), pad_token_id=0)
-    clock = getattr(time, given["clock"])
-    began = clock()
+    began = time.perf_counter(), time.process_time()
     with torch.inference_mode():
         out = model.generate(ids, **options)
-    print(json.dumps({"seconds": clock() - began, "ids": out[:, ids.shape[1]:].tolist()}), flush=True)
+    seconds = {"wall": time.perf_counter() - began[0], "cpu": time.process_time() - began[1]}
+    print(json.dumps({"seconds": seconds, "ids": out[:, ids.shape[1]:].tolist()}), flush=True)
 """
 
 
@@ -79,37 +82,51 @@ def save_as_llama(folder: Path, config: ModelConfig, params: Params) -> None:
     (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def main(python: str, model: str = "small", batches: str = "1,8", prompt: int = 64, new: int = 64, repeats: int = 5, clock: str = "wall") -> None:
-    config = ModelConfig(**yaml.safe_load((Path(__file__).parents[2] / "conf" / "model" / f"{model}.yaml").read_text(encoding="utf-8")))
+def opened(model: str, folder: Path) -> tuple[Path, Transformer, Params]:
+    """(folder for transformers, model, weights): those of a folder, or random ones, which are written to `folder`."""
+    sizes = Path(__file__).parents[2] / "conf" / "model" / f"{model}.yaml"
+    if not sizes.is_file():
+        run = jaxsft.load(model, "precision=fp32")
+        return Path(model), run.run.parts.model, run.params
+    config = ModelConfig(**yaml.safe_load(sizes.read_text(encoding="utf-8")))
     m = Transformer(config, VOCAB, "fp32")
     params = nn.meta.unbox(jax.jit(m.init)(jax.random.key(0)))
+    save_as_llama(folder, config, params)
+    return folder, m, params
+
+
+def main(python: str, model: str = "small", batches: str = "1,8", prompt: int = 64, new: int = 64, repeats: int = 5) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        save_as_llama(Path(folder), config, params)
-        theirs = subprocess.Popen([python, "-c", THEIRS, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        place, m, params = opened(model, Path(folder))
+        command = [python, "-c", THEIRS, str(place)]
+        theirs = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         if theirs.stdout.readline().strip() != "ready":
             raise SystemExit(f"python={python}: no torch and transformers there")
         for batch in map(int, str(batches).split(",")):
-            compare(m, params, theirs, batch, prompt, new, repeats, CLOCKS[clock])
+            print(f"{Path(model).name}, batch {batch}, load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores", flush=True)
+            compare(m, params, theirs, batch, prompt, new, repeats)
         theirs.stdin.close()
         theirs.wait()
 
 
-def compare(m: Transformer, params: Params, theirs: subprocess.Popen, batch: int, prompt: int, new: int, repeats: int, clock: str) -> None:
-    prompts = np.random.default_rng(0).integers(1, VOCAB, (batch, prompt)).tolist()
+def compare(m: Transformer, params: Params, theirs: subprocess.Popen, batch: int, prompt: int, new: int, repeats: int) -> None:
+    prompts = np.random.default_rng(0).integers(SPECIAL, m.vocab, (batch, prompt)).tolist()
     seconds = {"jaxsft": [], "transformers": []}
     for _ in range(repeats + 1):  # the first compiles, and warms both up
-        began = getattr(time, clock)()
+        began = {name: clock() for name, clock in CLOCKS.items()}
         ours = [a.ids for a in generate(m, params, prompts, GenerateConfig(batch_size=batch), max_new_tokens=new, stop_ids=())]
-        seconds["jaxsft"].append(getattr(time, clock)() - began)
-        theirs.stdin.write(json.dumps({"ids": prompts, "new": new, "clock": clock}) + "\n")
+        seconds["jaxsft"].append({name: clock() - began[name] for name, clock in CLOCKS.items()})
+        theirs.stdin.write(json.dumps({"ids": prompts, "new": new}) + "\n")
         theirs.stdin.flush()
         answer = json.loads(theirs.stdout.readline())
         seconds["transformers"].append(answer["seconds"])
     same = sum(a[:AGREE] == b[:AGREE] for a, b in zip(ours, answer["ids"], strict=True))
     assert same >= 0.9 * batch, f"only {same} of {batch} rows agree in their first {AGREE} tokens"
-    median = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    for name, value in median.items():
-        print(f"batch {batch:<3} {name:<13} {batch * new / value:10,.0f} tokens/s   {median['transformers'] / value:.2f} x transformers", flush=True)
+    for clock in CLOCKS:
+        median = {name: statistics.median(one[clock] for one in values[1:]) for name, values in seconds.items()}
+        for name, value in median.items():
+            ratio = median["transformers"] / value
+            print(f"  {clock:<4} {name:<13} {batch * new / value:10,.0f} tokens/s   {ratio:.2f} x transformers", flush=True)
 
 
 if __name__ == "__main__":

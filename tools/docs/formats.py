@@ -50,7 +50,9 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
         "or one file of lines `source ||| target`, perhaps `||| 0-0 1-2`. Files of different length are an error that names both. Two CoNLL-U "
         "treebanks of "
         "the same sentences are paired by their ids:\n\n"
-        "    data.train=en_pud-ud-test.conllu.gz data.format=aligned data.options.target=de_pud-ud-test.conllu.gz data.options.pair=sent_id",
+        "    data.train=en_pud-ud-test.conllu.gz data.format=aligned data.options.target=de_pud-ud-test.conllu.gz data.options.pair=sent_id\n\n"
+        "With `data.options.alignment` beside them, a line of links for each pair, `data.options.project=upos` gives the words of the target "
+        "the tags of the words that they are linked to. `python -m tools.align` makes such links where there are none.",
     ),
     "Annotation tools": (
         ("labelstudio", "doccano", "brat", "snips"),

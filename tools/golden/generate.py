@@ -23,6 +23,7 @@ CASES = (
     {"max_new_tokens": 24, "stop": True},
     *({"max_new_tokens": 20, "num_beams": n, "length_penalty": p, "stop": n > 2} for n in (2, 4) for p in (0.0, 1.0, 2.0, -1.0)),
     {"max_new_tokens": 20, "num_beams": 3, "length_penalty": 1.0, "stop": True, "repetition_penalty": 1.2},
+    *({"max_new_tokens": 20, "num_beams": 3, "length_penalty": p, "stop_strings": ["play", "ed a", "er."]} for p in (0.0, 1.0)),
 )
 FILTERS = ((5, 1.0, 0.0), (0, 0.9, 0.0), (0, 0.3, 0.0), (0, 1.0, 0.2), (7, 0.8, 0.0), (20, 0.95, 0.05), (1, 0.5, 0.5), (500, 0.999, 0.001))
 
@@ -39,8 +40,9 @@ def main(folder: str) -> None:
         for prompt in prompts:  # one by one: there a left-padded prompt's padding would count as repeated tokens
             with torch.inference_mode():
                 given = torch.tensor([prompt])
+                tokenizing = {"tokenizer": tokenizer} if "stop_strings" in options else {}
                 config = {"do_sample": False, "eos_token_id": stop if case.get("stop") else 511, "pad_token_id": 0, **options}
-                ids.append(model.generate(given, attention_mask=torch.ones_like(given), **config)[0, len(prompt) :].tolist())
+                ids.append(model.generate(given, attention_mask=torch.ones_like(given), **config, **tokenizing)[0, len(prompt) :].tolist())
         cases.append({"options": options, "stop": [stop] if case.get("stop") else [511], "ids": ids})
     logits = np.random.default_rng(0).normal(size=(6, 97)).astype(np.float32) * 3
     kept = []

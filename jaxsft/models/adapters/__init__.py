@@ -28,6 +28,7 @@ from jaxsft.sharding.weights import LAYERS, Weight, WeightSpec
 
 NAME = "adapters"  # of the tree among the parameters, and of the collection in a module
 HOOK = "adapter"  # of the object in that collection
+BIASES = ("b", "bias", "c")  # c: of a GRU's candidate
 FIXED = ("a0", "b0", "square")  # leaves that are made from the base, and never trained
 
 
@@ -86,7 +87,7 @@ KINDS: dict[str, Kind] = {
         places=lambda options: options.tokens,
         shift=lambda options: options.tokens,
     ),
-    "bitfit": Kind(lambda specs, options: {}, lambda site, options: {}, lambda leaves, options: None, trains=lambda name: name in ("b", "bias")),
+    "bitfit": Kind(lambda specs, options: {}, lambda site, options: {}, lambda leaves, options: None, trains=lambda name: name in BIASES),
 }
 
 
@@ -136,7 +137,10 @@ def start(options: AdapterConfig, params: Tree, key: Array) -> Tree:
     return {**params, NAME: started}
 
 
-def _base_weight(module: Tree) -> Array:
+def _base_weight(module: Tree | Array) -> Array:
+    """Of a module, or of a recurrent cell's matrix, which stands for itself."""
+    if not isinstance(module, Mapping):
+        return module
     return module["w"] if "w" in module else module["tokens"]["w"]
 
 
@@ -205,7 +209,10 @@ def _merged(options: AdapterConfig, adapter: Tree, base: Tree, stacked: bool) ->
         return base
     if is_site(adapter):
         one = lambda leaves, w, b: KINDS[options.name].node(leaves, options).merged(w, b)
-        w, b = (jax.vmap(one) if stacked else one)(adapter, base["w"], base.get("b"))
+        one = jax.vmap(one) if stacked else one
+        if not isinstance(base, Mapping):
+            return one(adapter, base, None)[0]
+        w, b = one(adapter, base["w"], base.get("b"))
         return {**base, "w": w} | ({} if b is None else {"b": b})
     out = dict(base)
     for key, child in adapter.items():

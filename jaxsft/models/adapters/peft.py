@@ -15,45 +15,52 @@ from jaxsft import rundir
 from jaxsft.config.adapters import IA3, AdapterConfig, LowRank, Prefix, Prompt
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models.families.base import Family, Head, moves
-from jaxsft.models.families.transforms import Linear, Transform
+from jaxsft.models.families.base import Family, Head, Slot, moves
+from jaxsft.models.families.transforms import Transform
 from jaxsft.sharding.weights import Flat, WeightSpec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ROOT = "base_model.model."
-TYPES = {"lm": "CAUSAL_LM", "text": "SEQ_CLS", "tag": "TOKEN_CLS"}  # by kind of head
+MERGED = "export the merged weights"
+TYPES = {"lm": "CAUSAL_LM", "text": "SEQ_CLS", "tag": "TOKEN_CLS", "span": "QUESTION_ANS"}  # by kind of head
 
 
 class Module(NamedTuple):
-    """A linear layer or an embedding: its name there, and the layer of the weight that it is here.
+    """A linear layer or an embedding: its name there, and the layers of weights that it is here, several where it is fused there.
 
     Attributes:
-      ours: path of the module, `layers/3/attention/q`.
-      spec: of one layer.
+      parts: path of the module, `layers/3/attention/q`, and the spec of one layer, of each.
     """
 
     theirs: str
-    ours: str
-    spec: WeightSpec
+    parts: tuple[tuple[str, WeightSpec], ...]
     how: Transform
+
+    @property
+    def spec(self) -> WeightSpec:
+        return self.parts[0][1]
 
 
 def modules(family: Family, head: Head | None, specs: Mapping[str, WeightSpec]) -> dict[str, Module]:
-    """By path of ours with the layer's number, every module whose tensor there is one of ours. Those that are fused there have none."""
+    """By path of ours with the layer's number, every module; those that are fused there share theirs."""
     base = {path: spec for path, spec in specs.items() if not path.startswith(("adapters/", "head/"))}
     own = {path: spec for path, spec in specs.items() if path.startswith("head/")}
     found = [*moves(family.table, base, family.prefix), *(moves(head.table, own) if head else ())]
     out = {}
     for move in found:
-        slot = move.slots[0]
-        if len(move.slots) == 1 and slot.path.endswith("/w"):
-            keys = slot.path.removesuffix("/w").split("/")
-            if "layers" in keys:
-                at = keys.index("layers") + 1
-                keys[at] = str(int(keys[at]) + slot.index[0])
-            path = "/".join(keys)
-            out[path] = Module(move.theirs.removesuffix(".weight"), path, slot.spec, move.how)
+        if move.slots[0].path.endswith("/w"):
+            parts = tuple((_numbered(slot), slot.spec) for slot in move.slots)
+            out |= dict.fromkeys((path for path, _ in parts), Module(move.theirs.removesuffix(".weight"), parts, move.how))
     return out
+
+
+def _numbered(slot: Slot) -> str:
+    """The path of a module, with the number of its layer."""
+    keys = slot.path.removesuffix("/w").split("/")
+    if "layers" in keys:
+        at = keys.index("layers") + 1
+        keys[at] = str(int(keys[at]) + slot.index[0])
+    return "/".join(keys)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------------------------------
@@ -80,7 +87,7 @@ def write(
     """
     known = modules(family, head, specs)
     if isinstance(options, LowRank):
-        values, tensors = _low_rank(options, weights, known, model)
+        values, tensors = _low_rank(options, weights, known, model, head)
     elif isinstance(options, IA3):
         values, tensors = _ia3(weights, known)
     elif isinstance(options, Prefix | Prompt):
@@ -118,35 +125,80 @@ def _sites(weights: Flat) -> dict[str, dict[str, np.ndarray]]:
 
 def _module(known: Mapping[str, Module], path: str) -> Module:
     if path not in known:
-        raise ConfigError(f"adapters/{path}: in this family it is a part of a fused layer, so PEFT cannot adapt it alone; export the merged weights")
+        raise ConfigError(f"adapters/{path}: this family has no module of its own for it, so PEFT cannot adapt it; {MERGED}")
     return known[path]
 
 
-def _low_rank(options: LowRank, weights: Flat, known: Mapping[str, Module], model: ModelConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    tensors, targets, twice, conv = {}, [], getattr(options, "init", "zero") == "pissa", set()
+def _by_module(weights: Flat, known: Mapping[str, Module]) -> dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]]:
+    """By name of theirs, each module that has adapters, and the leaves of its parts that have one, by path."""
+    out: dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]] = {}
     for path, leaves in _sites(weights).items():
         module = _module(known, path)
-        a, b = (np.asarray(leaves[name], np.float32) for name in "ab")
-        a, b = a.reshape(-1, options.rank), b.reshape(options.rank, -1)
-        if twice:  # a b - a0 b0 is a product of twice the rank
-            a = np.concatenate([a, leaves["a0"].reshape(a.shape)], axis=1)
-            b = np.concatenate([b, -leaves["b0"].reshape(b.shape)], axis=0)
-        name = f"{ROOT}{module.theirs}"
+        out.setdefault(module.theirs, (module, {}))[1][path] = leaves
+    return out
+
+
+def _of_outputs(module: Module, values: Mapping[str, np.ndarray], other: Callable[[str], Any]) -> np.ndarray:
+    """One value for each output of a module, from those of its parts; `other(path)` gives those of a part without an adapter."""
+    if len(module.parts) == 1:
+        return values[module.parts[0][0]].reshape(-1)
+    outputs = [WeightSpec(spec.shape[spec.inputs :], spec.dtype, spec.axes[spec.inputs :]) for _, spec in module.parts]
+    given = [values[path] if path in values else other(path) for path, _ in module.parts]
+    full = [np.broadcast_to(np.ravel(x), math.prod(spec.shape)).reshape(spec.shape) for x, spec in zip(given, outputs, strict=True)]
+    return module.how.of_bias.to_theirs(full, outputs)
+
+
+def _stacked(module: Module, factors: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """`a` [I, R] and `b` [R, O] of a module out of those of its parts: their columns of a side by side, and in b a block for each part."""
+    if len(module.parts) == 1:
+        return factors[module.parts[0][0]]
+    a = np.concatenate([factors[path][0] for path, _ in module.parts if path in factors], axis=1)
+    blocks, specs, start = [], [], 0
+    for path, spec in module.parts:
+        outputs = spec.shape[spec.inputs :]
+        block = np.zeros((a.shape[1], *outputs), np.float32)
+        if path in factors:
+            rank = factors[path][1].shape[0]
+            block[start : start + rank] = factors[path][1].reshape(rank, *outputs)
+            start += rank
+        blocks.append(block)
+        specs.append(WeightSpec(block.shape, block.dtype, ("rank", *spec.axes[spec.inputs :]), 1))
+    b = module.how.to_theirs(blocks, specs)
+    return a, b.T if module.how.turned else b
+
+
+def _low_rank(
+    options: LowRank, weights: Flat, known: Mapping[str, Module], model: ModelConfig, head: Head | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A fused layer has the ranks of all of its parts, and the scale of each: `rank_pattern` and `alpha_pattern` say so."""
+    tensors, targets, twice, conv = {}, [], getattr(options, "init", "zero") == "pissa", set()
+    rank, ranks, grow = options.rank * (2 if twice else 1), {}, (lambda n: n) if options.scaling == "rank" else math.sqrt
+    for theirs, (module, parts) in _by_module(weights, known).items():
+        a, b = _stacked(module, {path: _factors(leaves, options.rank, twice) for path, leaves in parts.items()})
+        name = f"{ROOT}{theirs}"
         if module.spec.inputs:
-            conv.add(module.how == Linear(turned=False))
+            conv.add(not module.how.turned)
             tensors |= {f"{name}.lora_A.weight": a.T, f"{name}.lora_B.weight": b.T}
-        elif model.tied and path == "embed/tokens":
-            raise ConfigError("adapters/embed/tokens: is tied to the output matrix, which PEFT would not adapt; export the merged weights")
         else:
             tensors |= {f"{name}.lora_embedding_A": a.T, f"{name}.lora_embedding_B": b.T}
-        if "magnitude" in leaves:
-            tensors[f"{name}.lora_magnitude_vector"] = leaves["magnitude"].reshape(-1)
-        targets.append(module.theirs)
-    alpha = options.alpha * ((2 if options.scaling == "rank" else math.sqrt(2)) if twice else 1)
+            if output := _tied(model, head):  # the same product, the other way round
+                if any("magnitude" in leaves for leaves in parts.values()):
+                    raise ConfigError(f"adapters/{theirs}: is tied to {output}, whose lengths DoRA would take along the other axis; {MERGED}")
+                tensors |= {f"{ROOT}{output}.lora_A.weight": b, f"{ROOT}{output}.lora_B.weight": a}
+                targets.append(output)
+        if any("magnitude" in leaves for leaves in parts.values()):
+            magnitude = {path: np.asarray(leaves["magnitude"]) for path, leaves in parts.items()}
+            tensors[f"{name}.lora_magnitude_vector"] = _of_outputs(module, magnitude, functools.partial(_lengths, weights))
+        if a.shape[1] != rank:
+            ranks[theirs] = a.shape[1]
+        targets.append(theirs)
+    alpha = options.alpha * (grow(2) if twice else 1)
     return {
         "peft_type": "LORA",
-        "r": options.rank * (2 if twice else 1),
+        "r": rank,
         "lora_alpha": alpha,
+        "rank_pattern": ranks,
+        "alpha_pattern": {name: alpha * grow(more / rank) for name, more in ranks.items()},
         "use_rslora": options.scaling == "sqrt",
         "use_dora": options.name == "dora",
         "lora_dropout": options.dropout,
@@ -156,16 +208,40 @@ def _low_rank(options: LowRank, weights: Flat, known: Mapping[str, Module], mode
     }, tensors
 
 
+def _factors(leaves: Mapping[str, np.ndarray], rank: int, twice: bool) -> tuple[np.ndarray, np.ndarray]:
+    """`a` [I, R] and `b` [R, O] of a site; `twice`: `a b - a0 b0` is a product of twice the rank."""
+    a, b = np.asarray(leaves["a"], np.float32).reshape(-1, rank), np.asarray(leaves["b"], np.float32).reshape(rank, -1)
+    if not twice:
+        return a, b
+    return np.concatenate([a, leaves["a0"].reshape(a.shape)], axis=1), np.concatenate([b, -leaves["b0"].reshape(b.shape)], axis=0)
+
+
+def _tied(model: ModelConfig, head: Head | None) -> str | None:
+    """The output matrix that an embedding is tied to, where the class has one."""
+    names = [entry.theirs.removesuffix(".weight") for entry in (head.table if head else ()) if entry.ours == "head/w"]
+    return names[0] if model.tied and names else None
+
+
+def _lengths(weights: Flat, path: str) -> np.ndarray:
+    """Of the columns of a weight of the base: what DoRA calls the magnitude of one that has no adapter."""
+    keys = path.split("/")
+    layer = int(keys[keys.index("layers") + 1])
+    stack = "/".join([*keys[: keys.index("layers") + 1], "{}", *keys[keys.index("layers") + 2 :], "w"])
+    start = max(n for n in range(layer + 1) if stack.format(n) in weights)
+    w = np.asarray(weights[stack.format(start)][layer - start], np.float32)
+    return np.sqrt((w.reshape(w.shape[0], -1) ** 2).sum(0))
+
+
 def _ia3(weights: Flat, known: Mapping[str, Module]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     tensors, targets, inner, conv = {}, [], [], set()
-    for path, leaves in _sites(weights).items():
-        module = _module(known, path)
-        conv.add(module.how == Linear(turned=False))
-        inputs = "inputs" in leaves
-        value = np.asarray(leaves["inputs" if inputs else "outputs"], np.float32)
-        tensors[f"{ROOT}{module.theirs}.ia3_l"] = value.reshape(1, -1) if inputs else value.reshape(-1, 1)
-        targets.append(module.theirs)
-        inner += [module.theirs] if inputs else []
+    for theirs, (module, parts) in _by_module(weights, known).items():
+        conv.add(not module.how.turned)
+        inputs = all("inputs" in leaves for leaves in parts.values())
+        values = {path: np.asarray(leaves["inputs" if inputs else "outputs"], np.float32) for path, leaves in parts.items()}
+        value = next(iter(values.values())) if inputs else _of_outputs(module, values, lambda path: np.float32(1))
+        tensors[f"{ROOT}{theirs}.ia3_l"] = value.reshape(1, -1) if inputs else value.reshape(-1, 1)
+        targets.append(theirs)
+        inner += [theirs] if inputs else []
     return {"peft_type": "IA3", "target_modules": targets, "feedforward_modules": inner, "fan_in_fan_out": conv == {True}}, tensors
 
 
@@ -263,6 +339,8 @@ def _wanted(
     out: dict[str, tuple[tuple[int, ...], Puts]] = {}
     for path, leaves in sites.items():
         module = _module(known, path)
+        if len(module.parts) > 1:
+            raise ConfigError(f"adapters/{path}: is a part of {module.theirs}, which is fused in this family; an adapter of such a layer is not read")
         for leaf, name, shape, turn in _names(module, leaves, options):
             like = leaves[leaf].shape
             out[ROOT + module.theirs + name] = (shape, functools.partial(_turned, path, leaf, like, turn))

@@ -44,13 +44,16 @@ HOOKED = ("q", "k", "v", "o", "gate", "up", "down", "project", "tokens", "positi
 
 
 def linears(specs: Tree) -> Tree:
-    """The linear layers and embeddings that an adapter can stand beside, as a tree with the spec of `w` in the module's place. Not those of experts,
-    nor the head of a task, which is trained as a whole; the output matrix over the vocabulary is at `head`."""
+    """The linear layers and embeddings that an adapter can stand beside, as a tree with the spec of `w` in the module's place; of a recurrent cell
+    both of its matrices, by their names. Not those of experts, nor the head of a task, which is trained as a whole; the output matrix over the
+    vocabulary is at `head`."""
     out = {}
     for key, child in specs.items():
         if isinstance(child, dict):
             w = child.get("w")
-            if isinstance(w, WeightSpec):
+            if "u" in child:
+                out[key] = {name: child[name] for name in ("w", "u")}
+            elif isinstance(w, WeightSpec):
                 if "experts" not in w.axes and (key in HOOKED or (key == "head" and "vocab" in w.axes)):
                     out[key] = w
             else:

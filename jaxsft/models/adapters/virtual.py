@@ -1,7 +1,9 @@
 """Prefix tuning and prompt tuning: what stands before every text is learned, keys and values of each layer or vectors of the first.
 
-Virtual tokens have positions 0 to P - 1, and every text begins at P. A prefix belongs to all texts of a row (segment `EVERYONE`), and takes no place
-in it; a prompt takes P places of each text, which the packer keeps free, so that an encoder's prompt sees its own text only.
+Virtual tokens have positions 0 to P - 1, and every text begins at P, as if they had been read before it (Li and Liang 2021, section 4.1): where
+positions are relative or disentangled, a token sees them at these distances; keys of a prefix are learned as they are rotated. A prefix belongs to
+all texts of a row (segment `EVERYONE`), and takes no place in it; a prompt takes P places of each text, which the packer keeps free, so that an
+encoder's prompt sees its own text only.
 """
 
 from __future__ import annotations

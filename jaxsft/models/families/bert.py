@@ -119,8 +119,9 @@ BODY = (
 
 
 def masked_head(dense: str, normed: str, bias: str, matrix: str, activation: Any = "gelu") -> Head:
-    """BERT's head over the vocabulary. An output matrix that is tied is not in the files."""
-    table = (*both("head/dense", dense), *norm("head/norm", normed), Entry("head/b", bias), Entry("head/w", matrix, LINEAR))
+    """BERT's head over the vocabulary. An output matrix that is tied is not in the files; one that is not has a bias of its own in transformers."""
+    biases = Entry("head/b", bias, unless="head/w"), Entry("head/b", matrix.removesuffix("weight") + "bias", beside="head/w")
+    table = (*both("head/dense", dense), *norm("head/norm", normed), *biases, Entry("head/w", matrix, LINEAR))
     return Head("ForMaskedLM", table, {"activation": activation})
 
 

@@ -92,20 +92,19 @@ def without_ntk(m: ModelConfig) -> ModelConfig:
 
 def with_rope(values: Mapping[str, Any], m: ModelConfig) -> dict[str, Any]:
     """A config.json of such a family with the scaling and the context of a model, in the words and the places that it has them in."""
-    out, words, old = dict(values), rope_words(m), values.get("rope_parameters") or {}
-    out["max_position_embeddings"] = m.context
-    if "original_max_position_embeddings" in out:  # of longrope alone; it would win over that of the scaling
-        out.pop("original_max_position_embeddings")
+    replaced = ("rope_scaling", "original_max_position_embeddings")  # the second, of longrope alone, would win over that of the scaling
+    out = {key: value for key, value in values.items() if key not in replaced} | {"max_position_embeddings": m.context}
+    words, old = rope_words(m), values.get("rope_parameters") or {}
     if "full_attention" in old or m.rope_local_base is not None:
         local = old.get("sliding_attention") or {"rope_type": "default", "rope_theta": m.rope_local_base or 10000.0}
-        return {**out, "rope_parameters": {"full_attention": words, "sliding_attention": local}, "rope_scaling": None}
+        return {**out, "rope_parameters": {"full_attention": words, "sliding_attention": local}}
     if old:
         kept = {key: old[key] for key in ("partial_rotary_factor",) if key in old}
-        return {**out, "rope_parameters": {**kept, **words}, "rope_scaling": None}
+        return {**out, "rope_parameters": {**kept, **words}}
     base = words.pop("rope_theta")
     if base != out.get("rope_theta", base if "rotary_emb_base" in out else None):
         out["rope_theta"] = base
-    return {**out, "rope_scaling": None if words["rope_type"] == "default" else words}
+    return out if words["rope_type"] == "default" else {**out, "rope_scaling": words}
 
 
 def write_windows(m: ModelConfig) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_merged_halves_are_the_halves_with_their_adapter():  # guards G7
     assert [a.ids for a in answers[0]] == [a.ids for a in answers[1]]
 
 
-@pytest.mark.parametrize("name, model", [("prompt", {"decoder_layers": 2}), ("prefix", {"positions": "relative"}), ("lora", {"kind": "lstm"})])
+@pytest.mark.parametrize("name, model", [("prompt", {"decoder_layers": 2}), ("prefix", {"decoder_layers": 2}), ("ia3", {"kind": "lstm"})])
 def test_models_without_a_place_for_an_adapter_are_refused(name, model):
     config = schema.Config(adapter=options.ADAPTERS[name](), model=schema.ModelConfig(**model))
     with pytest.raises(ConfigError, match=f"adapter={name}"):

@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxsft.config import adapters as options
 from jaxsft.config import optim, schema
+from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters, generate
 from jaxsft.models.attention import Tokens
+from jaxsft.models.layers import Norm
+from jaxsft.models.transformer import Transformer
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import partition
 from tests.conftest import assert_close, assert_same, bench, distance
@@ -131,6 +135,38 @@ def test_a_prompt_of_an_encoder_sees_its_own_text_only():
     assert (batch.positions.min(), (batch.positions < 0).sum()) == (-3, 3 * (batch.example_ids >= 0).sum())
 
 
+@pytest.mark.parametrize("positions, causal", [("relative", True), ("relative", False), ("disentangled", False)])
+def test_a_prefix_is_what_was_read_before(positions, causal):  # guards B3
+    """With the keys and values of real tokens as the prefix, a layer says of a text what it says of the text behind these tokens, and packed beside
+    another text too. A layer without a prefix has none of its distances."""
+    config = ModelConfig(
+        layers=2, embed=8, heads=2, kv_heads=2, head_dim=4, mlp=8, positions=positions, causal=causal, relative_buckets=8, relative_distance=12
+    )
+    kind = options.Prefix(tokens=3, target=("layers/0/attention",))
+    model, plain = (Transformer(config, 20, adapter=adapter) for adapter in (kind, options.NoAdapter()))
+    params = nn.meta.unbox(plain.init(jax.random.key(0)))
+    params = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(x.size), x.shape, jnp.float64), params)
+    before, text = np.array([[3, 7, 1]]), np.array([[2, 9, 4, 4, 11, 6, 5]])
+    own = jax.tree.map(lambda w: w[0], params["layers"]["0"])
+    normed = Norm.of(config).apply({"params": own["attention_norm"]}, params["embed"]["tokens"]["w"][before[0]])
+    keys, values = (jnp.einsum("pd,dkn->pkn", normed, own["attention"][name]["w"]) for name in ("k", "v"))
+    with_prefix = {**params, "adapters": {"layers": {"0": {"attention": {"prefix_k": keys[None], "prefix_v": values[None]}}}}}
+    assert jax.tree.structure(with_prefix) == jax.tree.structure(nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0))))
+    where = lambda *lengths: Tokens(
+        np.concatenate([np.full((1, n), i + 1) for i, n in enumerate(lengths)], 1), np.concatenate([np.arange(n)[None] for n in lengths], 1)
+    )
+    one = dataclasses.replace(config, layers=1)
+    first = lambda p: {**p, "layers": {"0": jax.tree.map(lambda w: w[:1], p["layers"]["0"])}}
+    whole = Transformer(one, 20).hidden(first(params), np.concatenate([before, text], 1), where(10))[:, 3:]
+    found = Transformer(one, 20, adapter=kind).hidden(first(with_prefix), text, where(7))
+    np.testing.assert_allclose(found, whole, atol=1e-12)
+    run = jax.jit(lambda p: model.hidden(p, np.concatenate([text, text[:, :4]], 1), where(7, 4)))
+    packed = run(with_prefix)
+    np.testing.assert_allclose(packed[:, :7], model.hidden(with_prefix, text, where(7)), atol=1e-12)
+    other = jax.tree.map(lambda x: x + 0.5 if x.shape == keys[None].shape else x, with_prefix)
+    assert np.abs(run(other) - packed).max() > 1e-4
+
+
 def test_dropout_of_the_adapter_is_traced():
     b = made(NOISY)
     one, two, none = (b.run([0], adapter_dropout=np.float32(rate))[1].terms["cross_entropy"] for rate in (0.2, 0.5, 0.0))
@@ -239,9 +275,9 @@ def test_layers_are_unfrozen_from_the_top():  # guards G10
 
 
 # --- generation ------------------------------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["prefix", "prompt"])
-def test_the_cache_generates_what_the_whole_forward_pass_says(name):
-    b = made(name, model=(("positions", "learned"),))
+@pytest.mark.parametrize("name, positions", [("prefix", "learned"), ("prompt", "learned"), ("prefix", "relative")])
+def test_the_cache_generates_what_the_whole_forward_pass_says(name, positions):
+    b = made(name, model=(("positions", positions),))
     params, model, p = learnt(b), b.parts.model, b.parts.model.places
     prompt = [9, 8, 7, 6, 5, 4]
     options_of = schema.GenerateConfig(batch_size=2)

@@ -47,16 +47,16 @@ def folder_of(name, tmp_path):
     return about, folder, drawn
 
 
-def model_of(about, config, tmp_path):
+def model_of(about, config, tmp_path, kind="lm"):
     """(model, fresh parameters, what `read` and `write` need of them)."""
     folder = hf.write(about["base"], tmp_path / "base")
-    plain, params = hf.load(folder, "lm")
+    plain, params = hf.load(folder, kind)
     model = dataclasses.replace(plain, adapter=config)
     declared = specs(jax.eval_shape(model.init, jax.random.key(0)))
     own = nn.meta.unbox(adapters.init(config, {k: v for k, v in declared.items() if k != "adapters"}, jax.random.key(1)))
     params = adapters.start(config, {**params, "adapters": own}, jax.random.key(2))
     family = pretrained.open_source(folder).family
-    return model, params, {"specs": flatten(declared), "model": model.config, "family": family, "head": family.heads["lm"]}
+    return model, params, {"specs": flatten(declared), "model": model.config, "family": family, "head": family.heads.get(kind)}
 
 
 def with_read(params, found):
@@ -162,12 +162,83 @@ def test_other_options_are_an_error(tmp_path):
             peft.read(folder, dataclasses.replace(CASES["lora"], **change), flatten(params), **how)
 
 
-def test_what_peft_has_not_is_an_error(tmp_path):
-    about, _, _ = folder_of("lora_gpt2", tmp_path)
-    config = options.LoRA(rank=2, target=("layers/.*/q",))
-    _, params, how = model_of(about, config, tmp_path)
-    with pytest.raises(ConfigError, match="fused"):
-        peft.write(tmp_path / "out", config, flatten(params), **how)
+FUSED = {  # by golden model, layers that are one in its files
+    "phi3": options.LoRA(rank=2, alpha=3.0, target=("layers/.*/(q|k|v|gate|up)",)),
+    "gpt2": options.LoRA(rank=2, alpha=3.0, scaling="sqrt", target=("layers/.*/(q|v|o)",)),
+    "gpt_neox": options.LoRA(rank=2, alpha=3.0, target=("layers/.*/(k|v)",)),
+    "modernbert_biases": options.LoRA(rank=2, alpha=3.0, init="pissa", target=("layers/.*/(q|k)",)),
+    "llama_tied_biases": options.LoRA(rank=2, alpha=3.0, target=("embed/tokens", "layers/.*/q")),
+}
+ROWWISE = {"phi3": options.DoRA(rank=2, alpha=3.0, target=("layers/.*/(q|v|up)",))}
+
+
+def written(base, config, tmp_path):
+    """(model, parameters whose adapters were drawn, the options and tensors of the folder that is written for PEFT)."""
+    kind = None if base.startswith("modernbert") else "lm"
+    model, params, how = model_of({"base": base}, config, tmp_path, kind)
+    rng = np.random.default_rng(3)
+    own = {path: value for path, value in flatten(params).items() if path.startswith("adapters/") and path.endswith(MOVED)}
+    drawn = {path: value + 0.1 * rng.standard_normal(value.shape) for path, value in own.items()}
+    params = with_read(params, drawn)
+    peft.write(tmp_path / "out", config, flatten(params), kind=kind, base=str(tmp_path / "base"), **how)
+    about = json.loads((tmp_path / "out" / peft.CONFIG).read_text(encoding="utf-8"))
+    return model, params, about, load_file(tmp_path / "out" / peft.WEIGHTS)
+
+
+MOVED = ("/a", "/b", "/magnitude", "/inputs", "/outputs")
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_parts_of_a_fused_layer_are_one_adapter(name, tmp_path):
+    """`W + scale B A` of the whole layer is what merging its parts gives; the ranks are those of all parts together."""
+    config = FUSED[name]
+    model, params, about, tensors = written(name, config, tmp_path)
+    source = pretrained.open_source(tmp_path / "base")
+    bare = lambda values: {key.removeprefix(source.family.prefix): np.asarray(value, np.float64) for key, value in values.items()}
+    before = bare({key: source.tensors.read(key) for key in source.tensors})
+    after = bare(merged_tensors(model, config, params, source))
+    targets = set()
+    for key, a in tensors.items():
+        if key.endswith(("lora_A.weight", "lora_embedding_A")):
+            module = key.removeprefix(peft.ROOT).removesuffix(".lora_A.weight").removesuffix(".lora_embedding_A")
+            b = tensors[key.replace("lora_A", "lora_B").replace("embedding_A", "embedding_B")]
+            rank = about["rank_pattern"].get(module, about["r"])
+            assert a.shape[0] == b.shape[1] == rank
+            scale = about["alpha_pattern"].get(module, about["lora_alpha"]) / (rank if not about["use_rslora"] else rank**0.5)
+            delta = scale * (b.astype(np.float64) @ a)
+            turned = "embedding" in key or name == "gpt2"  # PEFT turns it for Conv1D and for embeddings
+            tensor = "embed_tokens.weight" if module == "lm_head" else f"{module.removeprefix(source.family.prefix)}.weight"
+            np.testing.assert_allclose(before[tensor] + (delta.T if turned else delta), after[tensor], rtol=1e-5, atol=1e-5)
+            targets.add(module)
+    assert targets == set(about["target_modules"]) and (name == "llama_tied_biases") == ("lm_head" in targets)
+    moved = {key.removesuffix(".weight") for key, value in after.items() if not np.allclose(value, before[key])}
+    assert moved == {module.removeprefix(source.family.prefix) for module in targets - {"lm_head"}}
+
+
+def merged_tensors(model, config, params, source):
+    """The tensors of the body, by their names, when the adapters are part of the weights."""
+    flat = {path: np.asarray(value) for path, value in flatten(adapters.merge(config, params)).items()}
+    declared = {k: v for k, v in flatten(specs(jax.eval_shape(model.init, jax.random.key(0)))).items() if k.split("/")[0] not in ("head", "adapters")}
+    prefix = next((p for p in source.family.prefixes if any(key.startswith(p) for key in source.tensors)), "")
+    moves = source.family.moves(declared, prefix, "")
+    return {m.theirs: m.to_theirs([flat[s.path][s.index] if s.index else flat[s.path] for s in m.slots]).astype(np.float64) for m in moves}
+
+
+def test_lengths_and_factors_of_a_fused_layer_are_those_of_its_parts(tmp_path):
+    """A part without an adapter keeps its own lengths, or factors of one."""
+    model, params, _, tensors = written("phi3", ROWWISE["phi3"], tmp_path)
+    found = tensors[f"{peft.ROOT}model.layers.0.self_attn.qkv_proj.lora_magnitude_vector"]
+    flat = {path: np.asarray(value) for path, value in flatten(params).items()}
+    k = np.linalg.norm(flat["layers/0/attention/k/w"][0], axis=0)
+    expected = [flat["adapters/layers/0/attention/q/magnitude"][0], k, flat["adapters/layers/0/attention/v/magnitude"][0]]
+    np.testing.assert_allclose(found, np.concatenate([x.reshape(-1) for x in expected]), rtol=1e-6)
+    assert model.config.heads * model.config.head_dim + 2 * k.size == found.size
+    _, params, about, tensors = written("gpt2", options.IA3(target=("layers/.*/(k|v)",), target_inputs=()), tmp_path / "b")
+    flat = {path: np.asarray(value) for path, value in flatten(params).items()}
+    found = tensors[f"{peft.ROOT}transformer.h.1.attn.c_attn.ia3_l"]
+    expected = [np.ones(found.size // 3), *(flat[f"adapters/layers/0/attention/{x}/outputs"][1].reshape(-1) for x in "kv")]
+    np.testing.assert_allclose(found[:, 0], np.concatenate(expected), rtol=1e-6)
+    assert about["feedforward_modules"] == [] and about["fan_in_fan_out"]
 
 
 @pytest.mark.slow
@@ -184,4 +255,20 @@ def test_the_library_loads_what_is_written(name, tmp_path):
     ids = np.arange(2, 11)[None]
     with torch.no_grad():
         expected = theirs(input_ids=torch.from_numpy(ids)).logits[:, -9:].numpy()
+    np.testing.assert_allclose(logits(model, params, ids.astype(np.int32)), expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["phi3", "gpt2", "gpt_neox", "llama_tied_biases", "phi3 dora", "gpt2 ia3"])
+def test_the_library_loads_adapters_of_fused_layers(name, tmp_path):
+    torch, library = pytest.importorskip("torch"), pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    base, _, kind = name.partition(" ")
+    config = {"dora": ROWWISE["phi3"], "ia3": options.IA3(target=("layers/.*/(k|v)",))}.get(kind) or FUSED[base]
+    model, params, _, _ = written(base, config, tmp_path)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", attn_implementation="eager", dtype=torch.float32)
+    theirs = library.PeftModel.from_pretrained(plain, tmp_path / "out").eval()
+    ids = np.arange(2, 11)[None]
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.from_numpy(ids)).logits.numpy()
     np.testing.assert_allclose(logits(model, params, ids.astype(np.int32)), expected, rtol=2e-4, atol=2e-5)

@@ -1,0 +1,149 @@
+"""Feature extraction (`train.backbone=cached`): the backbone is frozen, and run once over the texts of a run; every epoch trains the head alone.
+
+    before training   tokens [B, S] -> backbone, no dropout -> x, on disk: [tokens, D], or [examples, texts, D] where texts are pooled below the head
+    each step         x of the batch's texts -> head -> loss -> gradient of the head
+
+Batches, their order, losses and metrics are those of the same run with the backbone frozen by `train.freeze`, which runs it in every step.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsft.config import compose
+from jaxsft.data import cache, pipeline
+from jaxsft.data.pipeline import Batches, Split
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.models.transformer import Params
+from jaxsft.sharding import hosts
+from jaxsft.sharding import mesh as meshes
+from jaxsft.training import callbacks
+from jaxsft.training.checkpoint import digest, flatten
+from jaxsft.training.setup import Parts
+
+PLACES = 4096  # tokens, padding included, that are read at once: of no option, so that the same texts always give the same numbers
+IN_WEIGHTS = tuple(f"model.{name}" for name in ("pretrained", "init", "vectors", "vocab_rows"))  # options that say only where weights come from
+READ_BY = ("tokens", "offsets", "types")  # the arrays of a split that the backbone reads
+
+
+def attach(parts: Parts, params: Params, splits: Sequence[Batches]) -> list[str]:
+    """Under `train.backbone=cached`, has batches bring what the backbone gave of their texts, so that neither step nor evaluation runs it again.
+
+    Returns:
+      What is to be told of it.
+
+    Raises:
+      ConfigError: there are several processes.
+      DataError: the cache cannot be written.
+    """
+    if parts.config.train.backbone == "trained":
+        return []
+    if hosts.many():
+        raise ConfigError(
+            f"train.backbone=cached: is for one process, found {jax.process_count()}; set train.backbone=trained and freeze it by train.freeze"
+        )
+    below, notes = {name: w for name, w in flatten(params).items() if not name.startswith("head/")}, []
+    for batches in splits:
+        states, note = _cached(parts, params, key(parts, below, batches.split), batches.split)
+        batches.split = batches.split.with_backbone(states)
+        notes.append(note)
+    return [*notes, f"only the head has a gradient: the backbone, {sum(w.size for w in below.values()):,} weights, is not run in training"]
+
+
+def _cached(parts: Parts, params: Params, name: str, split: Split) -> tuple[np.ndarray, str]:
+    """What the head reads of every text of a split, from the cache or, where it is not there, from one pass of the backbone; and where it lies."""
+    folder, since, began = cache.root(parts.config.data.cache_dir) / "backbone" / name, "found in", time.monotonic()
+    if (stored := cache.load(folder)) is None:
+        cache.save(folder, functools.partial(_write, parts, params, split), "what the backbone gives")
+        since = f"computed in {time.monotonic() - began:.1f} s, now in"
+        if (stored := cache.load(folder)) is None:
+            raise DataError(f"{folder}: cannot be read after it was written; set data.cache_dir=<folder>")
+    states = stored[0]["backbone"]
+    what = f"{split.examples:,} texts" if parts.task.pooled else f"{len(states):,} tokens of {split.examples:,} texts"
+    return states, f"{split.name}: what the backbone gives of {what}, {states.nbytes / 2**20:,.1f} MiB, {since} {folder}"
+
+
+def key(parts: Parts, below: dict[str, jax.Array], split: Split) -> str:
+    """The name of what depends on these weights, texts and options. Seeds, labels, and options of the head and of the optimizer are not in it."""
+    c, texts = parts.config, hashlib.sha256()
+    for name in (name for name in READ_BY if name in split.arrays):
+        texts.update(f"{name} {split.arrays[name].dtype} {split.arrays[name].shape}".encode() + np.ascontiguousarray(split.arrays[name]).tobytes())
+    model = {k: v for k, v in compose.flat(compose.to_dict(c)).items() if k.startswith("model.") and k not in IN_WEIGHTS}
+    how = {"pool": c.task.pool, "apart": parts.task.apart} if parts.task.pooled else {}
+    return cache.key(
+        {
+            "weights": digest(below),
+            "texts": texts.hexdigest(),
+            "model": model,
+            "pooled": how,
+            "precision": c.precision,
+            "rows": [c.data.packing, c.data.plan_seed, split.limit],
+            "models": _model_code(),
+            "backend": jax.default_backend(),
+            "dtype": str(jax.numpy.zeros(0).dtype),
+        }
+    )
+
+
+@functools.cache
+def _model_code() -> str:
+    """Hash of the sources of models; those of data and tasks are in every key of the cache."""
+    sources = sorted((Path(__file__).parents[1] / "models").rglob("*.py"))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
+
+
+# --- one pass --------------------------------------------------------------------------------------------------------------------------------
+def _write(parts: Parts, params: Params, split: Split, folder: Path) -> cache.Stored:
+    """Writes `backbone.npy` example by example, so that memory holds one batch of it, and a full disk is an error."""
+    file, path = None, folder / "backbone.npy"
+    try:
+        for example, states in _states(parts, params, split):
+            if file is None:
+                count = split.examples if parts.task.pooled else int(split.arrays["offsets"][-1])
+                shape = (count, *states.shape) if parts.task.pooled else (count, *states.shape[1:])
+                size = states.dtype.itemsize * (np.prod(shape[1:], dtype=int))
+                file = path.open("wb")
+                np.lib.format.write_array_header_1_0(file, {"descr": states.dtype.str, "fortran_order": False, "shape": shape})
+                start = file.tell()
+            file.seek(start + int(size) * (example if parts.task.pooled else int(split.arrays["offsets"][example])))
+            file.write(np.ascontiguousarray(states).tobytes())
+    finally:
+        if file is not None:
+            file.close()
+    return {"facts": {"split": split.name}, "crc": {"backbone": cache.crc32(np.load(path, mmap_mode="r", allow_pickle=False))}}
+
+
+def _states(parts: Parts, params: Params, split: Split) -> Iterator[tuple[int, np.ndarray]]:
+    """Of each example what the backbone gives, without dropout: `[texts, D]` where texts are pooled, else `[tokens, D]`. Read one batch late."""
+    shards = meshes.row_shards(parts.mesh)
+    size = max(PLACES // split.limit // shards, 1) * shards
+    batches = pipeline.make_batches(split, parts.config.data, size, None, meshes.rows_here(parts.mesh, size))
+    run = jax.jit(lambda params, batch: parts.task.backbone(parts.model, params, batch, None), out_shardings=meshes.rows(parts.mesh))
+    late = None
+    told = f"{split.name}: the frozen backbone reads {split.examples:,} texts, once for all epochs"
+    for step, batch in enumerate(callbacks.followed(pipeline.stream(batches, 0, len(batches)), len(batches), told)):
+        result = run(params, parts.put(batch, batches))
+        if late is not None:
+            yield from _apart(parts, batches, *late)
+        late = (step, result)
+    yield from _apart(parts, batches, *late)
+
+
+def _apart(parts: Parts, batches: Batches, step: int, x: Any) -> Iterator[tuple[int, np.ndarray]]:
+    """The examples of a batch."""
+    x, ids = np.asarray(x), batches.example_ids(step)
+    for row, examples in zip(x, ids, strict=True):
+        at, texts = 0, len(row) // len(examples)
+        for i, example in enumerate(examples[examples >= 0]):
+            if parts.task.pooled:
+                yield int(example), row[i * texts : (i + 1) * texts]
+            else:
+                yield int(example), row[at : (at := at + int(batches.split.lengths[example]))]
