@@ -57,35 +57,36 @@ def typed(node: DictConfig, root: type, arguments: Sequence[str], folders: Seque
         return config
     asked = _asked(arguments, [config_folder(), *folders])
     values = compose.flat({"model": compose.to_dict(config.model), "tokenizer": compose.to_dict(config.tokenizer)})
-    mine = lambda name: any(name == one or name.startswith(f"{one}.") for one in asked)
-    return dataclasses.replace(config, unasked=tuple((name, fixed(value)) for name, value in values.items() if not mine(name)))
+    mine = lambda name, value: any((name == one or name.startswith(f"{one}.")) and given in (..., value) for one, given in asked.items())
+    return dataclasses.replace(config, unasked=tuple((name, fixed(value)) for name, value in values.items() if not mine(name, value)))
 
 
 def fixed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> set[str]:
-    """What the user gave of model and tokenizer, by name: in overrides, or by choosing a preset that gives it. That of a task gives nothing: each has
-    one, which must suit those who start from scratch."""
-    out = set()
+def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+    """What the user gave of model and tokenizer, by name: in overrides, whatever they came to (`...`), or by choosing a preset that gives this value.
+    That of a task gives nothing: each has one, which must suit those who start from scratch; it may take the place of another preset's."""
+    presets: dict[str, Any] = {}
+    direct: dict[str, Any] = {}
     for argument in arguments:
         match = re.fullmatch(r"\+{0,2}([\w.]+)(?:@[\w.:]*)?=(.*)", argument, re.DOTALL)
         key, value = match.groups() if match else ("", "")
         if key.startswith(("model.", "tokenizer.")):
-            out.add(key)
+            direct[key] = ...
         elif key in ("model", "tokenizer", "experiment", "debug"):
-            out |= _of_preset(key, value.strip("'\""), folders)
-    return out
+            presets |= _of_preset(key, value.strip("'\""), folders)
+    return presets | direct
 
 
-def _of_preset(group: str, name: str, folders: Sequence[Path]) -> set[str]:
+def _of_preset(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
     """What a file of `conf/` gives of model and tokenizer, by name; with the files that its defaults list."""
     path = next((p for folder in folders if (p := folder / group / f"{name}.yaml").is_file()), None)
     values = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if group == "model":
-        return {f"model.{key}" for key in values if key != "defaults"}
-    out = {"tokenizer"} if group == "tokenizer" else {f"{top}.{key}" for top in ("model", "tokenizer") for key in values.get(top) or {}}
+        return compose.flat({"model": {key: value for key, value in values.items() if key != "defaults"}})
+    out = {"tokenizer": ...} if group == "tokenizer" else compose.flat({top: values.get(top) or {} for top in ("model", "tokenizer")})
     for entry in values.get("defaults") or [] if group == "experiment" else []:
         for key, value in entry.items() if isinstance(entry, dict) else [(group, entry)]:
             chosen = key.split("@")[0].removeprefix("override").strip().removeprefix("/")

@@ -44,7 +44,9 @@ def resolved(source, *given: str, task: str = "lm") -> schema.Config:
         ("model.norm=layer", r"model\.norm=layer: .* has rms"),
         ("model=tiny", r"model\.layers=4: .*or the preset that gives it"),
         ("model=base", r"model\.layers=12: "),
+        ("model.layers=4|model=small", r"model\.layers=4: "),
         ("experiment=demo", r"model\.layers=4: "),
+        ("model=small|task=classify", r"model\.embed=384: "),  # its six layers are two by the preset of the task
         ("tokenizer=bpe", r"tokenizer\.kind=bpe: .*brings its own"),
         ("tokenizer.vocab_size=300", r"tokenizer\.kind=\w+: .*brings its own"),
     ],
