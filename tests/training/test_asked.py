@@ -67,7 +67,8 @@ def test_what_is_alike_or_the_users_is_none(source, given):
     assert resolved(source, *same).tokenizer.added == ("<x>",)
 
 
-def test_the_command_line_knows_its_own_presets(source, tmp_path):
+def test_the_command_line_knows_its_own_presets(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a sweep leaves a file where it starts
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\nmodel:\n  mlp: 384\n")
     given = ["train", "task=lm", "data.train=rows.txt", f"run_dir={tmp_path / 'run'}", f"model.pretrained={source}", *FAST]
