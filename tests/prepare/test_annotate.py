@@ -96,7 +96,7 @@ def test_files_of_one_name_are_told_apart_by_annotators(folder):
         (("annotate", "export", "schema=none.yaml", "input=i", "output=o", "tool=conll"), "none.yaml: cannot be read"),
         (("annotate", "export", "schema=schema.yaml", "input=items.jsonl", "output=o", "tool=prodigy"), "tool='prodigy' is unknown"),
         (("annotate", "export", "schema=schema.yaml", "input=items.jsonl", "output=o", "tool=conll"), "takes a schema of type span"),
-        ((*IMPORT, "inputs=[anna.jsonl]", "methods=majority"), "methods=majority is unknown here; there are schema="),
+        ((*IMPORT, "inputs=[anna.jsonl]", "methods=majority"), "methods=: unknown; did you mean method=?"),
         ((*IMPORT, "inputs=[anna.jsonl,]"), "expected names between commas"),
         ((*IMPORT, "inputs=[anna.jsonl]", "annotators=[a,b]"), "annotators= has 2 names and inputs= 1 files"),
         ((*IMPORT, "inputs=[anna.jsonl]", "method=vote"), "method='vote' is unknown"),
