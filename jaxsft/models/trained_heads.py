@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxsft.errors import ConfigError
 from jaxsft.models.families.base import Family, Head, Move, moves
 from jaxsft.sharding.weights import WeightSpec
 
@@ -36,11 +37,13 @@ class Asked(NamedTuple):
 
 
 def names_of(values: Mapping[str, Any]) -> list[str]:
-    """The labels of a config.json, in the order of its outputs; without any, as transformers calls them."""
+    """The labels of a config.json, in the order of its outputs; without any, as transformers calls them. Raises ConfigError."""
     found = values.get("id2label") or {}
     if not found:
         return [f"LABEL_{i}" for i in range(values.get("num_labels") or 2)]
-    return [str(found[key]) for key in sorted(found, key=int)]
+    if not isinstance(found, Mapping) or sorted(found) != sorted(map(str, range(len(found)))):
+        raise ConfigError(f"config.json: id2label={str(found)[:60]}: expected the label of each output at its number, from 0")
+    return [str(found[str(i)]) for i in range(len(found))]
 
 
 def head_of(family: Family, values: Mapping[str, Any]) -> tuple[str, Head] | None:

@@ -84,13 +84,16 @@ def _with_head(source: pretrained.Source, kind: str, head: Head, tokenizer: Toke
 
 
 def _task_of(source: pretrained.Source, kind: str) -> str:
-    """The task of a head, as transformers tells them apart."""
+    """The task of a head, as transformers tells them apart. Raises ConfigError."""
     if kind != "text":
         return kind
     problem = source.values.get("problem_type") or (
         "regression" if len(trained_heads.names_of(source.values)) == 1 else "single_label_classification"
     )
-    return next(name for name, its in trained_heads.PROBLEMS.items() if its == problem)
+    names = {its: name for name, its in trained_heads.PROBLEMS.items()}
+    if problem not in names:
+        raise ConfigError(f"{source.folder / 'config.json'}: problem_type={problem!r} is unknown; expected one of {', '.join(names)}")
+    return names[problem]
 
 
 def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str, Any]:

@@ -124,6 +124,20 @@ def test_a_folder_without_its_head_is_one_sentence(tmp_path):
         jaxsft.load(folder(tmp_path / "body", "bert", drop=("classifier", "bert.pooler"), architectures=["BertModel"]))
 
 
+@pytest.mark.parametrize(
+    "wrong, why",
+    [
+        ({"problem_type": "poetry"}, r"problem_type='poetry' is unknown; expected one of single_label_classification, multi_label_classification"),
+        ({"id2label": {"a": "bad", "1": "good", "2": "mixed"}}, r"id2label=\{'a': 'bad', .*: expected the label of each output at its number"),
+        ({"id2label": {"1": "bad", "2": "good", "3": "mixed"}}, r"expected the label of each output at its number, from 0"),
+        ({"id2label": ["bad", "good", "mixed"]}, r"expected the label of each output at its number"),
+    ],
+)
+def test_a_config_that_says_nothing_of_its_outputs_is_one_sentence(wrong, why, tmp_path):
+    with pytest.raises(ConfigError, match=why):
+        jaxsft.load(folder(tmp_path / "in", "bert", **wrong))
+
+
 # --- as a start ------------------------------------------------------------------------------------------------------------------------------
 ROWS = [{"text": text, "label": label} for text, label in zip(TEXTS, ("good", "bad", "mixed"), strict=True)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.golden.families import CASES, FOLDER, _drawn_on_disk
+from tools.golden.families import CASES, FOLDER, drawn_on_disk
 
 FILE = Path(__file__).parents[2] / "tests" / "models" / "golden" / "routers.json"
 
@@ -25,7 +25,7 @@ def of_case(name: str) -> dict[str, float]:
 
     kind, options, _ = CASES[name]
     config = getattr(transformers, kind).config_class(**options, attn_implementation="eager")
-    model, _ = _drawn_on_disk(getattr(transformers, kind)(config).eval(), sum(name.encode()))
+    model, _ = drawn_on_disk(getattr(transformers, kind)(config).eval(), sum(name.encode()))
     arrays = np.load(FOLDER / f"{name}.npz")
     ids = torch.from_numpy(arrays["ids"].astype(np.int64))
     mask = torch.arange(ids.shape[1]) < torch.from_numpy(arrays["lengths"].astype(np.int64))[:, None]

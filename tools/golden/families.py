@@ -114,7 +114,7 @@ def weights(shapes: dict[str, list[int]], seed: int) -> dict[str, np.ndarray]:
     return {name: (0.3 * rng.standard_normal(shapes[name])).astype(np.float32) for name in sorted(shapes)}
 
 
-def _drawn(model: Any, seed: int) -> tuple[Any, dict[str, list[int]]]:
+def drawn(model: Any, seed: int) -> tuple[Any, dict[str, list[int]]]:
     """The model with weights from the seed, and their shapes."""
     import torch
 
@@ -127,7 +127,7 @@ def _drawn(model: Any, seed: int) -> tuple[Any, dict[str, list[int]]]:
     return model, shapes
 
 
-def _drawn_on_disk(model: Any, seed: int) -> tuple[Any, dict[str, list[int]]]:
+def drawn_on_disk(model: Any, seed: int) -> tuple[Any, dict[str, list[int]]]:
     """As `_drawn`, where the names in files are not those in memory (experts)."""
     import safetensors.numpy
 
@@ -149,7 +149,7 @@ def make(name: str, folder: Path = FOLDER) -> None:
         config_class = transformers.Gemma3TextConfig
     model = getattr(transformers, kind)(config_class(**options, attn_implementation="eager")).eval()
     seed = sum(name.encode())
-    model, shapes = _drawn_on_disk(model, seed) if case.get("disk") else _drawn(model, seed)
+    model, shapes = drawn_on_disk(model, seed) if case.get("disk") else drawn(model, seed)
     lengths, rng = case.get("lengths", LENGTHS), np.random.default_rng(seed + 1)
     ids = rng.integers(2, options["vocab_size"], (2, max(lengths)))
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
@@ -165,11 +165,19 @@ def make(name: str, folder: Path = FOLDER) -> None:
     for i, length in enumerate(lengths):  # of long texts every fourth position, and the last
         where = np.unique(np.r_[0 : length : (1 if length < 24 else 4), length - 1])
         arrays[f"where{i}"], arrays[f"out{i}"] = where.astype(np.int16), value[i, torch.from_numpy(where)].numpy()
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {key: value for key, value in model.config.to_diff_dict().items() if not key.startswith("_attn")}
-    about = {"class": kind, "seed": seed, "context": case.get("context"), "config": values, "shapes": shapes}
-    (folder / f"{name}.json").write_text(json.dumps(about, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
-    np.savez_compressed(folder / f"{name}.npz", **arrays)
+    save(folder / name, {"class": kind, "seed": seed, "context": case.get("context"), "config": config_of(model), "shapes": shapes}, arrays)
+
+
+def config_of(model: Any) -> dict[str, Any]:
+    """Its config.json, but for how attention is computed."""
+    return {key: value for key, value in model.config.to_diff_dict().items() if not key.startswith("_attn")}
+
+
+def save(path: Path, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """A case: PATH.json and PATH.npz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f"{path.name}.json").write_text(json.dumps(about, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
+    np.savez_compressed(path.with_name(f"{path.name}.npz"), **arrays)
 
 
 if __name__ == "__main__":

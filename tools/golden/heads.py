@@ -8,12 +8,9 @@ between two special tokens).
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tools.golden import families
 
@@ -45,18 +42,15 @@ def make(name: str, folder: Path = FOLDER) -> None:
     kind, options = CASES[name]
     model = getattr(transformers, kind)
     model, seed = model(model.config_class(**options, attn_implementation="eager")).eval(), sum(name.encode())
-    model, shapes = families._drawn(model, seed)
+    model, shapes = families.drawn(model, seed)
     arrays = {}
     for i, text in enumerate(TEXTS):
         with torch.no_grad():
             out = model(input_ids=torch.tensor([[FIRST, *text.encode(), LAST]]))
         value = torch.stack([out.start_logits, out.end_logits], -1) if hasattr(out, "start_logits") else out.logits
         arrays[f"out{i}"] = value[0].numpy()
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {key: value for key, value in model.config.to_diff_dict().items() if not key.startswith("_attn")} | {"architectures": [kind]}
-    about = {"class": kind, "seed": seed, "config": values, "shapes": shapes}
-    (folder / f"{name}.json").write_text(json.dumps(about, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
-    np.savez_compressed(folder / f"{name}.npz", **arrays)
+    config = families.config_of(model) | {"architectures": [kind]}
+    families.save(folder / name, {"class": kind, "seed": seed, "config": config, "shapes": shapes}, arrays)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ A case is NAME.json (config.json, the tensors with their shapes, the seed) and N
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,12 +69,8 @@ def make(name: str, folder: Path = FOLDER) -> None:
         logits = model(**{key: torch.from_numpy(value) for key, value in tensors.items()}).logits
     arrays = {"source": ids.astype(np.int16), "target": target.astype(np.int16), "sources": np.array(sources), "targets": np.array(TARGETS)}
     arrays |= {f"out{i}": logits[i, :length].numpy() for i, length in enumerate(TARGETS)}
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {key: value for key, value in model.config.to_diff_dict().items() if not key.startswith("_attn")}
-    values = {key: value for key, value in values.items() if not (untied and key == "scale_decoder_outputs")}
-    about = {"class": kind, "seed": seed, "config": values, "shapes": shapes}
-    (folder / f"{name}.json").write_text(json.dumps(about, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
-    np.savez_compressed(folder / f"{name}.npz", **arrays)
+    config = {key: value for key, value in families.config_of(model).items() if not (untied and key == "scale_decoder_outputs")}
+    families.save(folder / name, {"class": kind, "seed": seed, "config": config, "shapes": shapes}, arrays)
 
 
 if __name__ == "__main__":
