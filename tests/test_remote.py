@@ -106,6 +106,7 @@ def test_two_processes_share_a_run_at_a_store(files, objects, machine, tmp_path)
     test_hosts.same(there, here)
 
 
+@pytest.mark.slow
 @needs_client
 def test_a_damaged_step_is_set_aside_object_by_object(files, local, objects, machine, monkeypatch, tmp_path):  # guards F9
     with monkeypatch.context() as patch, pytest.raises(Killed):

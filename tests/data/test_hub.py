@@ -143,6 +143,7 @@ def test_a_model_of_transformers_is_fetched_without_its_code_and_pickles(server)
     assert sorted(path.name for path in folder.iterdir()) == sorted(files)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_is_no_traceback(server):
     server.shutdown()
     server.server_close()

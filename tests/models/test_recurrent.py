@@ -156,6 +156,7 @@ def test_adapters_of_a_cell(kind, name, x64):  # guards G1, G7
     np.testing.assert_allclose(model.logits({**params, "adapters": moved}, states), plain.logits(merged, states), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_step_trains_the_adapter_of_a_cell_alone(x64):  # guards A1, G10
     """With its dropout, whose masks belong to rows, in one batch or in micro-batches."""
     given = {"model": GRU | {"layers": 1}, "adapter": options.LoRA(rank=2, dropout=0.3), "data": {"packing": False}}

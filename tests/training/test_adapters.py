@@ -34,6 +34,7 @@ def configured(folder, name, **groups):
     return tiny.config(folder, folder / name, task="classify", model=MODEL, **groups)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_its_checkpoint_holds_the_adapter_and_the_head(place):  # guards F2, G6, G10
     """Stopped and continued, to the bit; the base stays in the run that it came from."""
     begun = {"init_from": str(place / "base")}
@@ -53,6 +54,7 @@ def test_a_run_goes_on_and_its_checkpoint_holds_the_adapter_and_the_head(place):
     assert all(np.array_equal(value, held[path]) for path, value in frozen.items() if not path.startswith("adapters/"))
 
 
+@pytest.mark.slow
 def test_another_run_starts_from_one_with_an_adapter(place):  # guards F2, F3, G1
     """Merged where it has no adapter, going on where it has the same. The base of a run must be the one that it was trained on."""
     loop.train(configured(place, "first", adapter=DORA, train={"init_from": str(place / "base")}))

@@ -128,6 +128,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_older_steps(store, monkeypat
     assert int(store.restore_newest(shapes(state()))[0]["step"]) == 1
 
 
+@pytest.mark.slow
 def test_files_that_cannot_grow_end_the_run_in_one_line_with_the_older_checkpoint_intact(tmp_path):
     files = tiny.data(tmp_path)
     args = ["train", "task=lm", f"data.train={files / 'book.txt'}", f"run_dir={tmp_path / 'run'}", *tiny.FAST, "checkpoint.every=2steps"]

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 ADAPTER = options.DoRA(rank=2)
 
 
+@pytest.mark.slow
 def test_merged_halves_are_the_halves_with_their_adapter():  # guards G7
     """The start is the base; after a change every leaf has a gradient, and states and answers are those of the merged weights."""
     plain, params, run = made("T5", unroll="none")

@@ -210,6 +210,7 @@ def test_an_adapter_of_the_output_matrix_in_chunks(adapter, tied):  # guards G3,
 
 
 # --- many adapters over one base ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_eight_adapters_in_one_program_are_eight_runs():  # guards I6
     """Of different rates, starts and seeds of dropout, over one frozen base that is not copied; each of them is compared with its own run."""
     b = made(NOISY, model=(("layers", 1), ("mlp", 8)), data=(("packing", False),), train=(("batch_size", 4),))
