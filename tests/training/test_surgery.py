@@ -23,7 +23,7 @@ def source(tmp_path_factory):
 
 
 def parts_of(source, *given: str, task: str = "lm") -> setup.Parts:
-    given = ("model.context=64", *given) if task == "seq2seq" else given
+    given = ("model.context=64", "task.scores=[exact_match]", *given) if task == "seq2seq" else given
     config = setup.resolve(jaxsft.compose(f"task={task}", "data.train=rows.txt", "run_dir=nowhere", *FAST, f"model.pretrained={source}", *given))
     tokenizer = setup.make_tokenizer(config, tasks.get(task), [])
     state = {"classify": {"labels": ["a", "b"]}, "seq2seq": {"pattern": "{source}", "start_ids": [256], "stop_ids": [257]}}

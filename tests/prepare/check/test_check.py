@@ -107,7 +107,7 @@ KINDS = {
 @pytest.mark.parametrize("task", KINDS)
 def test_records_of_every_kind_are_checked(tmp_path, task):
     rows, columns = KINDS[task]
-    options = {"task": {"loss": "mse"}} if task == "pair" else {}
+    options = {"task": {"pair": {"loss": "mse"}, "seq2seq": {"scores": ("exact_match",)}}.get(task, {})}
     result = look(task, tmp_path, {"train": rows}, columns=columns, **options)
     errors = {"target_constant", "tokens"} if task == "regress" else set()  # training refuses what cannot be learnt
     assert ids(result, "error") == errors
