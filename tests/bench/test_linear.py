@@ -1,8 +1,10 @@
-"""The linear models beside which figures are read learn what a linear model can."""
+"""The simple models beside which figures are read learn what such a model can."""
 
 import math
 
-from jaxsft.data.records import LabelledText, Parse, Regression, Tags
+import pytest
+
+from jaxsft.data.records import LabelledText, Parse, Regression, Seq2Seq, Tags
 from tools.bench import linear
 
 COLOURS = {"red": 1.0, "green": 2.0, "blue": 3.0}
@@ -33,3 +35,14 @@ def test_trees_are_learnt_from_pairs_of_words():
     trees = [Parse((*text.split(), "!"), (3, 3, 0, 3), ("dep", "dep", "root", "dep")) for text in sentences(60)]
     scores = linear.parse(trees[:50], trees[50:])
     assert scores["uas"] == 1.0 and scores["uas of the word before"] == 0.25  # of four words the last but one alone stands after its head
+
+
+def test_the_answer_of_the_source_that_is_most_alike_is_taken():
+    pytest.importorskip("sacrebleu")
+    train = [Seq2Seq(f"name[{name}] food[{food}]", f"{name} serves {food} .") for name in ("Alba", "Brot", "Cave") for food in ("fish", "soup")]
+    test = [
+        Seq2Seq("food[soup] name[Brot]", "", ("In Brot there is soup .", "Brot serves soup .")),
+        Seq2Seq("name[Cave] food[cake]", "Cave sells cake ."),
+    ]
+    scores = linear.seq2seq(train, test)
+    assert scores["exact_match"] == 0.5 and 30 < scores["bleu"] < 90  # of the second, one word in two is right

@@ -1,4 +1,4 @@
-"""What linear models of scikit-learn reach on the data of a run: the floor under every figure of a Transformer.
+"""What simple models, most of them linear, of scikit-learn, reach on the data of a run: the floor under every figure of a Transformer.
 
     python -m tools.bench.linear task=classify data.train=train.csv data.test=test.csv
     python -m tools.bench.linear task=tag data.columns.tags=upos data.train=train.conllu data.test=test.conllu
@@ -10,6 +10,7 @@ The options are those of `jaxsft train`; rows are read, split and scored as ther
 - tag: logistic regression for each word on itself, its ends, its shape and its neighbours.
 - parse: logistic regression for each pair of words on the words, their ends and neighbours, the direction and the distance; then the best tree. A
   first-order model as of McDonald et al. 2005, without its margin.
+- seq2seq: the target of the training source that is most alike (cosine of TF-IDF of words and pairs of words); of several the first.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import jaxsft
 from jaxsft import tasks
 from jaxsft.data import schemes
 from jaxsft.errors import JaxsftError
-from jaxsft.metrics import regression, words
+from jaxsft.metrics import regression, texts, words
 from jaxsft.models import trees
 from jaxsft.training import setup
 
@@ -62,6 +63,14 @@ def regress(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
 
 def _text(record: Any) -> str:
     return record.text if record.text_pair is None else f"{record.text}\n{record.text_pair}"
+
+
+# --- a text for a text -----------------------------------------------------------------------------------------------------------------------
+def seq2seq(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
+    vectors = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)  # rows of length 1: their product is the cosine
+    known, asked = vectors.fit_transform([r.source for r in train]), vectors.transform([r.source for r in test])
+    nearest = np.asarray((asked @ known.T).argmax(axis=1)).ravel()
+    return texts.scores(list(texts.SCORES), [train[i].target for i in nearest], [list(r.references or (r.target,)) for r in test], "13a")
 
 
 # --- words -----------------------------------------------------------------------------------------------------------------------------------
@@ -126,13 +135,13 @@ def _arc_features(tokens: Sequence[str], d: int, h: int) -> list[str]:
     return [f"at={where}", *(f"{x}@{where}" for x in (*pairs, *around, *alone, *inside)), *(f"p{i}={x}" for i, x in enumerate(pairs))]
 
 
-MODELS = {"classify": classify, "regress": regress, "tag": tag, "parse": parse}
+MODELS = {"classify": classify, "regress": regress, "tag": tag, "parse": parse, "seq2seq": seq2seq}
 
 
 def main(options: Sequence[str]) -> None:
     config = jaxsft.compose(*options)
     if config.task.name not in MODELS:
-        raise SystemExit(f"task={config.task.name}: there are linear models for {', '.join(MODELS)}")
+        raise SystemExit(f"task={config.task.name}: there are models for {', '.join(MODELS)}")
     try:
         splits = setup.read_splits(setup.resolve(config), tasks.get(config.task.name))
     except JaxsftError as error:
