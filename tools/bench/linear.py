@@ -139,10 +139,10 @@ MODELS = {"classify": classify, "regress": regress, "tag": tag, "parse": parse, 
 
 
 def main(options: Sequence[str]) -> None:
-    config = jaxsft.compose(*options)
-    if config.task.name not in MODELS:
-        raise SystemExit(f"task={config.task.name}: there are models for {', '.join(MODELS)}")
     try:
+        config = jaxsft.compose(*options)
+        if config.task.name not in MODELS:
+            raise SystemExit(f"task={config.task.name}: there are models for {', '.join(MODELS)}")
         splits = setup.read_splits(setup.resolve(config), tasks.get(config.task.name))
     except JaxsftError as error:
         raise SystemExit(str(error)) from None
