@@ -230,6 +230,8 @@ def _of_words(config: Config) -> None:
         raise ConfigError(f"model.tied=False: task={config.task.name} has no output matrix over the vocabulary")
     if getattr(config.task, "crf", False) and config.task.align == "all":
         raise ConfigError("task.crf=true: a chain runs over words, and task.align=all trains tokens; set task.align=first or mean")
+    if getattr(config.task, "crf", False) and config.task.untagged is not None:
+        raise ConfigError(f"task.untagged={config.task.untagged}: a chain is of the tags of all words; set task.crf=false")
 
 
 def _too_long(config: Config) -> None:
