@@ -209,13 +209,6 @@ def test_what_would_move_the_backbone_is_refused(option):  # guards H5
         make_config(name, **groups | {"train": {"backbone": "cached"} | groups.get("train", {})})
 
 
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setattr(backbone.hosts, "many", lambda: True)
-    parts = setup.make_parts(make_config("classify", train={"backbone": "cached"}), Tokenizer.bytes(), {"labels": ["a", "b"]})
-    with pytest.raises(ConfigError, match=r"train.backbone=cached: is for one process"):
-        backbone.attach(parts, {}, [])
-
-
 def test_a_part_of_the_head_may_be_frozen_too():
     config = make_config("classify", task={"head": "dense"}, train={"backbone": "cached", "freeze": ["head/dense/.*"]})
     parts = setup.make_parts(config, Tokenizer.bytes(), {"labels": ["a", "b"]})
