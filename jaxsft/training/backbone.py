@@ -13,6 +13,7 @@ import collections
 import contextlib
 import functools
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -50,20 +51,35 @@ def attach(parts: Parts, params: Params, splits: Sequence[Batches]) -> list[str]
     """
     if parts.config.train.backbone == "trained":
         return []
+    root, names = _root(parts), []
     below, notes = {name: w for name, w in flatten(params).items() if not name.startswith("head/")}, []
     for batches in splits:
-        states, note = _cached(parts, params, key(parts, below, batches.split), batches.split)
+        names.append(key(parts, below, batches.split))
+        states, note = _cached(parts, params, root / names[-1], batches.split)
         batches.split = batches.split.with_backbone(states)
         notes.append(note)
+    notes.append(_kept(root, parts.config.train.backbone_limit, names))
     return [*notes, f"only the head has a gradient: the backbone, {sum(w.size for w in below.values()):,} weights, is not run in training"]
 
 
-def _cached(parts: Parts, params: Params, name: str, split: Split) -> tuple[np.ndarray, str]:
+def _root(parts: Parts) -> Path:
+    return cache.root(parts.config.data.cache_dir) / "backbone"
+
+
+def _kept(root: Path, limit: float | None, names: Sequence[str]) -> str:
+    """What the cache holds of all runs, after what is too much was removed (`train.backbone_limit`)."""
+    count, size, removed = cache.prune(root, math.inf if limit is None else limit * 2**30, names)
+    gone = "nothing is removed (train.backbone_limit=null)" if limit is None else f"{removed} removed (train.backbone_limit={limit})"
+    return f"{root} holds features of {count} splits, {size / 2**20:,.1f} MiB; {gone}"
+
+
+def _cached(parts: Parts, params: Params, folder: Path, split: Split) -> tuple[np.ndarray, str]:
     """What the head reads of every text of a split, from the cache or, where it is not there, from one pass of the backbone; and where it lies."""
-    folder, since, began = cache.root(parts.config.data.cache_dir) / "backbone" / name, "found in", time.monotonic()
+    since, began = "found in", time.monotonic()
     stored = cache.load(folder)
     if hosts.worst(stored is None, "")[0]:  # each host may have a cache of its own: all read the texts again for the one that lacks them
         stored, since = _computed(parts, params, split, folder, stored), f"computed in {time.monotonic() - began:.1f} s, now in"
+    cache.used(folder)
     states = stored[0]["backbone"]
     what = f"{split.examples:,} texts" if parts.task.pooled else f"{len(states):,} tokens of {split.examples:,} texts"
     return states, f"{split.name}: what the backbone gives of {what}, {states.nbytes / 2**20:,.1f} MiB, {since} {folder}"

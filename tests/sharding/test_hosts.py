@@ -138,7 +138,7 @@ CACHED = ["train.backbone=cached", "model.dropout=0", "data.cache_dir=cache"]  #
 
 @pytest.mark.slow
 def test_two_processes_share_what_a_frozen_backbone_gives(files, tmp_path):  # guards A3, D7
-    """Each with a cache of its own, as on two hosts, and both with one: the numbers of one process; one copy lies in each cache, and nothing beside."""
+    """Each with a cache of its own, as on two hosts, and both with one: the numbers of one process; one copy lies in each cache, nothing beside."""
     solo = tmp_path / "solo"
     [(code, err)] = finish(start(given(files, *CACHED, f"run_dir={solo}", steps=12), tmp_path, count=1, devices=1))
     assert code == 0, err
