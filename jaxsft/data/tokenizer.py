@@ -201,6 +201,15 @@ class Tokenizer:
         start, text = self.decode(before), self.decode([*before, *ids], skip_special)
         return text[len(start) :] if text.startswith(start) else self.decode(ids, skip_special)
 
+    def pieces(self) -> list[bytes] | None:
+        """The bytes that each id adds to a text, `[vocab_size]`, where a text is the bytes of its ids one after another; None for other decoders."""
+        if (self._document.get("decoder") or {}).get("type") != "ByteLevel":
+            return None
+        letters, out = {letter: byte for byte, letter in enumerate(_byte_letters())}, [b""] * self.vocab_size
+        for piece, index in self._full.get_vocab(with_added_tokens=True).items():
+            out[index] = bytes(map(letters.get, piece)) if letters.keys() >= set(piece) else piece.encode()
+        return out
+
     def special_id(self, token: str) -> int:
         """The id of an added token. Raises ConfigError if there is none of this name."""
         if token not in self.added:
