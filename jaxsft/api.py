@@ -286,7 +286,10 @@ class Model:
         return texts[0] if single else texts
 
     def stream(self, prompt: Prompt, *, max_new_tokens: int | None = None, seed: int | None = None, **options: Any) -> Iterator[str]:
-        """The answer of `generate` in the pieces that become readable, token by token: joined they are the same text. Raises as `generate`."""
+        """The answer of `generate` in the pieces that become readable, token by token: joined they are the same text. Raises as `generate`.
+
+        Some tokenizers read a character as single bytes once a byte follows that fits no character: what was given stays, and the text goes on.
+        """
         config = self._generating(seed, max_new_tokens=max_new_tokens, **options)
         if config.generate.num_beams > 1:
             raise ConfigError(f"generate.num_beams={config.generate.num_beams}: beams cannot be streamed; set generate.num_beams=1")
@@ -295,8 +298,8 @@ class Model:
         how, told = dataclasses.replace(config.generate, batch_size=1), ""
         for _, answer, complete in generation.continuations(self.run.parts.model, self._unstacked, ids, how, every=1, **self._limits(config)):
             text = answer.text if complete else stops.shown(answer.text, config.generate.stop)
-            if text.startswith(told) and len(text) > len(told):
-                yield text[len(told) :]
+            if not told.startswith(text):  # else it grew by nothing, or its end waits for the rest of a character
+                yield text[len(os.path.commonprefix([told, text])) :]
                 told = text
 
     def _generating(self, seed: int | None, **options: Any) -> Config:

@@ -11,12 +11,14 @@ import sys
 import jax
 import pytest
 from flax import linen as nn
+from tokenizers import decoders
 
 import jaxsft
 from jaxsft.commands import generate as command
 from jaxsft.config.model import ModelConfig
 from jaxsft.data.templates import DEFAULT_TEMPLATE
 from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.models.generate import Answer
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_jsonl
 from tests import realdata, tiny
@@ -62,6 +64,17 @@ def test_what_is_streamed_is_what_comes_out(model):
         options = {"temperature": 2.0, "seed": seed, "stop": ["e", "�"] if seed % 2 else ["Q"]}
         pieces = list(model.stream("ab", **options))
         assert "".join(pieces) == model.generate("ab", **options) and all(pieces)
+
+
+def test_a_character_that_is_read_as_bytes_later_ends_no_stream(model, monkeypatch):
+    """The decoder of SentencePiece's byte fallback makes a text of all bytes that follow each other, or none."""
+    decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokens = ["a", "<0xE4>", "<0xB8>", "<0x96>", "<0xE7>", "<0x95>", "<0x8C>", "<0xFF>", "b", "c"]
+    texts = [decoder.decode(tokens[:n]) for n in range(1, len(tokens) + 1)]
+    assert texts[6] == "a世界" and texts[-1] == "a" + "\ufffd" * 7 + "bc"
+    steps = [(0, Answer([], False, text), i + 1 == len(texts)) for i, text in enumerate(texts)]
+    monkeypatch.setattr("jaxsft.api.generation.continuations", lambda *args, **options: iter(steps))
+    assert list(model.stream("x")) == ["a", "世", "界", "\ufffd" * 7 + "b", "c"]
 
 
 def test_a_file_is_answered_row_by_row(folder, model, tmp_path):
