@@ -150,6 +150,7 @@ def validate_each(values: dict[str, Any]) -> None:
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("adapter.alpha", "adapter.lr_ratio"), lambda v: 0 < v < math.inf, "a finite number of more than 0"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
+        (("train.backbone_limit",), lambda v: 0 < v < math.inf, "more than 0, or null"),
         (("train.neftune",), lambda v: 0 < v < math.inf, "more than 0, or null"),
         (("task.temperature", "task.huber_delta", "data.mixture.temperature"), lambda v: 0 < v < math.inf, "more than 0"),
         (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),
