@@ -27,7 +27,7 @@ from jaxsft.config import validate
 from jaxsft.config.durations import Clock
 from jaxsft.config.schema import Columns, Config, DataConfig, EvaluationConfig, GenerateConfig, MeshConfig, QualityConfig
 from jaxsft.data import hub, pipeline, prepared
-from jaxsft.data.formats import Row
+from jaxsft.data.formats import Row, jsonl
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
@@ -451,20 +451,27 @@ class Model:
                 row = {text: row}
             if not isinstance(row, Row | Mapping):
                 raise DataError(f"rows:{i}: found a {type(row).__name__}, expected a dict of columns" + (" or a text" if text else ""))
-            out.append(row if isinstance(row, Row) else Row(dict(row), "rows", i))
+            out.append(row if isinstance(row, Row) else _of_characters(Row(dict(row), "rows", i)))
         return out
 
     def _prompt_row(self, prompt: Prompt, number: int) -> Row:
         """The row of a prompt, under the names of `Columns()`. Raises DataError."""
         if isinstance(prompt, str):
-            return Row({self.task.inputs(Columns())[0]: prompt}, "prompt", number)
+            return _of_characters(Row({self.task.inputs(Columns())[0]: prompt}, "prompt", number))
         if not isinstance(prompt, Sequence) or not prompt or not all(isinstance(message, Mapping) for message in prompt):
             raise DataError(f"prompt:{number}: found {prompt!r:.60}, expected a text or a list of messages with role and content")
         if self.task.name != "chat":
             raise DataError(f"prompt:{number}: found messages, but task={self.task.name} reads a text")
         if prompt[-1].get("role") == "assistant":
             raise DataError(f"prompt:{number}: the last message is from the assistant, expected one that it can answer")
-        return Row({"messages": [dict(message) for message in prompt]}, "prompt", number)
+        return _of_characters(Row({"messages": [dict(message) for message in prompt]}, "prompt", number))
+
+
+def _of_characters(row: Row) -> Row:
+    """Raises DataError where a text of it is not one: no tokenizer reads such a text."""
+    if (half := jsonl.surrogate(row.fields)) is not None:
+        raise DataError(f"{row.where}: a text holds {half}, {jsonl.NO_CHARACTER}")
+    return row
 
 
 def _beside(rows: Sequence[Row], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,12 +1,14 @@
 """`jaxsft generate`: one answer, a conversation, a file; a folder of transformers that was never trained here; and its errors in one sentence."""
 
 import builtins
+import io
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -14,6 +16,7 @@ from flax import linen as nn
 from tokenizers import decoders
 
 import jaxsft
+from jaxsft import cli
 from jaxsft.commands import generate as command
 from jaxsft.config.model import ModelConfig
 from jaxsft.data.templates import DEFAULT_TEMPLATE
@@ -193,6 +196,29 @@ def test_ctrl_c_ends_a_single_answer_in_one_sentence(tmp_path):
 def test_a_question_that_cannot_be_asked_is_forgotten(monkeypatch, capsys):
     asked, printed = talk(monkeypatch, capsys, "a", "!", "b")
     assert asked[-1][0] == ["a", "re:a", "b"] and printed.err == "jaxsft: prompt:1: no\n"
+
+
+@pytest.mark.parametrize("prompt", ["caf\udce9", [{"role": "user", "content": "caf\ud83d"}]], ids=["byte", "half"])
+def test_a_prompt_of_no_characters_is_refused(model, prompt):
+    """A byte that is no UTF-8 comes from the command line, half of an emoji from JSON."""
+    for ask in (model.generate, lambda prompt: list(model.stream(prompt)), lambda prompt: model.predict([{"prompt": prompt}])):
+        with pytest.raises(jaxsft.DataError, match=r"1: a text holds \\ud(ce9|83d), half of a surrogate pair"):
+            ask(prompt)
+
+
+def test_letters_that_the_output_has_not_are_one_sentence(monkeypatch, capfd):
+    """Not a traceback in the middle of an answer."""
+    monkeypatch.setattr(jaxsft.api, "load", lambda *given: types.SimpleNamespace(config=Talker.config, stream=lambda *given, **options: ["gr", "ü"]))
+    monkeypatch.setattr(Talker.config.generate, "num_beams", 1)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert cli.main(["generate", "run=x", "prompt=a"]) == 1
+    assert capfd.readouterr().err == "jaxsft: the output is written in ascii, which has no '\\xfc'; set PYTHONIOENCODING=utf-8\n"
+
+
+def test_bytes_of_another_encoding_are_told(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), "utf-8", "strict"))
+    with pytest.raises(jaxsft.DataError, match=r"the input is no utf-8 \(found the byte 0xe9\); set PYTHONIOENCODING"):
+        command.converse(Talker())
 
 
 def test_a_real_conversation(folder, model, monkeypatch, capsys):
