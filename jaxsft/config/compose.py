@@ -244,6 +244,8 @@ def one_line(error: BaseException, root: type = schema.Config) -> str:
     if found:
         name = key[1] if key else found[1]
         return _unknown(name, str(cause), root)
+    if isinstance(cause, errors.MissingMandatoryValue) and key:
+        return f"{key[1]}: must be given, as there is no default"
     line = " ".join(part.strip() for part in first.splitlines() if part.strip())
     return f"{key[1]}: {line}" if key and key[1] not in line else line
 

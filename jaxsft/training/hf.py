@@ -32,9 +32,14 @@ OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over
 
 
 def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
-    """The config with the architecture and the tokenizer of a folder. Raises ConfigError, also where the tokenizer is that of another model."""
+    """The config with the architecture and the tokenizer of a folder. Raises ConfigError: an option changes nothing there, or the tokenizer is of
+    another model."""
     source, task = pretrained.open_source(folder), config.task
     found = longer(config.model, architecture(config, source))
+    if config.model.bidirectional and not found.causal and not found.decoder_layers:
+        raise ConfigError(
+            f"model.bidirectional=True: a token of model.pretrained={config.model.pretrained} sees the whole text already; leave it out"
+        )
     # Added tokens may lie beyond the rows: a padding token that only the tokenizer has. What texts are made of may not.
     if config.model.init != "scratch" and (tokens := int(reader.ordinary().max(initial=-1)) + 1) > found.vocab_rows:
         raise ConfigError(
