@@ -40,6 +40,7 @@ class Tokenizer:
       bos_id, eos_id, mask_id, unk_id: None where the tokenizer declares none.
       chat_template: its default Jinja template, or None.
       extends: of a tokenizer with further tokens (`with_added`) the `digest` and the `rows` of the one without them, else None.
+      segment: `jieba` where a dictionary finds the words of a text, else None.
       prefix: where a space is put before text that has none: `none`, before the `first` text only, or `always`, behind each special token too.
       digest: sha256 (hex) of everything that decides about ids or templates; the same after save and load.
     """
@@ -76,10 +77,10 @@ class Tokenizer:
         self._frames: Frames = frames(self._document, self.bos_id, self.eos_id)
         roles = {role: _content(self._config.get(role)) for role in ROLES}
         matter = {"tokenizer": self._document, "roles": roles, "chat_template": self._config.get("chat_template")}
-        self._words = self._config.get("segment")
-        if self._words not in (None, "jieba"):
-            raise ConfigError(f"tokenizer_config.json: segment={self._words}, expected jieba or none")
-        matter |= {"segment": self._words} if self._words else {}
+        self.segment = self._config.get("segment")
+        if self.segment not in (None, "jieba"):
+            raise ConfigError(f"tokenizer_config.json: segment={self.segment}, expected jieba or none")
+        matter |= {"segment": self.segment} if self.segment else {}
         self.extends: dict[str, Any] | None = self._config.get("extends")
         self.digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode("ascii")).hexdigest()
 
@@ -166,7 +167,7 @@ class Tokenizer:
 
     def offsets(self, text: str, inside: bool = False) -> list[tuple[int, int]]:
         """Which characters of the text, (start, end), each id of `encode` stands for; ids of one character's bytes have that character in common."""
-        if not self._words:
+        if not self.segment:
             return (self._inner if inside else self._plain).encode(text, add_special_tokens=False).offsets
         segmented, places = chinese.bordered(text)
         return [(places[start], places[end]) for start, end in self._plain.encode(segmented, add_special_tokens=False).offsets]
@@ -199,6 +200,15 @@ class Tokenizer:
         before = self.encode("a")[-1:]
         start, text = self.decode(before), self.decode([*before, *ids], skip_special)
         return text[len(start) :] if text.startswith(start) else self.decode(ids, skip_special)
+
+    def pieces(self) -> list[bytes] | None:
+        """The bytes that each id adds to a text, `[vocab_size]`, where a text is the bytes of its ids one after another; None for other decoders."""
+        if (self._document.get("decoder") or {}).get("type") != "ByteLevel":
+            return None
+        letters, out = {letter: byte for byte, letter in enumerate(_byte_letters())}, [b""] * self.vocab_size
+        for piece, index in self._full.get_vocab(with_added_tokens=True).items():
+            out[index] = bytes(map(letters.get, piece)) if letters.keys() >= set(piece) else piece.encode()
+        return out
 
     def special_id(self, token: str) -> int:
         """The id of an added token. Raises ConfigError if there is none of this name."""
@@ -239,7 +249,7 @@ class Tokenizer:
         return {role: text for role in ROLES if (text := _content(self._config.get(role)))}
 
     def _segmented(self, text: str) -> str:
-        return chinese.bordered(text)[0] if self._words else text
+        return chinese.bordered(text)[0] if self.segment else text
 
     def _checked(self, ids: list[int], text: str) -> list[int]:
         # A model whose own vocabulary can spell a special token (from merges or whole words) would let data write control tokens.
