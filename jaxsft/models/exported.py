@@ -27,6 +27,10 @@ TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 def fitting(model: ModelConfig, rows: int, name: str | None, kind: str | None = None, task: Any = None) -> tuple[Family, dict[str, Any]]:
     """The family that has all of these options, and its config.json; `name` None: the first that has, of those that have the head of the task too
     if there is one. Raises ConfigError that says what differs."""
+    if model.kind != "transformer":
+        raise ConfigError(
+            f"model.kind={model.kind}: transformers has no such model; jaxsft eval, predict and jaxsft.load run it from its run directory"
+        )
     if name is not None:
         family = families.get(name, "export.family")
         return family, family.to_config(model, rows)

@@ -229,6 +229,8 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
 def test_what_no_family_has_is_told_once_for_all_that_lack_it():
     with pytest.raises(ConfigError) as caught:
         exported.fitting(ModelConfig(causal=False), 300, None)
+    with pytest.raises(ConfigError, match=r"model\.kind=lstm: transformers has no such model"):
+        exported.fitting(ModelConfig(kind="lstm"), 300, None)
     told = str(caught.value)
     assert told.count("model.causal=False") == told.count("model.norm='rms'") == 1
     assert all(told.count(f"{name},") + told.count(f"{name}:") >= 1 for name, family in families.FAMILIES.items() if family.write)
