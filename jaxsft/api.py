@@ -281,7 +281,7 @@ class Model:
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
         few = 1 << max(len(ids) - 1, 0).bit_length()  # few sizes, so that few programs are compiled
         how = dataclasses.replace(config.generate, batch_size=min(config.generate.batch_size, few * config.generate.num_beams))
-        out = generation.generate(self.run.parts.model, self._unstacked, ids, how, **self._limits(config))
+        out = generation.generate(self.run.parts.model, self._unstacked, ids, how, pieces=self.tokenizer.pieces, **self._limits(config))
         texts = [answer.text for answer in out]
         return texts[0] if single else texts
 

@@ -2,7 +2,11 @@
 
 import builtins
 import json
+import os
+import select
 import signal
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -118,6 +122,48 @@ def test_a_conversation_keeps_its_history(monkeypatch, capsys):
 def test_ctrl_c_ends_an_answer_and_then_the_conversation(monkeypatch, capsys):
     asked, printed = talk(monkeypatch, capsys, "?", "b", KeyboardInterrupt(), "c")
     assert [texts for texts, _ in asked] == [["?"], ["?", "re:", "b"]] and printed.out == "re:\nre:b\n"
+
+
+TERMINAL = """
+import fcntl, termios, time, types
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that keys become signals
+from jaxsft.commands import generate
+
+def stream(messages, seed):
+    yield "gr\\u00fc\\u00dfe "
+    for _ in range(600 if messages[-1]["content"] == "long" else 0):
+        time.sleep(0.1)
+    yield f"{len(messages)}"
+
+config = types.SimpleNamespace(seed=0, generate=types.SimpleNamespace(num_beams=1))
+raise SystemExit(generate.converse(types.SimpleNamespace(config=config, stream=stream)))
+"""
+
+
+@pytest.mark.parametrize("last", [b"\x03", b"\x04"], ids=["ctrl-c", "ctrl-d"])
+def test_keys_of_a_terminal(last):
+    """Letters appear as they are written; Ctrl-C ends an answer, whose part stays in the conversation; both keys end it, at the start of a line."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command, env = [sys.executable, "-c", TERMINAL], {**os.environ, "TERM": "dumb"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=env) as process:
+        os.close(theirs)
+
+        def until(end):
+            told = b""
+            while not told.endswith(end) and select.select([ours], [], [], 60)[0]:
+                told += os.read(ours, 1)
+            return told.decode()
+
+        until(b"> ")
+        for keys, end, part in ((b"short\n", b"> ", "grüße 1\r\n> "), (b"long\n", "ße ".encode(), "grüße "), (b"\x03", b"> ", "\r\n> ")):
+            os.write(ours, keys)
+            assert until(end).endswith(part)
+        os.write(ours, b"short\n")
+        assert until(b"> ").endswith("grüße 5\r\n> ")
+        os.write(ours, last)
+        assert until(b"\r\n").endswith("\r\n") and process.wait(60) == 0
+    os.close(ours)
 
 
 @pytest.mark.slow

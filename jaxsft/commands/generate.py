@@ -102,6 +102,8 @@ def _question(asked: bool) -> str | None:
     try:
         text = input("> " if asked else "")
     except (EOFError, KeyboardInterrupt):
+        if asked:
+            print()  # what the shell says next begins a line
         return None
     return None if text == "/exit" else text
 

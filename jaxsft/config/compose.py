@@ -24,7 +24,7 @@ from jaxsft.errors import ConfigError
 OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
 GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
 # What may differ when a run goes on: where it lies, how long it is, the devices that it has, how it is looked at, and who is told of it.
-CHANGEABLE = ("run_dir", "train.duration", "mesh.", "hosts.", "profile", "compilation_cache", "trackers.", "check.")
+CHANGEABLE = ("run_dir", "train.duration", "mesh.", "hosts.", "profile", "compilation_cache", "trackers.", "check.", "train.backbone_limit")
 
 
 def option_fields(cls: Any) -> list[dataclasses.Field]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jaxsft.data.records import LabelledText, Parse, Regression, Seq2Seq, Tags
+from jaxsft.data.records import LabelledText, Parse, Regression, Seq2Seq, Slots, Tags
 from tools.bench import linear
 
 COLOURS = {"red": 1.0, "green": 2.0, "blue": 3.0}
@@ -29,6 +29,17 @@ def test_tags_are_scored_by_word_and_by_chunk():
     assert linear.tag(tagged[:50], tagged[50:]) == {"accuracy": 1.0, "f1": 1.0}
     plain = [Tags((*text.split(), "!"), ("D", "A", "N", "X"), "none") for text in sentences(60)]
     assert linear.tag(plain[:50], plain[50:]) == {"accuracy": 1.0}
+
+
+def test_words_that_nobody_tagged_teach_nothing():
+    tagged = [Tags((*text.split(), "!"), ("D", "A", "N" if i % 2 else "_", "_"), "none") for i, text in enumerate(sentences(60))]
+    assert linear.tag(tagged[:50], tagged[50:], "_") == {"accuracy": 1.0}
+    assert linear.tag(tagged[:50], tagged[50:])["accuracy"] < 1  # as a tag, it cannot be told
+
+
+def test_a_text_and_its_words_are_each_told():
+    rows = [Slots((*text.split(), "!"), ("O", "B-C", "I-C", "O"), "iob2", (), text.split()[1]) for text in sentences(60)]
+    assert linear.joint(rows[:50], rows[50:]) == {"intent_accuracy": 1.0, "accuracy": 1.0, "f1": 1.0}
 
 
 def test_trees_are_learnt_from_pairs_of_words():

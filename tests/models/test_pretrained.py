@@ -235,6 +235,14 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
             exported.head_of(family, kind, task, ModelConfig(activation="relu"))
 
 
+def test_what_no_family_has_is_told_once_for_all_that_lack_it():
+    with pytest.raises(ConfigError) as caught:
+        exported.fitting(ModelConfig(causal=False), 300, None)
+    told = str(caught.value)
+    assert told.count("model.causal=False") == told.count("model.norm='rms'") == 1
+    assert all(told.count(f"{name},") + told.count(f"{name}:") >= 1 for name, family in families.FAMILIES.items() if family.write)
+
+
 def test_a_second_copy_must_be_the_same(tmp_path):  # guards G3
     """What is tied, or has two names, is taken once: another value there would be lost, and transformers would use it."""
     values, other = weights(hf.golden("bert_mlm")[0]["shapes"], hf.golden("bert_mlm")[0]["seed"]), np.ones((61, 24), np.float32)

@@ -7,7 +7,7 @@ The options are those of `jaxsft train`; rows are read, split and scored as ther
 
 - classify: logistic regression on TF-IDF of words, pairs of words, and characters.
 - regress: ridge regression on TF-IDF of words and pairs of words, its strength by cross-validation.
-- tag: logistic regression for each word on itself, its ends, its shape and its neighbours.
+- tag: logistic regression for each word on itself, its ends, its shape and its neighbours; joint: that, and classify for the text.
 - parse: logistic regression for each pair of words on the words, their ends and neighbours, the direction and the distance; then the best tree. A
   first-order model as of McDonald et al. 2005, without its margin.
 - seq2seq: the target of the training source that is most alike (cosine of TF-IDF of words and pairs of words); of several the first.
@@ -31,6 +31,7 @@ from sklearn.preprocessing import MaxAbsScaler
 import jaxsft
 from jaxsft import tasks
 from jaxsft.data import schemes
+from jaxsft.data.records import LabelledText
 from jaxsft.errors import JaxsftError
 from jaxsft.metrics import regression, texts, words
 from jaxsft.models import trees
@@ -74,17 +75,23 @@ def seq2seq(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
 
 
 # --- words -----------------------------------------------------------------------------------------------------------------------------------
-def tag(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
+def tag(train: Sequence[Any], test: Sequence[Any], untagged: str | None = None) -> dict[str, float]:
     hasher = FeatureHasher(2**20, input_type="string")
-    labels = [label for r in train for label in r.tags]
+    labels = np.array([label for r in train for label in r.tags])
     model = SGDClassifier("log_loss", alpha=1e-6, max_iter=8, tol=None, random_state=0, average=True)
-    model.fit(hasher.transform(_word_features(train)), labels)
+    model.fit(hasher.transform(_word_features(train))[labels != untagged], labels[labels != untagged])
     guess = iter(model.predict(hasher.transform(_word_features(test))))
-    predicted, gold = [[str(next(guess)) for _ in r.tokens] for r in test], [r.tags for r in test]
+    told = [[(true, str(found)) for true, found in zip(r.tags, guess, strict=False) if true != untagged] for r in test]
+    gold, predicted = ([[pair[side] for pair in pairs] for pairs in told] for side in (0, 1))
     out = {"accuracy": words.accuracy(gold, predicted)}
     if (scheme := test[0].scheme) != "none":  # what is said of each word alone need not be a sequence that the scheme allows
         out["f1"] = words.of_chunks(gold, [schemes.repaired(tags, scheme)[0] for tags in predicted], scheme).scores()["f1_micro"]
     return out
+
+
+def joint(train: Sequence[Any], test: Sequence[Any], untagged: str | None = None) -> dict[str, float]:
+    told = [[LabelledText(" ".join(r.tokens), None, r.label) for r in part] for part in (train, test)]
+    return {"intent_accuracy": classify(*told)["accuracy"], **tag(train, test, untagged)}
 
 
 def _word_features(records: Sequence[Any]) -> Iterator[list[str]]:
@@ -135,7 +142,7 @@ def _arc_features(tokens: Sequence[str], d: int, h: int) -> list[str]:
     return [f"at={where}", *(f"{x}@{where}" for x in (*pairs, *around, *alone, *inside)), *(f"p{i}={x}" for i, x in enumerate(pairs))]
 
 
-MODELS = {"classify": classify, "regress": regress, "tag": tag, "parse": parse, "seq2seq": seq2seq}
+MODELS = {"classify": classify, "regress": regress, "tag": tag, "joint": joint, "parse": parse, "seq2seq": seq2seq}
 
 
 def main(options: Sequence[str]) -> None:
@@ -150,7 +157,8 @@ def main(options: Sequence[str]) -> None:
     if held is None:
         raise SystemExit("data.test: give a split to score on")
     start = time.perf_counter()
-    scores = MODELS[config.task.name](splits["train"].records, held.records)
+    more = {"untagged": config.task.untagged} if config.task.name in ("tag", "joint") else {}
+    scores = MODELS[config.task.name](splits["train"].records, held.records, **more)
     print(f"{len(splits['train'].records):,} rows of training, {len(held.records):,} of test, {time.perf_counter() - start:.0f} s")
     for name, value in scores.items():
         print(f"{name:<24} {value:.4f}")
