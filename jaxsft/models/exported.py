@@ -113,12 +113,12 @@ def tensor(move: Move, weights: Flat, dtype: str) -> np.ndarray:
     return value
 
 
-def write(folder: Path, found: Sequence[Move], weights: Flat, dtypes: Mapping[str, str], shard: int) -> None:
+def write(folder: Path, family: Family, found: Sequence[Move], weights: Flat, dtypes: Mapping[str, str], shard: int) -> None:
     """model.safetensors, or shards of at most `shard` bytes with their index. A host holds one shard at a time."""
     parts, names, total = list(_shards(found, dtypes, shard)), {}, 0
     for i, part in enumerate(parts, start=1):
         file = WEIGHTS if len(parts) == 1 else f"model-{i:05d}-of-{len(parts):05d}.safetensors"
-        values = {move.theirs: tensor(move, weights, dtypes[move.theirs]) for move in part}
+        values = {family.stored.get(move.theirs, move.theirs): tensor(move, weights, dtypes[move.theirs]) for move in part}
         save(values, folder / file)
         names |= dict.fromkeys(values, file)
         total += sum(value.nbytes for value in values.values())
