@@ -33,8 +33,6 @@ def model(config: Config, causal: bool | None) -> None:
         raise ConfigError(f"model.experts={m.experts}: they are gated, without biases, and model.experts_per_token lies between 1 and their number")
     if m.positions == "disentangled" and (m.causal or m.heads != m.kv_heads or m.attention == "blocked"):
         raise ConfigError("model.positions=disentangled: needs model.causal=false, as many kv_heads as heads, and model.attention=auto or reference")
-    if config.train.neftune is not None and m.kind != "transformer":
-        raise ConfigError(f"train.neftune={config.train.neftune}: is read with model.kind=transformer only")
     _numbers(m)
     _unread(m, config.task.name)
     if m.causal and getattr(config.task, "pool", None) == "first":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -72,9 +73,12 @@ class CrossAttention(nn.Module):
             k, v = (_projection(c, precision, c.kv_heads, "kv_heads", name=name)(memory.states) for name in ("k", "v"))
         else:
             precision = "bf16" if k.dtype == jnp.bfloat16 else "fp32"
+        keys = memory.tokens
+        if self.has_variable("adapters", "adapter"):
+            k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
         how = Scores(causal=False, scale=c.head_dim**-0.5 if c.query_scale is None else c.query_scale, softcap=c.attention_softcap)
         with jax.named_scope("attend"):
-            y = PATHS[choose(c.attention, q.shape[1], k.shape[1])](q, k, v, tokens, memory.tokens, how, precision)  # [B, S, H, N]
+            y = PATHS[choose(c.attention, q.shape[1], k.shape[1])](q, k, v, tokens, keys, how, precision)  # [B, S, H, N]
         shape, axes, scale = (c.heads, c.head_dim, d), ("heads", "head_dim", "embed"), (2 * c.layers) ** -0.5
         return Linear("bshn,hnd->bsd", shape, axes, self.precision, inputs=2, scale=scale, bias=c.o_bias, name="o")(y)
 
@@ -149,12 +153,23 @@ class EncoderDecoder(Transformer):
 
     @functools.cached_property
     def encoder(self) -> Transformer:
-        return Transformer(dataclasses.replace(self.config, causal=False), self.vocab, self.precision, None, self.mesh, self.adapter)
+        config = dataclasses.replace(self.config, causal=False)
+        return Transformer(config, self.vocab, self.precision, None, self.mesh, self.adapter, self._prefixed("encoder", config.layers))
 
     @functools.cached_property
     def decoder(self) -> Decoder:
         config = dataclasses.replace(self.config, causal=True, layers=self.config.decoder_layers)
-        return Decoder(config, self.vocab, self.precision, None, self.mesh, self.adapter)
+        return Decoder(config, self.vocab, self.precision, None, self.mesh, self.adapter, self._prefixed("decoder", config.layers))
+
+    def _prefixed(self, half: str, layers: int) -> bool:
+        """Whether the tokens of a half stand behind a prefix: one of its layers has one among the keys of its own tokens."""
+        targets = getattr(self.adapter, "target", ())
+        return any(re.fullmatch(target, f"{half}/layers/{i}/attention") for target in targets for i in range(layers))
+
+    @property
+    def shift(self) -> int:
+        """The larger one of its halves."""
+        return max(self.encoder.shift, self.decoder.shift)
 
     def init(self, key: Array) -> Params:
         """The boxed parameters, those of both halves from keys of their own."""

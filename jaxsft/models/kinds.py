@@ -22,8 +22,8 @@ def adapting(kind: Any, config: Any) -> dict[str, Any]:
     if kind is Recurrent and name not in CELLS:
         why = "has no attention, and no MLP" if name == "ia3" else "has no attention to tokens that stand before a text"
         raise ConfigError(f"adapter={name}: model.kind={config.model.kind} {why}; choose {', '.join(CELLS)}, or model.kind=transformer")
-    if kind is EncoderDecoder and name in ("prefix", "prompt"):
-        raise ConfigError(f"adapter={name}: has no place in a model with model.decoder_layers; choose another adapter")
+    if kind is EncoderDecoder and name == "prompt":
+        raise ConfigError("adapter=prompt: the rows of sources of model.decoder_layers keep no places for its tokens; adapter=prefix needs none")
     return {"adapter": config.adapter}
 
 

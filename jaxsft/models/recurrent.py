@@ -25,7 +25,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters
 from jaxsft.models.attention import Tokens
-from jaxsft.models.layers import Dropout, at_least_fp32, contract, dropout, fan_in_normal
+from jaxsft.models.layers import Dropout, at_least_fp32, contract, dropout, fan_in_normal, neftune
 from jaxsft.models.transformer import NONE, Embed, Model, Params, Soft
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
@@ -140,7 +140,8 @@ class Recurrent(Model):
         own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
         x = self._embedding().apply({"params": params["embed"]} | own, tokens, where)
         x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
-        x = dropout(x.astype(at_least_fp32(x.dtype)), noise.at(self.config.layers) if noise else None, 0)
+        below = noise.at(self.config.layers) if noise else None
+        x = dropout(neftune(x.astype(at_least_fp32(x.dtype)), below, where.segment_ids), below, 0)
 
         def body(x, scanned):
             stack, beside, index = scanned

@@ -141,6 +141,7 @@ class Model:
     precision: str
     mesh: Mesh | None
     adapter: AdapterConfig
+    shifted: bool = True
 
     @property
     def row_shards(self) -> int:
@@ -169,7 +170,7 @@ class Model:
     def shift(self) -> int:
         """How many virtual tokens stand before the first of a text."""
         kind = adapters.of(self.adapter)
-        return kind.shift(self.adapter) if kind else 0
+        return kind.shift(self.adapter) if kind and self.shifted else 0
 
     @property
     def places(self) -> int:
@@ -196,6 +197,7 @@ class Transformer(Model):
     head: nn.Module | None = None
     mesh: Mesh | None = None  # rows of activations are kept apart on it
     adapter: AdapterConfig = NONE
+    shifted: bool = True  # virtual tokens stand before its texts; of an encoder-decoder model, maybe in one half only
     routed: list[Routing] | None = None  # `hidden` puts here what the routers of its experts did
 
     supports_packing = True  # the mask keeps the texts of a row apart

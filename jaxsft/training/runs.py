@@ -21,7 +21,7 @@ from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import adapters, exported, pretrained, surgery
-from jaxsft.models.adapters import peft
+from jaxsft.models.adapters import peft_read
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
@@ -219,7 +219,7 @@ def _from_peft(parts: Parts, params: Params) -> Params:
     family = exported.fitting(config.model, parts.model.vocab, None)[0] if folder is None else pretrained.open_source(folder).family
     head = family.heads.get(pretrained.KINDS.get(config.task.name))
     source = remote.opened(str(config.adapter.start_from))
-    found = peft.read(source, config.adapter, flat, flatten(parts.specs), config.model, family, head)
+    found = peft_read.read(source, config.adapter, flat, flatten(parts.specs), config.model, family, head)
     leaves = [jax.device_put(found[path], like.sharding) if path in found else like for path, like in flat.items()]
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
 

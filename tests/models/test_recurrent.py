@@ -15,9 +15,9 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters, kinds
 from jaxsft.models.attention import Tokens
-from jaxsft.models.layers import Dropout
+from jaxsft.models.layers import Dropout, neftune
 from jaxsft.models.recurrent import Cell, Recurrent
-from jaxsft.models.transformer import Transformer
+from jaxsft.models.transformer import Soft, Transformer
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import partition, setup
 from tests import conftest, tiny
@@ -146,6 +146,26 @@ ADAPTED = {
     "pissa": options.LoRA(rank=2, init="pissa", target=("layers/1/.*/(w|u)", "embed/tokens")),
     "dora": options.DoRA(rank=2, target=("layers/.*/backward/u",)),
 }
+
+
+@KINDS
+def test_noise_on_embeddings(kind, x64):  # guards H9
+    """The states are those of embeddings with the noise of `neftune`; without its strength, to the bit those without."""
+    model, params = make(kind)
+    ids, where = np.arange(6)[None], one(6)
+    keys = jax.random.split(jax.random.key(3), 1)
+    noise = Dropout(jnp.float32(0.0), keys, neftune=jnp.float32(5.0))
+    run = jax.jit(model.hidden)
+    clean = run(params, ids, where)
+    np.testing.assert_array_equal(run(params, ids, where, Dropout(jnp.float32(0.0), keys)), clean)
+    x = model.config.embed_scale * params["embed"]["tokens"]["w"][ids]
+    noisy = neftune(x, noise.at(model.config.layers), where.segment_ids)
+    assert 0 < np.abs(noisy - x).max() <= 5 / (6 * x.shape[-1]) ** 0.5
+    expected = run(params, ids, where, None, Soft(np.ones((1, 6), bool), noisy))
+    found = run(params, ids, where, noise)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.abs(found - clean).max() > 1e-3
+    assert conftest.make_config("classify", model=GRU, train={"neftune": 5.0}).train.neftune == 5.0
 
 
 @pytest.mark.parametrize("kind, name", [("lstm", "lora"), ("gru", "lora"), ("lstm", "pissa"), ("gru", "dora")])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 from jaxsft import rundir
 from jaxsft.config.adapters import IA3, AdapterConfig, LowRank, Prefix, Prompt
 from jaxsft.config.model import ModelConfig
-from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.errors import ConfigError
 from jaxsft.models.families.base import Family, Head, Slot, moves
 from jaxsft.models.families.transforms import Transform
 from jaxsft.sharding.weights import Flat, WeightSpec
@@ -22,6 +21,7 @@ from jaxsft.sharding.weights import Flat, WeightSpec
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ROOT = "base_model.model."
 MERGED = "export the merged weights"
+PAIRS = "SEQ_2_SEQ_LM"  # of an encoder-decoder model
 TYPES = {"lm": "CAUSAL_LM", "text": "SEQ_CLS", "tag": "TOKEN_CLS", "span": "QUESTION_ANS"}  # by kind of head
 
 
@@ -94,7 +94,7 @@ def write(
         values, tensors = _virtual(options, weights, model)
     else:
         raise ConfigError(f"adapter={options.name}: PEFT has no such adapter; export the merged weights")
-    common = {"base_model_name_or_path": base, "inference_mode": True, "task_type": TYPES.get(kind or "")}
+    common = {"base_model_name_or_path": base, "inference_mode": True, "task_type": PAIRS if model.decoder_layers else TYPES.get(kind or "")}
     if saved := _heads(head, weights, specs, kind):
         common["modules_to_save"] = sorted({name.rsplit(".", 1)[0] for name in saved})
         tensors |= {ROOT + name: value for name, value in saved.items()}
@@ -107,7 +107,7 @@ def write(
     return len(tensors)
 
 
-def _sites(weights: Flat) -> dict[str, dict[str, np.ndarray]]:
+def sites(weights: Flat) -> dict[str, dict[str, np.ndarray]]:
     """The leaves of each site by the path of its module, layer by layer."""
     out: dict[str, dict[str, np.ndarray]] = {}
     for path, value in weights.items():
@@ -123,17 +123,17 @@ def _sites(weights: Flat) -> dict[str, dict[str, np.ndarray]]:
     return out
 
 
-def _module(known: Mapping[str, Module], path: str) -> Module:
+def module_of(known: Mapping[str, Module], path: str) -> Module:
     if path not in known:
         raise ConfigError(f"adapters/{path}: this family has no module of its own for it, so PEFT cannot adapt it; {MERGED}")
     return known[path]
 
 
-def _by_module(weights: Flat, known: Mapping[str, Module]) -> dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]]:
+def by_module(weights: Flat, known: Mapping[str, Module]) -> dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]]:
     """By name of theirs, each module that has adapters, and the leaves of its parts that have one, by path."""
     out: dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]] = {}
-    for path, leaves in _sites(weights).items():
-        module = _module(known, path)
+    for path, leaves in sites(weights).items():
+        module = module_of(known, path)
         out.setdefault(module.theirs, (module, {}))[1][path] = leaves
     return out
 
@@ -173,7 +173,7 @@ def _low_rank(
     """A fused layer has the ranks of all of its parts, and the scale of each: `rank_pattern` and `alpha_pattern` say so."""
     tensors, targets, twice, conv = {}, [], getattr(options, "init", "zero") == "pissa", set()
     rank, ranks, grow = options.rank * (2 if twice else 1), {}, (lambda n: n) if options.scaling == "rank" else math.sqrt
-    for theirs, (module, parts) in _by_module(weights, known).items():
+    for theirs, (module, parts) in by_module(weights, known).items():
         a, b = _stacked(module, {path: _factors(leaves, options.rank, twice) for path, leaves in parts.items()})
         name = f"{ROOT}{theirs}"
         if module.spec.inputs:
@@ -181,14 +181,14 @@ def _low_rank(
             tensors |= {f"{name}.lora_A.weight": a.T, f"{name}.lora_B.weight": b.T}
         else:
             tensors |= {f"{name}.lora_embedding_A": a.T, f"{name}.lora_embedding_B": b.T}
-            if output := _tied(model, head):  # the same product, the other way round
+            if output := tied(model, head):  # the same product, the other way round
                 if any("magnitude" in leaves for leaves in parts.values()):
-                    raise ConfigError(f"adapters/{theirs}: is tied to {output}, whose lengths DoRA would take along the other axis; {MERGED}")
+                    raise tied_lengths(theirs, output)
                 tensors |= {f"{ROOT}{output}.lora_A.weight": b, f"{ROOT}{output}.lora_B.weight": a}
                 targets.append(output)
         if any("magnitude" in leaves for leaves in parts.values()):
             magnitude = {path: np.asarray(leaves["magnitude"]) for path, leaves in parts.items()}
-            tensors[f"{name}.lora_magnitude_vector"] = _of_outputs(module, magnitude, functools.partial(_lengths, weights))
+            tensors[f"{name}.lora_magnitude_vector"] = _of_outputs(module, magnitude, functools.partial(lengths, weights))
         if a.shape[1] != rank:
             ranks[theirs] = a.shape[1]
         targets.append(theirs)
@@ -208,6 +208,15 @@ def _low_rank(
     }, tensors
 
 
+def tied_lengths(theirs: str, output: str) -> ConfigError:
+    """Why DoRA of a tied embedding has no form in PEFT."""
+    return ConfigError(
+        f"adapters/{theirs}: is tied to {output}: DoRA has one length here for each dimension of the vectors, on both sides, and PEFT has one for "
+        f"each word in {output}, so no adapter of PEFT computes this; {MERGED} (export.adapter=merge), or train adapter=lora, or leave embed/tokens "
+        "out of adapter.target"
+    )
+
+
 def _factors(leaves: Mapping[str, np.ndarray], rank: int, twice: bool) -> tuple[np.ndarray, np.ndarray]:
     """`a` [I, R] and `b` [R, O] of a site; `twice`: `a b - a0 b0` is a product of twice the rank."""
     a, b = np.asarray(leaves["a"], np.float32).reshape(-1, rank), np.asarray(leaves["b"], np.float32).reshape(rank, -1)
@@ -216,13 +225,13 @@ def _factors(leaves: Mapping[str, np.ndarray], rank: int, twice: bool) -> tuple[
     return np.concatenate([a, leaves["a0"].reshape(a.shape)], axis=1), np.concatenate([b, -leaves["b0"].reshape(b.shape)], axis=0)
 
 
-def _tied(model: ModelConfig, head: Head | None) -> str | None:
+def tied(model: ModelConfig, head: Head | None) -> str | None:
     """The output matrix that an embedding is tied to, where the class has one."""
     names = [entry.theirs.removesuffix(".weight") for entry in (head.table if head else ()) if entry.ours == "head/w"]
     return names[0] if model.tied and names else None
 
 
-def _lengths(weights: Flat, path: str) -> np.ndarray:
+def lengths(weights: Flat, path: str) -> np.ndarray:
     """Of the columns of a weight of the base: what DoRA calls the magnitude of one that has no adapter."""
     keys = path.split("/")
     layer = int(keys[keys.index("layers") + 1])
@@ -234,9 +243,11 @@ def _lengths(weights: Flat, path: str) -> np.ndarray:
 
 def _ia3(weights: Flat, known: Mapping[str, Module]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     tensors, targets, inner, conv = {}, [], [], set()
-    for theirs, (module, parts) in _by_module(weights, known).items():
+    for theirs, (module, parts) in by_module(weights, known).items():
         conv.add(not module.how.turned)
         inputs = all("inputs" in leaves for leaves in parts.values())
+        if len(module.parts) > 1:
+            _check_inputs(module, parts)
         values = {path: np.asarray(leaves["inputs" if inputs else "outputs"], np.float32) for path, leaves in parts.items()}
         value = next(iter(values.values())) if inputs else _of_outputs(module, values, lambda path: np.float32(1))
         tensors[f"{ROOT}{theirs}.ia3_l"] = value.reshape(1, -1) if inputs else value.reshape(-1, 1)
@@ -245,23 +256,61 @@ def _ia3(weights: Flat, known: Mapping[str, Module]) -> tuple[dict[str, Any], di
     return {"peft_type": "IA3", "target_modules": targets, "feedforward_modules": inner, "fan_in_fan_out": conv == {True}}, tensors
 
 
+def _check_inputs(module: Module, parts: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Raises ConfigError: a fused layer has its inputs once, so that factors of them must be those of all its parts."""
+    given = [leaves["inputs"] for leaves in parts.values() if "inputs" in leaves]
+    if given and (len(given) < len(module.parts) or any(not np.array_equal(x, given[0]) for x in given)):
+        raise ConfigError(
+            f"adapters/{min(parts)}: is a part of {module.theirs}, which has one input there, and its parts have other factors of their inputs; "
+            f"{MERGED}, or leave them out of adapter.target_inputs"
+        )
+
+
 def _virtual(options: Prefix | Prompt, weights: Flat, model: ModelConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    sites = _sites(weights)
+    found = sites(weights)
     values = {"num_virtual_tokens": options.tokens, "num_layers": model.layers, "num_attention_heads": model.heads, "token_dim": model.embed}
     values["num_transformer_submodules"] = 1
     if isinstance(options, Prompt):
-        return {"peft_type": "PROMPT_TUNING", **values}, {"prompt_embeddings": np.asarray(sites["embed"]["prompt"]) * np.float32(model.embed_scale)}
-    layers = [sites.get(f"layers/{i}/attention") for i in range(model.layers)]
-    if None in layers:
-        raise ConfigError(f"adapter.target: layer {layers.index(None)} has no prefix, but in PEFT all layers have one; export is not possible")
-    both = [leaves[name] for leaves in layers for name in ("prefix_k", "prefix_v")]  # each [P, K, N]
+        return {"peft_type": "PROMPT_TUNING", **values}, {"prompt_embeddings": np.asarray(found["embed"]["prompt"]) * np.float32(model.embed_scale)}
+    names, table = prefixes(model)
+    if more := sorted(set(found) - set(names)):
+        raise ConfigError(f"adapters/{more[0]}: in PEFT only {PREFIXED} has a prefix; export is not possible, train with adapter.target={ONLY}")
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(f"adapter.target: {missing[0]} has no prefix, but in PEFT all layers have one; export is not possible")
+    flat = np.zeros((options.tokens, 2 * len(names), model.kv_heads * model.head_dim), np.float32)
+    for name, at in zip(names, table, strict=True):
+        flat[:, at], flat[:, at + 1] = (found[name][leaf].reshape(options.tokens, -1) for leaf in ("prefix_k", "prefix_v"))
+    for name, at in zip(names, table, strict=True):
+        own = [np.asarray(found[name][leaf], np.float32).reshape(options.tokens, -1) for leaf in ("prefix_k", "prefix_v")]
+        if not all(map(np.array_equal, own, (flat[:, at], flat[:, at + 1]))):
+            raise ConfigError(
+                f"adapters/{name}: in a decoder of {len(names)} layers, an even number, PEFT gives it the prefix of another layer, and here they "
+                "differ; export is not possible"
+            )
     values |= {
+        "num_layers": len(names),
         "num_attention_heads": model.kv_heads,
         "token_dim": model.kv_heads * model.head_dim,
+        "num_transformer_submodules": 2 if model.decoder_layers else 1,
         "prefix_projection": False,
         "encoder_hidden_size": None,
     }
-    return {"peft_type": "PREFIX_TUNING", **values}, {"prompt_embeddings": np.stack(both, 1).reshape(options.tokens, -1).astype(np.float32)}
+    return {"peft_type": "PREFIX_TUNING", **values}, {"prompt_embeddings": flat.reshape(options.tokens, -1)}
+
+
+PREFIXED, ONLY = "the decoder's attention to itself", """'["decoder/layers/.*/attention"]'"""
+
+
+def prefixes(model: ModelConfig) -> tuple[list[str], list[int]]:
+    """The modules that have a prefix in PEFT, and which of its `2 L` vectors a token are the keys of each; the values are the next.
+
+    In an encoder-decoder model PEFT 0.21 lays the vectors down twice and gives each of L layers four, of which the first two are read
+    (`PeftModel.get_prompt`): layer i has number `4 i mod 2 L`, so with an even L two layers share theirs.
+    """
+    if not model.decoder_layers:
+        return [f"layers/{i}/attention" for i in range(model.layers)], [2 * i for i in range(model.layers)]
+    n = model.decoder_layers
+    return [f"decoder/layers/{i}/attention" for i in range(n)], [4 * i % (2 * n) for i in range(n)]
 
 
 def _heads(head: Head | None, weights: Flat, specs: Mapping[str, WeightSpec], kind: str | None) -> dict[str, np.ndarray]:
@@ -273,127 +322,3 @@ def _heads(head: Head | None, weights: Flat, specs: Mapping[str, WeightSpec], ki
     if {slot.path for move in found for slot in move.slots} != set(own):
         raise ConfigError(f"task head {', '.join(own)}: the class of transformers for {kind or 'this task'} has no such head; export is not possible")
     return {move.theirs: move.to_theirs([np.asarray(weights[slot.path], np.float32) for slot in move.slots]) for move in found}
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------------------------------
-def read(
-    folder: str | Path,
-    options: AdapterConfig,
-    weights: Flat,
-    specs: Mapping[str, WeightSpec],
-    model: ModelConfig,
-    family: Family,
-    head: Head | None = None,
-) -> Flat:
-    """The weights of `adapters/` of a model, from a folder of PEFT.
-
-    Args:
-      options: which must be those that the folder was trained with.
-      weights: of the model, flat; those of the adapter that are made from the base stay.
-
-    Returns: the leaves of `adapters/` that the folder holds, as numpy arrays by their paths.
-
-    Raises:
-      ConfigError: the options are others than the folder's.
-      CheckpointError: a tensor is missing, additional or of another shape.
-    """
-    import safetensors
-    import safetensors.numpy
-
-    folder = Path(folder)
-    try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors = safetensors.numpy.load_file(folder / WEIGHTS)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})") from error
-    _check_options(folder, values, options)
-    out = {path: np.array(value) for path, value in weights.items() if path.startswith("adapters/")}
-    wanted = _wanted(modules(family, head, specs), _sites(weights), options, model)
-    for full, (shape, puts) in wanted.items():
-        if full not in tensors:
-            raise CheckpointError(f"{folder}: has no {full}, which this adapter needs ({len(tensors)} tensors there)")
-        if tensors[full].shape != shape:
-            raise CheckpointError(f"{folder}: {full} is {list(tensors[full].shape)}, but this adapter needs {list(shape)}")
-        for path, leaf, value in puts(tensors[full]):
-            _put(out, path, leaf, value)
-    if left := sorted(set(tensors) - set(wanted)):
-        raise CheckpointError(f"{folder}: has {left[0]}, for which this model has no place")
-    return out
-
-
-Puts = Callable[[np.ndarray], Iterable[tuple[str, str, np.ndarray]]]
-
-
-def _wanted(
-    known: Mapping[str, Module], sites: Mapping[str, Any], options: AdapterConfig, model: ModelConfig
-) -> dict[str, tuple[tuple[int, ...], Puts]]:
-    """By the name of each tensor there, its shape, and from it to (path, leaf, array) of ours."""
-    if isinstance(options, Prompt):
-        undo = lambda x: [("embed", "prompt", x / np.float32(model.embed_scale))]
-        return {"prompt_embeddings": (sites["embed"]["prompt"].shape, undo)}
-    if isinstance(options, Prefix):
-        shape = (options.tokens, model.layers * 2, model.kv_heads, model.head_dim)
-        names = [(f"layers/{i}/attention", leaf) for i in range(model.layers) for leaf in ("prefix_k", "prefix_v")]
-        cut = lambda x: [(*name, x.reshape(shape)[:, i]) for i, name in enumerate(names)]
-        return {"prompt_embeddings": ((options.tokens, math.prod(shape[1:])), cut)}
-    out: dict[str, tuple[tuple[int, ...], Puts]] = {}
-    for path, leaves in sites.items():
-        module = _module(known, path)
-        if len(module.parts) > 1:
-            raise ConfigError(f"adapters/{path}: is a part of {module.theirs}, which is fused in this family; an adapter of such a layer is not read")
-        for leaf, name, shape, turn in _names(module, leaves, options):
-            like = leaves[leaf].shape
-            out[ROOT + module.theirs + name] = (shape, functools.partial(_turned, path, leaf, like, turn))
-    return out
-
-
-def _turned(path: str, leaf: str, like: tuple[int, ...], turn: bool, x: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
-    return [(path, leaf, (x.T if turn else x).reshape(like))]
-
-
-def _check_options(folder: Path, values: Mapping[str, Any], options: AdapterConfig) -> None:
-    names = {"LORA": "dora" if values.get("use_dora") else "lora", "IA3": "ia3", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt"}
-    there, here = {"adapter": names.get(values.get("peft_type"), values.get("peft_type"))}, {"adapter": options.name}
-    if isinstance(options, LowRank):
-        if getattr(options, "init", "zero") != "zero":
-            raise ConfigError(f"adapter.init={options.init}: {folder} holds trained weights; set adapter.init=zero")
-        there |= {"adapter.rank": values.get("r"), "adapter.alpha": values.get("lora_alpha")}
-        there["adapter.scaling"] = "sqrt" if values.get("use_rslora") else "rank"
-        here |= {"adapter.rank": options.rank, "adapter.alpha": options.alpha, "adapter.scaling": options.scaling}
-    if isinstance(options, Prefix | Prompt):
-        there["adapter.tokens"], here["adapter.tokens"] = values.get("num_virtual_tokens"), options.tokens
-        there["prefix_projection"], here["prefix_projection"] = bool(values.get("prefix_projection")), False
-    for key, value in there.items():
-        if value != here[key]:
-            raise ConfigError(f"{folder / CONFIG}: says {key}={value}, this run has {key}={here[key]}; set {key}={value}")
-    if bad := [key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication") if values.get(key)]:
-        raise ConfigError(f"{folder / CONFIG}: {bad[0]}={values[bad[0]]}: is not read; expected none")
-    if values.get("bias", "none") != "none":
-        raise ConfigError(f"{folder / CONFIG}: bias={values['bias']}: is not read; expected none")
-
-
-def _names(module: Module, leaves: Mapping[str, np.ndarray], options: AdapterConfig) -> list[tuple[str, str, tuple[int, ...], bool]]:
-    """(leaf, end of the name there, shape there, whether it is turned) of a site."""
-    n = module.spec.inputs or 1
-    inputs, outputs = math.prod(module.spec.shape[:n]), math.prod(module.spec.shape[n:])
-    if isinstance(options, IA3):
-        return [("inputs", ".ia3_l", (1, inputs), False)] if "inputs" in leaves else [("outputs", ".ia3_l", (outputs, 1), False)]
-    r = options.rank
-    a, b = ("lora_A.weight", "lora_B.weight") if module.spec.inputs else ("lora_embedding_A", "lora_embedding_B")
-    out = [("a", f".{a}", (r, inputs), True), ("b", f".{b}", (outputs, r), True)]
-    return [*out, ("magnitude", ".lora_magnitude_vector", (outputs,), False)] if "magnitude" in leaves else out
-
-
-def _put(out: Flat, path: str, leaf: str, value: np.ndarray) -> None:
-    """Into the stack that holds the layer."""
-    keys = path.split("/")
-    if "layers" not in keys:
-        out[f"adapters/{path}/{leaf}"] = value.astype(out[f"adapters/{path}/{leaf}"].dtype)
-        return
-    at = keys.index("layers") + 1
-    layer = int(keys[at])
-    for start in range(layer, -1, -1):
-        stack = out.get("/".join(["adapters", *keys[:at], str(start), *keys[at + 1 :], leaf]))
-        if stack is not None:
-            stack[layer - start] = value
-            return

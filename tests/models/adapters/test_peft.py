@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from jaxsft.config import adapters as options
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import adapters, pretrained
-from jaxsft.models.adapters import peft
+from jaxsft.models.adapters import peft, peft_read
 from jaxsft.models.attention import Tokens
 from jaxsft.sharding.weights import flatten, specs
 from tests.models.families import hf
@@ -77,7 +77,7 @@ def test_logits_are_those_of_peft(name, tmp_path):
     model, params, how = model_of(about, CASES[name], tmp_path)
     expected = np.load(GOLDEN / f"{name}.npz")
     before = logits(model, params, expected["ids"].astype(np.int32))
-    params = with_read(params, peft.read(folder, CASES[name], flatten(params), **how))
+    params = with_read(params, peft_read.read(folder, CASES[name], flatten(params), **how))
     after = logits(model, params, expected["ids"].astype(np.int32))
     np.testing.assert_allclose(after, expected["logits"], rtol=2e-4, atol=2e-5)
     assert np.abs(before - after).max() > 1e-2  # the adapter matters
@@ -92,7 +92,7 @@ def test_what_is_written_is_what_was_read(name, tmp_path):
     """Names, shapes and bits of the tensors, and every option that PEFT computes with."""
     about, folder, drawn = folder_of(name, tmp_path)
     _, params, how = model_of(about, CASES[name], tmp_path)
-    params = with_read(params, peft.read(folder, CASES[name], flatten(params), **how))
+    params = with_read(params, peft_read.read(folder, CASES[name], flatten(params), **how))
     peft.write(tmp_path / "out", CASES[name], flatten(params), kind="lm", base="somewhere", **how)
     found = load_file(tmp_path / "out" / peft.WEIGHTS)
     assert found.keys() == drawn.keys()
@@ -129,7 +129,7 @@ def test_pissa_becomes_lora_of_twice_the_rank(tmp_path):
     peft.write(tmp_path / "out", config, flatten(params), **how)
     plain = options.LoRA(rank=4, alpha=6.0, target=config.target)
     other, fresh, how = model_of(about, plain, tmp_path)
-    read = with_read(fresh, peft.read(tmp_path / "out", plain, flatten(fresh), **how))
+    read = with_read(fresh, peft_read.read(tmp_path / "out", plain, flatten(fresh), **how))
     ids = np.arange(2, 9, dtype=np.int32)[None]
     np.testing.assert_allclose(logits(model, params, ids), logits(other, read, ids), rtol=1e-4, atol=1e-5)
 
@@ -148,7 +148,7 @@ def test_a_folder_that_does_not_fit_is_an_error(change, message, tmp_path):
     _, params, how = model_of(about, CASES["lora"], tmp_path)
     change(folder, {key: np.ascontiguousarray(value) for key, value in drawn.items()})
     with pytest.raises(CheckpointError, match=message):
-        peft.read(folder, CASES["lora"], flatten(params), **how)
+        peft_read.read(folder, CASES["lora"], flatten(params), **how)
 
 
 def test_other_options_are_an_error(tmp_path):
@@ -159,7 +159,7 @@ def test_other_options_are_an_error(tmp_path):
         ({"scaling": "sqrt"}, "adapter.scaling"),
     ):
         with pytest.raises(ConfigError, match=message):
-            peft.read(folder, dataclasses.replace(CASES["lora"], **change), flatten(params), **how)
+            peft_read.read(folder, dataclasses.replace(CASES["lora"], **change), flatten(params), **how)
 
 
 FUSED = {  # by golden model, layers that are one in its files
@@ -248,7 +248,7 @@ def test_the_library_loads_what_is_written(name, tmp_path):
     transformers = pytest.importorskip("transformers")
     about, folder, _ = folder_of(name, tmp_path)
     model, params, how = model_of(about, CASES[name], tmp_path)
-    params = with_read(params, peft.read(folder, CASES[name], flatten(params), **how))
+    params = with_read(params, peft_read.read(folder, CASES[name], flatten(params), **how))
     peft.write(tmp_path / "out", CASES[name], flatten(params), kind="lm", base=str(tmp_path / "base"), **how)
     base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", attn_implementation="eager", dtype=torch.float32)
     theirs = library.PeftModel.from_pretrained(base, tmp_path / "out").eval()
