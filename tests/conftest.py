@@ -62,6 +62,18 @@ TASKS |= {
 SCHEDULES = schema.GROUPS["schedule"]
 
 
+def pytest_terminal_summary(terminalreporter):
+    """The files that took the longest, set-up and tear-down included, so that their growth is seen; nothing is asserted of time."""
+    seconds: dict[str, float] = {}
+    for report in (r for reports in terminalreporter.stats.values() for r in reports if isinstance(r, pytest.TestReport)):
+        file = report.nodeid.partition("::")[0]
+        seconds[file] = seconds.get(file, 0.0) + report.duration
+    if len(seconds) > 1:
+        terminalreporter.section(f"slowest files of {len(seconds)}, {sum(seconds.values()):.0f} s of all workers")
+        for file in sorted(seconds, key=seconds.get, reverse=True)[:10]:
+            terminalreporter.write_line(f"{seconds[file]:8.1f} s  {file}")
+
+
 def pytest_unconfigure(config):
     shutil.rmtree(_CACHE_HOME, ignore_errors=True)
 
