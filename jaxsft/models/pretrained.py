@@ -144,10 +144,10 @@ def is_source(folder: str | Path) -> bool:
     return (Path(folder) / "config.json").is_file() and not (Path(folder) / "config.yaml").is_file()
 
 
-def open_source(folder: str | Path) -> Source:
-    """Raises ConfigError: no config.json, or one of a family that is not known."""
+def open_source(folder: str | Path, part: str = "all") -> Source:
+    """`part` is `model.part`. Raises ConfigError: no config.json, one of a family that is not known, or that has no such part."""
     values = _json(Path(folder) / "config.json")
-    return Source(Path(folder), values, families.get(values.get("model_type"), str(Path(folder) / "config.json")))
+    return Source(Path(folder), values, families.of(values, str(Path(folder) / "config.json"), part))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +179,7 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, aske
     """
     family, what = source.family, str(source.folder)
     names = {_modern(family, name): name for name in source.tensors}
-    prefix = next((one for one in family.prefixes if one and any(name.startswith(one) for name in names)), "")
+    prefix = next((one for one in family.prefixes if any(name.startswith(one) for name in names)), "")
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
     found = family.moves(body, prefix, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
