@@ -27,7 +27,7 @@ from jaxsft.config import validate
 from jaxsft.config.durations import Clock
 from jaxsft.config.schema import Columns, Config, DataConfig, EvaluationConfig, GenerateConfig, MeshConfig, QualityConfig
 from jaxsft.data import hub, pipeline, prepared
-from jaxsft.data.formats import Row
+from jaxsft.data.formats import Row, jsonl
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
@@ -281,12 +281,15 @@ class Model:
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
         few = 1 << max(len(ids) - 1, 0).bit_length()  # few sizes, so that few programs are compiled
         how = dataclasses.replace(config.generate, batch_size=min(config.generate.batch_size, few * config.generate.num_beams))
-        out = generation.generate(self.run.parts.model, self._unstacked, ids, how, **self._limits(config))
+        out = generation.generate(self.run.parts.model, self._unstacked, ids, how, pieces=self.tokenizer.pieces, **self._limits(config))
         texts = [answer.text for answer in out]
         return texts[0] if single else texts
 
     def stream(self, prompt: Prompt, *, max_new_tokens: int | None = None, seed: int | None = None, **options: Any) -> Iterator[str]:
-        """The answer of `generate` in the pieces that become readable, token by token: joined they are the same text. Raises as `generate`."""
+        """The answer of `generate` in the pieces that become readable, token by token: joined they are the same text. Raises as `generate`.
+
+        Some tokenizers read a character as single bytes once a byte follows that fits no character: what was given stays, and the text goes on.
+        """
         config = self._generating(seed, max_new_tokens=max_new_tokens, **options)
         if config.generate.num_beams > 1:
             raise ConfigError(f"generate.num_beams={config.generate.num_beams}: beams cannot be streamed; set generate.num_beams=1")
@@ -295,8 +298,8 @@ class Model:
         how, told = dataclasses.replace(config.generate, batch_size=1), ""
         for _, answer, complete in generation.continuations(self.run.parts.model, self._unstacked, ids, how, every=1, **self._limits(config)):
             text = answer.text if complete else stops.shown(answer.text, config.generate.stop)
-            if text.startswith(told) and len(text) > len(told):
-                yield text[len(told) :]
+            if not told.startswith(text):  # else it grew by nothing, or its end waits for the rest of a character
+                yield text[len(os.path.commonprefix([told, text])) :]
                 told = text
 
     def _generating(self, seed: int | None, **options: Any) -> Config:
@@ -448,20 +451,27 @@ class Model:
                 row = {text: row}
             if not isinstance(row, Row | Mapping):
                 raise DataError(f"rows:{i}: found a {type(row).__name__}, expected a dict of columns" + (" or a text" if text else ""))
-            out.append(row if isinstance(row, Row) else Row(dict(row), "rows", i))
+            out.append(row if isinstance(row, Row) else _of_characters(Row(dict(row), "rows", i)))
         return out
 
     def _prompt_row(self, prompt: Prompt, number: int) -> Row:
         """The row of a prompt, under the names of `Columns()`. Raises DataError."""
         if isinstance(prompt, str):
-            return Row({self.task.inputs(Columns())[0]: prompt}, "prompt", number)
+            return _of_characters(Row({self.task.inputs(Columns())[0]: prompt}, "prompt", number))
         if not isinstance(prompt, Sequence) or not prompt or not all(isinstance(message, Mapping) for message in prompt):
             raise DataError(f"prompt:{number}: found {prompt!r:.60}, expected a text or a list of messages with role and content")
         if self.task.name != "chat":
             raise DataError(f"prompt:{number}: found messages, but task={self.task.name} reads a text")
         if prompt[-1].get("role") == "assistant":
             raise DataError(f"prompt:{number}: the last message is from the assistant, expected one that it can answer")
-        return Row({"messages": [dict(message) for message in prompt]}, "prompt", number)
+        return _of_characters(Row({"messages": [dict(message) for message in prompt]}, "prompt", number))
+
+
+def _of_characters(row: Row) -> Row:
+    """Raises DataError where a text of it is not one: no tokenizer reads such a text."""
+    if (half := jsonl.surrogate(row.fields)) is not None:
+        raise DataError(f"{row.where}: a text holds {half}, {jsonl.NO_CHARACTER}")
+    return row
 
 
 def _beside(rows: Sequence[Row], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

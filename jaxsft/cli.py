@@ -59,6 +59,12 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except UnicodeEncodeError as error:
+        if error.encoding == "utf-8":
+            raise
+        letter = ascii(error.object[error.start])
+        print(f"jaxsft: the output is written in {error.encoding}, which has no {letter}; set PYTHONIOENCODING=utf-8", file=sys.stderr)
+        return 1
 
 
 def script() -> None:

@@ -1,18 +1,27 @@
 """`jaxsft generate`: one answer, a conversation, a file; a folder of transformers that was never trained here; and its errors in one sentence."""
 
 import builtins
+import io
 import json
+import os
+import select
 import signal
+import subprocess
+import sys
+import types
 
 import jax
 import pytest
 from flax import linen as nn
+from tokenizers import decoders
 
 import jaxsft
+from jaxsft import cli
 from jaxsft.commands import generate as command
 from jaxsft.config.model import ModelConfig
 from jaxsft.data.templates import DEFAULT_TEMPLATE
 from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.models.generate import Answer
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_jsonl
 from tests import realdata, tiny
@@ -58,6 +67,17 @@ def test_what_is_streamed_is_what_comes_out(model):
         options = {"temperature": 2.0, "seed": seed, "stop": ["e", "�"] if seed % 2 else ["Q"]}
         pieces = list(model.stream("ab", **options))
         assert "".join(pieces) == model.generate("ab", **options) and all(pieces)
+
+
+def test_a_character_that_is_read_as_bytes_later_ends_no_stream(model, monkeypatch):
+    """The decoder of SentencePiece's byte fallback makes a text of all bytes that follow each other, or none."""
+    decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokens = ["a", "<0xE4>", "<0xB8>", "<0x96>", "<0xE7>", "<0x95>", "<0x8C>", "<0xFF>", "b", "c"]
+    texts = [decoder.decode(tokens[:n]) for n in range(1, len(tokens) + 1)]
+    assert texts[6] == "a世界" and texts[-1] == "a" + "\ufffd" * 7 + "bc"
+    steps = [(0, Answer([], False, text), i + 1 == len(texts)) for i, text in enumerate(texts)]
+    monkeypatch.setattr("jaxsft.api.generation.continuations", lambda *args, **options: iter(steps))
+    assert list(model.stream("x")) == ["a", "世", "界", "\ufffd" * 7 + "b", "c"]
 
 
 def test_a_file_is_answered_row_by_row(folder, model, tmp_path):
@@ -120,6 +140,48 @@ def test_ctrl_c_ends_an_answer_and_then_the_conversation(monkeypatch, capsys):
     assert [texts for texts, _ in asked] == [["?"], ["?", "re:", "b"]] and printed.out == "re:\nre:b\n"
 
 
+TERMINAL = """
+import fcntl, termios, time, types
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that keys become signals
+from jaxsft.commands import generate
+
+def stream(messages, seed):
+    yield "gr\\u00fc\\u00dfe "
+    for _ in range(600 if messages[-1]["content"] == "long" else 0):
+        time.sleep(0.1)
+    yield f"{len(messages)}"
+
+config = types.SimpleNamespace(seed=0, generate=types.SimpleNamespace(num_beams=1))
+raise SystemExit(generate.converse(types.SimpleNamespace(config=config, stream=stream)))
+"""
+
+
+@pytest.mark.parametrize("last", [b"\x03", b"\x04"], ids=["ctrl-c", "ctrl-d"])
+def test_keys_of_a_terminal(last):
+    """Letters appear as they are written; Ctrl-C ends an answer, whose part stays in the conversation; both keys end it, at the start of a line."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command, env = [sys.executable, "-c", TERMINAL], {**os.environ, "TERM": "dumb"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=env) as process:
+        os.close(theirs)
+
+        def until(end):
+            told = b""
+            while not told.endswith(end) and select.select([ours], [], [], 60)[0]:
+                told += os.read(ours, 1)
+            return told.decode()
+
+        until(b"> ")
+        for keys, end, part in ((b"short\n", b"> ", "grüße 1\r\n> "), (b"long\n", "ße ".encode(), "grüße "), (b"\x03", b"> ", "\r\n> ")):
+            os.write(ours, keys)
+            assert until(end).endswith(part)
+        os.write(ours, b"short\n")
+        assert until(b"> ").endswith("grüße 5\r\n> ")
+        os.write(ours, last)
+        assert until(b"\r\n").endswith("\r\n") and process.wait(60) == 0
+    os.close(ours)
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_a_single_answer_in_one_sentence(tmp_path):
     """A process of its own, once the first letter is there."""
@@ -134,6 +196,29 @@ def test_ctrl_c_ends_a_single_answer_in_one_sentence(tmp_path):
 def test_a_question_that_cannot_be_asked_is_forgotten(monkeypatch, capsys):
     asked, printed = talk(monkeypatch, capsys, "a", "!", "b")
     assert asked[-1][0] == ["a", "re:a", "b"] and printed.err == "jaxsft: prompt:1: no\n"
+
+
+@pytest.mark.parametrize("prompt", ["caf\udce9", [{"role": "user", "content": "caf\ud83d"}]], ids=["byte", "half"])
+def test_a_prompt_of_no_characters_is_refused(model, prompt):
+    """A byte that is no UTF-8 comes from the command line, half of an emoji from JSON."""
+    for ask in (model.generate, lambda prompt: list(model.stream(prompt)), lambda prompt: model.predict([{"prompt": prompt}])):
+        with pytest.raises(jaxsft.DataError, match=r"1: a text holds \\ud(ce9|83d), half of a surrogate pair"):
+            ask(prompt)
+
+
+def test_letters_that_the_output_has_not_are_one_sentence(monkeypatch, capfd):
+    """Not a traceback in the middle of an answer."""
+    monkeypatch.setattr(jaxsft.api, "load", lambda *given: types.SimpleNamespace(config=Talker.config, stream=lambda *given, **options: ["gr", "ü"]))
+    monkeypatch.setattr(Talker.config.generate, "num_beams", 1)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert cli.main(["generate", "run=x", "prompt=a"]) == 1
+    assert capfd.readouterr().err == "jaxsft: the output is written in ascii, which has no '\\xfc'; set PYTHONIOENCODING=utf-8\n"
+
+
+def test_bytes_of_another_encoding_are_told(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), "utf-8", "strict"))
+    with pytest.raises(jaxsft.DataError, match=r"the input is no utf-8 \(found the byte 0xe9\); set PYTHONIOENCODING"):
+        command.converse(Talker())
 
 
 def test_a_real_conversation(folder, model, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from jaxsft import rundir
 from jaxsft.commands import from_run
-from jaxsft.errors import ConfigError, JaxsftError
+from jaxsft.errors import ConfigError, DataError, JaxsftError
 
 if TYPE_CHECKING:
     from jaxsft.api import Model
@@ -98,11 +98,15 @@ def converse(model: Model) -> int:
 
 
 def _question(asked: bool) -> str | None:
-    """The next line; None at the end."""
+    """The next line; None at the end. Raises DataError."""
     try:
         text = input("> " if asked else "")
     except (EOFError, KeyboardInterrupt):
+        if asked:
+            print()  # what the shell says next begins a line
         return None
+    except UnicodeDecodeError as error:
+        raise DataError(f"the input is no {error.encoding} (found the byte 0x{error.object[error.start]:02x}); set PYTHONIOENCODING") from None
     return None if text == "/exit" else text
 
 

@@ -24,7 +24,7 @@ from jaxsft.errors import ConfigError
 OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
 GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
 # What may differ when a run goes on: where it lies, how long it is, the devices that it has, how it is looked at, and who is told of it.
-CHANGEABLE = ("run_dir", "train.duration", "mesh.", "hosts.", "profile", "compilation_cache", "trackers.", "check.")
+CHANGEABLE = ("run_dir", "train.duration", "mesh.", "hosts.", "profile", "compilation_cache", "trackers.", "check.", "train.backbone_limit")
 
 
 def option_fields(cls: Any) -> list[dataclasses.Field]:
@@ -244,6 +244,8 @@ def one_line(error: BaseException, root: type = schema.Config) -> str:
     if found:
         name = key[1] if key else found[1]
         return _unknown(name, str(cause), root)
+    if isinstance(cause, errors.MissingMandatoryValue) and key:
+        return f"{key[1]}: must be given, as there is no default"
     line = " ".join(part.strip() for part in first.splitlines() if part.strip())
     return f"{key[1]}: {line}" if key and key[1] not in line else line
 

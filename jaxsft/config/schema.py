@@ -200,6 +200,7 @@ class TrainConfig:
     neftune: Optional[float] = None  # how strong the noise on the embeddings of training is; 5 to 15 in the paper (arXiv:2310.05914)
     freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
     backbone: str = "trained"  # cached: all below the head is frozen, reads every text once, and what it gives is kept for all epochs and later runs
+    backbone_limit: Optional[float] = None  # GiB of such features, of all runs, that the cache keeps: the longest unused go first; null: all stay
     unfreeze_every: Optional[str] = None  # a duration: the head trains from the start, then layer after layer from the top, the embedding last
     init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from
     init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it

@@ -96,6 +96,7 @@ class TagTask(TaskConfig):
     activation: str = "tanh"  # of head=dense or normed: tanh | gelu | relu
     crf: bool = False  # a linear chain scores neighbouring tags together
     valid: bool = False  # predictions are tags that their scheme allows, the best such sequence
+    untagged: Optional[str] = None  # the tag of words that nobody has tagged: neither trained nor scored; null: every tag is learnt
 
 
 @dataclass(frozen=True)

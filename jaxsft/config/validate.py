@@ -151,6 +151,7 @@ def validate_each(values: dict[str, Any]) -> None:
         (FRACTIONS, lambda v: 0 <= v < 1, "at least 0 and less than 1"),
         (("adapter.alpha", "adapter.lr_ratio"), lambda v: 0 < v < math.inf, "a finite number of more than 0"),
         (("optim.clip_norm",), lambda v: v > 0, "more than 0, or null"),
+        (("train.backbone_limit",), lambda v: 0 < v < math.inf, "more than 0, or null"),
         (("train.neftune",), lambda v: 0 < v < math.inf, "more than 0, or null"),
         (("task.temperature", "task.huber_delta", "data.mixture.temperature"), lambda v: 0 < v < math.inf, "more than 0"),
         (("task.margin",), lambda v: -1 <= v < 1, "a cosine, of at least -1 and less than 1"),
@@ -231,6 +232,8 @@ def _of_words(config: Config) -> None:
         raise ConfigError(f"model.tied=False: task={config.task.name} has no output matrix over the vocabulary")
     if getattr(config.task, "crf", False) and config.task.align == "all":
         raise ConfigError("task.crf=true: a chain runs over words, and task.align=all trains tokens; set task.align=first or mean")
+    if getattr(config.task, "crf", False) and config.task.untagged is not None:
+        raise ConfigError(f"task.untagged={config.task.untagged}: a chain is of the tags of all words; set task.crf=false")
 
 
 def _too_long(config: Config) -> None:

@@ -18,6 +18,8 @@ def frozen(given: Sequence[str]) -> list[str]:
 def check(config: Config, tasks: Sequence[str]) -> None:
     """`tasks`: those that have a head of their own. Raises ConfigError."""
     if config.train.backbone != "cached":
+        if config.train.backbone_limit is not None:
+            raise ConfigError(f"train.backbone_limit={config.train.backbone_limit}: is read with train.backbone=cached; leave it out")
         return
     t, train = config.task, config.train
     moves = "a cached backbone gives the same numbers in every epoch"

@@ -6,14 +6,16 @@ that differs in the learning rate only finds the folder there; one that differs 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from jaxsft import rundir
 from jaxsft.errors import DataError
 
 Arrays = dict[str, np.ndarray]
+DAY = 86400  # seconds
 Stored = dict[str, dict[str, Any]]
 
 
@@ -74,6 +77,32 @@ def load(folder: Path) -> tuple[Arrays, dict] | None:
         return (arrays, stored["facts"]) if intact else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
+
+
+def used(folder: Path) -> None:
+    """Notes that what lies there was read now, for `prune`."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
+def prune(root: Path, limit: float, mine: Collection[str]) -> tuple[int, int, int]:
+    """Removes folders of `root`, the longest unused first, until what stays has no more than `limit` bytes. Those of names in `mine` stay, and what
+    another process writes aside; what one left aside a day ago goes as the others do.
+
+    Returns: how many stay, their bytes, and how many were removed.
+    """
+    found = []
+    for folder in root.iterdir():
+        with contextlib.suppress(OSError):  # another process removes it now
+            files = [path.stat() for path in folder.iterdir()]
+            found.append((max([folder.stat().st_mtime, *(s.st_mtime for s in files)]), sum(s.st_size for s in files), folder))
+    count, held, removed = len(found), sum(size for _, size, _ in found), 0
+    for when, size, folder in sorted(found):
+        written = folder.name.startswith(".") and time.time() - when < DAY
+        if held > limit and folder.name not in mine and not written:
+            shutil.rmtree(folder, ignore_errors=True)
+            held, removed = held - size, removed + 1
+    return count - removed, held, removed
 
 
 def save(folder: Path, write: Callable[[Path], Stored], what: str) -> None:

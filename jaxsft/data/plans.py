@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsft.data.holes import Session, reader
 from jaxsft.data.provenance import Tracked, plain
+from jaxsft.data.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(slots=True)
@@ -21,6 +22,10 @@ class Layout:
     regions: list[tuple[int, int, int]]
     pieces: list[tuple[int, int, int | None]]
 
+    def inside(self, number: int, tokenizer: Tokenizer) -> bool:
+        """Whether a piece of plain text goes on with what stands before it, so that the tokenizer puts no space there, as in the text as a whole."""
+        return number > 0 and tokenizer.prefix != "none" and (tokenizer.prefix == "first" or self.pieces[number - 1][2] is None)
+
 
 @dataclasses.dataclass(slots=True)
 class Plan:
@@ -28,13 +33,13 @@ class Plan:
 
     Attributes:
       parts: ids that are always the same, or None where a text is encoded.
-      texts: per text that is encoded, what gives it for the data of a conversation.
+      texts: per text that is encoded, what gives it for the data of a conversation, and whether it goes on with what stands before it.
       regions: (first part, end part, message) of each trained region.
       written: per piece, special tokens too, what gives its characters.
     """
 
     parts: list[list[int] | None]
-    texts: list[Callable[[Sequence[Any]], str]]
+    texts: list[tuple[Callable[[Sequence[Any]], str], bool]]
     regions: list[tuple[int, int, int]]
     written: list[Callable[[Sequence[Any]], str]]
 
@@ -69,20 +74,21 @@ class Rendered:
         return weights
 
 
-def plan_of(layout: Layout, session: Session | None, encode: Callable[[str], list[int]]) -> Plan:
+def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Plan:
     """The layout as parts; neighbours of constant ids are one, but at the border of a region."""
     plan, starts, part_of = Plan([], [], [], []), [start for start, _, _ in layout.pieces], []
     first = lambda border: bisect.bisect_left(starts, border)  # a piece belongs to where it begins
     borders = {first(border) for start, end, _ in layout.regions for border in (start, end)}
     for number, (start, end, token) in enumerate(layout.pieces):
         pieces = session.pieces(layout.text[start:end]) if session else [plain(layout.text[start:end])]
-        ids = [token] if token is not None else encode("".join(pieces)) if session and _constant(pieces) else None
+        inside, fixed = layout.inside(number, tokenizer), session and _constant(pieces)
+        ids = [token] if token is not None else tokenizer.encode("".join(pieces), inside) if fixed else None
         plan.written.append(_filled(pieces))
         if ids is not None and number not in borders and plan.parts and plan.parts[-1] is not None:
             plan.parts[-1] += ids
         else:
             plan.parts.append(ids)
-            plan.texts += [plan.written[-1]] if ids is None else []
+            plan.texts += [(plan.written[-1], inside)] if ids is None else []
         part_of.append(len(plan.parts) - 1)
     at = lambda border: [*part_of, len(plan.parts)][first(border)]
     plan.regions = [(at(start), at(end), index) for start, end, index in layout.regions]

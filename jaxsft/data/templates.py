@@ -89,10 +89,10 @@ class Template:
         self.allow_unwritten, self.variables = allow_unwritten, dict(variables or {})
         self.digest = hashlib.sha256(json.dumps([source, self.variables], sort_keys=True).encode("ascii")).hexdigest()
         for left, right in _PROBES:
-            if tokenizer.decode(tokenizer.encode(left) + tokenizer.encode(right)) != left + right:
+            if tokenizer.decode(tokenizer.encode(left) + tokenizer.encode(right, inside=True)) != left + right:
                 raise ConfigError(
                     f"template {name!r} needs a tokenizer that encodes text in pieces, but {left!r} and {right!r} do not give back "
-                    f"{left + right!r} (it adds or drops a space at the start, or folds case); use a byte-level one, or task=lm"
+                    f"{left + right!r} (it drops white space, or folds case); use one that keeps a text as it is, or task=lm"
                 )
         longest_first = sorted(tokenizer.special_strings, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -116,8 +116,8 @@ class Template:
         if missing := [token for token in DEFAULT_TOKENS if token not in tokenizer.added]:
             raise ConfigError(
                 f"task.template: the tokenizer has no chat template of its own, and that of jaxsft writes {', '.join(missing)}, unknown to it; "
-                f"set tokenizer.added='[{','.join(repr(token) for token in missing)}]', whose rows are trained (beside an adapter by "
-                "adapter.train='[\"embed/.*\"]'), or task.template=FILE"
+                f"set 'tokenizer.added={json.dumps(missing, separators=(',', ':'))}', whose rows are trained (beside an adapter by "
+                "'adapter.train=[\"embed/.*\"]'), or task.template=FILE"
             )
         return cls(DEFAULT_TEMPLATE, tokenizer, "default", **options)
 
@@ -152,9 +152,10 @@ class Template:
                 if start is not None:
                     part, places = chats[start : start + TOGETHER], where[start : start + TOGETHER]
                     plans = [self._planned(chat, place) for chat, place in zip(part, places, strict=True)]
-                    number_of: dict[str, int] = {}  # a system message or a list of tools stands in many conversations, and is encoded once
-                    numbers = [number_of.setdefault(text(data), len(number_of)) for plan, data, _ in plans for text in plan.texts]
-                    waiting = [(part, places, plans, numbers, pool.submit(self.tokenizer.encode_batch, list(number_of)))]
+                    number_of: dict[tuple, int] = {}  # a system message or a list of tools stands in many conversations, and is encoded once
+                    texts = [(text(data), inside) for plan, data, _ in plans for text, inside in plan.texts]
+                    numbers = [number_of.setdefault(one, len(number_of)) for one in texts]
+                    waiting = [(part, places, plans, numbers, pool.submit(self._encoded, list(number_of)))]
                 for part, places, plans, numbers, future in ready:
                     encoded = map(future.result().__getitem__, numbers)
                     out += [self._assembled(chat, place, plan, encoded) for chat, place, plan in zip(part, places, plans, strict=True)]
@@ -165,7 +166,12 @@ class Template:
         if found := self._layouts.find(chat):
             return (*found, None)
         layout = self._whole(chat, where, self._drafts())
-        return plan_of(layout, None, self.tokenizer.encode), (), layout.text
+        return plan_of(layout, None, self.tokenizer), (), layout.text
+
+    def _encoded(self, texts: Sequence[tuple[str, bool]]) -> list[list[int]]:
+        """The ids of texts, each with whether it goes on with what stands before it."""
+        found = {flag: iter(self.tokenizer.encode_batch([text for text, inside in texts if inside is flag], flag)) for flag in (False, True)}
+        return [next(found[inside]) for _, inside in texts]
 
     def _learnt(self, chat: Chat, session: Session) -> Plan:
         """The plan of a conversation of holes. Raises Looked or DataError where such conversations must be rendered one by one."""
@@ -176,7 +182,7 @@ class Template:
             raise Looked
         if not self.allow_unwritten:
             self._check_all_placed(chat, layout.text, session)
-        return plan_of(layout, session, self.tokenizer.encode)
+        return plan_of(layout, session, self.tokenizer)
 
     def _whole(self, chat: Chat, where: str, drafts: _Drafts) -> Layout:
         """The layout of a conversation, of which that of the prompt for its last turn must be the beginning."""
@@ -207,8 +213,9 @@ class Template:
         """The ids that precede the next assistant turn after `messages`: a prefix of those that `render` gives. Raises DataError as `render`."""
         layout = self._layout(tuple(messages), tools, True, where, self._drafts())
         ids: list[int] = []
-        for start, end, token in layout.pieces:
-            ids.extend([token] if token is not None else self.tokenizer.encode(plain(layout.text[start:end])))
+        for number, (start, end, token) in enumerate(layout.pieces):
+            inside = layout.inside(number, self.tokenizer)
+            ids.extend([token] if token is not None else self.tokenizer.encode(plain(layout.text[start:end]), inside))
         self._check_bos(ids, where)
         return ids
 
@@ -216,9 +223,9 @@ class Template:
         """For each id of `render`, whether the template alone wrote its characters. Raises DataError as `render`."""
         layout = self._layout(chat.messages, chat.tools, False, where, self._drafts())
         out: list[bool] = []
-        for start, end, token in layout.pieces:
-            piece = layout.text[start:end]
-            out += [True] if token is not None else [not any(sources(piece, a, b)) for a, b in self.tokenizer.offsets(plain(piece))]
+        for number, (start, end, token) in enumerate(layout.pieces):
+            piece, inside = layout.text[start:end], layout.inside(number, self.tokenizer)
+            out += [True] if token is not None else [not any(sources(piece, a, b)) for a, b in self.tokenizer.offsets(plain(piece), inside)]
         return out
 
     # --- layout --------------------------------------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ class Tokenizer:
       bos_id, eos_id, mask_id, unk_id: None where the tokenizer declares none.
       chat_template: its default Jinja template, or None.
       extends: of a tokenizer with further tokens (`with_added`) the `digest` and the `rows` of the one without them, else None.
+      segment: `jieba` where a dictionary finds the words of a text, else None.
+      prefix: where a space is put before text that has none: `none`, before the `first` text only, or `always`, behind each special token too.
       digest: sha256 (hex) of everything that decides about ids or templates; the same after save and load.
     """
 
@@ -50,7 +52,10 @@ class Tokenizer:
         try:
             self._declare_added()
             self._full = tokenizers.Tokenizer.from_str(json.dumps(self._document))
-            self._plain = tokenizers.Tokenizer.from_str(json.dumps(_without_added(self._document)))
+            plain = _without_added(self._document)
+            self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
+            inner, self.prefix = _without_prefix(plain)
+            self._inner = tokenizers.Tokenizer.from_str(json.dumps(inner)) if self.prefix != "none" else self._plain
         except ConfigError:
             raise
         except Exception as error:  # the library raises bare Exceptions
@@ -72,10 +77,10 @@ class Tokenizer:
         self._frames: Frames = frames(self._document, self.bos_id, self.eos_id)
         roles = {role: _content(self._config.get(role)) for role in ROLES}
         matter = {"tokenizer": self._document, "roles": roles, "chat_template": self._config.get("chat_template")}
-        self._words = self._config.get("segment")
-        if self._words not in (None, "jieba"):
-            raise ConfigError(f"tokenizer_config.json: segment={self._words}, expected jieba or none")
-        matter |= {"segment": self._words} if self._words else {}
+        self.segment = self._config.get("segment")
+        if self.segment not in (None, "jieba"):
+            raise ConfigError(f"tokenizer_config.json: segment={self.segment}, expected jieba or none")
+        matter |= {"segment": self.segment} if self.segment else {}
         self.extends: dict[str, Any] | None = self._config.get("extends")
         self.digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode("ascii")).hexdigest()
 
@@ -152,20 +157,24 @@ class Tokenizer:
         document = self._document | {"added_tokens": [*self._document["added_tokens"], *new]}
         return Tokenizer(document, self._config | {"extends": {"digest": self.digest, "rows": self.vocab_size}})
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of plain text: nothing is added, and what looks like a special token is spelled out."""
-        return self._checked(self._plain.encode(self._segmented(text), add_special_tokens=False).ids, text)
+    def encode(self, text: str, inside: bool = False) -> list[int]:
+        """The ids of plain text: nothing is added, and what looks like a special token is spelled out.
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
+        Args:
+          inside: the text goes on with what stands before it, so that no space is put there (`prefix`).
+        """
+        return self._checked((self._inner if inside else self._plain).encode(self._segmented(text), add_special_tokens=False).ids, text)
+
+    def offsets(self, text: str, inside: bool = False) -> list[tuple[int, int]]:
         """Which characters of the text, (start, end), each id of `encode` stands for; ids of one character's bytes have that character in common."""
-        if not self._words:
-            return self._plain.encode(text, add_special_tokens=False).offsets
+        if not self.segment:
+            return (self._inner if inside else self._plain).encode(text, add_special_tokens=False).offsets
         segmented, places = chinese.bordered(text)
         return [(places[start], places[end]) for start, end in self._plain.encode(segmented, add_special_tokens=False).offsets]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], inside: bool = False) -> list[list[int]]:
         """`encode` of many texts, on all cores."""
-        found = self._plain.encode_batch_fast([*map(self._segmented, texts)], add_special_tokens=False)
+        found = (self._inner if inside else self._plain).encode_batch_fast([*map(self._segmented, texts)], add_special_tokens=False)
         return [self._checked(one.ids, text) for one, text in zip(found, texts, strict=True)]
 
     def encode_stream(self, texts: Sequence[str]) -> Iterator[list[int]]:
@@ -191,6 +200,15 @@ class Tokenizer:
         before = self.encode("a")[-1:]
         start, text = self.decode(before), self.decode([*before, *ids], skip_special)
         return text[len(start) :] if text.startswith(start) else self.decode(ids, skip_special)
+
+    def pieces(self) -> list[bytes] | None:
+        """The bytes that each id adds to a text, `[vocab_size]`, where a text is the bytes of its ids one after another; None for other decoders."""
+        if (self._document.get("decoder") or {}).get("type") != "ByteLevel":
+            return None
+        letters, out = {letter: byte for byte, letter in enumerate(_byte_letters())}, [b""] * self.vocab_size
+        for piece, index in self._full.get_vocab(with_added_tokens=True).items():
+            out[index] = bytes(map(letters.get, piece)) if letters.keys() >= set(piece) else piece.encode()
+        return out
 
     def special_id(self, token: str) -> int:
         """The id of an added token. Raises ConfigError if there is none of this name."""
@@ -231,7 +249,7 @@ class Tokenizer:
         return {role: text for role in ROLES if (text := _content(self._config.get(role)))}
 
     def _segmented(self, text: str) -> str:
-        return chinese.bordered(text)[0] if self._words else text
+        return chinese.bordered(text)[0] if self.segment else text
 
     def _checked(self, ids: list[int], text: str) -> list[int]:
         # A model whose own vocabulary can spell a special token (from merges or whole words) would let data write control tokens.
@@ -283,6 +301,30 @@ def _without_added(document: dict[str, Any]) -> dict[str, Any]:
     elif isinstance(vocabulary, list):  # of a unigram model; no text holds a NUL, so that no text is such a piece
         model["vocab"] = [[f"\0{piece}" if piece in added else piece, score] for piece, score in vocabulary]
     return document | {"model": model, "added_tokens": [], "post_processor": None}
+
+
+def _without_prefix(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The same model for text that goes on: without the space that its normaliser or its pre-tokenizer puts before a text; and `prefix`."""
+    found = ["none"]
+
+    def kept(step: dict[str, Any] | None) -> dict[str, Any] | None:
+        kind = step and step["type"]
+        if kind == "Sequence":
+            name = "normalizers" if "normalizers" in step else "pretokenizers"
+            return step | {name: [part for part in map(kept, step[name]) if part is not None]}
+        if kind == "Prepend":
+            found.append("always")
+            return None
+        if kind == "Metaspace":
+            found.append(step.get("prepend_scheme", "always").replace("never", "none"))
+            return step | {"prepend_scheme": "never", "add_prefix_space": False}
+        if kind == "ByteLevel":
+            found.append("always" if step.get("add_prefix_space", True) else "none")
+            return step | {"add_prefix_space": False}
+        return step
+
+    inner = document | {name: kept(document.get(name)) for name in ("normalizer", "pre_tokenizer")}
+    return inner, next((where for where in ("always", "first") if where in found), "none")
 
 
 def _byte_letters() -> list[str]:

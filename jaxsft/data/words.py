@@ -60,6 +60,6 @@ def encode_words(
 
 
 def encoded(ids: np.ndarray, offsets: np.ndarray, values: dict[str, np.ndarray], segment: dict[str, float] | None = None) -> Encoded:
-    """A text of `encode_words`, each of whose words has a loss of weight 1 and `values` `[words]` by name."""
-    words = Words(offsets, {**values, "weight": np.ones(len(offsets) - 1, np.float32)})
+    """A text of `encode_words`, with `values` `[words]` by name; without a `weight` among them the loss of each word has the weight 1."""
+    words = Words(offsets, {"weight": np.ones(len(offsets) - 1, np.float32), **values})
     return Encoded(ids, segment=segment or {}, frame=(int(offsets[0]), len(ids) - int(offsets[-1])), words=words)

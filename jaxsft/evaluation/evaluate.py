@@ -128,7 +128,7 @@ def generate_answers(
     # Special tokens inside an answer are part of it: only the stop token, which is gone by now, is not.
     read = functools.partial(task.tokenizer.decode if task.generates else task.tokenizer.continued, skip_special=False)
     given = {"max_new_tokens": limit, "stop_ids": task.stop_ids, "seed": config.seed, "mesh": mesh, "read": read, "start": task.start_ids}
-    out = generate(model, params, prompts, config.generate, **given)
+    out = generate(model, params, prompts, config.generate, pieces=task.tokenizer.pieces, **given)
     return [answer.text for answer in out], [answer.stopped for answer in out]
 
 

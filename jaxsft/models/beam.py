@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -93,11 +93,30 @@ def decode(
     return spread(state, mesh), _whole(search, mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "mesh"), donate_argnames=("state",))
-def propose(model: Transformer, params: Params, state: State, search: Search, rule: Rule, mesh: Mesh | None) -> tuple[State, Found]:
-    """The first half of a step, where the host is to say which candidates end."""
-    state, found = _candidates(model, params, state, search, rule)
-    return spread(state, mesh), _whole(found, mesh)
+@functools.partial(jax.jit, static_argnames=("model", "mesh"), donate_argnames=("state", "search"))
+def propose(
+    model: Transformer, params: Params, state: State, search: Search, rule: Rule, last: Bool[Array, vocab], until: Int[Array, ""], mesh: Mesh | None
+) -> tuple[State, Search, Found, Bool[Array, ""]]:
+    """Steps until `until` prompts are done, or until the host is to say which candidates end: then the first half of that step, and true.
+
+    Args:
+      last: the tokens that a stop string may end with.
+    """
+    n = search.score.shape[1]
+    asked = lambda state, found: (last[found.token] & (found.score > NEVER / 2) & ~state.done[::n, None]).any()
+
+    def one(carry):
+        state, found = _candidates(model, params, *carry[:2], rule)
+        ask = asked(state, found)
+        state, search = lax.cond(ask, lambda s, search, _: (s, search), lambda *given: _advance(*given, rule), state, carry[1], found)
+        return state, search, found, ask
+
+    none = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda *given: _candidates(model, params, *given, rule)[1], state, search)
+    )
+    more = lambda carry: ~carry[3] & (carry[0].done.sum() < until * n)
+    state, search, found, ask = lax.while_loop(more, one, (state, search, none, jnp.zeros((), bool)))
+    return spread(state, mesh), _whole(search, mesh), _whole(found, mesh), _whole(ask, mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("mesh",), donate_argnames=("state", "search"))
@@ -171,19 +190,23 @@ class Beams(Rows):
         self.search = begun(self.search, np.isin(np.arange(self.size), taken), **sizes, mesh=self.mesh)
         return taken
 
-    def draw(self, rule: Rule, ends: stops.Decode | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def draw(self, rule: Rule, ends: Callable[[Sequence[int]], bool] | None, last: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(done, best answer with -1 after it, its score) of each prompt, when enough of them are done.
 
         Args:
           ends: whether an answer ends with its last token, beside what the stop tokens say; None: the device needs no host.
+          last: the tokens with which it may.
         """
+        until = np.int32(self.until)
         if ends is None:
-            self.state, self.search = decode(self.model, self.params, self.state, self.search, rule, np.int32(self.until), self.mesh)
-        while ends is not None and jax.device_get(self.state.done).sum() < self.until * self.beams:
-            self.state, found = propose(self.model, self.params, self.state, self.search, rule, self.mesh)
-            out, score, done = jax.device_get((found.out, found.score, self.state.done[:: self.beams]))
+            self.state, self.search = decode(self.model, self.params, self.state, self.search, rule, until, self.mesh)
+        while ends is not None:
+            self.state, self.search, found, asked = propose(self.model, self.params, self.state, self.search, rule, last, until, self.mesh)
+            if not asked:
+                break
+            out, token, score, done = jax.device_get((found.out, found.token, found.score, self.state.done[:: self.beams]))
             ended = np.zeros(score.shape, bool)
-            for at in np.argwhere((score > NEVER / 2) & ~done[:, None]):
+            for at in np.argwhere(last[token] & (score > NEVER / 2) & ~done[:, None]):
                 ids = out[tuple(at)]
                 ended[tuple(at)] = ends(ids[ids >= 0].tolist())
             self.state, self.search = advance(self.state, self.search, found, ended, rule, self.mesh)
@@ -201,16 +224,18 @@ def answers(
     mesh: Mesh | None = None,
     read: stops.Decode | None = None,
     start: Sequence[int] = (),
+    pieces: stops.Pieces | None = None,
 ) -> list[tuple[list[int], float]]:
     """(new ids with the stop token, or with the token that completes a stop string, and score) of each prompt, in their order. A batch holds
     `options.batch_size` beams."""
     rows = Beams(model, params, prompts, max_new_tokens, max(options.batch_size // options.num_beams, 1), mesh, start, options.num_beams)
     rule = Rule(np.float32(options.length_penalty), np.float32(options.repetition_penalty), np.array(list(stop_ids) or [-1], np.int32))
     ends = (lambda ids: stops.find(read(ids), options.stop) is not None) if options.stop else None
+    last = stops.completing(pieces() if pieces and options.stop else None, options.stop, model.vocab)
     results: list[Any] = [None] * len(prompts)
     while rows.busy:
         rows.fill()
-        done, out, score = rows.draw(rule, ends)
+        done, out, score = rows.draw(rule, ends, last)
         for row, number in enumerate(rows.number):
             if number is not None and done[row]:
                 results[number] = [t for t in out[row].tolist() if t >= 0], float(score[row])

@@ -30,15 +30,16 @@ def fitting(model: ModelConfig, rows: int, name: str | None, kind: str | None = 
     if name is not None:
         family = families.get(name, "export.family").of_model(model)
         return family, family.to_config(model, rows)
-    failures = []
+    lacking: dict[str, list[str]] = {}
     every = [family.of_model(model) for family in families.FAMILIES.values()]
     for family in sorted(every, key=lambda family: task is not None and not _has_head(family, kind, task, model)):
         if family.write is not None:
             try:
                 return family, family.to_config(model, rows)
             except ConfigError as error:
-                failures.append(str(error))
-    raise ConfigError(f"no family of transformers has all options of this model: {'; '.join(failures)}")
+                lacking.setdefault(str(error).removeprefix(f"export.family={family.model_type}: "), []).append(family.model_type)
+    told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in lacking.items())
+    raise ConfigError(f"no family of transformers has all options of this model ({told})")
 
 
 def _has_head(family: Family, kind: str | None, task: Any, model: ModelConfig) -> bool:

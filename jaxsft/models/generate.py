@@ -165,6 +165,7 @@ def generate(
     mesh: Mesh | None = None,
     read: stops.Decode | None = None,
     start: Sequence[int] = (),
+    pieces: stops.Pieces | None = None,
 ) -> list[Answer]:
     """Continuations of prompts, in their order.
 
@@ -174,6 +175,7 @@ def generate(
       options: batch_size and how tokens are chosen; `max_new_tokens` there is not read.
       mesh: where `params` lie; rows are spread over its devices.
       read: decodes ids; the answers then have texts.
+      pieces: the bytes that each id adds to what `read` makes of ids, where that is so; beams with stop strings are then read only where one may end.
       start: of an encoder-decoder model: the prompts are what it reads, and this is what its answers begin with.
 
     Raises:
@@ -186,7 +188,7 @@ def generate(
             results[number] = answer
         return results
     check(model, prompts, options, read)
-    for number, (ids, _) in enumerate(beam.answers(model, params, prompts, options, **given)):
+    for number, (ids, _) in enumerate(beam.answers(model, params, prompts, options, pieces=pieces, **given)):
         stopped = bool(ids) and ids[-1] in stop_ids
         ids = ids[:-1] if stopped else ids
         text = None if read is None else read(ids)

@@ -178,29 +178,41 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, aske
       CheckpointError: a tensor is missing, additional, of another shape or no float.
     """
     family, what = source.family, str(source.folder)
-    names = {_modern(family, name): name for name in source.tensors}
+    names = _names(source)
     prefix = next((one for one in family.prefixes if any(name.startswith(one) for name in names)), "")
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
     found = family.moves(body, prefix, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
     taken, why = _head(source, names, head, kind), None
-    if asked is not None and head and not taken:
+    if kind == "mlm" and taken and asked is not None and (why := trained_heads.other_activation(family, source.values, asked.task)):
+        taken = []
+    if asked is not None and head and not taken and why is None:
         shapes = {name: source.tensors.shape(there) for name, there in names.items()}
         taken, why = trained_heads.taken(family, source.values, shapes, head, asked)
     filled = {slot.path for move in taken for slot in move.slots}
     fresh = tuple(path for path in specs if path not in body and path not in filled)
     for move in (*found, *taken):
         _check(move, names, source)
-    if kind == "lm":
-        _check_tied(source, names, found, head)
     known = {move.theirs for move in (*found, *taken)}
     heads = {entry.theirs for one in family.heads.values() for entry in one.table}
     skip = re.compile("|".join(f"(?:{pattern})" for pattern in family.skip) or r"(?!)")
     left = [name for name in names if name not in known]
+    copies = [name for name in left if any(re.fullmatch(pattern, name.removeprefix(prefix)) for pattern in family.copies)]
+    _check_twins(source, names, (*found, *taken), left, copies, kind if kind == "lm" or taken else None)
     for name in left:
-        if name not in heads and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(prefix)):
+        if name not in heads and name not in copies and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(prefix)):
             raise CheckpointError(f"{what}: has {names[name]} {list(source.tensors.shape(names[name]))}, for which this model has no place")
     return Plan(tuple(move._replace(theirs=names[move.theirs]) for move in (*found, *taken)), fresh, tuple(names[name] for name in left), why)
+
+
+def _names(source: Source) -> dict[str, str]:
+    """By today's name, the name in the files. Raises CheckpointError where two that are one today differ."""
+    out: dict[str, str] = {}
+    for name in source.tensors:
+        other = out.setdefault(_modern(source.family, name), name)
+        if other != name and not np.array_equal(source.tensors.read(name), source.tensors.read(other)):
+            raise CheckpointError(f"{source.folder}: {name} and {other} differ, but this model has one for both")
+    return out
 
 
 def _modern(family: Family, name: str) -> str:
@@ -221,17 +233,20 @@ def _head(source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpe
     return found
 
 
-def _check_tied(source: Source, names: Mapping[str, str], found: Sequence[Move], head: Mapping[str, WeightSpec]) -> None:
-    """A matrix of the output that is in the files beside an embedding which it is tied to must be that. Raises CheckpointError."""
-    tables = source.family.heads["lm"].table if "lm" in source.family.heads else ()
-    own = [entry.theirs for entry in tables if entry.ours == "head/w"]
-    if "head/w" in head or not own or own[0] not in names:
-        return
-    embedding = next(move.theirs for move in found if move.slots[0].path == "embed/tokens/w")
-    if embedding in names and not np.array_equal(source.tensors.read(names[own[0]]), source.tensors.read(names[embedding])):
-        raise CheckpointError(
-            f"{source.folder}: {own[0]} and {embedding} differ, but config.json says that they are one; set tie_word_embeddings to false there"
-        )
+def _check_twins(
+    source: Source, names: Mapping[str, str], taken: Sequence[Move], left: Sequence[str], copies: Sequence[str], kind: str | None
+) -> None:
+    """A tensor that is not taken because it is another one, such as an output that is tied to the embedding, must be that. Raises CheckpointError."""
+    heads = source.family.heads
+    twins = {entry.theirs: entry.ours for entry in heads[kind].table if entry.ours in ("head/w", "head/b")} if kind in heads else {}
+    twins |= dict.fromkeys(copies, "head/w")
+    there = {move.slots[0].path: names[move.theirs] for move in taken}
+    for name in left:
+        ours = twins.get(name)
+        one, other = names[name], there.get("embed/tokens/w" if ours == "head/w" else ours)
+        if ours and other and not np.array_equal(source.tensors.read(one), source.tensors.read(other)):
+            tied = "but config.json says that they are one; set tie_word_embeddings to false there"
+            raise CheckpointError(f"{source.folder}: {one} and {other} differ, {'but this model has one for both' if name in copies else tied}")
 
 
 def _check(move: Move, names: Mapping[str, str], source: Source) -> None:

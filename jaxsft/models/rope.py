@@ -56,7 +56,7 @@ def _yarn(plain: np.ndarray, base: float, dims: int, s: RopeScaling) -> np.ndarr
     if s.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dims - 1)
-    stretch = np.clip((np.arange(dims // 2) - low) / max(high - low, 0.001), 0, 1)
+    stretch = np.clip((np.arange(dims // 2) - low) / ((high - low) or 0.001), 0, 1)
     return plain / s.factor * stretch + plain * (1 - stretch)
 
 

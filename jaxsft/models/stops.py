@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # how a decoder writes bytes that are no whole character (yet)
 
 Decode = Callable[[Sequence[int]], str]
+Pieces = Callable[[], Sequence[bytes] | None]
 
 
 def find(text: str, stops: Sequence[str]) -> int | None:
     """Where the first stop string begins."""
     return min((at for at in map(text.find, stops) if at >= 0), default=None)
+
+
+def completing(pieces: Sequence[bytes] | None, stops: Sequence[str], size: int) -> np.ndarray:
+    """Which ids, `[size]` bool, may be the last token of a stop string: of no other id the text needs to be looked at.
+
+    Args:
+      pieces: the bytes that each id adds to a text, and adds whatever stands before it; None: not known, and every id may.
+    """
+    if pieces is None or any(UNKNOWN in stop for stop in stops):
+        return np.ones(size, bool)
+    whole = [stop.encode() for stop in stops]
+    ends = tuple(stop[i:] for stop in whole for i in range(1, len(stop)))  # of a string that begins in a token before
+    found = [piece.startswith(ends) or any(stop in piece for stop in whole) for piece in pieces[:size]]
+    return np.array(found + [False] * (size - len(found)), bool)
 
 
 def shown(text: str, stops: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from jaxsft.errors import ConfigError
 from jaxsft.models import families
-from jaxsft.models.families.base import Family, Head, Move, moves
+from jaxsft.models.families.base import OF_MODEL, Family, Head, Move, moves
 from jaxsft.sharding.weights import WeightSpec
 
 PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
@@ -132,6 +132,15 @@ def _other_word(head: Head, task: Any, values: Mapping[str, Any]) -> str | None:
         if key in DEFAULTS and (theirs := values.get(key, DEFAULTS[key])) != ours:
             return f"{key}={theirs} there, and {ours} by the options of the task"
     return None
+
+
+def other_activation(family: Family, values: Mapping[str, Any], task: Any) -> str | None:
+    """Why the head over hidden words of a checkpoint computes otherwise than that of the task, if it does."""
+    head, name = family.heads["mlm"], f"{family.architecture}{family.heads['mlm'].suffix}"
+    theirs = head.options.get("activation", task.activation)
+    theirs = family.model(values).activation if theirs is OF_MODEL else theirs
+    why = _other_word(head, task, values) or (f"task.activation={task.activation} is {theirs} there" if theirs != task.activation else None)
+    return why and f"{name} computes otherwise: {why}"
 
 
 def _other_task(asked: Asked, values: Mapping[str, Any]) -> str | None:

@@ -100,7 +100,7 @@ class SlotsAndIntent(TagWords):
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
         intents, rows = self._intents(split, columns), len(split.records)
         right = [intents.get(row) == record.label for row, record in enumerate(split.records)]
-        frames = [ok and list(gold) == guess for ok, gold, guess in zip(right, *self._told(split, columns), strict=True)]
+        frames = [ok and list(gold) == guess for ok, gold, guess in zip(right, *self._tagged(split, columns), strict=True)]
         return super().summarise(split, states, columns) | {
             "intent_accuracy": float(np.mean(right)),
             "frame_accuracy": float(np.mean(frames)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ from jaxsft.models.words import first_piece, mean_of_pieces, word_of
 from jaxsft.tasks.base import Output, Task, Terms, by_text
 
 FORBIDDEN = -1e9  # the score of what a scheme does not allow
+UNTAGGED = -1  # the id of a word without a tag; the weight of its loss is 0
+BLANK = "_"  # stands in CoNLL-U for what is not given
 
 
 class TagWords(Task):
@@ -57,6 +60,7 @@ class TagWords(Task):
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Tags], where: Sequence[str]) -> dict[str, Any]:
         labels = [str(x) for x in config.task.labels] if config.task.labels else sorted({tag for r in records for tag in r.tags})
+        labels = cls._without_untagged(config, labels, records, where)
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise (ConfigError if config.task.labels else DataError)(
                 f"{where[0].rsplit(':', 1)[0] if where else 'task.labels'}: {len(set(labels))} different tags ({', '.join(labels[:5])}); "
@@ -68,11 +72,37 @@ class TagWords(Task):
             scheme = asked if asked != "auto" else schemes.detect([r.tags for r in records]) or "iob2"
         if config.task.valid and scheme == "none":
             raise ConfigError("task.valid=true: the tags are no chunks, so that any may stand behind any; leave it out")
-        return {"labels": labels, "scheme": scheme}
+        if config.task.untagged is not None and scheme != "none":
+            raise ConfigError(
+                f"task.untagged={config.task.untagged}: the tags are chunks, which a word without a tag would break; data.columns.scheme=none"
+            )
+        return {"labels": labels, "scheme": scheme} | ({} if config.task.untagged is None else {"untagged": config.task.untagged})
+
+    @staticmethod
+    def _without_untagged(config: Config, labels: list[str], records: Sequence[Tags], where: Sequence[str]) -> list[str]:
+        """The labels that are learnt. Raises ConfigError for a tag of untagged words that no word has, DataError for one that is not told as such."""
+        blank, count = config.task.untagged, lambda tag: sum(r.tags.count(tag) for r in records)
+        if blank is None:
+            if not config.task.labels and BLANK in labels:
+                place = next(place for r, place in zip(records, where, strict=True) if BLANK in r.tags)
+                raise DataError(
+                    f"{place}: {count(BLANK):,} words of the split have the tag {BLANK!r}, which stands for none in CoNLL-U; task.untagged=_ leaves "
+                    "them out of loss and scores, task.labels=[...] with it among them learns it as a tag"
+                )
+            return labels
+        if not count(blank):
+            raise ConfigError(f"task.untagged={blank}: no word of the training split has this tag, so that it has no effect; leave it out")
+        if config.task.labels and blank in labels:
+            raise ConfigError(f"task.untagged={blank}: task.labels names it too, to be learnt; name it in one of them")
+        return [label for label in labels if label != blank]
 
     @property
     def labels(self) -> list[str]:
         return self.state["labels"]
+
+    @property
+    def untagged(self) -> str | None:
+        return self.state.get("untagged")
 
     @property
     def scheme(self) -> str:
@@ -80,6 +110,8 @@ class TagWords(Task):
 
     def encode_all(self, records: Sequence[Tags], where: Sequence[str]) -> list[Encoded | str]:
         index = {label: i for i, label in enumerate(self.labels)}
+        if (blank := self.untagged) is not None:
+            index[blank] = UNTAGGED
         for record, place in zip(records, where, strict=True):
             if unknown := next((tag for tag in record.tags if tag not in index), None):
                 at, known = record.tags.index(unknown), ", ".join(self.labels[:10]) + (", ..." if len(index) > 10 else "")
@@ -94,7 +126,8 @@ class TagWords(Task):
                 )
         pieces = spelling.encode_words(self.tokenizer, [r.tokens for r in records], [r.glued for r in records], where)
         tags = [np.array([index[tag] for tag in r.tags], np.int32) for r in records]
-        return [spelling.encoded(ids, offsets, {"tag": tag}) for (ids, offsets), tag in zip(pieces, tags, strict=True)]
+        weight = [(tag != UNTAGGED).astype(np.float32) for tag in tags]
+        return [spelling.encoded(*of, {"tag": tag, "weight": w}) for of, tag, w in zip(pieces, tags, weight, strict=True)]
 
     # --- model -------------------------------------------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> TagHead:
@@ -115,7 +148,7 @@ class TagWords(Task):
 
     def of_states(self, hidden, module: TagHead, weights, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
         """The loss of tags from the states of tokens, and what is predicted."""
-        words, gold = batch.words, batch.words["tag"]
+        words, gold, tagged = batch.words, jnp.maximum(batch.words["tag"], 0), batch.words["tag"] != UNTAGGED  # [B, W]
         weigh = lambda value: (words["weight"] * jnp.where(words["segment"] > 0, value, 0)).sum()
         head = lambda x: module.apply({"params": weights}, x, noise)
         smoothed = lambda logits, tags: token_losses.smoothed(token_losses.from_logits(logits, tags), hyper["label_smoothing"])
@@ -133,7 +166,7 @@ class TagWords(Task):
             else:
                 terms = {"cross_entropy": weigh(smoothed(logits, gold))}
         best = self._best(weights, logits, words)
-        hits = Hits.update(best == gold, words["own"] & (words["segment"] > 0))
+        hits = Hits.update(best == gold, words["own"] & (words["segment"] > 0) & tagged)
         return Output(terms, {"words": hits}, {"word.prediction": best} if columns else {})
 
     def _best(self, weights, logits, words):
@@ -168,17 +201,27 @@ class TagWords(Task):
         assert all(p is None or len(p) == len(r.tags) for p, r in zip(predicted, split.records, strict=True)), "a word has no prediction"
         return [record.tags for record in split.records], predicted
 
+    def _tagged(self, split: Split, columns) -> tuple[list[Sequence[str]], list[list[str] | None]]:
+        """`_told` of the words that somebody has tagged."""
+        gold, predicted = self._told(split, columns)
+        if (blank := self.untagged) is None:
+            return gold, predicted
+        keep = [[tag != blank for tag in tags] for tags in gold]
+        among = lambda tags, kept: None if tags is None else list(itertools.compress(tags, kept))
+        gold, predicted = ([among(tags, kept) for tags, kept in zip(side, keep, strict=True)] for side in (gold, predicted))
+        return gold, predicted
+
     def _counts(self, gold, predicted) -> scoring.Counts:
         return scoring.of_classes(gold, predicted) if self.scheme == "none" else scoring.of_chunks(gold, predicted, self.scheme)
 
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        gold, predicted = self._told(split, columns)
+        gold, predicted = self._tagged(split, columns)
         return {"accuracy": scoring.accuracy(gold, predicted), "words": sum(map(len, gold)), **self._counts(gold, predicted).scores()}
 
     def confusion(self, split: Split, columns) -> Confusion:
         """Counts of words; rows that were dropped are not in it."""
         index, matrix = {label: i for i, label in enumerate(self.labels)}, np.zeros((len(self.labels),) * 2, np.int64)
-        for true, guess in zip(*self._told(split, columns), strict=True):
+        for true, guess in zip(*self._tagged(split, columns), strict=True):
             for a, b in zip(true, guess or (), strict=False):
                 matrix[index[a], index[b]] += 1
         return Confusion(matrix)
@@ -190,7 +233,7 @@ class TagWords(Task):
         for row, (gold, predicted) in enumerate(zip(*self._told(split, columns), strict=True)):
             if predicted is not None:
                 record = split.records[row]
-                right = {"correct": list(gold) == predicted}
+                right = {"correct": all(a == b for a, b in zip(gold, predicted, strict=True) if a != self.untagged)}
                 yield {"row": row, "tokens": list(record.tokens), "tags": list(gold), "prediction": predicted, **right}
 
     @staticmethod

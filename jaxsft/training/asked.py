@@ -49,7 +49,7 @@ def _check_tokenizer(config: Config, own: PretrainedTokenizer) -> None:
     values = {f"tokenizer.{name}": fixed(value) for name, value in compose.to_dict(given).items() if name != "added"}
     by_nobody = all(name in unasked and unasked[name] == value for name, value in values.items()) if unasked else isinstance(given, BytesTokenizer)
     if not by_nobody and dataclasses.replace(given, added=own.added) != own:
-        raise ConfigError(f"tokenizer.kind={given.kind}: model.pretrained={config.model.pretrained} brings its own tokenizer; leave the option out")
+        raise ConfigError(f"tokenizer={given.kind}: model.pretrained={config.model.pretrained} brings its own tokenizer; leave the option out")
 
 
 def _values(model: ModelConfig) -> dict[str, Any]:

@@ -3,13 +3,18 @@
     before training   tokens [B, S] -> backbone, no dropout -> x, on disk: [tokens, D], or [examples, texts, D] where texts are pooled below the head
     each step         x of the batch's texts -> head -> loss -> gradient of the head
 
+Several processes run that pass together, each on its rows of a batch; all are given the whole, for another epoch deals the texts out anew.
 Batches, their order, losses and metrics are those of the same run with the backbone frozen by `train.freeze`, which runs it in every step.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import functools
 import hashlib
+import math
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +26,7 @@ import numpy as np
 from jaxsft.config import compose
 from jaxsft.data import cache, pipeline
 from jaxsft.data.pipeline import Batches, Split
-from jaxsft.errors import ConfigError, DataError
+from jaxsft.errors import DataError
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
@@ -31,6 +36,7 @@ from jaxsft.training.setup import Parts
 
 PLACES = 4096  # tokens, padding included, that are read at once: of no option, so that the same texts always give the same numbers
 IN_WEIGHTS = tuple(f"model.{name}" for name in ("pretrained", "init", "vectors", "vocab_rows"))  # options that say only where weights come from
+KEPT = "what the backbone gives"
 READ_BY = ("tokens", "offsets", "types")  # the arrays of a split that the backbone reads
 
 
@@ -41,34 +47,75 @@ def attach(parts: Parts, params: Params, splits: Sequence[Batches]) -> list[str]
       What is to be told of it.
 
     Raises:
-      ConfigError: there are several processes.
-      DataError: the cache cannot be written.
+      DataError: the cache cannot be written, here or by another process.
     """
     if parts.config.train.backbone == "trained":
         return []
-    if hosts.many():
-        raise ConfigError(
-            f"train.backbone=cached: is for one process, found {jax.process_count()}; set train.backbone=trained and freeze it by train.freeze"
-        )
+    root, names = _root(parts), []
     below, notes = {name: w for name, w in flatten(params).items() if not name.startswith("head/")}, []
     for batches in splits:
-        states, note = _cached(parts, params, key(parts, below, batches.split), batches.split)
+        names.append(key(parts, below, batches.split))
+        states, note = _cached(parts, params, root / names[-1], batches.split)
         batches.split = batches.split.with_backbone(states)
         notes.append(note)
+    notes.append(_kept(root, parts.config.train.backbone_limit, names))
     return [*notes, f"only the head has a gradient: the backbone, {sum(w.size for w in below.values()):,} weights, is not run in training"]
 
 
-def _cached(parts: Parts, params: Params, name: str, split: Split) -> tuple[np.ndarray, str]:
+def _root(parts: Parts) -> Path:
+    return cache.root(parts.config.data.cache_dir) / "backbone"
+
+
+def _kept(root: Path, limit: float | None, names: Sequence[str]) -> str:
+    """What the cache holds of all runs, after what is too much was removed (`train.backbone_limit`)."""
+    count, size, removed = cache.prune(root, math.inf if limit is None else limit * 2**30, names)
+    gone = "nothing is removed (train.backbone_limit=null)" if limit is None else f"{removed} removed (train.backbone_limit={limit})"
+    return f"{root} holds features of {count} splits, {size / 2**20:,.1f} MiB; {gone}"
+
+
+def _cached(parts: Parts, params: Params, folder: Path, split: Split) -> tuple[np.ndarray, str]:
     """What the head reads of every text of a split, from the cache or, where it is not there, from one pass of the backbone; and where it lies."""
-    folder, since, began = cache.root(parts.config.data.cache_dir) / "backbone" / name, "found in", time.monotonic()
-    if (stored := cache.load(folder)) is None:
-        cache.save(folder, functools.partial(_write, parts, params, split), "what the backbone gives")
-        since = f"computed in {time.monotonic() - began:.1f} s, now in"
-        if (stored := cache.load(folder)) is None:
-            raise DataError(f"{folder}: cannot be read after it was written; set data.cache_dir=<folder>")
+    since, began = "found in", time.monotonic()
+    stored = cache.load(folder)
+    if hosts.worst(stored is None, "")[0]:  # each host may have a cache of its own: all read the texts again for the one that lacks them
+        stored, since = _computed(parts, params, split, folder, stored), f"computed in {time.monotonic() - began:.1f} s, now in"
+    cache.used(folder)
     states = stored[0]["backbone"]
     what = f"{split.examples:,} texts" if parts.task.pooled else f"{len(states):,} tokens of {split.examples:,} texts"
     return states, f"{split.name}: what the backbone gives of {what}, {states.nbytes / 2**20:,.1f} MiB, {since} {folder}"
+
+
+def _computed(parts: Parts, params: Params, split: Split, folder: Path, stored: tuple[cache.Arrays, dict] | None) -> tuple[cache.Arrays, dict]:
+    """What was stored, after one pass of the backbone where it was not. Raises DataError on all processes where one cannot write or read it."""
+    states, problem, mark = _states(parts, params, split), "", f".{folder.name}-{hosts.of_first(lambda: secrets.token_hex(8))}"
+    try:
+        if stored is None and (not hosts.many() or _marked(folder.parent / mark)):
+            cache.save(folder, functools.partial(_write, parts, states, split), KEPT)
+    except DataError as error:
+        problem = str(error)
+    if hosts.many():
+        collections.deque(states, maxlen=0)  # the others wait for this process in every batch, whether it writes or not
+    hosts.sync("what the backbone gives was written")
+    with contextlib.suppress(OSError):
+        (folder.parent / mark).unlink()
+    stored = stored or cache.load(folder)
+    problem = problem or ("" if stored else f"{folder}: cannot be read after it was written; set data.cache_dir=<folder>")
+    failed, problem = hosts.worst(bool(problem), problem)
+    if failed:
+        raise DataError(problem)
+    return stored
+
+
+def _marked(mark: Path) -> bool:
+    """Whether this process is to write: of those that see the same disk, the one that sets a mark there. Raises DataError."""
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise DataError(f"{mark.parent}: cannot write the cache of {KEPT} ({error.strerror}); set data.cache_dir=<folder>") from error
+    return True
 
 
 def key(parts: Parts, below: dict[str, jax.Array], split: Split) -> str:
@@ -101,11 +148,11 @@ def _model_code() -> str:
 
 
 # --- one pass --------------------------------------------------------------------------------------------------------------------------------
-def _write(parts: Parts, params: Params, split: Split, folder: Path) -> cache.Stored:
+def _write(parts: Parts, passed: Iterator[tuple[int, np.ndarray]], split: Split, folder: Path) -> cache.Stored:
     """Writes `backbone.npy` example by example, so that memory holds one batch of it, and a full disk is an error."""
     file, path = None, folder / "backbone.npy"
     try:
-        for example, states in _states(parts, params, split):
+        for example, states in passed:
             if file is None:
                 count = split.examples if parts.task.pooled else int(split.arrays["offsets"][-1])
                 shape = (count, *states.shape) if parts.task.pooled else (count, *states.shape[1:])
@@ -126,10 +173,11 @@ def _states(parts: Parts, params: Params, split: Split) -> Iterator[tuple[int, n
     shards = meshes.row_shards(parts.mesh)
     size = max(PLACES // split.limit // shards, 1) * shards
     batches = pipeline.make_batches(split, parts.config.data, size, None, meshes.rows_here(parts.mesh, size))
-    run = jax.jit(lambda params, batch: parts.task.backbone(parts.model, params, batch, None), out_shardings=meshes.rows(parts.mesh))
+    run = jax.jit(lambda params, batch: parts.task.backbone(parts.model, params, batch, None), out_shardings=meshes.replicated(parts.mesh))
     late = None
     told = f"{split.name}: the frozen backbone reads {split.examples:,} texts, once for all epochs"
-    for step, batch in enumerate(callbacks.followed(pipeline.stream(batches, 0, len(batches)), len(batches), told)):
+    steps = pipeline.stream(batches, 0, len(batches))
+    for step, batch in enumerate(callbacks.followed(steps, len(batches), told) if hosts.first() else steps):
         result = run(params, parts.put(batch, batches))
         if late is not None:
             yield from _apart(parts, batches, *late)

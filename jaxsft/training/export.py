@@ -78,7 +78,7 @@ def export(
     with rundir.atomic_folder(to) as folder:
         exported.write(folder, found, ready, dtypes, shard)
         rundir.write_json(folder / "config.json", values)
-        _tokenizer(folder, parts.tokenizer, parts.task, kind)
+        _tokenizer(folder, parts.tokenizer, parts.task, kind, before is None)
         _generation(folder, before, parts.tokenizer, parts.task)
         if its is None:
             bodies.write_head(folder, parts.task, weights, specs)
@@ -220,9 +220,18 @@ def _starts(task: Task) -> dict[str, int]:
     return dict(zip(("decoder_start_token_id", "forced_bos_token_id"), map(int, task.start_ids), strict=False))
 
 
-def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None) -> None:
-    """With a post processor that frames a text as training did, where whole texts are what the model reads."""
+def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None, scratch: bool) -> None:
+    """With a post processor that frames a text as the task's prompts are. A prompt of `lm` starts with bos and has no eos, so that it goes on; those
+    of `chat` are framed by the template. A language model that came from a folder keeps what its files say."""
     frames = None if kind == "lm" else tokenizer.frames
+    if tokenizer.segment:
+        raise ConfigError(
+            f"tokenizer.segment={tokenizer.segment}: a tokenizer.json cannot say how such words are found; train on texts with blanks between "
+            "words, and tokenizer.segment=spaces"
+        )
+    if task.name == "lm" and scratch:
+        begin = [] if tokenizer.bos_id is None else [(tokenizer.bos_id, 0)]
+        frames = Frames((*begin, (A, 0)), (*begin, (A, 0), (B, 0)))
     if task.source_frame is not None:
         begin, end = ([(int(token), 0) for token in part] for part in task.source_frame)
         one = (*begin, (A, 0), *end)

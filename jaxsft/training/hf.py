@@ -31,11 +31,22 @@ USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "part"
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
 
 
-def like(config: Config, folder: Path, tokens: int) -> Config:
-    """The config with the architecture and the tokenizer of a folder. `tokens` is the size of that tokenizer. Raises ConfigError."""
+def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
+    """The config with the architecture and the tokenizer of a folder. Raises ConfigError: an option changes nothing there, or the tokenizer is of
+    another model."""
     source, task = pretrained.open_source(folder, config.model.part), config.task
     found = longer(config.model, architecture(config, source))
-    found = dataclasses.replace(found, vocab_rows=max(found.vocab_rows, tokens + len(config.tokenizer.added)))
+    if config.model.bidirectional and not found.causal and not found.decoder_layers:
+        raise ConfigError(
+            f"model.bidirectional=True: a token of model.pretrained={config.model.pretrained} sees the whole text already; leave it out"
+        )
+    # Added tokens may lie beyond the rows: a padding token that only the tokenizer has. What texts are made of may not.
+    if config.model.init != "scratch" and (tokens := int(reader.ordinary().max(initial=-1)) + 1) > found.vocab_rows:
+        raise ConfigError(
+            f"model.pretrained={config.model.pretrained}: the tokenizer makes texts of {tokens} tokens, the embedding of the model has "
+            f"{found.vocab_rows} rows, so they belong to different models; put the model's own tokenizer there"
+        )
+    found = dataclasses.replace(found, vocab_rows=max(found.vocab_rows, reader.vocab_size + len(config.tokenizer.added)))
     tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
     if found.decoder_layers and getattr(task, "start", ()) is None:
         config = dataclasses.replace(config, task=dataclasses.replace(task, start=_start(source)))

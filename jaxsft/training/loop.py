@@ -99,6 +99,8 @@ def _check_config(run_dir: Path, config: Config) -> None:
     """Raises ConfigError where the directory belongs to another config."""
     path = run_dir / "config.yaml"
     if not path.exists():
+        if others := [name for name in ("checkpoints", "metrics.jsonl", "predictions", "result.json") if (run_dir / name).exists()]:
+            raise ConfigError(f"run_dir={run_dir} holds {others[0]} of something else: a run has a config.yaml too; choose another run_dir=")
         return
     before, now = (compose.flat(compose.to_dict(c)) for c in (compose.read(path), config))
     changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(compose.CHANGEABLE)]

@@ -105,7 +105,8 @@ def of_source(config: Config) -> tuple[Config, ModelConfig]:
     """The config with the architecture as it is used, and with the tokenizer, of what `model.pretrained` names; and that architecture as it is."""
     source = config.model.pretrained
     if (folder := hf.folder_of(config)) is not None:
-        return hf.like(config, folder, tokenizer_at(source).vocab_size), pretrained.open_source(folder, config.model.part).model(config.model.context)
+        whole = pretrained.open_source(folder, config.model.part).model(config.model.context)
+        return hf.like(config, folder, tokenizer_at(source)), whole
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
     own = hf.own_options(config) | ({} if found.decoder_layers else {"causal": config.model.causal})
     if config.model.part == "encoder":

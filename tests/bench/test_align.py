@@ -15,6 +15,12 @@ def test_other_orders_are_linked_by_the_words():
     assert align.links(pairs)[0] == [(1, 0), (0, 1)]
 
 
+def test_a_word_of_two_candidates_takes_one_link():
+    """In one direction both words of the target go to the only word of the source."""
+    pairs = [(["x"], ["X", "of"]), *[(["x"], ["X"])] * 5]
+    assert align.one_way(pairs)[0] == [(0, 0), (0, 1)] and align.links(pairs)[0] == [(0, 0)]
+
+
 def test_a_file_of_links_for_two_treebanks(tmp_path):
     line = "{}\t{}\t_\tNOUN\t_\t_\t{}\tdep\t_\t_\n"
     for name, sides in (("a", [["cat", "sleeps"], ["cat"]]), ("b", [["Katze", "schläft"], ["Katze"]])):

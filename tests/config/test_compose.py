@@ -39,6 +39,7 @@ def test_every_optimizer_survives(name):
     "change, message",
     [
         ({"sead": 1}, r"sead: unknown option; did you mean seed"),
+        ({"tokenizer": {"kind": "pretrained"}}, r"tokenizer\.path: must be given"),
         ({"train": {"batch_sise": 1}}, r"train\.batch_sise: unknown option; did you mean train\.batch_size"),
         ({"optim": {"name": "sgd", "b1": 0.9}}, r"optim\.b1: unknown option of optim=sgd; it has optim\.learning_rate"),
         ({"schedule": {"name": "constant", "final": 0.1}}, r"schedule\.final: unknown option of schedule=constant; it has schedule\.warmup"),

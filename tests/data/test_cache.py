@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -155,3 +157,18 @@ def test_a_split_is_the_same_from_the_cache(tmp_path):
     assert fresh.arrays.keys() == stored.arrays.keys()
     for name in fresh.arrays:
         np.testing.assert_array_equal(fresh.arrays[name], stored.arrays[name])
+
+
+def test_what_was_longest_unused_is_removed_first(tmp_path):
+    """Reading is a use; what this run reads, and what another one is writing aside, stays."""
+    now = time.time()
+    for name, days, size in (("old", 9, 300), ("read", 8, 200), ("mine", 7, 100), ("new", 2, 50), (".left-a", 6, 40), (".written-b", 0.5, 30)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.npy").write_bytes(bytes(size))
+        for path in (tmp_path / name / "x.npy", tmp_path / name):
+            os.utime(path, (now - days * cache.DAY,) * 2)
+    cache.used(tmp_path / "read")
+    assert cache.prune(tmp_path, 720, ["mine"]) == (6, 720, 0)
+    assert cache.prune(tmp_path, 719, ["mine"]) == (5, 420, 1) and not (tmp_path / "old").exists()
+    assert cache.prune(tmp_path, 330, ["mine"]) == (3, 330, 2)  # .left-a and new, which are older than what was read
+    assert cache.prune(tmp_path, 0, ["mine"]) == (2, 130, 1) and sorted(p.name for p in tmp_path.iterdir()) == [".written-b", "mine"]

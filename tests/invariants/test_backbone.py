@@ -177,6 +177,25 @@ def test_the_name_tells_apart_what_the_states_depend_on():  # guards D7
         assert named(**same) == names["nothing"], same
 
 
+@pytest.mark.parametrize("limit, stays", [(None, True), (1.0, True), (1e-6, False)])
+def test_features_that_are_too_much_are_removed(files, tmp_path, capsys, limit, stays):
+    """Of other runs only: 1,074 bytes are less than this run needs for itself."""
+    other = tmp_path / "cache" / "backbone" / "of-another-run"
+    other.mkdir(parents=True)
+    (other / "backbone.npy").write_bytes(bytes(1000))
+    loop.train(config(files, tmp_path / "run", train={"backbone_limit": limit, "duration": "1steps"}))
+    told = capsys.readouterr().out
+    assert other.is_dir() == stays and len(list(other.parent.iterdir())) == 2 + stays
+    size = sum(path.stat().st_size for path in other.parent.rglob("*.*")) / 2**20
+    gone = "nothing is removed (train.backbone_limit=null)" if limit is None else f"{int(not stays)} removed (train.backbone_limit={limit})"
+    assert f"{other.parent} holds features of {2 + stays} splits, {size:,.1f} MiB; {gone}" in told
+
+
+def test_a_limit_that_nothing_reads_is_refused():  # guards H5
+    with pytest.raises(ConfigError, match=r"train\.backbone_limit=1\.0: is read with train.backbone=cached"):
+        make_config("classify", train={"backbone_limit": 1.0})
+
+
 def test_a_full_disk_is_an_error(files, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -207,13 +226,6 @@ def test_what_would_move_the_backbone_is_refused(option):  # guards H5
     make_config(name, **groups)
     with pytest.raises(ConfigError, match=f"^train.backbone=cached excludes {option}: "):
         make_config(name, **groups | {"train": {"backbone": "cached"} | groups.get("train", {})})
-
-
-def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setattr(backbone.hosts, "many", lambda: True)
-    parts = setup.make_parts(make_config("classify", train={"backbone": "cached"}), Tokenizer.bytes(), {"labels": ["a", "b"]})
-    with pytest.raises(ConfigError, match=r"train.backbone=cached: is for one process"):
-        backbone.attach(parts, {}, [])
 
 
 def test_a_part_of_the_head_may_be_frozen_too():

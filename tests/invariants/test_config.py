@@ -203,7 +203,7 @@ ELSEWHERE = {
     "tests/prepare/check/test_tokens.py": ("check.samples",),
     "tests/prepare/check/test_labels.py": ("check.near",),
     "tests/training/test_loop.py": ("train.on_nan",),
-    "tests/invariants/test_backbone.py": ("train.backbone",),
+    "tests/invariants/test_backbone.py": ("train.backbone", "train.backbone_limit"),
     "tests/training/test_hf.py": ("model.init",),
     "tests/invariants/test_eval.py": ("generate.allow_cut",),
     "tests/sharding/test_hosts.py": ("hosts.coordinator", "hosts.count", "hosts.index", "hosts.timeout", "hosts.wait"),

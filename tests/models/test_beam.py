@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxsft.config import adapters
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
-from jaxsft.models import beam
+from jaxsft.models import beam, stops
 from jaxsft.models.attention import Tokens
 from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Transformer
@@ -69,7 +69,7 @@ def test_wide_beams_find_the_best_answer_up_to_a_stop_string(made):
     """Strings over two tokens, and a stop token beside them."""
     strings = ["dd", "ba"]
     ends = lambda ids: ids[-1] == STOP or any(s in read(ids) for s in strings)
-    found = check(*made, 0.0, ends, stop_ids=[STOP], stop=strings, read=read)
+    found = check(*made, 0.0, ends, stop_ids=[STOP], stop=strings, read=read, pieces=lambda: [b"a", b"b", b"c", b"d"])
     assert any(read(ids).endswith(s) and len(ids) < NEW for ids in found for s in strings)
     out = generate(
         *made,
@@ -82,6 +82,22 @@ def test_wide_beams_find_the_best_answer_up_to_a_stop_string(made):
     for answer, ids in zip(out, found, strict=True):
         cut = min((read(ids).find(s) for s in strings if s in read(ids)), default=None)
         assert answer.text == (read(answer.ids) if cut is None else read(ids)[:cut]) and (cut is None or (answer.ids == ids and answer.stopped))
+
+
+@pytest.mark.parametrize("strings", [["dd", "ba"], ["ddd", "bda"], ["a", "cd"], ["b\ufffd"]])
+def test_beams_are_read_only_where_a_string_may_end(made, strings):  # guards E12
+    """Whatever is looked at: the answers and scores are those of a host that reads every candidate of every token."""
+    m, params = made
+    prompts, counts, found = [*PROMPTS, *([i % 4, i // 4] for i in range(12))], [], []
+    for pieces in (None, lambda: [b"a", b"b", b"c", b"d"]):
+        texts = []
+        looked = lambda ids, texts=texts: texts.append(ids) or read(ids)
+        how = GenerateConfig(num_beams=3, batch_size=9, stop=strings)
+        found.append(beam.answers(m, params, prompts, how, max_new_tokens=12, stop_ids=[STOP], read=looked, pieces=pieces))
+        counts.append(len(texts))
+    assert found[0] == found[1]
+    assert counts[1] == counts[0] if "\ufffd" in strings[0] else 0 < counts[1] < 0.8 * counts[0]
+    assert "\ufffd" in strings[0] or any(stops.find(read(ids), strings) is not None for ids, _ in found[0])
 
 
 @pytest.mark.usefixtures("x64")

@@ -201,7 +201,8 @@ def test_a_mesh_changes_nothing():  # guards A3
     specs = weights.specs(jax.eval_shape(m.init, jax.random.key(0)))
     placed = jax.device_put(params, meshes.shardings(specs, mesh))
     prompts, how = some(9, seed=4), {"max_new_tokens": 5, "stop_ids": [3]}
-    for options in ({"batch_size": 4}, {"batch_size": 6, "num_beams": 3}):
+    how |= {"read": lambda ids: "".join(chr(97 + i) for i in ids), "pieces": lambda: [chr(97 + i).encode() for i in range(m.vocab)]}
+    for options in ({"batch_size": 4}, {"batch_size": 6, "num_beams": 3}, {"batch_size": 6, "num_beams": 3, "stop": ["b", "fe"]}):
         expected = generate(m, params, prompts, GenerateConfig(**options), **how)
         assert generate(dataclasses.replace(m, mesh=mesh), placed, prompts, GenerateConfig(**options), mesh=mesh, **how) == expected
 

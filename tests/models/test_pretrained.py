@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import shutil
 
@@ -13,8 +15,10 @@ from safetensors.numpy import load_file, save_file
 from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, MLMTask, ModelConfig, TagTask
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import exported, families, pretrained
+from jaxsft.models.trained_heads import Asked
 from jaxsft.sharding.weights import flatten, specs
 from tests.models.families import hf
+from tools.golden.families import weights
 
 
 def written_back(folder, model, params, to, kind, shard=10**9):
@@ -112,11 +116,70 @@ def test_old_names_and_bare_models_are_read(tmp_path):
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True: expected None or False"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True: expected False"),
         ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key': expected 'absolute'"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5: expected none, for this family rotates whole heads"),
+        ("qwen3", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "rope_parameters=.*this family rotates whole heads"),
+        ("llama_yarn", {"max_position_embeddings": None}, "max_position_embeddings=None: expected a number of at least 1"),
+        ("gpt_neox", {"rope_theta": 500.0}, "rope_theta=500.0: differs from rotary_emb_base=10000.0"),
+        ("gpt_neox", {"partial_rotary_factor": 1.0}, "partial_rotary_factor=1.0: nothing here reads it"),
+        ("phi3", {"layer_types": ["full_attention"] * 3}, "layer_types=.*: nothing here reads it"),
+        ("phi3", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "rope_parameters=.*: linear: this family has longrope alone"),
+        ("qwen3_moe", {"layer_types": ["full_attention"] * 3}, "layer_types=.*: nothing here reads it"),
+        ("mixtral", {"num_local_experts": 4, "num_experts": 3}, "num_experts=3: expected 4"),
+        (
+            "gemma3",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+            "rope_theta is not read there; expected those of full_attention",
+        ),
+        (
+            "gemma3",
+            {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}},
+            "truncate=False is not read where",
+        ),
+        ("modernbert", {"rope_theta": 500.0}, "rope_theta=500.0: nothing here reads it"),
+        ("mixtral_window", {"layer_types": ["full_attention"] * 3}, "layer_types=.*: nothing here reads it"),
+        ("roberta", {"pad_token_id": -1}, "pad_token_id=-1: expected a number of at least 0"),
     ],
 )
 def test_a_key_that_would_be_ignored_is_an_error(name, changes, message, tmp_path):  # guards G9
     with pytest.raises(ConfigError, match=message):
         pretrained.open_source(hf.write(name, tmp_path, **changes)).model()
+
+
+SIZES = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 3, "intermediate_size": 4}
+T5 = {"vocab_size": 9, "d_model": 4, "d_kv": 2, "d_ff": 3, "num_layers": 1, "num_heads": 2}
+WINDOWS = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}
+LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.0], "long_factor": [1.0, 2.0], "original_max_position_embeddings": 16}
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}
+
+
+@pytest.mark.parametrize(
+    "name, values, wanted",
+    [
+        (
+            "qwen3_moe",
+            SIZES | {"moe_intermediate_size": 5},
+            {"experts": 128, "experts_per_token": 8, "head_dim": 4, "expert_norm": False, "window": None},
+        ),
+        ("qwen3_moe", SIZES | WINDOWS | {"moe_intermediate_size": 5}, {"window": 5, "window_layers": None}),
+        ("qwen3", SIZES | WINDOWS, {"window": 5, "window_layers": [2], "head_dim": 128}),
+        ("gemma3_text", SIZES | {"_sliding_window_pattern": 2}, {"window": 4096, "window_layers": None}),
+        ("gemma3_text", SIZES | {"sliding_window_pattern": 2}, {"window_layers": [0, 2]}),
+        ("gpt_neox", SIZES | {"rotary_emb_base": 500, "rotary_pct": 0.5}, {"rope_base": 500.0, "rope_fraction": 0.5}),
+        ("phi3", SIZES | {"max_position_embeddings": 8192, "rope_scaling": LONG}, {"rope_scaling.original": 4096, "rope_scaling.factor": 2.0}),
+        (
+            "llama",
+            SIZES | {"max_position_embeddings": 64, "rope_scaling": YARN, "original_max_position_embeddings": 32},
+            {"rope_scaling.original": 32},
+        ),
+        ("t5", T5 | {"tie_word_embeddings": None}, {"tied": True, "output_scale": 0.5}),
+        ("t5", T5 | {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}, {"activation": "gelu_tanh"}),
+    ],
+)
+def test_a_key_means_what_it_means_in_its_class(name, values, wanted):  # guards G9
+    """Found by changing config.json of every family key by key, and loading it with transformers too."""
+    model = families.get(name, "here").model(values)
+    found = {key: functools.reduce(getattr, key.split("."), model) for key in wanted}
+    assert found == wanted
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path):  # guards F2, F3
@@ -161,3 +224,37 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
     ):
         with pytest.raises(ConfigError, match=message):
             exported.head_of(family, kind, task, ModelConfig(activation="relu"))
+
+
+def test_what_no_family_has_is_told_once_for_all_that_lack_it():
+    with pytest.raises(ConfigError) as caught:
+        exported.fitting(ModelConfig(causal=False), 300, None)
+    told = str(caught.value)
+    assert told.count("model.causal=False") == told.count("model.norm='rms'") == 1
+    assert all(told.count(f"{name},") + told.count(f"{name}:") >= 1 for name, family in families.FAMILIES.items() if family.write)
+
+
+def test_a_second_copy_must_be_the_same(tmp_path):  # guards G3
+    """What is tied, or has two names, is taken once: another value there would be lost, and transformers would use it."""
+    values, other = weights(hf.golden("bert_mlm")[0]["shapes"], hf.golden("bert_mlm")[0]["seed"]), np.ones((61, 24), np.float32)
+    matrix, bias = values["bert.embeddings.word_embeddings.weight"], values["cls.predictions.bias"]
+    name = "cls.predictions.decoder"
+    for copies, message in (
+        ({f"{name}.weight": matrix, f"{name}.bias": bias}, None),
+        ({f"{name}.weight": other}, r"decoder\.weight and bert\.embeddings\.word_embeddings\.weight differ, but config\.json says that they are one"),
+        ({f"{name}.bias": bias + 1}, r"decoder\.bias and cls\.predictions\.bias differ"),
+    ):
+        save_file(values | copies, hf.write("bert_mlm", tmp_path) / "model.safetensors")
+        with pytest.raises(CheckpointError, match=message) if message else contextlib.nullcontext():
+            hf.load(tmp_path, "mlm")
+
+
+@pytest.mark.parametrize("name, theirs", [("bert_mlm", "relu"), ("distilbert_mlm", "relu"), ("roberta_mlm", "gelu")])
+def test_a_head_over_words_is_taken_with_its_activation(name, theirs, tmp_path):  # guards G3, G9
+    """RoBERTa's has one of its own, whatever its body has."""
+    source = pretrained.open_source(hf.write(name, tmp_path, **{"activation" if name.startswith("distil") else "hidden_act": "relu"}))
+    declared = flatten(specs(jax.eval_shape(hf.load(tmp_path, "mlm")[0].init, jax.random.key(0))))
+    for mine in ("gelu", "relu"):
+        plan = pretrained.plan(source, declared, "mlm", Asked("mlm", MLMTask(activation=mine), None))
+        assert (plan.head is None, not plan.fresh) == (mine == theirs,) * 2
+        assert mine == theirs or f"computes otherwise: task.activation={mine} is {theirs} there" in plan.head

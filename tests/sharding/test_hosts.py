@@ -133,6 +133,36 @@ def test_two_processes_load_a_pretrained_folder(files, tmp_path):  # guards A3, 
         np.testing.assert_allclose(two[path], value, rtol=0, atol=0 if frozen else 2e-4, err_msg=path)
 
 
+CACHED = ["train.backbone=cached", "model.dropout=0", "data.cache_dir=cache"]  # under the folder in which a process starts
+
+
+@pytest.mark.slow
+def test_two_processes_share_what_a_frozen_backbone_gives(files, tmp_path):  # guards A3, D7
+    """Each with a cache of its own, as on two hosts, and both with one: the numbers of one process; one copy lies in each cache, nothing beside."""
+    solo = tmp_path / "solo"
+    [(code, err)] = finish(start(given(files, *CACHED, f"run_dir={solo}", steps=12), tmp_path, count=1, devices=1))
+    assert code == 0, err
+    hosts_of = {"apart": [tmp_path / "0", tmp_path / "1"], "one disk": [tmp_path / "2", tmp_path / "2"]}
+    for name, folders in hosts_of.items():
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        run_dir = tmp_path / f"run {name}"
+        ended = finish(start(given(files, *CACHED, f"run_dir={run_dir}", "mesh.fsdp=2", steps=12), tmp_path, folders=folders))
+        assert [code for code, _ in ended] == [0, 0], ended
+        assert [err.count("the frozen backbone reads") for _, err in ended] == [2, 0]  # train and test; the second process is silent
+        same(run_dir, solo)
+        for folder in folders:
+            kept = sorted((folder / "cache" / "backbone").iterdir())
+            assert len(kept) == 2 and all(sorted(p.name for p in split.iterdir()) == ["backbone.npy", "facts.json"] for split in kept), kept
+    # Where one host has lost its copy, both read the texts again; where it cannot be written, both are told.
+    for split in (tmp_path / "1" / "cache" / "backbone").iterdir():
+        shutil.rmtree(split)
+    (tmp_path / "1" / "cache" / "backbone").rmdir()
+    (tmp_path / "1" / "cache" / "backbone").write_text("no folder")
+    ended = finish(start(given(files, *CACHED, f"run_dir={tmp_path / 'refused'}", "mesh.fsdp=2"), tmp_path, folders=hosts_of["apart"]))
+    assert all(code == 1 and "jaxsft: cache/backbone: cannot write the cache of what the backbone gives (" in err for code, err in ended), ended
+
+
 def test_a_lost_process_ends_the_others_and_the_run_goes_on_elsewhere(files, solo, tmp_path):  # guards F1, F9
     run_dir = tmp_path / "run"
     processes = start(given(files, f"run_dir={run_dir}", "mesh.data=1", "mesh.fsdp=auto"), tmp_path)

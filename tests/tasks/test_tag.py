@@ -15,8 +15,9 @@ from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.models.crf import Scores
 from jaxsft.tasks.base import by_text
+from jaxsft.tasks.tag import UNTAGGED
 from tests import tiny
-from tests.conftest import make_config
+from tests.conftest import assert_same, bench, make_config
 from tests.realdata import real
 
 WORDS = {"in": "O", "see": "O", "Rome": "B-LOC", "Oslo": "B-LOC", "Ann": "B-PER", "Lee": "I-PER"}
@@ -140,6 +141,46 @@ def test_rows_that_were_dropped_count_as_wrong():  # guards D6
     assert split.dropped == {1: "too_long"}
     numbers = t.summarise(split, {}, {"word.prediction": np.array([t.labels.index("B-X"), t.labels.index("O")])})
     assert numbers["words"] == 4 and numbers["accuracy"] == 0.5 and numbers["recall_micro"] == 0.5 and numbers["precision_micro"] == 1
+
+
+PARTLY = [Tags(("a", "b", "c"), ("N", "_", "V"), "none"), Tags(("d", "e"), ("_", "V"), "none"), Tags(("f",), ("_",), "none")]
+PLACES = ["f:1", "f:2", "f:3"]
+
+
+def test_words_that_nobody_tagged_are_neither_trained_nor_scored():
+    """Whatever they are said to be, the step is the same; and of the scores they are no part."""
+    b = bench("tag", records=(PARTLY, PLACES), task={"untagged": "_"}, train={"batch_size": 4}, model={"dropout": 0.0})
+    assert b.parts.task.labels == ["N", "V"]
+    batch = b.batches[0]
+    untagged = batch.words["tag"] == UNTAGGED
+    steps = [
+        b.step(b.state(), b.apart[1], batch._replace(words=batch.words | {"tag": np.where(untagged, k, batch.words["tag"])}), b.hyper) for k in (0, 1)
+    ]
+    assert untagged.sum() == 3 and float(steps[0][1].totals["cross_entropy"]) == 3
+    assert_same(steps[0][0].trainable, steps[1][0].trainable)
+    (_, totals, states), _ = b.evaluate(*b.apart, batch, b.hyper)
+    assert float(totals["cross_entropy"]) == int(states["words"].count) == 3
+    split = b.batches.split
+    found = {"word.prediction": np.array([0, 0, 1, 1, 0, 0])}
+    numbers = b.parts.task.summarise(split, {}, found)
+    assert numbers["words"] == 3 and numbers["accuracy"] == pytest.approx(2 / 3)
+    assert [line["correct"] for line in b.parts.task.predictions(split, found, None)] == [True, False, True]
+    assert b.parts.task.confusion(split, found).matrix.sum() == 3
+
+
+def test_a_tag_that_stands_for_none_is_told():
+    kind, fit = tasks.get("tag"), lambda records=PARTLY, **options: kind.fit(make_config("tag", task=options), Tokenizer.bytes(), records, PLACES)
+    with pytest.raises(DataError, match=r"f:1: 3 words of the split have the tag '_', which stands for none in CoNLL-U; task.untagged=_ leaves"):
+        fit()
+    assert fit(labels=["N", "V", "_"])["labels"] == ["N", "V", "_"] and fit(untagged="_")["labels"] == ["N", "V"]
+    with pytest.raises(ConfigError, match=r"task.untagged=X: no word of the training split has this tag"):
+        fit(labels=["N", "V", "_"], untagged="X")
+    with pytest.raises(ConfigError, match=r"task.untagged=_: task.labels names it too"):
+        fit(labels=["N", "V", "_"], untagged="_")
+    with pytest.raises(ConfigError, match=r"task.untagged=O: the tags are chunks"):
+        fit([Tags(("a", "b", "c"), ("B-X", "B-Y", "O"), "iob2")], untagged="O")
+    with pytest.raises(ConfigError, match=r"task.untagged=_: a chain is of the tags of all words"):
+        fit(untagged="_", crf=True)
 
 
 def test_only_what_the_scheme_allows_is_said():

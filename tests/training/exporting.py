@@ -67,8 +67,8 @@ OPTIONS = {"regress": ["data.columns.targets=[x,y]"], "mlm": MASK}
 
 def made(tmp_path, name: str | None, task: str, *given: str, rows=None, freeze: tuple[str, ...] = ()) -> jaxsft.Model:
     """A run from the golden model of this name (None: from nothing), whose weights were drawn instead of trained, but for those of `freeze`."""
-    source = test_hf_pairs.folder if name in PAIRS else folder
-    start = [*tiny.MODEL, "tokenizer=bytes"] if name is None else [f"model.pretrained={source(tmp_path / 'in', name)}"]
+    source, own = test_hf_pairs.folder if name in PAIRS else folder, any(option.startswith("tokenizer=") for option in given)
+    start = [*tiny.MODEL, *([] if own else ["tokenizer=bytes"])] if name is None else [f"model.pretrained={source(tmp_path / 'in', name)}"]
     if task in ("lm", "mlm", "span_corruption"):
         data = tmp_path / "book.txt"
         data.write_text("\n".join(WORDS) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ import tokenizers
 from safetensors.numpy import load_file
 
 from jaxsft.config.model import RopeScaling
-from jaxsft.data.records import Seq2Seq
+from jaxsft.data.records import Seq2Seq, Text
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models import exported, families, rope
@@ -32,6 +32,14 @@ from tests.models.families import hf
 from tests.training.exporting import BERT, PAIR, SCRATCH, TEXT, export, made
 
 CLASSES = json.loads((Path(__file__).parent / "golden_classes.json").read_text(encoding="utf-8"))
+LEARNT = {
+    "bytes": ["tokenizer=bytes"],
+    "bpe": ["tokenizer=bpe", "tokenizer.vocab_size=280"],
+    "char": ["tokenizer=char"],
+    "word": ["tokenizer=word", "tokenizer.min_count=1"],
+    "wordpiece": ["tokenizer=wordpiece", "tokenizer.vocab_size=60"],
+    "unigram": ["tokenizer=unigram", "tokenizer.vocab_size=40"],
+}
 KINDS = {"SequenceClassification": "text", "TokenClassification": "tag", "QuestionAnswering": "span", "MaskedLM": "mlm"}
 
 
@@ -84,6 +92,9 @@ SCALINGS = {
 }
 
 
+NESTED = ("gemma3", "modernbert")  # whose layers turn in two ways
+
+
 @pytest.mark.parametrize("kind", [*SCALINGS, "longrope"])
 @pytest.mark.parametrize("name", ["llama", "llama_yarn", "qwen3", "gemma3", "phi3_long", "phi3_partial", "gpt_neox", "modernbert", "olmo2"])
 def test_a_longer_context_is_written_as_it_is_read(name, kind):  # guards G9
@@ -95,8 +106,15 @@ def test_a_longer_context_is_written_as_it_is_read(name, kind):  # guards G9
     scaling = SCALINGS.get(kind) or RopeScaling("longrope", 4.0, original=32, factors=[1.0 + i for i in range(dims // 2)])
     asked = dataclasses.replace(before, rope_scaling=scaling, context=128)
     written = decoders.with_rope(values, asked)
+    refused = "longrope alone" if name.startswith("phi3") and kind not in ("ntk", "longrope") else None
+    if refused := "truncate=False is not read" if name in NESTED and kind == "yarn" else refused:  # what its class would read otherwise
+        with pytest.raises(ConfigError, match=refused):
+            family.model(written, name, 128)
+        return
     found = family.model(written, name, 128)
     assert (found.context, found.rope_local_base) == (128, before.rope_local_base)
+    assert name != "gpt_neox" or "rope_theta" not in written  # its class reads rotary_emb_base alone
+    assert kind != "longrope" or name in NESTED or written["original_max_position_embeddings"] == 32  # Phi-3 reads it there
     one, other = (rope.frequencies(m.rope_base, dims, m.rope_scaling) for m in (found, asked))
     np.testing.assert_array_equal(one[0], other[0])
     assert one[1] == other[1] and dataclasses.replace(found, rope_scaling=asked.rope_scaling, rope_base=asked.rope_base) == asked
@@ -237,6 +255,31 @@ def test_a_source_is_framed_as_in_training(tmp_path):  # guards C3
     ids = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode("red cats").ids
     assert ids == model.task.prompt(Seq2Seq("red cats", ""), "") and ids[0] == model.tokenizer.bos_id and ids[-1] == model.tokenizer.eos_id
     assert read_json(tmp_path / "out" / "config.json")["decoder_start_token_id"] == model.task.start_ids[0]
+
+
+@pytest.mark.parametrize("options", LEARNT.values(), ids=LEARNT)
+def test_a_text_to_continue_is_framed_as_a_prompt(options, tmp_path):  # guards C3
+    """A language model from nothing: others encode a text into the ids of its prompt here, to which training adds eos."""
+    model = made(tmp_path, None, "lm", *options)
+    export(model, tmp_path / "out")
+    theirs, ours = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")), model.tokenizer
+    for text in ("red cats sleep", "A small dog,  na\u00efve \u732b"):
+        ids = theirs.encode(text).ids
+        assert ids == model.task.prompt(Text(text), "") and len(ids) >= 3
+        trained = model.task.encode_all([Text(text)], [""])[0].ids.tolist()
+        assert trained == ids + ([] if ours.eos_id is None else [ours.eos_id])
+        begin = [] if ours.bos_id is None else [ours.bos_id]
+        assert theirs.encode(text, "a").ids == ids + ours.encode("a") and ids == begin + ours.encode(text)
+    assert Tokenizer.load(tmp_path / "out").encode("red cats") == ours.encode("red cats")
+
+
+def test_words_that_a_dictionary_tells_apart_cannot_be_exported(tmp_path):  # guards C3
+    """tokenizer.json has no such step: others would take a sentence for one unknown word."""
+    pytest.importorskip("jieba")
+    model = made(tmp_path, None, "lm", "tokenizer=word", "tokenizer.min_count=1", "tokenizer.segment=jieba")
+    with pytest.raises(ConfigError, match=r"tokenizer\.segment=jieba: a tokenizer.json cannot say how"):
+        export(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_option_of_another_word_is_an_error(tmp_path):

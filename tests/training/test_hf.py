@@ -156,6 +156,23 @@ def test_a_task_without_a_vocabulary_takes_the_body_only(files, tmp_path):
         np.testing.assert_array_equal(started[path], fresh[path])
 
 
+def test_an_encoder_is_not_made_one(files, tmp_path):
+    source = folder(tmp_path / "in", "bert_mlm")
+    asked = jaxsft.compose("task=classify", f"data.train={files / 'labels.jsonl'}", *FAST, f"model.pretrained={source}", "model.bidirectional=true")
+    with pytest.raises(ConfigError, match=r"model\.bidirectional=True: a token of .* sees the whole text already"):
+        runs.setup.resolve(asked)
+
+
+def test_a_tokenizer_of_another_model_is_named(files, tmp_path):
+    """Its texts would be read from rows that no file has."""
+    source = folder(tmp_path / "in", rows=263)
+    Tokenizer.train(["one two three"] * 9, 270).save(source)
+    asked = jaxsft.compose("task=lm", f"data.train={files / 'book.txt'}", *FAST, f"model.pretrained={source}")
+    with pytest.raises(ConfigError, match=r"texts of \d+ tokens, the embedding of the model has 263 rows"):
+        runs.setup.resolve(asked)
+    assert runs.setup.resolve(dataclasses.replace(asked, model=dataclasses.replace(asked.model, init="scratch"))).model.vocab_rows > 263
+
+
 def test_rows_of_added_tokens_start_at_the_mean(files, tmp_path):  # guards G4
     def start(source):
         added = ["tokenizer.added=['<x>','<y>']", f"model.pretrained={source}"]

@@ -13,6 +13,7 @@ import pytest
 from jaxsft.config.optim import AdamW
 from jaxsft.config.schema import Constant, Linear
 from jaxsft.data import synthetic
+from jaxsft.errors import ConfigError
 from jaxsft.models import generate
 from jaxsft.rundir import read_json, read_jsonl
 from jaxsft.training import loop, setup
@@ -229,6 +230,14 @@ def poisoned(monkeypatch):
         return put(self, batch, batches)
 
     monkeypatch.setattr(setup.Parts, "put", put_third)
+
+
+def test_a_folder_of_something_else_is_left_alone(files, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "7").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds checkpoints of something else: .*choose another run_dir="):
+        loop.train(small(files, tmp_path))
+    assert (tmp_path / "checkpoints" / "7").read_text() == "mine"
 
 
 def test_a_run_that_diverges_stops(files, tmp_path, poisoned):  # guards E10, A7

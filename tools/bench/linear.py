@@ -1,4 +1,4 @@
-"""What linear models of scikit-learn reach on the data of a run: the floor under every figure of a Transformer.
+"""What simple models, most of them linear, of scikit-learn, reach on the data of a run: the floor under every figure of a Transformer.
 
     python -m tools.bench.linear task=classify data.train=train.csv data.test=test.csv
     python -m tools.bench.linear task=tag data.columns.tags=upos data.train=train.conllu data.test=test.conllu
@@ -7,9 +7,10 @@ The options are those of `jaxsft train`; rows are read, split and scored as ther
 
 - classify: logistic regression on TF-IDF of words, pairs of words, and characters.
 - regress: ridge regression on TF-IDF of words and pairs of words, its strength by cross-validation.
-- tag: logistic regression for each word on itself, its ends, its shape and its neighbours.
+- tag: logistic regression for each word on itself, its ends, its shape and its neighbours; joint: that, and classify for the text.
 - parse: logistic regression for each pair of words on the words, their ends and neighbours, the direction and the distance; then the best tree. A
   first-order model as of McDonald et al. 2005, without its margin.
+- seq2seq: the target of the training source that is most alike (cosine of TF-IDF of words and pairs of words); of several the first.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from sklearn.preprocessing import MaxAbsScaler
 import jaxsft
 from jaxsft import tasks
 from jaxsft.data import schemes
+from jaxsft.data.records import LabelledText
 from jaxsft.errors import JaxsftError
-from jaxsft.metrics import regression, words
+from jaxsft.metrics import regression, texts, words
 from jaxsft.models import trees
 from jaxsft.training import setup
 
@@ -64,18 +66,32 @@ def _text(record: Any) -> str:
     return record.text if record.text_pair is None else f"{record.text}\n{record.text_pair}"
 
 
+# --- a text for a text -----------------------------------------------------------------------------------------------------------------------
+def seq2seq(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
+    vectors = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)  # rows of length 1: their product is the cosine
+    known, asked = vectors.fit_transform([r.source for r in train]), vectors.transform([r.source for r in test])
+    nearest = np.asarray((asked @ known.T).argmax(axis=1)).ravel()
+    return texts.scores(list(texts.SCORES), [train[i].target for i in nearest], [list(r.references or (r.target,)) for r in test], "13a")
+
+
 # --- words -----------------------------------------------------------------------------------------------------------------------------------
-def tag(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
+def tag(train: Sequence[Any], test: Sequence[Any], untagged: str | None = None) -> dict[str, float]:
     hasher = FeatureHasher(2**20, input_type="string")
-    labels = [label for r in train for label in r.tags]
+    labels = np.array([label for r in train for label in r.tags])
     model = SGDClassifier("log_loss", alpha=1e-6, max_iter=8, tol=None, random_state=0, average=True)
-    model.fit(hasher.transform(_word_features(train)), labels)
+    model.fit(hasher.transform(_word_features(train))[labels != untagged], labels[labels != untagged])
     guess = iter(model.predict(hasher.transform(_word_features(test))))
-    predicted, gold = [[str(next(guess)) for _ in r.tokens] for r in test], [r.tags for r in test]
+    told = [[(true, str(found)) for true, found in zip(r.tags, guess, strict=False) if true != untagged] for r in test]
+    gold, predicted = ([[pair[side] for pair in pairs] for pairs in told] for side in (0, 1))
     out = {"accuracy": words.accuracy(gold, predicted)}
     if (scheme := test[0].scheme) != "none":  # what is said of each word alone need not be a sequence that the scheme allows
         out["f1"] = words.of_chunks(gold, [schemes.repaired(tags, scheme)[0] for tags in predicted], scheme).scores()["f1_micro"]
     return out
+
+
+def joint(train: Sequence[Any], test: Sequence[Any], untagged: str | None = None) -> dict[str, float]:
+    told = [[LabelledText(" ".join(r.tokens), None, r.label) for r in part] for part in (train, test)]
+    return {"intent_accuracy": classify(*told)["accuracy"], **tag(train, test, untagged)}
 
 
 def _word_features(records: Sequence[Any]) -> Iterator[list[str]]:
@@ -126,14 +142,14 @@ def _arc_features(tokens: Sequence[str], d: int, h: int) -> list[str]:
     return [f"at={where}", *(f"{x}@{where}" for x in (*pairs, *around, *alone, *inside)), *(f"p{i}={x}" for i, x in enumerate(pairs))]
 
 
-MODELS = {"classify": classify, "regress": regress, "tag": tag, "parse": parse}
+MODELS = {"classify": classify, "regress": regress, "tag": tag, "joint": joint, "parse": parse, "seq2seq": seq2seq}
 
 
 def main(options: Sequence[str]) -> None:
-    config = jaxsft.compose(*options)
-    if config.task.name not in MODELS:
-        raise SystemExit(f"task={config.task.name}: there are linear models for {', '.join(MODELS)}")
     try:
+        config = jaxsft.compose(*options)
+        if config.task.name not in MODELS:
+            raise SystemExit(f"task={config.task.name}: there are models for {', '.join(MODELS)}")
         splits = setup.read_splits(setup.resolve(config), tasks.get(config.task.name))
     except JaxsftError as error:
         raise SystemExit(str(error)) from None
@@ -141,7 +157,8 @@ def main(options: Sequence[str]) -> None:
     if held is None:
         raise SystemExit("data.test: give a split to score on")
     start = time.perf_counter()
-    scores = MODELS[config.task.name](splits["train"].records, held.records)
+    more = {"untagged": config.task.untagged} if config.task.name in ("tag", "joint") else {}
+    scores = MODELS[config.task.name](splits["train"].records, held.records, **more)
     print(f"{len(splits['train'].records):,} rows of training, {len(held.records):,} of test, {time.perf_counter() - start:.0f} s")
     for name, value in scores.items():
         print(f"{name:<24} {value:.4f}")

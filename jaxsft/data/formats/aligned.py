@@ -20,7 +20,7 @@ from jaxsft.data.formats.source import Source, tree
 from jaxsft.errors import ConfigError, DataError
 
 BAR = "|||"
-UNLINKED = "X"  # the tag of a word without a link: in UD, a word of no part of speech
+UNLINKED = "_"  # the tag of a word without a link: none, as in CoNLL-U; task.untagged=_ takes it so
 _link = re.compile(r"(\d{1,9})([-p])(\d{1,9})(?:[-:]([0-9.]+(?:[eE][-+]?\d+)?))?")
 
 
@@ -37,7 +37,7 @@ def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
     """One row per pair: `source`, `target`, and `alignment` [[i, j], ...] between their tokens, counted from 0 between spaces, where there is one;
     `scores` and `possible` (the links that are) where the file has them. Of CoNLL-U also `sent_id`, `source_tokens` and `target_tokens`; with
     `project` the target's words are `tokens`, and `tags` those of the source words that they are linked to (Yarowsky et al. 2001, section 3): of
-    several links the first, without a link that of no source word, `UNLINKED`.
+    several links the first, without a link `_`, which `task.untagged=_` leaves out of loss and scores.
 
     Raises:
       DataError: the files have different numbers of lines, an id occurs twice, or a file is missing.

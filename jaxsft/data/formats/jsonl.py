@@ -114,13 +114,17 @@ def _check(rows: Iterable[tuple[int, Any] | Bad]) -> Numbered:
         line, row = found
         if not isinstance(row, dict):
             yield Bad(line, f'found a JSON {_kind(row)}, expected an object with named fields such as {{"text": ...}}')
-        elif (half := _surrogate(row)) is not None:
-            yield Bad(line, f"a text holds {half}, half of a surrogate pair, which is no character; mend or remove it")
+        elif (half := surrogate(row)) is not None:
+            yield Bad(line, f"a text holds {half}, {NO_CHARACTER}")
         else:
             yield line, row
 
 
-def _surrogate(value: Any) -> str | None:
+NO_CHARACTER = "half of a surrogate pair, which is no character; mend or remove it"
+
+
+def surrogate(value: Any) -> str | None:
+    """The first lone surrogate in the texts of a value, as it is escaped: of a broken emoji, or a byte that was no UTF-8."""
     left = [value]  # not by calling itself: JSON nests nearly as deep as Python may call
     while left:
         value = left.pop()

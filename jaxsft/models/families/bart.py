@@ -126,6 +126,7 @@ FAMILY = Family(
     table=(Entry(EMBEDDING, "shared.weight"), *_stack("encoder/", "encoder."), *_stack("decoder/", "decoder.")),
     prefix="model.",
     heads={"lm": Head("ForConditionalGeneration", (Entry("head/b", "final_logits_bias", ROW), *both("head", "lm_head")[:1]))},
-    skip=(r"(encoder|decoder)\.embed_tokens\.weight", r"(encoder|decoder)\.version"),
+    skip=(r"(encoder|decoder)\.version",),
+    copies=(r"(encoder|decoder)\.embed_tokens\.weight",),
     encoder=ENCODER,
 )

@@ -165,6 +165,7 @@ class Family:
         its options leave them out, are skipped: what is in a file must be in the model all the same.
       heads: by kind of head (lm, mlm, text, tag, span).
       skip: patterns of names (without prefix) that hold no weight of ours: buffers, heads of pretraining.
+      copies: patterns of names (without prefix) that are the embedding once more.
       renamed: (old, new) ends of names, as old files have them.
       absent: patterns of names (without prefix) that files lack, because their model does nothing there: our weight keeps its initial value.
       bare: the end of the name of the class without a head.
@@ -180,6 +181,7 @@ class Family:
     heads: Mapping[str, Head]
     write: Callable[[ModelConfig], dict[str, Any]] | None = None
     skip: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     absent: tuple[str, ...] = ()
     bare: str = "Model"

@@ -45,7 +45,9 @@ def read(keys: Keys, types: int = 2) -> dict[str, Any]:
 
 def read_roberta(keys: Keys) -> dict[str, Any]:
     """Its positions begin after the id of padding, and its table of them has rows for those before it."""
-    out, offset = read(keys), keys.get("pad_token_id", 1) + 1
+    if not isinstance(padding := keys.get("pad_token_id", 1), int) or padding < 0:
+        keys.refuse("pad_token_id", "expected a number of at least 0, for positions begin after it")
+    out, offset = read(keys), padding + 1
     return {**out, "position_offset": offset, "context": out["context"] - offset}
 
 

@@ -62,11 +62,18 @@ def write_sizes(m: ModelConfig) -> dict[str, Any]:
     }
 
 
-def write_rope(m: ModelConfig) -> dict[str, Any]:
-    """`rope_theta`, and `rope_scaling` where there is one."""
+def write_rope(m: ModelConfig, base: str = "rope_theta") -> dict[str, Any]:
+    """`rope_theta`, under the name that the family has for it, and `rope_scaling` where there is one."""
     found = rope_words(m)
-    base = found.pop("rope_theta")
-    return {"rope_theta": base} | ({} if found["rope_type"] == "default" else {"rope_scaling": found})
+    return {base: found.pop("rope_theta")} | _old_words(found)
+
+
+def _old_words(words: dict[str, Any]) -> dict[str, Any]:
+    """A scaling, beside the base. With longrope its first context too: one there wins, and where none is written the class of Phi-3 has one."""
+    if words["rope_type"] == "default":
+        return {}
+    out = {"rope_scaling": words}
+    return out | ({"original_max_position_embeddings": words["original_max_position_embeddings"]} if words["rope_type"] == "longrope" else {})
 
 
 def rope_words(m: ModelConfig) -> dict[str, Any]:
@@ -100,11 +107,12 @@ def with_rope(values: Mapping[str, Any], m: ModelConfig) -> dict[str, Any]:
         return {**out, "rope_parameters": {"full_attention": words, "sliding_attention": local}}
     if old:
         kept = {key: old[key] for key in ("partial_rotary_factor",) if key in old}
-        return {**out, "rope_parameters": {**kept, **words}}
-    base = words.pop("rope_theta")
-    if base != out.get("rope_theta", base if "rotary_emb_base" in out else None):
-        out["rope_theta"] = base
-    return out if words["rope_type"] == "default" else {**out, "rope_scaling": words}
+        beside = {key: value for key, value in _old_words(words).items() if key != "rope_scaling"}
+        return {**out, "rope_parameters": {**kept, **words}, **beside}
+    name = "rotary_emb_base" if out.get("model_type") == "gpt_neox" else "rope_theta"
+    if (base := words.pop("rope_theta")) != out.get(name):
+        out[name] = base
+    return {**out, **_old_words(words)}
 
 
 def write_windows(m: ModelConfig) -> dict[str, Any]:
@@ -114,19 +122,39 @@ def write_windows(m: ModelConfig) -> dict[str, Any]:
     return {"layer_types": kinds} | ({"sliding_window": m.window} if m.window else {})
 
 
-def rope(keys: Keys, context: int, kind_of_layer: str | None = None, *, default: float = 10000.0, fraction: float = 1.0) -> dict[str, Any]:
-    """`rope_base`, `rope_fraction` and `rope_scaling`: from `rope_theta` and `rope_scaling`, or from `rope_parameters` (transformers 5), which may
-    hold those of each kind of layer. `default` and `fraction` are the family's own. Raises ConfigError for a scaling that is not known here."""
-    found = keys.get("rope_parameters") or {}
-    if kind_of_layer and kind_of_layer in found:
-        found = found[kind_of_layer]
-    old = keys.get("rope_scaling") or {}
+def rope(
+    keys: Keys,
+    context: int,
+    kind_of_layer: str | None = None,
+    *,
+    base: tuple[str, float] = ("rope_theta", 10000.0),
+    part: tuple[str, float] | None = None,
+) -> dict[str, Any]:
+    """`rope_base`, `rope_fraction` and `rope_scaling`: from `rope_theta` and `rope_scaling`, or from `rope_parameters` (transformers 5).
+
+    Args:
+      kind_of_layer: whose rotation it is, in a family where those of full_attention and of sliding_attention differ.
+      base, part: the family's own names and defaults of the base and of the part of a head that is rotated; part None: whole heads are.
+
+    Raises ConfigError for a scaling that is not known here, and for what the family does not read.
+    """
+    found, old = keys.get("rope_parameters") or {}, keys.get("rope_scaling") or {}
+    if kind_of_layer:
+        if flat := sorted(set(found) - {"full_attention", "sliding_attention"}):
+            keys.refuse("rope_parameters", f"{flat[0]} is not read there; expected those of full_attention and of sliding_attention")
+        found = found.get(kind_of_layer) or {}
+        if found.get("truncate", True) is not True:
+            keys.refuse("rope_parameters", f"truncate={found['truncate']} is not read where kinds of layers differ")
     if found and old and found != old:
         keys.refuse("rope_scaling", f"differs from rope_parameters={found!r}; expected one of them")
     found = dict(found or old)
-    base, part = keys.get("rope_theta") or default, keys.get("partial_rotary_factor") or fraction
-    base, part = found.pop("rope_theta", None) or base, found.pop("partial_rotary_factor", None) or part
-    return {"rope_base": float(base), "rope_fraction": float(part), **_scaling(keys, found, context)}
+    theta = found.pop("rope_theta", None) or keys.get(base[0]) or base[1]
+    fraction = found.pop("partial_rotary_factor", None)
+    if part is None:
+        if fraction not in (None, 1) or keys.get("partial_rotary_factor") not in (None, 1):
+            keys.refuse("rope_parameters" if fraction else "partial_rotary_factor", "expected none, for this family rotates whole heads")
+        part = ("partial_rotary_factor", 1.0)
+    return {"rope_base": float(theta), "rope_fraction": float(fraction or keys.get(part[0]) or part[1]), **_scaling(keys, found, context)}
 
 
 _ORIGINAL = {"original_max_position_embeddings": "original"}
@@ -152,8 +180,9 @@ def _scaling(keys: Keys, given: dict[str, Any], context: int) -> dict[str, Any]:
     if other := [key for key in given if key not in SCALINGS[kind]]:
         keys.refuse(where, f"{other[0]} is not read by the scaling {kind!r}")
     out = {SCALINGS[kind][key]: value for key, value in given.items()}
-    if kind in ("yarn", "longrope"):
-        out.setdefault("original", keys.get("original_max_position_embeddings") or context)
+    if kind in ("yarn", "longrope") and (beside := keys.get("original_max_position_embeddings") or out.get("original") or context):
+        out["original"] = beside  # that beside the scaling wins, as it does there
+        keys.need("max_position_embeddings")
     if kind == "longrope":
         out.setdefault("factor", context / out["original"])
     if missing := [theirs for theirs, ours in SCALINGS[kind].items() if ours in ("factor", "original", "short", "long") and ours not in out]:

@@ -11,33 +11,41 @@ from jaxsft.models.families.base import Entry, Family, Keys, span_head
 from jaxsft.models.families.transforms import LINEAR
 
 
-def _experts(keys: Keys, count: int, norm: bool) -> dict[str, Any]:
-    """`num_local_experts` and `num_experts` are names of one number. Balancing has no part in the forward pass, so that its weight is passed over."""
+def _experts(keys: Keys, count: int, taken: int, norm: bool) -> dict[str, Any]:
+    """`num_local_experts` and `num_experts` are names of one number; the defaults are the family's own. Balancing has no part in the forward pass, so
+    that its weight is passed over."""
     keys.get("router_aux_loss_coef"), keys.get("output_router_logits")
     keys.only("router_jitter_noise", 0.0)
     found = keys.get("num_local_experts") or keys.get("num_experts") or count
-    keys.get("num_experts")
-    return {"experts": found, "experts_per_token": keys.get("num_experts_per_tok", 2), "expert_norm": norm}
+    keys.only("num_experts", found, None)
+    return {"experts": found, "experts_per_token": keys.get("num_experts_per_tok", taken), "expert_norm": norm}
 
 
 def read_mixtral(keys: Keys) -> dict[str, Any]:
     out = decoders.sizes(keys)
     return {
         **out,
-        **decoders.rope(keys, out["context"], default=1e6),
+        **decoders.rope(keys, out["context"], base=("rope_theta", 1e6)),
         **decoders.windows(keys, out["layers"], keys.get("sliding_window"), None),
-        **_experts(keys, 8, True),
+        **_experts(keys, 8, 2, True),
         "norm_epsilon": keys.get("rms_norm_eps", 1e-5),
         "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
     }
 
 
 def read_qwen3(keys: Keys) -> dict[str, Any]:
+    """A window is of every layer here, whatever `max_window_layers` says, and heads are as wide as `hidden_size` makes them: not so in Qwen 3."""
     keys.only("decoder_sparse_step", 1)
     if keys.get("mlp_only_layers"):
         keys.refuse("mlp_only_layers", "layers without experts beside layers with them are not known here")
-    out = {**qwen.read3(keys), **_experts(keys, 128, keys.get("norm_topk_prob", False))}
-    return {**out, "mlp": keys.need("moe_intermediate_size")}
+    keys.get("max_window_layers")
+    window = keys.get("sliding_window", 4096)
+    return {
+        **qwen.normed(keys, None),
+        **_experts(keys, 128, 8, keys.get("norm_topk_prob", False)),
+        **decoders.windows(keys, keys.need("num_hidden_layers"), window if keys.get("use_sliding_window", False) else None, None),
+        "mlp": keys.need("moe_intermediate_size"),
+    }
 
 
 def write_mixtral(m: ModelConfig) -> dict[str, Any]:
@@ -47,7 +55,8 @@ def write_mixtral(m: ModelConfig) -> dict[str, Any]:
 
 def write_qwen3(m: ModelConfig) -> dict[str, Any]:
     numbers = {"num_experts": m.experts, "num_experts_per_tok": m.experts_per_token, "norm_topk_prob": m.expert_norm}
-    return {**decoders.write_sizes(m), **numbers, "moe_intermediate_size": m.mlp, "attention_bias": m.qkv_bias}
+    window = {"use_sliding_window": True, "sliding_window": m.window} if m.window else {}
+    return {**decoders.write_sizes(m), **numbers, **window, "moe_intermediate_size": m.mlp, "attention_bias": m.qkv_bias}
 
 
 def _table(layer: str, gate: str, up: str, down: str) -> tuple[Entry, ...]:

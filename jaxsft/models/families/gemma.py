@@ -46,8 +46,8 @@ def read2(keys: Keys) -> dict[str, Any]:
 
 def read3(keys: Keys) -> dict[str, Any]:
     """Of six layers, five have the window and a rope base of their own; scaling is for the sixth."""
-    every = keys.get("sliding_window_pattern") or keys.get("_sliding_window_pattern", 6)
-    keys.get("_sliding_window_pattern")
+    every = keys.get("sliding_window_pattern", 6)
+    keys.get("_sliding_window_pattern")  # written, never read
     kinds = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(keys.need("num_hidden_layers"))]
     out = _read(keys, kinds, 4096)
     local = (keys.get("rope_parameters") or {}).get("sliding_attention") or {}
@@ -55,7 +55,7 @@ def read3(keys: Keys) -> dict[str, Any]:
         keys.refuse("rope_parameters", "a scaling of the layers with a window is not known here")
     return {
         **out,
-        **decoders.rope(keys, out["context"], "full_attention", default=1e6),
+        **decoders.rope(keys, out["context"], "full_attention", base=("rope_theta", 1e6)),
         "rope_local_base": float(local.get("rope_theta") or keys.get("rope_local_base_freq", 10000.0)) if out["window"] else None,
         "qk_norm": "head",
         "attention_softcap": keys.get("attn_logit_softcapping"),

@@ -13,6 +13,9 @@ from jaxsft.models.families.transforms import FUSED_BY_HEAD
 def read(keys: Keys) -> dict[str, Any]:
     embed, heads, context = keys.need("hidden_size"), keys.need("num_attention_heads"), keys.get("max_position_embeddings", 2048)
     bias = keys.get("attention_bias", True)
+    turned = decoders.rope(keys, context, base=("rotary_emb_base", 10000.0), part=("rotary_pct", 0.25))
+    if keys.get("rope_theta", turned["rope_base"]) != turned["rope_base"]:
+        keys.refuse("rope_theta", f"differs from rotary_emb_base={turned['rope_base']}, which is the one that is read")
     return {
         "layers": keys.need("num_hidden_layers"),
         "embed": embed,
@@ -27,7 +30,7 @@ def read(keys: Keys) -> dict[str, Any]:
         "norm_epsilon": keys.get("layer_norm_eps", 1e-5),
         "parallel": keys.get("use_parallel_residual", True),
         "positions": "rope",
-        **decoders.rope(keys, context, default=keys.get("rotary_emb_base", 10000.0), fraction=keys.get("rotary_pct", 0.25)),
+        **turned,
         "gated": False,
         "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "gelu"),
         "qkv_bias": bias,
@@ -39,7 +42,7 @@ def read(keys: Keys) -> dict[str, Any]:
 
 def write(m: ModelConfig) -> dict[str, Any]:
     return {
-        **decoders.write_rope(m),
+        **decoders.write_rope(m, "rotary_emb_base"),
         "hidden_size": m.embed,
         "num_attention_heads": m.heads,
         "num_hidden_layers": m.layers,

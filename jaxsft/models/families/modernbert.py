@@ -19,7 +19,7 @@ def read(keys: Keys) -> dict[str, Any]:
     every, context = keys.get("global_attn_every_n_layers", 3), keys.get("max_position_embeddings", 8192)
     kinds = keys.get("layer_types") or ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
     keys.only("position_embedding_type", None, "rope", "absolute")  # what is written there was never read
-    full, local = (decoders.rope(keys, context, kind, default=base) for kind, base in _bases(keys).items())
+    full, local = (decoders.rope(keys, context, kind, base=base) for kind, base in _BASES.items())
     if local["rope_scaling"].kind != "none":
         keys.refuse("rope_parameters", "a scaling of layers with a window is not known here")
     seen = decoders.windows(keys, layers, keys.get("local_attention", 128) // 2 + 1, kinds)
@@ -50,8 +50,7 @@ def read(keys: Keys) -> dict[str, Any]:
     }
 
 
-def _bases(keys: Keys) -> dict[str, float]:
-    return {"full_attention": keys.get("global_rope_theta") or 160000.0, "sliding_attention": keys.get("local_rope_theta") or 10000.0}
+_BASES = {"full_attention": ("global_rope_theta", 160000.0), "sliding_attention": ("local_rope_theta", 10000.0)}
 
 
 def write(m: ModelConfig) -> dict[str, Any]:

@@ -11,28 +11,39 @@ from jaxsft.models.families.base import Entry, Family, Keys
 
 def _read(keys: Keys, head_dim: int | None) -> dict[str, Any]:
     out = decoders.sizes(keys, head_dim=head_dim)
-    window, full = keys.get("sliding_window", 4096), keys.get("max_window_layers", 28)
-    if not keys.get("use_sliding_window", False):
-        window = None
-    kinds = keys.get("layer_types")
-    if kinds is None and window is not None:
-        kinds = ["sliding_attention" if i >= full else "full_attention" for i in range(out["layers"])]
     return {
         **out,
         **decoders.rope(keys, out["context"]),
-        **decoders.windows(keys, out["layers"], window, kinds),
         "norm_epsilon": keys.get("rms_norm_eps", 1e-6),
         "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
     }
 
 
+def _windows(keys: Keys, layers: int) -> dict[str, Any]:
+    """Of the layers from `max_window_layers` on, or of those that `layer_types` names."""
+    window, full = keys.get("sliding_window", 4096), keys.get("max_window_layers", 28)
+    if not keys.get("use_sliding_window", False):
+        window = None
+    kinds = keys.get("layer_types")
+    if kinds is None and window is not None:
+        kinds = ["sliding_attention" if i >= full else "full_attention" for i in range(layers)]
+    return decoders.windows(keys, layers, window, kinds)
+
+
+def normed(keys: Keys, head_dim: int | None) -> dict[str, Any]:
+    """Qwen 3 but for its windows; `head_dim` as of `decoders.sizes`."""
+    bias = keys.get("attention_bias", False)
+    return {**_read(keys, head_dim), "qk_norm": "head", "qkv_bias": bias, "o_bias": bias}
+
+
 def read2(keys: Keys) -> dict[str, Any]:
-    return {**_read(keys, None), "qkv_bias": True}
+    out = _read(keys, None)
+    return {**out, **_windows(keys, out["layers"]), "qkv_bias": True}
 
 
 def read3(keys: Keys) -> dict[str, Any]:
-    bias = keys.get("attention_bias", False)
-    return {**_read(keys, 128), "qk_norm": "head", "qkv_bias": bias, "o_bias": bias}
+    out = normed(keys, 128)
+    return {**out, **_windows(keys, out["layers"])}
 
 
 def write2(m: ModelConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxsft.config.model import ModelConfig
+from jaxsft.models.families import decoders
 from jaxsft.models.families.base import Entry, Family, Head, Keys, tag_head
 from jaxsft.models.families.transforms import LINEAR
 
@@ -20,11 +21,14 @@ def _reader(tied: bool, activation: str, scaled: bool):
 
     def read(keys: Keys, halves: tuple[bool, ...] = (True,)) -> dict[str, Any]:
         keys.only("is_encoder_decoder", *halves)
-        for name in ("n_positions", "is_gated_act", "dense_act_fn", "output_past", "is_decoder"):  # follow from others, or limit nothing
+        for name in ("n_positions", "output_past", "is_decoder"):  # follow from others, or limit nothing
             keys.get(name)
         embed, heads, layers = keys.need("d_model"), keys.need("num_heads"), keys.need("num_layers")
         words = keys.named("feed_forward_proj", ACTIVATIONS, activation)
-        is_tied = keys.get("tie_word_embeddings", tied)
+        for name, value in (("dense_act_fn", words[0]), ("is_gated_act", words[1])):  # what is written of them wins there
+            if name in keys.values and decoders.ACTIVATIONS.get(found := keys.get(name), found) != value:
+                keys.refuse(name, f"does not agree with feed_forward_proj={keys.get('feed_forward_proj', activation)}")
+        is_tied = tied if (found := keys.get("tie_word_embeddings")) is None else found
         return {
             "layers": layers,
             "decoder_layers": keys.get("num_decoder_layers") or layers,
@@ -103,8 +107,8 @@ _FAMILY: dict[str, Any] = {
     "table": (EMBEDDING, *_stack("encoder", 1, "encoder/"), *_stack("decoder", 2, "decoder/")),
     "prefix": "",
     "heads": {"lm": Head("ForConditionalGeneration", (Entry("head/w", "lm_head.weight", LINEAR),))},
-    # Copies of a tied matrix, and a bias that old files have and no version reads.
-    "skip": (r"(encoder|decoder)\.embed_tokens\.weight", r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"),
+    "skip": (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),  # of old files; no version reads it
+    "copies": (r"(encoder|decoder)\.embed_tokens\.weight",),
 }
 _ENCODER: dict[str, Any] = {
     "table": (EMBEDDING, *_stack("encoder", 1, "")),
@@ -112,7 +116,8 @@ _ENCODER: dict[str, Any] = {
     "bare": "EncoderModel",
     "heads": {"tag": dataclasses.replace(tag_head("classifier"), prefix="transformer.")},
     "write": write_alone,
-    "skip": (r"encoder\.embed_tokens\.weight", r"decoder\..*", r"lm_head\.weight", r"(classification_head|qa_outputs)\..*"),
+    "copies": (r"encoder\.embed_tokens\.weight",),
+    "skip": (r"decoder\..*", r"lm_head\.weight", r"(classification_head|qa_outputs)\..*"),
 }
 
 

@@ -204,7 +204,9 @@ def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> 
         ids.append(token)
         following = pieces[at + 1] if at + 1 < len(pieces) else None
         if following is None or following[1] != kind or alone or following[2]:
-            runs.append({"text": tokenizer.decode(ids, skip_special=False), "kind": kind, "tokens": len(ids)})
+            goes_on = at >= len(ids) and not pieces[at - len(ids)][2]  # a space between two runs is shown
+            text = (tokenizer.continued if goes_on else tokenizer.decode)(ids, skip_special=False)
+            runs.append({"text": text, "kind": kind, "tokens": len(ids)})
             ids = []
     return {"split": part.name, "where": part.where[i], "tokens": len(e.ids), "runs": runs}
 

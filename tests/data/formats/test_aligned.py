@@ -151,7 +151,7 @@ def test_sentences_pair_by_their_id(tmp_path):
 
 
 def test_tags_are_projected_over_links(tmp_path):
-    """A word takes the tag of the word that it is linked to, of several the first; one without a link takes X."""
+    """A word takes the tag of the word that it is linked to, of several the first; one without a link takes none."""
     row = "{}\t{}\t_\t{}\t_\t_\t{}\t_\t_\t_\n"
     of = lambda name, *words: f"# sent_id = {name}\n" + "".join(row.format(i, *word, i - 1) for i, word in enumerate(words, start=1)) + "\n"
     source = of("x", ("a", "DET"), ("cat", "NOUN")) + of("y", ("sees", "VERB"))
@@ -159,7 +159,7 @@ def test_tags_are_projected_over_links(tmp_path):
     folder = put(tmp_path, **files, a_align="1-0 0-1 1-1\n0-1\n", b_align="0-0\n", c_align="0-0\n0-0\n0-0\n", d_align="5-0\n0-0\n")
     how = {"target": "b.conllu", "pair": "sent_id", "alignment": "a.align"}
     rows = fields(folder / "a.conllu", **how, project="upos")
-    assert [(row["tokens"], row["tags"]) for row in rows] == [(["Katze", "eine", "da"], ["NOUN", "DET", "X"]), (["er", "sieht"], ["X", "VERB"])]
+    assert [(row["tokens"], row["tags"]) for row in rows] == [(["Katze", "eine", "da"], ["NOUN", "DET", "_"]), (["er", "sieht"], ["_", "VERB"])]
     assert "tags" not in fields(folder / "a.conllu", **how)[0] and rows[0]["alignment"] == [[1, 0], [0, 1], [1, 1]]
     for file, message in (
         ("b", r"b\.align: has no line for the pair 'y'"),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxsft.errors import CheckpointError
-from jaxsft.models import exported, pretrained
+from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models import exported, families, pretrained
 from jaxsft.models.attention import Tokens
 from jaxsft.models.encoder_decoder import EncoderDecoder
 from jaxsft.models.heads import VocabHead
@@ -84,6 +84,12 @@ def test_what_does_not_fit_is_refused(tmp_path):  # guards G3, F3
     load(write("t5", tmp_path, **{"lm_head.weight": own, "decoder.embed_tokens.weight": own}))  # copies of a tied matrix
     with pytest.raises(CheckpointError, match=r"lm_head.weight and shared.weight differ, but config.json says that they are one"):
         load(write("t5", tmp_path, **{"lm_head.weight": tensor}))
+    for family, name in (("t5", "encoder.embed_tokens.weight"), ("bart", "model.decoder.embed_tokens.weight")):
+        with pytest.raises(CheckpointError, match=rf"{name} and .*shared.weight differ, but this model has one for both"):
+            load(write(family, tmp_path, **{name: tensor}))
+    with pytest.raises(ConfigError, match=r"dense_act_fn='silu': does not agree with feed_forward_proj=relu"):
+        values = golden("t5")[0]["config"] | {"feed_forward_proj": "relu", "dense_act_fn": "silu"}
+        families.get("t5", "here").model(values)
     with pytest.raises(CheckpointError, match=r"decoder.block.2.layer.1.EncDecAttention.k.weight"):
         load(write("t5", tmp_path, drop=("decoder.block.2.layer.1.EncDecAttention.k.weight",)))
     with pytest.raises(CheckpointError, match=r"has decoder.more"):
