@@ -27,6 +27,10 @@ TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 def fitting(model: ModelConfig, rows: int, name: str | None, kind: str | None = None, task: Any = None) -> tuple[Family, dict[str, Any]]:
     """The family that has all of these options, and its config.json; `name` None: the first that has, of those that have the head of the task too
     if there is one. Raises ConfigError that says what differs."""
+    if model.kind != "transformer":
+        raise ConfigError(
+            f"model.kind={model.kind}: transformers has no such model; jaxsft eval, predict and jaxsft.load run it from its run directory"
+        )
     if name is not None:
         family = families.get(name, "export.family").of_model(model)
         return family, family.to_config(model, rows)
@@ -110,12 +114,12 @@ def tensor(move: Move, weights: Flat, dtype: str) -> np.ndarray:
     return value
 
 
-def write(folder: Path, found: Sequence[Move], weights: Flat, dtypes: Mapping[str, str], shard: int) -> None:
+def write(folder: Path, family: Family, found: Sequence[Move], weights: Flat, dtypes: Mapping[str, str], shard: int) -> None:
     """model.safetensors, or shards of at most `shard` bytes with their index. A host holds one shard at a time."""
     parts, names, total = list(_shards(found, dtypes, shard)), {}, 0
     for i, part in enumerate(parts, start=1):
         file = WEIGHTS if len(parts) == 1 else f"model-{i:05d}-of-{len(parts):05d}.safetensors"
-        values = {move.theirs: tensor(move, weights, dtypes[move.theirs]) for move in part}
+        values = {family.stored.get(move.theirs, move.theirs): tensor(move, weights, dtypes[move.theirs]) for move in part}
         save(values, folder / file)
         names |= dict.fromkeys(values, file)
         total += sum(value.nbytes for value in values.values())

@@ -54,6 +54,8 @@ def _bf16_backward(equation, operands, g):
     (left, right), out = equation.split("->")[0].split(","), equation.split("->")[1]
     g = g.astype(jnp.bfloat16)
     dx = jnp.einsum(f"{out},{right}->{left}", g, w, preferred_element_type=jnp.float32)
+    if x.ndim == 2 < g.ndim:  # nor does it have the product of a transposed matrix with more than a matrix: the states of a recurrent cell
+        x, left = lax.optimization_barrier(x.T), left[::-1]
     dw = jnp.einsum(f"{left},{out}->{right}", x, g, preferred_element_type=jnp.float32)
     # XLA folds a transpose that follows (a tied head's) into the product, in a form that its CPU backend does not have for bfloat16 without AMX.
     return dx, lax.optimization_barrier(dw)

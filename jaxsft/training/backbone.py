@@ -111,9 +111,9 @@ def _marked(mark: Path) -> bool:
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch(exist_ok=False)
-    except FileExistsError:
-        return False
     except OSError as error:
+        if mark.exists():
+            return False
         raise DataError(f"{mark.parent}: cannot write the cache of {KEPT} ({error.strerror}); set data.cache_dir=<folder>") from error
     return True
 

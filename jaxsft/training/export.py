@@ -76,7 +76,7 @@ def export(
     name = chosen.architecture + (chosen.bare if its is None else its.suffix)
     values = _values(run, values, its, kind, before is None) | {"architectures": [name], "dtype": _most(dtypes)}
     with rundir.atomic_folder(to) as folder:
-        exported.write(folder, found, ready, dtypes, shard)
+        exported.write(folder, chosen, found, ready, dtypes, shard)
         rundir.write_json(folder / "config.json", values)
         _tokenizer(folder, parts.tokenizer, parts.task, kind, before is None)
         _generation(folder, before, parts.tokenizer, parts.task)

@@ -29,7 +29,7 @@ def written_back(folder, model, params, to, kind, shard=10**9):
     tensors = pretrained.Tensors(folder)
     had = {name: [tensors.dtype(name), tensors.shape(name)] for name in tensors}
     to.mkdir()
-    exported.write(to, found, flatten(params), exported.dtypes_of(family, found, had, None), shard)
+    exported.write(to, family, found, flatten(params), exported.dtypes_of(family, found, had, None), shard)
     shutil.copy(folder / "config.json", to)
     return pretrained.Tensors(to)
 
@@ -46,8 +46,9 @@ def test_every_byte_comes_back(name, tmp_path):  # guards G3
     kind, folder = hf.kind(about), hf.write(name, tmp_path / "in", dtype="BF16")
     model, params = hf.load(folder, kind, about["context"])
     written_back(folder, model, params, tmp_path / "out", kind)
-    prefix = "" if kind else pretrained.open_source(folder).family.prefix  # bare encoders are written under the prefix of their classes
-    wanted = {prefix + key: value for key, value in load_file(folder / "model.safetensors").items() if "pooler" not in key}
+    family = pretrained.open_source(folder).family
+    prefix = "" if kind else family.prefix  # bare encoders are written under the prefix of their classes
+    wanted = {prefix + family.stored.get(key, key): value for key, value in load_file(folder / "model.safetensors").items() if "pooler" not in key}
     same_bytes(load_file(tmp_path / "out" / "model.safetensors"), wanted)
 
 
@@ -135,9 +136,17 @@ def test_old_names_and_bare_models_are_read(tmp_path):
             {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}},
             "truncate=False is not read where",
         ),
+        (
+            "gemma3",
+            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            "rope_scaling=.*: has no rope_type, and type is not",
+        ),
+        ("gemma3", {"attn_logit_softcapping": 2.0}, "attn_logit_softcapping=2.0: expected None"),
         ("modernbert", {"rope_theta": 500.0}, "rope_theta=500.0: nothing here reads it"),
         ("mixtral_window", {"layer_types": ["full_attention"] * 3}, "layer_types=.*: nothing here reads it"),
-        ("roberta", {"pad_token_id": -1}, "pad_token_id=-1: expected a number of at least 0"),
+        ("roberta", {"pad_token_id": -1}, "pad_token_id=-1: expected a whole number of at least 0"),
+        ("qwen3_moe", {"num_experts_per_tok": "2"}, "num_experts_per_tok='2': expected a whole number of at least 1"),
+        ("llama", {"rms_norm_eps": "1e-5"}, "config.json: model.norm_epsilon would be '1e-5', expected a value of type float"),
     ],
 )
 def test_a_key_that_would_be_ignored_is_an_error(name, changes, message, tmp_path):  # guards G9
@@ -229,6 +238,8 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
 def test_what_no_family_has_is_told_once_for_all_that_lack_it():
     with pytest.raises(ConfigError) as caught:
         exported.fitting(ModelConfig(causal=False), 300, None)
+    with pytest.raises(ConfigError, match=r"model\.kind=lstm: transformers has no such model"):
+        exported.fitting(ModelConfig(kind="lstm"), 300, None)
     told = str(caught.value)
     assert told.count("model.causal=False") == told.count("model.norm='rms'") == 1
     assert all(told.count(f"{name},") + told.count(f"{name}:") >= 1 for name, family in families.FAMILIES.items() if family.write)

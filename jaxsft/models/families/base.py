@@ -65,6 +65,13 @@ class Keys:
             raise ConfigError(f"{self.place}: {key}={value!r}: expected a number of at least 1, which this family needs")
         return value
 
+    def count(self, key: str, default: int, least: int = 1) -> int:
+        """A whole number; where there is none, `default`. Raises ConfigError for another value, null too."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            self.refuse(key, f"expected a whole number of at least {least}")
+        return value
+
     def only(self, key: str, *known: Any) -> Any:
         """The value, which must be one of `known`; the first is the default of transformers. Raises ConfigError."""
         value = self.get(key, known[0])
@@ -75,7 +82,7 @@ class Keys:
     def named(self, key: str, names: Mapping[str, Any], default: str | None = None) -> Any:
         """Our word for the value. Raises ConfigError for one that has none."""
         value = self.get(key, default)
-        if value not in names:
+        if not isinstance(value, str) or value not in names:
             self.refuse(key, f"is not known here; expected one of {', '.join(names)}")
         return names[value]
 
@@ -167,6 +174,7 @@ class Family:
       skip: patterns of names (without prefix) that hold no weight of ours: buffers, heads of pretraining.
       copies: patterns of names (without prefix) that are the embedding once more.
       renamed: (old, new) ends of names, as old files have them.
+      stored: names of tensors in files, by those of its class, where these are others.
       absent: patterns of names (without prefix) that files lack, because their model does nothing there: our weight keeps its initial value.
       bare: the end of the name of the class without a head.
       around: what the names of the body begin with besides, in files of models that hold more.
@@ -183,6 +191,7 @@ class Family:
     skip: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    stored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     absent: tuple[str, ...] = ()
     bare: str = "Model"
     around: tuple[str, ...] = ()
@@ -219,6 +228,10 @@ class Family:
         keys = Keys(values, place, context)
         out = self.read(keys)
         keys.finish()
+        for name, value in out.items():
+            kind = KINDS.get(TYPES[name])
+            if kind and (not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)):
+                raise ConfigError(f"{place}: model.{name} would be {value!r}, expected a value of type {TYPES[name]}")
         return out
 
     def model(self, values: Mapping[str, Any], place: str = "config.json", context: int | None = None) -> ModelConfig:
@@ -238,6 +251,9 @@ class Family:
         return values
 
 
+TYPES = {field.name: str(field.type) for field in dataclasses.fields(ModelConfig)}
+KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
+KINDS |= {"Optional[int]": (int, type(None)), "Optional[float]": (float, int, type(None))}
 UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "part", "vocab_rows", "vectors", "train_rows")
 UNWRITTEN += ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
 RENAMED_NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # in files that were converted from TensorFlow

@@ -34,7 +34,7 @@ def read(keys: Keys, types: int = 2) -> dict[str, Any]:
         "kv_heads": heads,
         "head_dim": embed // heads,
         "mlp": keys.need("intermediate_size"),
-        "context": keys.get("max_position_embeddings", 512),
+        "context": keys.count("max_position_embeddings", 512),
         "vocab_rows": keys.need("vocab_size"),
         "types": keys.get("type_vocab_size", types),
         "norm_epsilon": keys.get("layer_norm_eps", 1e-12),
@@ -45,9 +45,7 @@ def read(keys: Keys, types: int = 2) -> dict[str, Any]:
 
 def read_roberta(keys: Keys) -> dict[str, Any]:
     """Its positions begin after the id of padding, and its table of them has rows for those before it."""
-    if not isinstance(padding := keys.get("pad_token_id", 1), int) or padding < 0:
-        keys.refuse("pad_token_id", "expected a number of at least 0, for positions begin after it")
-    out, offset = read(keys), padding + 1
+    out, offset = read(keys), keys.count("pad_token_id", 1, 0) + 1
     return {**out, "position_offset": offset, "context": out["context"] - offset}
 
 

@@ -18,11 +18,11 @@ def read(keys: Keys) -> dict[str, Any]:
     keys.only("position_biased_input", True, False) and keys.refuse("position_biased_input", "only False, as in version 3, is known here")
     keys.only("conv_kernel_size", 0)
     kinds = keys.get("pos_att_type") or []
-    if sorted(kinds.split("|") if isinstance(kinds, str) else kinds) != ["c2p", "p2c"]:
+    if not isinstance(kinds, str | list) or sorted(kinds.lower().split("|") if isinstance(kinds, str) else kinds) != ["c2p", "p2c"]:
         keys.refuse("pos_att_type", "only c2p and p2c together are known here")
     if keys.get("norm_rel_ebd", "none") != "layer_norm":
         keys.refuse("norm_rel_ebd", "only layer_norm is known here")
-    out, longest = bert.read(keys, types=0), keys.get("max_relative_positions", -1)
+    out, longest = bert.read(keys, types=0), keys.count("max_relative_positions", -1, -1)
     if keys.get("embedding_size", out["embed"]) != out["embed"]:
         keys.refuse("embedding_size", "only that of hidden_size is known here")
     return {

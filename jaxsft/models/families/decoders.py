@@ -138,13 +138,18 @@ def rope(
 
     Raises ConfigError for a scaling that is not known here, and for what the family does not read.
     """
+    for key in ("rope_parameters", "rope_scaling"):
+        if not isinstance(keys.get(key) or {}, Mapping):
+            keys.refuse(key, "expected an object")
     found, old = keys.get("rope_parameters") or {}, keys.get("rope_scaling") or {}
     if kind_of_layer:
         if flat := sorted(set(found) - {"full_attention", "sliding_attention"}):
             keys.refuse("rope_parameters", f"{flat[0]} is not read there; expected those of full_attention and of sliding_attention")
         found = found.get(kind_of_layer) or {}
-        if found.get("truncate", True) is not True:
-            keys.refuse("rope_parameters", f"truncate={found['truncate']} is not read where kinds of layers differ")
+        if old and "rope_type" not in old:
+            keys.refuse("rope_scaling", "has no rope_type, and type is not read where kinds of layers differ")
+        if (found or old).get("truncate", True) is not True:
+            keys.refuse("rope_parameters" if found else "rope_scaling", "truncate=False is not read where kinds of layers differ")
     if found and old and found != old:
         keys.refuse("rope_scaling", f"differs from rope_parameters={found!r}; expected one of them")
     found = dict(found or old)
@@ -180,9 +185,11 @@ def _scaling(keys: Keys, given: dict[str, Any], context: int) -> dict[str, Any]:
     if other := [key for key in given if key not in SCALINGS[kind]]:
         keys.refuse(where, f"{other[0]} is not read by the scaling {kind!r}")
     out = {SCALINGS[kind][key]: value for key, value in given.items()}
-    if kind in ("yarn", "longrope") and (beside := keys.get("original_max_position_embeddings") or out.get("original") or context):
-        out["original"] = beside  # that beside the scaling wins, as it does there
+    if kind in ("yarn", "longrope"):
         keys.need("max_position_embeddings")
+        if keys.get("original_max_position_embeddings") is not None:  # it wins over that of the scaling
+            out["original"] = keys.need("original_max_position_embeddings")
+        out.setdefault("original", context)
     if kind == "longrope":
         out.setdefault("factor", context / out["original"])
     if missing := [theirs for theirs, ours in SCALINGS[kind].items() if ours in ("factor", "original", "short", "long") and ours not in out]:
@@ -199,7 +206,7 @@ def windows(keys: Keys, layers: int, window: int | None, layer_types: Sequence[s
     """`window` and `window_layers` from the kinds of the layers. Raises ConfigError for a kind that is not known here."""
     if layer_types is None:
         return {"window": window, "window_layers": None}
-    if len(layer_types) != layers:
+    if not isinstance(layer_types, list) or len(layer_types) != layers:
         keys.refuse("layer_types", f"expected {layers} of them, as num_hidden_layers says")
     if other := [kind for kind in layer_types if kind not in ("full_attention", "sliding_attention")]:
         keys.refuse("layer_types", f"{other[0]} is not known here; expected full_attention or sliding_attention")

@@ -18,7 +18,7 @@ def _experts(keys: Keys, count: int, taken: int, norm: bool) -> dict[str, Any]:
     keys.only("router_jitter_noise", 0.0)
     found = keys.get("num_local_experts") or keys.get("num_experts") or count
     keys.only("num_experts", found, None)
-    return {"experts": found, "experts_per_token": keys.get("num_experts_per_tok", taken), "expert_norm": norm}
+    return {"experts": found, "experts_per_token": keys.count("num_experts_per_tok", taken), "expert_norm": norm}
 
 
 def read_mixtral(keys: Keys) -> dict[str, Any]:

@@ -16,6 +16,8 @@ def _read(keys: Keys, kinds: list[str], window: int) -> dict[str, Any]:
     keys.only("use_bidirectional_attention", None, False)
     if keys.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh" and "hidden_activation" not in keys.values:
         keys.refuse("hidden_act", "the activation of this family is hidden_activation; expected gelu_pytorch_tanh")
+    if not isinstance(scalar := keys.get("query_pre_attn_scalar", 256), (int, float)) or scalar <= 0:
+        keys.refuse("query_pre_attn_scalar", "expected a number above 0")
     return {
         **out,
         **decoders.windows(keys, out["layers"], keys.get("sliding_window", window), keys.get("layer_types") or kinds),
@@ -25,7 +27,7 @@ def _read(keys: Keys, kinds: list[str], window: int) -> dict[str, Any]:
         "activation": keys.named("hidden_activation", decoders.ACTIVATIONS, "gelu_pytorch_tanh"),
         "qkv_bias": bias,
         "o_bias": bias,
-        "query_scale": keys.get("query_pre_attn_scalar", 256) ** -0.5,
+        "query_scale": scalar**-0.5,
         "embed_scale": math.sqrt(out["embed"]),
         "tied": keys.get("tie_word_embeddings", True),
     }
@@ -46,19 +48,20 @@ def read2(keys: Keys) -> dict[str, Any]:
 
 def read3(keys: Keys) -> dict[str, Any]:
     """Of six layers, five have the window and a rope base of their own; scaling is for the sixth."""
-    every = keys.get("sliding_window_pattern", 6)
+    every = keys.count("sliding_window_pattern", 6)
     keys.get("_sliding_window_pattern")  # written, never read
     kinds = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(keys.need("num_hidden_layers"))]
     out = _read(keys, kinds, 4096)
+    keys.only("attn_logit_softcapping", None)  # its class keeps it and computes without
+    full = decoders.rope(keys, out["context"], "full_attention", base=("rope_theta", 1e6))
     local = (keys.get("rope_parameters") or {}).get("sliding_attention") or {}
     if local.get("rope_type", "default") != "default":
         keys.refuse("rope_parameters", "a scaling of the layers with a window is not known here")
     return {
         **out,
-        **decoders.rope(keys, out["context"], "full_attention", base=("rope_theta", 1e6)),
+        **full,
         "rope_local_base": float(local.get("rope_theta") or keys.get("rope_local_base_freq", 10000.0)) if out["window"] else None,
         "qk_norm": "head",
-        "attention_softcap": keys.get("attn_logit_softcapping"),
         "logit_softcap": keys.get("final_logit_softcapping"),
     }
 

@@ -80,4 +80,5 @@ FAMILY = Family(
     },
     skip=(r"layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)",),
     renamed=(("embed_out.weight", "lm_head.weight"),),
+    stored={"lm_head.weight": "embed_out.weight"},
 )

@@ -16,13 +16,13 @@ def read(keys: Keys) -> dict[str, Any]:
     for key in ("decoder_bias", "classifier_pooling", "classifier_bias", "classifier_activation", "sparse_prediction", "sparse_pred_ignore_index"):
         keys.get(key)  # of heads
     layers, embed, heads = keys.need("num_hidden_layers"), keys.need("hidden_size"), keys.need("num_attention_heads")
-    every, context = keys.get("global_attn_every_n_layers", 3), keys.get("max_position_embeddings", 8192)
+    every, context = keys.count("global_attn_every_n_layers", 3), keys.get("max_position_embeddings", 8192)
     kinds = keys.get("layer_types") or ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
     keys.only("position_embedding_type", None, "rope", "absolute")  # what is written there was never read
     full, local = (decoders.rope(keys, context, kind, base=base) for kind, base in _BASES.items())
     if local["rope_scaling"].kind != "none":
         keys.refuse("rope_parameters", "a scaling of layers with a window is not known here")
-    seen = decoders.windows(keys, layers, keys.get("local_attention", 128) // 2 + 1, kinds)
+    seen = decoders.windows(keys, layers, keys.count("local_attention", 128) // 2 + 1, kinds)
     return {
         "layers": layers,
         "embed": embed,

@@ -21,7 +21,7 @@ def _read(keys: Keys, head_dim: int | None) -> dict[str, Any]:
 
 def _windows(keys: Keys, layers: int) -> dict[str, Any]:
     """Of the layers from `max_window_layers` on, or of those that `layer_types` names."""
-    window, full = keys.get("sliding_window", 4096), keys.get("max_window_layers", 28)
+    window, full = keys.get("sliding_window", 4096), keys.count("max_window_layers", 28, 0)
     if not keys.get("use_sliding_window", False):
         window = None
     kinds = keys.get("layer_types")

@@ -26,7 +26,7 @@ def _reader(tied: bool, activation: str, scaled: bool):
         embed, heads, layers = keys.need("d_model"), keys.need("num_heads"), keys.need("num_layers")
         words = keys.named("feed_forward_proj", ACTIVATIONS, activation)
         for name, value in (("dense_act_fn", words[0]), ("is_gated_act", words[1])):  # what is written of them wins there
-            if name in keys.values and decoders.ACTIVATIONS.get(found := keys.get(name), found) != value:
+            if name in keys.values and decoders.ACTIVATIONS.get(str(found := keys.get(name)), found) != value:
                 keys.refuse(name, f"does not agree with feed_forward_proj={keys.get('feed_forward_proj', activation)}")
         is_tied = tied if (found := keys.get("tie_word_embeddings")) is None else found
         return {
