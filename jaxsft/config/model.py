@@ -86,6 +86,7 @@ class ModelConfig:
     unroll: str = "auto"  # auto | none | full: of the scan over layers
     pretrained: Optional[str] = None  # a run directory, a folder with config.json and safetensors, or hub:owner/name@revision of either
     init: str = "pretrained"  # with pretrained: its weights | scratch: its architecture and tokenizer only | reset:PATTERN: weights that start anew
+    part: str = "all"  # with a pretrained encoder-decoder: all | encoder: its encoder alone, as any other; the decoder is left out
     keep_layers: Optional[list[int]] = None  # with pretrained: which of its layers (of its encoder), in this order, counted from 0; null: all
     keep_decoder_layers: Optional[list[int]] = None  # with a pretrained encoder-decoder: which of its decoder's, likewise
     repeat_layers: int = 1  # with pretrained: how often each of them comes in a row

@@ -25,6 +25,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.too_long": TOO_LONG,
     "model.kind": ("transformer", "lstm", "gru"),
     "model.train_rows": ("all", "added"),
+    "model.part": ("all", "encoder"),
     "model.norm": ("rms", "layer"),
     "model.norm_position": ("pre", "post", "output", "sandwich"),
     "model.positions": ("rope", "learned", "relative", "disentangled", "none"),

@@ -48,6 +48,8 @@ def model(config: Config, causal: bool | None) -> None:
     for name, standard in SURGERY.items():
         if getattr(m, name) != standard and (not m.pretrained or m.init == "scratch"):
             raise ConfigError(f"model.{name}={getattr(m, name)}: is read with the weights of model.pretrained only")
+    if m.part != "all" and not m.pretrained:
+        raise ConfigError(f"model.part={m.part}: is read with model.pretrained only")
     if m.train_rows == "added" and not config.tokenizer.added:
         raise ConfigError("model.train_rows=added: there are no added tokens; name them by tokenizer.added=[...]")
     if m.init not in ("pretrained", "scratch") and not (m.init.startswith("reset:") and m.init != "reset:"):
@@ -75,11 +77,16 @@ def _recurrent(m: ModelConfig, task: str) -> None:
 
 def _seq2seq(config: Config) -> None:
     m, task = config.model, config.task
+    if m.part == "encoder" and task.name in ("seq2seq", "span_corruption"):
+        raise ConfigError(f"model.part=encoder: task={task.name} writes, which an encoder alone cannot; leave the option out")
     if task.name == "span_corruption" and not m.decoder_layers:
         raise ConfigError("task=span_corruption: a decoder writes what was taken out; set model=encoder_decoder, or model.decoder_layers")
     if task.name != "seq2seq":
         if m.decoder_layers and task.name != "span_corruption":
-            raise ConfigError(f"model.decoder_layers={m.decoder_layers}: task={task.name} has one text only; task=seq2seq trains an encoder-decoder")
+            instead = "set model.part=encoder, which leaves the decoder out" if m.pretrained else "set model.decoder_layers=0"
+            raise ConfigError(
+                f"model.decoder_layers={m.decoder_layers}: task={task.name} has one text only; {instead}; task=seq2seq trains an encoder-decoder"
+            )
         return
     if m.causal == bool(m.decoder_layers):
         kind = "an encoder sees the whole source" if m.decoder_layers else "a decoder-only model writes from left to right"

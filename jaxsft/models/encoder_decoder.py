@@ -194,24 +194,29 @@ class EncoderDecoder(Transformer):
         Args:
           source: its tokens `[B, T]`, and where they stand; segment i is that of the target's segment i.
         """
-        memory = Memory(source[1], self.encoder.hidden(_half(params, "encoder"), *source, noise))
-        x = self.decoder.states(_half(params, "decoder"), tokens, where, memory, noise.at(DECODER) if noise else None)
+        memory = Memory(source[1], self.encoder.hidden(half(params, "encoder"), *source, noise))
+        x = self.decoder.states(half(params, "decoder"), tokens, where, memory, noise.at(DECODER) if noise else None)
         return x * self.config.output_scale
 
     def start(self, params: Params, source: tuple[Array, Tokens], dtype: Any) -> Sources:
         """What decoding needs of the source: it is encoded once, and every layer keeps its keys and values."""
-        memory = Memory(source[1], self.encoder.hidden(_half(params, "encoder"), *source))
-        return self.decoder.sources(_half(params, "decoder"), memory, dtype)
+        memory = Memory(source[1], self.encoder.hidden(half(params, "encoder"), *source))
+        return self.decoder.sources(half(params, "decoder"), memory, dtype)
 
     def decode(self, params: Params, tokens: Array, where: Tokens, caches: tuple[CrossCache, ...]) -> tuple[Array, tuple[CrossCache, ...]]:
         """`hidden` of new tokens of the target, with caches that hold what `start` gave."""
-        x, caches = self.decoder.decode(_half(params, "decoder"), tokens, where, caches)
+        x, caches = self.decoder.decode(half(params, "decoder"), tokens, where, caches)
         return x * self.config.output_scale, caches
 
 
-def _half(params: Params, name: str) -> Params:
-    """The parameters of a half, as those of a `Transformer`."""
-    half, beside = params[name], params.get(adapters.NAME, {})
+def encoder_of(config: ModelConfig) -> ModelConfig:
+    """The options of its encoder alone."""
+    return dataclasses.replace(config, decoder_layers=0, output_scale=1.0)
+
+
+def half(params: Params, name: str) -> Params:
+    """The parameters of a half, as those of a `Transformer`; without a head."""
+    of_half, beside = params[name], params.get(adapters.NAME, {})
     own = beside.get(name, {})
     own = {**own, "embed": {**beside.get("embed", {}), **own.get("embed", {})}}
-    return {**half, "embed": {**params["embed"], **half.get("embed", {})}, adapters.NAME: own}
+    return {**of_half, "embed": {**params["embed"], **of_half.get("embed", {})}, adapters.NAME: own}

@@ -32,10 +32,11 @@ def fitting(model: ModelConfig, rows: int, name: str | None, kind: str | None = 
             f"model.kind={model.kind}: transformers has no such model; jaxsft eval, predict and jaxsft.load run it from its run directory"
         )
     if name is not None:
-        family = families.get(name, "export.family")
+        family = families.get(name, "export.family").of_model(model)
         return family, family.to_config(model, rows)
     lacking: dict[str, list[str]] = {}
-    for family in sorted(families.FAMILIES.values(), key=lambda family: task is not None and not _has_head(family, kind, task, model)):
+    every = [family.of_model(model) for family in families.FAMILIES.values()]
+    for family in sorted(every, key=lambda family: task is not None and not _has_head(family, kind, task, model)):
         if family.write is not None:
             try:
                 return family, family.to_config(model, rows)
@@ -79,7 +80,7 @@ def all_moves(family: Family, head: Head | None, specs: Mapping[str, WeightSpec]
     if head is None:
         return family.moves(body, "", what)
     mine = {path: spec for path, spec in specs.items() if path not in body}
-    found, own = family.moves(body, family.prefix if head.prefix is None else head.prefix, what), moves(head.table, mine)
+    found, own = family.moves(body, family.prefix_of(head), what), moves(head.table, mine)
     check_covered(own, mine, what)
     return [*found, *own]
 

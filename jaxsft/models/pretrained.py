@@ -144,10 +144,10 @@ def is_source(folder: str | Path) -> bool:
     return (Path(folder) / "config.json").is_file() and not (Path(folder) / "config.yaml").is_file()
 
 
-def open_source(folder: str | Path) -> Source:
-    """Raises ConfigError: no config.json, or one of a family that is not known."""
+def open_source(folder: str | Path, part: str = "all") -> Source:
+    """`part` is `model.part`. Raises ConfigError: no config.json, one of a family that is not known, or that has no such part."""
     values = _json(Path(folder) / "config.json")
-    return Source(Path(folder), values, families.get(values.get("model_type"), str(Path(folder) / "config.json")))
+    return Source(Path(folder), values, families.of(values, str(Path(folder) / "config.json"), part))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +178,8 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, aske
       CheckpointError: a tensor is missing, additional, of another shape or no float.
     """
     family, what = source.family, str(source.folder)
-    names = {_modern(family, name): name for name in source.tensors}
-    prefix = next((one for one in family.prefixes if one and any(name.startswith(one) for name in names)), "")
+    names = _names(source)
+    prefix = next((one for one in family.prefixes if any(name.startswith(one) for name in names)), "")
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
     found = family.moves(body, prefix, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
@@ -203,6 +203,16 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, aske
         if name not in heads and name not in copies and not skip.fullmatch(name) and not skip.fullmatch(name.removeprefix(prefix)):
             raise CheckpointError(f"{what}: has {names[name]} {list(source.tensors.shape(names[name]))}, for which this model has no place")
     return Plan(tuple(move._replace(theirs=names[move.theirs]) for move in (*found, *taken)), fresh, tuple(names[name] for name in left), why)
+
+
+def _names(source: Source) -> dict[str, str]:
+    """By today's name, the name in the files. Raises CheckpointError where two that are one today differ."""
+    out: dict[str, str] = {}
+    for name in source.tensors:
+        other = out.setdefault(_modern(source.family, name), name)
+        if other != name and not np.array_equal(source.tensors.read(name), source.tensors.read(other)):
+            raise CheckpointError(f"{source.folder}: {name} and {other} differ, but this model has one for both")
+    return out
 
 
 def _modern(family: Family, name: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxsft.errors import ConfigError
+from jaxsft.models import families
 from jaxsft.models.families.base import OF_MODEL, Family, Head, Move, moves
 from jaxsft.sharding.weights import WeightSpec
 
@@ -76,13 +77,13 @@ def taken(
     """
     head = family.heads.get(asked.kind)
     if head is None or asked.kind in ("lm", "mlm"):
-        return [], None
+        return [], None if asked.kind in ("lm", "mlm") else _of_both_halves(family, values)
     found = [_there(move, family, shapes) for move in moves(head.table, specs)]
     of_body = lambda m: family.prefix and (m.theirs.startswith(family.prefix) or m.theirs not in {entry.theirs for entry in head.table})
     pooler = [m for m in found if of_body(m)]
     pooler = [m for m in pooler if shapes.get(m.theirs) == m.shape] if _other_option(head, asked.task, ("pool", "head", "activation")) is None else []
     if (own := head_of(family, values)) is None:
-        return pooler, None
+        return pooler, _of_both_halves(family, values)
     name = f"{family.architecture}{own[1].suffix}"
     if own[0] != asked.kind:
         return pooler, f"it is that of {name}, and task={asked.task.name} has that of {family.architecture}{head.suffix}"
@@ -98,6 +99,14 @@ def taken(
     if lost or extra or any(path not in {s.path for m in found for s in m.slots} for path in specs if not path.startswith(BESIDE)):
         return pooler, f"{name} has {', '.join(sorted(extra)) or 'no ' + ', '.join(lost)}, and the head of the task {', '.join(specs)}"
     return [m._replace(order=order) if m.slots[0].path.startswith("head/out/") else m for m in full], None
+
+
+def _of_both_halves(family: Family, values: Mapping[str, Any]) -> str | None:
+    """Of an encoder alone: why it does not have the head of the class that the files are of."""
+    names = (f"{family.architecture}For{what}" for what in ("SequenceClassification", "QuestionAnswering"))
+    alone = families.get(family.model_type, "").encoder is family
+    name = next((name for name in names if alone and name in (values.get("architectures") or [])), None)
+    return None if name is None else f"it is that of {name}, which reads a text with its decoder too"
 
 
 def _there(move: Move, family: Family, shapes: Mapping[str, Any]) -> Move:

@@ -22,6 +22,7 @@ from jaxsft.tasks.texts import TextTask
 
 HEAD, WEIGHTS = "head.json", "head.safetensors"
 POOLS = {"mean": "mean_tokens", "max": "max_tokens", "first": "cls_token", "last": "lasttoken"}  # of ours, in the words of sentence-transformers
+LOADED = ("Model", "TextModel", "EncoderModel")  # the ends of the names of the classes that sentence-transformers makes of a config.json
 MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 ACTIVATIONS = {"tanh": "Tanh", "gelu": "GELU", "relu": "ReLU"}
 

@@ -127,7 +127,8 @@ def _console():
 
 def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
     """What will happen, before step 0. `facts`: parameters, steps, ledgers, memory and what is unusual."""
-    lines = [f"run        {run_dir}", f"task       {config.task.name}, model {facts['parameters']:,} parameters, {facts['trainable']:,} trained"]
+    model = f"the encoder of {config.model.pretrained} alone, without its decoder:" if config.model.part == "encoder" else "model"
+    lines = [f"run        {run_dir}", f"task       {config.task.name}, {model} {facts['parameters']:,} parameters, {facts['trainable']:,} trained"]
     for name, entry in facts["ledger"].items():
         rows, packing = entry["rows"], entry["packing"]
         dropped = ", ".join(f"{reason} {n}" for reason, n in rows["dropped"].items()) or "none"

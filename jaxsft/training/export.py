@@ -82,7 +82,8 @@ def export(
         _generation(folder, before, parts.tokenizer, parts.task)
         if its is None:
             bodies.write_head(folder, parts.task, weights, specs)
-            bodies.write_vectors(folder, parts.task, weights, parts.config.model.context)
+            if chosen.bare in bodies.LOADED:
+                bodies.write_vectors(folder, parts.task, weights, parts.config.model.context)
         _check(run, pretrained.open_source(folder), specs, None if its is None else kind)
     return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
 
@@ -154,8 +155,10 @@ def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[
             offset = config.model.position_offset
             raise ConfigError(f"model.position_offset={offset}: {family.model_type} would need {pad + 1}, for padding has the id {pad}")
         return kind, values, family
-    family = families.get(before["config"]["model_type"], hf.NAME)
+    family = families.get(before["config"]["model_type"], hf.NAME).of_model(config.model)
     values = dict(before["config"])
+    if not config.model.decoder_layers and values.get("is_encoder_decoder"):  # as the classes of an encoder alone have it
+        values["is_encoder_decoder"] = False
     now = hf.architecture(config, pretrained.Source(run.folder, values, family))
     if now.positions == "rope" and (now.rope_scaling, now.context) != (config.model.rope_scaling, config.model.context):
         values = decoders.with_rope(values, config.model)

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from jaxsft.training.setup import Parts
 
 NAME = "pretrained.json"  # in a run directory: what it started from
-USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vectors", "train_rows", *surgery.FIELDS)  # stay the user's
+USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "part", "vectors", "train_rows", *surgery.FIELDS)  # stay the user's
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
 
 
 def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
     """The config with the architecture and the tokenizer of a folder. Raises ConfigError: an option changes nothing there, or the tokenizer is of
     another model."""
-    source, task = pretrained.open_source(folder), config.task
+    source, task = pretrained.open_source(folder, config.model.part), config.task
     found = longer(config.model, architecture(config, source))
     if config.model.bidirectional and not found.causal and not found.decoder_layers:
         raise ConfigError(
@@ -114,7 +114,7 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
     Raises:
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is another one than the run was started with.
     """
-    source = pretrained.open_source(folder)
+    source = pretrained.open_source(folder, parts.config.model.part)
     if other := differs(longer(parts.config.model, architecture(parts.config, source)), parts.config.model):
         name, now, before = other
         raise CheckpointError(f"{folder / 'config.json'}: says model.{name}={now!r}, the run was started with model.{name}={before!r}")
@@ -154,7 +154,7 @@ def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
         before = config.train.init_from or config.model.pretrained
         path = other(before) / NAME if before else None
         return rundir.read_json(path) | {"head": None} if path is not None and path.is_file() else None
-    source = pretrained.open_source(folder)
+    source = pretrained.open_source(folder, config.model.part)
     todo = plan(parts, source)
     generation = folder / "generation_config.json"
     return {

@@ -20,7 +20,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import adapters, exported, pretrained, surgery
+from jaxsft.models import adapters, encoder_decoder, exported, pretrained, surgery
 from jaxsft.models.adapters import peft_read
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import hosts
@@ -182,7 +182,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     if not goes_on:
         there = partition.join(adapters.merge(run.parts.config.adapter, there))
     stored, wanted = flatten(_changed(parts, there, run.parts)), flatten(params)
-    fresh = _fresh(given, specs, flatten(run.parts.specs))
+    fresh = _fresh(given, specs, flatten(_part(parts, run.parts.specs, run.parts)))
     whole = {name for name, layers in fresh.items() if np.all(layers)} | {n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on}
     _same_labels(run.parts, parts, whole, f"{option}={source}")
     try:
@@ -216,7 +216,9 @@ def _from_peft(parts: Parts, params: Params) -> Params:
     """With the adapter of `adapter.start_from`. Raises ConfigError or CheckpointError where it is not one of this model."""
     config, flat = parts.config, flatten(params)
     folder = hf.folder_of(config)
-    family = exported.fitting(config.model, parts.model.vocab, None)[0] if folder is None else pretrained.open_source(folder).family
+    family = (
+        exported.fitting(config.model, parts.model.vocab, None)[0] if folder is None else pretrained.open_source(folder, config.model.part).family
+    )
     head = family.heads.get(pretrained.KINDS.get(config.task.name))
     source = remote.opened(str(config.adapter.start_from))
     found = peft_read.read(source, config.adapter, flat, flatten(parts.specs), config.model, family, head)
@@ -244,11 +246,18 @@ def source_parts(parts: Parts) -> Parts:
     return make_parts(setup.of_source(plain)[0], setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh, parts.tokenizer)
 
 
+def _part(parts: Parts, tree: Params, base: Parts) -> Params:
+    """Of a tree of the weights of `base` the half that `parts` has of it (`model.part`)."""
+    both = base.config.model.decoder_layers and parts.config.model.part == "encoder"
+    return encoder_decoder.half(tree, "encoder") if both else tree
+
+
 def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
-    """Weights of the model of `base` for that of `parts`: with added tokens, and of another structure."""
-    m = parts.config.model
+    """Weights of the model of `base` for that of `parts`: a half of it, with added tokens, and of another structure."""
+    m, stored = parts.config.model, _part(parts, stored, base)
     if m.pretrained and surgery.asked(m):
-        stored = surgery.apply(stored, base.config.model, m, parts.config.seeds.init)
+        old = encoder_decoder.encoder_of(base.config.model) if m.part == "encoder" else base.config.model
+        stored = surgery.apply(stored, old, m, parts.config.seeds.init)
     if not rows.extends(parts.tokenizer, base.tokenizer):
         return stored
     grown = rows.grown(flatten(stored), flatten(parts.specs), parts.tokenizer)

@@ -36,6 +36,7 @@ from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.models import kinds, pretrained, surgery
+from jaxsft.models.encoder_decoder import encoder_of
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
@@ -104,9 +105,14 @@ def of_source(config: Config) -> tuple[Config, ModelConfig]:
     """The config with the architecture as it is used, and with the tokenizer, of what `model.pretrained` names; and that architecture as it is."""
     source = config.model.pretrained
     if (folder := hf.folder_of(config)) is not None:
-        return hf.like(config, folder, tokenizer_at(source)), pretrained.open_source(folder).model(config.model.context)
+        whole = pretrained.open_source(folder, config.model.part).model(config.model.context)
+        return hf.like(config, folder, tokenizer_at(source)), whole
     found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
     own = hf.own_options(config) | ({} if found.decoder_layers else {"causal": config.model.causal})
+    if config.model.part == "encoder":
+        if not found.decoder_layers and found.part != "encoder":
+            raise ConfigError(f"model.part=encoder: model.pretrained={source} has no decoder beside an encoder; leave the option out")
+        found = encoder_of(found)
     tokenizer = PretrainedTokenizer(path=source, added=config.tokenizer.added)
     return dataclasses.replace(config, model=hf.longer(config.model, dataclasses.replace(found, **own)), tokenizer=tokenizer), found
 

@@ -186,6 +186,7 @@ ELSEWHERE = {
         f"model.{n}" for n in ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")
     ),
     "tests/training/test_rows.py": ("model.vectors", "model.train_rows"),
+    "tests/training/test_part.py": ("model.part",),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),
     "tests/data/test_windows.py": ("data.stride",),
     "tests/data/test_two_streams.py": ("data.max_source_length",),

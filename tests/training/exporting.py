@@ -17,6 +17,7 @@ from jaxsft.sharding.weights import flatten
 from jaxsft.training import export as exporting
 from jaxsft.training import hf, runs, setup
 from tests import tiny
+from tests.training import test_hf_pairs
 from tests.training.test_hf import FAST, folder
 
 BERT = ["task.pool=first", "task.head=dense"]
@@ -30,6 +31,7 @@ TEXT = {  # options of a head over whole texts, by golden case
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gemma3", "gpt2", "gpt_neox", "olmo2", "mixtral", "qwen3_moe"), LAST),
 }
 ENCODERS = [name for name, options in TEXT.items() if options is not LAST]
+PAIRS = ("t5", "t5_v1_1", "bart")  # encoder-decoders
 WORDS = ("red cats sleep", "a dog saw red cats", "small birds sing", "the red dog sleeps")
 MASK = ["tokenizer.added=['<mask>']", "task.mask_token='<mask>'", "task.activation=gelu"]
 SCRATCH = [
@@ -65,8 +67,8 @@ OPTIONS = {"regress": ["data.columns.targets=[x,y]"], "mlm": MASK}
 
 def made(tmp_path, name: str | None, task: str, *given: str, rows=None, freeze: tuple[str, ...] = ()) -> jaxsft.Model:
     """A run from the golden model of this name (None: from nothing), whose weights were drawn instead of trained, but for those of `freeze`."""
-    own = any(option.startswith("tokenizer=") for option in given)
-    start = [*tiny.MODEL, *([] if own else ["tokenizer=bytes"])] if name is None else [f"model.pretrained={folder(tmp_path / 'in', name)}"]
+    source, own = test_hf_pairs.folder if name in PAIRS else folder, any(option.startswith("tokenizer=") for option in given)
+    start = [*tiny.MODEL, *([] if own else ["tokenizer=bytes"])] if name is None else [f"model.pretrained={source(tmp_path / 'in', name)}"]
     if task in ("lm", "mlm", "span_corruption"):
         data = tmp_path / "book.txt"
         data.write_text("\n".join(WORDS) + "\n", encoding="utf-8")

@@ -47,7 +47,7 @@ def resolved(source, *given: str, task: str = "lm") -> schema.Config:
         ("model.layers=4|model=small", r"model\.layers=4: "),
         ("experiment=demo", r"model\.layers=4: "),
         ("model=small|task=classify", r"model\.embed=384: "),  # its six layers are two by the preset of the task
-        ("tokenizer=bpe", r"tokenizer\.kind=bpe: .*brings its own"),
+        ("tokenizer=bpe", r"tokenizer=bpe: .*brings its own"),
         ("tokenizer.vocab_size=300", r"tokenizer\.kind=\w+: .*brings its own"),
     ],
 )

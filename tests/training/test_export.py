@@ -48,7 +48,7 @@ def body(name):
     """(family, model, specs without a head) of a golden case, as large as `test_hf.folder` makes it."""
     values = hf.golden(name)[0]["config"]
     room = {"n_positions" if name == "gpt2" else "max_position_embeddings": 130 if name == "roberta" else 128}
-    family = families.get(values["model_type"], "")
+    family = families.of(values, "")
     model = family.model({**values, **room, "vocab_size": 272})
     return family, model, flatten(specs(jax.eval_shape(Transformer(model, 272).init, jax.random.key(0))))
 
@@ -77,7 +77,7 @@ def test_names_and_shapes_are_those_of_the_class(case):  # guards G3
 def test_every_config_that_is_read_can_be_written():  # guards G3
     for name in hf.CASES:
         about, _ = hf.golden(name)
-        family = families.get(about["config"]["model_type"], name)
+        family = families.of(about["config"], name)
         model = family.model(about["config"], name, about.get("context"))
         assert family.write is not None, name
         values = family.to_config(model, model.vocab_rows)

@@ -60,6 +60,27 @@ def test_tags(name, tmp_path):  # guards G3
     near(theirs(tmp_path / "out", "TokenClassification", one.ids), read(run, one))
 
 
+@pytest.mark.parametrize("name", ["t5", "t5_v1_1"])
+def test_tags_of_an_encoder_without_its_decoder(name, tmp_path):  # guards G3
+    done = export(run := made(tmp_path, name, "tag", "model.part=encoder"), tmp_path / "out")
+    one = encoded(run, {"tokens": WORDS[1].split()})
+    assert done["class"] == "T5ForTokenClassification"
+    near(theirs(tmp_path / "out", "TokenClassification", one.ids), read(run, one))
+
+
+@pytest.mark.parametrize("name", ["t5_v1_1", "bart"])
+def test_an_encoder_without_its_decoder(name, tmp_path):  # guards G3
+    """The body of a classifier."""
+    done = export(run := made(tmp_path, name, "classify", "model.part=encoder"), tmp_path / "out", head="body")
+    one = encoded(run, {"text": WORDS[1]})
+    library = transformers.models.bart.modeling_bart if name == "bart" else transformers
+    model = getattr(library, done["class"]).from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
+    with torch.no_grad():
+        found = model(input_ids=torch.tensor(one.ids.astype(np.int64))[None]).last_hidden_state[0].numpy()
+    ids = jnp.asarray(one.ids)[None]
+    near(found, np.asarray(run.run.parts.model.hidden(run.params, ids, one_text(ids.shape[1]))[0]))
+
+
 @pytest.mark.parametrize("name", [name for name in TOKENS if name not in UNASKED])
 def test_spans(name, tmp_path):  # guards G3
     export(run := made(tmp_path, name, "span", *TOKENS[name]), tmp_path / "out")
@@ -121,13 +142,21 @@ def test_longer_contexts(name, kind, tmp_path):  # guards G9
 
 
 @pytest.mark.parametrize(
-    "name, pool, head", [("bert", "mean", "linear"), ("bert", "max", "dense"), ("llama", "last", "linear"), ("modernbert", "first", "linear")]
+    "name, pool, head",
+    [
+        ("bert", "mean", "linear"),
+        ("bert", "max", "dense"),
+        ("llama", "last", "linear"),
+        ("modernbert", "first", "linear"),
+        ("t5", "mean", "linear"),
+    ],
 )
 def test_vectors(name, pool, head, tmp_path):  # guards G3
     """A bi-encoder, as sentence-transformers loads it."""
     library = pytest.importorskip("sentence_transformers")
     rows = [{"text": text, "text_pair": text[::-1]} for text in WORDS]
     given = ["task.encoder=bi", "task.loss=contrastive", f"task.pool={pool}", f"task.head={head}"]
+    given += ["model.part=encoder"] if name == "t5" else []
     export(run := made(tmp_path, name, "pair", *given, rows=rows), tmp_path / "out")
     found = library.SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(list(WORDS))
     for text, vector in zip(WORDS, found, strict=True):

@@ -82,7 +82,7 @@ def test_a_number_and_several_labels_likewise(tmp_path):
     np.testing.assert_allclose([many["probability"][name] for name in labels_of("llama_many")], 1 / (1 + np.exp(-z[0])), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["distilbert_tags", "bert_span", "llama_span"])
+@pytest.mark.parametrize("name", ["distilbert_tags", "t5_tags", "bert_span", "llama_span"])
 def test_a_head_over_tokens_says_of_each_what_it_says_in_transformers(name, tmp_path):  # guards G3
     model = jaxsft.load(folder(tmp_path / "in", name), "precision=fp32")
     for text, expected in zip(TEXTS, logits(name), strict=True):

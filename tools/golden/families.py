@@ -50,6 +50,9 @@ DEBERTA = {
     "position_biased_input": False,
     "type_vocab_size": 0,
 }
+T5 = {"vocab_size": 61, "d_model": 24, "d_kv": 5, "d_ff": 40, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8,
+      "relative_attention_max_distance": 12}  # fmt: skip
+BART = {"vocab_size": 61, "d_model": 24, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 40, "max_position_embeddings": 40}
 
 # name: (class, options of its config, options of the case: lengths, head)
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -105,6 +108,9 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "deberta": ("DebertaV2Model", {**ENCODER, **DEBERTA}, {"lengths": (37, 8)}),
     "deberta_types": ("DebertaV2Model", {**ENCODER, **DEBERTA, "type_vocab_size": 2, "max_relative_positions": 20},
                       {"types": True, "lengths": (33, 8)}),
+    "t5_encoder": ("T5EncoderModel", T5, {"lengths": (29, 8)}),
+    "mt5_encoder": ("MT5EncoderModel", {**T5, "feed_forward_proj": "gated-gelu"}, {"lengths": (29, 8)}),
+    "bart_encoder": ("BartEncoder", BART, {}),
 }  # fmt: skip
 
 
@@ -144,10 +150,11 @@ def make(name: str, folder: Path = FOLDER) -> None:
     import transformers
 
     kind, options, case = CASES[name]
-    config_class = getattr(transformers, kind).config_class
+    library = transformers.models.bart.modeling_bart if kind == "BartEncoder" else transformers  # which has no name for it
+    config_class = getattr(library, kind).config_class
     if kind.startswith("Gemma3"):
         config_class = transformers.Gemma3TextConfig
-    model = getattr(transformers, kind)(config_class(**options, attn_implementation="eager")).eval()
+    model = getattr(library, kind)(config_class(**options, attn_implementation="eager")).eval()
     seed = sum(name.encode())
     model, shapes = drawn_on_disk(model, seed) if case.get("disk") else drawn(model, seed)
     lengths, rng = case.get("lengths", LENGTHS), np.random.default_rng(seed + 1)
@@ -165,7 +172,8 @@ def make(name: str, folder: Path = FOLDER) -> None:
     for i, length in enumerate(lengths):  # of long texts every fourth position, and the last
         where = np.unique(np.r_[0 : length : (1 if length < 24 else 4), length - 1])
         arrays[f"where{i}"], arrays[f"out{i}"] = where.astype(np.int16), value[i, torch.from_numpy(where)].numpy()
-    save(folder / name, {"class": kind, "seed": seed, "context": case.get("context"), "config": config_of(model), "shapes": shapes}, arrays)
+    config = config_of(model) | ({"architectures": [kind]} if "Encoder" in kind else {})  # a config.json says by its class that there is no decoder
+    save(folder / name, {"class": kind, "seed": seed, "context": case.get("context"), "config": config, "shapes": shapes}, arrays)
 
 
 def config_of(model: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "modernbert_mean": ("ModernBertForSequenceClassification", {**ENCODER, **families.MODERN, **LABELS, "classifier_pooling": "mean"}),
     "deberta_tanh": ("DebertaV2ForSequenceClassification", {**ENCODER, **families.DEBERTA, **LABELS, "pooler_hidden_act": "tanh"}),
     "distilbert_tags": ("DistilBertForTokenClassification", {**DISTIL, **TAGS}),
+    "t5_tags": ("T5ForTokenClassification", {**families.T5, **TAGS, "vocab_size": ROWS}),
 }
 
 

@@ -45,7 +45,7 @@ def modules(family: Family, head: Head | None, specs: Mapping[str, WeightSpec]) 
     """By path of ours with the layer's number, every module; those that are fused there share theirs."""
     base = {path: spec for path, spec in specs.items() if not path.startswith(("adapters/", "head/"))}
     own = {path: spec for path, spec in specs.items() if path.startswith("head/")}
-    found = [*moves(family.table, base, family.prefix), *(moves(head.table, own) if head else ())]
+    found = [*moves(family.table, base, family.prefix_of(head)), *(moves(head.table, own) if head else ())]
     out = {}
     for move in found:
         if move.slots[0].path.endswith("/w"):

@@ -1,4 +1,4 @@
-"""BART (arXiv:1910.13461): an encoder-decoder model with learned positions and norms after each part."""
+"""BART (arXiv:1910.13461): an encoder-decoder model with learned positions and norms after each part, and its encoder alone."""
 
 from __future__ import annotations
 
@@ -17,22 +17,34 @@ _UNREAD += " activation_dropout num_hidden_layers"
 
 def read(keys: Keys) -> dict[str, Any]:
     keys.only("is_encoder_decoder", True)
+    found = _read(keys)
+    keys.only("decoder_attention_heads", found["heads"])
+    keys.only("decoder_ffn_dim", found["mlp"])
+    return {**found, "decoder_layers": keys.need("decoder_layers")}
+
+
+def read_alone(keys: Keys) -> dict[str, Any]:
+    """Of the encoder alone, whose files may be those of both halves."""
+    keys.only("is_encoder_decoder", True, False)
+    for name in ("decoder_layers", "decoder_attention_heads", "decoder_ffn_dim"):
+        keys.get(name)
+    return _read(keys) | {"head_bias": False}
+
+
+def _read(keys: Keys) -> dict[str, Any]:
     keys.only("add_final_layer_norm", False)
     keys.only("normalize_embedding", True)
     keys.only("normalize_before", False)
     for name in _UNREAD.split():
         keys.get(name)
-    embed, heads, mlp = keys.need("d_model"), keys.need("encoder_attention_heads"), keys.need("encoder_ffn_dim")
-    keys.only("decoder_attention_heads", heads)
-    keys.only("decoder_ffn_dim", mlp)
+    embed, heads = keys.need("d_model"), keys.need("encoder_attention_heads")
     return {
         "layers": keys.need("encoder_layers"),
-        "decoder_layers": keys.need("decoder_layers"),
         "embed": embed,
         "heads": heads,
         "kv_heads": heads,
         "head_dim": embed // heads,
-        "mlp": mlp,
+        "mlp": keys.need("encoder_ffn_dim"),
         "context": keys.get("max_position_embeddings", 1024),
         "vocab_rows": keys.need("vocab_size"),
         "causal": False,
@@ -70,11 +82,16 @@ def write(m: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _stack(half: str) -> tuple[Entry, ...]:
-    ours, theirs = f"{half}/layers/*", f"{half}.layers.*"
+def write_alone(m: ModelConfig) -> dict[str, Any]:
+    return {key: value for key, value in write(m).items() if not key.startswith("decoder_")} | {"is_encoder_decoder": False}
+
+
+def _stack(root: str, half: str) -> tuple[Entry, ...]:
+    """A half: where it lies in ours, and how its names begin."""
+    ours, theirs = f"{root}layers/*", f"{half}layers.*"
     return (
-        Entry(f"{half}/embed/positions/w", f"{half}.embed_positions.weight"),
-        *norm(f"{half}/embed/norm", f"{half}.layernorm_embedding"),
+        Entry(f"{root}embed/positions/w", f"{half}embed_positions.weight"),
+        *norm(f"{root}embed/norm", f"{half}layernorm_embedding"),
         *(e for x in "qkv" for e in both(f"{ours}/attention/{x}", f"{theirs}.self_attn.{x}_proj")),
         *both(f"{ours}/attention/o", f"{theirs}.self_attn.out_proj"),
         *norm(f"{ours}/attention_norm", f"{theirs}.self_attn_layer_norm"),
@@ -87,14 +104,29 @@ def _stack(half: str) -> tuple[Entry, ...]:
     )
 
 
+EMBEDDING = "embed/tokens/w"
+ENCODER = Family(
+    model_type="bart",
+    architecture="Bart",
+    read=read_alone,
+    write=write_alone,
+    table=(Entry(EMBEDDING, "embed_tokens.weight"), *_stack("", "")),
+    prefix="",
+    around=("model.encoder.", "encoder."),
+    heads={},
+    bare="Encoder",
+    renamed=(("shared.weight", "encoder.embed_tokens.weight"),),
+    skip=(r"(model\.)?decoder\..*", r"final_logits_bias", r"lm_head\.weight", r"(classification_head|qa_outputs)\..*", r"version"),
+)
 FAMILY = Family(
     model_type="bart",
     architecture="Bart",
     read=read,
     write=write,
-    table=(Entry("embed/tokens/w", "shared.weight"), *_stack("encoder"), *_stack("decoder")),
+    table=(Entry(EMBEDDING, "shared.weight"), *_stack("encoder/", "encoder."), *_stack("decoder/", "decoder.")),
     prefix="model.",
     heads={"lm": Head("ForConditionalGeneration", (Entry("head/b", "final_logits_bias", ROW), *both("head", "lm_head")[:1]))},
     skip=(r"(encoder|decoder)\.version",),
     copies=(r"(encoder|decoder)\.embed_tokens\.weight",),
+    encoder=ENCODER,
 )

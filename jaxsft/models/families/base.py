@@ -177,6 +177,8 @@ class Family:
       stored: names of tensors in files, by those of its class, where these are others.
       absent: patterns of names (without prefix) that files lack, because their model does nothing there: our weight keeps its initial value.
       bare: the end of the name of the class without a head.
+      around: what the names of the body begin with besides, in files of models that hold more.
+      encoder: of an encoder-decoder, the family of its encoder alone.
     """
 
     model_type: str
@@ -192,11 +194,27 @@ class Family:
     stored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     absent: tuple[str, ...] = ()
     bare: str = "Model"
+    around: tuple[str, ...] = ()
+    encoder: Family | None = None
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """Those of its body in the classes with a head."""
-        return tuple(dict.fromkeys((self.prefix, *(head.prefix for head in self.heads.values() if head.prefix is not None))))
+        """Those of its body in files with more than it."""
+        found = (self.prefix, *self.around, *map(self.prefix_of, self.heads.values()))
+        return tuple(prefix for prefix in dict.fromkeys(found) if prefix)
+
+    def prefix_of(self, head: Head | None) -> str:
+        """That of its body in the class with this head."""
+        return self.prefix if head is None or head.prefix is None else head.prefix
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes in transformers."""
+        return tuple(self.architecture + end for end in (self.bare, *(head.suffix for head in self.heads.values())))
+
+    def of_model(self, model: ModelConfig) -> Family:
+        """Of an encoder-decoder that of its encoder alone, where the model has no other half."""
+        return self.encoder if self.encoder is not None and not model.decoder_layers else self
 
     def moves(self, specs: Mapping[str, WeightSpec], prefix: str, what: str) -> list[Move]:
         """Every tensor of the body, whose names have this prefix. Raises CheckpointError where one of ours has no counterpart."""
@@ -236,7 +254,7 @@ class Family:
 TYPES = {field.name: str(field.type) for field in dataclasses.fields(ModelConfig)}
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
 KINDS |= {"Optional[int]": (int, type(None)), "Optional[float]": (float, int, type(None))}
-UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "vocab_rows", "vectors", "train_rows")
+UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "part", "vocab_rows", "vectors", "train_rows")
 UNWRITTEN += ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")  # no part of the architecture
 RENAMED_NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # in files that were converted from TensorFlow
 

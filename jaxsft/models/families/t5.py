@@ -1,12 +1,15 @@
-"""T5 with its version 1.1 (arXiv:1910.10683), Flan-T5 (arXiv:2210.11416) and mT5 (arXiv:2010.11934): encoder-decoders with relative positions."""
+"""T5 with its version 1.1 (arXiv:1910.10683), Flan-T5 (arXiv:2210.11416) and mT5 (arXiv:2010.11934): encoder-decoders with relative positions,
+and their encoders alone."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import Entry, Family, Head, Keys
+from jaxsft.models.families.base import Entry, Family, Head, Keys, tag_head
 from jaxsft.models.families.transforms import LINEAR
 
 ACTIVATIONS = {"relu": ("relu", False), "gated-gelu": ("gelu_tanh", True), "gated-silu": ("silu", True), "gated-relu": ("relu", True)}
@@ -16,8 +19,8 @@ WORDS = {value: key for key, value in ACTIVATIONS.items()}
 def _reader(tied: bool, activation: str, scaled: bool):
     """The families differ in what a key that is not there means; `scaled`: a tied output is that of states times `d_model ** -0.5`."""
 
-    def read(keys: Keys) -> dict[str, Any]:
-        keys.only("is_encoder_decoder", True)
+    def read(keys: Keys, halves: tuple[bool, ...] = (True,)) -> dict[str, Any]:
+        keys.only("is_encoder_decoder", *halves)
         for name in ("n_positions", "output_past", "is_decoder"):  # follow from others, or limit nothing
             keys.get(name)
         embed, heads, layers = keys.need("d_model"), keys.need("num_heads"), keys.need("num_layers")
@@ -50,6 +53,11 @@ def _reader(tied: bool, activation: str, scaled: bool):
     return read
 
 
+def _alone(read: Callable[..., dict[str, Any]]):
+    """Of the encoder alone, whose files may be those of both halves."""
+    return lambda keys: {**read(keys, (True, False)), "decoder_layers": 0, "output_scale": 1.0}
+
+
 def write(m: ModelConfig) -> dict[str, Any]:
     return {
         "is_encoder_decoder": True,
@@ -71,9 +79,13 @@ def write_t5(m: ModelConfig) -> dict[str, Any]:
     return {**write(m), "scale_decoder_outputs": m.output_scale != 1}
 
 
-def _stack(half: str, mlp: int) -> tuple[Entry, ...]:
-    """A half, whose MLP is the layer of this number in each of its blocks."""
-    ours, theirs = f"{half}/layers/*", f"{half}.block.*.layer"
+def write_alone(m: ModelConfig) -> dict[str, Any]:
+    return {key: value for key, value in write(m).items() if key != "num_decoder_layers"} | {"is_encoder_decoder": False}
+
+
+def _stack(half: str, mlp: int, root: str) -> tuple[Entry, ...]:
+    """A half, whose MLP is the layer of this number in each of its blocks; `root` is where it lies in ours."""
+    ours, theirs = f"{root}layers/*", f"{half}.block.*.layer"
     dense, gate = f"{theirs}.{mlp}.DenseReluDense", f"{ours}/mlp/gate/w"
     return (
         *(Entry(f"{ours}/attention/{x}/w", f"{theirs}.0.SelfAttention.{x}.weight", LINEAR) for x in "qkvo"),
@@ -85,17 +97,34 @@ def _stack(half: str, mlp: int) -> tuple[Entry, ...]:
         Entry(f"{ours}/mlp/up/w", f"{dense}.wi.weight", LINEAR, unless=gate),
         Entry(f"{ours}/mlp/down/w", f"{dense}.wo.weight", LINEAR),
         Entry(f"{ours}/mlp_norm/scale", f"{theirs}.{mlp}.layer_norm.weight"),
-        Entry(f"{half}/relative/w", f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
-        Entry(f"{half}/norm/scale", f"{half}.final_layer_norm.weight"),
+        Entry(f"{root}relative/w", f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
+        Entry(f"{root}norm/scale", f"{half}.final_layer_norm.weight"),
     )
 
 
+EMBEDDING = Entry("embed/tokens/w", "shared.weight")
 _FAMILY: dict[str, Any] = {
-    "table": (Entry("embed/tokens/w", "shared.weight"), *_stack("encoder", 1), *_stack("decoder", 2)),
+    "table": (EMBEDDING, *_stack("encoder", 1, "encoder/"), *_stack("decoder", 2, "decoder/")),
     "prefix": "",
     "heads": {"lm": Head("ForConditionalGeneration", (Entry("head/w", "lm_head.weight", LINEAR),))},
     "skip": (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),  # of old files; no version reads it
     "copies": (r"(encoder|decoder)\.embed_tokens\.weight",),
 }
-T5 = Family(model_type="t5", architecture="T5", read=_reader(True, "relu", True), write=write_t5, **_FAMILY)
-MT5 = Family(model_type="mt5", architecture="MT5", read=_reader(False, "gated-gelu", False), write=write, **_FAMILY)
+_ENCODER: dict[str, Any] = {
+    "table": (EMBEDDING, *_stack("encoder", 1, "")),
+    "prefix": "",
+    "bare": "EncoderModel",
+    "heads": {"tag": dataclasses.replace(tag_head("classifier"), prefix="transformer.")},
+    "write": write_alone,
+    "copies": (r"encoder\.embed_tokens\.weight",),
+    "skip": (r"decoder\..*", r"lm_head\.weight", r"(classification_head|qa_outputs)\..*"),
+}
+
+
+def _family(model_type: str, architecture: str, read: Callable[..., dict[str, Any]], write: Callable[[ModelConfig], dict[str, Any]]) -> Family:
+    encoder = Family(model_type=model_type, architecture=architecture, read=_alone(read), **_ENCODER)
+    return Family(model_type=model_type, architecture=architecture, read=read, write=write, encoder=encoder, **_FAMILY)
+
+
+T5 = _family("t5", "T5", _reader(True, "relu", True), write_t5)
+MT5 = _family("mt5", "MT5", _reader(False, "gated-gelu", False), write)
