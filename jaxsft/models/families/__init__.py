@@ -6,7 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsft.errors import ConfigError
-from jaxsft.models.families import bart, bert, deberta, electra, experts, gemma, gpt2, gpt_neox, llama, mistral, modernbert, olmo2, phi3, qwen, t5
+from jaxsft.models.families import (
+    bart,
+    bert,
+    deberta,
+    distilbert,
+    electra,
+    experts,
+    gemma,
+    gpt2,
+    gpt_neox,
+    llama,
+    mistral,
+    modernbert,
+    olmo2,
+    phi3,
+    qwen,
+    roberta,
+    t5,
+)
 from jaxsft.models.families.base import Family
 
 FAMILIES: dict[str, Family] = {
@@ -25,9 +43,9 @@ FAMILIES: dict[str, Family] = {
         gpt2.FAMILY,
         gpt_neox.FAMILY,
         bert.BERT,
-        bert.ROBERTA,
-        bert.XLM_ROBERTA,
-        bert.DISTILBERT,
+        roberta.ROBERTA,
+        roberta.XLM_ROBERTA,
+        distilbert.FAMILY,
         t5.T5,
         t5.MT5,
         bart.FAMILY,

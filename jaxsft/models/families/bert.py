@@ -1,4 +1,4 @@
-"""BERT (arXiv:1810.04805), RoBERTa (arXiv:1907.11692), XLM-RoBERTa (arXiv:1911.02116) and DistilBERT (arXiv:1910.01108)."""
+"""BERT (arXiv:1810.04805)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxsft.models.families import decoders
 from jaxsft.models.families.base import OF_MODEL, RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, span_head, tag_head
 from jaxsft.models.families.transforms import LINEAR
 
-_ENCODER: dict[str, Any] = {
+ENCODER: dict[str, Any] = {
     "causal": False,
     "norm": "layer",
     "norm_position": "post",
@@ -27,7 +27,7 @@ def read(keys: Keys, types: int = 2) -> dict[str, Any]:
     keys.only("position_embedding_type", "absolute")
     embed, heads = keys.need("hidden_size"), keys.need("num_attention_heads")
     return {
-        **_ENCODER,
+        **ENCODER,
         "layers": keys.need("num_hidden_layers"),
         "embed": embed,
         "heads": heads,
@@ -43,31 +43,6 @@ def read(keys: Keys, types: int = 2) -> dict[str, Any]:
     }
 
 
-def read_roberta(keys: Keys) -> dict[str, Any]:
-    """Its positions begin after the id of padding, and its table of them has rows for those before it."""
-    out, offset = read(keys), keys.count("pad_token_id", 1, 0) + 1
-    return {**out, "position_offset": offset, "context": out["context"] - offset}
-
-
-def read_distilbert(keys: Keys) -> dict[str, Any]:
-    keys.get("sinusoidal_pos_embds")  # how the table was made; it is in the file
-    embed, heads = keys.need("dim"), keys.need("n_heads")
-    return {
-        **_ENCODER,
-        "layers": keys.need("n_layers"),
-        "embed": embed,
-        "heads": heads,
-        "kv_heads": heads,
-        "head_dim": embed // heads,
-        "mlp": keys.need("hidden_dim"),
-        "context": keys.get("max_position_embeddings", 512),
-        "vocab_rows": keys.need("vocab_size"),
-        "norm_epsilon": 1e-12,
-        "activation": keys.named("activation", decoders.ACTIVATIONS, "gelu"),
-        "tied": keys.get("tie_word_embeddings", True),
-    }
-
-
 def write(m: ModelConfig) -> dict[str, Any]:
     return {
         "hidden_size": m.embed,
@@ -78,23 +53,6 @@ def write(m: ModelConfig) -> dict[str, Any]:
         "type_vocab_size": m.types,
         "layer_norm_eps": m.norm_epsilon,
         "hidden_act": decoders.HF_ACTIVATIONS[m.activation],
-        "tie_word_embeddings": m.tied,
-    }
-
-
-def write_roberta(m: ModelConfig) -> dict[str, Any]:
-    """Positions begin behind the id of padding, which must be that of the tokenizer: 0 where there are no rows to spare."""
-    return {**write(m), "pad_token_id": m.position_offset - 1, "max_position_embeddings": m.context + m.position_offset}
-
-
-def write_distilbert(m: ModelConfig) -> dict[str, Any]:
-    return {
-        "dim": m.embed,
-        "n_heads": m.heads,
-        "n_layers": m.layers,
-        "hidden_dim": m.mlp,
-        "max_position_embeddings": m.context,
-        "activation": decoders.HF_ACTIVATIONS[m.activation],
         "tie_word_embeddings": m.tied,
     }
 
@@ -147,37 +105,5 @@ BERT = Family(
     prefix="bert.",
     heads=heads("bert.pooler.dense", "classifier", "tanh", PREDICTIONS),
     skip=(r"embeddings\.position_ids", r"pooler\..*", r"cls\..*"),
-    renamed=RENAMED_NORMS,
-)
-_LM_HEAD = masked_head(*(f"lm_head.{name}" for name in ("dense", "layer_norm", "bias", "decoder.weight")))
-_ROBERTA: dict[str, Any] = {"table": BODY, "prefix": "roberta.", "read": read_roberta, "write": write_roberta}
-_ROBERTA |= {"heads": heads("classifier.dense", "classifier.out_proj", "tanh", _LM_HEAD)}
-_ROBERTA |= {"skip": (r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"), "renamed": RENAMED_NORMS}
-ROBERTA = Family(model_type="roberta", architecture="Roberta", **_ROBERTA)
-XLM_ROBERTA = Family(model_type="xlm-roberta", architecture="XLMRoberta", **_ROBERTA)
-DISTILBERT = Family(
-    model_type="distilbert",
-    architecture="DistilBert",
-    read=read_distilbert,
-    write=write_distilbert,
-    table=(
-        Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
-        Entry("embed/positions/w", "embeddings.position_embeddings.weight"),
-        *norm("embed/norm", "embeddings.LayerNorm"),
-        *(e for x in "qkv" for e in both(f"layers/*/attention/{x}", f"transformer.layer.*.attention.{x}_lin")),
-        *both("layers/*/attention/o", "transformer.layer.*.attention.out_lin"),
-        *norm("layers/*/attention_norm", "transformer.layer.*.sa_layer_norm"),
-        *both("layers/*/mlp/up", "transformer.layer.*.ffn.lin1"),
-        *both("layers/*/mlp/down", "transformer.layer.*.ffn.lin2"),
-        *norm("layers/*/mlp_norm", "transformer.layer.*.output_layer_norm"),
-    ),
-    prefix="distilbert.",
-    heads=heads(
-        "pre_classifier",
-        "classifier",
-        "relu",
-        masked_head("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector.weight", OF_MODEL),
-    ),
-    skip=(r"vocab_(transform|layer_norm|projector)\..*", r"pre_classifier\..*", r"qa_outputs\..*"),
     renamed=RENAMED_NORMS,
 )
