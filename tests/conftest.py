@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.25")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 _CACHE_HOME = tempfile.mkdtemp(prefix="jaxsft-tests-cache-")
 os.environ["XDG_CACHE_HOME"] = _CACHE_HOME
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what runs in the background; what the tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import dataclasses  # noqa: E402
 import functools  # noqa: E402

@@ -1,6 +1,7 @@
 """`jaxsft generate`: one answer, a conversation, a file; a folder of transformers that was never trained here; and its errors in one sentence."""
 
 import builtins
+import contextlib
 import io
 import json
 import os
@@ -162,8 +163,13 @@ def test_keys_of_a_terminal(last):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     command, env = [sys.executable, "-c", TERMINAL], {**os.environ, "TERM": "dumb"}
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=env) as process:
+    with (
+        subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=env) as process,
+        contextlib.ExitStack() as stack,
+    ):
         os.close(theirs)
+
+        stack.callback(process.kill)  # a conversation that does not end would be waited for
 
         def until(end):
             told = b""
