@@ -189,7 +189,8 @@ class Template:
         last = len(chat.messages) - 1
         layout = self._layout(chat.messages, chat.tools, False, where, drafts)
         prompt = self._layout(chat.messages[:last], chat.tools, True, where, drafts)
-        if layout.pieces[: len(prompt.pieces)] != prompt.pieces:
+        # Pieces are borders and special tokens: an answer that is not trained may begin with another text than its prompt, of the same length.
+        if layout.pieces[: len(prompt.pieces)] != prompt.pieces or not has_prefix(layout.text, prompt.text):
             raise self._no_prefix(where, last, prompt.text, layout.text)
         return layout
 

@@ -231,6 +231,11 @@ def test_the_prompt_of_every_trained_turn_is_checked():  # guards C9 C10
     fails(lambda: mine.render(talk, "a:1"), "the generation prompt of message 2 is no prefix")
     untrained = dataclasses.replace(talk.messages[1], weight=0.0)
     assert mine.render(Chat((talk.messages[0], untrained, *talk.messages[2:])), "a:1").turns[-1][2] == 3
+    # The last turn is what evaluation asks for, trained or not.
+    asked = marked(body, "<|user|>{% if messages[0].content == 'q' %}P{% endif %}")
+    last = lambda question: Chat((Message("user", question), Message("assistant", "a", 0.0)))
+    assert asked.render(last("u"), "a:1").turns == ((4, 6, 1),)
+    fails(lambda: asked.render(last("q"), "a:1"), "the generation prompt of message 2 is no prefix", "'P'")
 
 
 def test_what_a_template_leaves_out_is_an_error():  # task.allow_unwritten

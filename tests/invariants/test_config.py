@@ -128,7 +128,7 @@ BESIDE = {  # option -> what must stand beside it to be read
     "model.norm_bias": {"model.norm": "layer"},
     "model.position_offset": {"model.positions": "learned"},
     "model.window_layers": {"model.window": 4},
-    "model.rope_local_base": {"model.window": 4},
+    "model.rope_local_base": {"model.window": 4, "model.rope_local_base": 100.0},
     "model.embed_inner": {"model.tied": False},
     "model.rope_scaling.kind": {"model.rope_scaling.factor": 2.0},
     "model.rope_scaling.factor": {"model.rope_scaling.kind": "linear"},
@@ -287,6 +287,37 @@ def test_an_option_changes_what_is_computed(key):  # guards H5
 
 def test_the_same_config_is_the_same_run():  # guards H7
     assert fingerprint() == base()
+
+
+def test_every_traced_value_is_read():  # guards H5, G6
+    """A program reads what it is given: another value of each gives other weights after three steps."""
+    options = {"layers": 1, "experts": 2, "experts_per_token": 1, "dropout": 0.1}
+    loss = {"label_smoothing": 0.1, "z_loss": 0.1, "balance": 0.1, "router_z": 0.1, "penalties": [schema.Penalty("l2", ".*", 0.1)]}
+    b = conftest.bench(
+        *("chat", 12),
+        longest=24,
+        model=options,
+        loss=loss,
+        train={"batch_size": 4, "ema": 0.9, "neftune": 5.0, "unfreeze_every": "1steps"},
+        optim=optims.AdamW(learning_rate=0.01, weight_decay=0.1, clip_norm=0.5),
+        schedule=schema.WSD(warmup="1steps", decay="3steps", final=0.5),
+    )
+    given = b.hyper | {"total": np.float32(4)}  # so that the rate falls within these steps
+    weights = lambda **hyper: [np.asarray(x) for x in jax.tree.leaves((lambda state: (state.trainable, state.ema))(b.run(3, **hyper)[0]))]
+    expected, again = weights(**given), weights(**given)
+    same = lambda found: all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True))
+    assert same(again)
+    # Averages begin with (1 + t) / (10 + t), so that a smaller decay acts at once; what is clipped to a tenth is clipped more.
+    others = {"ema": 0.05, "clip_norm": 0.05, "decay": 2.0, "unfreeze_every": 2, "dropout_seed": 9, "warmup": 2.0, "total": 5.0}
+    leaves, tree = jax.tree_util.tree_flatten_with_path(given)
+    unread = []
+    for i, (path, value) in enumerate(leaves):
+        name = path[0].key
+        changed = [x for _, x in leaves]
+        changed[i] = np.asarray(others.get(name, value * 2 if value else 1), value.dtype)[()]
+        if same(weights(**jax.tree.unflatten(tree, changed))):
+            unread.append(jax.tree_util.keystr(path))
+    assert not unread and {"terms", "penalties", "neftune", "balance", "label_smoothing"} <= set(b.hyper)
 
 
 @functools.cache

@@ -227,6 +227,8 @@ def test_targets_by_hand():  # guards B4, C1, C15
     assert {e: x.tolist() for e, x in by_example(batch, batch.tokens).items()} == {0: [bos, 97, 98], 1: [bos, 99]}
     assert {e: x.tolist() for e, x in by_example(batch, batch.targets).items()} == {0: [97, 98, end], 1: [99, end]}
     assert np.count_nonzero(batch.loss_weight) == 5 == b.batches.split.ledger["tokens"]["trained"]
+    # guards C3 C6: a continuation is asked for as its text was trained, and ends as it does
+    assert b.parts.task.prompt(Text("ab"), "a:1") == [bos, 97, 98] and b.parts.task.stop_ids == [end]
     assert pad not in batch.targets and system not in batch.targets and tool not in batch.targets
 
 

@@ -329,7 +329,7 @@ def test_frozen_weights_are_those_of_the_start(pretrained, files, tmp_path):  # 
     assert moved and all(not np.array_equal(v, before[k.replace("layers/1/", "layers/0/")][1:]) for k, v in moved.items() if v.ndim > 2)
 
 
-def test_weights_of_a_frozen_base_that_changed_are_refused(pretrained, files, tmp_path):  # guards F2, F3
+def test_weights_of_a_frozen_base_that_changed_are_refused(pretrained, files, tmp_path):  # guards F2, F3, G2
     base = tmp_path / "base"
     shutil.copytree(pretrained, base)
     train = {"duration": "2steps", "batch_size": 4, "init_from": str(base), "freeze": ["layers/0/.*"]}
@@ -338,6 +338,8 @@ def test_weights_of_a_frozen_base_that_changed_are_refused(pretrained, files, tm
     loop.train(tiny.config(files, base, task="lm", seed=7, train={"duration": "1steps", "batch_size": 4}))
     with pytest.raises(CheckpointError, match="are not those that this run was trained with"):
         runs.open_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="the frozen weights are not those that this run was started with"):
+        loop.train(tiny.config(files, tmp_path / "run", train=train | {"duration": "4steps"}))
 
 
 def test_a_run_with_its_base_needs_no_other(pretrained, files, tmp_path):  # guards F2

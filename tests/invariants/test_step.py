@@ -243,13 +243,18 @@ def test_training_and_evaluation_have_one_loss(b):  # guards A10, E13
         assert abs(float(noisy.terms["cross_entropy"] - terms["cross_entropy"])) > 1e-3
 
 
-def test_sums_are_at_least_float32():  # guards A12, H6
+@pytest.mark.parametrize("attention", ["blocked", "reference"])
+def test_sums_are_at_least_float32(attention):  # guards A12, H6
     """In bf16, only products (and the rounding of their operands) are in bfloat16: no sum, exponential or logarithm is."""
     with jax.enable_x64(False):
-        b = bench("chat", loss=LOSS | {"chunk": 32}, precision="bf16", model={"dropout": 0.1, "attention": "blocked"}, train={"accumulate": 2})
+        b = bench("chat", loss=LOSS | {"chunk": 32}, precision="bf16", model={"dropout": 0.1, "attention": attention}, train={"accumulate": 2})
         closed = jax.make_jaxpr(b.program.step)(b.state(), b.apart[1], b.batches[0], b.hyper)
         state, sums = jax.eval_shape(b.program.step, b.state(), b.apart[1], b.batches[0], b.hyper)
         assert {x.dtype for x in jax.tree.leaves((state.trainable, sums.terms, sums.totals, sums.grad_norm))} == {np.dtype(np.float32)}
+        there = list(equations(closed.jaxpr))
+        assert not [e for e in there for v in e.outvars if getattr(v.aval, "dtype", None) == np.dtype(np.float16)]  # not another half
+        products = [{str(v.aval.dtype) for v in e.invars} for e in there if e.primitive.name == "dot_general"]
+        assert {"bfloat16"} in products and not [found for found in products if "bfloat16" in found and len(found) > 1]
         low = {eqn.primitive.name for eqn in equations(closed.jaxpr) if any(getattr(v.aval, "dtype", None) == jnp.bfloat16 for v in eqn.outvars)}
         assert "dot_general" in {eqn.primitive.name for eqn in equations(closed.jaxpr)} and "convert_element_type" in low
         moving = {
@@ -320,11 +325,18 @@ def test_every_optimizer_steps_in_a_stack(name):
 
 
 # --- frozen weights --------------------------------------------------------------------------------------------------------------------------
+def layer(params, i):
+    """A stack of one layer."""
+    return jax.tree.map(lambda w: w[i : i + 1], params["layers"]["0"])
+
+
 def test_frozen_weights_stay_and_the_others_train_as_if_nothing_were_frozen():  # guards G10
     """By the first step, in which both programs have the same weights, and with dropout, whose masks belong to layers."""
     whole, cut = chat(), chat(freeze=("layers/1/.*", "layers/0/mlp/.*"))
     trained, frozen = cut.apart
     assert sorted(frozen["layers"]) == ["0", "1"] and "embed" in trained and set(frozen["layers"]["0"]) == {"mlp"}
+    assert_same(frozen["layers"], {"0": {"mlp": layer(whole.params, 0)["mlp"]}, "1": layer(whole.params, 1)})
+    assert set(trained["layers"]) == {"0"} and not {"mlp"} & set(trained["layers"]["0"])
     assert_same(partition.join(partition.merge(trained, frozen)), whole.params)
     assert [start for start, _ in segments(partition.merge(trained, frozen)["layers"])] == [0, 1]
     full, _ = whole.run([1])

@@ -20,7 +20,9 @@ UNMARKED = (
     "<|bos|>{% for m in messages %}<|{{ m.role }}|>\n{{ m.content|trim }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-part = st.sampled_from([*SPECIAL, "<|im_end|>", "<|", "|>", "\n", " ", "a", "the cat", "é", "東京", "🙂"]) | st.text(
+# Its turns end with another token than texts, and it writes tools.
+EOT = "{% if tools %}<|system|>{{ tools|tojson }}<|eot|>{% endif %}" + UNMARKED.replace("<|end|>", "<|eot|>")
+part = st.sampled_from([*SPECIAL, "<|eot|>", "<|im_end|>", "<|", "|>", "\n", " ", "a", "the cat", "é", "東京", "🙂"]) | st.text(
     st.characters(exclude_categories=["Cs"]), max_size=4
 )
 content = st.lists(part, max_size=6).map("".join)
@@ -39,6 +41,7 @@ def templates():
     yield "default", Template.default(BYTES)
     yield "default-bpe", Template.default(TRAINED)
     yield "unmarked", Template(UNMARKED, TRAINED, "unmarked")
+    yield "another end, tools", Template(EOT, BYTES.with_added(["<|eot|>"]), "eot")
 
 
 TEMPLATES = dict(templates())
@@ -87,7 +90,8 @@ def test_a_run_renders_as_it_was_trained(name, tmp_path):  # guards C3 C10 C12
     """What `task.json` and the saved tokenizer hold decides, not the config or a template that has changed since."""
     template = TEMPLATES[name]
     (tmp_path / "template.jinja").write_text(template.source, encoding="utf-8")
-    talk = Chat((Message("user", "hé <|end|>"), Message("assistant", " the cat ", 0.5), Message("user", ""), Message("assistant", "sat")))
+    tools = ({"name": "f"},) if "tools" in name else ()
+    talk = Chat((Message("user", "hé <|end|>"), Message("assistant", " the cat ", 0.5), Message("user", ""), Message("assistant", "sat")), tools)
     config = conftest.make_config("chat")
     config = dataclasses.replace(config, task=dataclasses.replace(config.task, template=str(tmp_path / "template.jinja")))
     state = ChatSFT.fit(config, template.tokenizer, [talk], ["a:1"])
@@ -101,6 +105,7 @@ def test_a_run_renders_as_it_was_trained(name, tmp_path):  # guards C3 C10 C12
     assert loaded.prompt(talk, "a:1") == before.ids[: template.render(talk, "a:1").turns[-1][0]].tolist()
     # guards C3 C5: generation stops at what ends the trained turns, and at nothing else
     assert loaded.stop_ids == trained.stop_ids == [int(before.ids[before.weights > 0][-1])]
+    assert ("end" in name) == (loaded.stop_ids != [loaded.tokenizer.eos_id])
     assert loaded.digest == trained.digest and state["template"]["sha256"] == template.digest
 
 

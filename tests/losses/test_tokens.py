@@ -36,12 +36,12 @@ def test_it_is_the_loss_of_the_registry():
 @x64
 @pytest.mark.parametrize("chunk", [1, 3, 7, 13, 14, 100])
 def test_chunks_change_nothing(chunk):  # guards A12, G5
-    """Values and both gradients of every part, for sizes that divide the tokens and that do not."""
-    weights = RNG.normal(size=(3, 2, 7))
+    """Values and both gradients of every part, for sizes that divide the tokens and that do not; and of what a model does to its logits."""
+    weights, bias = RNG.normal(size=(3, 2, 7)), RNG.normal(size=9)
 
     def run(chunk):
         def value(h, w):
-            stats = tokens.token_stats(h, w, T, precision="fp32", chunk=chunk)
+            stats = tokens.token_stats(h, w, T, precision="fp32", chunk=chunk, finish=lambda y: 2 * jax.numpy.tanh((y + bias) / 2))
             return (weights[0] * stats.nll + weights[1] * tokens.z_loss(stats) + weights[2] * stats.uniform).sum(), stats
 
         return jax.jit(jax.grad(value, (0, 1), has_aux=True))(H, W)

@@ -113,6 +113,18 @@ def test_virtual_tokens_stand_before_every_beam(made, adapter, positions):
     check(m, params, 0.0, lambda ids: ids[-1] == STOP, stop_ids=[STOP])
 
 
+def test_options_of_beams_act(made):  # guards H5
+    """`generate` gives what the beams find, which is not what the largest logits give; and what was written is penalised."""
+    prompts = [[i % 4, i // 4] for i in range(12)]
+
+    def ask(**options):
+        return [answer.ids for answer in generate(*made, prompts, GenerateConfig(batch_size=9, **options), max_new_tokens=6, stop_ids=[])]
+
+    found = beam.answers(*made, prompts, GenerateConfig(num_beams=3, batch_size=9), max_new_tokens=6, stop_ids=[])
+    assert ask(num_beams=3) == [ids for ids, _ in found] != ask()
+    assert ask(num_beams=3, repetition_penalty=3.0) != ask(num_beams=3)
+
+
 def test_prompts_do_not_know_their_batch(made):  # guards E12
     """Few rows, which are filled again, and one prompt for which the ring of slots grows."""
     m, params = made

@@ -14,9 +14,10 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.models import blocked, relative
 from jaxsft.models.attention import Tokens
-from jaxsft.models.encoder_decoder import EncoderDecoder
+from jaxsft.models.encoder_decoder import EncoderDecoder, Memory
 from jaxsft.models.generate import generate
 from jaxsft.models.kv import caches_at, empty_kv
+from jaxsft.models.layers import Dropout
 from jaxsft.sharding import weights
 from jaxsft.training import partition
 
@@ -63,6 +64,26 @@ def test_packed_states_are_those_of_each_pair_alone(kind, attention, monkeypatch
         np.testing.assert_allclose(together[0, at : at + len(target)], alone[0, : len(target)], atol=1e-12)
         at += len(target)
     assert np.abs(together).max() > 0.5
+
+
+def test_the_longest_distance_acts():  # guards H5
+    """It changes no weight."""
+    at, w = np.arange(20)[None], np.arange(32.0).reshape(8, 4)
+    bias = lambda longest: relative.Relative(ModelConfig(**BASE | T5 | {"relative_distance": longest})).apply({"params": {"w": w}}, at, at)
+    assert (bias(12) != bias(6)).any() and (bias(12) == bias(12)).all()
+
+
+def test_dropout_is_at_every_site_of_the_decoder():
+    """At the rate 1 nothing is added to the residual stream: neither by its own tokens, nor by the source, nor by the MLP."""
+    model, params, _ = made("rotary, grouped")
+    decoder, (_, where) = model.decoder, row(range(6), width=6)
+    x = np.random.default_rng(0).normal(size=(1, 6, 16))
+    noise, memory = Dropout(jnp.float32(1), jax.random.split(jax.random.key(0), 1)), Memory(where, x)
+    weights, layer = (jax.tree.map(lambda a: a[0], tree) for tree in (params["decoder"]["layers"]["0"], decoder._layers(0, 1)))
+    tables = decoder._positions(params, where, where, x.dtype)
+    run = lambda noise: decoder.block().apply({"params": weights}, x, where, tables, layer, noise, None, memory)[0]
+    np.testing.assert_array_equal(run(noise), x)
+    assert np.abs(run(None) - x).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["T5", "BART"])

@@ -62,6 +62,8 @@ def test_products_in_bfloat16(equation, x_shape, w_shape):  # guards A12, H6
         assert found.dtype == expected.dtype == np.float32
         error = np.abs(found - expected) / size
         assert 0 < error.max() < 2**-7
+    wide, pull = jax.vjp(lambda x, w: contract(equation, x, w, "bf16"), x * 1e6, w)  # float16 ends at 65504
+    assert np.isfinite(wide).all() and all(np.isfinite(d).all() for d in pull(g * 1e6))
 
 
 @x64

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import Tokens
 from jaxsft.models.heads import VocabHead
+from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Transformer
 
 VOCAB, D, L, H, K, N, F, CONTEXT = 11, 8, 2, 4, 2, 2, 12, 9
@@ -163,6 +164,28 @@ def test_order_matters():
         swapped[0, :2] = IDS[0, 1::-1]
         last = [run(params_of(m), ids, WHERE)[0, 3] for ids in (IDS, swapped)]
         assert np.abs(last[0] - last[1]).max() > 1e-5
+
+
+@pytest.mark.usefixtures("x64")
+def test_rotary_positions_have_no_end():  # guards G9
+    """Whatever the context: a text far behind it is told apart by distances, as at the start."""
+    m, params = model(), jax.tree.map(lambda w: w.astype(np.float64), params_of(model()))
+    run = jax.jit(m.hidden)
+    near, far = (run(params, IDS, WHERE._replace(positions=WHERE.positions + start)) for start in (0, 100 * CONTEXT))
+    np.testing.assert_allclose(near, far, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"parallel": True}, {"experts": 2}, {"norm_position": "output"}], ids=str)
+def test_dropout_is_at_every_site(options):
+    """At the rate 1 nothing is added to the residual stream, neither by attention nor by the MLP; and the embeddings are gone."""
+    m, x = model(**options), np.random.default_rng(0).normal(size=(1, 7, D)).astype(np.float32)
+    noise = Dropout(np.float32(1), jax.random.split(jax.random.key(0), 1))
+    weights = jax.tree.map(lambda w: w[0], params_of(m)["layers"]["0"])
+    layer = jax.tree.map(lambda a: a[0], m._layers(0, 1))
+    run = lambda noise: m.block().apply({"params": weights}, x, WHERE, m._positions(params_of(m), WHERE, WHERE, x.dtype), layer, noise)[0]
+    np.testing.assert_array_equal(run(noise), x)
+    assert np.abs(run(None) - x).max() > 1e-3
+    assert not m._embed(params_of(m), IDS, WHERE, noise).any()
 
 
 def test_layers_and_seeds_differ():  # guards H7

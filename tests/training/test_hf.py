@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 import jaxsft
 from jaxsft.config import compose
 from jaxsft.config.schema import GenerateConfig
+from jaxsft.data.templates import DEFAULT_TEMPLATE
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import generate
@@ -66,8 +67,10 @@ def test_the_story_is_that_of_the_authors():
 
 def test_frozen_tensors_keep_their_bytes_on_the_way_out(files, tmp_path):  # guards G10, C12
     source = folder(tmp_path / "in", dtype="BF16")
-    freeze = "train.freeze=['embed/.*','layers/0/.*']"
-    result = train(files, tmp_path / "run", f"model.pretrained={source}", freeze, "data.max_length=64", task="chat")
+    # Turns end with another token than texts.
+    (tmp_path / "template.jinja").write_text(DEFAULT_TEMPLATE.replace("<|end|>{% endgeneration %}", "<|tool|>{% endgeneration %}"))
+    given = ["train.freeze=['embed/.*','layers/0/.*']", f"task.template={tmp_path / 'template.jinja'}", "data.max_length=64"]
+    result = train(files, tmp_path / "run", f"model.pretrained={source}", *given, task="chat")
     about = read_json(tmp_path / "run" / "pretrained.json")
     assert (about["fresh"], about["left"], about["config"]["model_type"]) == ([], [], "llama")
     jaxsft.export(result, tmp_path / "out")
@@ -80,7 +83,7 @@ def test_frozen_tensors_keep_their_bytes_on_the_way_out(files, tmp_path):  # gua
     # Loaded again, it is the run but for the rounding of what was trained; its stop tokens and template are those of training.
     generation, tokenizer = read_json(tmp_path / "out" / "generation_config.json"), Tokenizer.load(tmp_path / "out")
     run = jaxsft.load(result)
-    assert generation["eos_token_id"] == run.task.stop_ids[0]
+    assert generation["eos_token_id"] == run.task.stop_ids[0] == tokenizer.special_id("<|tool|>") != tokenizer.eos_id
     assert tokenizer.chat_template == run.task.state["template"]["source"]
     model, params = hf.load(tmp_path / "out", "lm")
     for path, value in flatten(run.params).items():

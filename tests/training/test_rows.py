@@ -42,6 +42,12 @@ def test_new_rows_are_the_mean_of_the_others():  # guards G4
     conftest.assert_same(after["layers"], before["layers"])
 
 
+def test_every_token_has_a_row():  # guards G4
+    with pytest.raises(ConfigError, match=r"^model\.vocab_rows=262: the tokenizer has 263 tokens; give at least as many rows$"):
+        parts_of(BYTES, vocab_rows=262)
+    assert parts_of(BYTES, vocab_rows=263).specs["embed"]["tokens"]["w"].shape[0] == 263
+
+
 @pytest.mark.parametrize(("stored", "wanted"), [(263, 265), (270, 270), (264, 268)])
 def test_rows_without_a_token_stay_behind(stored, wanted):
     big = parts_of(ADDED, vocab_rows=wanted)

@@ -153,6 +153,9 @@ def test_merged_is_the_same_layer(config, name):  # guards G1, G7
     np.testing.assert_allclose(y, contract(LINEARS[name][0], normal(9, X[name]), one, "fp32") + more, rtol=1e-10, atol=1e-12)
     half, _ = node.merged(w.astype(jnp.bfloat16), None)
     assert half.dtype == jnp.float64 or half.dtype == jnp.float32
+    products = [e for e in jax.make_jaxpr(lambda w: node.merged(w, None)[0])(w).eqns if e.primitive.name == "dot_general"]
+    assert all(set(e.params["precision"]) == {jax.lax.Precision.HIGHEST} for e in products)  # those of an accelerator are short by default
+    assert bool(products) == (config.name != "ia3")
 
 
 def test_dropout_is_of_the_input_of_the_adapter_only():
