@@ -48,7 +48,7 @@ def resolved(source, *given: str, task: str = "lm") -> schema.Config:
         ("experiment=demo", r"model\.layers=4: "),
         ("model=small|task=classify", r"model\.embed=384: "),  # its six layers are two by the preset of the task
         ("tokenizer=bpe", r"tokenizer=bpe: .*brings its own"),
-        ("tokenizer.vocab_size=300", r"tokenizer\.kind=\w+: .*brings its own"),
+        ("tokenizer.vocab_size=300", r"tokenizer=\w+: .*brings its own"),
     ],
 )
 def test_what_the_source_decides_is_told(source, given, message):  # guards H5
