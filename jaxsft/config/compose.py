@@ -86,7 +86,7 @@ def typed(node: Any, root: type = schema.Config) -> Any:
     Raises:
       ConfigError: an unknown key, a wrong type, a missing value or an unknown option of a group.
     """
-    values = dict(OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node)
+    values = (OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node).copy()
     hints, classes = typing.get_type_hints(root), {}
     for group, options in GROUPS.items() if root is schema.Config else ():
         absent = "none" if group not in values and "none" in options else None  # the config of a run from before there was a choice

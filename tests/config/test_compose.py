@@ -105,3 +105,19 @@ def test_a_text_may_begin_with_a_place():
 def test_a_config_from_before_a_group_was_there_is_read():
     values = compose.to_dict(schema.Config(task=schema.ChatTask()))
     assert compose.typed({key: value for key, value in values.items() if key != "adapter"}).adapter == schema.NoAdapter()
+
+
+@pytest.mark.parametrize("text", ["", "words", "[1, 2]", "[[task, x]]", "model: 3", "{task: {name: lm}, model: [1]}"])
+def test_a_config_that_is_none_is_one_sentence(text, tmp_path):
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError):
+        compose.read(tmp_path / "config.yaml")
+
+
+def test_configs_share_nothing_that_can_be_changed():
+    """Equal parts are checked once, and each config has its own."""
+    given = compose.to_dict(schema.Config(task=schema.LMTask()))
+    one, other = (compose.typed({**given, "data": {"options": {"train": {"split": "a"}}}}) for _ in range(2))
+    one.data.options["train"]["split"] = "b"
+    assert other.data.options == {"train": {"split": "a"}}
+    assert [compose.typed({**given, "seed": seed}).seed for seed in (1, 0, 1)] == [1, 0, 1]

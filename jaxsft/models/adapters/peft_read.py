@@ -88,9 +88,16 @@ def _opened(folder: Path) -> Source:
 
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return Source(folder, values, safetensors.numpy.load_file(folder / WEIGHTS))
+        source = Source(folder, values, safetensors.numpy.load_file(folder / WEIGHTS))
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{folder / CONFIG}: found {values!r:.60}, expected an object")
+    for name in ("rank_pattern", "alpha_pattern"):
+        given = values.get(name) or {}
+        if not isinstance(given, dict) or not all(isinstance(value, int | float) and value > 0 for value in given.values()):
+            raise CheckpointError(f"{folder / CONFIG}: {name}={given!r:.60}: expected numbers above 0 by the names of modules")
+    return source
 
 
 def _check_options(config: Path, values: Mapping[str, Any], options: AdapterConfig) -> None:
@@ -215,9 +222,9 @@ def _twins(source: Source, module: Module, output: str, options: LowRank) -> Wan
         full, other = f"{ROOT}{output}.{name}", f"{ROOT}{module.theirs}.{twin}"
         own, its = source.tensors.get(full), source.tensors.get(other)
         if own is None or (its is not None and not np.array_equal(own, its.T)):
-            has = "has no adapter" if own is None else "has another adapter"
+            has = "has no adapter beside that of" if own is None else "has another adapter than"
             raise ConfigError(
-                f"{source.folder}: {output} {has} than {module.theirs}, which it is tied to, and here a tied weight has one on both sides; "
+                f"{source.folder}: {output} {has} {module.theirs}, which it is tied to, and here a tied weight has one on both sides; "
                 "merge it in PEFT and start from the merged weights"
             )
         out[full] = (shape, lambda x: [])

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxsft.config import adapters as options
-from jaxsft.errors import ConfigError
+from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import pretrained
 from jaxsft.models.adapters import peft, peft_read
 from jaxsft.sharding.weights import flatten
@@ -76,6 +76,22 @@ def test_what_the_parts_cannot_say_is_an_error(name, tmp_path):
     target, change, message = REFUSED[name]
     with pytest.raises(ConfigError, match=message):
         trained("phi3", options.LoRA(rank=2, alpha=3.0, target=target), tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    "about, message",
+    [
+        ([1], r"adapter_config.json: found \[1\], expected an object"),
+        ({"rank_pattern": [2]}, r"rank_pattern=\[2\]: expected numbers above 0 by the names of modules"),
+        ({"alpha_pattern": {"qkv_proj": "x"}}, r"alpha_pattern=\{'qkv_proj': 'x'\}: expected numbers"),
+        ({"rank_pattern": {"qkv_proj": 0}}, r"rank_pattern=\{'qkv_proj': 0\}: expected numbers"),
+    ],
+)
+def test_a_broken_config_is_told(about, message, tmp_path):
+    (tmp_path / peft.CONFIG).write_text(json.dumps(about), encoding="utf-8")
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / peft.WEIGHTS)
+    with pytest.raises(CheckpointError, match=message):
+        peft_read.read(tmp_path, options.LoRA(rank=2), {}, {}, None, None)
 
 
 def test_a_tied_weight_has_one_adapter(tmp_path):
