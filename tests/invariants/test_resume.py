@@ -224,6 +224,7 @@ def test_a_shorter_duration_is_refused(files, tmp_path):  # guards F7
     assert tiny.outcome(tmp_path / "run") == before and "duration: 6steps" in (tmp_path / "run" / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_a_signal_put_off_counts_once_and_ends_patience(files, tmp_path, monkeypatch):  # guards F1, F4
     def options(folder, patience=None):
         evaluation = {"generate": "never", "every": "4steps", "patience": patience}

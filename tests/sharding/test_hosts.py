@@ -105,7 +105,10 @@ def same(run_dir, solo):
     assert [(p["row"], p["prediction"]) for p in here] == [(p["row"], p["prediction"]) for p in there]
 
 
-@pytest.mark.parametrize("mesh", [("mesh.data=auto",), ("mesh.data=1", "mesh.fsdp=2", "mesh.tensor=2")], ids=["data", "fsdp x tensor"])
+BOTH = pytest.param(("mesh.data=1", "mesh.fsdp=2", "mesh.tensor=2"), marks=pytest.mark.slow, id="fsdp x tensor")
+
+
+@pytest.mark.parametrize("mesh", [pytest.param(("mesh.data=auto",), id="data"), BOTH])
 def test_two_processes_give_the_numbers_of_one(mesh, files, solo, tmp_path):  # guards A3, B7, E2, I8
     ended = finish(start(given(files, *mesh), tmp_path))
     assert [code for code, _ in ended] == [0, 0], ended
@@ -163,6 +166,7 @@ def test_two_processes_share_what_a_frozen_backbone_gives(files, tmp_path):  # g
     assert all(code == 1 and "jaxsft: cache/backbone: cannot write the cache of what the backbone gives (" in err for code, err in ended), ended
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_others_and_the_run_goes_on_elsewhere(files, solo, tmp_path):  # guards F1, F9
     run_dir = tmp_path / "run"
     processes = start(given(files, f"run_dir={run_dir}", "mesh.data=1", "mesh.fsdp=auto"), tmp_path)
@@ -178,6 +182,7 @@ def test_a_lost_process_ends_the_others_and_the_run_goes_on_elsewhere(files, sol
     same(run_dir, solo)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_of_them_at_one_step(files, solo, tmp_path):  # guards F1
     run_dir = tmp_path / "run"
     processes = start(given(files, f"run_dir={run_dir}", steps=4000), tmp_path)
