@@ -8,7 +8,6 @@ Hugging Face is no run directory, and stays as it is: without output= the number
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -38,5 +37,5 @@ def main(arguments: list[str]) -> int:
             mirror.push()
     else:
         print(f"{mine['run']} is no run directory, so that nothing is written; output=FOLDER keeps the predictions", file=sys.stderr)
-    print(json.dumps(numbers, indent=1))
+    print(rundir.json_text(numbers, indent=1))
     return 0

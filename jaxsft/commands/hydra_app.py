@@ -46,8 +46,11 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
     _refuse_malformed(arguments)
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     codes: list[int] = []
+    failed: list[BaseException] = []  # raised behind Hydra, which would tell of it in lines of its own
 
     def job(node) -> None:
+        if failed:
+            return
         try:
             with as_config_error(root):
                 OmegaConf.resolve(node)
@@ -55,9 +58,14 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
             folders = [Path(source.path) for source in hydra_config.runtime.config_sources if source.schema == "file"]
             codes.append(function(typed(node, root, hydra_config.overrides.task, folders)))
         except JaxsftError as error:
+            if not multirun:
+                failed.append(error)
+                return
             # Told at once, not at the end of the sweep; the other jobs go on.
             print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)
             codes.append(1)
+        except Exception as error:
+            failed.append(error)
 
     before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come as exceptions, not as text and an exit
     argv, sys.argv = sys.argv, ["jaxsft", *(quote(a, multirun, root) for a in arguments)]
@@ -67,4 +75,6 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.__setitem__("HYDRA_FULL_ERROR", before)
+    if failed:
+        raise failed[0]
     return max(codes, default=0)

@@ -9,10 +9,9 @@ jaxsft train ... debug=overfit                               learn ten rows by h
 
 from __future__ import annotations
 
-import json
 import sys
 
-from jaxsft import remote
+from jaxsft import remote, rundir
 from jaxsft.commands import hydra_app
 from jaxsft.config.schema import Config
 
@@ -30,7 +29,7 @@ def run(config: Config) -> int:
     if result.stopped_by is not None:
         hosts.leave()
     elif hosts.first():
-        print(json.dumps(result.numbers, indent=1))
+        print(rundir.json_text(result.numbers, indent=1))
         print(f"report: {remote.join(result.mirror.place, 'report.html')}")
     sys.stdout.flush()
     return loop.exit_code(result)
