@@ -1,10 +1,10 @@
 """Edits every file of a run directory, and compares what the run then predicts.
 
-  python -m tools.fuzz_run RUN INPUT [--edits 300] [--seed 0] [--show]
+  python -m tools.fuzz_run RUN INPUT [--edits 300] [--seed 0] [--show] [--report]
 
 Each edit is made in a copy of RUN: a byte flipped, a digit or a letter changed, cut, emptied, removed, made a folder, exchanged with another file,
 nested without end. Good is a sentence (a JaxsftError), or the same predictions; a fault is another prediction, or any other exception. Exit code 1
-with faults.
+with faults. With --report the report is written instead, which must raise nothing but a sentence.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from pathlib import Path
 
 from jaxsft import api
 from jaxsft.errors import JaxsftError, first_line
+from jaxsft.reports import outputs
 
 Edit = Callable[[Path, random.Random], object]
-SKIPPED = ("run.lock", "figures", "tensorboard")  # nothing reads them again
+SKIPPED = ("run.lock", "tensorboard")  # nothing reads them again
 
 
 def flip(path: Path, dice: random.Random) -> None:
@@ -111,11 +112,7 @@ def edits(run: Path, dice: random.Random) -> Iterator[tuple[str, Edit]]:
         yield dice.choice(every)
 
 
-def predicted(run: Path, rows: list[str]) -> list:
-    return api.load(run).predict(rows)
-
-
-def outcome(run: Path, place: str, edit: Edit, rows: list[str], reference: list, seed: int) -> tuple[str, str]:
+def outcome(run: Path, place: str, edit: Edit, use: Callable[[Path], object], reference: object, seed: int) -> tuple[str, str]:
     """(same | named | another | exception, what was said) of one edit."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "run"
@@ -123,7 +120,7 @@ def outcome(run: Path, place: str, edit: Edit, rows: list[str], reference: list,
         edit(copy / place, random.Random(seed))
         with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(said):
             try:
-                found = predicted(copy, rows)
+                found = use(copy)
             except JaxsftError as error:
                 text = " ".join(str(error).split()).replace(str(copy), "RUN")
                 return ("exception", f"Traceback in {text}") if "Traceback" in said.getvalue() else ("named", text)
@@ -139,12 +136,18 @@ def main() -> int:
     parser.add_argument("--edits", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", action="store_true", help="every edit, not the faults alone")
+    parser.add_argument("--report", action="store_true", help="write the report instead of predictions")
     given = parser.parse_args()
-    model = api.load(given.run)
-    rows = model.read(given.input)
-    reference, counts = model.predict(rows), {}
+    rows, counts = api.load(given.run).read(given.input), {}
+
+    def use(run: Path) -> object:
+        if given.report:
+            return outputs.write_all(run) and None
+        return api.load(run).predict(rows)
+
+    reference = None if given.report else use(given.run)
     for number, (place, edit) in zip(range(given.edits), edits(given.run, random.Random(given.seed)), strict=False):
-        kind, said = outcome(given.run, place, edit, rows, reference, given.seed + number)
+        kind, said = outcome(given.run, place, edit, use, reference, given.seed + number)
         counts[kind] = counts.get(kind, 0) + 1
         if given.show or kind in ("another", "exception"):
             print(f"{kind}: {edit.__name__} {place}: {said}", flush=True)

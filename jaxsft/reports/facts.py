@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from jaxsft import seal
 from jaxsft.config import overrides
 from jaxsft.documents import read_yaml
 from jaxsft.errors import DataError, JaxsftError
@@ -24,8 +25,8 @@ SAMPLES = 10
 RUN_FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "result.json")
 SPLITS = ("test", "validation", "train")  # what a reader asks for first
 ABSENT = "(absent)"
-# A file that an editor or a crash damaged costs its own section: the rest of a report is worth more.
-DAMAGE = (JaxsftError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+# A file that an editor or a crash damaged costs its own section, whatever it makes a reader of it raise: the rest of a report is worth more.
+DAMAGE = (Exception,)
 
 
 class Missing(Exception):
@@ -82,9 +83,19 @@ def title(run_dir: Path) -> str:
     return " on ".join(name for name in (_name(found.get(key)) for key in ("task", "data")) if name) or "Run"
 
 
+def changed(run_dir: Path) -> str:
+    """Return what is wrong with the files that the weights are used with, as one sentence; empty where nothing is, or no manifest can say it."""
+    try:
+        if (run_dir / seal.MANIFEST).exists():
+            seal.check(run_dir)
+    except JaxsftError as error:
+        return str(error)
+    return ""
+
+
 def last_written(run_dir: Path) -> datetime.datetime:
     """Return when the newest of the files that make a run was written, in local time."""
-    latest = max((path.stat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0)
+    latest = max((path.lstat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0)
     return datetime.datetime.fromtimestamp(latest).astimezone()
 
 

@@ -172,8 +172,10 @@ class Checkpoints:
             with remote.friendly(path, "read"):
                 content = path.read_bytes()
             found = documents.parse_json(content, path, CheckpointError, dict)
-            if not _intact(found) or found.get("run") != self.run:
-                raise CheckpointError(f"{path}: is not as it was written (its checksum differs)")
+            if not _intact(found):
+                raise CheckpointError(f"{path}: is not as it was written (its checksum differs); remove it, or take it from a copy of the run")
+            if found.get("run") != self.run:
+                raise CheckpointError(f"{path}: {self._foreign}")
             return json.dumps(found)
 
         return json.loads(hosts.of_first(read))
@@ -210,8 +212,12 @@ class Checkpoints:
         if meta.get("step", step) != step:
             raise ValueError(f"it is that of step {meta['step']}")
         if meta.get("run") != self.run:
-            raise CheckpointError(f"{self.folder}/{step}: belongs to another run than {self.run_dir / seal.MANIFEST} names, or that file was changed")
+            raise CheckpointError(f"{self.folder}/{step}: {self._foreign}")
         return meta
+
+    @property
+    def _foreign(self) -> str:
+        return f"belongs to another run than {self.run_dir / seal.MANIFEST} names, or that file was changed"
 
     def _item(self, step: int, item: str) -> epath.Path:
         return epath.Path(self.folder) / str(step) / item
