@@ -17,7 +17,7 @@ from jaxsft.data import tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 
 # What is read of a run directory, and of a model of transformers.
-RUN = ("config.yaml", "task.json", "prepared.json", "pretrained.json", "label_names.json", "tokenizer/*.json", "checkpoints/*")
+RUN = ("config.yaml", "manifest.json", "steps.json", "task.json", "prepared.json", "pretrained.json", "label_names.json", "tokenizer/*.json", "checkpoints/*")
 MODEL = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
 TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, "tokenizer/*.json")
 
