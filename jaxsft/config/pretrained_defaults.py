@@ -19,7 +19,10 @@ from jaxsft.config.schema import Config
 # Adafactor, which is 3e-2 here), prefix tuning and BitFit by their default trainings.
 RATES = {"decoder": 2e-5, "encoder": 5e-5, "encoder-decoder": 5e-5}
 ADAPTER_RATES = {"lora": 2e-4, "dora": 2e-4, "ia3": 3e-3, "bitfit": 5e-4, "prefix": 1e-2, "prompt": 3e-2}
-WIDTH = 768  # from here on those rates hold; a narrower model takes a rate as many times larger
+# From this width on those rates hold. A narrower model takes a larger one, by the square of how much
+# narrower it is: 2e-4 for MiniLM (384), 4.5e-4 for a small ELECTRA (256; its authors took 3e-4,
+# arXiv:2003.10555), and never more than what a model from scratch takes.
+WIDTH, LARGEST = 768, 1e-3
 DROPOUTS = ("hidden_dropout_prob", "hidden_dropout", "resid_pdrop", "resid_dropout", "dropout_rate", "dropout")
 
 
@@ -63,6 +66,8 @@ def _defaults(config: Config, source: Source) -> dict[str, tuple[Any, str]]:
     }
     if not cached and validate_backbone.FROZEN not in config.train.freeze:
         out["train.duration"] = ("3epochs", "a pretrained model")
+        if source.kind == "encoder":  # rows hold several texts
+            out["train.batch_size"] = (min(config.train.batch_size, 8), "a pretrained model")
         if config.optim.name in ("adam", "adamw"):
             out["optim.learning_rate"] = _rate(config, source)
     return out
@@ -74,6 +79,6 @@ def _rate(config: Config, source: Source) -> tuple[float, str]:
     what = f"a pretrained {source.kind}" if adapter == "none" else f"adapter={adapter}"
     if source.embed >= WIDTH or adapter not in ("none", "lora", "dora"):
         return rate, what
-    scaled = rate * WIDTH / source.embed
+    scaled = min(rate * (WIDTH / source.embed) ** 2, LARGEST)
     digits = 1 - math.floor(math.log10(scaled))  # two significant ones
-    return round(scaled, digits), f"{what}: {rate:g} x {WIDTH}/{source.embed}, its width"
+    return round(scaled, digits), f"{what} of width {source.embed}; {rate:g} from {WIDTH} on"

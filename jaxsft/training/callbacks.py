@@ -165,7 +165,9 @@ def recipe(config: Config) -> list[str]:
         f"{'':<11}"
         + told("model.dropout", f"dropout {config.model.dropout:g}")
         + ", "
-        + told("loss.label_smoothing", f"label smoothing {config.loss.label_smoothing:g}"),
+        + told("loss.label_smoothing", f"label smoothing {config.loss.label_smoothing:g}")
+        + ", "
+        + told("train.batch_size", f"{config.train.batch_size} rows a step"),
     ]
 
 

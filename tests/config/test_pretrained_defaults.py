@@ -22,7 +22,8 @@ def applied(source, *given, task="classify"):
         (BERT, (), 5e-5),
         (LLAMA, (), 2e-5),
         (Source("encoder-decoder", 1024, 0.1), (), 5e-5),
-        (Source("encoder", 384, 0.1), (), 1e-4),  # half as wide, twice the rate
+        (Source("encoder", 384, 0.1), (), 2e-4),  # half as wide, four times the rate
+        (Source("decoder", 64, 0.0), (), 1e-3),  # at most what a model from scratch takes
         (LLAMA, ("adapter=lora",), 2e-4),
         (LLAMA, ("adapter=dora",), 2e-4),
         (Source("decoder", 64, 0.0), ("adapter=ia3",), 3e-3),
@@ -75,6 +76,6 @@ def test_dropout_is_read_from_the_config_of_the_source(values, dropout):
 
 def test_the_banner_tells_the_rate_and_its_reason():
     text = "\n".join(recipe(applied(Source("encoder", 384, 0.1))))
-    assert "adamw, learning rate 0.0001 (a pretrained encoder: 5e-05 x 768/384, its width), cosine with 5% warm-up" in text
+    assert "adamw, learning rate 0.0002 (a pretrained encoder of width 384; 5e-05 from 768 on), cosine with 5% warm-up" in text
     assert "dropout 0.1 (as the source)" in text
     assert "learning rate 0.003, cosine" in "\n".join(recipe(applied(BERT, "optim.learning_rate=3e-3")))
