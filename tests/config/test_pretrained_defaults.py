@@ -43,7 +43,9 @@ def test_regularisation_and_duration_are_those_of_fine_tuning():
     smoothed = BERT._replace(label_smoothing=0.2)
     assert applied(smoothed).loss.label_smoothing == 0.2
     assert applied(BERT, "train.backbone=cached").model.dropout == 0
-    given = applied(BERT, "model.dropout=0.3", "loss.label_smoothing=0.1", "train.duration=7epochs", "optim.learning_rate=1e-3")
+    given = applied(
+        BERT, "train.batch_size=16", "model.dropout=0.3", "loss.label_smoothing=0.1", "train.duration=7epochs", "optim.learning_rate=1e-3"
+    )
     assert given.origins == () and (given.model.dropout, given.train.duration) == (0.3, "7epochs")
 
 
