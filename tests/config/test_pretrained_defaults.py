@@ -52,7 +52,7 @@ def test_regularisation_and_duration_are_those_of_fine_tuning():
 def test_an_experiment_is_an_answer():
     config = applied(BERT, "debug=overfit")
     assert (config.model.dropout, config.train.duration) == (0, "200steps")
-    assert [name for name, _ in config.origins] == ["optim.learning_rate"]
+    assert {name for name, _ in config.origins} == {"optim.learning_rate", "train.batch_size"}
 
 
 def test_a_config_made_by_hand_stays():
