@@ -30,6 +30,8 @@ class Bad:
     line: int
     reason: str
     file: str = ""
+    text: str = ""  # of a line that cannot be decoded: what can be read of it
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)  # what can still be read of the row
 
     @property
     def where(self) -> str:
@@ -72,9 +74,25 @@ class Format:
     tree: bool = False
 
 
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names for a message: the first of them, and how many there are beside them."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that stands there for the second time; None where all differ. In time that grows with their number."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def require_column(row: Row, name: str, option: str) -> Any:
     """Return `row.fields[name]`; a missing column is a DataError that lists those found and names `option` (such as data.columns.text)."""
     if name not in row.fields:
-        found = ", ".join(repr(column) for column in row.fields) or "none"
+        found = listed(map(repr, row.fields)) or "none"
         raise DataError(f"{row.where}: missing column {name!r}: found columns {found}; set {option}=<column>")
     return row.fields[name]
