@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from jaxsft import rundir
 from jaxsft.data.formats import conllu
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered, plain_number
 from jaxsft.data.formats.source import Source, tree
 from jaxsft.errors import ConfigError, DataError
 
@@ -113,7 +113,7 @@ def _links(number: int, line: str, lengths: tuple[int, int], options: AlignedOpt
     links, scores, possible = [], [], []
     for text in line.split():
         found = _link.fullmatch(text)
-        score = _number(found[4]) if found and found[4] else None
+        score = plain_number(found[4]) if found and found[4] else None
         if found is None or (found[4] and score is None):
             return Bad(number, f"found {text[:40]!r}, expected links such as 0-0 1-2, 0-0-0.98 or 0p1", alignment_file)
         i, j = int(found[1]), int(found[3])
@@ -133,13 +133,6 @@ def _links(number: int, line: str, lengths: tuple[int, int], options: AlignedOpt
             return Bad(number, "some links have a score and some have none", alignment_file)
         fields["scores"] = scores
     return fields | ({"possible": possible} if possible else {})
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _by_id(source: Source, target: Source, encoding: str, options: AlignedOptions) -> Numbered:

@@ -57,7 +57,14 @@ def _read(source: Source, encoding: str, options: DelimitedOptions, separator: s
             )
         begin.remove(known[0])
     for found in itertools.chain(begin, table):
-        yield found if isinstance(found, Bad) else _row(found, names, dialect)
+        yield _legible(found, names, dialect) if isinstance(found, Bad) else _row(found, names, dialect)
+
+
+def _legible(bad: Bad, names: Sequence[str], dialect: Dialect) -> Bad:
+    """A line that cannot be decoded with those of its cells that can be read."""
+    line = bad.text.rstrip("\r\n")
+    rows = [] if not line else dialects.cells([line], dialect.separator) if dialect.quoted else [line.split(dialect.separator)]
+    return dataclasses.replace(bad, fields=dict(zip(names, rows[0], strict=True))) if len(rows) == 1 and len(rows[0]) == len(names) else bad
 
 
 def _row(found: Cells, names: Sequence[str], dialect: Dialect) -> tuple[int, dict[str, str]] | Bad:

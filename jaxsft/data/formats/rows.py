@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
@@ -88,6 +89,14 @@ def repeated(names: Iterable[str]) -> str | None:
             return name
         seen.add(name)
     return None
+
+
+_number = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def plain_number(text: str) -> float | None:
+    """The number that a text spells with the digits 0 to 9, a point and an exponent; None for Python's `1_000`, for `inf`, `nan` and other digits."""
+    return float(text) if _number.fullmatch(text.strip()) else None
 
 
 def require_column(row: Row, name: str, option: str) -> Any:

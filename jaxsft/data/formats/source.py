@@ -157,8 +157,8 @@ class Tree:
     files: dict[str, Source]
 
     def match(self, pattern: str) -> list[Source]:
-        """The files whose path inside the tree fits a pattern: `*` stands for anything, slashes too."""
-        return [source for inside, source in self.files.items() if fnmatchcase(inside, pattern)]
+        """The files whose path inside the tree fits a pattern in any case: `*` stands for anything, slashes too."""
+        return [source for inside, source in self.files.items() if fnmatchcase(inside.lower(), pattern.lower())]
 
 
 def sources(path: str | Path) -> list[Source]:

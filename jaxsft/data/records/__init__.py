@@ -201,7 +201,7 @@ def parse_rows(
         except DataError as error:
             if on_bad_row != "quarantine":
                 raise
-            aside.append(Aside(row.file, row.line, "no_record", str(error)))
+            aside.append(Aside(row.file, row.line, "no_record", str(error), row.fields))
         else:
             kept.append(row)
             records.append(found)
