@@ -32,9 +32,8 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
         "script "
         "does. `to=iob2` converts on the way; from Python, `jaxsft.data.schemes` converts between "
         "IOB1, IOB2, IOBES (BIOES), BILOU, BMES, BMESO and spans, and counts what is invalid.\n\n"
-        "CoNLL-U is checked as a tree: ids count up from 1, ranges and empty nodes stand at their place, one root, no circle. What was read is "
-        "written back "
-        "byte for byte.",
+        "In CoNLL-U ids count up from 1, and ranges and empty nodes stand at their place; that the heads are a tree, with one root and no circle, is "
+        "checked by `task=parse`. What was read is written back byte for byte.",
     ),
     "Treebanks in brackets": (
         ("ptb", "pos"),

@@ -27,6 +27,7 @@ CHOICES |= {"invalid": ("error", "repair", "keep"), "empty_token": ("error", "ke
 
 _runs = re.compile(r"[ \t]+")
 _keyed = re.compile(r"#\s*([\w.-]+):\s+(.*)|#\s*([^\s=:][^=\t]*)=\s?(.*)|#\s*(id|sent_id|newdoc|newpar)(?:\s+(.*))?", re.DOTALL)
+_assigned = re.compile(r"# +\S+(?: \S+)? = ")  # a comment whatever follows
 _columns = re.compile(r"#\s*global\.columns\s*=\s*(.*)")  # of CoNLL-U Plus
 _range = re.compile(r"([0-9]{1,9})([-.])([0-9]{1,9})")
 _document = re.compile(r"-DOCSTART-(?:[ \t].*)?|#(?:begin|end) document.*", re.DOTALL)  # the latter in CoNLL-2012
@@ -59,6 +60,7 @@ class Layout:
     ids: bool
     positions: bool
     scheme: str | None
+    known: frozenset[str] = frozenset()  # the tags of lines that are no comments
 
     def cells(self, line: str) -> list[str]:
         return _cells(line, self.tab)
@@ -68,13 +70,22 @@ class Layout:
         if not line.startswith("#"):
             return None
         found = _keyed.fullmatch(line)
-        sure = found and at_head and not self.tab
+        sure = found and at_head and not self.tab and (_assigned.match(line) or not self._tagged(line))
         if not sure and (len(self.cells(line)) == len(self.names) > 1 or not (found or line.startswith("# "))):
+            return None
+        if not found and self._tagged(line):  # `# a O`: a token with a column too many
             return None
         key, value = (
             next(((k, v) for k, v in zip(*[iter(found.groups())] * 2, strict=True) if k), ("", "")) if found else ("comment", line[1:].strip())
         )
         return key.rstrip(), value or ""
+
+
+    def _tagged(self, line: str) -> bool:
+        """Whether the line ends in a tag, or has one in its column: `#win=5 O` is a word."""
+        if self.tags is None or not (cells := self.cells(line)):
+            return False
+        return cells[self.tags if len(cells) == len(self.names) else -1].strip() in self.known
 
 
 def read(source: Source, encoding: str, options: ConllOptions) -> Numbered:
@@ -129,7 +140,8 @@ def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
         scheme = schemes.named(options.scheme)
     elif options.scheme == "auto" and tags is not None and _chunky([cells[tags].strip() for cells in rows]):
         scheme = _scheme([cells[tags].strip() for cells in sentence] for sentence in sentences)
-    return Layout(tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme)
+    known = frozenset() if tags is None else frozenset(cells[tags].strip() for cells in rows)
+    return Layout(tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme, known)
 
 
 def _cells(line: str, tab: bool) -> list[str]:

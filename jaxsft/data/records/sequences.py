@@ -219,8 +219,8 @@ def parse_record(row: Row, columns: Any) -> Parse:
 
 
 def _head(found: Any, at: int, count: int, where: str) -> int:
-    text = str(found).strip()
-    if isinstance(found, bool) or not text.isdecimal() or int(text) > count:
+    text = "null" if found is None else str(found).strip()
+    if isinstance(found, bool) or not re.fullmatch("[0-9]{1,9}", text) or int(text) > count:
         raise DataError(f"{where}: the head of word {at} is {show(found)}, expected a number from 0 (the root) to {count}")
     if int(text) == at:
         raise DataError(f"{where}: word {at} is its own head, expected another word or 0 (the root)")
@@ -234,12 +234,13 @@ def _check_tree(heads: Sequence[int], where: str, several_roots: bool) -> None:
         raise DataError(f"{where}: {len(roots)} words hang on the root ({', '.join(map(str, roots)) or 'none'}), expected one{hint}")
     safe = {0}
     for start in range(1, len(heads) + 1):
-        path, at = [], start
+        path: dict[int, None] = {}  # in order, and fast to look into
+        at = start
         while at not in safe:
             if at in path:
-                circle = " -> ".join(map(str, [*path[path.index(at) :], at]))
+                circle = " -> ".join(map(str, [*list(path)[list(path).index(at) :][:20], at]))
                 raise DataError(f"{where}: the heads form a circle ({circle}), expected a tree")
-            path.append(at)
+            path[at] = None
             at = heads[at - 1]
         safe.update(path)
 
