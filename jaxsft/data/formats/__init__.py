@@ -242,11 +242,14 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return str(value).lower() == "true"
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if typing.get_origin(hint) is Mapping and isinstance(value, Mapping) and all(isinstance(v, str) for pair in value.items() for v in pair):
+        return dict(value)
     if typing.get_origin(hint) is Sequence and (
         isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
     ):
         return (value,) if isinstance(value, str) else tuple(value)
     expected = {str: "text", bool: "true or false", int: "a whole number"}.get(hint, "a list of texts")
+    expected = "texts by name, {name: text}" if typing.get_origin(hint) is Mapping else expected
     raise ConfigError(f"data.options.{name}={str(value)[:60]}: expected {expected}")
 
 

@@ -1,4 +1,5 @@
-"""Parallel texts: two files whose lines, or whose sentence ids, belong together, and a Pharaoh file of word alignments; or all of it in one file.
+"""Parallel texts: two files whose lines, or whose sentence ids, belong together, and a Pharaoh file of word alignments; or all of it in one file; or
+any number of files whose lines are the columns of a row, such as words, tags and intents.
 
 `data.path` names the source side; the options name the files that lie next to it. One file holds lines `source ||| target`, perhaps `||| 0-0 1-2`.
 Source of the alignment format: Koehn 2004 (Pharaoh); `0p1` for possible links as in the files of Europarl gold alignments.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -31,13 +32,16 @@ class AlignedOptions:
     pair: str = "line"  # line | sent_id: what belongs together; sent_id pairs two CoNLL-U files, and a line of `alignment` is about each pair
     project: str = ""  # a column of the source's CoNLL-U, such as upos: `tags` of the target's words are those of the words that they are linked to
     possible: str = "keep"  # keep | drop: links `0p1`, which annotators were not sure of
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # further files by column: {tags:seq.out,label:label}; instead of `target`
+    column: str = ""  # with `files`, the column of data.path itself; empty: tokens beside tags, else text
+    lists: Sequence[str] = ("tokens", "tags")  # with `files`, the columns that are words between spaces
 
 
 def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
     """One row per pair: `source`, `target`, and `alignment` [[i, j], ...] between their tokens, counted from 0 between spaces, where there is one;
     `scores` and `possible` (the links that are) where the file has them. Of CoNLL-U also `sent_id`, `source_tokens` and `target_tokens`; with
     `project` the target's words are `tokens`, and `tags` those of the source words that they are linked to (Yarowsky et al. 2001, section 3): of
-    several links the first, without a link `_`, which `task.untagged=_` leaves out of loss and scores.
+    several links the first, without a link `_`, which `task.untagged=_` leaves out of loss and scores. With `files` a row has a column per file.
 
     Raises:
       DataError: the files have different numbers of lines, an id occurs twice, or a file is missing.
@@ -46,6 +50,9 @@ def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
     for name, known in {"pair": ("line", "sent_id"), "possible": ("keep", "drop")}.items():
         if (value := getattr(options, name)) not in known:
             raise ConfigError(f"data.options.{name}={value!r} is unknown; expected one of {', '.join(known)}")
+    if options.files:
+        yield from _columns(source, encoding, options)
+        return
     if options.pair == "sent_id":
         if not options.target or (options.project and not options.alignment):
             raise ConfigError(
@@ -96,6 +103,21 @@ def _together(files: list[Source], encoding: str) -> Iterator[tuple[int, list[st
         texts = [line if isinstance(line, Bad) else line[1] for line in lines]
         if any(isinstance(text, Bad) or text.strip() for text in texts):
             yield number, texts
+
+
+def _columns(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
+    """A row per line number, with a column for each file."""
+    if options.target or options.alignment or options.pair != "line" or options.project:
+        raise ConfigError("data.options.files: excludes data.options.target, alignment, pair and project")
+    first = options.column or ("tokens" if "tags" in options.files else "text")
+    if first in options.files:
+        raise ConfigError(f"data.options.files: names the column {first!r}, which is that of data.path; set data.options.column to its name")
+    names, files = [first, *options.files], [source, *(beside(source, name) for name in options.files.values())]
+    for number, lines in _together(files, encoding):
+        bad = next((dataclasses.replace(line, file=file.name) for line, file in zip(lines, files, strict=True) if isinstance(line, Bad)), None)
+        if bad is None and (empty := next((file.name for line, file in zip(lines, files, strict=True) if not line.strip()), None)):
+            bad = Bad(number, f"the line of {empty} is empty, and those of other files are not")
+        yield bad or (number, {name: line.split() if name in options.lists else line.strip() for name, line in zip(names, lines, strict=True)})
 
 
 def _pair(number: int, parts: list[str], options: AlignedOptions, alignment_file: str) -> tuple[int, dict[str, Any]] | Bad:
@@ -240,7 +262,7 @@ FORMAT = Format(
     "aligned",
     (".aligned",),
     read,
-    "one per pair of lines of two files, or per line `source ||| target`: `source`, `target`, `alignment` [[i, j], ...]",
+    "one per line of several files, or per line `source ||| target`: `source`, `target`, `alignment` [[i, j], ...], or a column per file",
     AlignedOptions,
     write=write,
 )

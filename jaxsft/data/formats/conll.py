@@ -80,7 +80,6 @@ class Layout:
         )
         return key.rstrip(), value or ""
 
-
     def _tagged(self, line: str) -> bool:
         """Whether the line ends in a tag, or has one in its column: `#win=5 O` is a word."""
         if self.tags is None or not (cells := self.cells(line)):

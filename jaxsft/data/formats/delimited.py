@@ -175,8 +175,8 @@ def _read_plain(source: Source, encoding: str, dialect: Dialect) -> Iterator[Cel
             cells = line.split(dialect.separator)
             if not dialect.sure and '"' in line and (cell := next((cell for cell in cells if dialects.escaped(cell)), None)):
                 raise DataError(
-                    f"{source.name}:{number}: the cell {cell[:60]!r} is written with quotes, as spreadsheets and pandas do; set data.options.quotes=true "
-                    "if all such cells are, or data.options.quotes=false to take quotes as they stand"
+                    f"{source.name}:{number}: the cell {cell[:60]!r} is written with quotes, as spreadsheets and pandas do; "
+                    "set data.options.quotes=true if all such cells are, or data.options.quotes=false to take quotes as they stand"
                 )
             yield number, cells
 

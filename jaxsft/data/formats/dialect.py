@@ -129,8 +129,8 @@ CUT = 2**16  # characters that a cell may have which the end of what is looked a
 
 
 def _written_with_quotes(text: str, cut: bool) -> bool:
-    """Whether a program quoted the cells between tabs: every quote stands in a cell that is enclosed and has its inner ones doubled; and one such cell
-    has inner ones, or all names of the header are enclosed, or the lines have as many cells only so. `cut`: the file goes on behind the text."""
+    """Whether a program quoted the cells between tabs: every quote stands in a cell that is enclosed and has its inner ones doubled; and one such
+    cell has inner ones, or all names of the header are enclosed, or the lines have as many cells only so. `cut`: the file goes on behind it."""
     if '"' not in text:
         return False
     at, doubled = 0, False

@@ -1,4 +1,4 @@
-"""Lines with their labels in front: `__label__sport The match began late`, as fastText (Joulin et al. 2017) reads them, or `NUM:date When was it ?`."""
+"""Lines with their labels in front: `__label__sport The match began late`, as fastText (Joulin et al. 2017) has them; or `NUM:date When was it ?`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _row(number: int, line: str, prefix: str | None) -> tuple[int, dict[str, Any
         labels.append(word.removeprefix(prefix or ""))
         rest = behind[0] if behind else ""
     if not labels or not all(labels):
-        return Bad(number, f"found {line[:60]!r}, expected a line that begins with {prefix or ''}LABEL; data.options.prefix=none takes the first word")
+        return Bad(number, f"found {line[:60]!r}, expected {prefix or ''}LABEL at its beginning; data.options.prefix=none takes the first word")
     if not rest:
         return Bad(number, f"found the label {labels[0][:40]!r} and no text behind it")
     if prefix is not None and re.search(rf"(?:^|\s){re.escape(prefix)}", rest):
@@ -53,5 +53,5 @@ def _looks_like(head: bytes) -> bool:
 
 
 FORMAT = Format(
-    "fasttext", (".ft",), read, "`text` and `labels` of a line whose first words are labels, `__label__sport`", FasttextOptions, looks_like=_looks_like
+    "fasttext", (".ft",), read, "`text` and `labels` of a line that begins with labels, `__label__sport`", FasttextOptions, looks_like=_looks_like
 )

@@ -33,7 +33,7 @@ MAGIC = {
     b"\xff\xd8\xff": "a picture",
     b"GIF8": "a picture",
     b"#FORMAT=WebAnno TSV": "WebAnno TSV of INCEpTION; export it as CoNLL 2002 or CoNLL-U",
-    b"<?xml version=\"1.0\" encoding=\"UTF-8\"?><xmi:XMI": "UIMA CAS XMI; export it as CoNLL 2002 or CoNLL-U",
+    b'<?xml version="1.0" encoding="UTF-8"?><xmi:XMI': "UIMA CAS XMI; export it as CoNLL 2002 or CoNLL-U",
 }
 _pickle = re.compile(rb"\x80[\x02-\x05][\x95}\]cK(q]")
 

@@ -113,7 +113,7 @@ class Source:
             raise DataError(f"{self.name}: the file begins with the byte-order mark of {mark.upper()}; set data.encoding={mark}")
 
     def _cure(self, encoding: str) -> str:
-        """What helps where a line is not in the encoding: to mend the line, where more of the others that have such bytes are; else another encoding."""
+        """What helps where a line is not in the encoding: to mend it, where more of the others that have such bytes are; else another encoding."""
         fitting = strange = high = 0
         with self.open() as file:
             for line in itertools.takewhile(lambda _: file.tell() <= SURE, file) if file.seekable() else file:
@@ -128,7 +128,7 @@ class Source:
                     break
         if fitting > strange:
             return f"the line is damaged, for {fitting:,} others are valid; mend it"
-        return f"set data.encoding={'cp1252, latin-1' if high and encoding.lower() in ('utf-8', 'utf8', 'utf-8-sig') else 'latin-1'} or what the file is in"
+        return f"set data.encoding={'cp1252, latin-1' if high else 'latin-1'} or what the file is in"
 
     def text(self, encoding: str) -> str:
         """All characters, without a byte-order mark and with the line ends as they are, for formats that are read as a whole.

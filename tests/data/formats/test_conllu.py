@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jaxsft.config.schema import Columns
 from jaxsft.data import formats
-from jaxsft.data.formats import conllu as ours
 from jaxsft.data.formats import Row
+from jaxsft.data.formats import conllu as ours
 from jaxsft.data.records import parse_record, tag_record
 from jaxsft.errors import DataError
 from tests.realdata import real
