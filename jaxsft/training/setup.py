@@ -159,8 +159,7 @@ def left_out(config: Config) -> list[str]:
     """A sentence for each folder or archive of data of which files are not read, as they describe the data."""
     d, out = config.data, []
     for path in dict.fromkeys(path for path in (d.path, d.train, d.validation, d.test, *(one.path for one in d.mixture.sources)) if path):
-        if names := formats.left_out(path, d.format):
-            out.append(f"{formats.listed(names, 5)} {'is' if len(names) == 1 else 'are'} no data and left out; a pattern reads all files of {path}")
+        out += formats.left_out_note(path, d.format)
     return out
 
 

@@ -14,9 +14,9 @@ ASKED = ("header", "unit", "columns")  # options of `data` itself; the last are 
 FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "Text and tables": (
         ("jsonl", "json", "csv", "tsv", "txt", "fasttext", "markdown", "html"),
-        "Lines end with LF or CR LF; a form feed or U+2028 inside a line is a character of it. A quote in a TSV file is a character too, unless all its "
-        "cells are written with quotes as spreadsheets and pandas do. `data.unit=line|paragraph|file` is about text, `data.header=auto|true|false` about "
-        "tables. A workbook must be saved as CSV. UTF-16 with a byte-order mark needs `data.encoding=utf-16`.\n\n"
+        "Lines end with LF or CR LF; a form feed or U+2028 inside a line is a character of it. A quote in a TSV file is a character too, unless all "
+        "its cells are written with quotes as spreadsheets and pandas do. `data.unit=line|paragraph|file` is about text, "
+        "`data.header=auto|true|false` about tables. A workbook must be saved as CSV. UTF-16 with a byte-order mark needs `data.encoding=utf-16`.\n\n"
         "    data.train=export.csv data.options.separator=semicolon\n"
         "    data.train=export.tsv data.options.quotes=true",
     ),

@@ -191,11 +191,16 @@ def _openings(path: str | Path, format: str) -> list[tuple[Source | Tree, Format
         if kind := _kind_of_tree(whole):
             return [(whole, kind)]
     if folder:
-        return folders.of_one_kind(str(path), folders.data_files(sources(path)), detect if format == "auto" else lambda source: named(format))
-    out = [(source, detect(source) if format == "auto" else named(format)) for source in sources(path)]
-    for source, _ in out if format != "auto" else ():
-        foreign.refuse(source.name, foreign.of_file(source.name, source.head()))
-    return out
+        return folders.of_one_kind(str(path), folders.data_files(sources(path)), lambda source: _format_of(source, format))
+    return [(source, _format_of(source, format)) for source in sources(path)]
+
+
+def _format_of(source: Source, format: str) -> Format:
+    """The format that is asked for, or that a file is told to be. Raises ConfigError (cannot be told) and DataError (of another program)."""
+    if format == "auto":
+        return detect(source)
+    foreign.refuse(source.name, foreign.of_file(source.name, source.head()))
+    return named(format)
 
 
 def left_out(path: str | Path, format: str = "auto") -> list[str]:
@@ -208,6 +213,16 @@ def left_out(path: str | Path, format: str = "auto") -> list[str]:
     found = sources(path)
     read = {source.name for source in folders.data_files(found)}
     return [source.name for source in found if source.name not in read]
+
+
+def left_out_note(path: str | Path, format: str = "auto") -> list[str]:
+    """What is told of `left_out`, in a sentence; none where nothing is, or where the path cannot be read: that is told by who reads it."""
+    try:
+        names = left_out(path, format)
+    except (DataError, ConfigError):
+        return []
+    verb = "is" if len(names) == 1 else "are"
+    return [f"{listed(names, 5)} {verb} no data and left out; a pattern takes all files of {path}"] if names else []
 
 
 def _kind_of_tree(whole: Tree) -> Format | None:
@@ -263,6 +278,7 @@ __all__ = [
     "detect",
     "files",
     "left_out",
+    "left_out_note",
     "listed",
     "named",
     "options_of",

@@ -13,7 +13,9 @@ from jaxsft.errors import ConfigError, DataError
 K = TypeVar("K")
 # Files about a data set, as hubs and archives have them beside it.
 _document = re.compile(
-    r"(?:readme|licen[cs]e|copying|copyright|citation|changelog|contributing|dataset_?card|data_?card|datasheet)(?:[-_. ].*)?", re.IGNORECASE
+    r"(?:readme|licen[cs]e|copying|copyright|citation|changelog|contributing|dataset_?card|data_?card|datasheet)"
+    r"(?:[-. ].*|_[a-z]{2}(?:[-_][a-z]{2,4})?(?:\.[a-z]+)?)?",
+    re.IGNORECASE,
 )
 _prose = ("", ".md", ".markdown", ".txt", ".rst", ".pdf", ".cff", ".bib", ".html", ".htm", ".org")
 DESCRIBE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json")  # of Hugging Face datasets

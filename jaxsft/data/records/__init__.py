@@ -93,8 +93,8 @@ def _label_hint(row: Row) -> str:
     if set(row.fields) != {"text"}:
         return "set data.columns.label=<column>"
     return (
-        "set data.columns.label=<column>; where the first word of each line is its label, data.format=fasttext data.options.prefix=none; where each file "
-        "is a text and its folder the label, data.unit=file data.columns.label=folder"
+        "set data.columns.label=<column>; where the first word of each line is its label, data.format=fasttext data.options.prefix=none; where each "
+        "file is a text and its folder the label, data.unit=file data.columns.label=folder"
     )
 
 

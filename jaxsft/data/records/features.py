@@ -122,7 +122,7 @@ def encode(learnt: Learnt, rows: Sequence[Sequence[Value]], where: Sequence[str]
 def _standardised(number: float, one: Mapping[str, Any], where: str) -> float:
     value = (number - one["mean"]) / one["deviation"]
     if not abs(value) < 3e38:
-        raise DataError(f"{where}: column {one['name']!r} holds {number:g}, which is too far from the numbers of training ({one['mean']:g} on average)")
+        raise DataError(f"{where}: column {one['name']!r} holds {number:g}, too far from the numbers of training ({one['mean']:g} on average)")
     return value
 
 

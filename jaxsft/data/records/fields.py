@@ -150,13 +150,13 @@ def number_of(row: Row, name: str, option: str) -> float | None:
         return None
     number = finite(value)
     if number is None:
-        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a finite number, such as 1250.5; set {option} to numeric columns")
+        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a finite number, as 1250.5; set {option} to numeric columns")
     return number
 
 
 def finite(value: Any) -> float | None:
-    """A number as float32 has it, from a number or from a text of digits (`1_000`, `1,000` and `infinity` are none); None where it is none, or as large
-    as float32 has no number."""
+    """A number as float32 has it, from a number or from a text of digits (`1_000`, `1,000` and `infinity` are none); None where it is none, or larger
+    than float32 can be."""
     spelled = plain_number(value) if isinstance(value, str) else value
     if not isinstance(spelled, int | float | np.number) or isinstance(spelled, bool):
         return None

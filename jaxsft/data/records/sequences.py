@@ -145,12 +145,11 @@ def _ends(found: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def _span(found: Any, text: str, where: str, parted: bool) -> tuple[int, int, str]:
     if isinstance(found, dict):
-        if several := next((key for key in PARTS if isinstance(found.get(key), list) and len(found[key]) > 1), None):
-            if not parted:
-                raise DataError(
-                    f"{where} is {show(found)}, of several parts ({several}), and the words between them are not in it; "
-                    "data.columns.allow=[discontinuous] takes it from its first to its last character"
-                )
+        if (several := next((key for key in PARTS if isinstance(found.get(key), list) and len(found[key]) > 1), None)) and not parted:
+            raise DataError(
+                f"{where} is {show(found)}, of several parts ({several}), and the words between them are not in it; "
+                "data.columns.allow=[discontinuous] takes it from its first to its last character"
+            )
         start, end = _ends(found)
         label = next((found[key] for key in NAMES if key in found), None)
         label = label[0] if isinstance(label, list) and len(label) == 1 else label

@@ -47,7 +47,7 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
                 findings.add(
                     "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="data.format, data.encoding, or mend the file"
                 )
-    for note in setup.left_out(config):
+    for note in setup.left_out(config) if found else ():
         findings.add("left_out", "info", f"{note}.")
     if d.path and found:
         found = _split(config, *found["train"], kind)
