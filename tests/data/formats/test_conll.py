@@ -107,6 +107,24 @@ def test_comments_keep_their_keys_and_tokens_may_begin_with_a_hash(tmp_path):
     assert bad.line == 3 and "no sentence" in bad.reason
 
 
+@pytest.mark.parametrize("word", ["#win=5", "#id", "#help:", "#a=b", "#newpar", "#sent_id", "##", "#"])
+@pytest.mark.parametrize("tags", [("O", "B-x"), ("NN", "VB")])
+@pytest.mark.parametrize("sign", [" ", "\t"])
+def test_words_that_begin_with_a_hash_are_words_where_they_have_a_tag(tmp_path, word, tags, sign):
+    o, b = tags
+    line = lambda first, tag: f"{first}{sign}{tag}\n"
+    text = f"{line('a', o)}{line('b', b)}\n{line(word, o)}{line('c', b)}\n{line('d', b)}{line(word, o)}\n"
+    rows = found(put(tmp_path, "a.conll", text))
+    assert [row["tokens"] for _, row in rows] == [["a", "b"], [word, "c"], ["d", word]] and not any(set(row) - {"tokens", "tags"} for _, row in rows)
+
+
+def test_a_comment_that_ends_like_a_tag_is_one_and_a_word_with_a_column_too_many_is_bad(tmp_path):
+    text = "# text = see O\n# sent_id = O\na O\nb B-x\n\nc O\n# d O\n"
+    rows, (bad,) = aside(put(tmp_path, "a.conll", text))
+    assert rows[0].fields["text"] == "see O" and rows[0].fields["tokens"] == ["a", "b"]
+    assert bad.line == 7 and "found 3 columns" in bad.reason
+
+
 def test_tokens_with_spaces_where_tabs_separate_and_runs_of_spaces_elsewhere(tmp_path):
     assert found(put(tmp_path, "a.conll", "New York\tB-x\n10 000\tO\n"))[0][1] == {"tokens": ["New York", "10 000"], "tags": ["B-x", "O"]}
     assert found(put(tmp_path, "b.conll", "New   NNP  B-x \nYork\tNNP I-x\n1\xa0000 CD O\n"))[0][1]["tokens"] == ["New", "York", "1\xa0000"]
