@@ -107,7 +107,7 @@ def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
             continue
         declared = reason == "no_label"
         repair = "" if declared or aside or not part.records else "mend them, or data.on_bad_row=quarantine"
-        message = f"{rows(len(those), part.name, part.read)}: {what}{'' if declared else _kinds(those)}{_by_label(config, part, those)}."
+        message = f"{rows(len(those), part.name, part.read)}: {what}{_by_label(config, part, those)}{'' if declared else _kinds(those)}."
         severity, where = "info" if declared else "warning" if aside else "error", [a.where for a in those]
         findings.add(reason, severity, message, where, split=part.name, repair=repair)
     if not part.records:

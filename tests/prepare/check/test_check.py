@@ -200,10 +200,10 @@ def test_bad_rows_are_told_by_kind_and_by_label(tmp_path):
     (tmp_path / "a.csv").write_bytes(content)
     told = found(look("classify", tmp_path, {"train": tmp_path / "a.csv"}), "unreadable")
     first, *kinds = told.message.split("\n")
-    assert told.count == 5 and len(kinds) == 2 and "5 rows of train" in first
-    assert "3 at " in kinds[0] and "a.csv:42 and others: found 1 cells, expected 2" in kinds[0]
-    assert "2 at " in kinds[1] and "a.csv:45 and others: byte " in kinds[1] and "by label: rare 2 of 6" in kinds[1]
-    assert [line.strip() for line in report.text(look("classify", tmp_path, {"train": tmp_path / "a.csv"}), False).split("\n")][1:3] == kinds
+    assert told.count == 5 and len(kinds) == 3 and "5 rows of train" in first and first.endswith("; by label: rare 2 of 6")
+    assert "2 at " in kinds[0] and "a.csv:42 and others: found 1 cells, expected 2" in kinds[0]
+    assert "2 at " in kinds[1] and "a.csv:45 and others: byte " in kinds[1] and "1 at " in kinds[2] and "found 3 cells" in kinds[2]
+    assert [line.strip() for line in report.text(look("classify", tmp_path, {"train": tmp_path / "a.csv"}), False).split("\n")][1:4] == kinds
 
 
 def test_files_that_are_left_out_are_told(tmp_path):
