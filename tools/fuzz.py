@@ -45,6 +45,9 @@ STUDIO = (
 )
 STUDIO += '"value": {"start": 0, "end": 1, "text": "a", "labels": ["X"]}}, {"from_name": "t", "type": "choices", "value": {"choices": ["b"]}}]}]}]'
 
+SQUAD = '{"data": [{"title": "t", "paragraphs": [{"context": "abé", "qas": [{"id": "1", "question": "q",\n '
+SQUAD += '"answers": [{"text": "a", "answer_start": 0}], "is_impossible": false}, {"question": "é", "answers": [], "is_impossible": true}]}]}]}'
+
 # Format -> (file name, content, options that a user could give); a dict of files for what is a folder or an archive.
 SEEDS: dict[str, list[tuple[str, str | dict[str, str], dict[str, str]]]] = {
     "voc": [
@@ -60,6 +63,7 @@ SEEDS: dict[str, list[tuple[str, str | dict[str, str], dict[str, str]]]] = {
     "coco": [("a.json", COCO, {})],
     "snips": [("a.json", '{"Weather": [{"data": [{"text": "in "}, {"text": "Rome", "entity": "city"}]},\n{"data": [{"text": "é"}]}]}', {})],
     "labelstudio": [("a.json", STUDIO, {})],
+    "squad": [("a.json", SQUAD, {})],
     "doccano": [("a.jsonl", '{"text": "abé", "label": [[0, 1, "X"]]}\n{"text": "b", "label": [[0, 1, "Y"]]}\n', {})],
     "html": [("a.html", "<!DOCTYPE html><html lang=en><title>T</title><body><p>a &amp; é<script>x</script><ul><li>b</ul></html>", {})],
     "markdown": [("a.md", "---\ntitle: a\nn: [1, {b: 2024-01-01}]\n---\n# A\n\n* b *é*\n\n```\nc\n```\n", {})],
@@ -208,7 +212,7 @@ def text_lines(content: bytes, encoding: str, blank: Callable[[str], bool]) -> l
 
 def accounted(kind: str, content: bytes, encoding: str, options: dict[str, str], rows: Sequence[Row], bad: Sequence[Bad]) -> str:
     """What is missing from the account of a file that was read to its end; "" if nothing is, or if the format is not one of lines."""
-    if len(items := [x.line for x in (*rows, *bad)]) != len(set(items)) and kind not in ("ptb", "pos", "csv", "tsv", "json"):
+    if len(items := [x.line for x in (*rows, *bad)]) != len(set(items)) and kind not in ("ptb", "pos", "csv", "tsv", "json", "squad"):
         return f"two rows in the same line: {sorted(items)}"
     lines = text_lines(content, encoding, {"tsv": lambda t: not t, "conll": lambda t: not t.strip(" \t\r")}.get(kind, lambda t: not t.strip()))
     count, found = len(lines), len(rows) + len(bad)

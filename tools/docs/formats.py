@@ -59,7 +59,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
         "the tags of the words that they are linked to. `python -m tools.align` makes such links where there are none.",
     ),
     "Annotation tools": (
-        ("labelstudio", "doccano", "brat", "snips"),
+        ("labelstudio", "doccano", "brat", "snips", "squad"),
         "Spans are `{start, end, label}` in characters of `text`; one that leaves its text is a bad row.",
     ),
     "Images": (

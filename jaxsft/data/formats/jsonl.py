@@ -37,8 +37,9 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def read_lines(source: Source, encoding: str, options: NoOptions) -> Numbered:
-    """One object per line, as they are read; a file that begins with `[` is a list all the same."""
-    if source.head().lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+    """One object per line, as they are read; a file that is a list over several lines is one all the same."""
+    head = source.head()
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") and not _is_lines(head, list):
         yield from _whole(source.text(encoding), source.name)
     else:
         yield from _check(_lines(source, encoding))
@@ -142,13 +143,13 @@ def _kind(value: Any) -> str:
     return "null" if value is None else names.get(type(value), "object")
 
 
-def _is_lines(head: bytes) -> bool:
-    """Whether the first line is an object by itself and more follows: a .json file that holds JSON lines."""
+def _is_lines(head: bytes, kind: type = dict) -> bool:
+    """Whether the first line is an object (or a list) by itself and more follows: a .json file that holds JSON lines."""
     first, _, rest = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
     if not rest.strip():
         return False
     try:
-        return isinstance(json.loads(first), dict)
+        return isinstance(json.loads(first), kind)
     except (ValueError, RecursionError):
         return False
 
