@@ -208,7 +208,7 @@ def _read_quoted(source: Source, encoding: str, dialect: Dialect) -> Iterator[Ce
     lines = _Lines(source, encoding)
     if dialect.begin:
         next(lines, None)
-    reader = csv.reader(lines, delimiter=dialect.separator, strict=True)
+    reader = csv.reader(lines, delimiter=dialect.separator, strict=True, skipinitialspace=dialect.spaced)
     limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a text may be longer than the default of 128 KiB
     try:
         while True:

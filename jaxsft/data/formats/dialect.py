@@ -23,13 +23,15 @@ _excel = re.compile(r"sep=(.)\r?\n?")  # a first line by which Excel is told the
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dialect:
-    """`begin`: lines before the table; `others`: separators that fit the file too, for messages; `sure`: the options say whether there are quotes."""
+    """`begin`: lines before the table; `others`: separators that fit the file too, for messages; `sure`: the options say whether there are quotes;
+    `spaced`: a space behind each separator belongs to it."""
 
     separator: str
     quoted: bool
     begin: int = 0
     others: tuple[str, ...] = ()
     sure: bool = False
+    spaced: bool = False
 
     @property
     def hint(self) -> str:
@@ -70,9 +72,8 @@ def tell(source: Source, encoding: str, default: str, separator: str, quotes: st
             others = tuple(sign for sign in NAMES.values() if sign != default and _fits(lines, sign))
             asked = others[0] if len(others) == 1 and _needed(lines, default, others[0], columns, header) else default
     others = tuple(sign for sign in others if sign != asked)
-    if quotes != "auto":
-        return Dialect(asked, quotes == "true", bool(excel), others, True)
-    return Dialect(asked, asked != "\t" or _written_with_quotes("".join(lines), cut), bool(excel), others)
+    quoted = quotes == "true" if quotes != "auto" else asked != "\t" or _written_with_quotes("".join(lines), cut)
+    return Dialect(asked, quoted, bool(excel), others, quotes != "auto", quoted and _spaced(lines, asked))
 
 
 def _beginning(source: Source, encoding: str) -> tuple[list[str], bool]:
@@ -82,9 +83,9 @@ def _beginning(source: Source, encoding: str) -> tuple[list[str], bool]:
     for number, found in enumerate(source.lines(encoding, ends=True)):
         if size > TOLD[1] or number == TOLD[0]:
             return lines, True
-        if not isinstance(found, Bad):
-            lines.append(found[1])
-            size += len(found[1])
+        line = found.text if isinstance(found, Bad) else found[1]  # a line in another encoding has its separators too
+        lines.append(line)
+        size += len(line)
     return lines, False
 
 
@@ -104,6 +105,13 @@ def _fits(lines: Sequence[str], sign: str) -> bool:
     """Whether a sign parts the first row into several cells, and nearly all others into as many."""
     rows = cells(lines[:FEW], sign)
     return len(rows) > 1 and len(rows[0]) > 1 and sum(len(row) == len(rows[0]) for row in rows) > 0.9 * len(rows)
+
+
+def _spaced(lines: Sequence[str], sign: str) -> bool:
+    """Whether the header has a space behind each separator, and so have all other lines."""
+    rows = cells(lines[:FEW], sign)
+    named = len(rows) > 1 and len(rows[0]) > 1 and all(NAME.fullmatch(cell.strip()) for cell in rows[0])
+    return named and all(cell.startswith(" ") for row in rows for cell in row[1:])
 
 
 def _needed(lines: Sequence[str], default: str, sign: str, columns: Sequence[str], header: str) -> bool:

@@ -89,6 +89,8 @@ class Source:
             for number, line in enumerate(file, start=1):
                 if number == 1:
                     self._refuse_mark(line, encoding)
+                    if line.count(b"\r", 0, HEAD) > 1 and b"\n" not in line:
+                        raise DataError(f"{self.name}: the lines end with CR alone, as old Macs wrote them; convert their ends to LF")
                 try:
                     text = line.decode(encoding)
                 except UnicodeError as error:

@@ -37,7 +37,7 @@ def located(text: str, start: Any, end: Any, quoted: str | None, name: str) -> t
 
 def same(quoted: str, held: str) -> bool:
     """Whether a tool quotes what a text holds: it may show white space folded and line breaks gone, or as `\\n`, as a browser or a form does."""
-    return quoted == held or _bare(quoted) == _bare(held)
+    return quoted == held or (isinstance(quoted, str) and _bare(quoted) == _bare(held))
 
 
 def _bare(text: str) -> str:

@@ -14,8 +14,8 @@ from jaxsft.data.formats.spans import Problem
 def read(source: Source, encoding: str, options: NoOptions) -> Numbered:
     """`{"id", "title", "context", "question", "answers"}` per question, with `is_impossible` where the file has it; the line is that of its article.
 
-    `answers` is a list of `{"text", "answer_start"}`, empty where the context has no answer (`plausible_answers` are left out); a question without the
-    field has no such column.
+    `answers` is a list of `{"text", "answer_start"}`, empty where the context has no answer (`plausible_answers` are left out); a question without
+    the field has no such column.
     An article, a paragraph or a question of another form is `Bad`.
     """
     for found in jsonl.read_document(source, encoding, jsonl.DocumentOptions()):

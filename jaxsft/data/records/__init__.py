@@ -92,6 +92,8 @@ def _label_hint(row: Row) -> str:
     """What may help where the label has no column: it may stand in front of the text, or in the name of the folder."""
     if set(row.fields) != {"text"}:
         return "set data.columns.label=<column>"
+    if "\t" in str(row.fields["text"]):
+        return "the line has tabs: set data.format=tsv"
     return (
         "set data.columns.label=<column>; where the first word of each line is its label, data.format=fasttext data.options.prefix=none; where each "
         "file is a text and its folder the label, data.unit=file data.columns.label=folder"

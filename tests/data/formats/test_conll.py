@@ -116,9 +116,8 @@ def onto(*rows):
 def test_entities_of_ontonotes_are_tags_and_its_columns_may_differ_in_number(tmp_path):
     text = "#begin document (bc/cctv); part 000\n" + onto(("In", "*", ""), ("May", "(DATE)", "")) + "#end document\n"
     text += onto(("the", "(GPE*", "* (V*) "), ("U.S.", "*", "* * "), ("now", "*)", "* * "), ("!", "*", "* * "))
-    text += (
-        onto(("#1", "(ORG*)", "* "), ("x", "*", "(V*) ")) + onto(("a", "(X*", "")) + onto(("a", "*)", "")) + onto(("a", "(X*", ""), ("b", "(Y*)", ""))
-    )
+    text += onto(("#1", "(ORG*)", "* "), ("x", "*", "(V*) "))
+    text += onto(("a", "(X*", "")) + onto(("a", "*)", "")) + onto(("a", "(X*", ""), ("b", "(Y*)", ""))
     path = put(tmp_path, "a.txt", text)
     rows, bad = aside(path)
     assert [row.fields["tokens"] for row in rows] == [["In", "May"], ["the", "U.S.", "now", "!"], ["#1", "x"]]

@@ -49,6 +49,25 @@ def test_a_table_of_one_column_stays_one(tmp_path):
     assert rows(tmp_path, "a.csv", "text\nwait; stop\ngo; on\n") == [{"text": "wait; stop"}, {"text": "go; on"}]
 
 
+def test_a_space_behind_each_separator_belongs_to_it(tmp_path):
+    assert rows(tmp_path, "a.csv", 'text, label\n"a, b", "x"\n c, y\n') == [{"text": "a, b", "label": "x"}, {"text": "c", "label": "y"}]
+    assert rows(tmp_path, "b.csv", "text,label\n a, x\nb,y\n", header="true")[0] == {"text": " a", "label": " x"}
+
+
+def test_lines_in_another_encoding_tell_the_separator_too(tmp_path):
+    content = "text;label\nSchön;gut\nFür;schlecht\n".encode("cp1252")
+    with pytest.raises(DataError, match=r"a.csv:2: byte 14 .*data.encoding=latin-1"):
+        rows(tmp_path, "a.csv", content)
+    assert rows(tmp_path, "a.csv", content, encoding="cp1252")[0] == {"text": "Schön", "label": "gut"}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a.conll"])
+def test_ends_of_lines_of_old_macs_are_called_by_name(tmp_path, name):
+    with pytest.raises(DataError, match="the lines end with CR alone"):
+        rows(tmp_path, name, "text,label\ra,x\rb,y\r")
+    assert rows(tmp_path, "one.txt", "a\rb\n") == [{"text": "a\rb"}]
+
+
 cell, odd = (st.text(st.sampled_from(signs), max_size=6) for signs in ("ab\" 'é,;", 'a"\t\nb'))
 
 
