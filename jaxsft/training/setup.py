@@ -155,7 +155,7 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
     """All rows of what a path means; `columns` are those that the task reads, `split` says whose options (`formats.options_of`). Unreadable ones go
     into `aside`, or are a DataError (`data.on_bad_row`)."""
     d = config.data
-    put = lambda bad: aside.append(Aside(bad.file, bad.line, "unreadable", f"{bad.where}: {bad.reason}"))
+    put = lambda bad: aside.append(Aside(bad.file, bad.line, "unreadable", f"{bad.where}: {bad.reason}", bad.fields))
     return formats.read(
         path,
         format=d.format,
@@ -166,6 +166,14 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
         options=formats.options_of(d.options, split),
         quarantine=put if d.on_bad_row == "quarantine" else None,
     )
+
+
+def left_out(config: Config) -> list[str]:
+    """A sentence for each folder or archive of data of which files are not read, as they describe the data."""
+    d, out = config.data, []
+    for path in dict.fromkeys(path for path in (d.path, d.train, d.validation, d.test, *(one.path for one in d.mixture.sources)) if path):
+        out += formats.left_out_note(path, d.format)
+    return out
 
 
 def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], split: str) -> tuple[list[formats.Row], list[Any]]:
