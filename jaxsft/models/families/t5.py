@@ -16,22 +16,22 @@ ACTIVATIONS = {"relu": ("relu", False), "gated-gelu": ("gelu_tanh", True), "gate
 WORDS = {value: key for key, value in ACTIVATIONS.items()}
 
 
-def _reader(tied: bool, activation: str, scaled: bool):
-    """The families differ in what a key that is not there means; `scaled`: a tied output is that of states times `d_model ** -0.5`."""
+def _reader(scaled: bool):
+    """`scaled`: a tied output is that of states times `d_model ** -0.5`."""
 
     def read(keys: Keys, halves: tuple[bool, ...] = (True,)) -> dict[str, Any]:
         keys.only("is_encoder_decoder", *halves)
-        for name in ("n_positions", "output_past", "is_decoder"):  # follow from others, or limit nothing
-            keys.get(name)
         embed, heads, layers = keys.need("d_model"), keys.need("num_heads"), keys.need("num_layers")
-        words = keys.named("feed_forward_proj", ACTIVATIONS, activation)
+        words = keys.named("feed_forward_proj", ACTIVATIONS)
         for name, value in (("dense_act_fn", words[0]), ("is_gated_act", words[1])):  # what is written of them wins there
             if name in keys.values and decoders.ACTIVATIONS.get(str(found := keys.get(name)), found) != value:
-                keys.refuse(name, f"does not agree with feed_forward_proj={keys.get('feed_forward_proj', activation)}")
-        is_tied = tied if (found := keys.get("tie_word_embeddings")) is None else found
+                keys.refuse(name, f"does not agree with feed_forward_proj={keys.get('feed_forward_proj')}")
+        if keys.values.get("tie_word_embeddings", True) is None:
+            keys.values["tie_word_embeddings"] = True  # what is not false
+        is_tied, decoder_layers = keys.get("tie_word_embeddings", True), keys.get("num_decoder_layers")
         return {
             "layers": layers,
-            "decoder_layers": keys.get("num_decoder_layers") or layers,
+            "decoder_layers": layers if decoder_layers is None else decoder_layers,
             "embed": embed,
             "heads": heads,
             "kv_heads": heads,
@@ -39,10 +39,10 @@ def _reader(tied: bool, activation: str, scaled: bool):
             "mlp": keys.need("d_ff"),
             "vocab_rows": keys.need("vocab_size"),
             "causal": False,
-            "norm_epsilon": keys.get("layer_norm_epsilon", 1e-6),
+            "norm_epsilon": keys.get("layer_norm_epsilon"),
             "positions": "relative",
-            "relative_buckets": keys.get("relative_attention_num_buckets", 32),
-            "relative_distance": keys.get("relative_attention_max_distance", 128),
+            "relative_buckets": keys.get("relative_attention_num_buckets"),
+            "relative_distance": keys.get("relative_attention_max_distance"),
             "query_scale": 1.0,
             "activation": words[0],
             "gated": words[1],
@@ -126,5 +126,5 @@ def _family(model_type: str, architecture: str, read: Callable[..., dict[str, An
     return Family(model_type=model_type, architecture=architecture, read=read, write=write, encoder=encoder, **_FAMILY)
 
 
-T5 = _family("t5", "T5", _reader(True, "relu", True), write_t5)
-MT5 = _family("mt5", "MT5", _reader(False, "gated-gelu", False), write)
+T5 = _family("t5", "T5", _reader(True), write_t5)
+MT5 = _family("mt5", "MT5", _reader(False), write)
