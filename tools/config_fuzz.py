@@ -58,6 +58,8 @@ def shrink(values: dict[str, Any]) -> dict[str, Any]:
     for key, size in SMALL.items():
         if isinstance(out.get(key), int) and not isinstance(out[key], bool):
             out[key] = min(out[key], size)
+    if "encoder_layers" in out and "num_hidden_layers" in out:
+        out["num_hidden_layers"] = out["encoder_layers"]
     if values["model_type"] == "gemma3_text":
         out["num_hidden_layers"] = 7
     if isinstance(kv := values.get("num_key_value_heads"), int):
@@ -104,7 +106,7 @@ def theirs(values: dict[str, Any], folder: Path | None = None) -> np.ndarray:
     config._attn_implementation = "eager"
     causal, pairs = families.FAMILIES[values["model_type"]].heads.get("lm"), config.is_encoder_decoder
     auto = transformers.AutoModelForSeq2SeqLM if pairs else transformers.AutoModelForCausalLM if causal else transformers.AutoModel
-    model = auto.from_config(config).float().eval()
+    model = auto.from_config(config, dtype=torch.float32).eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

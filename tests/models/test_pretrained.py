@@ -108,7 +108,7 @@ def test_old_names_and_bare_models_are_read(tmp_path):
         ("llama", {"rope_parameters": None, "rope_scaling": {"type": "mine", "factor": 2.0}}, r"rope_scaling=.*'mine' is not known here"),
         ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4}}, "has no factor, which the scaling 'linear' needs"),
         ("llama", {"rope_parameters": {"rope_type": "default", "beta_fas": 1}}, "beta_fas is read by nothing; beta_fast is what is read"),
-        ("llama", {"hidden_act": "mish"}, "hidden_act='mish': is not known here; expected one of silu"),
+        ("llama", {"hidden_act": "xielu"}, "hidden_act='xielu': is not known here; expected one of silu"),
         ("llama", {"sliding_window": 512}, "sliding_window=512: nothing here reads it"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config=.*only None can be loaded"),
         ("llama", {"hidden_size": "24"}, "hidden_size='24': expected a whole number from 1 to"),

@@ -102,6 +102,7 @@ class Family:
       bare: the end of the name of the class without a head.
       around: what the names of the body begin with besides, in files of models that hold more.
       encoder: of an encoder-decoder, the family of its encoder alone.
+      ties: whether its class ties the output to the embedding wherever the files have no output matrix, whatever the config says.
     """
 
     model_type: str
@@ -119,6 +120,7 @@ class Family:
     bare: str = "Model"
     around: tuple[str, ...] = ()
     encoder: Family | None = None
+    ties: bool = False
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -151,6 +153,8 @@ class Family:
         keys = Keys(values, place, self.model_type, context)
         out = self.read(keys)
         keys.finish(causal=out["causal"])
+        if out.get("positions") == "rope" or "rope_base" in out:
+            _check_rotation(out, keys)
         for name, value in out.items():
             kind = KINDS.get(TYPES[name])
             if kind and (not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)):
@@ -175,6 +179,16 @@ class Family:
 
 
 TYPES = {field.name: str(field.type) for field in dataclasses.fields(ModelConfig)}
+def _check_rotation(model: Mapping[str, Any], keys: Keys) -> None:
+    """Raises ConfigError where the dimensions of a head that turn are no pairs, or where there is no factor for each pair."""
+    dims = int(model["head_dim"] * model.get("rope_fraction", 1.0))
+    if dims < 1 or dims + dims % 2 > model["head_dim"]:
+        raise ConfigError(f"{keys.place}: {dims} of the {model['head_dim']} dimensions of a head would turn; expected an even number of at least 2")
+    factors = model["rope_scaling"].factors if "rope_scaling" in model else None
+    if factors is not None and len(factors) != dims // 2:
+        raise ConfigError(f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for each pair of dimensions")
+
+
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
 KINDS |= {"Optional[int]": (int, type(None)), "Optional[float]": (float, int, type(None))}
 UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "part", "vocab_rows", "vectors", "train_rows")

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from jaxsft.config.model import ModelConfig
-from jaxsft.models.families import bert
+from jaxsft.models.families import bert, decoders
 from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm
 
 
@@ -43,7 +43,7 @@ _TEXT = Head(
     "ForSequenceClassification",
     (*both("head/dense", "pooler.dense"), *both("head/out", "classifier")),
     {"pool": "first", "head": "dense"},
-    lambda task: {"pooler_hidden_act": task.activation},
+    lambda task: {"pooler_hidden_act": decoders.HF_ACTIVATIONS[task.activation]},
 )
 
 FAMILY = Family(

@@ -7,22 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsft.config.model import ACTIVATIONS as activations
 from jaxsft.config.model import ModelConfig, RopeScaling
 from jaxsft.models.families.base import Entry, Head, Keys, both, norm, span_head, tag_head
 from jaxsft.models.families.keys import nearest
-from jaxsft.models.families.schema import LENGTH, PART, SCALE, SWITCH, numbers, shown
+from jaxsft.models.families.schema import LENGTH, PART, RATIO, SCALE, SWITCH, numbers, shown
 from jaxsft.models.families.transforms import LINEAR
 
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "relu": "relu",
-}
-HF_ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+ACTIVATIONS = {name: name for name in activations if name != "gelu_tanh"}  # by name of theirs
+ACTIVATIONS |= dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh"), "gelu_tanh")
+ACTIVATIONS |= {"swish": "silu", "gelu_python": "gelu"}
+HF_ACTIVATIONS = {name: {"gelu_tanh": "gelu_pytorch_tanh"}.get(name, name) for name in activations}
 
 
 # --- config.json -----------------------------------------------------------------------------------------------------------------------------
@@ -154,7 +149,7 @@ def rope(
         keys.refuse("rope_scaling", f"differs from rope_parameters={shown(found)}; expected one of them")
     found, where = dict(found or old), "rope_parameters" if found else "rope_scaling"
     theta, fraction = found.pop("rope_theta", None), found.pop("partial_rotary_factor", None)
-    for key, value, kind in (("rope_theta", theta, SCALE), ("partial_rotary_factor", fraction, PART)):
+    for key, value, kind in (("rope_theta", theta, RATIO), ("partial_rotary_factor", fraction, PART)):
         if value is not None and not kind.fits(value):
             keys.refuse(where, f"{key}={shown(value)}: expected {kind.said}")
     written = keys.get(base[0], base[1])
@@ -221,6 +216,8 @@ def _scaling(keys: Keys, given: dict[str, Any], where: str, context: int, theta:
         keys.refuse(where, "expected a low_freq_factor below high_freq_factor")
     if kind == "yarn" and (out.get("fast", standard.fast) < out.get("slow", standard.slow) or theta <= 1):
         keys.refuse(where, "yarn needs a beta_fast of at least beta_slow, and a rope_theta above 1")
+    if kind == "longrope" and out["original"] < 2:
+        keys.refuse(where, "longrope needs an original_max_position_embeddings of at least 2")
     if kind != "longrope":
         return {"rope_scaling": RopeScaling(kind, **out)}
     # transformers takes the short factors for a batch that fits into the original context, else the long ones. Here it is one or the other.
@@ -239,7 +236,7 @@ def _checked(keys: Keys, given: dict[str, Any], where: str, kind: str) -> dict[s
             if key not in every and (meant := nearest(key, every)):
                 keys.refuse(where, f"{key} is read by nothing; {meant} is what is read: write that, or take it out")
             continue
-        expected = {"original": LENGTH, "truncate": SWITCH}.get(ours, SCALE)
+        expected = {"original": LENGTH, "truncate": SWITCH, "factor": RATIO}.get(ours, SCALE)
         if ours in ("short", "long"):
             if (value := numbers(value)) is None:
                 keys.refuse(where, f"{key}={shown(given[key])}: expected a list of numbers above 0")

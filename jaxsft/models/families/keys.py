@@ -59,9 +59,12 @@ class Keys:
         self._read: set[str] = set()
         for other, key in ALIASES.get(family, {}).items():
             if other in self.values:
-                value = self.values.pop(other)
-                if self.values.setdefault(key, value) != value:
-                    self.values[other] = value
+                value = self.values[other]
+                if other == "num_hidden_layers":  # it is what the class takes; the tensors show whether it is right
+                    self.values[key] = value
+                if self.values.setdefault(key, value) == value:
+                    del self.values[other]
+                else:
                     self.refuse(other, f"is another name of {key}, which is {shown(self.values[key])}; expected one value")
 
     def get(self, key: str, default: Any = None) -> Any:

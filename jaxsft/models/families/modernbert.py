@@ -73,7 +73,7 @@ POOLS = {"first": "cls", "mean": "mean"}
 
 def _words(task: Any) -> dict[str, Any]:
     """What the heads compute with; the layer before the norm has a bias, but where `task.bias` says that it has none."""
-    out = {"classifier_activation": task.activation, "classifier_bias": getattr(task, "bias", True)}
+    out = {"classifier_activation": decoders.HF_ACTIVATIONS[task.activation], "classifier_bias": getattr(task, "bias", True)}
     return out | ({"classifier_pooling": POOLS[task.pool]} if hasattr(task, "pool") else {})
 
 

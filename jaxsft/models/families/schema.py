@@ -42,8 +42,9 @@ def number(said: str, least: float = -1e30, above: float = -math.inf) -> Kind:
 
 WIDTH, COUNT, LENGTH = whole(1, 2**22), whole(1, 2**12), whole(1, 2**31 - 1)
 ID, SWITCH, WORD = whole(0, 2**31 - 1), Kind((bool,), "true or false"), Kind((str,), "a word")
-SCALE, EPSILON = number("a number above 0", above=0), Kind((int, float), "a number above 0 and at most 1", -1.0, 1.0, 0.0)
-PART, OBJECT, LIST = Kind((int, float), "a number above 0 and at most 1", -1.0, 1.0, 0.0), Kind((dict,), "an object"), Kind((list,), "a list")
+SCALE, RATIO = number("a number above 0", above=0), number("a number of at least 1", least=1)
+EPSILON = Kind((int, float), "a number above 0 and at most 1", -1.0, 1.0, 0.0)
+PART, OBJECT, LIST = EPSILON, Kind((dict,), "an object"), Kind((list,), "a list")
 
 _KEYS: tuple[tuple[Kind, str], ...] = (
     (WIDTH, """hidden_size d_model dim n_embd intermediate_size d_ff hidden_dim n_inner encoder_ffn_dim decoder_ffn_dim moe_intermediate_size
@@ -62,8 +63,8 @@ _KEYS: tuple[tuple[Kind, str], ...] = (
     (WORD, """hidden_act hidden_activation activation activation_function feed_forward_proj dense_act_fn norm_rel_ebd pooler_hidden_act
         classifier_activation classifier_pooling"""),
     (EPSILON, "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps"),
-    (SCALE, """rope_theta rotary_emb_base rope_local_base_freq global_rope_theta local_rope_theta query_pre_attn_scalar attn_logit_softcapping
-        final_logit_softcapping"""),
+    (SCALE, "query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping"),
+    (RATIO, "rope_theta rotary_emb_base rope_local_base_freq global_rope_theta local_rope_theta"),
     (PART, "partial_rotary_factor rotary_pct"),
     (OBJECT, "rope_parameters rope_scaling"),
     (LIST, "layer_types mlp_only_layers architectures"),

@@ -12,8 +12,10 @@ from jaxsft.models.families import decoders
 from jaxsft.models.families.base import Entry, Family, Head, Keys, tag_head
 from jaxsft.models.families.transforms import LINEAR
 
-ACTIVATIONS = {"relu": ("relu", False), "gated-gelu": ("gelu_tanh", True), "gated-silu": ("silu", True), "gated-relu": ("relu", True)}
-WORDS = {value: key for key, value in ACTIVATIONS.items()}
+ACTIVATIONS = {name: (ours, False) for name, ours in decoders.ACTIVATIONS.items()}
+ACTIVATIONS |= {f"gated-{name}": (ours, True) for name, ours in decoders.ACTIVATIONS.items()} | {"gated-gelu": ("gelu_tanh", True)}
+WORDS = {(ours, gated): f"gated-{name}" if gated else name for ours, name in decoders.HF_ACTIVATIONS.items() for gated in (False, True)}
+WORDS |= {("gelu_tanh", True): "gated-gelu", ("gelu", True): "gated-gelu_python"}
 
 
 def _reader(scaled: bool):
@@ -70,7 +72,7 @@ def write(m: ModelConfig) -> dict[str, Any]:
         "layer_norm_epsilon": m.norm_epsilon,
         "relative_attention_num_buckets": m.relative_buckets,
         "relative_attention_max_distance": m.relative_distance,
-        "feed_forward_proj": WORDS.get((m.activation, m.gated), "relu"),
+        "feed_forward_proj": WORDS[m.activation, m.gated],
         "tie_word_embeddings": m.tied,
     }
 
@@ -106,6 +108,7 @@ EMBEDDING = Entry("embed/tokens/w", "shared.weight")
 _FAMILY: dict[str, Any] = {
     "table": (EMBEDDING, *_stack("encoder", 1, "encoder/"), *_stack("decoder", 2, "decoder/")),
     "prefix": "",
+    "ties": True,
     "heads": {"lm": Head("ForConditionalGeneration", (Entry("head/w", "lm_head.weight", LINEAR),))},
     "skip": (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),  # of old files; no version reads it
     "copies": (r"(encoder|decoder)\.embed_tokens\.weight",),
