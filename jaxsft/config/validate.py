@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.config import compose, durations, hubid, validate_backbone, validate_generate, validate_model, validate_texts
-from jaxsft.config.model import ROPE_SCALING
+from jaxsft.config.model import ACTIVATIONS, ROPE_SCALING
 from jaxsft.config.schema import Columns, Config, DataConfig, DataFiles, GenerateConfig
 from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
@@ -31,7 +31,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "model.positions": ("rope", "learned", "relative", "disentangled", "none"),
     "model.rope_scaling.kind": tuple(ROPE_SCALING),
     "model.qk_norm": ("none", "head", "all"),
-    "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
+    "model.activation": ACTIVATIONS,
     "model.attention": ("auto", "reference", "blocked"),
     "model.unroll": ("auto", "none", "full"),
     "train.on_nan": ("stop", "skip"),
@@ -44,7 +44,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.decode": ("mst", "greedy"),
     "task.pool": ("mean", "max", "first", "last", "attention"),
     "task.head": ("linear", "dense", "normed"),
-    "task.activation": ("tanh", "gelu", "relu"),
+    "task.activation": ACTIVATIONS,
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),
     "data.mixture.exhausted": ("stop", "repeat", "error"),
