@@ -32,7 +32,7 @@ class MLMTask(TaskConfig):
     share: float = 0.15  # of the tokens of a text that are guessed; one at least
     random: float = 0.1  # of these, replaced by a random token
     kept: float = 0.1  # of these, left as they are; the others become the mask token
-    whole_word: bool = False
+    whole_word: bool = False  # all pieces of a word are hidden together
     mask_token: Optional[str] = None  # null: that of the tokenizer
     activation: str = "gelu"  # of the head: gelu | relu | tanh
 
