@@ -13,6 +13,8 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class ChatTask(TaskConfig):
+    """Conversations, of which the assistant's turns are learnt."""
+
     name: str = "chat"
     template: str = "auto"  # auto: the tokenizer's own, else ours; default: ours; or a file with a Jinja template
     variables: dict[str, Any] = field(default_factory=dict)  # further names that the template reads, such as enable_thinking
@@ -21,6 +23,8 @@ class ChatTask(TaskConfig):
 
 @dataclass(frozen=True)
 class LMTask(TaskConfig):
+    """Raw text, of which every token is learnt."""
+
     name: str = "lm"
 
 
@@ -57,6 +61,8 @@ class FeaturesTask(TextTask):
 
 @dataclass(frozen=True)
 class ClassifyTask(FeaturesTask):
+    """One label for a text."""
+
     name: str = "classify"
     labels: Optional[list[str]] = None  # null: inferred from the training split
     loss: str = "cross_entropy"  # cross_entropy | log_loss | binary_cross_entropy | mse | mae | huber
@@ -133,6 +139,8 @@ class SpanCorruptionTask(TaskConfig):
 
 @dataclass(frozen=True)
 class Seq2SeqTask(TaskConfig):
+    """A text that becomes another, such as a translation."""
+
     name: str = "seq2seq"
     template: str = "auto"  # what is made of a source, with {source} in its place; auto: the source, and a new line after it for a decoder-only model
     start: Optional[list[str]] = None  # of an encoder-decoder model: the special tokens that a decoder starts from; null: bos, else pad

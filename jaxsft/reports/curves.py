@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft.config.metric_names import repeated
 from jaxsft.config.validate import COUNTS
 from jaxsft.rundir import number
 
@@ -25,8 +26,6 @@ NOT_METRICS = {
     "loss",
     *COUNTS,  # the same at every evaluation
 }
-# Where each row has one label, a label that is missed is another one that was given in excess.
-EQUAL_TO_ACCURACY = ("f1_micro", "precision_micro", "recall_micro", "recall_weighted")
 AVERAGES = re.compile(r"(?:^|(?<=_))(?:macro|micro|weighted|samples)_|_(?:macro|micro|weighted|samples)$")
 DECADES = 200  # a loss that falls by more than this factor is drawn on a log scale
 
@@ -36,21 +35,6 @@ def series(rows: Iterable[Mapping[str, Any]], kind: str, key: str) -> tuple[np.n
     found = [(number(row.get("step", 0)), number(row[key])) for row in rows if row.get("kind") == kind and row.get(key) not in (None, "unknown")]
     steps, values = np.array(found, dtype=float).reshape(-1, 2).T
     return steps, values
-
-
-def repeated(values: Mapping[tuple[Any, str], Any], metrics: Iterable[str]) -> list[str]:
-    """Return the metrics that are the accuracy under another name: of single labels, with the same value everywhere.
-
-    Args:
-        values: numbers by (split or step, metric).
-    """
-    metrics = list(metrics)
-    if "accuracy" not in metrics or "words" in metrics:  # of words, F1 counts chunks
-        return []
-    of = lambda metric: {at: value for (at, name), value in values.items() if name == metric}
-    near = lambda a, b: a == b or abs(number(a) - number(b)) < 1e-9
-    same = lambda a, b: a.keys() == b.keys() and all(near(a[at], b[at]) for at in a)
-    return [metric for metric in EQUAL_TO_ACCURACY if metric in metrics and same(of(metric), of("accuracy"))]
 
 
 def metric_groups(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:

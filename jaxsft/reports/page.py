@@ -9,7 +9,7 @@ import hashlib
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from jaxsft.reports import charts, curves, facts, samples, scores
+from jaxsft.config import metric_names
+from jaxsft.reports import charts, facts, samples, scores
 from jaxsft.reports.confusion import behind, most_confused, per_class, read_confusion, shares
 from jaxsft.rundir import number, write_text
 
@@ -41,6 +42,7 @@ FILES = {
     "tokenizer": "the tokenizer, in the format of Hugging Face",
     "ledger.json": "what became of every row and token",
     "quarantine.jsonl": "rows that were put aside, each with its reason",
+    "times.jsonl": "when, where and how long it was trained, and its memory",
     "metrics.jsonl": "a line per log interval and evaluation",
     "result.json": "the final numbers; written last",
     "predictions": "one line per input row",
@@ -177,8 +179,8 @@ def _results(run_dir: Path) -> dict[str, Any]:
     else:
         return out
     out["split"] = split
-    numbers = {metric: numbers[metric] for metric in scores.ordered(list(numbers), first) if metric in (first, *scores.ORDER)}
-    twice = curves.repeated({(split, metric): value for metric, value in numbers.items()}, list(numbers))
+    numbers = {metric: numbers[metric] for metric in metric_names.ordered(list(numbers), first) if metric in (first, *metric_names.ORDER)}
+    twice = metric_names.repeated({(split, metric): value for metric, value in numbers.items()}, list(numbers))
     out["tiles"] = [(metric.replace("_", " "), value, metric == first) for metric, value in numbers.items() if metric not in twice][:4]
     return out
 
@@ -265,7 +267,7 @@ def histogram(entry: Mapping[str, Any], unit: str = "tokens", noun: str = "examp
 def _configuration(run_dir: Path) -> dict[str, Any]:
     if not (run_dir / "config.yaml").exists():
         raise facts.Missing("config.yaml is missing from this run.")
-    out = {"text": (run_dir / "config.yaml").read_text("utf-8"), "changed": [], "filled": [], "problem": ""}
+    out = {"command": facts.command(run_dir), "text": (run_dir / "config.yaml").read_text("utf-8"), "changed": [], "filled": [], "problem": ""}
     try:
         found = facts.difference(run_dir)
     except facts.DAMAGE as error:
@@ -283,7 +285,7 @@ def _environment(run_dir: Path) -> dict[str, Any]:
 def _plain(key: str, value: Any) -> str:
     if isinstance(value, list):
         return shlex.join(map(str, value)) if key == "command" else ", ".join(map(str, value))
-    return "–" if value is None else number_or_text(value)
+    return "–" if value is None or value == {} else number_or_text(value)
 
 
 def number_or_text(value: Any) -> str:
@@ -299,12 +301,5 @@ def _files(run_dir: Path) -> dict[str, Any]:
 
 def _file(path: Path) -> tuple[str, int, str, str]:
     inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    size = "" if path.name == "report.html" else _bytes(sum(p.stat().st_size for p in inside))
+    size = "" if path.name == "report.html" else facts.bytes_text(sum(p.stat().st_size for p in inside))
     return path.name + ("/" if path.is_dir() else ""), len(inside), size, FILES.get(path.name, "")
-
-
-def _bytes(count: int) -> str:
-    """Return a size in the largest unit of which there is at least one."""
-    units: Sequence[str] = ("B", "KiB", "MiB", "GiB", "TiB")
-    power = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
-    return f"{count / 1024**power:,.1f} {units[power]}" if power else f"{count} B"

@@ -154,16 +154,23 @@ def _configuration(run_dir: Path) -> str:
     if not (run_dir / "config.yaml").exists():
         raise facts.Missing("config.yaml is missing from this run.")
     text = (run_dir / "config.yaml").read_text("utf-8")
+    command = facts.command(run_dir)
+    pasted = f"The command, to be pasted into a shell:\n\n    {escaped_line(command)}\n\n" if command else ""
     fence = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
     full = f"<details><summary>The whole configuration</summary>\n\n{fence}yaml\n{text.rstrip()}\n{fence}\n\n</details>"
     try:
         changed = facts.difference(run_dir)
     except JaxsftError as error:
-        return f"*{escape(str(error))}*\n\n{full}"
+        return f"{pasted}*{escape(str(error))}*\n\n{full}"
     if not changed:
-        return f"All options have their default values.\n\n{full}"
+        return f"{pasted}All options have their default values.\n\n{full}"
     lines = [[code(key), *(code(facts.shorten(str(value), CELL_WIDTH)) for value in pair)] for key, *pair in changed]
-    return f"{table(['option that is not at its default', 'value', 'default'], lines, numbers=False)}\n\n{full}"
+    return f"{pasted}{table(['option that is not at its default', 'value', 'default'], lines, numbers=False)}\n\n{full}"
+
+
+def escaped_line(text: str) -> str:
+    """Return text for a block of code that is one line."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def _environment(run_dir: Path) -> str:

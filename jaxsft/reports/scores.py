@@ -1,29 +1,17 @@
 """The numbers of a run as a reader wants them: the metric that chose the checkpoint first, and one line for numbers that are equal by definition."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxsft.config.metric_names import ORDER, ordered, repeated
 from jaxsft.reports import facts
-from jaxsft.reports.curves import repeated
-
-# What a reader asks for first where a run says nothing else; of a run of any task at least one is there.
-ORDER = (
-    "exact_match", "bleu", "chrf", "rouge_l", "las", "uas", "frame_accuracy", "intent_accuracy", "f1", "f1_micro", "f1_macro", "accuracy",
-    "subset_accuracy", "pearson", "spearman", "r2", "rmse", "mae", "mrr", "recall_at_1", "masked_accuracy", "perplexity", "token_accuracy", "loss",
-)  # fmt: skip
 
 
 def chosen(config: Mapping[str, Any]) -> str:
     """Return the metric by which a run chooses its best checkpoint, from its config; "" where it says none."""
     asked = (config.get("evaluation") or {}).get("metric") if isinstance(config.get("evaluation"), Mapping) else None
     return asked.partition("/")[2] if isinstance(asked, str) else ""
-
-
-def ordered(metrics: Sequence[str], first: str) -> list[str]:
-    """Return metrics with `first` in front, then those of ORDER, then the others as they come."""
-    rank = {name: i for i, name in enumerate(dict.fromkeys([first, *ORDER]))}
-    return sorted(metrics, key=lambda metric: rank.get(metric, len(rank)))
 
 
 def table(values: Mapping[tuple[str, str], Any], first: str) -> tuple[list[str], list[str], list[str]]:

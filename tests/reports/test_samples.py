@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from jaxsft import tasks
+from jaxsft.config import metric_names
 from jaxsft.data.records import Question
 from jaxsft.evaluation import evaluate as evaluation
-from jaxsft.reports import curves, report, samples, scores
+from jaxsft.reports import report, samples, scores
 from jaxsft.reports.samples import Word, sample
 from tests.conftest import TASKS, bench
 
@@ -66,9 +67,9 @@ def test_behind_a_cell_of_tags_are_words_in_their_text():
 @pytest.mark.parametrize("name", tasks.NAMES)
 def test_the_metric_that_chose_the_checkpoint_comes_first(name):
     metric = tasks.get(name).metric
-    assert metric in scores.ORDER
+    assert metric in metric_names.ORDER
     names = tasks.get(name).metrics
-    assert scores.ordered(names, metric)[0] == metric and sorted(scores.ordered(names, metric)) == sorted(names)
+    assert metric_names.ordered(names, metric)[0] == metric and sorted(metric_names.ordered(names, metric)) == sorted(names)
     assert scores.chosen({"evaluation": {"metric": f"validation/{metric}"}}) == metric
     assert scores.chosen({"evaluation": None}) == scores.chosen({}) == ""
 
@@ -76,10 +77,10 @@ def test_the_metric_that_chose_the_checkpoint_comes_first(name):
 def test_numbers_that_are_the_accuracy_again_are_told_once():
     single = {(split, m): 0.5 for split in ("test", "validation") for m in ("accuracy", "f1_micro", "recall_weighted", "f1_macro")}
     assert scores.table(single, "accuracy") == (["test", "validation"], ["accuracy", "f1_macro"], ["f1_micro", "recall_weighted"])
-    assert curves.repeated(single | {("test", "f1_micro"): 0.4}, ["accuracy", "f1_micro"]) == []  # another thing under this name
-    assert curves.repeated(single, ["accuracy", "f1_micro", "words"]) == []  # of chunks of words, equal by chance
+    assert metric_names.repeated(single | {("test", "f1_micro"): 0.4}, ["accuracy", "f1_micro"]) == []  # another thing under this name
+    assert metric_names.repeated(single, ["accuracy", "f1_micro", "words"]) == []  # of chunks of words, equal by chance
     nan = {("test", "accuracy"): "NaN", ("test", "f1_micro"): "NaN"}
-    assert curves.repeated(nan, ["accuracy", "f1_micro"]) == ["f1_micro"]
+    assert metric_names.repeated(nan, ["accuracy", "f1_micro"]) == ["f1_micro"]
 
 
 def test_the_table_of_a_finished_run():
