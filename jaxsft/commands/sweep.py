@@ -20,8 +20,9 @@ class Sweep:
     """What the jobs of one sweep share: the folder in which they lie, and which of them were run."""
 
     def __init__(self, given: Sequence[str]):
-        """`given`: the overrides of the command line; those that a job has in another form were swept."""
-        self._given, self._names = set(given), dict[str, int]()
+        """`given`: the words of the command line; what a job has under a key that is not fixed there was swept."""
+        self._fixed = {word.partition("=")[0] for word in given if "=" in word and not _sweeps(word)}
+        self._names: dict[str, int] = {}
         self._folder: Path | None = None
         self.runs: list[Path] = []
 
@@ -32,7 +33,7 @@ class Sweep:
         if self._folder is None:
             stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
             self._folder = Path(config.run_dir or f"runs/{config.task.name}-sweep-{stamp}")
-        name = re.sub(r"[^\w.=,+-]+", "-", ",".join(o for o in overrides if o not in self._given))[:120].strip("-.") or "run"
+        name = re.sub(r"[^\w.=,+-]+", "-", ",".join(o for o in overrides if o.partition("=")[0] not in self._fixed))[:120].strip("-.") or "run"
         self._names[name] = count = self._names.get(name, 0) + 1
         return dataclasses.replace(config, run_dir=str(self._folder / (name if count == 1 else f"{name}-{count}")))
 
@@ -57,6 +58,16 @@ class Sweep:
             print(f"comparison: {compare.write(self.runs, self.runs[0].parent / 'comparison.html')}")
         except JaxsftError as error:  # the runs are whole all the same
             print(f"jaxsft: {error}", file=sys.stderr)
+
+
+def _sweeps(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except OverrideParseException:  # told by Hydra itself
+        return False
 
 
 def _metric(run_dir: Path) -> str:
