@@ -35,6 +35,7 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.metrics import texts as text_scores
 from jaxsft.models import kinds, pretrained, surgery
 from jaxsft.models.encoder_decoder import encoder_of
 from jaxsft.models.transformer import Params, Transformer
@@ -61,6 +62,8 @@ def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
     if config.model.pretrained:
         config = like_pretrained(config)
+    if getattr(config.task, "scores", ()) is None:
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, scores=text_scores.installed()))
     task = tasks.get(config.task.name)
     check_columns(config, task.record)
     config = of_prepared(config, typed.columns_read(task.record))
