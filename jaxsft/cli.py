@@ -58,6 +58,9 @@ def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code:
         return 0
     if shell := _asked_shell(argv):
         argv = ["completion", shell]
+    for stream in (sys.stdout, sys.stderr):
+        if str(getattr(stream, "encoding", "")).lower().replace("-", "") == "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file may hold bytes that are no UTF-8
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     invocation.remember(["jaxsft", *argv])
     try:
@@ -70,6 +73,11 @@ def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code:
         return end(130)
     except BrokenPipeError:
         return end(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"jaxsft: {error.filename}: cannot be used ({error.strerror})", file=sys.stderr)
+        return end(1)
     except UnicodeEncodeError as error:
         if error.encoding == "utf-8":
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def hint(value: str | Path, *, file: bool) -> str:
 
 def _not_there(path: str | Path, what: str) -> None:
     """Raises ConfigError where there is no such folder, and the name could be one of the hub."""
-    if (more := hint(path, file=False)) and not Path(path).exists():
+    if (more := hint(path, file=False)) and not os.path.exists(path):
         raise ConfigError(f"{path}: {what} (there is no such folder){more}")
 
 

@@ -5,6 +5,7 @@ Text is given as it was found; each writer escapes it in its own way.
 
 import datetime
 import math
+import os
 import random
 import shlex
 import statistics
@@ -37,7 +38,7 @@ class Missing(Exception):
 
 def check(run_dir: Path) -> None:
     """Raise JaxsftError where `run_dir` is not the directory of a run."""
-    if not any((run_dir / name).is_file() for name in RUN_FILES):
+    if not any(os.path.isfile(run_dir / name) for name in RUN_FILES):
         raise JaxsftError(f"{run_dir}: not a run directory (expected one of {', '.join(RUN_FILES)} in it)")
 
 

@@ -70,11 +70,13 @@ def open_run(folder: str | Path, change: Any = lambda config: config, via: Seque
     config: Config = change(_with_own_files(compose.read(folder / "config.yaml"), folder))
     if not (folder / "task.json").is_file():
         raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
-    state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
-    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), state)
     checkpoints = Checkpoints(place, run=name)
     try:
-        return _read(folder, parts, checkpoints, (*via, here), checkpoint)
+        step = checkpoints.chosen() if checkpoint is None else _asked(checkpoints, checkpoint)
+        state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
+        return _read(folder, make_parts(config, Tokenizer.load(folder / "tokenizer"), state), checkpoints, step, (*via, here))
+    except Damaged as error:
+        raise Damaged(f"{error}; checkpoint=newest or checkpoint=STEP opens another step of {checkpoints.steps()}") from error
     finally:
         checkpoints.close()
 
@@ -87,15 +89,11 @@ def _with_own_files(config: Config, folder: Path) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, columns=columns))
 
 
-def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, via: Sequence[Path], asked: str | None) -> Run:
+def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, step: int, via: Sequence[Path]) -> Run:
     shapes = _shapes(parts.program.specs, parts.mesh)
     name = "trainable" if parts.config.train.ema is None else "ema"
-    try:
-        step = checkpoints.chosen() if asked is None else _asked(checkpoints, asked)
-        state, meta = checkpoints.restore(step, {name: shapes}, select=lambda path: path.startswith(f"{name}/"))
-        return Run(folder, parts, state[name], frozen_weights(parts, meta, checkpoints, step, via), step)
-    except Damaged as error:
-        raise Damaged(f"{error}; checkpoint=newest or checkpoint=STEP opens another step of {checkpoints.steps()}") from error
+    state, meta = checkpoints.restore(step, {name: shapes}, select=lambda path: path.startswith(f"{name}/"))
+    return Run(folder, parts, state[name], frozen_weights(parts, meta, checkpoints, step, via), step)
 
 
 def _asked(checkpoints: Checkpoints, asked: str) -> int:
