@@ -48,6 +48,8 @@ def create(path: str | Path | None, *, stem: str) -> Path:
     """
     if "://" in str(path):
         raise JaxsftError(f"{path}: expected a local folder here")
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path or "")):
+        raise JaxsftError(f"{path}: the name of a run directory must be UTF-8; checkpoints cannot be written there")
     if path is not None:
         with _friendly(path, "make the run directory"):
             Path(path).mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,11 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "jaxsft", *arguments], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def meta(run_dir: Path, step: int) -> dict:
+    """What a run keeps of a step beside its arrays."""
+    return json.loads((run_dir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
+
+
 def unsealed(run_dir: Path) -> Path:
     """The run directory as it was before manifests and steps had hashes of files and names of runs."""
     manifest = {k: v for k, v in read_json(run_dir / "manifest.json").items() if k not in ("run", "files")}

@@ -48,6 +48,7 @@ FILES = {
     "predictions": "one line per input row",
     "evaluations": "results of jaxsft eval",
     "checkpoints": "weights, optimizer, best metric",
+    "steps.json": "which step is the newest, and which the best",
     "figures": "pictures, and confusion matrices as JSON",
     "report.md": "this report as Markdown",
     "report.html": "this page",

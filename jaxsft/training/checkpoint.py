@@ -308,7 +308,7 @@ class Checkpoints:
         """Orbax renames a folder when it is complete, and at a store, which has no renaming, puts a mark into it."""
         with remote.friendly(self.folder, "read"):
             there = [p for p in self.folder.iterdir() if p.name.isascii() and p.name.isdecimal()] if self.folder.is_dir() else []
-            return sorted(int(p.name) for p in there if not remote.is_remote(p) or (p / "commit_success.txt").exists())
+            return sorted(int(p.name) for p in there if (p / "commit_success.txt" if remote.is_remote(p) else p / ".").exists())
 
 
 def _summed(values: dict) -> dict:
