@@ -46,6 +46,7 @@ from jaxsft.training.step import make_hyper, objective_value
 if TYPE_CHECKING:
     from jaxsft.prepare.check import Result as Checked
 
+CHECKPOINT = "checkpoint="
 OVERRIDABLE = ("data", "evaluation", "generate", "mesh", "precision", "seed", "loss.chunk", "model.attention", "model.unroll")
 
 Message = Mapping[str, Any]
@@ -175,12 +176,15 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     the layout of Hugging Face is a model too: of task=chat where it has a chat template, else of task=lm.
 
     Args:
-      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed.
+      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed; and
+        `checkpoint=STEP` or `checkpoint=newest` for another step than the best.
 
     Raises:
       ConfigError: not a run directory, or an option that cannot be changed for a trained run.
       CheckpointError: no good checkpoint.
     """
+    asked = next((text.partition("=")[2] for text in overrides if text.startswith(CHECKPOINT)), None)
+    overrides = tuple(text for text in overrides if not text.startswith(CHECKPOINT))
     for text in overrides:
         key = text.partition("=")[0]
         if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE:
@@ -200,10 +204,12 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     platforms.devices()
     remote.opened.cache_clear()  # the run may have gone on since
     if isinstance(run, Result):
-        return Model(runs.open_run(run.mirror.place, change))
+        return Model(runs.open_run(run.mirror.place, change, checkpoint=asked))
     if pretrained.is_source(folder := remote.opened(str(hub.run_dir(str(run))))):
+        if asked is not None:
+            raise ConfigError(f"checkpoint={asked}: {run} is no run directory, and has no steps; leave it out")
         return Model(untrained.open_folder(folder, change))
-    return Model(runs.open_run(run, change))
+    return Model(runs.open_run(run, change, checkpoint=asked))
 
 
 def export(
@@ -215,6 +221,7 @@ def export(
     shard: int = exporting.SHARD,
     adapter: str = "merge",
     head: str = "class",
+    checkpoint: str | None = None,
 ) -> dict[str, Any]:
     """Writes the model of a run as a folder that transformers loads. Equal to `jaxsft export`.
 
@@ -224,12 +231,14 @@ def export(
       shard: bytes of a file of weights at most.
       adapter: merge: it becomes part of the weights | peft: it alone is written, for the library PEFT.
       head: class: the class of transformers that has the head of the task | body: the model without it, and the head in head.safetensors.
+      checkpoint: the step, or newest; None: the best one.
 
     Raises:
       ConfigError: transformers has no class with this computation, or the folder is there already.
       CheckpointError: no good checkpoint.
     """
-    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard, adapter=adapter, head=head)
+    asked = [] if checkpoint is None else [f"{CHECKPOINT}{checkpoint}"]
+    return exporting.export(load(run, *asked).run, to, dtype=dtype, family=family, shard=shard, adapter=adapter, head=head)
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:

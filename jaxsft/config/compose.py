@@ -203,17 +203,23 @@ def to_yaml(config: schema.Config) -> str:
 
 def read(path: Path) -> schema.Config:
     """The config of a run directory. Raises ConfigError."""
-    try:
-        found = path.exists()
-    except OSError as error:
-        raise ConfigError(f"{path.parent}: not a run directory ({error.strerror})") from error
-    if not found:
-        why = f"it has no {path.name}" if path.parent.is_dir() else "it is a file" if path.parent.exists() else "there is no such folder"
-        raise ConfigError(f"{path.parent}: not a run directory ({why})")
+    check_there(path)
     try:
         return typed(documents.read_yaml(path, ConfigError, dict))
     except (AttributeError, TypeError, ValueError) as error:  # a group that is no mapping, say
         raise ConfigError(f"{path}: not a readable config ({one_line(error)})") from error
+
+
+def check_there(path: Path) -> None:
+    """Raises ConfigError where there is no config.yaml: its folder is no run directory."""
+    try:
+        there = path.exists()
+        folder = path.parent.is_dir() or not path.parent.exists()
+    except (OSError, ValueError) as error:  # a name that is too long
+        raise ConfigError(f"{path.parent}: not a run directory ({getattr(error, 'strerror', None) or error})") from error
+    if not there:
+        why = "it is a file" if not folder else f"it has no {path.name}" if path.parent.exists() else "there is no such folder"
+        raise ConfigError(f"{path.parent}: not a run directory ({why})")
 
 
 def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -167,7 +168,7 @@ class Source:
 
 def is_source(folder: str | Path) -> bool:
     """Whether a folder is one of these, and no run directory."""
-    return (Path(folder) / "config.json").is_file() and not (Path(folder) / "config.yaml").is_file()
+    return os.path.isfile(Path(folder, "config.json")) and not os.path.isfile(Path(folder, "config.yaml"))
 
 
 def open_source(folder: str | Path, part: str = "all") -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def export(
     if jax.process_count() > 1:
         raise ConfigError("jaxsft export runs in one process; start it without the options of hosts")
     parts, to = run.parts, Path(to)
-    if to.exists():
+    if os.path.lexists(to):
         raise ConfigError(f"to={to}: is there already; choose another folder")
     if adapter == "peft" and adapters.of(parts.config.adapter) is None:
         raise ConfigError(f"export.adapter=peft: run={run.folder} has no adapter; leave the option out")

@@ -21,6 +21,7 @@ from jaxsft.models.families.keys import Keys
 from jaxsft.models.families.transforms import LINEAR, PLAIN, Transform
 from jaxsft.sharding.weights import WeightSpec
 
+
 # --- the table -------------------------------------------------------------------------------------------------------------------------------
 class Entry(NamedTuple):
     """One weight in both worlds.
