@@ -95,8 +95,8 @@ def _label_hint(row: Row) -> str:
     if "\t" in str(row.fields["text"]):
         return "the line has tabs: set data.format=tsv"
     return (
-        "set data.columns.label=<column>; where the first word of each line is its label, data.format=fasttext data.options.prefix=none; where each "
-        "file is a text and its folder the label, data.unit=file data.columns.label=folder"
+        "set data.columns.label=<column>; where commas or semicolons part cells, data.format=csv; where the first word of each line is its label, "
+        "data.format=fasttext data.options.prefix=none; where each file is a text and its folder the label, data.unit=file data.columns.label=folder"
     )
 
 
