@@ -316,7 +316,7 @@ class Config:
     run_dir: Optional[str] = None
     profile: Optional[str] = None  # steps:10-15 writes a trace of these steps into profile/ of the run directory
     compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
-    # No option: of model and tokenizer, what presets came to and nobody asked for, as (name, value). Empty: nobody knows, of a config made by hand.
+    # No option: of model, tokenizer and task, what presets came to and nobody asked for, as (name, value). Empty: nobody knows (made by hand).
     unasked: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
 
 

@@ -183,12 +183,16 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, aske
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
     found = family.moves(body, prefix, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
-    taken, why = _head(source, names, head, kind), None
-    if kind == "mlm" and taken and asked is not None and (why := trained_heads.other_activation(family, source.values, asked.task)):
-        taken = []
-    if asked is not None and head and not taken and why is None:
+    taken, why = _over_vocabulary(source, names, head, kind), None
+    if head and (kind == "mlm" or (asked is not None and kind != "lm")):
         shapes = {name: source.tensors.shape(there) for name, there in names.items()}
-        taken, why = trained_heads.taken(family, source.values, shapes, head, asked)
+        try:
+            if kind == "mlm":
+                taken, why = trained_heads.masked(family, source.values, shapes, head, None if asked is None else asked.task)
+            else:
+                taken, why = trained_heads.taken(family, source.values, shapes, head, asked)
+        except ConfigError as error:
+            raise ConfigError(f"{source.folder}: {error}") from None
     filled = {slot.path for move in taken for slot in move.slots}
     fresh = tuple(path for path in specs if path not in body and path not in filled)
     for move in (*found, *taken):
@@ -222,15 +226,13 @@ def _modern(family: Family, name: str) -> str:
     return name
 
 
-def _head(source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpec], kind: str | None) -> list[Move]:
-    """The moves of the task's head, where all of it is in the files; a head over the vocabulary must be. Raises CheckpointError."""
-    if not head or kind not in source.family.heads or kind not in ("lm", "mlm"):
+def _over_vocabulary(source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpec], kind: str | None) -> list[Move]:
+    """The moves of the head of a language model, all of which must be in the files, but for a bias. Raises CheckpointError."""
+    if not head or kind != "lm" or kind not in source.family.heads:
         return []
     found = moves(source.family.heads[kind].table, head)
-    if kind == "mlm" and any(move.theirs not in names for move in found):
-        return []
     check_covered(found, head, str(source.folder))
-    return found
+    return [move for move in found if move.theirs in names or not trained_heads.is_bias(move)]
 
 
 def _check_twins(

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxsft import remote, rundir
-from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
+from jaxsft import patterns, remote, rundir
+from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer, TaskConfig
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
@@ -26,6 +26,7 @@ from jaxsft.sharding.weights import Flat, flatten
 if TYPE_CHECKING:
     from jaxsft.training.setup import Parts
 
+MODULES = "modules.json"  # in a folder of sentence-transformers
 NAME = "pretrained.json"  # in a run directory: what it started from
 USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "part", "vectors", "train_rows", *surgery.FIELDS)  # stay the user's
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
@@ -34,7 +35,9 @@ OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over
 def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
     """The config with the architecture and the tokenizer of a folder. Raises ConfigError: an option changes nothing there, or the tokenizer is of
     another model."""
-    source, task = pretrained.open_source(folder, config.model.part), config.task
+    source = pretrained.open_source(folder, config.model.part)
+    config = dataclasses.replace(config, task=task_of_class(config, source))
+    task = config.task
     found = longer(config.model, architecture(config, source))
     if config.model.bidirectional and not found.causal and not found.decoder_layers:
         raise ConfigError(
@@ -51,6 +54,27 @@ def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
     if found.decoder_layers and getattr(task, "start", ()) is None:
         config = dataclasses.replace(config, task=dataclasses.replace(task, start=_start(source)))
     return dataclasses.replace(config, model=found, tokenizer=tokenizer)
+
+
+def task_of_class(config: Config, source: pretrained.Source) -> TaskConfig:
+    """The task, whose head is that of the folder's class where no option of it was given: what is trained can be exported, and a trained head or a
+    pooler is taken. A folder of sentence-transformers keeps the standard, a mean, for that is how its vectors were made."""
+    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    head = source.family.heads.get(kind)
+    if head is None or kind == "lm" or getattr(task, "encoder", "cross") != "cross" or (kind == "text" and (source.folder / MODULES).is_file()):
+        return task
+    own = trained_heads.of_masked(source.family, source.values, task) if kind == "mlm" else trained_heads.options_of(head, source.values, type(task))
+    unasked, standard = dict(config.unasked), type(task)()
+    nobody = lambda name: f"task.{name}" in unasked if unasked else getattr(task, name) == getattr(standard, name)
+    trained = (trained_heads.head_of(source.family, source.values) or (None,))[0] == kind  # an option against it is an error later, which names it
+    if not trained and any(not nobody(name) and getattr(task, name) not in (value, *_same(name, value)) for name, value in own.items()):
+        return task
+    return dataclasses.replace(task, **{name: value for name, value in own.items() if nobody(name)})
+
+
+def _same(name: str, value: Any) -> tuple[Any, ...]:
+    """What an option of a head may be beside what its class has: a bias of zeros is written where the class has none to read."""
+    return (not value,) if name == "bias" else ()
 
 
 def _start(source: pretrained.Source) -> list[str] | None:
@@ -126,9 +150,19 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
 
 
 def plan(parts: Parts, source: pretrained.Source) -> pretrained.Plan:
-    kind, state = pretrained.KINDS.get(parts.config.task.name), parts.task.state
+    """What becomes of every tensor. A head that is to start anew has none. Raises ConfigError and CheckpointError, as `pretrained.plan`."""
+    kind, state, specs = pretrained.KINDS.get(parts.config.task.name), parts.task.state, flatten(parts.specs)
     names = state.get("labels") or state.get("targets")
-    return pretrained.plan(source, flatten(parts.specs), kind, trained_heads.Asked(kind, parts.config.task, names))
+    given, head = resets(parts.config), [path for path in specs if path.startswith("head/")]
+    if head and (parts.config.model.init == "scratch" or all(any(patterns.full(one, path, "train.init_fresh") for one in given) for path in head)):
+        return pretrained.plan(source, specs, None)
+    return pretrained.plan(source, specs, kind, trained_heads.Asked(kind, parts.config.task, names))
+
+
+def resets(config: Config) -> list[str]:
+    """The patterns of weights that keep their initial values."""
+    reset = config.model.init.removeprefix("reset:") if config.model.init.startswith("reset:") else None
+    return [*config.train.init_fresh, *([reset] if reset is not None else [])]
 
 
 def initial(parts: Parts, wanted: set[str]) -> Flat:

@@ -163,7 +163,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     if not source or (config.model.init == "scratch" and not config.train.init_from):
         params = parts.init_params()
         return started(parts, params if parts.vectors is None else rows.with_vectors(params, parts.vectors))
-    specs, given = flatten(parts.specs), _resets(config)
+    specs, given = flatten(parts.specs), hf.resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
         theirs = setup.tokenizer_at(source)
         _same_tokenizer(theirs, parts, f"{option}={source}")
@@ -279,12 +279,6 @@ def _same_labels(theirs: Parts, parts: Parts, fresh: set[str], what: str) -> Non
             first = next(i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
             instead = f"set task.{name}={before}, or " if set(before) == set(now) and hasattr(parts.config.task, name) else "set "
             raise ConfigError(f"{what}: output {first} of its head is {before[first]!r}, here {now[first]!r}; {instead}train.init_fresh=['head/.*']")
-
-
-def _resets(config: Config) -> list[str]:
-    """The patterns of weights that keep their initial values."""
-    reset = config.model.init.removeprefix("reset:") if config.model.init.startswith("reset:") else None
-    return [*config.train.init_fresh, *([reset] if reset is not None else [])]
 
 
 def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
+import re
 import shutil
 
 import jax
@@ -15,7 +17,10 @@ from safetensors.numpy import load_file, save_file
 from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, MLMTask, ModelConfig, TagTask
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import exported, families, pretrained
+from jaxsft.models.families.base import moves
+from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.trained_heads import Asked
+from jaxsft.models.transformer import Transformer
 from jaxsft.sharding.weights import flatten, specs
 from tests.models.families import hf
 from tools.golden.families import weights
@@ -266,6 +271,35 @@ def test_a_head_over_words_is_taken_with_its_activation(name, theirs, tmp_path):
     source = pretrained.open_source(hf.write(name, tmp_path, **{"activation" if name.startswith("distil") else "hidden_act": "relu"}))
     declared = flatten(specs(jax.eval_shape(hf.load(tmp_path, "mlm")[0].init, jax.random.key(0))))
     for mine in ("gelu", "relu"):
-        plan = pretrained.plan(source, declared, "mlm", Asked("mlm", MLMTask(activation=mine), None))
-        assert (plan.head is None, not plan.fresh) == (mine == theirs,) * 2
-        assert mine == theirs or f"computes otherwise: task.activation={mine} is {theirs} there" in plan.head
+        asked = Asked("mlm", MLMTask(activation=mine), None)
+        why = rf"computes otherwise: task\.activation={mine} is {theirs} there; train\.init_fresh="
+        with contextlib.nullcontext() if mine == theirs else pytest.raises(ConfigError, match=why):
+            assert not pretrained.plan(source, declared, "mlm", asked).fresh
+    assert pretrained.plan(source, declared, None).fresh  # as with train.init_fresh
+
+
+ENCODERS = ["bert", "roberta", "xlm_roberta", "distilbert", "electra", "deberta", "modernbert", "modernbert_biases"]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_bias_that_a_head_over_words_lacks_is_zero(name, tmp_path):  # guards G3
+    """Whichever are missing, the rest is taken; without another part the head is no random one but an error."""
+    source = pretrained.open_source(hf.write(name, tmp_path))
+    config = dataclasses.replace(source.model(), head_bias=True)
+    model = Transformer(config, config.vocab_rows, "fp32", MaskedHead(config, config.vocab_rows, "fp32", "gelu"))
+    declared = flatten(specs(jax.eval_shape(model.init, jax.random.key(0))))
+    head = {path: spec for path, spec in declared.items() if path.startswith("head/")}
+    body = load_file(tmp_path / "model.safetensors")
+    theirs = {move.slots[0].path: (move.theirs, np.ones(move.shape, np.float32)) for move in moves(source.family.heads["mlm"].table, head)}
+
+    def plan(*lacks):
+        save_file(body | dict(value for path, value in theirs.items() if path not in lacks), tmp_path / "model.safetensors")
+        return pretrained.plan(pretrained.open_source(tmp_path), declared, "mlm")
+
+    biases = [path for path in theirs if path.endswith("/b")]
+    for lacks in (biases[:1], biases[1:], biases):
+        assert sorted(plan(*lacks).fresh) == sorted(lacks)
+    for part in ("head/norm/scale", "head/dense/w"):
+        with pytest.raises(ConfigError, match=rf"head cannot be taken: the files have .* and no {re.escape(theirs[part][0])}; train\.init_fresh="):
+            plan(part)
+    assert sorted(plan(*theirs).fresh) == sorted(head)  # a body alone has none

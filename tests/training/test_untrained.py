@@ -185,10 +185,8 @@ def test_a_run_from_a_classifier_begins_as_good_as_that_is(tmp_path):
 @pytest.mark.parametrize(
     "name, task, given, rows, why",
     [
-        ("bert", "classify", [], ROWS, "task.pool=mean is task.pool=first there"),
         ("bert", "classify", BERT, [{**ROWS[0], "label": "fine"}, *ROWS[1:]], "its labels are mixed, bad, good, those of the data bad, fine, mixed"),
         ("bert", "classify", BERT, ROWS[:2], r"it has 3 outputs \(mixed, bad, good\), the task has 2 \(bad, good\)"),
-        ("bert_number", "regress", BERT, [{"text": t, "label": i} for i, t in enumerate(TEXTS)], "set task.standardize=false"),
         ("llama_many", "classify", LAST, ROWS, "problem_type=multi_label_classification, and task=classify is single_label_classification"),
         ("distilbert_tags", "classify", [*BERT, "task.activation=relu"], ROWS, "is that of DistilBertForTokenClassification, and task=classify has"),
     ],
@@ -198,6 +196,43 @@ def test_a_head_that_does_not_fit_starts_anew_and_says_why(name, task, given, ro
     _, about = begun(tmp_path, source, *given, rows=rows, task=task)
     assert "head/out/w" in about["fresh"] and about["left"]
     assert re.search(f"its trained head is not taken: .*{why}", hf.told(about)), hf.told(about)
+
+
+NUMBERS = [{"text": text, "label": i} for i, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize(
+    "name, task, given, rows, why",
+    [
+        ("bert", "classify", ["task.pool=mean"], ROWS, "task.pool=mean is task.pool=first there"),
+        ("bert", "classify", ["task.head=linear"], ROWS, "task.head=linear is task.head=dense there"),
+        ("bert", "classify", ["task.bias=false"], ROWS, "has bert.pooler.dense.bias, classifier.bias, and the head of the task"),
+        ("bert_number", "regress", [], NUMBERS, "set task.standardize=false"),
+        ("modernbert_mean", "classify", ["task.pool=first"], ROWS, "classifier_pooling=mean there, and cls by the options"),
+    ],
+)
+def test_an_option_never_replaces_a_trained_head(name, task, given, rows, why, tmp_path):
+    source = folder(tmp_path / "in", name)
+    with pytest.raises(ConfigError, match=rf"its.* head cannot be taken: .*{why}.*train\.init_fresh=\['head/\.\*'\] starts with a new head"):
+        begun(tmp_path, source, *given, rows=rows, task=task)
+    _, about = begun(tmp_path, source, *given, "train.init_fresh=['head/.*']", rows=rows, task=task)
+    assert "head/out/w" in about["fresh"] and about["head"] is None
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "modernbert_mean", "deberta_tanh"])
+def test_the_head_of_the_source_is_the_standard_one(name, tmp_path):
+    """With no option of a head given, all of a trained head is taken but a bias that the class has not."""
+    parts, about = begun(tmp_path, folder(tmp_path / "in", name), rows=ROWS)
+    assert (about["head"], about["left"]) == (None, []) and all(path.endswith("/b") for path in about["fresh"])
+    wanted = {"bert": BERT, "llama": [*LAST, "task.bias=False"], "modernbert_mean": ["task.pool=mean", "task.head=normed"], "deberta_tanh": BERT}
+    assert all(str(getattr(parts.config.task, key.removeprefix("task."))) == value for key, value in (o.split("=") for o in wanted[name]))
+
+
+def test_a_folder_of_sentence_vectors_is_pooled_as_they_were(tmp_path):
+    source = folder(tmp_path / "in", "bert", drop=("classifier",), architectures=["BertModel"])
+    assert begun(tmp_path, source, rows=ROWS)[0].config.task.pool == "first"
+    (source / "modules.json").write_text("[]")
+    assert begun(tmp_path, source, rows=ROWS)[0].config.task.pool == "mean"
 
 
 def test_numbers_name_labels_that_have_no_names(tmp_path):
