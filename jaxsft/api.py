@@ -35,7 +35,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
 from jaxsft.models import pretrained, stops
-from jaxsft.models.kv import unstacked
+from jaxsft.models.kv import depths_of, stacked, unstacked
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import export as exporting
 from jaxsft.training import loop, runs, setup, untrained
@@ -227,7 +227,7 @@ def export(
       ConfigError: transformers has no class with this computation, or the folder is there already.
       CheckpointError: no good checkpoint.
     """
-    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard, adapter=adapter, head=head)
+    return exporting.export(load(run, "precision=fp32").run, to, dtype=dtype, family=family, shard=shard, adapter=adapter, head=head)
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:
@@ -242,13 +242,29 @@ class Model:
     """The weights of a run and what they were trained with: tokenizer, template, stop tokens, labels. Made by `load`."""
 
     def __init__(self, run: runs.Run):
-        self.run, self.folder, self.step = run, run.folder, run.step
+        self._run, self.parts, self.folder, self.step = run, run.parts, run.folder, run.step
         self.config, self.task, self.tokenizer = run.parts.config, run.parts.task, run.parts.tokenizer
+        self._depths: tuple[dict[int, int], dict[int, int]] | None = None  # of weights and frozen ones, while their layers lie apart
 
     def __repr__(self) -> str:
         return f"<jaxsft model of {self.folder}: task={self.task.name}, step {self.step}>"
 
-    @functools.cached_property
+    @property
+    def run(self) -> runs.Run:
+        """The run, with its layers stacked. Weights are held once: to generate lays the layers apart, and this lays them together again."""
+        if self._depths is not None:
+            (weights, frozen), depths, self._depths = self._taken(), self._depths, None
+            weights, frozen = (stacked(half, own) for half, own in zip((weights, frozen), depths, strict=True))
+            self._run = dataclasses.replace(self._run, weights=weights, frozen=frozen)
+        return self._run
+
+    def _taken(self) -> tuple[Any, Any]:
+        """Weights and frozen ones, of which the run holds nothing more; their dicts are ours."""
+        own = tuple(jax.tree.map(lambda leaf: leaf, half) for half in (self._run.weights, self._run.frozen))
+        self._run = dataclasses.replace(self._run, weights={}, frozen={})
+        return own
+
+    @property
     def params(self) -> Any:
         """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`."""
         return self.run.params
@@ -281,7 +297,7 @@ class Model:
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
         few = 1 << max(len(ids) - 1, 0).bit_length()  # few sizes, so that few programs are compiled
         how = dataclasses.replace(config.generate, batch_size=min(config.generate.batch_size, few * config.generate.num_beams))
-        out = generation.generate(self.run.parts.model, self._unstacked, ids, how, pieces=self.tokenizer.pieces, **self._limits(config))
+        out = generation.generate(self.parts.model, self._unstacked, ids, how, pieces=self.tokenizer.pieces, **self._limits(config))
         texts = [answer.text for answer in out]
         return texts[0] if single else texts
 
@@ -296,7 +312,7 @@ class Model:
         row = self._prompt_row(prompt, 1)
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where)]
         how, told = dataclasses.replace(config.generate, batch_size=1), ""
-        for _, answer, complete in generation.continuations(self.run.parts.model, self._unstacked, ids, how, every=1, **self._limits(config)):
+        for _, answer, complete in generation.continuations(self.parts.model, self._unstacked, ids, how, every=1, **self._limits(config)):
             text = answer.text if complete else stops.shown(answer.text, config.generate.stop)
             if not told.startswith(text):  # else it grew by nothing, or its end waits for the rest of a character
                 yield text[len(os.path.commonprefix([told, text])) :]
@@ -318,14 +334,20 @@ class Model:
         limits = {"max_new_tokens": self._new_tokens(config), "stop_ids": self.task.stop_ids, "seed": config.seed}
         return {
             **limits,
-            "mesh": self.run.parts.mesh,
+            "mesh": self.parts.mesh,
             "read": self.tokenizer.decode if self.task.generates else self.tokenizer.continued,
             "start": self.task.start_ids,
         }
 
-    @functools.cached_property
+    @property
     def _unstacked(self) -> Any:
-        return unstacked(self.params)
+        """All weights, each layer a segment of its own."""
+        if self._depths is None:
+            halves = self._taken()
+            self._depths = tuple(depths_of(half) for half in halves)
+            weights, frozen = (unstacked(half, used_up=True) for half in halves)
+            self._run = dataclasses.replace(self._run, weights=weights, frozen=frozen)
+        return self._run.params
 
     def predict(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
         """Per row, in order, its fields and what is predicted (for chats the generated answer). Equal to `jaxsft predict`; labels need not be there.
@@ -366,7 +388,7 @@ class Model:
         return self._answered(rows, [self.task.unlabelled(row, columns) for row in rows])
 
     def _answered(self, rows: list[Row], records: Sequence[Any]) -> list[dict[str, Any]]:
-        parts, limit, where = self.run.parts, self._new_tokens(self.config), [row.where for row in rows]
+        parts, limit, where = self.parts, self._new_tokens(self.config), [row.where for row in rows]
         texts, stopped = evaluation.generate_answers(self.task, parts.model, self._unstacked, records, where, self.config, limit, parts.mesh)
         return _beside(rows, [{"prediction": text, "stopped": ended} for text, ended in zip(texts, stopped, strict=True)])
 
@@ -381,7 +403,7 @@ class Model:
     def scored(self, data: Any, name: str, aside: list[Aside] | None = None) -> tuple[Split, evaluation.Evaluation, dict[str, float]]:
         """(the split of this name, columns and answers of its rows, its numbers): what predictions are written from. Rows that give no record go into
         `aside` where `data.on_bad_row` is quarantine."""
-        config, parts = self.config, self.run.parts
+        config, parts = self.config, self.parts
         aside = [] if aside is None else aside
         if isinstance(data, str | os.PathLike):
             data = setup.read_rows(config, str(data), [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)], aside)
@@ -389,7 +411,7 @@ class Model:
         part = setup.arranged(type(self.task), setup.Records(records, [row.where for row in rows], aside), config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))
         if self.task.generates and config.evaluation.generate != "never":
-            answers, numbers = evaluation.answer(self.task, parts.model, self.params, split, config, parts.mesh)
+            answers, numbers = evaluation.answer(self.task, parts.model, self._unstacked, split, config, parts.mesh)
             result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
         return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
 
@@ -407,11 +429,11 @@ class Model:
     @functools.cached_property
     def _pass(self) -> Callable[..., Any]:
         """The evaluation of a batch; one function for the life of the model, so that a shape is compiled once."""
-        return jax.jit(self.run.parts.program.evaluate, out_shardings=meshes.replicated(self.run.parts.mesh))
+        return jax.jit(self.parts.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh))
 
     def _evaluate(self, split: Split) -> tuple[Split, evaluation.Evaluation]:
         """Loss, metrics and columns; without generated answers."""
-        parts, run = self.run.parts, self.run
+        parts, run = self.parts, self.run
         hyper, batches = make_hyper(self.config, Clock(1, 1, 1)), parts.batches(split)
         step = lambda batch: self._pass(run.weights, run.frozen, parts.put(batch, batches), hyper)
         objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])

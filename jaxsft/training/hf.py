@@ -129,11 +129,12 @@ def folder_of(config: Config) -> Path | None:
     return folder if pretrained.is_source(folder) else None
 
 
-def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
+def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool = False) -> Params:
     """Parameters on the mesh with the values of the files, tensor by tensor.
 
     Args:
       fresh: by path, whether its weight (or, of a stack, which layers) keeps its initial values.
+      rounded: the weights of linear layers are rounded to bfloat16 (`layers.ROUNDED`), for a model that is not trained.
 
     Raises:
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is another one than the run was started with.
@@ -144,8 +145,9 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
         raise CheckpointError(f"{folder / 'config.json'}: says model.{name}={now!r}, the run was started with model.{name}={before!r}")
     todo = plan(parts, source)
     keep = {path: value for path, value in fresh.items() if np.any(value)}
-    weights = pretrained.load(source, todo, initial(parts, {*todo.fresh, *keep}), keep)
     specs = flatten(parts.specs)
+    weights = initial(parts, {*todo.fresh, *keep})
+    weights = pretrained.load(source, todo, weights, keep, pretrained.read_by_products(specs) if rounded else ())
     return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
 
 

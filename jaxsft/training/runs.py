@@ -148,11 +148,15 @@ def with_fixed(frozen: Params, meta: dict, checkpoints: Checkpoints, step: int) 
     return {**frozen, **checkpoints.restore(step, shapes, item="base", select=lambda path: path.startswith(f"{adapters.NAME}/"))[0]}
 
 
-def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
+def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = False) -> Params:
     """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh` and `model.init=reset`.
 
     An adapter of the other run goes on where this one has the same; otherwise it is merged into the weights that this one starts from, and an
     adapter of this run starts anew from them.
+
+    Args:
+      via: as of `open_run`.
+      rounded: as of `hf.starting`.
 
     Raises:
       ConfigError: the other run has another tokenizer, or an adapter that cannot be merged.
@@ -173,7 +177,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
             changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
             own = {adapters.NAME: parts.init_params()[adapters.NAME]} if adapters.NAME in parts.specs else {}
             return started(parts, _placed(parts, {**changed, **own}))
-        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs)))
+        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)

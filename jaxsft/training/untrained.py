@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxsft import rundir
 from jaxsft.config.schema import (
     TASKS,
@@ -29,6 +31,7 @@ from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models import pretrained, trained_heads
 from jaxsft.models.families.base import Head
+from jaxsft.models.layers import ROUNDED
 from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
 from jaxsft.training import hf, runs, setup
 
@@ -56,7 +59,15 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
     if not config.model.causal and not two:
         raise ConfigError(f"{folder}: reads texts in both directions, writes nothing and has no head of a task; start from it by model.pretrained=")
     parts = setup.make_parts(config, tokenizer, state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer))
-    return runs.Run(folder, parts, runs.starting_params(parts), {}, 0)
+    return _run(folder, parts)
+
+
+def _run(folder: Path, parts: setup.Parts) -> runs.Run:
+    """With its weights. On a CPU those of linear layers are rounded once where every product of precision=bf16 would round them again."""
+    rounded = parts.config.precision == "bf16" and jax.default_backend() == "cpu"
+    weights = runs.starting_params(parts, rounded=rounded)
+    parts = dataclasses.replace(parts, model=dataclasses.replace(parts.model, precision=ROUNDED)) if rounded else parts
+    return runs.Run(folder, parts, weights, {}, 0)
 
 
 def _config(folder: Path, task: TaskConfig, change: Callable[[Config], Config], columns: Columns | None = None) -> Config:
@@ -80,7 +91,7 @@ def _with_head(source: pretrained.Source, kind: str, head: Head, tokenizer: Toke
     if todo.head is not None or any(not path.endswith("/b") for path in todo.fresh):
         why = todo.head or f"{', '.join(todo.fresh)} is not in the files"
         raise ConfigError(f"{source.folder}: its head cannot be taken: {why}; start from it by model.pretrained=")
-    return runs.Run(source.folder, parts, runs.starting_params(parts), {}, 0)
+    return _run(source.folder, parts)
 
 
 def _task_of(source: pretrained.Source, kind: str) -> str:
