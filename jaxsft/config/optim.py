@@ -50,7 +50,7 @@ class AdamW(OptimConfig):
 
     name: str = "adamw"
     b1: float = 0.9
-    b2: float = 0.999
+    b2: float = 0.98
     eps: float = 1e-8
     weight_decay: float = 0.01
     decay_groups: list[Group] = field(default_factory=list)  # first match wins; elsewhere 1 for matrices and embeddings, 0 for norms and biases

@@ -277,9 +277,7 @@ def _check(move: Move, names: Mapping[str, str], source: Source) -> None:
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------------------------------
-def load(
-    source: Source, todo: Plan, weights: Flat, keep: Mapping[str, np.ndarray] | None = None, rounded: Collection[str] = ()
-) -> Flat:
+def load(source: Source, todo: Plan, weights: Flat, keep: Mapping[str, np.ndarray] | None = None, rounded: Collection[str] = ()) -> Flat:
     """`weights` (arrays by path, which are used up) with the values of the files.
 
     Args:

@@ -69,6 +69,15 @@ def options_of(head: Head, values: Mapping[str, Any], kind: type) -> dict[str, A
     return next((options for options in found if _other_word(head, kind(**options), values) is None), found[0])
 
 
+def nearest_options(head: Head, task: Any) -> dict[str, Any]:
+    """The options of a task that a class computes with, which stay as they are where it has the choice."""
+    out = {"activation": "gelu"} if head.options.get("head", "linear") != "linear" else {}
+    for name, fits in head.options.items():
+        fits = fits if isinstance(fits, tuple) else (fits,)
+        out[name] = getattr(task, name, None) if getattr(task, name, None) in fits else fits[0]
+    return {name: value for name, value in out.items() if hasattr(task, name)}
+
+
 def of_masked(family: Family, values: Mapping[str, Any], task: Any) -> dict[str, Any]:
     """The options of task=mlm that compute what a config.json says of its head over hidden words; empty where none do."""
     fits = [name for name in ("gelu", *ACTIVATIONS) if other_activation(family, values, dataclasses.replace(task, activation=name)) is None]

@@ -18,7 +18,7 @@ from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer, TaskC
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import pretrained, surgery, trained_heads
+from jaxsft.models import exported, pretrained, surgery, trained_heads
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -64,17 +64,28 @@ def task_of_class(config: Config, source: pretrained.Source) -> TaskConfig:
     if head is None or kind == "lm" or getattr(task, "encoder", "cross") != "cross" or (kind == "text" and (source.folder / MODULES).is_file()):
         return task
     own = trained_heads.of_masked(source.family, source.values, task) if kind == "mlm" else trained_heads.options_of(head, source.values, type(task))
-    unasked, standard = dict(config.unasked), type(task)()
-    nobody = lambda name: f"task.{name}" in unasked if unasked else getattr(task, name) == getattr(standard, name)
     trained = (trained_heads.head_of(source.family, source.values) or (None,))[0] == kind  # an option against it is an error later, which names it
-    if not trained and any(not nobody(name) and getattr(task, name) not in (value, *_same(name, value)) for name, value in own.items()):
+    return _unless_given(config, own, always=trained)
+
+
+def task_of_family(config: Config) -> TaskConfig:
+    """The task of a model from nothing that reads in both directions: its head is that of the family which has all options of the model, where there
+    is one and no option of the head was given."""
+    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    if not config.unasked or config.model.causal or config.model.decoder_layers or config.model.kind != "transformer":
+        return task
+    head = exported.class_of(config.model, kind) if kind in ("text", "tag", "span") and getattr(task, "encoder", "cross") == "cross" else None
+    return task if head is None else _unless_given(config, trained_heads.nearest_options(head, task), always=False)
+
+
+def _unless_given(config: Config, own: Mapping[str, Any], always: bool) -> TaskConfig:
+    """The task with these options, where nobody gave them; if one was given otherwise, they make no whole, and the task stays (but for `always`)."""
+    task, unasked = config.task, dict(config.unasked)
+    standard = type(task)()
+    nobody = lambda name: f"task.{name}" in unasked if unasked else getattr(task, name) == getattr(standard, name)
+    if not always and any(not nobody(name) and getattr(task, name) != value and name != "bias" for name, value in own.items()):
         return task
     return dataclasses.replace(task, **{name: value for name, value in own.items() if nobody(name)})
-
-
-def _same(name: str, value: Any) -> tuple[Any, ...]:
-    """What an option of a head may be beside what its class has: a bias of zeros is written where the class has none to read."""
-    return (not value,) if name == "bias" else ()
 
 
 def _start(source: pretrained.Source) -> list[str] | None:
@@ -202,6 +213,15 @@ def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
         "left": list(todo.left),
         "head": todo.head,
     }
+
+
+def config_of(config: Config, other: Callable[[str], Path]) -> dict[str, Any] | None:
+    """Of `facts` what is known before anything is read of the tensors; of a run that started from another all that this one keeps."""
+    if (folder := folder_of(config)) is not None:
+        return {"config": dict(pretrained.open_source(folder, config.model.part).values)}
+    before = config.train.init_from or config.model.pretrained
+    path = other(before) / NAME if before else None
+    return rundir.read_json(path) if path is not None and path.is_file() else None
 
 
 def told(found: Mapping[str, Any]) -> str:

@@ -4,13 +4,13 @@ others one with a chat template answers, an encoder-decoder model writes what be
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxsft import rundir
 from jaxsft.config.schema import (
     TASKS,
     ChatTask,
@@ -32,8 +32,9 @@ from jaxsft.errors import ConfigError
 from jaxsft.models import pretrained, trained_heads
 from jaxsft.models.families.base import Head
 from jaxsft.models.layers import ROUNDED
+from jaxsft.sharding import hosts
 from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
-from jaxsft.training import hf, runs, setup
+from jaxsft.training import generation_config, hf, runs, setup
 
 LONGEST = 120  # tokens of an answer, where no training says it
 
@@ -59,6 +60,9 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
     if not config.model.causal and not two:
         raise ConfigError(f"{folder}: reads texts in both directions, writes nothing and has no head of a task; start from it by model.pretrained=")
     parts = setup.make_parts(config, tokenizer, state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer))
+    asked = generation_config.read(folder, source.values)
+    if hosts.first() and (told := generation_config.note(asked, config.generate, parts.task.start_ids)):
+        print(f"note: {folder}: {told}", file=sys.stderr)
     return _run(folder, parts)
 
 
@@ -119,7 +123,7 @@ def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str
 
 def state(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a task would have learnt in training: the template, and every token that ends an answer."""
-    stop = [*_declared(folder / "generation_config.json"), *([] if tokenizer.eos_id is None else [tokenizer.eos_id])]
+    stop = [*generation_config.stop_ids(folder), *([] if tokenizer.eos_id is None else [tokenizer.eos_id])]
     if tokenizer.chat_template is None:
         return {"stop_ids": sorted(set(stop))}
     template = Template.of(tokenizer, require_stop=False)
@@ -130,10 +134,4 @@ def state(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
 def state_of_pairs(config: Config, folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     """As `state`, of an encoder-decoder model: it reads a text as it is. Raises ConfigError where nothing says what its decoder starts from."""
     found = Seq2Seq.fit(config, tokenizer, [], [])
-    return found | {"stop_ids": sorted({*found["stop_ids"], *_declared(folder / "generation_config.json")}), "longest_answer": LONGEST}
-
-
-def _declared(file: Path) -> Sequence[int]:
-    """The stop tokens of generation_config.json."""
-    found = rundir.read_json(file).get("eos_token_id") if file.is_file() else None
-    return [] if found is None else found if isinstance(found, list) else [found]
+    return found | {"stop_ids": sorted({*found["stop_ids"], *generation_config.stop_ids(folder)}), "longest_answer": LONGEST}

@@ -230,7 +230,7 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
     fits = ClassifyTask(pool="first", head="dense", activation="tanh")
     assert exported.head_of(bert, "text", fits, ModelConfig()).suffix == "ForSequenceClassification"
     for family, kind, task, message in (
-        (bert, "text", ClassifyTask(), r"task\.pool=mean: BertForSequenceClassification computes with task\.pool=first"),
+        (bert, "text", ClassifyTask(), r"task\.pool=mean, task\.head=linear: Bert\w+ computes with task\.pool=first, task\.head=dense; train"),
         (llama, "text", ClassifyTask(pool="last"), r"task\.bias=True: LlamaForSequenceClassification computes with task\.bias=False"),
         (bert, "tag", TagTask(crf=True), r"task\.crf=True: BertForTokenClassification computes with task\.crf=False"),
         (bert, "mlm", MLMTask(), r"task\.activation=gelu: BertForMaskedLM computes with task\.activation=relu"),
@@ -240,14 +240,35 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
             exported.head_of(family, kind, task, ModelConfig(activation="relu"))
 
 
-def test_what_no_family_has_is_told_once_for_all_that_lack_it():
-    with pytest.raises(ConfigError) as caught:
+def test_what_no_family_has_is_told_of_the_nearest():
+    with pytest.raises(ConfigError, match=r"the nearest is llama, which would have model\.causal=True and not False; model=encoder is an encoder"):
         exported.fitting(ModelConfig(causal=False), 300, None)
+    every = r"export\.family=bert: has no model\.norm='rms' \(it would be 'layer'\), model\.norm_position='pre' \(it .*\)$"
+    with pytest.raises(ConfigError, match=every):
+        exported.fitting(ModelConfig(causal=False), 300, "bert")
     with pytest.raises(ConfigError, match=r"model\.kind=lstm: transformers has no such model"):
         exported.fitting(ModelConfig(kind="lstm"), 300, None)
-    told = str(caught.value)
-    assert told.count("model.causal=False") == told.count("model.norm='rms'") == 1
-    assert all(told.count(f"{name},") + told.count(f"{name}:") >= 1 for name, family in families.FAMILIES.items() if family.write)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number_is_named(value, dtype, tmp_path):
+    hf.write("llama", tmp_path, dtype)
+    tensors = load_file(tmp_path / "model.safetensors")
+    hf.load(tmp_path, "lm")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name][3, 2] = value
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}: {re.escape(name)} has values that are no finite numbers"):
+        hf.load(tmp_path, "lm")
+
+
+def test_pages_that_were_given_back_are_read_again(tmp_path):
+    tensors = pretrained.Tensors(hf.write("llama", tmp_path))
+    before = {name: tensors.read(name).copy() for name in tensors}
+    for name, value in before.items():
+        tensors.release(name)
+        np.testing.assert_array_equal(tensors.read(name), value)
 
 
 def test_a_second_copy_must_be_the_same(tmp_path):  # guards G3

@@ -14,11 +14,15 @@ from safetensors.numpy import load_file, save_file
 import jaxsft
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.models import pretrained
 from jaxsft.models.attention import Tokens
+from jaxsft.models.layers import ROUNDED
+from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_json
-from jaxsft.sharding.weights import flatten
+from jaxsft.sharding.weights import flatten, specs
 from jaxsft.training import hf, runs, setup
 from tests import tiny
+from tests.training import test_hf
 from tests.training.test_hf import FAST
 from tools.golden.families import weights
 from tools.golden.heads import TEXTS
@@ -253,3 +257,39 @@ def test_the_pooler_of_a_body_is_that_of_a_head(tmp_path):
     np.testing.assert_array_equal(taken["head/dense/w"].T, tensors["pooler.dense.weight"])
     _, about = begun(tmp_path, source, "task.pool=mean", "task.head=dense", rows=ROWS)
     assert "head/dense/w" in about["fresh"]
+
+
+# --- what is held ----------------------------------------------------------------------------------------------------------------------------
+def test_weights_are_held_once(tmp_path):
+    """Layers are laid apart to generate, and together again to be evaluated; both are all that the model holds."""
+    model = jaxsft.load(test_hf.folder(tmp_path / "in"), "precision=fp32")
+    before = flatten(jax.tree.map(np.asarray, model.params))
+    shape = before["layers/0/mlp/up/w"].shape[1:]  # of no other weight
+    held = lambda: sum(leaf.shape[0] for leaf in jax.live_arrays() if leaf.shape[1:] == shape)
+    assert held() == 3
+    once, first = held(), model.generate("red", max_new_tokens=4)
+    assert sorted(model._unstacked["layers"], key=int) == ["0", "1", "2"] and held() == once
+    after = flatten(jax.tree.map(np.asarray, model.params))
+    assert after.keys() == before.keys() and held() == once
+    for path, value in before.items():
+        np.testing.assert_array_equal(after[path], value)
+    assert model.generate("red", max_new_tokens=4) == first
+
+
+@pytest.mark.parametrize("name, task", [("llama", "lm"), ("qwen3_moe", "lm"), ("deberta", "mlm"), ("gemma3", "lm")])
+def test_weights_that_are_rounded_once_give_the_same_numbers(name, task, tmp_path):
+    """Of precision=bf16: those of linear layers are rounded when they are read, and not in each product."""
+    source = pretrained.open_source(test_hf.folder(tmp_path / "in", name))
+    config = source.model()
+    ids = np.random.default_rng(0).integers(0, 256, (2, 12))
+    where = Tokens(np.ones(ids.shape, np.int32), np.tile(np.arange(12, dtype=np.int32), (2, 1)))
+    found = []
+    for rounded in (False, True):
+        model = Transformer(config, config.vocab_rows, ROUNDED if rounded else "bf16")
+        declared = specs(jax.eval_shape(model.init, jax.random.key(0)))
+        empty = {path: jax.numpy.zeros(spec.shape, spec.dtype) for path, spec in flatten(declared).items()}
+        todo = pretrained.plan(source, flatten(declared), None)
+        held = pretrained.load(source, todo, empty, rounded=pretrained.read_by_products(flatten(declared)) if rounded else ())
+        params = jax.tree.unflatten(jax.tree.structure(declared), [held[path] for path in flatten(declared)])
+        found.append(np.asarray(jax.jit(model.hidden)(params, ids, where)))
+    assert np.abs(found[0] - found[1]).max() <= 2e-5 * np.abs(found[0]).max()
