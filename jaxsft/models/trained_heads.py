@@ -14,10 +14,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxsft.config.model import ACTIVATIONS
 from jaxsft.errors import ConfigError
 from jaxsft.models import families
 from jaxsft.models.families.base import OF_MODEL, Family, Head, Move, moves
-from jaxsft.models.heads import ACTIVATIONS
+from jaxsft.models.families.decoders import ACTIVATIONS as ACTIVATION_NAMES
 from jaxsft.sharding.weights import WeightSpec
 
 PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
@@ -182,8 +183,9 @@ def _other_option(head: Head, task: Any, names: Sequence[str]) -> str | None:
 
 def _other_word(head: Head, task: Any, values: Mapping[str, Any]) -> str | None:
     """The first key of config.json by which the class computes otherwise."""
+    ours_of = lambda word: ACTIVATION_NAMES.get(word, word) if isinstance(word, str) else word
     for key, ours in head.words(task).items():
-        if key in DEFAULTS and (theirs := values.get(key, DEFAULTS[key])) != ours:
+        if key in DEFAULTS and ours_of(theirs := values.get(key, DEFAULTS[key])) != ours_of(ours):
             return f"{key}={theirs} there, and {ours} by the options of the task"
     return None
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsft import rundir
+from jaxsft import documents
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.errors import ConfigError
+from jaxsft.models.families.schema import ID, shown
 
 NAME = "generation_config.json"
 # What transformers does where nothing is said: a value that is this, or null, asks for nothing.
@@ -39,10 +40,7 @@ INERT = frozenset(_INERT.split())
 def read(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
     """What a folder says; without the file, what older ones say in config.json (`model`). Raises ConfigError."""
     if (file := folder / NAME).is_file():
-        found = rundir.read_json(file)
-        if not isinstance(found, dict):
-            raise ConfigError(f"{file}: found a {type(found).__name__}, expected an object")
-        return found
+        return documents.read_json(file, ConfigError, dict)
     return {key: value for key, value in model.items() if key in SAMPLING or key in OPTIONS or key in BEAMS or key in OTHERS or key == "do_sample"}
 
 
@@ -50,8 +48,8 @@ def stop_ids(folder: Path) -> Sequence[int]:
     """The stop tokens of generation_config.json. Raises ConfigError for what is no id."""
     found = read(folder, {}).get("eos_token_id")
     ids = [] if found is None else found if isinstance(found, list) else [found]
-    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in ids):
-        raise ConfigError(f"{folder / NAME}: eos_token_id={found!r:.60}: expected the id of a token, or a list of them")
+    if not all(ID.fits(one) for one in ids):
+        raise ConfigError(f"{folder / NAME}: eos_token_id={shown(found)}: expected {ID.said}, a list of such, or null")
     return ids
 
 
