@@ -35,11 +35,11 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
 from jaxsft.models import pretrained, stops
-from jaxsft.models.kv import depths_of, stacked, unstacked
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
 from jaxsft.training import export as exporting
 from jaxsft.training import loop, runs, setup, untrained
+from jaxsft.training.held import Held
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
 
@@ -244,27 +244,16 @@ class Model:
     """The weights of a run and what they were trained with: tokenizer, template, stop tokens, labels. Made by `load`."""
 
     def __init__(self, run: runs.Run):
-        self._run, self.parts, self.folder, self.step = run, run.parts, run.folder, run.step
+        self._held, self.parts, self.folder, self.step = Held(run), run.parts, run.folder, run.step
         self.config, self.task, self.tokenizer = run.parts.config, run.parts.task, run.parts.tokenizer
-        self._depths: tuple[dict[int, int], dict[int, int]] | None = None  # of weights and frozen ones, while their layers lie apart
 
     def __repr__(self) -> str:
         return f"<jaxsft model of {self.folder}: task={self.task.name}, step {self.step}>"
 
     @property
     def run(self) -> runs.Run:
-        """The run, with its layers stacked. Weights are held once: to generate lays the layers apart, and this lays them together again."""
-        if self._depths is not None:
-            (weights, frozen), depths, self._depths = self._taken(), self._depths, None
-            weights, frozen = (stacked(half, own) for half, own in zip((weights, frozen), depths, strict=True))
-            self._run = dataclasses.replace(self._run, weights=weights, frozen=frozen)
-        return self._run
-
-    def _taken(self) -> tuple[Any, Any]:
-        """Weights and frozen ones, of which the run holds nothing more; their dicts are ours."""
-        own = tuple(jax.tree.map(lambda leaf: leaf, half) for half in (self._run.weights, self._run.frozen))
-        self._run = dataclasses.replace(self._run, weights={}, frozen={})
-        return own
+        """The run, with its layers stacked."""
+        return self._held.run
 
     @property
     def params(self) -> Any:
@@ -299,7 +288,7 @@ class Model:
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
         few = 1 << max(len(ids) - 1, 0).bit_length()  # few sizes, so that few programs are compiled
         how = dataclasses.replace(config.generate, batch_size=min(config.generate.batch_size, few * config.generate.num_beams))
-        out = generation.generate(self.parts.model, self._unstacked, ids, how, pieces=self.tokenizer.pieces, **self._limits(config))
+        out = generation.generate(self.parts.model, self._held.layers, ids, how, pieces=self.tokenizer.pieces, **self._limits(config))
         texts = [answer.text for answer in out]
         return texts[0] if single else texts
 
@@ -314,7 +303,7 @@ class Model:
         row = self._prompt_row(prompt, 1)
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where)]
         how, told = dataclasses.replace(config.generate, batch_size=1), ""
-        for _, answer, complete in generation.continuations(self.parts.model, self._unstacked, ids, how, every=1, **self._limits(config)):
+        for _, answer, complete in generation.continuations(self.parts.model, self._held.layers, ids, how, every=1, **self._limits(config)):
             text = answer.text if complete else stops.shown(answer.text, config.generate.stop)
             if not told.startswith(text):  # else it grew by nothing, or its end waits for the rest of a character
                 yield text[len(os.path.commonprefix([told, text])) :]
@@ -340,16 +329,6 @@ class Model:
             "read": self.tokenizer.decode if self.task.generates else self.tokenizer.continued,
             "start": self.task.start_ids,
         }
-
-    @property
-    def _unstacked(self) -> Any:
-        """All weights, each layer a segment of its own."""
-        if self._depths is None:
-            halves = self._taken()
-            self._depths = tuple(depths_of(half) for half in halves)
-            weights, frozen = (unstacked(half, used_up=True) for half in halves)
-            self._run = dataclasses.replace(self._run, weights=weights, frozen=frozen)
-        return self._run.params
 
     def predict(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
         """Per row, in order, its fields and what is predicted (for chats the generated answer). Equal to `jaxsft predict`; labels need not be there.
@@ -391,7 +370,7 @@ class Model:
 
     def _answered(self, rows: list[Row], records: Sequence[Any]) -> list[dict[str, Any]]:
         parts, limit, where = self.parts, self._new_tokens(self.config), [row.where for row in rows]
-        texts, stopped = evaluation.generate_answers(self.task, parts.model, self._unstacked, records, where, self.config, limit, parts.mesh)
+        texts, stopped = evaluation.generate_answers(self.task, parts.model, self._held.layers, records, where, self.config, limit, parts.mesh)
         return _beside(rows, [{"prediction": text, "stopped": ended} for text, ended in zip(texts, stopped, strict=True)])
 
     def evaluate(self, data: str | os.PathLike | Sequence[Mapping[str, Any] | Row]) -> dict[str, float]:
@@ -413,7 +392,7 @@ class Model:
         part = setup.arranged(type(self.task), setup.Records(records, [row.where for row in rows], aside), config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))
         if self.task.generates and config.evaluation.generate != "never":
-            answers, numbers = evaluation.answer(self.task, parts.model, self._unstacked, split, config, parts.mesh)
+            answers, numbers = evaluation.answer(self.task, parts.model, self._held.layers, split, config, parts.mesh)
             result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
         return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
 

@@ -268,7 +268,7 @@ def test_weights_are_held_once(tmp_path):
     held = lambda: sum(leaf.shape[0] for leaf in jax.live_arrays() if leaf.shape[1:] == shape)
     assert held() == 6
     once, first = held(), model.generate("red", max_new_tokens=4)
-    assert sorted(model._unstacked["layers"], key=int) == ["0", "1", "2"] and held() == once
+    assert sorted(model._held.layers["layers"], key=int) == ["0", "1", "2"] and held() == once
     after = flatten(jax.tree.map(np.asarray, model.params))
     assert after.keys() == before.keys() and held() == once
     for path, value in before.items():

@@ -19,7 +19,20 @@ from jaxsft.models.families.schema import shown, wrong
 # Read by classes, and no number of what we compute depends on it: what training here has options of its own for, initial values (files have the
 # weights), what a call returns, how it is computed, ids that the tokenizer knows, labels and options of heads (`trained_heads.py` reads them).
 NO_EFFECT = frozenset(
-    ["architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "hidden_dropout_prob", "embedding_dropout", "mlp_dropout", "dropout", "dropout_rate", "activation_dropout", "classifier_dropout", "cls_dropout", "seq_classif_dropout", "qa_dropout", "pooler_dropout", "encoder_layerdrop", "decoder_layerdrop", "summary_first_dropout", "summary_last_dropout", "classif_dropout", "initializer_range", "initializer_factor", "initializer_cutoff_factor", "init_std", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "gradient_checkpointing", "chunk_size_feed_forward", "attn_implementation", "pretraining_tp", "reorder_and_upcast_attn", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "decoder_start_token_id", "forced_eos_token_id", "id2label", "label2id", "num_labels", "problem_type", "pooler_hidden_act", "pooler_hidden_size", "legacy", "classifier_activation", "classifier_bias", "classifier_pooling", "decoder_bias", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "output_router_logits", "router_aux_loss_coef", "sinusoidal_pos_embds"]
+    """
+architectures model_type transformers_version torch_dtype dtype
+attention_dropout attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop hidden_dropout hidden_dropout_prob embedding_dropout mlp_dropout
+dropout dropout_rate activation_dropout classifier_dropout cls_dropout seq_classif_dropout qa_dropout pooler_dropout encoder_layerdrop
+decoder_layerdrop summary_first_dropout summary_last_dropout classif_dropout
+initializer_range initializer_factor initializer_cutoff_factor init_std
+use_cache output_attentions output_hidden_states return_dict gradient_checkpointing chunk_size_feed_forward attn_implementation pretraining_tp
+reorder_and_upcast_attn deterministic_flash_attn sparse_prediction sparse_pred_ignore_index
+bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id decoder_start_token_id forced_eos_token_id
+id2label label2id num_labels problem_type
+pooler_hidden_act pooler_hidden_size legacy classifier_activation classifier_bias classifier_pooling decoder_bias
+summary_type summary_use_proj summary_activation summary_proj_to_labels
+output_router_logits router_aux_loss_coef sinusoidal_pos_embds
+""".split()
 )
 HARMLESS: dict[str, tuple[Any, ...]] = {  # what else is read, at values that change nothing
     "is_encoder_decoder": (False,),

@@ -73,7 +73,11 @@ _KEYS: tuple[tuple[Kind, str], ...] = (
 )
 SCHEMA: dict[str, Kind] = {key: kind for kind, keys in _KEYS for key in keys.split()}
 NULLABLE = frozenset(  # where null has a meaning of its own in the classes: none, or what follows from another key
-    ["num_key_value_heads", "head_dim", "n_inner", "sliding_window", "layer_types", "rope_parameters", "rope_scaling", "original_max_position_embeddings", "pad_token_id", "bos_token_id", "decoder_start_token_id", "attn_logit_softcapping", "final_logit_softcapping", "num_decoder_layers", "mlp_only_layers", "pos_att_type", "architectures", "use_bidirectional_attention", "partial_rotary_factor"]
+    """
+num_key_value_heads head_dim n_inner sliding_window layer_types rope_parameters rope_scaling original_max_position_embeddings pad_token_id
+bos_token_id decoder_start_token_id attn_logit_softcapping final_logit_softcapping num_decoder_layers mlp_only_layers pos_att_type architectures
+use_bidirectional_attention partial_rotary_factor
+""".split()
 )
 
 
