@@ -1,4 +1,4 @@
-"""The weights of a run that is used, held once: with layers stacked, as training and evaluation have them, or each apart, as generation reads them."""
+"""The weights of a run that is used, held once: layers stacked, as training and evaluation have them, or each apart, as generation reads them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxsft import patterns, remote, rundir
-from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer, TaskConfig
+from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
@@ -36,7 +36,7 @@ def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
     """The config with the architecture and the tokenizer of a folder. Raises ConfigError: an option changes nothing there, or the tokenizer is of
     another model."""
     source = pretrained.open_source(folder, config.model.part)
-    config = dataclasses.replace(config, task=task_of_class(config, source))
+    config = with_head_of_class(config, source)
     task = config.task
     found = longer(config.model, architecture(config, source))
     if config.model.bidirectional and not found.causal and not found.decoder_layers:
@@ -56,36 +56,39 @@ def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
     return dataclasses.replace(config, model=found, tokenizer=tokenizer)
 
 
-def task_of_class(config: Config, source: pretrained.Source) -> TaskConfig:
-    """The task, whose head is that of the folder's class where no option of it was given: what is trained can be exported, and a trained head or a
+def with_head_of_class(config: Config, source: pretrained.Source) -> Config:
+    """The config with the head of the folder's class where no option of a head was given: what is trained can be exported, and a trained head or a
     pooler is taken. A folder of sentence-transformers keeps the standard, a mean, for that is how its vectors were made."""
     task, kind = config.task, pretrained.KINDS.get(config.task.name)
     head = source.family.heads.get(kind)
     if head is None or kind == "lm" or getattr(task, "encoder", "cross") != "cross" or (kind == "text" and (source.folder / MODULES).is_file()):
-        return task
+        return config
     own = trained_heads.of_masked(source.family, source.values, task) if kind == "mlm" else trained_heads.options_of(head, source.values, type(task))
     trained = (trained_heads.head_of(source.family, source.values) or (None,))[0] == kind  # an option against it is an error later, which names it
-    return _unless_given(config, own, always=trained)
+    return _unless_given(config, own, f"{source.family.architecture}{head.suffix}", always=trained)
 
 
-def task_of_family(config: Config) -> TaskConfig:
-    """The task of a model from nothing that reads in both directions: its head is that of the family which has all options of the model, where there
-    is one and no option of the head was given."""
+def with_head_of_family(config: Config) -> Config:
+    """The config of a model from nothing that reads in both directions, with the head of the family that has all options of the model, where there
+    is one and no option of a head was given."""
     task, kind = config.task, pretrained.KINDS.get(config.task.name)
     if not config.unasked or config.model.causal or config.model.decoder_layers or config.model.kind != "transformer":
-        return task
+        return config
     head = exported.class_of(config.model, kind) if kind in ("text", "tag", "span") and getattr(task, "encoder", "cross") == "cross" else None
-    return task if head is None else _unless_given(config, trained_heads.nearest_options(head, task), always=False)
+    return config if head is None else _unless_given(config, trained_heads.nearest_options(head, task), f"...{head.suffix}", always=False)
 
 
-def _unless_given(config: Config, own: Mapping[str, Any], always: bool) -> TaskConfig:
-    """The task with these options, where nobody gave them; if one was given otherwise, they make no whole, and the task stays (but for `always`)."""
+def _unless_given(config: Config, own: Mapping[str, Any], name: str, always: bool) -> Config:
+    """The config with these options of the task, where nobody gave them; if one was given otherwise, they make no whole, and the task stays (but for
+    `always`). `Config.origins` says that they are those of the class `name`."""
     task, unasked = config.task, dict(config.unasked)
     standard = type(task)()
     nobody = lambda name: f"task.{name}" in unasked if unasked else getattr(task, name) == getattr(standard, name)
     if not always and any(not nobody(name) and getattr(task, name) != value and name != "bias" for name, value in own.items()):
-        return task
-    return dataclasses.replace(task, **{name: value for name, value in own.items() if nobody(name)})
+        return config
+    chosen = {key: value for key, value in own.items() if nobody(key)}
+    told = tuple((f"task.{key}", f"as {name}") for key, value in chosen.items() if value != getattr(task, key))
+    return dataclasses.replace(config, task=dataclasses.replace(task, **chosen), origins=(*config.origins, *told))
 
 
 def _start(source: pretrained.Source) -> list[str] | None:
