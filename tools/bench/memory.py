@@ -23,7 +23,8 @@ from jaxsft.data.tokenizer import Tokenizer
 
 SIZES = "layers=16,embed=1024,heads=16,kv_heads=8,head_dim=64,mlp=4096,vocab=32000"  # 284 M
 DTYPES = {"fp32": np.float32, "bf16": ml_dtypes.bfloat16}
-PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+# Of Linux, and not `ru_maxrss`, which begins with the size of the process that started this one.
+PEAK = "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) * 1024)"
 OURS = f"""
 import sys, jaxsft
 model = jaxsft.load(sys.argv[1])
