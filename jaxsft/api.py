@@ -257,7 +257,7 @@ class Model:
 
     @property
     def params(self) -> Any:
-        """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`."""
+        """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`; of a folder under precision=bf16 on a CPU, rounded to it."""
         return self.run.params
 
     def generate(

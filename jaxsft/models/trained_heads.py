@@ -23,6 +23,7 @@ from jaxsft.sharding.weights import WeightSpec
 
 PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
 RESET = "train.init_fresh=['head/.*'] starts with a new head"
+MOST_LABELS = 2**20
 BESIDE = "head/features/"  # of columns beside the text, which no checkpoint has
 # What a config.json means that does not say it. `classifier_bias` is not looked at: the tensors show it, and a bias that is not there is zero.
 DEFAULTS = {"pooler_hidden_act": "gelu", "classifier_activation": "gelu", "classifier_pooling": "cls"}
@@ -46,7 +47,10 @@ def names_of(values: Mapping[str, Any]) -> list[str]:
     """The labels of a config.json, in the order of its outputs; without any, as transformers calls them. Raises ConfigError."""
     found = values.get("id2label") or {}
     if not found:
-        return [f"LABEL_{i}" for i in range(values.get("num_labels") or 2)]
+        count = values.get("num_labels") or 2
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= MOST_LABELS:
+            raise ConfigError(f"config.json: num_labels={count!r:.40}: expected a whole number from 1 to {MOST_LABELS:,}")
+        return [f"LABEL_{i}" for i in range(count)]
     if not isinstance(found, Mapping) or sorted(found) != sorted(map(str, range(len(found)))):
         raise ConfigError(f"config.json: id2label={str(found)[:60]}: expected the label of each output at its number, from 0")
     return [str(found[str(i)]) for i in range(len(found))]

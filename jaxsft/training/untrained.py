@@ -106,7 +106,7 @@ def _task_of(source: pretrained.Source, kind: str) -> str:
         "regression" if len(trained_heads.names_of(source.values)) == 1 else "single_label_classification"
     )
     names = {its: name for name, its in trained_heads.PROBLEMS.items()}
-    if problem not in names:
+    if not isinstance(problem, str) or problem not in names:
         raise ConfigError(f"{source.folder / 'config.json'}: problem_type={problem!r} is unknown; expected one of {', '.join(names)}")
     return names[problem]
 

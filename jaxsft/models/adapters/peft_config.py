@@ -33,15 +33,19 @@ MOST = 3  # parts of a key that may have any length: what a match costs grows wi
 
 def check(config: Path, values: Mapping[str, Any], options: AdapterConfig) -> None:
     """Raises ConfigError: the options of the run are others, or the folder has what is not read here."""
+    _check_types(config, values)
     names = {"LORA": "dora" if values.get("use_dora") else "lora", "IA3": "ia3", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt"}
-    there, here = {"adapter": names.get(str(values.get("peft_type")), values.get("peft_type"))}, {"adapter": options.name}
+    if (kind := values.get("peft_type")) not in names:
+        raise ConfigError(f"{config}: peft_type={kind!r:.40}: is not read; expected one of {', '.join(names)}")
+    there, here = {"adapter": names[kind]}, {"adapter": options.name}
     if isinstance(options, LowRank):
         there |= {"adapter.rank": values.get("r"), "adapter.alpha": values.get("lora_alpha")}
         there["adapter.scaling"] = "sqrt" if values.get("use_rslora") else "rank"
         here |= {"adapter.rank": options.rank, "adapter.alpha": options.alpha, "adapter.scaling": options.scaling}
     if isinstance(options, Prefix | Prompt):
         there["adapter.tokens"], here["adapter.tokens"] = values.get("num_virtual_tokens"), options.tokens
-        there["prefix_projection"], here["prefix_projection"] = bool(values.get("prefix_projection")), False
+        if values.get("prefix_projection"):
+            raise ConfigError(f"{config}: prefix_projection=true: is not read; a prefix is trained without a projection here")
     for key, value in there.items():
         if value != here[key]:
             raise ConfigError(f"{config}: says {key}={value}, this run has {key}={here[key]}; set {key}={value}")
@@ -54,6 +58,24 @@ def check(config: Path, values: Mapping[str, Any], options: AdapterConfig) -> No
         raise ConfigError(f"{config}: {key}={value!r:.60}: {why}")
     if values.get("bias", "none") not in ("none", None):
         raise ConfigError(f"{config}: bias={values['bias']}: is not read; expected none")
+
+
+TYPES: Mapping[str, tuple[type, ...]] = {
+    "peft_type": (str,),
+    **dict.fromkeys(("r", "num_virtual_tokens", "num_transformer_submodules"), (int,)),
+    "lora_alpha": (int, float),
+    **dict.fromkeys(("use_rslora", "use_dora", "prefix_projection"), (bool,)),
+    "bias": (str,),
+}
+
+
+def _check_types(config: Path, values: Mapping[str, Any]) -> None:
+    """Raises ConfigError where what is computed with is of another type."""
+    for key, types in TYPES.items():
+        value = values.get(key)
+        if value is not None and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):
+            said = {str: "a word", bool: "true or false", int: "a number"}[types[0]]
+            raise ConfigError(f"{config}: {key}={value!r:.40}: expected {said}")
 
 
 def _check_start(config: Path, start: Any, ours: str) -> None:

@@ -224,6 +224,10 @@ def test_every_key_is_read_without_effect_or_an_error():
             with pytest.raises(ConfigError, match=f"{key}=.*(is not read; expected none|nothing here reads it)"):
                 peft_config.check(place, values | {key: value}, plain)
     assert not peft_config.READ & peft_config.REFUSED
+    wrong = {"r": "3", "lora_alpha": "5", "use_rslora": "no", "use_dora": 1, "bias": 0, "peft_type": ["LORA"], "prefix_projection": "x"}
+    for key, value in (wrong | {"peft_type": "ADALORA"}).items():
+        with pytest.raises(ConfigError, match=rf"adapter_config\.json: {key}=.*: (expected (a word|a number|true or false)$|is not read)"):
+            peft_config.check(place, values | {key: value}, plain)
     with pytest.raises(ConfigError, match="bias=lora_only: is not read"):
         peft_config.check(place, values | {"bias": "lora_only"}, plain)
 
