@@ -31,6 +31,7 @@ from jaxsft.models import surgery
 from jaxsft.sharding import hosts, platforms
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import backbone, device, hf, manifest, partition, runs, setup
+from jaxsft.training import export as exporting
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
 from jaxsft.training.setup import Parts
@@ -284,6 +285,8 @@ class Loop:
         notes = [f"resumed at step {start}"] if start else []
         notes += [f"{path} stays whole on every device: the mesh does not divide it" for path in meshes.whole(self.parts.specs, self.parts.mesh)]
         notes += [*self.spread, *self.cached, *setup.left_out(self.config), *filter(None, [platforms.unused_gpu(jax.devices())])]
+        if refused := exporting.refusal(self.parts, hf.config_of(self.config, lambda place: remote.opened(str(hub.run_dir(place))))):
+            notes.append(f"jaxsft export writes no class of transformers: {refused}")
         if (used := self.parts.mesh.size) < jax.device_count():
             notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
         if (found := self.parts.vectors) is not None:

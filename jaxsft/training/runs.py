@@ -143,11 +143,15 @@ def with_fixed(frozen: Params, meta: dict, checkpoints: Checkpoints, step: int) 
     return {**frozen, **checkpoints.restore(step, shapes, item="base", select=lambda path: path.startswith(f"{adapters.NAME}/"))[0]}
 
 
-def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
+def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = False) -> Params:
     """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh` and `model.init=reset`.
 
     An adapter of the other run goes on where this one has the same; otherwise it is merged into the weights that this one starts from, and an
     adapter of this run starts anew from them.
+
+    Args:
+      via: as of `open_run`.
+      rounded: as of `hf.starting`.
 
     Raises:
       ConfigError: the other run has another tokenizer, or an adapter that cannot be merged.
@@ -158,7 +162,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     if not source or (config.model.init == "scratch" and not config.train.init_from):
         params = parts.init_params()
         return started(parts, params if parts.vectors is None else rows.with_vectors(params, parts.vectors))
-    specs, given = flatten(parts.specs), _resets(config)
+    specs, given = flatten(parts.specs), hf.resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
         theirs = setup.tokenizer_at(source)
         _same_tokenizer(theirs, parts, f"{option}={source}")
@@ -168,7 +172,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
             changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
             own = {adapters.NAME: parts.init_params()[adapters.NAME]} if adapters.NAME in parts.specs else {}
             return started(parts, _placed(parts, {**changed, **own}))
-        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs)))
+        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
@@ -274,12 +278,6 @@ def _same_labels(theirs: Parts, parts: Parts, fresh: set[str], what: str) -> Non
             first = next(i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
             instead = f"set task.{name}={before}, or " if set(before) == set(now) and hasattr(parts.config.task, name) else "set "
             raise ConfigError(f"{what}: output {first} of its head is {before[first]!r}, here {now[first]!r}; {instead}train.init_fresh=['head/.*']")
-
-
-def _resets(config: Config) -> list[str]:
-    """The patterns of weights that keep their initial values."""
-    reset = config.model.init.removeprefix("reset:") if config.model.init.startswith("reset:") else None
-    return [*config.train.init_fresh, *([reset] if reset is not None else [])]
 
 
 def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
