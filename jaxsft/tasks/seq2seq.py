@@ -41,7 +41,8 @@ class Seq2SeqTask(CausalTask):
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
-        text_scores.check(config.task.scores)
+        self.scores = text_scores.installed() if config.task.scores is None else config.task.scores
+        text_scores.check(self.scores)
         self.two = config.model.decoder_layers > 0
         self.before, self.after = self.state["pattern"].split(SLOT)
 
@@ -144,7 +145,7 @@ class Seq2SeqTask(CausalTask):
 
     def score(self, answers: Sequence[str], records: Sequence[Seq2Seq], where: Sequence[str]) -> dict[str, float]:
         references = [self.references(record, place) for record, place in zip(records, where, strict=True)]
-        return text_scores.scores(self.config.task.scores, answers, references, self.config.task.score_tokens)
+        return text_scores.scores(self.scores, answers, references, self.config.task.score_tokens)
 
     def describe(self, record: Seq2Seq, where: str, answer: str | None) -> dict[str, Any]:
         out: dict[str, Any] = {"source": record.source, "reference": record.target}
