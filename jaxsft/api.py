@@ -385,7 +385,8 @@ class Model:
         aside = [] if aside is None else aside
         if isinstance(data, str | os.PathLike):
             data = setup.read_rows(config, str(data), [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)], aside)
-        rows, records = setup.records_of(config, self._as_trained(self._rows(data, None)), type(self.task), aside)
+        rows = setup.usable(config, self._as_trained(self._rows(data, None)), self.task, aside)
+        rows, records = setup.records_of(config, rows, type(self.task), aside)
         part = setup.arranged(type(self.task), setup.Records(records, [row.where for row in rows], aside), config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))
         if self.task.generates and config.evaluation.generate != "never":

@@ -10,9 +10,11 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from jaxsft.config.schema import Config
+from jaxsft.data import split as splitting
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.records import KINDS
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout
@@ -132,15 +134,15 @@ class Task:
         """The records of a split as the model meets them, where one of a file stands for several, or several for one."""
         return list(records), list(where)
 
-    @staticmethod
-    def contents(record: Any) -> list[str]:
-        """What must not be in training too."""
-        return [repr(record)]
+    @classmethod
+    def text_key(cls, record: Any) -> str:
+        """Returns what rows that say the same share: they stay in one split of a file, and are counted where two splits have them."""
+        return KINDS[cls.name].text_key(record) if cls.name in KINDS else splitting.text_key(cls.texts(record))
 
-    @staticmethod
-    def together(record: Any, columns: Any) -> str | None:
-        """Rows of one file that share it stay in one split; None: only those with equal columns do."""
-        return None
+    @classmethod
+    def classes(cls, record: Any) -> list[tuple[str, str]]:
+        """Returns every label that must be known to learn or score a record (`records.Kind.classes`)."""
+        return KINDS[cls.name].classes(record) if cls.name in KINDS else []
 
     corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
 

@@ -158,6 +158,7 @@ class Loop:
             training = batches["train"].split  # evaluation shares the shape of training, unless its rows are longer
             ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
             ledger[name] |= {"lacks": lacks[name]} if name in lacks else {}
+            ledger[name] |= {"moved_to_train": part.moved} if part.moved else {}
             ledger[name] |= {} if part.rows is None else {"rows_of_the_file": part.rows}  # several references of a source
         return parts, batches, ledger
 
@@ -298,6 +299,8 @@ class Loop:
             notes.append(
                 f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
             )
+        if moved := self.ledger["train"].get("moved_to_train"):
+            notes.append(f"{moved:,} rows are in train, which would lack a label of theirs by the split alone")
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows

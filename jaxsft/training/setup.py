@@ -28,7 +28,7 @@ from jaxsft.config.schema import (
     WordTokenizer,
 )
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train, vectors
+from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train, vectors, verdicts
 from jaxsft.data import records as typed
 from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
@@ -54,6 +54,7 @@ class Records(NamedTuple):
     aside: Sequence[Aside] = ()
     rows: int | None = None  # of the file, where the task made another number of records of them
     source: Mapping[str, int] | None = None  # of a mixture: by `file:line`, the number of the source
+    moved: int = 0  # rows that the split of a file gave to training for a label that it would lack
 
 
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
@@ -158,13 +159,23 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
 def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], split: str) -> tuple[list[formats.Row], list[Any]]:
     """The rows of a split's file that give a record, and their records: every row is checked. Raises DataError."""
     training = split == "train"
-    return records_of(config, read_rows(config, path, wanted(config, task, training), aside, split), task, aside, training)
+    rows = usable(config, read_rows(config, path, wanted(config, task, training), aside, split), task, aside, split)
+    return records_of(config, rows, task, aside, training)
 
 
 def wanted(config: Config, task: Any, training: bool) -> list[str]:
     """The columns that a task (or a `records.Kind`) reads of a file; the weight of a row is read where it trains."""
     columns = config.data.columns
     return [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())]
+
+
+def usable(config: Config, rows: Sequence[formats.Row], task: Any, aside: list[Aside], split: str = "") -> Sequence[formats.Row]:
+    """The rows that the columns beside them, and `data.keep`, let be used (`verdicts.used`); the others go into `aside`. `task`: that, or its
+    `records.Kind`. Raises DataError."""
+    if not rows:
+        return rows
+    columns = task.infer_columns(rows[0], config.data.columns)
+    return verdicts.used(rows, columns, config.data.keep, split, aside, config.task.name)
 
 
 def records_of(
@@ -184,26 +195,17 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     d, out = config.data, {}
     if d.path:
         aside: list[Aside] = []
-        rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
+        rows = usable(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
+        rows, records = records_of(config, rows, task, aside)
         _some(records, aside, d.path)
-        record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-        keys = split.keys(rows, [task.texts(record) for record in records], [task.together(record, d.columns) for record in records])
-        key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
-        stratify, key = lambda row: task.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
-        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify, key)
-        for name, part in zip(("train", "validation", "test"), parts, strict=True):
-            if part:
-                out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
+        parts, moved = split.split_file(rows, records, task, d.fractions, d.split_seed)
+        for name, (those, found) in zip(prepared.SPLITS, parts, strict=True):
+            if those:
+                out[name] = Records(found, [row.where for row in those], aside if name == "train" else ())
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
-        if lost := lacking(out, task).get("train"):
-            where = next(r.where for r in rows if task.stratum(record_of[id(r)]) == lost[0])
-            raise DataError(
-                f"{where}: no row of label {lost[0]!r} is in training, so it could never be learnt (found {len(lost)} such labels after the split); "
-                "give it more rows, or set another data.split_seed or data.fractions"
-            )
-        rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
-        out["train"] = Records(records, [row.where for row in rows], aside)
+        rows, records = records_of(config, parts[0][0], task, aside, training=True)  # the weight of a row is read where it trains
+        out["train"] = Records(records, [row.where for row in rows], aside, moved=moved)
     else:
         if d.train:
             prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
@@ -244,7 +246,7 @@ def read_mixture(config: Config, task: type[Task]) -> Records:
 def arranged(task: type[Task], part: Records, columns: Any, training: bool) -> Records:
     """The records as the model meets them (`Task.arrange`)."""
     records, where = task.arrange(part.records, part.where, columns, training)
-    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records), part.source)
+    return part._replace(records=records, where=where, rows=None if len(records) == len(part.records) else len(part.records))
 
 
 def limit(records: Records, rows: int | None) -> Records:
@@ -257,7 +259,8 @@ def limit(records: Records, rows: int | None) -> Records:
 
 def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> None:
     """A line for every row that was put aside, with split, file, line, reason and message. No file where there is none."""
-    lines = [rundir.json_text({"split": name, **dataclasses.asdict(bad)}) for name, part in aside.items() for bad in part]
+    told = lambda bad: {k: v for k, v in dataclasses.asdict(bad).items() if k != "declared"}
+    lines = [rundir.json_text({"split": name, **told(bad)}) for name, part in aside.items() for bad in part]
     if lines:
         rundir.write_text(path, "\n".join(lines) + "\n")
     else:
@@ -265,10 +268,9 @@ def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> 
 
 
 def in_training_too(records: dict[str, Records], task: type[Task]) -> dict[str, int]:
-    """How many rows of each other split are in the training split, word for word."""
-    training = {text for r in records["train"].records for text in task.contents(r)}
-    leaks = lambda r: any(text in training for text in task.contents(r))
-    return {name: sum(map(leaks, part.records)) for name, part in records.items() if name != "train"}
+    """How many rows of each other split have a text (`Task.text_key`) of the training split."""
+    training = set(map(task.text_key, records["train"].records))
+    return {name: sum(task.text_key(r) in training for r in part.records) for name, part in records.items() if name != "train"}
 
 
 def lacking(records: Mapping[str, Records], task: type[Task]) -> dict[str, list[str]]:
@@ -355,7 +357,7 @@ class Parts:
 
     def split(self, name: str, records: Records, like: Split | None = None) -> Split:
         """The split, encoded; its rows are not shorter than those of `like`."""
-        rows, where, aside, _, source = Records(*records)
+        rows, where, aside, _, source, _ = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
         split = pipeline.load_split(name, rows, where, self.task, self.config.data, self.room, aside=aside, **least)
         if source is None:

@@ -7,9 +7,11 @@ there is read.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxsft.data import split
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
@@ -54,6 +56,7 @@ class Kind:
       record: `record(row, columns)`; raises DataError.
       texts: the texts of a record: what a tokenizer is trained on, and what is compared between rows.
       given: those of them that the model is given; the others it learns.
+      compared: the texts by which rows are equal (`text_key`), where these are not those that are given.
       labels: the names of the classes that a record has.
       stratum: rows of one stratum are spread evenly over the splits.
       inputs, outputs: the columns of a delimited file that hold what is given and what is learnt.
@@ -68,6 +71,17 @@ class Kind:
     inputs: Callable[[Any], list[str]] = lambda columns: _text_columns(columns)
     outputs: Callable[[Any], list[str]] = lambda columns: []
     infer_columns: Callable[[Row, Any], Any] = lambda row, columns: columns
+    compared: Callable[[Any], list[str]] | None = None
+
+    def text_key(self, record: Any) -> str:
+        """Returns what two rows that say the same share: what the model is given, in NFC, without regard to case and white space."""
+        return split.text_key((self.compared or self.given)(record))
+
+    def classes(self, record: Any) -> list[tuple[str, str]]:
+        """Returns every label that must be known to learn or score a record, `("label", name)`; of a text beside its words `("text", name)`."""
+        found = [("label", name) for name in self.labels(record)]
+        beside = self.stratum(record)
+        return found if not beside or beside in self.labels(record) else [*found, ("text", beside)]
 
 
 def _text_columns(columns: Any) -> list[str]:
@@ -88,6 +102,12 @@ def _other_column(row: Row, columns: Any) -> Any:
     return dataclasses.replace(columns, label="label" if "label" in others else others[0])
 
 
+def _asked(record: Chat) -> list[str]:
+    """The turns before the last one, with the calls in them, and the tools; of a conversation of one turn that turn."""
+    asked = [f"{m.content}\n{json.dumps(m.extra['tool_calls'])}" if "tool_calls" in m.extra else m.content for m in record.messages[:-1]]
+    return [*asked, *map(json.dumps, record.tools)] if asked else [record.messages[-1].content]
+
+
 def _given_names(*names: str | None) -> list[str]:
     return [name for name in names if name]
 
@@ -106,6 +126,7 @@ KINDS: dict[str, Kind] = {
         chat_record,
         texts=lambda record: [m.content for m in record.messages],
         given=lambda record: [m.content for m in record.messages[:-1]],
+        compared=_asked,
         inputs=_chat_inputs,
         outputs=_chat_outputs,
     ),

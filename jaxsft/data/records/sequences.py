@@ -61,8 +61,13 @@ class Parse(Record):
 
 def joined(record: Tags | Parse) -> str:
     """The text of a record, with spaces where it has them."""
-    close = {0, *record.glued}
-    return "".join(word if i in close else f" {word}" for i, word in enumerate(record.tokens))
+    return joined_words(record.tokens, record.glued)
+
+
+def joined_words(words: Sequence[str], glued: Sequence[int]) -> str:
+    """Returns words as a text: a space before each but the first and those that are `glued` (their numbers, from 0)."""
+    close = {0, *glued}
+    return "".join(word if i in close else f" {word}" for i, word in enumerate(words))
 
 
 # --- tags ------------------------------------------------------------------------------------------------------------------------------------

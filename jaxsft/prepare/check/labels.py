@@ -95,7 +95,7 @@ def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
     seen: dict[str, dict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
     for where, record in zip(part.where, part.records, strict=True):
         said = tuple(record.tags) if hasattr(record, "tags") else tuple(getattr(record, "heads", ())) or tuple(sorted(kind.labels(record)))
-        seen["\n".join(map(normalise, kind.given(record)))][said].append(where)
+        seen[kind.text_key(record)][said].append(where)
     those = [where for by_label in seen.values() if len(by_label) > 1 for places in by_label.values() for where in places]
     if those:
         texts = sum(len(by_label) > 1 for by_label in seen.values())

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.config.schema import Config
 from jaxsft.data import split as splitting
-from jaxsft.data import weights
+from jaxsft.data import verdicts, weights
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import KINDS, Kind, Seq2Seq, group_references, parse_rows
 from jaxsft.errors import DataError
-from jaxsft.prepare.check.findings import Findings, rows
+from jaxsft.prepare.check.findings import Findings
+from jaxsft.prepare.check.findings import rows as rows_of
 from jaxsft.training import setup
 
 SPLITS = ("train", "validation", "test")
@@ -41,12 +44,14 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
             try:
                 read = _read(reading, name, path, kind, training=name == "train" and not d.path)
                 found[name] = tuple(a + b for a, b in zip(found[name], read, strict=True)) if name in found else read
+            except verdicts.Undecided as error:
+                findings.add("verdict", "error", f"{error}.", split=name, repair="data.keep.<column>=<value>")
             except DataError as error:
                 findings.add(
                     "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="data.format, data.encoding, or mend the file"
                 )
     if d.path and found:
-        found = _split(config, *found["train"], kind)
+        found = _split(config, *found["train"], kind, findings)
     parts = {name: _part(name, *read) for name, read in found.items()}
     for part in parts.values():
         _bad_rows(config, part, findings)
@@ -60,7 +65,9 @@ Read = tuple[list[Row], list[Any], list[Aside]]
 
 def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> Read:
     columns, aside = config.data.columns, []
-    rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside, "" if config.data.path else name)
+    split = "" if config.data.path else name
+    rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside, split)
+    rows = setup.usable(config, rows, kind, aside, split)
     if not rows:
         return [], [], aside
     columns = kind.infer_columns(rows[0], columns)
@@ -69,19 +76,14 @@ def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> R
     return rows, records, aside
 
 
-def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Aside], kind: Kind) -> dict[str, Read]:
+def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Aside], kind: Kind, findings: Findings) -> dict[str, Read]:
     """As training would split the file."""
-    record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-    grouped = config.data.columns.group_references and bool(records) and isinstance(records[0], Seq2Seq)
-    keys = splitting.keys(rows, [kind.texts(record) for record in records], [record.source if grouped else None for record in records])
-    key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
-    stratify, key = lambda row: kind.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
-    parts = splitting.split_rows(rows, config.data.fractions, config.data.split_seed, stratify, key)
-    out = {}
-    for name, part in zip(SPLITS, parts, strict=True):
-        if part or name == "train":
-            out[name] = (part, [record_of[id(row)] for row in part], aside if name == "train" else [])
-    return out
+    parts, moved = splitting.split_file(rows, records, kind, config.data.fractions, config.data.split_seed)
+    if moved:
+        message = f"{rows_of(moved, 'the file')}: in train, which would lack a label of {'it' if moved == 1 else 'them'} by the split alone."
+        findings.add("moved_to_train", "info", message, split="train", count=moved)
+    named = zip(SPLITS, parts, strict=True)
+    return {name: (*part, aside if name == "train" else []) for name, part in named if part[0] or name == "train"}
 
 
 def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) -> Part:
@@ -89,24 +91,36 @@ def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) ->
 
 
 def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
+    """A finding for each reason, and among rows that are damaged for each kind of damage, with its count."""
     messages = {
         "unreadable": "unreadable",
         "no_record": f"no record of task={config.task.name}",
         "no_label": f"the mark {config.data.columns.no_label!r}, no label; dropped",
+        "rejected": "rejected by who annotated them; dropped",
+        "ignored": "ignored by who annotated them; dropped",
+        "skipped": "skipped by who annotated them; dropped",
+        "not_answered": "without the verdict that the others have; dropped",
+        "unseen_label": "a label that train lacks; dropped by data.unseen_labels=drop",
     }
     aside = config.data.on_bad_row == "quarantine"
-    for reason, what in messages.items():
-        if not (those := [a for a in part.aside if a.reason == reason]):
-            continue
-        declared = reason == "no_label"
-        why = "" if declared else f"; the first: {those[0].message.removeprefix(those[0].where + ': ')}"
-        repair = "" if declared or aside or not part.records else "mend them, or data.on_bad_row=quarantine"
-        message, where = f"{rows(len(those), part.name, part.read)}: {what}{why}.", [a.where for a in those]
-        findings.add(reason, "info" if declared else "warning" if aside else "error", message, where, split=part.name, repair=repair)
+    by_kind: dict[tuple[str, str], list[Aside]] = defaultdict(list)
+    for one in part.aside:
+        by_kind[one.reason, "" if one.declared or one.reason == "no_label" else _kind(one)].append(one)
+    for (reason, kind), those in by_kind.items():
+        what = messages.get(reason, f"left out by data.{reason}")
+        why = f"; the first: {those[0].message.removeprefix(those[0].where + ': ')}" if kind else ""
+        repair = "mend them, or data.on_bad_row=quarantine" if kind and not aside and part.records else ""
+        message, where = f"{rows_of(len(those), part.name, part.read)}: {what}{why}.", [a.where for a in those]
+        findings.add(reason, "info" if not kind else "warning" if aside else "error", message, where, split=part.name, repair=repair)
     if not part.records:
         findings.add(
             "nothing_left", "error", f"No row of {part.name} gives a record.", split=part.name, count=part.read, repair="data.columns, or task"
         )
+
+
+def _kind(bad: Aside) -> str:
+    """What damage of one kind has in common: the message without what it quotes and counts."""
+    return re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[\[{].*[\]}]|\d+", "#", bad.message.removeprefix(f"{bad.where}: "))
 
 
 def _grouped(part: Part, findings: Findings) -> Part:

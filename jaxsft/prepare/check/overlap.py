@@ -9,7 +9,7 @@ from typing import Any
 from jaxsft.data.records import Kind
 from jaxsft.prepare.check.findings import Findings, rows
 from jaxsft.prepare.check.load import Part
-from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
+from jaxsft.prepare.neighbours import Neighbours, banding, recall
 
 
 def find_overlap(parts: Mapping[str, Part], kind: Kind, near: float, findings: Findings) -> dict[str, dict[str, Any]]:
@@ -18,7 +18,7 @@ def find_overlap(parts: Mapping[str, Part], kind: Kind, near: float, findings: F
     Args:
       near: the Jaccard similarity of shingles from which two texts are near duplicates; 0: they are not looked for.
     """
-    keys = {name: ["\n".join(map(normalise, kind.given(record))) for record in part.records] for name, part in parts.items()}
+    keys = {name: list(map(kind.text_key, part.records)) for name, part in parts.items()}
     out: dict[str, dict[str, Any]] = {name: {} for name in parts}
     for name, part in parts.items():
         first: dict[str, str] = {}

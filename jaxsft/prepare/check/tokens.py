@@ -140,7 +140,7 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
         if count := ledger.rows_dropped[reason]:
             findings.add(reason, severity, f"{rows(count, part.name)}: {what}; dropped.", split=part.name, count=count, repair=repair)
     refused = {"too_long"} if d.too_long == "error" else set()  # these end a training, and what cannot be encoded does: they are told above
-    dropped = sum(ledger.rows_dropped[reason] for reason in {"empty", "too_long", *DROPPED} - refused) + len(part.aside)
+    dropped = sum(ledger.rows_dropped[reason] for reason in {"empty", "too_long", *DROPPED} - refused) + sum(not one.declared for one in part.aside)
     if dropped > d.max_dropped * part.read:
         message = f"{dropped:,} of {part.read:,} rows of {part.name} would be dropped, more than data.max_dropped={d.max_dropped} allows."
         findings.add("too_many_dropped", "error", message, split=part.name, count=dropped, repair="data.max_dropped, or mend the rows")
