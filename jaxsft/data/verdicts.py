@@ -15,7 +15,7 @@ from typing import Any
 from jaxsft.data.formats import SPLITS as FILES
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
-from jaxsft.data.records.fields import show
+from jaxsft.data.records.fields import Doubtful, show
 from jaxsft.errors import ConfigError, DataError
 
 ANY = "any"  # in `data.keep`: the column decides nothing
@@ -44,10 +44,6 @@ BAD |= _names("flagged unreviewed incomplete todo declined refused")
 FLAGS = {**dict.fromkeys(("true", "yes", "y", "1", "t"), True), **dict.fromkeys(("false", "no", "n", "0", "f"), False)}
 
 
-class Undecided(DataError):
-    """A column that seems to say which rows may be used, and that no option decides about."""
-
-
 def used(rows: Sequence[Row], columns: Any, keep: Mapping[str, Any], split: str, aside: list[Aside], task: str) -> list[Row]:
     """Returns the rows that may be used, in their order; those that are left out go into `aside` under the name of the reason.
 
@@ -58,7 +54,7 @@ def used(rows: Sequence[Row], columns: Any, keep: Mapping[str, Any], split: str,
       split: that of the file; "" where one file holds all splits.
 
     Raises:
-      Undecided: a column seems to say that some rows are not to be used, and `keep` does not name it.
+      Doubtful: a column seems to say that some rows are not to be used, and `keep` does not name it.
       DataError: no row is left.
       ConfigError: `keep` names a column that no row has.
     """
@@ -137,7 +133,11 @@ def _doubtless(rows: Sequence[Row], name: str, split: str) -> Sequence[Row]:
         good = next((v for _, v in found if not any(v is w or v == w for _, w in those)), None)
         take = good if good is not None else "<value>"
         how, what = f"{_option('', name, take)} takes the rows with that value alone", f"{count}, and nothing says what that means for the row"
-    raise Undecided(f"{row.where}: column {name!r} holds {show(value)}: {what}; {how}, {_option('', name, ANY)} takes all rows")
+    raise Doubtful(
+        f"{row.where}: column {name!r} holds {show(value)}: {what}; {how}, {_option('', name, ANY)} takes all rows",
+        "verdict",
+        f"{_option('', name, '<value>')}, or {ANY}",
+    )
 
 
 _KNOWN = OUT | IN | GOLD | VERDICTS | SPLIT | FOLD

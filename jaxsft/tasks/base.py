@@ -48,7 +48,7 @@ class Task:
       start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads the prompt; empty for other models.
       source_frame: what stands before and behind a text that its encoder reads; None for other models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
-      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`.
+      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`; None: it hangs on the data (`best_metric`).
       metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
       lower_is_better: those of which less is better.
       of_words: something is said of each word: the head runs on all of them, not once a text.
@@ -61,7 +61,7 @@ class Task:
     start_ids: Sequence[int] = ()
     source_frame: tuple[Sequence[int], Sequence[int]] | None = None
     answers_up_to = 128
-    metric = "loss"
+    metric: str | None = "loss"
     metrics: tuple[str, ...] = ("loss",)
     lower_is_better: tuple[str, ...] = ("loss", "perplexity")
     of_words = False
@@ -70,6 +70,12 @@ class Task:
     def metric_names(cls, config: Config) -> tuple[str, ...]:
         """Those of `metrics` that evaluation gives with this config, and those whose names come from it."""
         return cls.metrics
+
+    @property
+    def best_metric(self) -> str:
+        """Returns `metric`, or of the metrics the one that fits what was found in the data."""
+        assert self.metric is not None
+        return self.metric
 
     def sign(self, metric: str) -> int:
         """-1 where less is better, otherwise 1."""

@@ -103,7 +103,8 @@ def _check_config(run_dir: Path, config: Config) -> None:
             raise ConfigError(f"run_dir={run_dir} holds {others[0]} of something else: a run has a config.yaml too; choose another run_dir=")
         return
     before, now = (compose.flat(compose.to_dict(c)) for c in (compose.read(path), config))
-    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(compose.CHANGEABLE)]
+    open_keys = (*compose.CHANGEABLE, *(["evaluation.metric"] if config.evaluation.metric == "auto" else []))  # the data decide about it
+    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(open_keys)]
     if changed:
         k = changed[0]
         raise ConfigError(f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has {k}={now.get(k)}; choose another run_dir=")
@@ -148,6 +149,7 @@ class Loop:
 
     def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
         parts, records = setup.prepare(self.config)
+        self.config = parts.config  # the metric of tags hangs on what they are
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
         if hosts.first():  # before too many of them may end the run
             setup.write_quarantine(self.run_dir / "quarantine.jsonl", {name: part.aside for name, part in records.items()})

@@ -70,7 +70,7 @@ def resolve(config: Config) -> Config:
         formats.named(config.data.format)
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
     validate(config, metrics=task.metric_names(config), causal=task.causal, generates=task.generates, can_generate=task.can_generate)
-    metric = f"validation/{task.metric}" if config.evaluation.metric == "auto" else config.evaluation.metric
+    metric = config.evaluation.metric if config.evaluation.metric != "auto" or task.metric is None else f"validation/{task.metric}"
     return dataclasses.replace(
         config,
         precision="bf16" if config.precision == "auto" else config.precision,
@@ -185,7 +185,7 @@ def records_of(
     DataError (`data.on_bad_row`)."""
     if not rows:
         raise DataError("there are no rows" + (f"; {len(aside)} were put aside, the first because {aside[0].message}" if aside else ""))
-    columns = task.infer_columns(rows[0], config.data.columns)
+    columns = typed.settled_columns(task, rows, config)
     record = (lambda row, columns: row_weights.weighted(task.record(row, columns), row, columns)) if training else task.record
     return typed.parse_rows(rows, record, columns, aside, config.data.on_bad_row)
 
@@ -204,7 +204,9 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 out[name] = Records(found, [row.where for row in those], aside if name == "train" else ())
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
-        rows, records = records_of(config, parts[0][0], task, aside, training=True)  # the weight of a row is read where it trains
+        record_of = {id(row): record for row, record in zip(*parts[0], strict=True)}
+        weighted = lambda row, columns: row_weights.weighted(record_of[id(row)], row, columns)  # the weight of a row is read where it trains
+        rows, records = typed.parse_rows(parts[0][0], weighted, d.columns, aside, d.on_bad_row)
         out["train"] = Records(records, [row.where for row in rows], aside, moved=moved)
     else:
         if d.train:
@@ -388,6 +390,8 @@ def make_parts(
     """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here.
     `reads` is the tokenizer of the task, where it has more tokens than the model has rows for."""
     task = tasks.get(config.task.name)(config, reads or tokenizer, state)
+    if config.evaluation.metric == "auto":
+        task.config = config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=f"validation/{task.best_metric}"))
     mesh = mesh or meshes.make_mesh(config.mesh)
     rows = config.model.vocab_rows or tokenizer.vocab_size
     if tokenizer.extends:

@@ -8,7 +8,8 @@ import pytest
 
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
-from jaxsft.data.verdicts import Undecided, used
+from jaxsft.data.records import Doubtful
+from jaxsft.data.verdicts import used
 from jaxsft.errors import ConfigError, DataError
 
 
@@ -64,7 +65,7 @@ def test_what_is_rejected_of_one_class_is_a_negative(task, negative):
 @pytest.mark.parametrize("split", ["train", ""])
 def test_a_column_that_speaks_against_rows_is_refused_with_the_option_that_decides(name, values, split):
     rows = of(name, values)
-    with pytest.raises(Undecided, match=r"f\.jsonl:\d: column ") as error:
+    with pytest.raises(Doubtful, match=r"f\.jsonl:\d: column ") as error:
         used(rows, Columns(), {}, split, [], "classify")
     assert kept(rows, {name: "any"}, split)[0] == [1, 2]
     assert f"{name}=any" in str(error.value) or f"{{{name}: any}}" in str(error.value)
@@ -96,7 +97,7 @@ def test_a_column_that_says_nothing_about_rows_is_left_alone(name, values):
 
 
 def test_rows_of_several_splits_name_a_command_for_each():
-    with pytest.raises(Undecided) as error:
+    with pytest.raises(Doubtful) as error:
         used(of("split", ["train", "dev", "test"]), Columns(), {}, "", [], "lm")
     for part, spelt in (("train", "train"), ("validation", "dev"), ("test", "test")):
         assert f"data.{part}=f.jsonl data.keep.{part}.split={spelt}" in str(error.value)

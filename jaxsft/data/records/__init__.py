@@ -14,8 +14,9 @@ from typing import Any
 from jaxsft.data import split
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
+from jaxsft.data.records import settled
 from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
-from jaxsft.data.records.fields import Unlabelled, label_names
+from jaxsft.data.records.fields import Doubtful, Unlabelled, label_names, label_text
 from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.records.sequences import (
@@ -61,6 +62,8 @@ class Kind:
       stratum: rows of one stratum are spread evenly over the splits.
       inputs, outputs: the columns of a delimited file that hold what is given and what is learnt.
       infer_columns: `infer_columns(row, columns)`: the columns, from the first row, where the names that were not given leave no doubt.
+      settle: `settle(rows, columns, declared)`: the columns, from all rows of a file, where these tell how they are to be read; `declared` are the
+        labels that the task is given. Raises Doubtful.
     """
 
     record: Callable[[Row, Any], Any]
@@ -72,6 +75,7 @@ class Kind:
     outputs: Callable[[Any], list[str]] = lambda columns: []
     infer_columns: Callable[[Row, Any], Any] = lambda row, columns: columns
     compared: Callable[[Any], list[str]] | None = None
+    settle: settled.Settle = settled.neither
 
     def text_key(self, record: Any) -> str:
         """Returns what two rows that say the same share: what the model is given, in NFC, without regard to case and white space."""
@@ -142,6 +146,7 @@ KINDS: dict[str, Kind] = {
         lambda record: record.label,
         outputs=lambda columns: _given_names(columns.label),
         infer_columns=_other_column,
+        settle=settled.label,
     ),
     "multilabel": Kind(
         multilabel_record,
@@ -149,10 +154,19 @@ KINDS: dict[str, Kind] = {
         _one_or_two,
         lambda record: record.labels,
         outputs=lambda columns: [*columns.labels] or _given_names(columns.label),
+        settle=settled.labels,
     ),
     "regress": Kind(regression_record, _one_or_two, _one_or_two, outputs=lambda columns: [*columns.targets] or [columns.label or "label"]),
-    "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: []),
-    "joint": Kind(slots_record, _words, _words, lambda record: tuple(sorted({*record.tags})), lambda record: record.label, inputs=lambda columns: []),
+    "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: [], settle=settled.tags),
+    "joint": Kind(
+        slots_record,
+        _words,
+        _words,
+        lambda record: tuple(sorted({*record.tags})),
+        lambda record: record.label,
+        inputs=lambda columns: [],
+        settle=settled.both,
+    ),
     "parse": Kind(parse_record, _words, _words, lambda record: tuple(sorted({*record.deprels})), inputs=lambda columns: []),
     "seq2seq": Kind(
         seq2seq_record,
@@ -176,6 +190,7 @@ KINDS: dict[str, Kind] = {
         stratum=lambda record: record.label or "",
         inputs=lambda columns: [columns.text or "text", columns.text_pair or "text_pair"],
         outputs=lambda columns: _given_names(columns.label, columns.score),
+        settle=lambda rows, columns, declared: columns if columns.score else settled.label(rows, columns, declared),
     ),
 }
 
@@ -198,6 +213,18 @@ READS: dict[str, tuple[str, ...]] = {
     "pair": (*_TEXTS, *_LABEL, "score"),
     "span": (*_TEXTS, "answers"),
 }
+
+
+def settled_columns(task: Any, rows: Sequence[Row], config: Any) -> Any:
+    """The columns of a file, from its rows: those that were not named, and how what they hold is read. `task`: that, or its Kind.
+
+    Raises:
+      DataError: the rows leave that in doubt.
+    """
+    columns, t = task.infer_columns(rows[0], config.data.columns), config.task
+    kind = KINDS.get(t.name)
+    declared = getattr(t, "intents", None) or () if hasattr(t, "intents") else getattr(t, "labels", None) or ()
+    return columns if kind is None else kind.settle(rows, columns, [label_text(label) for label in declared])
 
 
 def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
@@ -231,6 +258,7 @@ def parse_rows(
 
 __all__ = [
     "Chat",
+    "Doubtful",
     "FORMS",
     "KINDS",
     "Kind",
@@ -266,6 +294,7 @@ __all__ = [
     "question_record",
     "regression_record",
     "seq2seq_record",
+    "settled_columns",
     "slots_record",
     "span_record",
     "tag_record",

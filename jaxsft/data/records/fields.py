@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ MISSING = ("", "na", "nan", "null", "none")  # cells that stand for no number, i
 
 class Unlabelled(DataError):
     """A row that has, as declared (`data.columns.no_label`), no label: it is dropped and counted, and it is no error."""
+
+
+class Doubtful(DataError):
+    """What the rows of a file mean together is in doubt, and no option decides. `finding` is what a check calls it, `repair` names the options."""
+
+    def __init__(self, message: str, finding: str, repair: str):
+        super().__init__(message)
+        self.finding, self.repair = finding, repair
 
 
 def text_of(row: Row, name: str, option: str) -> str:
@@ -50,13 +59,14 @@ def label_of(value: Any, where: str, columns: Any) -> str:
       Unlabelled: it is the mark of `data.columns.no_label`.
       DataError: null, empty, neither text, an integer nor a boolean; or no name or id of the class file.
     """
-    label = _plain_label(value, where)
+    label = plain_label(value, where)
     if columns.no_label is not None and label.strip() == columns.no_label:
         raise Unlabelled(f"{where} holds {label!r}, which data.columns.no_label declares to be no label")
     return label if columns.label_names is None else _named(label, where, columns.label_names)
 
 
-def _plain_label(value: Any, where: str) -> str:
+def plain_label(value: Any, where: str) -> str:
+    """A label as a name. Raises DataError."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -68,6 +78,20 @@ def _plain_label(value: Any, where: str) -> str:
     if not value.strip():
         raise DataError(f"{where} holds an empty label; remove the row or name its class")
     return value
+
+
+def label_text(label: Any) -> str:
+    """A label of an option as labels of data are written: true is "true"."""
+    return ("true" if label else "false") if isinstance(label, bool) else str(label)
+
+
+def declared_labels(given: Sequence[Any], found: Collection[str]) -> list[str]:
+    """The labels of an option, spelled as in the data: true and false of the command line are those of the data, which may be True or TRUE."""
+    out = []
+    for label in map(label_text, given):
+        same = [one for one in found if one.lower() == label.lower()] if label.lower() in ("true", "false") and label not in found else []
+        out.append(same[0] if len(same) == 1 else label)
+    return out
 
 
 def _named(label: str, where: str, path: str) -> str:
@@ -143,12 +167,33 @@ def list_of(row: Row, name: str, option: str) -> list[Any]:
     value = require_column(row, name, option)
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
+            value = literal_list(value) or json.loads(value)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{row.where}: column {name!r} holds broken JSON ({error}), expected a list; set {option}=<column>") from None
     if not isinstance(value, list | tuple):
         raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a list; set {option}=<column>")
     return list(value)
+
+
+_item = r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d*)?|True|False)\s*"""
+_items, _literal = re.compile(_item), re.compile(rf"\s*\[{_item}(?:,{_item})*,?\s*\]\s*", re.DOTALL)
+
+
+def literal_list(text: str) -> list[Any] | None:
+    """A list of texts and numbers as Python, and pandas in a cell of CSV, spells it: `['joy', 'fear']`. None for anything else."""
+    if ("'" not in text and "True" not in text and "False" not in text) or not _literal.fullmatch(text):
+        return None
+    inner = text.strip()[1:-1]
+    return [ast.literal_eval(found) for found in _items.findall(inner)]
+
+
+def one_hot(value: Any) -> list[int] | None:
+    """The zeros and ones of a list of at least two that holds nothing else, in a cell too; None for anything else."""
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*\[([01](?:\.0)?(?:,?\s+|,))*[01](?:\.0)?\s*\]\s*", value)):
+        value = [int(float(number)) for number in re.findall(r"[01](?:\.0)?", found[0])]
+    if not isinstance(value, list) or len(value) < 2:
+        return None
+    return [int(x) for x in value] if all(isinstance(x, bool | int | float) and x in (0, 1) for x in value) else None
 
 
 def without_none(value: Any) -> Any:

@@ -84,6 +84,8 @@ def tag_record(row: Row, columns: Any) -> Tags:
     tokens = _words(row, name, "data.columns.tokens")
     tags = _words(row, columns.tags or "tags", "data.columns.tags")
     _same_length(row, {name: tokens, columns.tags or "tags": tags})
+    if columns.scheme not in ("auto", "none"):
+        tags = tuple(schemes.respelled(tag) or tag for tag in tags)
     return Tags(tokens, tags, _scheme(tags, columns.scheme, f"{row.where}: column {columns.tags or 'tags'!r}"), glued(row, tokens))
 
 

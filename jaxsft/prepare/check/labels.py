@@ -12,6 +12,7 @@ import numpy as np
 from jaxsft.config.schema import Config
 from jaxsft.data import schemes
 from jaxsft.data.records import Kind
+from jaxsft.data.records.fields import declared_labels
 from jaxsft.prepare.check.findings import Findings, rows, some
 from jaxsft.prepare.check.load import Part
 from jaxsft.prepare.neighbours import normalise
@@ -24,7 +25,7 @@ def count_labels(config: Config, parts: Mapping[str, Part], kind: Kind, findings
     counts = {name: _counted(part, kind) for name, part in parts.items()}
     if not any(counts.values()):
         return counts
-    declared = [str(x) for x in getattr(config.task, "labels", None) or ()]
+    declared = declared_labels(getattr(config.task, "labels", None) or (), {label for those in counts.values() for label in those})
     known = set(declared) or set(counts.get("train", ()))
     for name, part in parts.items():
         if "train" in parts or declared:

@@ -10,16 +10,17 @@ from typing import Any
 
 from jaxsft.config.schema import Config
 from jaxsft.data import split as splitting
-from jaxsft.data import verdicts, weights
+from jaxsft.data import weights
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
-from jaxsft.data.records import KINDS, Kind, Seq2Seq, group_references, parse_rows
+from jaxsft.data.records import KINDS, Doubtful, Kind, Seq2Seq, group_references, parse_rows, settled_columns
 from jaxsft.errors import DataError
 from jaxsft.prepare.check.findings import Findings
 from jaxsft.prepare.check.findings import rows as rows_of
 from jaxsft.training import setup
 
 SPLITS = ("train", "validation", "test")
+KINDS_SHOWN = 5  # kinds of damage that a finding tells apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +45,8 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
             try:
                 read = _read(reading, name, path, kind, training=name == "train" and not d.path)
                 found[name] = tuple(a + b for a, b in zip(found[name], read, strict=True)) if name in found else read
-            except verdicts.Undecided as error:
-                findings.add("verdict", "error", f"{error}.", split=name, repair="data.keep.<column>=<value>")
+            except Doubtful as error:
+                findings.add(error.finding, "error", f"{error}.", split=name, repair=error.repair)
             except DataError as error:
                 findings.add(
                     "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="data.format, data.encoding, or mend the file"
@@ -64,13 +65,13 @@ Read = tuple[list[Row], list[Any], list[Aside]]
 
 
 def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> Read:
-    columns, aside = config.data.columns, []
+    aside: list[Aside] = []
     split = "" if config.data.path else name
     rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside, split)
     rows = setup.usable(config, rows, kind, aside, split)
     if not rows:
         return [], [], aside
-    columns = kind.infer_columns(rows[0], columns)
+    columns = settled_columns(kind, rows, config)
     record = (lambda row, columns: weights.weighted(kind.record(row, columns), row, columns)) if training else kind.record
     rows, records = parse_rows(rows, record, columns, aside, "quarantine")
     return rows, records, aside
@@ -103,19 +104,31 @@ def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
         "unseen_label": "a label that train lacks; dropped by data.unseen_labels=drop",
     }
     aside = config.data.on_bad_row == "quarantine"
-    by_kind: dict[tuple[str, str], list[Aside]] = defaultdict(list)
+    by_reason: dict[tuple[str, bool], list[Aside]] = defaultdict(list)
     for one in part.aside:
-        by_kind[one.reason, "" if one.declared or one.reason == "no_label" else _kind(one)].append(one)
-    for (reason, kind), those in by_kind.items():
-        what = messages.get(reason, f"left out by data.{reason}")
-        why = f"; the first: {those[0].message.removeprefix(those[0].where + ': ')}" if kind else ""
-        repair = "mend them, or data.on_bad_row=quarantine" if kind and not aside and part.records else ""
-        message, where = f"{rows_of(len(those), part.name, part.read)}: {what}{why}.", [a.where for a in those]
-        findings.add(reason, "info" if not kind else "warning" if aside else "error", message, where, split=part.name, repair=repair)
+        by_reason[one.reason, one.declared or one.reason == "no_label"].append(one)
+    for (reason, declared), those in by_reason.items():
+        message = f"{rows_of(len(those), part.name, part.read)}: {messages.get(reason, f'left out by data.{reason}')}"
+        repair = "" if declared or aside or not part.records else "mend them, or data.on_bad_row=quarantine"
+        severity = "info" if declared else "warning" if aside else "error"
+        findings.add(reason, severity, message + (_kinds(those) if not declared else "."), [a.where for a in those], split=part.name, repair=repair)
     if not part.records:
         findings.add(
             "nothing_left", "error", f"No row of {part.name} gives a record.", split=part.name, count=part.read, repair="data.columns, or task"
         )
+
+
+def _kinds(those: Sequence[Aside]) -> str:
+    """The first of them; where they are damaged in several ways, a line for each with its count and its first."""
+    kinds: dict[str, list[Aside]] = defaultdict(list)
+    for one in those:
+        kinds[_kind(one)].append(one)
+    reason = lambda one: one.message.removeprefix(f"{one.where}: ")
+    if len(kinds) == 1:
+        return f"; the first: {reason(those[0])}."
+    most = sorted(kinds.values(), key=len, reverse=True)
+    lines = [f"{len(alike):,} such as {alike[0].message}" for alike in most[:KINDS_SHOWN]]
+    return "\n".join([f", of {len(kinds)} kinds:", *lines, *([f"and {len(kinds) - KINDS_SHOWN} other kinds"] if len(kinds) > KINDS_SHOWN else [])])
 
 
 def _kind(bad: Aside) -> str:
