@@ -19,6 +19,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.header": ("auto", "true", "false"),
     "data.unit": ("file", "line", "paragraph"),
     "data.on_bad_row": ("error", "quarantine"),
+    "data.unseen_labels": ("error", "drop", "learn"),
     "data.columns.form": ("auto", "messages", "sharegpt", "alpaca", "prompt"),
     "data.columns.missing": ("error", "mask"),
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),

@@ -155,6 +155,11 @@ def flops_text(flops: float) -> str:
     return f"{flops / 1e9:,.1f} GFLOP" if flops >= 1e8 else f"{flops / 1e6:,.2g} MFLOP"
 
 
+def number_text(value: float) -> str:
+    """A number for a line of text: large ones with thousands marks, others with four significant digits."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 or (abs(value) >= 1000 and float(value).is_integer()) else f"{value:.4g}"
+
+
 def memory_text(compiled: Any) -> str:
     """What the compiled step needs, from the compiler."""
     try:

@@ -28,7 +28,7 @@ from jaxsft.models import surgery
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import backbone, device, hf, manifest, partition, runs, setup
-from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
+from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text, number_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
 from jaxsft.training.setup import Parts
 from jaxsft.training.step import State, Sums, check_unfreezing, make_hyper, objective_value
@@ -160,7 +160,7 @@ class Loop:
             training = batches["train"].split  # evaluation shares the shape of training, unless its rows are longer
             ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
             ledger[name] |= {"lacks": lacks[name]} if name in lacks else {}
-            ledger[name] |= {"moved_to_train": part.moved} if part.moved else {}
+            ledger[name] |= {"notes": list(part.notes)} if part.notes else {}
             ledger[name] |= {} if part.rows is None else {"rows_of_the_file": part.rows}  # several references of a source
         return parts, batches, ledger
 
@@ -301,8 +301,7 @@ class Loop:
             notes.append(
                 f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
             )
-        if moved := self.ledger["train"].get("moved_to_train"):
-            notes.append(f"{moved:,} rows are in train, which would lack a label of theirs by the split alone")
+        notes += self.ledger["train"].get("notes", [])
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows
@@ -410,7 +409,7 @@ class Loop:
         always = self.config.evaluation.generate == "always"
         result = self._evaluate("validation", self.program.weights(self.state), generate=always)
         metrics.write(step, "validation", result.numbers)
-        progress.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
+        progress.say(f"step {step}: " + ", ".join(f"{k} {number_text(v)}" for k, v in result.numbers.items()))
         name = self.config.evaluation.metric.partition("/")[2]
         value, sign = result.numbers[name], self.task.sign(name)
         if math.isfinite(value) and (self.best["value"] is None or sign * value > sign * self.best["value"]):

@@ -36,7 +36,7 @@ def test_labels_that_a_split_lacks_are_told(tmp_path, capfd):  # guards E2
 def test_a_row_with_a_label_that_training_would_lack_goes_there(tmp_path):
     path = tiny.write_lines(tmp_path / "all.jsonl", rows(many=20, one=1))
     splits = setup.read_splits(config(path, tmp_path / "run", fractions=[0.3, 0.4, 0.3]), setup.tasks.get("classify"))
-    assert {r.label for r in splits["train"].records} == {"many", "one"} and splits["train"].moved == 1
+    assert {r.label for r in splits["train"].records} == {"many", "one"} and "1 rows are in train" in splits["train"].notes[0]
     assert sum(len(part.records) for part in splits.values()) == 21
 
 
@@ -47,7 +47,7 @@ def test_a_split_of_tags_is_one_that_the_check_takes(tmp_path):
     given = tiny.config(tmp_path, tmp_path / "run", "tag", data={"train": None, "path": str(path)})
     splits = setup.read_splits(given, setup.tasks.get("tag"))
     tags = {name: {tag for r in part.records for tag in r.tags} for name, part in splits.items()}
-    assert splits["train"].moved and all(tags["train"] >= other for other in tags.values())
+    assert splits["train"].notes and all(tags["train"] >= other for other in tags.values())
 
 
 def test_a_text_that_is_spelt_otherwise_stays_in_its_split(tmp_path):

@@ -206,7 +206,7 @@ READS: dict[str, tuple[str, ...]] = {
     "classify": (*_TEXTS, *_LABEL, *_BESIDE),
     "multilabel": (*_TEXTS, *_LABEL, *_BESIDE, "labels", "separator", "allow"),
     "regress": (*_TEXTS, *_BESIDE, "label", "targets"),
-    "tag": ("tokens", "tags", "text", "spans", "scheme", "allow"),
+    "tag": ("tokens", "tags", "text", "spans", "scheme", "allow", "label_names"),
     "joint": ("tokens", "tags", "text", "spans", "scheme", "allow", *_LABEL),
     "parse": ("tokens", "heads", "deprels", "allow"),
     "seq2seq": ("source", "target", "references", "group_references"),

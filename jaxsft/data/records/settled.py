@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxsft.data import schemes
 from jaxsft.data.formats import Row
-from jaxsft.data.records.fields import Doubtful, first_of, one_hot, plain_label, show
+from jaxsft.data.records.fields import Doubtful, first_of, label_names, one_hot, plain_label, show
 from jaxsft.errors import DataError
 
 UNCHUNKED = ("upos", "xpos")  # columns of parts of speech, whatever their tags look like
@@ -33,7 +33,9 @@ def tags(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> Any
         return columns
     if name in UNCHUNKED:
         return dataclasses.replace(columns, scheme="none")
-    lists = [(row, list(map(str, found))) for row in rows if isinstance(found := row.fields.get(name), list) and found]
+    names = list(label_names(columns.label_names)) if columns.label_names else []
+    named = lambda tag: names[int(tag)] if str(tag).isdecimal() and int(tag) < len(names) else str(tag)
+    lists = [(row, list(map(named, found))) for row in rows if isinstance(found := row.fields.get(name), list) and found]
     counts = Counter(tag for _, those in lists for tag in those)
     parts = {tag: schemes.split(tag) for tag in counts}
     chunks, letters = ({tag for tag, part in parts.items() if part and bool(part[1]) == typed and part[0] != "O"} for typed in (True, False))
@@ -174,7 +176,8 @@ Settle = Callable[[Sequence[Row], Any, Sequence[str]], Any]
 
 def both(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> Any:
     """Of tags with a label for their text; `declared` are the labels of texts."""
-    return tags(rows, label(rows, columns, declared))
+    label(rows, columns, declared)
+    return dataclasses.replace(tags(rows, dataclasses.replace(columns, label_names=None)), label_names=columns.label_names)
 
 
 def neither(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> Any:

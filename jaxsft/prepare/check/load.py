@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxsft.config.schema import Config
 from jaxsft.data import split as splitting
-from jaxsft.data import weights
+from jaxsft.data import verdicts, weights
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import KINDS, Doubtful, Kind, Seq2Seq, group_references, parse_rows, settled_columns
 from jaxsft.errors import DataError
-from jaxsft.prepare.check.findings import Findings
+from jaxsft.prepare.check.findings import Findings, some
 from jaxsft.prepare.check.findings import rows as rows_of
 from jaxsft.training import setup
 
 SPLITS = ("train", "validation", "test")
+READ = 64  # rows that are looked at for columns that nothing reads
 KINDS_SHOWN = 5  # kinds of damage that a finding tells apart
 
 
@@ -43,7 +45,7 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
     for name, path in paths:
         if path:
             try:
-                read = _read(reading, name, path, kind, training=name == "train" and not d.path)
+                read = _read(reading, name, path, kind, training=name == "train" and not d.path, findings=findings)
                 found[name] = tuple(a + b for a, b in zip(found[name], read, strict=True)) if name in found else read
             except Doubtful as error:
                 findings.add(error.finding, "error", f"{error}.", split=name, repair=error.repair)
@@ -54,6 +56,9 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
     if d.path and found:
         found = _split(config, *found["train"], kind, findings)
     parts = {name: _part(name, *read) for name, read in found.items()}
+    if d.unseen_labels == "drop" and "train" in parts:
+        known = {label for record in parts["train"].records for label in kind.classes(record)}
+        parts = {name: part if name == "train" else _seen(part, kind, known) for name, part in parts.items()}
     for part in parts.values():
         _bad_rows(config, part, findings)
     if config.data.columns.group_references:
@@ -64,7 +69,7 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
 Read = tuple[list[Row], list[Any], list[Aside]]
 
 
-def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> Read:
+def _read(config: Config, name: str, path: str, kind: Kind, training: bool, findings: Findings) -> Read:
     aside: list[Aside] = []
     split = "" if config.data.path else name
     rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside, split)
@@ -73,8 +78,38 @@ def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> R
         return [], [], aside
     columns = settled_columns(kind, rows, config)
     record = (lambda row, columns: weights.weighted(kind.record(row, columns), row, columns)) if training else kind.record
+    whole = rows
     rows, records = parse_rows(rows, record, columns, aside, "quarantine")
+    _unread(whole, record, columns, name, config, findings)
     return rows, records, aside
+
+
+class _Read(dict[str, Any]):
+    """The fields of a row, which notes those that are read."""
+
+    def __init__(self, fields: dict[str, Any], read: set[str]):
+        super().__init__(fields)
+        self.read = read
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+
+def _unread(rows: Sequence[Row], record: Callable[[Row, Any], Any], columns: Any, split: str, config: Config, findings: Findings) -> None:
+    """The columns that nothing reads, as some rows show, evenly spaced: what they say of a row, nobody knows."""
+    read = {*config.data.keep, verdicts.ANSWER, *verdicts.SKIPPED}
+    for i in range(min(len(rows), READ)):
+        row = rows[i * len(rows) // min(len(rows), READ)]
+        with contextlib.suppress(DataError):
+            record(dataclasses.replace(row, fields=_Read(row.fields, read)), columns)
+    there = dict.fromkeys(name for row in rows for name in row.fields)
+    if idle := [name for name in there if name not in read]:
+        findings.add("unread_columns", "info", f"Nothing reads the columns {some(idle, 12)} of {split}.", split=split, count=len(idle))
 
 
 def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Aside], kind: Kind, findings: Findings) -> dict[str, Read]:
@@ -89,6 +124,11 @@ def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Asid
 
 def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) -> Part:
     return Part(name, records, [row.where for row in rows], aside, len(rows) + len(aside))
+
+
+def _seen(part: Part, kind: Kind, known: set[tuple[str, str]]) -> Part:
+    kept = setup.seen(setup.Records(part.records, part.where, part.aside), kind, known)
+    return dataclasses.replace(part, records=kept.records, where=kept.where, aside=kept.aside)
 
 
 def _bad_rows(config: Config, part: Part, findings: Findings) -> None:

@@ -29,10 +29,10 @@ def test_a_class_that_an_evaluation_split_lacks(tmp_path):
     assert missing.severity == "warning" and missing.count == 1 and "'b'" in missing.message
 
 
-@pytest.mark.parametrize("many, severity", [(9, "info"), (10, "warning")])
-def test_imbalance(tmp_path, many, severity):
+@pytest.mark.parametrize("many, severity, id", [(9, "info", "classes"), (10, "warning", "label_balance")])
+def test_imbalance(tmp_path, many, severity, id):
     rows = [{"text": f"{TRAIN[i % 20]['text']} {i}", "label": "most"} for i in range(many)] + [{"text": "something else", "label": "least"}]
-    balance = found(look("classify", tmp_path, {"train": rows}), "label_balance")
+    balance = found(look("classify", tmp_path, {"train": rows}), id)
     assert balance.severity == severity and f"'most' ({many}) is {many} times as frequent as 'least' (1)" in balance.message
 
 
