@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsft.data.formats import Row, read
-from jaxsft.data.split import keys, normalise, split_file, split_rows, text_key
+from jaxsft.data.split import keys, normalise, split_rows, text_key
 from jaxsft.errors import ConfigError
 from tests.realdata import real
 

@@ -104,7 +104,7 @@ def test_rows_of_several_splits_name_a_command_for_each():
 
 
 def test_keep_that_fits_no_row_is_an_error():
-    with pytest.raises(ConfigError, match="data.keep.kind: no row"):
+    with pytest.raises(ConfigError, match=r"data\.keep\.kind: no row"):
         used(of("status", ["a"]), Columns(), {"kind": "a"}, "train", [], "lm")
     with pytest.raises(DataError, match=re.escape("data.keep.status=b leaves none of the 1 rows (a: 1)")):
         used(of("status", ["a"]), Columns(), {"status": "b"}, "train", [], "lm")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from jaxsft.errors import DataError
 from jaxsft.reports import card, facts
 from jaxsft.rundir import read_json
 from jaxsft.training import loop, setup

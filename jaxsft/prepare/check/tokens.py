@@ -125,7 +125,7 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
     over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and not e.chunk and e.positions > limit]
     policy = "drop" if d.too_long == "error" else d.too_long
     try:
-        options = {"require_stop": d.require_stop, "max_dropped": 1.0, "split": part.name, "stride": d.stride}
+        options = {"require_stop": d.require_stop, "max_dropped": 1.0, "split": part.name, "stride": d.stride, "aside": part.aside}
         ledger = encode.build(encoded, part.where, limit, too_long=policy, **options)[1]
     except DataError as error:
         if not all(isinstance(e, str) and e in TOLD for e in encoded):
