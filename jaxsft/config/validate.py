@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsft.config import compose, durations, hubid, validate_backbone, validate_generate, validate_model, validate_texts
-from jaxsft.config.model import ROPE_SCALING
+from jaxsft.config.model import ACTIVATIONS, ROPE_SCALING
 from jaxsft.config.schema import Columns, Config, DataConfig, DataFiles, GenerateConfig
 from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
@@ -32,7 +32,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "model.positions": ("rope", "learned", "relative", "disentangled", "none"),
     "model.rope_scaling.kind": tuple(ROPE_SCALING),
     "model.qk_norm": ("none", "head", "all"),
-    "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
+    "model.activation": ACTIVATIONS,
     "model.attention": ("auto", "reference", "blocked"),
     "model.unroll": ("auto", "none", "full"),
     "train.on_nan": ("stop", "skip"),
@@ -45,7 +45,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.decode": ("mst", "greedy"),
     "task.pool": ("mean", "max", "first", "last", "attention"),
     "task.head": ("linear", "dense", "normed"),
-    "task.activation": ("tanh", "gelu", "relu"),
+    "task.activation": ACTIVATIONS,
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),
     "data.mixture.exhausted": ("stop", "repeat", "error"),
@@ -94,7 +94,7 @@ NOT_NEGATIVE = (
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", "adapter.dropout", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
-ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent")
+ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "discontinuous", "absent")
 GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
@@ -306,7 +306,8 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(f"evaluation.metric={e.metric}: unknown; task={config.task.name} has {choices} (the test split never chooses)")
         if not validation:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
-        if name in SCORES and name not in getattr(config.task, "scores", SCORES):
+        asked = getattr(config.task, "scores", None)
+        if name in SCORES and asked is not None and name not in asked:
             raise ConfigError(f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}")
         if name in GENERATED and config.task.name != "span" and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
@@ -362,12 +363,14 @@ def _masking(config: Config) -> None:
 
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
+    scores = getattr(config.task, "scores", ())
+    scores = SCORES if scores is None else scores
     for key, unread, why in (
         *validate_texts.unread(config),
         ("data.require_stop", config.task.name not in ("chat", "seq2seq"), "is read by task=chat and task=seq2seq only"),
         ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
-        ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
+        ("task.score_tokens", not {"bleu", "rouge_l"} & set(scores), "is read by bleu and rouge_l of task.scores only"),
         ("loss.chunk", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.z_loss", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.balance", not config.model.experts, "is read with model.experts only"),

@@ -49,7 +49,8 @@ def _line(finding: Finding, colour: bool) -> str:
 
 
 def _folded(message: str) -> str:
-    return f"\n{'':10}".join(" ".join(line.split()) for line in message.split("\n"))
+    """A message whose first line stands for it, and those of its parts below; white space inside a line is what the message is about."""
+    return f"\n{'':10}".join(line.replace("\r", " ") for line in message.split("\n"))
 
 
 def write(result: Result, output: str | None, json: str | None) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Doubtful, multilabel_record, settled, tag_record
-from jaxsft.data.records.fields import declared_labels, literal_list
+from jaxsft.data.records.fields import declared_labels
 from jaxsft.data.schemes import respelled
 from jaxsft.errors import DataError
 
@@ -104,8 +104,6 @@ def test_other_lists_are_names(lists):
 
 
 def test_lists_as_pandas_writes_them():
-    assert literal_list("['joy', 'it\\'s', \"b\"]") == ["joy", "it's", "b"] and literal_list("[True, 'a', 1]") == [True, "a", 1]
-    assert literal_list("['a' 'b']") is None and literal_list("[['a']]") is None and literal_list('["a"]') is None
     row = labelled("['joy', 'fear']", name="labels")[0]
     assert multilabel_record(row, Columns()).labels == ("joy", "fear")
 

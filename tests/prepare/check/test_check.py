@@ -220,13 +220,6 @@ def test_what_annotators_refused_is_told(tmp_path):
     assert taken.errors == 0 and taken.numbers["train"]["rows"]["records"] == len(GOOD) - 1
 
 
-def test_every_kind_of_damage_is_told_with_its_count(tmp_path):
-    rows = [*GOOD, {"text": "x"}, {"text": "y"}, {"text": "z", "label": ["a", "b", "c"]}]
-    message = found(look("classify", tmp_path, {"train": rows}), "no_record").message
-    head, *kinds = message.split("\n")
-    assert "of 2 kinds" in head and [kind.split(" ")[0] for kind in kinds] == ["2", "1"] and "label" in kinds[0]
-
-
 def test_a_sample_of_words_shows_their_tags(tmp_path):
     result = look("tag", tmp_path, {"train": [{"tokens": ["Ann", "runs"], "tags": ["B-X", "O"]}, {"tokens": ["a"], "tags": ["O"]}]})
     assert "\nAnn/B-X runs/O" in report.text(result, colour=False)
@@ -255,3 +248,23 @@ def _strings(file):
     tree = ast.parse(file.read_text(encoding="utf-8"))
     docs = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(getattr(n, "body", None), list) and n.body and isinstance(n.body[0], ast.Expr)}
     return [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs]
+
+
+def test_bad_rows_are_told_by_kind_and_by_label(tmp_path):
+    lines = ["text,label", *(f"t {i},{'rare' if i % 10 == 0 else 'common'}" for i in range(40)), "only one cell", "another", "a,b,c"]
+    content = "\n".join(lines).encode() + b"\nwin \xa3,rare\nwin \xa3 2,rare\n"
+    (tmp_path / "a.csv").write_bytes(content)
+    told = found(look("classify", tmp_path, {"train": tmp_path / "a.csv"}), "unreadable")
+    first, *kinds = told.message.split("\n")
+    assert told.count == 5 and len(kinds) == 3 and "5 rows of train" in first and first.endswith("; by label: rare 2 of 6")
+    assert "2 at " in kinds[0] and "a.csv:42 and others: found 1 cells, expected 2" in kinds[0]
+    assert "2 at " in kinds[1] and "a.csv:45 and others: byte " in kinds[1] and "1 at " in kinds[2] and "found 3 cells" in kinds[2]
+    assert [line.strip() for line in report.text(look("classify", tmp_path, {"train": tmp_path / "a.csv"}), False).split("\n")][1:4] == kinds
+
+
+def test_files_that_are_left_out_are_told(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.jsonl").write_text("\n".join(map(json.dumps, GOOD)))
+    (tmp_path / "set" / "README.md").write_text("# card")
+    result = look("classify", tmp_path, {"train": tmp_path / "set"})
+    assert "README.md is no data and left out" in found(result, "left_out").message and found(result, "left_out").severity == "info"
