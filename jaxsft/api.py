@@ -398,8 +398,14 @@ class Model:
         aside = [] if aside is None else aside
         if isinstance(data, str | os.PathLike):
             data = setup.read_rows(config, str(data), [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)], aside)
-        rows, records = setup.records_of(config, self._as_trained(self._rows(data, None)), type(self.task), aside)
-        part = setup.arranged(type(self.task), setup.Records(records, [row.where for row in rows], aside), config.data.columns, training=False)
+        rows = setup.usable(config, self._as_trained(self._rows(data, None)), self.task, aside)
+        rows, records = setup.records_of(config, rows, type(self.task), aside)
+        part = setup.Records(records, [row.where for row in rows], aside)
+        if config.data.unseen_labels == "drop":
+            known = {("label", name) for name in self.task.state.get("labels", ())} | {("text", name) for name in self.task.state.get("intents", ())}
+            part = setup.seen(part, self.task, known)
+            aside[:] = part.aside
+        part = setup.arranged(type(self.task), part, config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))
         if self.task.generates and config.evaluation.generate != "never":
             answers, numbers = evaluation.answer(self.task, parts.model, self._held.layers, split, config, parts.mesh)

@@ -235,7 +235,7 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"{text}: expected key=value")
-        free = key.startswith("data.options.")  # the format knows its names
+        free = key.startswith(("data.options.", "data.keep."))  # the format, or the file, knows its names
         if key not in known and not free:
             raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
         given = value if key in string_keys() and value != "null" else yaml.safe_load(value)

@@ -143,6 +143,7 @@ class Loop:
     def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
         self._stage("reading the data")
         parts, records = setup.prepare(self.config)
+        self.config = parts.config  # the metric of tags hangs on what they are
         self._stage(f"turning {sum(len(part.records) for part in records.values()):,} rows into tokens")
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
         if hosts.first():  # before too many of them may end the run
@@ -154,6 +155,7 @@ class Loop:
             training = batches["train"].split  # evaluation shares the shape of training, unless its rows are longer
             ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
             ledger[name] |= {"lacks": lacks[name]} if name in lacks else {}
+            ledger[name] |= {"notes": list(part.notes)} if part.notes else {}
             ledger[name] |= {} if part.rows is None else {"rows_of_the_file": part.rows}  # several references of a source
         return parts, batches, ledger
 
@@ -294,6 +296,7 @@ class Loop:
             notes.append(
                 f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
             )
+        notes += self.ledger["train"].get("notes", [])
         if (left_out := text_scores.left_out()) and hasattr(self.config.task, "scores"):
             notes.append(f"{', '.join(left_out)} are left out: they need sacrebleu, which jaxsft[text] brings")
         if "validation" not in self.batches:

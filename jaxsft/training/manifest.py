@@ -63,7 +63,9 @@ def check_config(run_dir: Path, config: Config) -> None:
             raise ConfigError(f"run_dir={run_dir} holds {others[0]} of something else: a run has a config.yaml too; choose another run_dir=")
         return
     before, now = (compose.flat(compose.to_dict(c)) for c in (compose.read(path), config))
-    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(compose.CHANGEABLE)]
+    metric = ["evaluation.metric"] if config.evaluation.metric == "auto" else []  # the data decide about it
+    open_keys = (*compose.CHANGEABLE, *metric)
+    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(open_keys)]
     if changed:
         k = changed[0]
         raise ConfigError(f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has {k}={now.get(k)}; choose another run_dir=")
