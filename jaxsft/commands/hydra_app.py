@@ -68,7 +68,7 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
             codes.append(function(config))
         except JaxsftError as error:
             # Told at once, not at the end of the sweep; the other jobs go on.
-            print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
             codes.append(1)
         return None if sweep is None or config is None else sweep.result(config)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded
+from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import KINDS, Seq2Seq, group_references, seq2seq_record
@@ -88,9 +88,12 @@ class Seq2SeqTask(CausalTask):
         sources = self.tokenizer.encode_stream([self.before + r.source + self.after for r in records])
         targets = self.tokenizer.encode_stream([r.target for r in records])
         stop, out = tuple(self.stop_ids) if self.config.data.require_stop else (), []
+        around = self.tokenizer.encode(self.before + self.after)
         for record, source, target in zip(records, sources, targets, strict=True):
-            if not record.source.strip():
-                out.append("empty")
+            # An empty target is an answer of its own; one that the tokenizer empties is another answer than the row has.
+            lost = "answer_lost" if record.target.strip() and not target else None
+            if reason := no_text(record.source, [] if source == around else source) or lost:
+                out.append(reason)
                 continue
             given, source = (self.state["start_ids"], self._framed(source)) if self.two else (self._framed(source), None)
             ids = np.array([*given, *target, self.tokenizer.eos_id], np.int32)
