@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +166,15 @@ def test_a_loss_over_decades_has_numbers_at_its_axis():
     figure.canvas.draw()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert "0.1" in labels and not any("$" in label for label in labels)
+
+
+def test_a_font_that_was_installed_later_is_found(tmp_path, monkeypatch):
+    manager = figures.font_manager
+    own = next(font for font in manager.fontManager.ttflist if font.name == "STIXGeneral")
+    (tmp_path / "NotoSansCJK-Regular.ttf").write_bytes(Path(own.fname).read_bytes())
+    monkeypatch.setattr(figures, "CHINESE_FONTS", ("STIXGeneral",))
+    monkeypatch.setattr(manager.fontManager, "ttflist", [font for font in manager.fontManager.ttflist if font.name != "STIXGeneral"])
+    monkeypatch.setattr(manager, "findSystemFonts", lambda: [str(tmp_path / "NotoSansCJK-Regular.ttf"), str(tmp_path / "other.ttf")])
+    assert figures._families.__wrapped__() == ("DejaVu Sans", "STIXGeneral")
+    monkeypatch.setattr(manager, "findSystemFonts", list)
+    assert figures._families.__wrapped__() == ("DejaVu Sans", "STIXGeneral")  # now it is known
