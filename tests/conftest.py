@@ -36,7 +36,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from jaxsft import tasks  # noqa: E402
+from jaxsft import progress, tasks  # noqa: E402
 from jaxsft.compat import enable_x64  # noqa: E402
 from jaxsft.config import adapters, schema  # noqa: E402
 from jaxsft.config import optim as optim_config  # noqa: E402
@@ -48,6 +48,7 @@ from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.step import make_hyper  # noqa: E402
 
+progress.AFTER = 600.0  # no line of a stage beside what a test expects, however slow the machine is
 hypothesis.settings.register_profile("patient", deadline=None)  # a machine that is shared is slow at times
 hypothesis.settings.load_profile("patient")
 ROOT = Path(__file__).parent

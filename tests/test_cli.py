@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import subprocess
 import sys
 
@@ -192,8 +191,7 @@ def test_what_is_wrong_is_one_line(arguments, message, tmp_path, monkeypatch):  
         (tmp_path / name).write_bytes(content)
     code, out, err = jaxsft(*arguments)
     assert code == 1 and not out
-    *stages, last = err.splitlines()
-    assert last.startswith("jaxsft: ") and message in last and all(re.fullmatch(r"[\w ,]+ \.\.\.", stage) for stage in stages)
+    assert err.startswith("jaxsft: ") and err.count("\n") == 1 and message in err
     assert not list(tmp_path.glob("runs/*"))  # nothing is left behind
 
 

@@ -23,8 +23,9 @@ def main(arguments: list[str]) -> int:
 
 
 def run(config: Config) -> int:
-    check_files(config)
-    if config.hosts.count in (None, 1):
+    if "jax" not in sys.modules:
+        check_files(config)
+    if sys.stderr.isatty():
         progress.doing("starting JAX")
     with progress.ended():
         from jaxsft import api

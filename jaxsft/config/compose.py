@@ -305,8 +305,8 @@ def _unknown(name: str, text: str, root: type) -> str:
     for option, cls in GROUPS.get(group, {}).items():
         if chosen and cls.__name__ == chosen[1]:
             known = [f"{group}.{f.name}" for f in dataclasses.fields(cls) if f.name not in ("name", "kind")]
-            near = _suggest(name, known, 0.8) or _elsewhere(name, group, option)
-            return f"{name}: unknown option of {group}={option}{near or '; it has ' + (', '.join(known) or 'none')}"
+            near = _suggest(name, known, 0.8) or f"; it has {', '.join(known) or 'none'}{_elsewhere(name, group, option)}"
+            return f"{name}: unknown option of {group}={option}{near}"
     known = flat(OmegaConf.to_container(OmegaConf.structured(plain(root))))
     return f"{name}: unknown option{_suggest(name, list(known))}"
 
@@ -324,7 +324,7 @@ def _suggest(key: str, known: Sequence[str], alike: float = 0.6) -> str:
 def _elsewhere(name: str, group: str, option: str) -> str:
     """Return which other choices of a group have an option that this one lacks."""
     having = [other for other, cls in GROUPS[group].items() if other != option and name.partition(".")[2] in cls.__dataclass_fields__]
-    return f"; {' and '.join(f'{group}={other}' for other in having[:3])} {'have' if len(having) > 1 else 'has'} it" if having else ""
+    return f"; {' and '.join(f'{group}={other}' for other in having[:3])} {'have' if len(having) > 1 else 'has'} this one" if having else ""
 
 
 # What somebody means who gives a file or a name where a group of `conf/`, or a part of the config, is meant.

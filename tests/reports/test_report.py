@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,3 +193,15 @@ def test_a_damaged_file_costs_its_section_and_the_rest_is_written(name, tmp_path
     assert "could not be written" in text or "missing" in text or "found the alias" in text or name == "a folder for the card"
     said = capsys.readouterr().err
     assert "README.md: cannot read" in said if name == "a folder for the card" else "Traceback" not in said
+
+
+def test_a_font_that_was_installed_later_is_found(tmp_path, monkeypatch):
+    manager = figures.font_manager
+    own = next(font for font in manager.fontManager.ttflist if font.name == "STIXGeneral")
+    (tmp_path / "NotoSansCJK-Regular.ttf").write_bytes(Path(own.fname).read_bytes())
+    monkeypatch.setattr(figures, "CHINESE_FONTS", ("STIXGeneral",))
+    monkeypatch.setattr(manager.fontManager, "ttflist", [font for font in manager.fontManager.ttflist if font.name != "STIXGeneral"])
+    monkeypatch.setattr(manager, "findSystemFonts", lambda: [str(tmp_path / "NotoSansCJK-Regular.ttf"), str(tmp_path / "other.ttf")])
+    assert figures._families.__wrapped__() == ("DejaVu Sans", "STIXGeneral")
+    monkeypatch.setattr(manager, "findSystemFonts", list)
+    assert figures._families.__wrapped__() == ("DejaVu Sans", "STIXGeneral")  # now it is known
