@@ -22,6 +22,7 @@ from omegaconf import MISSING, ListConfig, OmegaConf, errors
 from jaxsft import documents
 from jaxsft.config import adapters, optim, schema
 from jaxsft.errors import ConfigError
+from jaxsft.foreign import what_is
 
 OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
 GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
@@ -209,7 +210,8 @@ def read(path: Path) -> schema.Config:
         raise ConfigError(f"{path.parent}: not a run directory ({error.strerror})") from error
     if not found:
         why = f"it has no {path.name}" if path.parent.is_dir() else "it is a file" if path.parent.exists() else "there is no such folder"
-        raise ConfigError(f"{path.parent}: not a run directory ({why})")
+        other = what_is(path.parent) if path.name == "config.yaml" else None
+        raise ConfigError(f"{path.parent}: not a run directory ({other or why})")
     try:
         return typed(documents.read_yaml(path, ConfigError, dict))
     except (AttributeError, TypeError, ValueError) as error:  # a group that is no mapping, say
