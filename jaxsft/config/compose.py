@@ -22,6 +22,7 @@ from omegaconf import MISSING, ListConfig, OmegaConf, errors
 from jaxsft import documents
 from jaxsft.config import adapters, foreign, optim, schema
 from jaxsft.errors import ConfigError
+from jaxsft.other_models import what_is
 
 OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
 GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
@@ -219,7 +220,8 @@ def check_there(path: Path) -> None:
         raise ConfigError(f"{path.parent}: not a run directory ({getattr(error, 'strerror', None) or error})") from error
     if not there:
         why = "it is a file" if not folder else f"it has no {path.name}" if path.parent.exists() else "there is no such folder"
-        raise ConfigError(f"{path.parent}: not a run directory ({why})")
+        other = what_is(path.parent) if path.name == "config.yaml" else None
+        raise ConfigError(f"{path.parent}: not a run directory ({other or why})")
 
 
 def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:

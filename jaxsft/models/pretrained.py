@@ -135,7 +135,7 @@ def _listed(index: Path) -> dict[str, str]:
         if not isinstance(file, str) or not file.endswith(".safetensors"):
             raise CheckpointError(f"{index}: weight_map: {shown(name)} is {shown(file)}, expected the name of a .safetensors file")
         if Path(file).name != file:
-            raise CheckpointError(f"{index}: names {shown(file)}, which does not lie beside it")
+            raise CheckpointError(f"{index}: names {file[:80]}, which does not lie beside it")
     return found
 
 
