@@ -14,8 +14,11 @@ class TaskConfig:
 @dataclass(frozen=True)
 class ChatTask(TaskConfig):
     name: str = "chat"
-    template: str = "auto"  # auto: the tokenizer's own, else ours; default: ours; or a file with a Jinja template
-    variables: dict[str, Any] = field(default_factory=dict)  # further names that the template reads, such as enable_thinking
+    # auto: the tokenizer's own, else ours; chatml, llama3, gemma, mistral, phi3, qwen3 or default: one of jaxsft, with its tokens; a name of the
+    # tokenizer's own templates; or a file with a Jinja template
+    template: str = "auto"
+    variables: dict[str, Any] = field(default_factory=dict)  # further names that the template reads, such as enable_thinking; date: of strftime_now
+    train_turns: str = "all"  # all | last: which turns of the assistant are trained, of those that their file does not leave out
     allow_unwritten: bool = False  # a message or tools that the template leaves out are no error
 
 

@@ -262,6 +262,12 @@ class Environment(ImmutableSandboxedEnvironment):
         """The names that a template expects to be given."""
         return meta.find_undeclared_variables(self.parse(source))
 
+    def mentions(self, source: str) -> set[str]:
+        """The attributes and constant strings of a template: among them is each field that it asks for by name."""
+        tree = self.parse(source)
+        strings = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+        return strings | {node.attr for node in tree.find_all(nodes.Getattr)}
+
     def given(self, value: Any) -> Any:
         """Data as the template gets it."""
         return track(value)

@@ -22,7 +22,9 @@ from jaxsft.data import sentencepiece
 from jaxsft.errors import ConfigError
 
 NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
-BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
+FURTHER = "additional_chat_templates"  # a folder of NAME.jinja
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", *TEMPLATES)
 ROLES = ("pad_token", "bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # Radford et al., 2019, encoder.py
@@ -89,9 +91,49 @@ def _config(folder: Path) -> dict[str, Any]:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the second has the last word
         if (folder / name).is_file():
             config |= {k: v for k, v in read_object(folder / name, "JSON").items() if v is not None}
-    if (folder / "chat_template.jinja").is_file():
-        config["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if (templates := _templates(folder, config.get("chat_template"))) is not None:
+        config["chat_template"] = templates
     return config
+
+
+def _templates(folder: Path, of_config: Any) -> Any:
+    """The chat template of a folder, or a list of named ones; a file of its own has the last word, as in transformers."""
+    found = of_config
+    if (folder / "chat_template.json").is_file():
+        found = read_object(folder / "chat_template.json", "JSON with a chat_template").get("chat_template", found)
+    if (folder / "chat_template.jinja").is_file():
+        found = _text(folder / "chat_template.jinja")
+    further = sorted((folder / FURTHER).glob("*.jinja")) if (folder / FURTHER).is_dir() else []
+    if not further:
+        return found
+    named = named_templates(found) | {file.stem: _text(file) for file in further}
+    return [{"name": name, "template": template} for name, template in named.items()]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); expected a Jinja template in utf-8") from None
+
+
+def named_templates(found: Any) -> dict[str, str]:
+    """The chat templates of `chat_template` by name; a single one is `default`. Raises ConfigError where that is neither, or lacks it."""
+    if found is None:
+        return {}
+    if isinstance(found, str):
+        return {"default": found}
+    entries = [{"name": name, "template": text} for name, text in found.items()] if isinstance(found, dict) else found
+    if not isinstance(entries, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("name"), str) and isinstance(one.get("template"), str) for one in entries
+    ):
+        raise ConfigError(f"chat_template is a {type(found).__name__}, expected a string or a list of named templates")
+    named = {one["name"]: one["template"] for one in entries}
+    if len(named) == 1 and "default" not in named:
+        named["default"] = next(iter(named.values()))
+    if named and "default" not in named:
+        raise ConfigError(f"chat_template names {sorted(named)}, expected one called 'default'")
+    return named
 
 
 def _class(config: dict[str, Any]) -> str:

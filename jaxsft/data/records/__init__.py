@@ -12,8 +12,9 @@ from typing import Any
 
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
-from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
+from jaxsft.data.records.chat import FORMS, Chat, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Unlabelled, label_names
+from jaxsft.data.records.messages import ROLES, Message
 from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.records.sequences import (

