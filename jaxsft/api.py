@@ -174,15 +174,17 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     the layout of Hugging Face is a model too: of task=chat where it has a chat template, else of task=lm.
 
     Args:
-      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed.
+      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed; of a folder
+        `task.variables` too.
 
     Raises:
       ConfigError: not a run directory, or an option that cannot be changed for a trained run.
       CheckpointError: no good checkpoint.
     """
+    remote.opened.cache_clear()  # the run may have gone on since
     for text in overrides:
         key = text.partition("=")[0]
-        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE:
+        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE and not _of_untrained(run, key):
             groups = {"generate": GenerateConfig, "evaluation": EvaluationConfig, "data": DataConfig}
             near = [f"; did you mean {name}.{key}?" for name, group in groups.items() if key in group.__dataclass_fields__]
             raise ConfigError(f"{key}: cannot be changed for a trained run; what can is {', '.join(OVERRIDABLE)}{''.join(near[:1])}")
@@ -196,12 +198,18 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
         validate.evaluation_batches(config)
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
-    remote.opened.cache_clear()  # the run may have gone on since
     if isinstance(run, Result):
         return Model(runs.open_run(run.mirror.place, change))
     if pretrained.is_source(folder := remote.opened(str(hub.run_dir(str(run))))):
         return Model(untrained.open_folder(folder, change))
     return Model(runs.open_run(run, change))
+
+
+def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
+    """Whether an option may be changed for a folder of Hugging Face: nobody has trained with the variables of its template."""
+    if isinstance(run, Result) or not (key == "task.variables" or key.startswith("task.variables.")):
+        return False
+    return pretrained.is_source(remote.opened(str(hub.run_dir(str(run)))))
 
 
 def export(

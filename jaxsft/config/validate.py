@@ -48,6 +48,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),
     "data.mixture.exhausted": ("stop", "repeat", "error"),
+    "task.train_turns": ("all", "last"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
 }
