@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from jaxsft import documents
 from jaxsft.errors import CheckpointError, DataError, JaxsftError
 
 try:
@@ -125,15 +126,9 @@ def read_json(path: str | Path) -> Any:
     """Return the content of a JSON file, "NaN" and its kind left as strings.
 
     Raises:
-        JaxsftError: the file is missing or unreadable.
-        DataError: the file is not JSON.
+        DataError: the file is missing or unreadable, or not JSON as `documents` takes it.
     """
-    with _friendly(path, "read"):
-        content = Path(path).read_bytes()
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{path}: not a JSON file ({error})") from error
+    return documents.read_json(path, DataError, halves=True)
 
 
 class Stored(dict):
@@ -369,7 +364,7 @@ def _lines(path: str | Path) -> list[tuple[dict, bytes]]:
     found, lines = [], content.split(b"\n")  # not splitlines: a JSON string may hold other line separators
     for i, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line) if line.strip() else None
+            row = documents.decode(line.decode("utf-8"), halves=True) if line.strip() else None
         except ValueError as error:
             if i == len(lines):
                 break  # no newline behind it: the line was being written when the process ended
@@ -383,7 +378,7 @@ def _lines(path: str | Path) -> list[tuple[dict, bytes]]:
 
 def _is_json(text: bytes) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(documents.decode(text.decode("utf-8"), halves=True), dict)
     except ValueError:
         return False
 

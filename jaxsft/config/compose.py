@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from omegaconf import MISSING, ListConfig, OmegaConf, errors
 
+from jaxsft import documents
 from jaxsft.config import adapters, optim, schema
 from jaxsft.errors import ConfigError
 
@@ -203,11 +204,15 @@ def to_yaml(config: schema.Config) -> str:
 def read(path: Path) -> schema.Config:
     """The config of a run directory. Raises ConfigError."""
     try:
-        return typed(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, NotADirectoryError) as error:
+        found = path.exists()
+    except OSError as error:
+        raise ConfigError(f"{path.parent}: not a run directory ({error.strerror})") from error
+    if not found:
         why = f"it has no {path.name}" if path.parent.is_dir() else "it is a file" if path.parent.exists() else "there is no such folder"
-        raise ConfigError(f"{path.parent}: not a run directory ({why})") from error
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise ConfigError(f"{path.parent}: not a run directory ({why})")
+    try:
+        return typed(documents.read_yaml(path, ConfigError, dict))
+    except (AttributeError, TypeError, ValueError) as error:  # a group that is no mapping, say
         raise ConfigError(f"{path}: not a readable config ({one_line(error)})") from error
 
 

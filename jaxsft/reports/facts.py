@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
 from jaxsft.config import overrides
+from jaxsft.documents import read_yaml
 from jaxsft.errors import DataError, JaxsftError
 from jaxsft.reports.curves import series
 from jaxsft.rundir import number, read_json, read_jsonl
@@ -25,7 +25,7 @@ RUN_FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "result.json")
 SPLITS = ("test", "validation", "train")  # what a reader asks for first
 ABSENT = "(absent)"
 # A file that an editor or a crash damaged costs its own section: the rest of a report is worth more.
-DAMAGE = (JaxsftError, OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError)
+DAMAGE = (JaxsftError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class Missing(Exception):
@@ -52,17 +52,16 @@ def read_or(run_dir: Path, name: str, otherwise: Any) -> Any:
 
 
 def config(run_dir: Path) -> dict:
-    """Return `config.yaml`, empty where there is none. Raises OSError, ValueError or YAMLError where it is damaged."""
+    """Return `config.yaml`, empty where there is none. Raises DataError where it is damaged."""
     path = run_dir / "config.yaml"
-    content = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
-    return content if isinstance(content, dict) else {}
+    return read_yaml(path, top=dict) if path.exists() else {}
 
 
 def config_or_empty(run_dir: Path) -> dict:
     """Return `config.yaml`, empty where there is none or it is damaged."""
     try:
         return config(run_dir)
-    except (OSError, ValueError, yaml.YAMLError):
+    except DataError:
         return {}
 
 
