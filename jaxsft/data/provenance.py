@@ -159,11 +159,6 @@ def sources(text: Tracked, start: int, end: int) -> bytes:
     return text._marks[start:end].translate(_only_source)
 
 
-def has_prefix(text: Tracked, prefix: Tracked) -> bool:
-    """Whether `text` begins with `prefix`, written by the same sources."""
-    return text.startswith(prefix) and sources(text, 0, len(prefix)) == sources(prefix, 0, len(prefix))
-
-
 def template_runs(text: Tracked) -> list[tuple[int, int]]:
     """(start, end) of the longest runs without a character of the data."""
     return [match.span() for match in re.finditer(rb"[\x00\x02]+", sources(text, 0, len(text)))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -38,11 +39,11 @@ def check(variables: Mapping[str, Any], names: Collection[str], template: str) -
 
 def pinned(source: str, variables: Mapping[str, Any]) -> str:
     """The template with the variables at its head, so that it writes the same wherever it is used. Raises ConfigError where Jinja cannot say one."""
-    head = [f"{{%- set {name} = {literal(value)} -%}}\n" for name, value in variables.items()]
-    if date := clock(variables):
-        forms = {form: date[CLOCK](form) for form in _forms(source)}
-        head.append(f"{{%- macro {CLOCK}(form) -%}}{{{{ {literal(forms)}[form] }}}}{{%- endmacro -%}}\n" if forms else "")
-    return "".join(head) + source
+    head = [f"{{%- set {name} = {literal(value)} " for name, value in variables.items()]
+    if (date := clock(variables)) and (forms := {form: date[CLOCK](form) for form in _forms(source)}):
+        head.append(f"{{%- macro {CLOCK}(form) -%}}{{{{ {literal(forms)}[form] }}}}{{%- endmacro ")
+    end = "%}\n" if source[:1].isspace() else "-%}\n"  # a minus would take the white space that the template begins with
+    return "".join(part + end for part in head) + source
 
 
 def literal(value: Any) -> str:
@@ -73,6 +74,4 @@ def _forms(source: str) -> list[str]:
 
 
 def _without_marks(source: str) -> str:
-    import re
-
     return re.sub(r"\{%[-+]?\s*(end)?generation\s*[-+]?%\}", "", source)

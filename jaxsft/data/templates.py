@@ -29,7 +29,7 @@ from jaxsft.data.holes import Looked, Session
 from jaxsft.data.layouts import Layouts
 from jaxsft.data.losses import Losses
 from jaxsft.data.plans import Layout, Plan, Rendered, plan_of
-from jaxsft.data.provenance import UNKNOWN, Environment, Tracked, has_prefix, plain, sources
+from jaxsft.data.provenance import UNKNOWN, Environment, Tracked, plain, sources
 from jaxsft.data.records import Chat, Message
 from jaxsft.data.records.messages import THOUGHTS
 from jaxsft.data.template_variables import CLOCK, DATE, check, clock, literal
@@ -363,7 +363,7 @@ class Template:
             mine, self.variables = self.variables, self.variables | variables
             try:
                 draft = self._drafts(tools, where)
-                return has_prefix(draft([*messages[:-1], answer], False), draft(messages[:-1], True))
+                return self._turns.begins(draft([*messages[:-1], answer], False), draft(messages[:-1], True))
             except DataError:
                 return False
             finally:

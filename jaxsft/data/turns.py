@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxsft.data.holes import Session
 from jaxsft.data.plans import Layout
-from jaxsft.data.provenance import UNKNOWN, Tracked, has_prefix, plain, sources, template_runs, trained_runs
+from jaxsft.data.provenance import UNKNOWN, Tracked, plain, sources, template_runs, trained_runs
 from jaxsft.data.records import Message
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import DataError
@@ -92,7 +92,7 @@ class Turns:
         """From the end of the prompt for a message to the end of its turn; None where it is written otherwise than if it were the last. Raises
         DataError where it is the last, and its prompt is no beginning of it."""
         before, last = draft(messages[:index], True), index == len(messages) - 1
-        if not has_prefix(text, before):
+        if not self.begins(text, before, matches):
             if session:
                 session.sure(before, text, _agreed(before, text))
             if last:
@@ -101,7 +101,7 @@ class Turns:
         if last:
             return len(before), len(text)
         alone = draft(messages[: index + 1], False)
-        if has_prefix(text, alone):
+        if self.begins(text, alone, matches):
             return len(before), len(alone)
         # What follows the stop token may depend on whether more turns come; the turn itself may not.
         agreed = _agreed(alone, text)
@@ -109,6 +109,13 @@ class Turns:
             session.sure(alone, text, agreed)
         ends = [end for start, end, token in matches if token in self.stop_ids and len(before) <= start and end <= agreed]
         return (len(before), ends[-1]) if ends and self._only_stops(alone, ends[-1]) else None
+
+    def begins(self, text: Tracked, beginning: Tracked, matches: list[Match] | None = None) -> bool:
+        """Whether a text, with these special tokens, begins with another one and its special tokens, whoever wrote the other characters."""
+        if not text.startswith(plain(beginning)):
+            return False
+        found = self.matches(text, (), "") if matches is None else matches
+        return [match for match in found if match[1] <= len(beginning)] == self.matches(beginning, (), "")
 
     def _regions(self, text: Tracked, begin: int, end: int, index: int, matches: list[Match], where: str) -> list[tuple[int, int, int]]:
         """What is trained of a turn: all of it, or what the template marks in it."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsft import documents
 from jaxsft.data.records.fields import show, without_none
 from jaxsft.errors import DataError
 
@@ -23,7 +24,7 @@ CALLS = ("function_call", "tool_call")
 FLAGS = {"train": True, "trainable": True, "training": True, "loss": True, "loss_mask": True, "masked": False}
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")  # beside the text, of a row or of a turn
-MARKER = re.compile(r"[ \t]*<(image|video|audio)>\n?")
+MARKER = re.compile(r"<(?:image|video|audio)>\n?")
 # Fields of a turn that say nothing to a model, unless its template reads them.
 MEANINGLESS = frozenset(
     ("name", "id", "tool_call_id", "message_id", "parent_id", "index", "timestamp", "created_at", "updated_at", "model", "end_turn")
@@ -217,6 +218,6 @@ def _weight(weight: Any, flags: Mapping[str, Any], role: str, where: str) -> flo
 def json_of(text: str, where: str, expected: str) -> Any:
     """The value of JSON text. Raises DataError."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return documents.decode(text)
+    except ValueError as error:
         raise DataError(f"{where} holds broken JSON ({error}), expected {expected}") from None
