@@ -19,7 +19,7 @@ from jaxsft.errors import ConfigError, DataError, first_line
 # What is read of a run directory, and of a model of transformers.
 RUN = ("config.yaml", "task.json", "prepared.json", "pretrained.json", "label_names.json", "tokenizer/*.json", "checkpoints/*")
 MODEL = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
-TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, "tokenizer/*.json")
+TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, f"{tokenizer_files.FURTHER}/*.jinja", "tokenizer/*.json")
 
 
 def data_file(path: str | Path) -> Path:

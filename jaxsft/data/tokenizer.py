@@ -144,8 +144,9 @@ class Tokenizer:
             document = document | {"post_processor": processor(frames, self._full.id_to_token)}
         write_text(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1))
         write_json(folder / "tokenizer_config.json", self._config)
-        # Hugging Face lets this file win over the config; an old one must not outlive its tokenizer.
-        (folder / "chat_template.jinja").unlink(missing_ok=True)
+        # Hugging Face lets these files win over the config; an old one must not outlive its tokenizer.
+        for name in tokenizer_files.TEMPLATES:
+            (folder / name).unlink(missing_ok=True)
 
     def with_added(self, tokens: Sequence[str]) -> Tokenizer:
         """The same tokenizer with further added tokens, which have the ids after all others. Raises ConfigError where one is there already."""

@@ -144,6 +144,12 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
     if dropped > d.max_dropped * part.read:
         message = f"{dropped:,} of {part.read:,} rows of {part.name} would be dropped, more than data.max_dropped={d.max_dropped} allows."
         findings.add("too_many_dropped", "error", message, split=part.name, count=dropped, repair="data.max_dropped, or mend the rows")
+    if ledger.several_texts:
+        message = (
+            f"{rows(ledger.several_texts, part.name)}: the template writes earlier turns otherwise when later ones follow, so that each such row is "
+            "several examples; task.train_turns=last trains the last turn of each alone."
+        )
+        findings.add("several_texts", "info", message, split=part.name, count=ledger.several_texts)
     ledger.check()
     return {"limit": limit, "lengths": length_summary(lengths), "ledger": ledger.as_dict()}
 
