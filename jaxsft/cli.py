@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(argv[1:])
     except JaxsftError as error:
-        print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("jaxsft: interrupted", file=sys.stderr)

@@ -205,7 +205,15 @@ class Bench:
     config: schema.Config
     parts: setup.Parts
     batches: Batches
-    params: Any
+    double: bool
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """Fresh weights."""
+        params = self.parts.init_params()
+        if self.double:
+            params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+        return runs.started(self.parts, params)
 
     @property
     def program(self):
@@ -251,16 +259,22 @@ def _tokenizer() -> Tokenizer:
     return Tokenizer.bytes()
 
 
-def bench(name: str = "chat", rows: int = 13, /, *, records: tuple[list, list] | None = None, longest: int = 40, **groups: Any) -> Bench:
-    """The parts of a run on generated rows."""
-    config, kind, tokenizer = make_config(name, **groups), tasks.get(name), _tokenizer()
+def bench(
+    name: str = "chat",
+    rows: int = 13,
+    /,
+    *,
+    records: tuple[list, list] | None = None,
+    longest: int = 40,
+    config: schema.Config | None = None,
+    **groups: Any,
+) -> Bench:
+    """The parts of a run on generated rows; `config` instead of what `make_config` gives."""
+    config, kind, tokenizer = config or make_config(name, **groups), tasks.get(name), _tokenizer()
     records = records or make_records(name, rows, longest=longest)
     parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records))
     batches = parts.batches(parts.split("train", records), training=True)
-    params = parts.init_params()
-    if jax.config.jax_enable_x64:
-        params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-    return Bench(config, parts, batches, runs.started(parts, params))
+    return Bench(config, parts, batches, bool(jax.config.jax_enable_x64))
 
 
 def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 1e-12) -> None:

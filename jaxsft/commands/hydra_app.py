@@ -56,7 +56,7 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
             codes.append(function(typed(node, root, hydra_config.overrides.task, folders)))
         except JaxsftError as error:
             # Told at once, not at the end of the sweep; the other jobs go on.
-            print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
             codes.append(1)
 
     before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come as exceptions, not as text and an exit

@@ -14,6 +14,9 @@ ROPE_SCALING = {  # by kind, the options that it needs, and those that it reads 
     "longrope": (("factor", "original", "factors"), ("attention",)),
 }
 
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "tanh", "sigmoid", "relu2", "relu6", "leaky_relu", "mish", "hardswish", "quick_gelu", "gelu_10")
+ACTIVATIONS += ("laplace", "sqrtsoftplus", "linear")  # of models and of heads; `models/layers.py` has the functions
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -67,7 +70,7 @@ class ModelConfig:
     query_scale: Optional[float] = None  # null: head_dim^-0.5
     attention_softcap: Optional[float] = None  # scores become cap * tanh(score / cap)
     gated: bool = True
-    activation: str = "silu"  # silu | gelu | gelu_tanh | relu
+    activation: str = "silu"  # silu | gelu | gelu_tanh (gelu_new, gelu_fast) | relu | tanh | sigmoid | quick_gelu and others
     mlp_bias: bool = False
     experts: int = 0  # gated MLPs of a layer among which each token chooses; 0: one MLP for all
     experts_per_token: int = 2

@@ -77,8 +77,7 @@ class Columns:
     categories: list[str] = field(default_factory=list)  # those of the features that are classes although they look like numbers
     missing: str = "error"  # what becomes of a row with a target, or a feature, that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
-    # of assistant_first | repeated_role | no_answer | media | several_roots | partial_words | absent
-    allow: list[str] = field(default_factory=list)
+    allow: list[str] = field(default_factory=list)  # assistant_first|repeated_role|no_answer|media|several_roots|partial_words|discontinuous|absent
     group_references: bool = False  # rows of one source are one row with several references
 
     def named(self) -> list[str]:
@@ -317,8 +316,10 @@ class Config:
     run_dir: Optional[str] = None
     profile: Optional[str] = None  # steps:10-15 writes a trace of these steps into profile/ of the run directory
     compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
-    # No option: of model and tokenizer, what presets came to and nobody asked for, as (name, value). Empty: nobody knows, of a config made by hand.
+    # No options. What presets came to and nobody asked for, as (name, value); empty: nobody knows, of a config made by hand.
     unasked: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
+    # Of options whose value was chosen for this run (`pretrained_defaults`), where it comes from, as (name, reason).
+    origins: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
 
 
 # --- preparation -----------------------------------------------------------------------------------------------------------------------------

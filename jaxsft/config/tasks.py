@@ -14,11 +14,9 @@ class TaskConfig:
 @dataclass(frozen=True)
 class ChatTask(TaskConfig):
     name: str = "chat"
-    # auto: the tokenizer's own, else ours; chatml, llama3, gemma, mistral, phi3, qwen3 or default: one of jaxsft, with its tokens; a name of the
-    # tokenizer's own templates; or a file with a Jinja template
-    template: str = "auto"
+    template: str = "auto"  # auto: the tokenizer's, else default; chatml|llama3|gemma|mistral|phi3|qwen3|default; a name of the tokenizer's; a file
     variables: dict[str, Any] = field(default_factory=dict)  # further names that the template reads, such as enable_thinking; date: of strftime_now
-    train_turns: str = "all"  # all | last: which turns of the assistant are trained, of those that their file does not leave out
+    train_turns: str = "all"  # last: of each conversation the last turn alone is trained
     allow_unwritten: bool = False  # a message or tools that the template leaves out are no error
 
 
@@ -37,7 +35,7 @@ class MLMTask(TaskConfig):
     kept: float = 0.1  # of these, left as they are; the others become the mask token
     whole_word: bool = False
     mask_token: Optional[str] = None  # null: that of the tokenizer
-    activation: str = "gelu"  # of the head: gelu | relu | tanh
+    activation: str = "gelu"  # of the head: what model.activation may be
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class TextTask(TaskConfig):
 
     pool: str = "mean"  # mean | max | first | last | attention: a mean by the product with a learnt query
     head: str = "linear"  # linear | dense: a layer and an activation before it, as BERT and RoBERTa have | normed: and a norm too, as ModernBERT has
-    activation: str = "tanh"  # of head=dense or normed: tanh | gelu | relu
+    activation: str = "tanh"  # of head=dense or normed: what model.activation may be
     bias: bool = True  # of the layers of the head
 
 
@@ -96,7 +94,7 @@ class TagTask(TaskConfig):
     labels: Optional[list[str]] = None  # null: inferred from the training split
     align: str = "first"  # first | mean | all: which tokens stand for a word: its first, the mean of them, or each is trained and the first predicts
     head: str = "linear"  # linear | dense: a layer and an activation before it | normed: and a norm too, as ModernBERT has
-    activation: str = "tanh"  # of head=dense or normed: tanh | gelu | relu
+    activation: str = "tanh"  # of head=dense or normed: what model.activation may be
     crf: bool = False  # a linear chain scores neighbouring tags together
     valid: bool = False  # predictions are tags that their scheme allows, the best such sequence
     untagged: Optional[str] = None  # the tag of words that nobody has tagged: neither trained nor scored; null: every tag is learnt
@@ -165,7 +163,7 @@ class SpanTask(TaskConfig):
     name: str = "span"
     max_answer: int = 30  # tokens of an answer
     head: str = "linear"  # linear | dense: a layer and an activation before it | normed: and a norm too, as ModernBERT has
-    activation: str = "tanh"  # of head=dense or normed: tanh | gelu | relu
+    activation: str = "tanh"  # of head=dense or normed: what model.activation may be
 
 
 TASKS: dict[str, type[TaskConfig]] = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.config import compose, durations, hubid, validate_backbone, validate_generate, validate_model, validate_texts
-from jaxsft.config.model import ROPE_SCALING
+from jaxsft.config.model import ACTIVATIONS, ROPE_SCALING
 from jaxsft.config.schema import Columns, Config, DataConfig, DataFiles, GenerateConfig
 from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
@@ -31,7 +31,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "model.positions": ("rope", "learned", "relative", "disentangled", "none"),
     "model.rope_scaling.kind": tuple(ROPE_SCALING),
     "model.qk_norm": ("none", "head", "all"),
-    "model.activation": ("silu", "gelu", "gelu_tanh", "relu"),
+    "model.activation": ACTIVATIONS,
     "model.attention": ("auto", "reference", "blocked"),
     "model.unroll": ("auto", "none", "full"),
     "train.on_nan": ("stop", "skip"),
@@ -44,7 +44,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.decode": ("mst", "greedy"),
     "task.pool": ("mean", "max", "first", "last", "attention"),
     "task.head": ("linear", "dense", "normed"),
-    "task.activation": ("tanh", "gelu", "relu"),
+    "task.activation": ACTIVATIONS,
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),
     "data.mixture.exhausted": ("stop", "repeat", "error"),
@@ -94,7 +94,7 @@ NOT_NEGATIVE = (
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", "adapter.dropout", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
-ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent", "media")
+ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "discontinuous", "absent", "media")
 GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights

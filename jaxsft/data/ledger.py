@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class Aside:
     line: int
     reason: str
     message: str
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)  # what can be read of it all the same
 
     @property
     def where(self) -> str:

@@ -20,10 +20,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import Tokens
 from jaxsft.models.features import Features
-from jaxsft.models.layers import Dropout, Linear, Norm, at_least_fp32, contract, dropout, fan_in_normal
+from jaxsft.models.layers import ACTIVATIONS, Dropout, Linear, Norm, at_least_fp32, contract, dropout, fan_in_normal
 from jaxsft.sharding.weights import declare
-
-ACTIVATIONS = {"tanh": jnp.tanh, "gelu": lambda x: jax.nn.gelu(x, approximate=False), "relu": jax.nn.relu}
 
 
 class VocabHead(nn.Module):

@@ -20,14 +20,17 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
+from jaxsft import documents
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError, first_line
 from jaxsft.models import families, trained_heads
 from jaxsft.models.families.base import Family, Move, check_covered, moves
+from jaxsft.models.families.schema import shown
 from jaxsft.models.trained_heads import Asked
 from jaxsft.sharding.weights import Flat, WeightSpec
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+JSON_BYTES = 1 << 26  # of config.json and of an index: far more than the largest has
 VOCABULARY = ("embed/tokens/w", "head/w", "head/b")  # grow with the tokenizer
 OWN = ("head", "adapters")  # the roots of weights that a body has not
 KINDS = {
@@ -52,9 +55,8 @@ class Tensors:
     def __init__(self, folder: Path):
         self.folder = folder
         index = folder / INDEX
-        files = set(_json(index).get("weight_map", {}).values()) if index.is_file() else {WEIGHTS}
-        if outside := [name for name in files if Path(name).name != name]:
-            raise CheckpointError(f"{index}: names {outside[0]}, which does not lie beside it")
+        listed = _listed(index) if index.is_file() else None
+        files = {WEIGHTS} if listed is None else set(listed.values())
         if not index.is_file() and not (folder / WEIGHTS).is_file():
             old = sorted(p.name for p in folder.glob("*.bin"))
             found = f"has {old[0]}, a pickle, which can run code and is never opened" if old else "has no weights"
@@ -68,7 +70,7 @@ class Tensors:
                 if name in self._slices:
                     raise CheckpointError(f"{folder / file}: {name} is in another shard too")
                 self._slices[name], self._files[name] = opened.get_slice(name), folder / file
-        if index.is_file() and (lost := sorted(set(_json(index)["weight_map"]) - set(self._slices))):
+        if listed is not None and (lost := sorted(set(listed) - set(self._slices))):
             raise CheckpointError(f"{index}: {lost[0]} is in none of the {len(files)} shards")
 
     def __iter__(self):
@@ -111,13 +113,16 @@ def _open(file: Path) -> Any:
         raise CheckpointError(f"{file}: cannot be read ({first_line(error)})") from None
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({first_line(error)})") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{file}: found a JSON {type(found).__name__}, expected an object")
+def _listed(index: Path) -> dict[str, str]:
+    """The file of each tensor. Raises CheckpointError where an index does not say it, or names a file elsewhere."""
+    found = documents.read_json(index, CheckpointError, dict, JSON_BYTES).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise CheckpointError(f"{index}: weight_map={shown(found)}: expected an object with the file of each tensor")
+    for name, file in found.items():
+        if not isinstance(file, str) or not file.endswith(".safetensors"):
+            raise CheckpointError(f"{index}: weight_map: {shown(name)} is {shown(file)}, expected the name of a .safetensors file")
+        if Path(file).name != file:
+            raise CheckpointError(f"{index}: names {shown(file)}, which does not lie beside it")
     return found
 
 
@@ -132,7 +137,28 @@ class Source:
 
     def model(self, context: int | None = None) -> ModelConfig:
         """Its architecture in our options. Raises ConfigError for what we cannot follow."""
-        return self.family.model(self.values, str(self.folder / "config.json"), context)
+        found = self.family.model(self.values, str(self.folder / "config.json"), context)
+        if (self.folder / WEIGHTS).is_file() or (self.folder / INDEX).is_file():
+            self._check_layers(found)
+            if self.family.ties and not found.tied and not any(e.theirs in self.tensors for e in self.family.heads["lm"].table):
+                return dataclasses.replace(found, tied=True)
+        return found
+
+    def _check_layers(self, model: ModelConfig) -> None:
+        """Compares the number of layers with the names in the headers of the files, before anything grows with it. Raises CheckpointError."""
+        counts = {"layers/": model.layers, "encoder/layers/": model.layers, "decoder/layers/": model.decoder_layers}
+        entries = [(root, entry.theirs) for entry in self.family.table for root in counts if entry.ours.startswith(f"{root}*")]
+        deepest: dict[str, tuple[int, str]] = {}
+        for root, theirs in entries:
+            pattern = re.compile(re.escape(theirs).replace(r"\*", r"(\d{1,9})", 1).replace(r"\#", r"\d+") + r"\Z")
+            for name in self.tensors:
+                if match := pattern.search(_modern(self.family, name)):
+                    deepest[root] = max(deepest.get(root, (-1, "")), (int(match[1]), name))
+        for root, (last, name) in deepest.items():
+            if counts[root] > last + 1:
+                raise CheckpointError(
+                    f"{self.folder / 'config.json'}: says {counts[root]} layers, but the files have {last + 1}: {name} is of the last one"
+                )
 
     @functools.cached_property
     def tensors(self) -> Tensors:
@@ -146,7 +172,7 @@ def is_source(folder: str | Path) -> bool:
 
 def open_source(folder: str | Path, part: str = "all") -> Source:
     """`part` is `model.part`. Raises ConfigError: no config.json, one of a family that is not known, or that has no such part."""
-    values = _json(Path(folder) / "config.json")
+    values = documents.read_json(Path(folder) / "config.json", ConfigError, dict, JSON_BYTES)
     return Source(Path(folder), values, families.of(values, str(Path(folder) / "config.json"), part))
 
 
@@ -270,6 +296,7 @@ def load(source: Source, todo: Plan, weights: Flat, keep: Mapping[str, np.ndarra
       keep: by path, which layers (`[L]`, or a single value) keep what they have.
     """
     weights, keep = dict(weights), keep or {}
+    filled: dict[str, list[Move]] = {}
     for move in todo.moves:
         wanted = [not np.ravel(keep.get(slot.path, False))[slot.index[0] if np.size(keep.get(slot.path, False)) > 1 else 0] for slot in move.slots]
         if not any(wanted):
@@ -277,7 +304,17 @@ def load(source: Source, todo: Plan, weights: Flat, keep: Mapping[str, np.ndarra
         for slot, value, want in zip(move.slots, move.to_ours(_grown(source.tensors.read(move.theirs), move)), wanted, strict=True):
             if want:
                 weights[slot.path] = _put(weights.pop(slot.path), value, slot.index)
+                filled.setdefault(slot.path, []).append(move)
+    for path, of_it in filled.items():
+        if not _is_finite(weights[path]):
+            bad = next((m.theirs for m in of_it if not np.isfinite(source.tensors.read(m.theirs).astype(np.float32)).all()), path)
+            raise CheckpointError(f"{source.folder}: {bad} holds numbers that are not finite (NaN or infinity); every answer would be NaN")
     return weights
+
+
+@jax.jit
+def _is_finite(weight: jax.Array) -> jax.Array:
+    return jnp.isfinite(weight).all()
 
 
 def _grown(tensor: np.ndarray, move: Move) -> np.ndarray:

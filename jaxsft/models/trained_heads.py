@@ -12,9 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxsft.config.model import ACTIVATIONS
 from jaxsft.errors import ConfigError
 from jaxsft.models import families
 from jaxsft.models.families.base import OF_MODEL, Family, Head, Move, moves
+from jaxsft.models.families.decoders import ACTIVATIONS as ACTIVATION_NAMES
 from jaxsft.sharding.weights import WeightSpec
 
 PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
@@ -58,7 +60,7 @@ def options_of(head: Head, values: Mapping[str, Any], kind: type) -> dict[str, A
     """The options of a task (of this class) that compute what a config.json says of its head; where none do, the first that the class has."""
     fields = {field.name for field in dataclasses.fields(kind)}
     choices = {name: value if isinstance(value, tuple) else (value,) for name, value in head.options.items()} | (
-        {"activation": ("gelu", "tanh", "relu")} if head.options.get("head", "linear") != "linear" and "activation" not in head.options else {}
+        {"activation": ("gelu", *ACTIVATIONS)} if head.options.get("head", "linear") != "linear" and "activation" not in head.options else {}
     )
     choices = {name: values for name, values in choices.items() if name in fields}
     found = [dict(zip(choices, chosen, strict=True)) for chosen in itertools.product(*choices.values())]
@@ -128,8 +130,9 @@ def _other_option(head: Head, task: Any, names: Sequence[str]) -> str | None:
 
 def _other_word(head: Head, task: Any, values: Mapping[str, Any]) -> str | None:
     """The first key of config.json by which the class computes otherwise."""
+    ours_of = lambda word: ACTIVATION_NAMES.get(word, word) if isinstance(word, str) else word
     for key, ours in head.words(task).items():
-        if key in DEFAULTS and (theirs := values.get(key, DEFAULTS[key])) != ours:
+        if key in DEFAULTS and ours_of(theirs := values.get(key, DEFAULTS[key])) != ours_of(ours):
             return f"{key}={theirs} there, and {ours} by the options of the task"
     return None
 

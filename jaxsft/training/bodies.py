@@ -24,7 +24,8 @@ HEAD, WEIGHTS = "head.json", "head.safetensors"
 POOLS = {"mean": "mean_tokens", "max": "max_tokens", "first": "cls_token", "last": "lasttoken"}  # of ours, in the words of sentence-transformers
 LOADED = ("Model", "TextModel", "EncoderModel")  # the ends of the names of the classes that sentence-transformers makes of a config.json
 MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-ACTIVATIONS = {"tanh": "Tanh", "gelu": "GELU", "relu": "ReLU"}
+ACTIVATIONS = {"tanh": "Tanh", "gelu": "GELU", "relu": "ReLU", "silu": "SiLU", "sigmoid": "Sigmoid", "relu6": "ReLU6", "leaky_relu": "LeakyReLU"}
+ACTIVATIONS |= {"mish": "Mish", "hardswish": "Hardswish"}
 
 
 def write_head(folder: Path, task: Task, weights: Flat, specs: Mapping[str, WeightSpec]) -> int:
@@ -46,6 +47,8 @@ def write_vectors(folder: Path, task: Task, weights: Flat, context: int) -> bool
     """The layout of sentence-transformers, where the vector that the head reads can be said in it; whether it can."""
     options = task.config.task
     if not isinstance(task, TextTask) or options.pool not in POOLS or options.head == "normed" or any(p.startswith("head/features") for p in weights):
+        return False
+    if options.head == "dense" and options.activation not in ACTIVATIONS:
         return False
     size = task.config.model.embed
     steps = ["Transformer", "Pooling"]

@@ -146,9 +146,29 @@ def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
         f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} = {places:,} tokens, "
         f"{places * train['fill']:,.0f} real; {facts['steps_per_epoch']:,} steps an epoch"
     )
+    lines += recipe(config)
     peak = "peak unknown" if facts["peak"] is None else f"peak {facts['peak'] / 1e12:,.0f} TFLOP/s each"
     lines.append(f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']}, {flops_text(facts['flops'])} of the model")
     return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])
+
+
+def recipe(config: Config) -> list[str]:
+    """Returns the lines of the banner that tell how weights move, and which values were chosen for this run, with the reason."""
+    why = dict(config.origins)
+    told = lambda key, text: f"{text} ({why[key]})" if key in why else text
+    o, s = config.optim, config.schedule
+    falls = f" to {s.final:g} of it" if getattr(s, "final", None) else ""
+    return [
+        f"optimizer  {o.name}, "
+        + told("optim.learning_rate", f"learning rate {o.learning_rate:g}")
+        + f", {s.name}{falls} with {s.warmup} warm-up, {told('train.duration', config.train.duration)}",
+        f"{'':<11}"
+        + told("model.dropout", f"dropout {config.model.dropout:g}")
+        + ", "
+        + told("loss.label_smoothing", f"label smoothing {config.loss.label_smoothing:g}")
+        + ", "
+        + told("train.batch_size", f"{config.train.batch_size} rows a step"),
+    ]
 
 
 def flops_text(flops: float) -> str:

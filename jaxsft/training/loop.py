@@ -290,7 +290,7 @@ class Loop:
         count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
         notes = [f"resumed at step {start}"] if start else []
         notes += [f"{path} stays whole on every device: the mesh does not divide it" for path in meshes.whole(self.parts.specs, self.parts.mesh)]
-        notes += [*self.spread, *self.cached]
+        notes += [*self.spread, *self.cached, *setup.left_out(self.config)]
         if (used := self.parts.mesh.size) < jax.device_count():
             notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
         if (found := self.parts.vectors) is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
-from jaxsft.config import compose, validate_backbone
+from jaxsft.config import compose, pretrained_defaults, validate_backbone
 from jaxsft.config.optim import Group, OptimConfig
 from jaxsft.config.schema import (
     BpeTokenizer,
@@ -121,7 +121,20 @@ def like_pretrained(config: Config) -> Config:
     plain, source = of_source(config)
     found = dataclasses.replace(plain, model=surgery.resized(plain.model))
     asked.check(config, hf.USERS, source, found)
+    if config.model.init != "scratch":
+        found = pretrained_defaults.apply(found, _trained_with(found))
     return dataclasses.replace(found, unasked=())
+
+
+def _trained_with(config: Config) -> pretrained_defaults.Source:
+    """Returns the kind and width of the started model, and how `model.pretrained` was regularised."""
+    m = config.model
+    kind = "encoder-decoder" if m.decoder_layers else "decoder" if m.causal else "encoder"
+    if (folder := hf.folder_of(config)) is not None:
+        values = pretrained.open_source(folder, m.part).values
+        return pretrained_defaults.Source(kind, m.embed, pretrained_defaults.dropout_of(values))
+    run = compose.read(remote.opened(str(hub.run_dir(m.pretrained))) / "config.yaml")
+    return pretrained_defaults.Source(kind, m.embed, run.model.dropout, run.loss.label_smoothing)
 
 
 def of_source(config: Config) -> tuple[Config, ModelConfig]:
@@ -165,7 +178,7 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
     """All rows of what a path means; `columns` are those that the task reads, `split` says whose options (`formats.options_of`). Unreadable ones go
     into `aside`, or are a DataError (`data.on_bad_row`)."""
     d = config.data
-    put = lambda bad: aside.append(Aside(bad.file, bad.line, "unreadable", f"{bad.where}: {bad.reason}"))
+    put = lambda bad: aside.append(Aside(bad.file, bad.line, "unreadable", f"{bad.where}: {bad.reason}", bad.fields))
     return formats.read(
         path,
         format=d.format,
@@ -176,6 +189,14 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
         options=formats.options_of(d.options, split),
         quarantine=put if d.on_bad_row == "quarantine" else None,
     )
+
+
+def left_out(config: Config) -> list[str]:
+    """A sentence for each folder or archive of data of which files are not read, as they describe the data."""
+    d, out = config.data, []
+    for path in dict.fromkeys(path for path in (d.path, d.train, d.validation, d.test, *(one.path for one in d.mixture.sources)) if path):
+        out += formats.left_out_note(path, d.format)
+    return out
 
 
 def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], split: str) -> tuple[list[formats.Row], list[Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsft import rundir
+from jaxsft import documents
 from jaxsft.config.schema import (
     TASKS,
     ChatTask,
@@ -29,6 +29,7 @@ from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models import pretrained, trained_heads
 from jaxsft.models.families.base import Head
+from jaxsft.models.families.schema import ID, shown
 from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
 from jaxsft.training import hf, runs, setup
 
@@ -124,6 +125,11 @@ def state_of_pairs(config: Config, folder: Path, tokenizer: Tokenizer) -> dict[s
 
 
 def _declared(file: Path) -> Sequence[int]:
-    """The stop tokens of generation_config.json."""
-    found = rundir.read_json(file).get("eos_token_id") if file.is_file() else None
-    return [] if found is None else found if isinstance(found, list) else [found]
+    """The stop tokens of generation_config.json. Raises ConfigError for what is no id."""
+    if not file.is_file():
+        return []
+    found = documents.read_json(file, ConfigError, dict).get("eos_token_id")
+    ids = [] if found is None else found if isinstance(found, list) else [found]
+    if not all(ID.fits(one) for one in ids):
+        raise ConfigError(f"{file}: eos_token_id={shown(found)}: expected {ID.said}, a list of such, or null")
+    return ids

@@ -86,6 +86,18 @@ def test_mlp(activation, gated):
         "gelu": lambda y: 0.5 * y * (1 + scipy.special.erf(y / np.sqrt(2))),
         "gelu_tanh": lambda y: 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3))),
         "relu": lambda y: np.maximum(y, 0),
+        "tanh": np.tanh,
+        "sigmoid": lambda y: 1 / (1 + np.exp(-y)),
+        "relu2": lambda y: np.maximum(y, 0) ** 2,
+        "relu6": lambda y: np.clip(y, 0, 6),
+        "leaky_relu": lambda y: np.where(y < 0, 0.01 * y, y),
+        "mish": lambda y: y * np.tanh(np.log1p(np.exp(y))),
+        "hardswish": lambda y: y * np.clip(y + 3, 0, 6) / 6,
+        "quick_gelu": lambda y: y / (1 + np.exp(-1.702 * y)),
+        "gelu_10": lambda y: np.clip(0.5 * y * (1 + scipy.special.erf(y / np.sqrt(2))), -10, 10),
+        "laplace": lambda y: 0.5 * (1 + scipy.special.erf((y - 0.707107) / (0.282095 * np.sqrt(2)))),
+        "sqrtsoftplus": lambda y: np.sqrt(np.log1p(np.exp(y))),
+        "linear": lambda y: y,
     }[activation]
     up = x @ params["up"]["w"]
     hidden = act(x @ params["gate"]["w"]) * up if gated else act(up)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxsft.data.formats import Row
+from jaxsft.data.formats import Row, listed
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records.chat import FORMS, Chat, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Unlabelled, label_names
@@ -85,8 +85,20 @@ def _other_column(row: Row, columns: Any) -> Any:
         return columns
     others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair, columns.weight, *columns.features)]
     if "label" not in others and len(others) != 1:
-        raise DataError(f"{row.where}: no column 'label'; found {', '.join(row.fields)}; set data.columns.label=<column>")
+        raise DataError(f"{row.where}: no column 'label'; found {listed(row.fields)}; {_label_hint(row)}")
     return dataclasses.replace(columns, label="label" if "label" in others else others[0])
+
+
+def _label_hint(row: Row) -> str:
+    """What may help where the label has no column: it may stand in front of the text, or in the name of the folder."""
+    if set(row.fields) != {"text"}:
+        return "set data.columns.label=<column>"
+    if "\t" in str(row.fields["text"]):
+        return "the line has tabs: set data.format=tsv"
+    return (
+        "set data.columns.label=<column>; where the first word of each line is its label, data.format=fasttext data.options.prefix=none; where each "
+        "file is a text and its folder the label, data.unit=file data.columns.label=folder"
+    )
 
 
 def _given_names(*names: str | None) -> list[str]:
@@ -202,7 +214,7 @@ def parse_rows(
         except DataError as error:
             if on_bad_row != "quarantine":
                 raise
-            aside.append(Aside(row.file, row.line, "no_record", str(error)))
+            aside.append(Aside(row.file, row.line, "no_record", str(error), row.fields))
         else:
             kept.append(row)
             records.append(found)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxsft.data.formats import Row, require_column
-from jaxsft.data.formats.rows import Struct
+from jaxsft.data.formats.rows import Struct, plain_number, repeated
+from jaxsft.data.records import literals
 from jaxsft.errors import ConfigError, DataError
 
 MISSING = ("", "na", "nan", "null", "none")  # cells that stand for no number, in lower case
@@ -64,11 +65,30 @@ def _plain_label(value: Any, where: str) -> str:
         return str(value)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return str(int(value))
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")) and (cell := _cell_of_list(value)) is not None:
+        value = cell
+    if isinstance(value, dict) and set(value) == {"choices"}:  # of Label Studio
+        value = value["choices"]
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | int):
+        return _plain_label(value[0], where)
+    if isinstance(value, list | dict):
+        hint = "; task=multilabel reads lists of labels" if isinstance(value, list) else ""
+        raise DataError(f"{where} holds {show(value)}, expected one label: text, an integer or a boolean{hint}")
     if not isinstance(value, str):
         raise DataError(f"{where} holds {show(value)}, expected a label: text, an integer or a boolean")
     if not value.strip():
         raise DataError(f"{where} holds an empty label; remove the row or name its class")
     return value
+
+
+def _cell_of_list(cell: str) -> Any:
+    """The list or object that a cell spells; None where it is a text that begins with a bracket, such as [UNK]."""
+    for read in (json.loads, literals.read):
+        try:
+            return read(cell)
+        except (ValueError, RecursionError):
+            pass
+    return None
 
 
 def _named(label: str, where: str, path: str) -> str:
@@ -111,8 +131,8 @@ def _label_names(path: str, changed: int) -> dict[str, int]:
         found = [by_id[str(number)] for number in range(len(by_id))]
     if not isinstance(found, list) or not found or not all(isinstance(name, str) and name.strip() for name in found):
         raise ConfigError(f"data.columns.label_names={path}: expected a list of names, {{id: name}}, {{name: id}}, or a name a line")
-    if len(set(found)) < len(found):
-        raise ConfigError(f"data.columns.label_names={path}: the name {next(n for n in found if found.count(n) > 1)!r} occurs twice")
+    if (twice := repeated(found)) is not None:
+        raise ConfigError(f"data.columns.label_names={path}: the name {twice!r} occurs twice")
     if odd := next((n for i, n in enumerate(found) if n.isdecimal() and n != str(i) and int(n) < len(found)), None):
         raise ConfigError(f"data.columns.label_names={path}: the name {odd!r} has another id, so that a label {odd!r} may mean either; rename it")
     return {name: number for number, name in enumerate(found)}
@@ -128,14 +148,24 @@ def number_of(row: Row, name: str, option: str) -> float | None:
     value = require_column(row, name, option)
     if value is None or (isinstance(value, str) and value.strip().lower() in MISSING) or (isinstance(value, float) and math.isnan(value)):
         return None
+    number = finite(value)
+    if number is None:
+        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a finite number, as 1250.5; set {option} to numeric columns")
+    return number
+
+
+def finite(value: Any) -> float | None:
+    """A number as float32 has it, from a number or from a text of digits (`1_000`, `1,000` and `infinity` are none); None where it is none, or larger
+    than float32 can be."""
+    spelled = plain_number(value) if isinstance(value, str) else value
+    if not isinstance(spelled, int | float | np.number) or isinstance(spelled, bool):
+        return None
     try:
         with np.errstate(over="ignore"):
-            number = float(np.float32("x" if isinstance(value, bool) else value))
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a finite number; set {option} to numeric columns")
-    return number
+            number = float(np.float32(spelled))
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------------------------------
@@ -143,13 +173,22 @@ def list_of(row: Row, name: str, option: str) -> list[Any]:
     """The list in a column, or in a JSON string there. Raises DataError (missing, or no list)."""
     value = require_column(row, name, option)
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{row.where}: column {name!r} holds broken JSON ({error}), expected a list; set {option}=<column>") from None
+        value = listed_in(value, f"{row.where}: column {name!r}", f"; set {option}=<column>")
     if not isinstance(value, list | tuple):
         raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a list; set {option}=<column>")
     return list(value)
+
+
+def listed_in(cell: str, where: str, cure: str = "") -> Any:
+    """The list that a cell spells as JSON, or as Python prints lists. Raises DataError."""
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError) as error:
+        broken = error
+    try:
+        return literals.read(cell)
+    except ValueError as error:
+        raise DataError(f"{where} holds broken JSON ({broken}), and no list of Python ({error}), expected a list{cure}") from None
 
 
 def without_none(value: Any, written: bool = False) -> Any:

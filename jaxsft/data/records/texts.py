@@ -92,6 +92,9 @@ def multilabel_record(row: Row, columns: Any) -> MultiLabel:
     if row.fields.get(name) is None and "absent" in columns.allow:
         return MultiLabel(text, pair, (), values_of(row, columns))
     found, where = require_column(row, name, f"{ABSENT}, or data.columns.label"), f"{row.where}: column {name!r}"
+    if isinstance(found, str) and found.lstrip().startswith('{"choices"'):  # as Label Studio writes it into a cell
+        found = found[found.index(":") + 1 : found.rindex("}") if "}" in found else None].strip()
+        row = Row({**row.fields, name: found}, row.file, row.line)
     if isinstance(found, str) and not found.lstrip().startswith("["):
         parts: list[Any] = [part.strip() for part in found.split(columns.separator)] if found.strip() else []
     elif isinstance(found, int | float):

@@ -10,9 +10,6 @@ from jaxsft.models.families.base import Entry, Family, Head, Keys, both, norm
 from jaxsft.models.families.transforms import ROW
 
 OFFSET = 2  # rows of the tables of positions before that of the first
-_UNREAD = "encoder_layerdrop decoder_layerdrop init_std normalize_before add_bias_logits static_position_embeddings"
-_UNREAD += " extra_pos_embeddings force_bos_token_to_be_generated length_penalty no_repeat_ngram_size early_stopping num_return_sequences"
-_UNREAD += " activation_dropout num_hidden_layers"
 
 
 def read(keys: Keys) -> dict[str, Any]:
@@ -32,12 +29,7 @@ def read_alone(keys: Keys) -> dict[str, Any]:
 
 
 def _read(keys: Keys) -> dict[str, Any]:
-    keys.only("add_final_layer_norm", False)
-    keys.only("normalize_embedding", True)
-    keys.only("normalize_before", False)
-    for name in _UNREAD.split():
-        keys.get(name)
-    embed, heads = keys.need("d_model"), keys.need("encoder_attention_heads")
+    embed, heads = keys.divided("d_model", "encoder_attention_heads")
     return {
         "layers": keys.need("encoder_layers"),
         "embed": embed,
@@ -45,7 +37,7 @@ def _read(keys: Keys) -> dict[str, Any]:
         "kv_heads": heads,
         "head_dim": embed // heads,
         "mlp": keys.need("encoder_ffn_dim"),
-        "context": keys.get("max_position_embeddings", 1024),
+        "context": keys.get("max_position_embeddings"),
         "vocab_rows": keys.need("vocab_size"),
         "causal": False,
         "norm": "layer",
@@ -54,13 +46,13 @@ def _read(keys: Keys) -> dict[str, Any]:
         "positions": "learned",
         "position_offset": OFFSET,
         "gated": False,
-        "activation": keys.named("activation_function", decoders.ACTIVATIONS, "gelu"),
+        "activation": keys.named("activation_function", decoders.ACTIVATIONS),
         "qkv_bias": True,
         "o_bias": True,
         "mlp_bias": True,
         "embed_norm": True,
-        "embed_scale": float(embed) ** 0.5 if keys.get("scale_embedding", False) else 1.0,
-        "tied": keys.get("tie_word_embeddings", True),
+        "embed_scale": float(embed) ** 0.5 if keys.get("scale_embedding") else 1.0,
+        "tied": keys.get("tie_word_embeddings"),
         "head_bias": True,
     }
 

@@ -1,7 +1,8 @@
 """What a family of models is: how its `config.json` reads in our options, and one table of weight names, from which loading and export follow.
 
 A new family is one file: `read` (and `write`, its inverse), a table, and the `Family` that holds them; `__init__.py` lists it. What keeps it honest:
-every key of config.json is read through `Keys` or is an error; every weight of ours and every tensor of theirs is in the table or is an error.
+every key of config.json that its class reads is read through `Keys` or is an error (`keys.py`); every weight of ours and every tensor of
+theirs is in the table or is an error.
 """
 
 from __future__ import annotations
@@ -16,87 +17,9 @@ import numpy as np
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models.families.keys import Keys
 from jaxsft.models.families.transforms import LINEAR, PLAIN, Transform
 from jaxsft.sharding.weights import WeightSpec
-
-# Keys of config.json that change no number of a forward pass: names, ids that the tokenizer knows better, what only training or decoding reads.
-_INERT = """
-architectures model_type transformers_version _name_or_path name_or_path auto_map torch_dtype dtype use_cache initializer_range initializer_factor
-bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id
-id2label label2id num_labels problem_type finetuning_task tokenizer_class task_specific_params gradient_checkpointing
-output_attentions output_hidden_states return_dict use_return_dict torchscript use_bfloat16 chunk_size_feed_forward
-_attn_implementation attn_implementation _attn_implementation_autoset cache_implementation
-language max_length min_length do_sample num_beams temperature top_k top_p
-attention_dropout attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop resid_dropout hidden_dropout hidden_dropout_prob embd_dropout
-embedding_dropout dropout dropout_rate classifier_dropout classifier_dropout_prob seq_classif_dropout qa_dropout
-"""
-INERT = frozenset(_INERT.split())
-INERT_WHERE = {  # what else has no effect, but only at this value
-    "is_encoder_decoder": False,
-    "add_cross_attention": False,
-    "cross_attention_hidden_size": None,
-    "tie_encoder_decoder": False,
-    "pruned_heads": {},
-    "pretraining_tp": 1,
-    "is_decoder": False,
-    "quantization_config": None,
-    "sep_token": None,
-}
-
-
-class Keys:
-    """The keys of one config.json. What nobody has read at the end is an error: a field that we would ignore spoils the numbers silently.
-
-    `context` is the length that is wanted; None: what the model was made for.
-    """
-
-    def __init__(self, values: Mapping[str, Any], place: str, context: int | None = None):
-        self.values, self.place, self.context, self._read = dict(values), place, context, set()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value; where there is none, `default`, which is what transformers takes."""
-        self._read.add(key)
-        return self.values.get(key, default)
-
-    def need(self, key: str) -> int:
-        """A size. Raises ConfigError where it is missing, or no number of at least 1."""
-        value = self.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{self.place}: {key}={value!r}: expected a number of at least 1, which this family needs")
-        return value
-
-    def count(self, key: str, default: int, least: int = 1) -> int:
-        """A whole number; where there is none, `default`. Raises ConfigError for another value, null too."""
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self.refuse(key, f"expected a whole number of at least {least}")
-        return value
-
-    def only(self, key: str, *known: Any) -> Any:
-        """The value, which must be one of `known`; the first is the default of transformers. Raises ConfigError."""
-        value = self.get(key, known[0])
-        if value not in known:
-            self.refuse(key, f"expected {' or '.join(map(repr, known))}")
-        return value
-
-    def named(self, key: str, names: Mapping[str, Any], default: str | None = None) -> Any:
-        """Our word for the value. Raises ConfigError for one that has none."""
-        value = self.get(key, default)
-        if not isinstance(value, str) or value not in names:
-            self.refuse(key, f"is not known here; expected one of {', '.join(names)}")
-        return names[value]
-
-    def refuse(self, key: str, why: str) -> None:
-        raise ConfigError(f"{self.place}: {key}={self.values.get(key)!r}: {why}")
-
-    def finish(self) -> None:
-        """Raises ConfigError that names the first key that was not read."""
-        for key, value in self.values.items():
-            if key in self._read or key in INERT or (key in INERT_WHERE and value == INERT_WHERE[key]):
-                continue
-            why = f"only {INERT_WHERE[key]!r} can be loaded" if key in INERT_WHERE else "nothing here reads it, so the numbers could differ"
-            self.refuse(key, why)
-
 
 # --- the table -------------------------------------------------------------------------------------------------------------------------------
 class Entry(NamedTuple):
@@ -179,6 +102,7 @@ class Family:
       bare: the end of the name of the class without a head.
       around: what the names of the body begin with besides, in files of models that hold more.
       encoder: of an encoder-decoder, the family of its encoder alone.
+      ties: whether its class ties the output to the embedding wherever the files have no output matrix, whatever the config says.
     """
 
     model_type: str
@@ -196,6 +120,7 @@ class Family:
     bare: str = "Model"
     around: tuple[str, ...] = ()
     encoder: Family | None = None
+    ties: bool = False
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -225,9 +150,11 @@ class Family:
 
     def fields(self, values: Mapping[str, Any], place: str, context: int | None = None) -> dict[str, Any]:
         """The fields of ModelConfig that a config.json stands for; `context` as of `Keys`. Raises ConfigError for a key that we would ignore."""
-        keys = Keys(values, place, context)
+        keys = Keys(values, place, self.model_type, context)
         out = self.read(keys)
-        keys.finish()
+        keys.finish(causal=out["causal"])
+        if out.get("positions") == "rope" or "rope_base" in out:
+            _check_rotation(out, keys)
         for name, value in out.items():
             kind = KINDS.get(TYPES[name])
             if kind and (not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)):
@@ -252,6 +179,16 @@ class Family:
 
 
 TYPES = {field.name: str(field.type) for field in dataclasses.fields(ModelConfig)}
+def _check_rotation(model: Mapping[str, Any], keys: Keys) -> None:
+    """Raises ConfigError where the dimensions of a head that turn are no pairs, or where there is no factor for each pair."""
+    dims = int(model["head_dim"] * model.get("rope_fraction", 1.0))
+    if dims < 1 or dims + dims % 2 > model["head_dim"]:
+        raise ConfigError(f"{keys.place}: {dims} of the {model['head_dim']} dimensions of a head would turn; expected an even number of at least 2")
+    factors = model["rope_scaling"].factors if "rope_scaling" in model else None
+    if factors is not None and len(factors) != dims // 2:
+        raise ConfigError(f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for each pair of dimensions")
+
+
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
 KINDS |= {"Optional[int]": (int, type(None)), "Optional[float]": (float, int, type(None))}
 UNWRITTEN = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "part", "vocab_rows", "vectors", "train_rows")

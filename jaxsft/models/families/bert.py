@@ -22,10 +22,8 @@ ENCODER: dict[str, Any] = {
 }
 
 
-def read(keys: Keys, types: int = 2) -> dict[str, Any]:
-    """`types` is the family's own default."""
-    keys.only("position_embedding_type", "absolute")
-    embed, heads = keys.need("hidden_size"), keys.need("num_attention_heads")
+def read(keys: Keys) -> dict[str, Any]:
+    embed, heads = keys.divided("hidden_size", "num_attention_heads")
     return {
         **ENCODER,
         "layers": keys.need("num_hidden_layers"),
@@ -34,12 +32,12 @@ def read(keys: Keys, types: int = 2) -> dict[str, Any]:
         "kv_heads": heads,
         "head_dim": embed // heads,
         "mlp": keys.need("intermediate_size"),
-        "context": keys.count("max_position_embeddings", 512),
+        "context": keys.get("max_position_embeddings"),
         "vocab_rows": keys.need("vocab_size"),
-        "types": keys.get("type_vocab_size", types),
-        "norm_epsilon": keys.get("layer_norm_eps", 1e-12),
-        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "gelu"),
-        "tied": keys.get("tie_word_embeddings", True),
+        "types": keys.get("type_vocab_size"),
+        "norm_epsilon": keys.get("layer_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
+        "tied": keys.get("tie_word_embeddings"),
     }
 
 

@@ -6,25 +6,24 @@ import math
 from typing import Any
 
 from jaxsft.config.model import ModelConfig
-from jaxsft.models.families import bert
+from jaxsft.models.families import bert, decoders
 from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    for key in ("pooler_dropout", "pooler_hidden_act", "pooler_hidden_size", "legacy"):  # of heads
-        keys.get(key)
     keys.only("relative_attention", False, True) or keys.refuse("relative_attention", "only True is known here")
     keys.only("share_att_key", False, True) or keys.refuse("share_att_key", "only True, as in version 3, is known here")
     keys.only("position_biased_input", True, False) and keys.refuse("position_biased_input", "only False, as in version 3, is known here")
     keys.only("conv_kernel_size", 0)
-    kinds = keys.get("pos_att_type") or []
-    if not isinstance(kinds, str | list) or sorted(kinds.lower().split("|") if isinstance(kinds, str) else kinds) != ["c2p", "p2c"]:
+    kinds = keys.get("pos_att_type")
+    if (sorted(x.strip() for x in kinds.lower().split("|")) if isinstance(kinds, str) else kinds) not in (["c2p", "p2c"], ["p2c", "c2p"]):
         keys.refuse("pos_att_type", "only c2p and p2c together are known here")
     if keys.get("norm_rel_ebd", "none") != "layer_norm":
         keys.refuse("norm_rel_ebd", "only layer_norm is known here")
-    out, longest = bert.read(keys, types=0), keys.count("max_relative_positions", -1, -1)
-    if keys.get("embedding_size", out["embed"]) != out["embed"]:
-        keys.refuse("embedding_size", "only that of hidden_size is known here")
+    out, longest = bert.read(keys), keys.get("max_relative_positions")
+    for key, size in (("embedding_size", out["embed"]), ("attention_head_size", out["head_dim"])):
+        if keys.get(key, size) != size:
+            keys.refuse(key, f"only {size}, which follows from hidden_size, is known here")
     return {
         **out,
         "positions": "disentangled",
@@ -44,7 +43,7 @@ _TEXT = Head(
     "ForSequenceClassification",
     (*both("head/dense", "pooler.dense"), *both("head/out", "classifier")),
     {"pool": "first", "head": "dense"},
-    lambda task: {"pooler_hidden_act": task.activation},
+    lambda task: {"pooler_hidden_act": decoders.HF_ACTIVATIONS[task.activation]},
 )
 
 FAMILY = Family(

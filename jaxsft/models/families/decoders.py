@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsft.config.model import ACTIVATIONS as activations
 from jaxsft.config.model import ModelConfig, RopeScaling
 from jaxsft.models.families.base import Entry, Head, Keys, both, norm, span_head, tag_head
+from jaxsft.models.families.keys import nearest
+from jaxsft.models.families.schema import LENGTH, PART, RATIO, SCALE, SWITCH, numbers, shown
 from jaxsft.models.families.transforms import LINEAR
 
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "relu": "relu",
-}
-HF_ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+ACTIVATIONS = {name: name for name in activations if name != "gelu_tanh"}  # by name of theirs
+ACTIVATIONS |= dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh"), "gelu_tanh")
+ACTIVATIONS |= {"swish": "silu", "gelu_python": "gelu"}
+HF_ACTIVATIONS = {name: {"gelu_tanh": "gelu_pytorch_tanh"}.get(name, name) for name in activations}
 
 
 # --- config.json -----------------------------------------------------------------------------------------------------------------------------
-def sizes(keys: Keys, *, head_dim: int | None = None) -> dict[str, Any]:
-    """Sizes, epsilon and vocabulary under the names that all of them use. `head_dim` is the family's own default; None: hidden_size / heads."""
-    embed, heads = keys.need("hidden_size"), keys.need("num_attention_heads")
-    dim = keys.get("head_dim") or head_dim
+def sizes(keys: Keys) -> dict[str, Any]:
+    """Sizes and vocabulary under the names that all of them use."""
+    embed, heads, dim = keys.need("hidden_size"), keys.need("num_attention_heads"), keys.get("head_dim")
     if dim is None and embed % heads:
         keys.refuse("num_attention_heads", f"does not divide hidden_size={embed}")
+    shared = keys.get("num_key_value_heads")
+    shared = heads if shared is None else shared
+    if heads % shared:
+        given = "num_key_value_heads" if "num_key_value_heads" in keys.values else "num_attention_heads"
+        keys.refuse(given, f"num_attention_heads={heads} is no multiple of num_key_value_heads={shared}")
     return {
         "layers": keys.need("num_hidden_layers"),
         "embed": embed,
         "heads": heads,
-        "kv_heads": keys.get("num_key_value_heads") or heads,
-        "head_dim": dim or embed // heads,
+        "kv_heads": shared,
+        "head_dim": embed // heads if dim is None else dim,
         "mlp": keys.need("intermediate_size"),
-        "context": keys.get("max_position_embeddings", 2048),
+        "context": keys.get("max_position_embeddings"),
         "vocab_rows": keys.need("vocab_size"),
         "norm": "rms",
         "causal": True,
         "positions": "rope",
         "gated": True,
-        "tied": keys.get("tie_word_embeddings", False),
+        "tied": keys.get("tie_word_embeddings"),
     }
 
 
@@ -129,37 +131,50 @@ def rope(
     *,
     base: tuple[str, float] = ("rope_theta", 10000.0),
     part: tuple[str, float] | None = None,
+    beside: bool = True,
 ) -> dict[str, Any]:
     """`rope_base`, `rope_fraction` and `rope_scaling`: from `rope_theta` and `rope_scaling`, or from `rope_parameters` (transformers 5).
 
     Args:
       kind_of_layer: whose rotation it is, in a family where those of full_attention and of sliding_attention differ.
       base, part: the family's own names and defaults of the base and of the part of a head that is rotated; part None: whole heads are.
+      beside: whether `rope_scaling` is of these layers too.
 
     Raises ConfigError for a scaling that is not known here, and for what the family does not read.
     """
-    for key in ("rope_parameters", "rope_scaling"):
-        if not isinstance(keys.get(key) or {}, Mapping):
-            keys.refuse(key, "expected an object")
-    found, old = keys.get("rope_parameters") or {}, keys.get("rope_scaling") or {}
+    found, old = keys.get("rope_parameters") or {}, (keys.get("rope_scaling") or {}) if beside else {}
     if kind_of_layer:
-        if flat := sorted(set(found) - {"full_attention", "sliding_attention"}):
-            keys.refuse("rope_parameters", f"{flat[0]} is not read there; expected those of full_attention and of sliding_attention")
-        found = found.get(kind_of_layer) or {}
-        if old and "rope_type" not in old:
-            keys.refuse("rope_scaling", "has no rope_type, and type is not read where kinds of layers differ")
-        if (found or old).get("truncate", True) is not True:
-            keys.refuse("rope_parameters" if found else "rope_scaling", "truncate=False is not read where kinds of layers differ")
+        found = _of_kind(keys, found, old, kind_of_layer)
     if found and old and found != old:
-        keys.refuse("rope_scaling", f"differs from rope_parameters={found!r}; expected one of them")
-    found = dict(found or old)
-    theta = found.pop("rope_theta", None) or keys.get(base[0]) or base[1]
-    fraction = found.pop("partial_rotary_factor", None)
+        keys.refuse("rope_scaling", f"differs from rope_parameters={shown(found)}; expected one of them")
+    found, where = dict(found or old), "rope_parameters" if found else "rope_scaling"
+    theta, fraction = found.pop("rope_theta", None), found.pop("partial_rotary_factor", None)
+    for key, value, kind in (("rope_theta", theta, RATIO), ("partial_rotary_factor", fraction, PART)):
+        if value is not None and not kind.fits(value):
+            keys.refuse(where, f"{key}={shown(value)}: expected {kind.said}")
+    written = keys.get(base[0], base[1])
+    theta = written if theta is None else theta
     if part is None:
         if fraction not in (None, 1) or keys.get("partial_rotary_factor") not in (None, 1):
-            keys.refuse("rope_parameters" if fraction else "partial_rotary_factor", "expected none, for this family rotates whole heads")
+            keys.refuse(where if fraction else "partial_rotary_factor", "expected none, for this family rotates whole heads")
         part = ("partial_rotary_factor", 1.0)
-    return {"rope_base": float(theta), "rope_fraction": float(fraction or keys.get(part[0]) or part[1]), **_scaling(keys, found, context)}
+    written = keys.get(part[0], part[1])
+    fraction = fraction if fraction is not None else part[1] if written is None else written
+    return {"rope_base": float(theta), "rope_fraction": float(fraction), **_scaling(keys, found, where, context, theta, kind_of_layer is None)}
+
+
+def _of_kind(keys: Keys, found: dict[str, Any], old: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The parameters of layers of this kind. Raises ConfigError for what is not told apart by kinds."""
+    if flat := sorted(map(str, set(found) - {"full_attention", "sliding_attention"})):
+        keys.refuse("rope_parameters", f"{flat[0]} is not read there; expected those of full_attention and of sliding_attention")
+    if found.get(kind) is not None and not isinstance(found[kind], dict):
+        keys.refuse("rope_parameters", f"{kind}={shown(found[kind])}: expected an object")
+    found = found.get(kind) or {}
+    if old and "rope_type" not in old:
+        keys.refuse("rope_scaling", "has no rope_type, and type is not read where kinds of layers differ")
+    if (found or old).get("truncate", True) is not True:
+        keys.refuse("rope_parameters" if found else "rope_scaling", "truncate=False is not read where kinds of layers differ")
+    return found
 
 
 _ORIGINAL = {"original_max_position_embeddings": "original"}
@@ -170,46 +185,80 @@ SCALINGS: dict[str, dict[str, str]] = {  # what each kind reads, by name of thei
     "yarn": {"factor": "factor", **_ORIGINAL, "beta_fast": "fast", "beta_slow": "slow", "truncate": "truncate", "attention_factor": "attention"},
     "longrope": {"factor": "factor", **_ORIGINAL, "attention_factor": "attention", "short_factor": "short", "long_factor": "long"},
 }
+_MSCALES = ("mscale", "mscale_all_dim")  # read by yarn besides
 
 
-def _scaling(keys: Keys, given: dict[str, Any], context: int) -> dict[str, Any]:
-    """`rope_scaling`, and the `context` that it is exact for where that is not the model's."""
-    where = "rope_parameters" if keys.values.get("rope_parameters") else "rope_scaling"
+def _scaling(keys: Keys, given: dict[str, Any], where: str, context: int, theta: float, flat: bool) -> dict[str, Any]:
+    """`rope_scaling`, and the `context` that it is exact for where that is not the model's.
+
+    Args:
+      where: the key that `given` is of.
+      flat: whether all layers have it: then a first context beside it wins over that of the scaling.
+    """
     given = {key: value for key, value in given.items() if value is not None}
     kind = given.pop("rope_type", None) or given.get("type", "default")
     given.pop("type", None)
-    kind = {"default": "none", "su": "longrope"}.get(kind, kind)
-    if kind not in SCALINGS:
+    kind = {"default": "none", "su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
+    if not isinstance(kind, str) or kind not in SCALINGS:
         # `dynamic` is refused too: it depends on the longest text of a batch, so that a text's numbers would depend on its neighbours.
-        keys.refuse(where, f"the scaling {kind!r} is not known here; expected one of default, {', '.join(k for k in SCALINGS if k != 'none')}")
-    if other := [key for key in given if key not in SCALINGS[kind]]:
-        keys.refuse(where, f"{other[0]} is not read by the scaling {kind!r}")
-    out = {SCALINGS[kind][key]: value for key, value in given.items()}
-    if kind in ("yarn", "longrope"):
-        keys.need("max_position_embeddings")
-        if keys.get("original_max_position_embeddings") is not None:  # it wins over that of the scaling
-            out["original"] = keys.need("original_max_position_embeddings")
-        out.setdefault("original", context)
+        known = ", ".join(k for k in SCALINGS if k != "none")
+        keys.refuse(where, f"the scaling {shown(kind)} is not known here; expected one of default, {known}")
+    out = _checked(keys, given, where, kind)
+    first = keys.get("original_max_position_embeddings") if flat else None
+    if "original" in SCALINGS[kind].values():
+        out |= {"original": first} if first is not None else {"original": out.get("original", context)}
     if kind == "longrope":
         out.setdefault("factor", context / out["original"])
     if missing := [theirs for theirs, ours in SCALINGS[kind].items() if ours in ("factor", "original", "short", "long") and ours not in out]:
         keys.refuse(where, f"has no {missing[0]}, which the scaling {kind!r} needs")
+    standard = RopeScaling()
+    if kind == "llama3" and not out.get("low", standard.low) < out.get("high", standard.high):
+        keys.refuse(where, "expected a low_freq_factor below high_freq_factor")
+    if kind == "yarn" and (out.get("fast", standard.fast) < out.get("slow", standard.slow) or theta <= 1):
+        keys.refuse(where, "yarn needs a beta_fast of at least beta_slow, and a rope_theta above 1")
+    if kind == "longrope" and out["original"] < 2:
+        keys.refuse(where, "longrope needs an original_max_position_embeddings of at least 2")
     if kind != "longrope":
         return {"rope_scaling": RopeScaling(kind, **out)}
     # transformers takes the short factors for a batch that fits into the original context, else the long ones. Here it is one or the other.
     context = min(context, max(keys.context or 0, out["original"]))
     factors = {False: out.pop("short"), True: out.pop("long")}[context > out["original"]]
-    return {"rope_scaling": RopeScaling(kind, factors=[float(x) for x in factors], **out), "context": context}
+    return {"rope_scaling": RopeScaling(kind, factors=factors, **out), "context": context}
+
+
+def _checked(keys: Keys, given: dict[str, Any], where: str, kind: str) -> dict[str, Any]:
+    """The values of a scaling by names of ours. What this kind does not read is passed over. Raises ConfigError for an impossible one, and for a name
+    that is one slip away from one that is read."""
+    out: dict[str, Any] = {}
+    for key, value in given.items():
+        if (ours := SCALINGS[kind].get(key)) is None:
+            every = frozenset().union(*SCALINGS.values())
+            if key not in every and (meant := nearest(key, every)):
+                keys.refuse(where, f"{key} is read by nothing; {meant} is what is read: write that, or take it out")
+            continue
+        expected = {"original": LENGTH, "truncate": SWITCH, "factor": RATIO}.get(ours, SCALE)
+        if ours in ("short", "long"):
+            if (value := numbers(value)) is None:
+                keys.refuse(where, f"{key}={shown(given[key])}: expected a list of numbers above 0")
+        elif not expected.fits(value):
+            keys.refuse(where, f"{key}={shown(value)}: expected {expected.said}")
+        out[ours] = value
+    if kind == "yarn" and "attention" not in out and all(given.get(key) for key in _MSCALES):
+        if not all(SCALE.fits(given[key]) for key in _MSCALES):
+            keys.refuse(where, f"mscale and mscale_all_dim: expected {SCALE.said}")
+        high, low = (0.1 * given[key] * math.log(max(out.get("factor", 1.0), 1.0)) + 1.0 for key in _MSCALES)
+        out["attention"] = high / low
+    return out
 
 
 def windows(keys: Keys, layers: int, window: int | None, layer_types: Sequence[str] | None) -> dict[str, Any]:
     """`window` and `window_layers` from the kinds of the layers. Raises ConfigError for a kind that is not known here."""
     if layer_types is None:
         return {"window": window, "window_layers": None}
-    if not isinstance(layer_types, list) or len(layer_types) != layers:
+    if len(layer_types) != layers:
         keys.refuse("layer_types", f"expected {layers} of them, as num_hidden_layers says")
     if other := [kind for kind in layer_types if kind not in ("full_attention", "sliding_attention")]:
-        keys.refuse("layer_types", f"{other[0]} is not known here; expected full_attention or sliding_attention")
+        keys.refuse("layer_types", f"{shown(other[0])} is not known here; expected full_attention or sliding_attention")
     local = [i for i, kind in enumerate(layer_types) if kind == "sliding_attention"]
     if not local:
         return {"window": None, "window_layers": None}

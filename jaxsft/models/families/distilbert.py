@@ -10,8 +10,7 @@ from jaxsft.models.families.base import OF_MODEL, RENAMED_NORMS, Entry, Family, 
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    keys.get("sinusoidal_pos_embds")  # how the table was made; it is in the file
-    embed, heads = keys.need("dim"), keys.need("n_heads")
+    embed, heads = keys.divided("dim", "n_heads")
     return {
         **bert.ENCODER,
         "layers": keys.need("n_layers"),
@@ -20,11 +19,11 @@ def read(keys: Keys) -> dict[str, Any]:
         "kv_heads": heads,
         "head_dim": embed // heads,
         "mlp": keys.need("hidden_dim"),
-        "context": keys.get("max_position_embeddings", 512),
+        "context": keys.get("max_position_embeddings"),
         "vocab_rows": keys.need("vocab_size"),
         "norm_epsilon": 1e-12,
-        "activation": keys.named("activation", decoders.ACTIVATIONS, "gelu"),
-        "tied": keys.get("tie_word_embeddings", True),
+        "activation": keys.named("activation", decoders.ACTIVATIONS),
+        "tied": keys.get("tie_word_embeddings"),
     }
 
 

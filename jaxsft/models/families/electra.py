@@ -10,9 +10,7 @@ from jaxsft.models.families.base import RENAMED_NORMS, Family, Keys, both
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    for key in ("summary_type", "summary_use_proj", "summary_activation", "summary_last_dropout"):  # of classes for several choices
-        keys.get(key)
-    out, inner = bert.read(keys), keys.get("embedding_size", 128)
+    out, inner = bert.read(keys), keys.get("embedding_size")
     return {**out, "embed_inner": None if inner == out["embed"] else inner}
 
 

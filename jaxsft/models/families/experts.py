@@ -11,25 +11,24 @@ from jaxsft.models.families.base import Entry, Family, Keys, span_head
 from jaxsft.models.families.transforms import LINEAR
 
 
-def _experts(keys: Keys, count: int, taken: int, norm: bool) -> dict[str, Any]:
-    """`num_local_experts` and `num_experts` are names of one number; the defaults are the family's own. Balancing has no part in the forward pass, so
-    that its weight is passed over."""
-    keys.get("router_aux_loss_coef"), keys.get("output_router_logits")
-    keys.only("router_jitter_noise", 0.0)
-    found = keys.get("num_local_experts") or keys.get("num_experts") or count
-    keys.only("num_experts", found, None)
-    return {"experts": found, "experts_per_token": keys.count("num_experts_per_tok", taken), "expert_norm": norm}
+def _experts(keys: Keys, norm: bool) -> dict[str, Any]:
+    """How many there are, and how many a token takes. Raises ConfigError where a token would take more than there are."""
+    count, taken = keys.get("num_local_experts"), keys.get("num_experts_per_tok")
+    if taken > count:
+        keys.refuse("num_experts_per_tok", f"is more than num_local_experts={count}")
+    return {"experts": count, "experts_per_token": taken, "expert_norm": norm}
 
 
 def read_mixtral(keys: Keys) -> dict[str, Any]:
     out = decoders.sizes(keys)
+    keys.get("router_jitter_noise")  # of training
     return {
         **out,
         **decoders.rope(keys, out["context"], base=("rope_theta", 1e6)),
         **decoders.windows(keys, out["layers"], keys.get("sliding_window"), None),
-        **_experts(keys, 8, 2, True),
-        "norm_epsilon": keys.get("rms_norm_eps", 1e-5),
-        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+        **_experts(keys, True),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
     }
 
 
@@ -38,12 +37,11 @@ def read_qwen3(keys: Keys) -> dict[str, Any]:
     keys.only("decoder_sparse_step", 1)
     if keys.get("mlp_only_layers"):
         keys.refuse("mlp_only_layers", "layers without experts beside layers with them are not known here")
-    keys.get("max_window_layers")
-    window = keys.get("sliding_window", 4096)
+    window = keys.get("sliding_window")
     return {
-        **qwen.normed(keys, None),
-        **_experts(keys, 128, 8, keys.get("norm_topk_prob", False)),
-        **decoders.windows(keys, keys.need("num_hidden_layers"), window if keys.get("use_sliding_window", False) else None, None),
+        **qwen.normed(keys),
+        **_experts(keys, keys.get("norm_topk_prob")),
+        **decoders.windows(keys, keys.need("num_hidden_layers"), window if keys.get("use_sliding_window") else None, None),
         "mlp": keys.need("moe_intermediate_size"),
     }
 

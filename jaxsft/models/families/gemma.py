@@ -11,56 +11,50 @@ from jaxsft.models.families import decoders
 from jaxsft.models.families.base import Entry, Family, Head, Keys
 
 
-def _read(keys: Keys, kinds: list[str], window: int) -> dict[str, Any]:
-    out, bias = decoders.sizes(keys, head_dim=256), keys.get("attention_bias", False)
+def _read(keys: Keys, kinds: list[str]) -> dict[str, Any]:
+    out, bias = decoders.sizes(keys), keys.get("attention_bias")
     keys.only("use_bidirectional_attention", None, False)
-    if keys.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh" and "hidden_activation" not in keys.values:
-        keys.refuse("hidden_act", "the activation of this family is hidden_activation; expected gelu_pytorch_tanh")
-    if not isinstance(scalar := keys.get("query_pre_attn_scalar", 256), (int, float)) or scalar <= 0:
-        keys.refuse("query_pre_attn_scalar", "expected a number above 0")
     return {
         **out,
-        **decoders.windows(keys, out["layers"], keys.get("sliding_window", window), keys.get("layer_types") or kinds),
-        "norm_epsilon": keys.get("rms_norm_eps", 1e-6),
+        **decoders.windows(keys, out["layers"], keys.get("sliding_window"), keys.get("layer_types") if keys.get("layer_types") is not None else kinds),
+        "norm_epsilon": keys.get("rms_norm_eps"),
         "norm_position": "sandwich",
         "norm_plus_one": True,
-        "activation": keys.named("hidden_activation", decoders.ACTIVATIONS, "gelu_pytorch_tanh"),
+        "activation": keys.named("hidden_activation", decoders.ACTIVATIONS),
         "qkv_bias": bias,
         "o_bias": bias,
-        "query_scale": scalar**-0.5,
+        "query_scale": keys.get("query_pre_attn_scalar") ** -0.5,
         "embed_scale": math.sqrt(out["embed"]),
-        "tied": keys.get("tie_word_embeddings", True),
+        "tied": keys.get("tie_word_embeddings"),
     }
 
 
 def read2(keys: Keys) -> dict[str, Any]:
     """Every other layer, from the first on, has the window."""
     kinds = ["full_attention" if i % 2 else "sliding_attention" for i in range(keys.need("num_hidden_layers"))]
-    out = _read(keys, kinds, 4096)
-    keys.get("cache_implementation")
+    out = _read(keys, kinds)
     return {
         **out,
         **decoders.rope(keys, out["context"]),
-        "attention_softcap": keys.get("attn_logit_softcapping", 50.0),
-        "logit_softcap": keys.get("final_logit_softcapping", 30.0),
+        "attention_softcap": keys.get("attn_logit_softcapping"),
+        "logit_softcap": keys.get("final_logit_softcapping"),
     }
 
 
 def read3(keys: Keys) -> dict[str, Any]:
     """Of six layers, five have the window and a rope base of their own; scaling is for the sixth."""
-    every = keys.count("sliding_window_pattern", 6)
-    keys.get("_sliding_window_pattern")  # written, never read
+    every = keys.get("sliding_window_pattern", 6)
     kinds = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(keys.need("num_hidden_layers"))]
-    out = _read(keys, kinds, 4096)
+    out = _read(keys, kinds)
     keys.only("attn_logit_softcapping", None)  # its class keeps it and computes without
     full = decoders.rope(keys, out["context"], "full_attention", base=("rope_theta", 1e6))
-    local = (keys.get("rope_parameters") or {}).get("sliding_attention") or {}
-    if local.get("rope_type", "default") != "default":
+    local = decoders.rope(keys, out["context"], "sliding_attention", base=("rope_local_base_freq", 10000.0), beside=False)
+    if local["rope_scaling"].kind != "none":
         keys.refuse("rope_parameters", "a scaling of the layers with a window is not known here")
     return {
         **out,
         **full,
-        "rope_local_base": float(local.get("rope_theta") or keys.get("rope_local_base_freq", 10000.0)) if out["window"] else None,
+        "rope_local_base": local["rope_base"] if out["window"] else None,
         "qk_norm": "head",
         "logit_softcap": keys.get("final_logit_softcapping"),
     }

@@ -11,34 +11,29 @@ from jaxsft.models.families.transforms import CONV1D, FUSED_CONV1D, LINEAR
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    embed, heads = keys.need("n_embd"), keys.need("n_head")
+    embed, heads = keys.divided("n_embd", "n_head")
+    inner = keys.get("n_inner")
     keys.only("scale_attn_weights", True)
     keys.only("scale_attn_by_inverse_layer_idx", False)
-    for inert in (
-        "reorder_and_upcast_attn",
-        "n_ctx",
-        *(f"summary_{x}" for x in ("activation", "first_dropout", "proj_to_labels", "type", "use_proj")),
-    ):
-        keys.get(inert)
     return {
         "layers": keys.need("n_layer"),
         "embed": embed,
         "heads": heads,
         "kv_heads": heads,
         "head_dim": embed // heads,
-        "mlp": keys.get("n_inner") or 4 * embed,
-        "context": keys.get("n_positions", 1024),
+        "mlp": 4 * embed if inner is None else inner,
+        "context": keys.get("n_positions"),
         "vocab_rows": keys.need("vocab_size"),
         "causal": True,
         "norm": "layer",
-        "norm_epsilon": keys.get("layer_norm_epsilon", 1e-5),
+        "norm_epsilon": keys.get("layer_norm_epsilon"),
         "positions": "learned",
         "gated": False,
-        "activation": keys.named("activation_function", decoders.ACTIVATIONS, "gelu_new"),
+        "activation": keys.named("activation_function", decoders.ACTIVATIONS),
         "qkv_bias": True,
         "o_bias": True,
         "mlp_bias": True,
-        "tied": keys.get("tie_word_embeddings", True),
+        "tied": keys.get("tie_word_embeddings"),
     }
 
 

@@ -11,8 +11,8 @@ from jaxsft.models.families.transforms import FUSED_BY_HEAD
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    embed, heads, context = keys.need("hidden_size"), keys.need("num_attention_heads"), keys.get("max_position_embeddings", 2048)
-    bias = keys.get("attention_bias", True)
+    (embed, heads), context = keys.divided("hidden_size", "num_attention_heads"), keys.get("max_position_embeddings")
+    bias = keys.get("attention_bias")
     turned = decoders.rope(keys, context, base=("rotary_emb_base", 10000.0), part=("rotary_pct", 0.25))
     if keys.get("rope_theta", turned["rope_base"]) != turned["rope_base"]:
         keys.refuse("rope_theta", f"differs from rotary_emb_base={turned['rope_base']}, which is the one that is read")
@@ -27,16 +27,16 @@ def read(keys: Keys) -> dict[str, Any]:
         "vocab_rows": keys.need("vocab_size"),
         "causal": True,
         "norm": "layer",
-        "norm_epsilon": keys.get("layer_norm_eps", 1e-5),
-        "parallel": keys.get("use_parallel_residual", True),
+        "norm_epsilon": keys.get("layer_norm_eps"),
+        "parallel": keys.get("use_parallel_residual"),
         "positions": "rope",
         **turned,
         "gated": False,
-        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "gelu"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
         "qkv_bias": bias,
         "o_bias": bias,
         "mlp_bias": True,
-        "tied": keys.get("tie_word_embeddings", False),
+        "tied": keys.get("tie_word_embeddings"),
     }
 
 

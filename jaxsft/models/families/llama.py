@@ -11,15 +11,15 @@ from jaxsft.models.families.base import Family, Keys
 
 def read(keys: Keys) -> dict[str, Any]:
     out = decoders.sizes(keys)
-    bias = keys.get("attention_bias", False)
+    bias = keys.get("attention_bias")
     return {
         **out,
         **decoders.rope(keys, out["context"]),
-        "norm_epsilon": keys.get("rms_norm_eps", 1e-6),
-        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
         "qkv_bias": bias,
         "o_bias": bias,
-        "mlp_bias": keys.get("mlp_bias", False),
+        "mlp_bias": keys.get("mlp_bias"),
     }
 
 

@@ -13,9 +13,9 @@ def read(keys: Keys) -> dict[str, Any]:
     return {
         **out,
         **decoders.rope(keys, out["context"]),
-        **decoders.windows(keys, out["layers"], keys.get("sliding_window", 4096), keys.get("layer_types")),
-        "norm_epsilon": keys.get("rms_norm_eps", 1e-6),
-        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+        **decoders.windows(keys, out["layers"], keys.get("sliding_window"), keys.get("layer_types")),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
     }
 
 

@@ -11,18 +11,14 @@ from jaxsft.models.families.transforms import FUSED, LINEAR
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    for key in ("initializer_cutoff_factor", "mlp_dropout", "deterministic_flash_attn", "reference_compile", "repad_logits_with_grad"):
-        keys.get(key)  # of training, and of how it is computed
-    for key in ("decoder_bias", "classifier_pooling", "classifier_bias", "classifier_activation", "sparse_prediction", "sparse_pred_ignore_index"):
-        keys.get(key)  # of heads
-    layers, embed, heads = keys.need("num_hidden_layers"), keys.need("hidden_size"), keys.need("num_attention_heads")
-    every, context = keys.count("global_attn_every_n_layers", 3), keys.get("max_position_embeddings", 8192)
-    kinds = keys.get("layer_types") or ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
-    keys.only("position_embedding_type", None, "rope", "absolute")  # what is written there was never read
+    layers, (embed, heads) = keys.need("num_hidden_layers"), keys.divided("hidden_size", "num_attention_heads")
+    every, context, kinds = keys.get("global_attn_every_n_layers", 3), keys.get("max_position_embeddings"), keys.get("layer_types")
+    if kinds is None:
+        kinds = ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
     full, local = (decoders.rope(keys, context, kind, base=base) for kind, base in _BASES.items())
     if local["rope_scaling"].kind != "none":
         keys.refuse("rope_parameters", "a scaling of layers with a window is not known here")
-    seen = decoders.windows(keys, layers, keys.count("local_attention", 128) // 2 + 1, kinds)
+    seen = decoders.windows(keys, layers, keys.get("local_attention", 128) // 2 + 1, kinds)
     return {
         "layers": layers,
         "embed": embed,
@@ -34,19 +30,19 @@ def read(keys: Keys) -> dict[str, Any]:
         "vocab_rows": keys.need("vocab_size"),
         "causal": False,
         "norm": "layer",
-        "norm_bias": keys.get("norm_bias", False),
-        "norm_epsilon": keys.get("norm_eps", 1e-5),
+        "norm_bias": keys.get("norm_bias"),
+        "norm_epsilon": keys.get("norm_eps"),
         "first_norm": False,
         "embed_norm": True,
         **full,
         **seen,
         "rope_local_base": local["rope_base"] if seen["window"] else None,
-        "qkv_bias": keys.get("attention_bias", False),
-        "o_bias": keys.get("attention_bias", False),
-        "mlp_bias": keys.get("mlp_bias", False),
+        "qkv_bias": keys.get("attention_bias"),
+        "o_bias": keys.get("attention_bias"),
+        "mlp_bias": keys.get("mlp_bias"),
         "gated": True,
-        "activation": keys.named("hidden_activation", decoders.ACTIVATIONS, "gelu"),
-        "tied": keys.get("tie_word_embeddings", True),
+        "activation": keys.named("hidden_activation", decoders.ACTIVATIONS),
+        "tied": keys.get("tie_word_embeddings"),
     }
 
 
@@ -77,7 +73,7 @@ POOLS = {"first": "cls", "mean": "mean"}
 
 def _words(task: Any) -> dict[str, Any]:
     """What the heads compute with; the layer before the norm has a bias, but where `task.bias` says that it has none."""
-    out = {"classifier_activation": task.activation, "classifier_bias": getattr(task, "bias", True)}
+    out = {"classifier_activation": decoders.HF_ACTIVATIONS[task.activation], "classifier_bias": getattr(task, "bias", True)}
     return out | ({"classifier_pooling": POOLS[task.pool]} if hasattr(task, "pool") else {})
 
 

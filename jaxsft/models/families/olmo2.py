@@ -10,13 +10,13 @@ from jaxsft.models.families.transforms import FLAT
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    out, bias = decoders.sizes(keys), keys.get("attention_bias", False)
+    out, bias = decoders.sizes(keys), keys.get("attention_bias")
     return {
         **out,
         **decoders.rope(keys, out["context"]),
-        "norm_epsilon": keys.get("rms_norm_eps", 1e-5),
+        "norm_epsilon": keys.get("rms_norm_eps"),
         "norm_position": "output",
-        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
         "qk_norm": "all",
         "qkv_bias": bias,
         "o_bias": bias,

@@ -11,16 +11,14 @@ from jaxsft.models.families.transforms import FUSED
 
 def read(keys: Keys) -> dict[str, Any]:
     out = decoders.sizes(keys)
-    keys.values.setdefault("original_max_position_embeddings", 4096)  # its class has one, which wins over that of a scaling
-    keys.get("original_max_position_embeddings")  # read by longrope only
     turned = decoders.rope(keys, out["context"], part=("partial_rotary_factor", 1.0))
     if (kind := turned["rope_scaling"].kind) not in ("none", "longrope"):
         keys.refuse("rope_parameters" if keys.values.get("rope_parameters") else "rope_scaling", f"{kind}: this family has longrope alone")
     return {
         **out,
         **decoders.windows(keys, out["layers"], keys.get("sliding_window"), None),
-        "norm_epsilon": keys.get("rms_norm_eps", 1e-5),
-        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
         **turned,
     }
 

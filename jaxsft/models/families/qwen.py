@@ -9,20 +9,20 @@ from jaxsft.models.families import decoders
 from jaxsft.models.families.base import Entry, Family, Keys
 
 
-def _read(keys: Keys, head_dim: int | None) -> dict[str, Any]:
-    out = decoders.sizes(keys, head_dim=head_dim)
+def _read(keys: Keys) -> dict[str, Any]:
+    out = decoders.sizes(keys)
     return {
         **out,
         **decoders.rope(keys, out["context"]),
-        "norm_epsilon": keys.get("rms_norm_eps", 1e-6),
-        "activation": keys.named("hidden_act", decoders.ACTIVATIONS, "silu"),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
     }
 
 
 def _windows(keys: Keys, layers: int) -> dict[str, Any]:
     """Of the layers from `max_window_layers` on, or of those that `layer_types` names."""
-    window, full = keys.get("sliding_window", 4096), keys.count("max_window_layers", 28, 0)
-    if not keys.get("use_sliding_window", False):
+    window, full = keys.get("sliding_window"), keys.get("max_window_layers")
+    if not keys.get("use_sliding_window"):
         window = None
     kinds = keys.get("layer_types")
     if kinds is None and window is not None:
@@ -30,19 +30,19 @@ def _windows(keys: Keys, layers: int) -> dict[str, Any]:
     return decoders.windows(keys, layers, window, kinds)
 
 
-def normed(keys: Keys, head_dim: int | None) -> dict[str, Any]:
-    """Qwen 3 but for its windows; `head_dim` as of `decoders.sizes`."""
-    bias = keys.get("attention_bias", False)
-    return {**_read(keys, head_dim), "qk_norm": "head", "qkv_bias": bias, "o_bias": bias}
+def normed(keys: Keys) -> dict[str, Any]:
+    """Qwen 3 but for its windows."""
+    bias = keys.get("attention_bias")
+    return {**_read(keys), "qk_norm": "head", "qkv_bias": bias, "o_bias": bias}
 
 
 def read2(keys: Keys) -> dict[str, Any]:
-    out = _read(keys, None)
+    out = _read(keys)
     return {**out, **_windows(keys, out["layers"]), "qkv_bias": True}
 
 
 def read3(keys: Keys) -> dict[str, Any]:
-    out = normed(keys, 128)
+    out = normed(keys)
     return {**out, **_windows(keys, out["layers"])}
 
 

@@ -11,8 +11,16 @@ from jaxsft.models.families.base import RENAMED_NORMS, Family, Keys
 
 def read(keys: Keys) -> dict[str, Any]:
     """Its positions begin after the id of padding, and its table of them has rows for those before it."""
-    out, offset = bert.read(keys), keys.count("pad_token_id", 1, 0) + 1
+    out, offset = bert.read(keys), _padding(keys) + 1
+    if out["context"] <= offset:
+        keys.refuse("max_position_embeddings", f"has no row behind the {offset} of padding")
     return {**out, "position_offset": offset, "context": out["context"] - offset}
+
+
+def _padding(keys: Keys) -> int:
+    if (found := keys.get("pad_token_id")) is None:
+        keys.refuse("pad_token_id", "positions begin behind it; expected a whole number")
+    return found
 
 
 def write(m: ModelConfig) -> dict[str, Any]:

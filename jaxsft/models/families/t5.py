@@ -12,26 +12,28 @@ from jaxsft.models.families import decoders
 from jaxsft.models.families.base import Entry, Family, Head, Keys, tag_head
 from jaxsft.models.families.transforms import LINEAR
 
-ACTIVATIONS = {"relu": ("relu", False), "gated-gelu": ("gelu_tanh", True), "gated-silu": ("silu", True), "gated-relu": ("relu", True)}
-WORDS = {value: key for key, value in ACTIVATIONS.items()}
+ACTIVATIONS = {name: (ours, False) for name, ours in decoders.ACTIVATIONS.items()}
+ACTIVATIONS |= {f"gated-{name}": (ours, True) for name, ours in decoders.ACTIVATIONS.items()} | {"gated-gelu": ("gelu_tanh", True)}
+WORDS = {(ours, gated): f"gated-{name}" if gated else name for ours, name in decoders.HF_ACTIVATIONS.items() for gated in (False, True)}
+WORDS |= {("gelu_tanh", True): "gated-gelu", ("gelu", True): "gated-gelu_python"}
 
 
-def _reader(tied: bool, activation: str, scaled: bool):
-    """The families differ in what a key that is not there means; `scaled`: a tied output is that of states times `d_model ** -0.5`."""
+def _reader(scaled: bool):
+    """`scaled`: a tied output is that of states times `d_model ** -0.5`."""
 
     def read(keys: Keys, halves: tuple[bool, ...] = (True,)) -> dict[str, Any]:
         keys.only("is_encoder_decoder", *halves)
-        for name in ("n_positions", "output_past", "is_decoder"):  # follow from others, or limit nothing
-            keys.get(name)
         embed, heads, layers = keys.need("d_model"), keys.need("num_heads"), keys.need("num_layers")
-        words = keys.named("feed_forward_proj", ACTIVATIONS, activation)
+        words = keys.named("feed_forward_proj", ACTIVATIONS)
         for name, value in (("dense_act_fn", words[0]), ("is_gated_act", words[1])):  # what is written of them wins there
             if name in keys.values and decoders.ACTIVATIONS.get(str(found := keys.get(name)), found) != value:
-                keys.refuse(name, f"does not agree with feed_forward_proj={keys.get('feed_forward_proj', activation)}")
-        is_tied = tied if (found := keys.get("tie_word_embeddings")) is None else found
+                keys.refuse(name, f"does not agree with feed_forward_proj={keys.get('feed_forward_proj')}")
+        if keys.values.get("tie_word_embeddings", True) is None:
+            keys.values["tie_word_embeddings"] = True  # what is not false
+        is_tied, decoder_layers = keys.get("tie_word_embeddings", True), keys.get("num_decoder_layers")
         return {
             "layers": layers,
-            "decoder_layers": keys.get("num_decoder_layers") or layers,
+            "decoder_layers": layers if decoder_layers is None else decoder_layers,
             "embed": embed,
             "heads": heads,
             "kv_heads": heads,
@@ -39,10 +41,10 @@ def _reader(tied: bool, activation: str, scaled: bool):
             "mlp": keys.need("d_ff"),
             "vocab_rows": keys.need("vocab_size"),
             "causal": False,
-            "norm_epsilon": keys.get("layer_norm_epsilon", 1e-6),
+            "norm_epsilon": keys.get("layer_norm_epsilon"),
             "positions": "relative",
-            "relative_buckets": keys.get("relative_attention_num_buckets", 32),
-            "relative_distance": keys.get("relative_attention_max_distance", 128),
+            "relative_buckets": keys.get("relative_attention_num_buckets"),
+            "relative_distance": keys.get("relative_attention_max_distance"),
             "query_scale": 1.0,
             "activation": words[0],
             "gated": words[1],
@@ -70,7 +72,7 @@ def write(m: ModelConfig) -> dict[str, Any]:
         "layer_norm_epsilon": m.norm_epsilon,
         "relative_attention_num_buckets": m.relative_buckets,
         "relative_attention_max_distance": m.relative_distance,
-        "feed_forward_proj": WORDS.get((m.activation, m.gated), "relu"),
+        "feed_forward_proj": WORDS[m.activation, m.gated],
         "tie_word_embeddings": m.tied,
     }
 
@@ -106,6 +108,7 @@ EMBEDDING = Entry("embed/tokens/w", "shared.weight")
 _FAMILY: dict[str, Any] = {
     "table": (EMBEDDING, *_stack("encoder", 1, "encoder/"), *_stack("decoder", 2, "decoder/")),
     "prefix": "",
+    "ties": True,
     "heads": {"lm": Head("ForConditionalGeneration", (Entry("head/w", "lm_head.weight", LINEAR),))},
     "skip": (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),  # of old files; no version reads it
     "copies": (r"(encoder|decoder)\.embed_tokens\.weight",),
@@ -126,5 +129,5 @@ def _family(model_type: str, architecture: str, read: Callable[..., dict[str, An
     return Family(model_type=model_type, architecture=architecture, read=read, write=write, encoder=encoder, **_FAMILY)
 
 
-T5 = _family("t5", "T5", _reader(True, "relu", True), write_t5)
-MT5 = _family("mt5", "MT5", _reader(False, "gated-gelu", False), write)
+T5 = _family("t5", "T5", _reader(True), write_t5)
+MT5 = _family("mt5", "MT5", _reader(False), write)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +47,8 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
                 findings.add(
                     "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="data.format, data.encoding, or mend the file"
                 )
+    for note in setup.left_out(config) if found else ():
+        findings.add("left_out", "info", f"{note}.")
     if d.path and found:
         found = _split(config, *found["train"], kind)
     parts = {name: _part(name, *read) for name, read in found.items()}
@@ -88,6 +92,9 @@ def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) ->
     return Part(name, records, [row.where for row in rows], aside, len(rows) + len(aside))
 
 
+KINDS_TOLD = 5  # kinds of bad rows that are told one by one
+
+
 def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
     messages = {
         "unreadable": "unreadable",
@@ -99,14 +106,44 @@ def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
         if not (those := [a for a in part.aside if a.reason == reason]):
             continue
         declared = reason == "no_label"
-        why = "" if declared else f"; the first: {those[0].message.removeprefix(those[0].where + ': ')}"
         repair = "" if declared or aside or not part.records else "mend them, or data.on_bad_row=quarantine"
-        message, where = f"{rows(len(those), part.name, part.read)}: {what}{why}.", [a.where for a in those]
-        findings.add(reason, "info" if declared else "warning" if aside else "error", message, where, split=part.name, repair=repair)
+        message = f"{rows(len(those), part.name, part.read)}: {what}{_by_label(config, part, those)}{'' if declared else _kinds(those)}."
+        severity, where = "info" if declared else "warning" if aside else "error", [a.where for a in those]
+        findings.add(reason, severity, message, where, split=part.name, repair=repair)
     if not part.records:
         findings.add(
             "nothing_left", "error", f"No row of {part.name} gives a record.", split=part.name, count=part.read, repair="data.columns, or task"
         )
+
+
+def _kinds(those: Sequence[Aside]) -> str:
+    """Why rows are bad: of one kind its first message, of several a line each, with its count and its first place."""
+    kinds = _by_kind(those)
+    why = [kind[0].message.removeprefix(kind[0].where + ": ") for kind in kinds]
+    if len(kinds) == 1:
+        return f"; {'the first: ' if len(those) > 1 else ''}{why[0]}"
+    return "".join(f"\n{len(kind):,} at {kind[0].where}{' and others' * (len(kind) > 1)}: {reason}" for kind, reason in zip(kinds, why, strict=True))
+
+
+def _by_kind(those: Sequence[Aside]) -> list[list[Aside]]:
+    """Bad rows whose messages differ in numbers and in what they quote only; the most frequent kinds first, the rarest of many together."""
+    kinds: dict[str, list[Aside]] = {}
+    for one in those:
+        message = one.message.removeprefix(one.where + ": ")
+        kinds.setdefault(re.sub(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"|[0-9.,]+(?: [0-9]+)*|0x[0-9a-f]+", "#", message), []).append(one)
+    found = sorted(kinds.values(), key=len, reverse=True)
+    return found if len(found) <= KINDS_TOLD else [*found[: KINDS_TOLD - 1], [one for kind in found[KINDS_TOLD - 1 :] for one in kind]]
+
+
+def _by_label(config: Config, part: Part, alike: Sequence[Aside]) -> str:
+    """Of which labels the rows are, where the label can still be read: a class that loses many of its rows is seen."""
+    kind, name = KINDS[config.task.name], config.data.columns.label or "label"
+    lost = Counter(str(a.fields[name]) for a in alike if isinstance(a.fields.get(name), str | int) and "\ufffd" not in str(a.fields[name]))
+    kept = Counter(label for record in part.records for label in kind.labels(record))
+    if not (known := {label: count for label, count in lost.most_common() if label in kept}):
+        return ""
+    some = [f"{label} {count:,} of {count + kept[label]:,}" for label, count in list(known.items())[:5]]
+    return f"; by label: {', '.join(some)}{f' and {len(known) - 5:,} labels more' if len(known) > 5 else ''}"
 
 
 def _grouped(part: Part, findings: Findings) -> Part:

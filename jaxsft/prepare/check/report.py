@@ -37,13 +37,18 @@ def text(result: Result, colour: bool) -> str:
 def _line(finding: Finding, colour: bool) -> str:
     severity = f"{finding.severity:<8}"
     name = f"\x1b[{COLOURS[finding.severity]}m{severity}\x1b[0m" if colour else severity
-    out = f"{name}{finding.id}: {' '.join(finding.message.split())}"
+    out = f"{name}{finding.id}: {_folded(finding.message)}"
     if finding.rows:
         more = f" and {finding.count - len(finding.rows):,} more" if finding.count > len(finding.rows) else ""
         out += f"\n{'':8}at {', '.join(finding.rows)}{more}"
     if finding.repair:
         out += f"\n{'':8}-> {finding.repair}"
     return out + (f"\n{'':8}accepted by check.accept" if finding.accepted else "")
+
+
+def _folded(message: str) -> str:
+    """A message whose first line stands for it, and those of its parts below; white space inside a line is what the message is about."""
+    return f"\n{'':10}".join(line.replace("\r", " ") for line in message.split("\n"))
 
 
 def write(result: Result, output: str | None, json: str | None) -> list[str]:

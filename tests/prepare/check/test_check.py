@@ -192,3 +192,23 @@ def test_banking77(tmp_path):
     assert result.numbers["train"]["rows"]["read"] == 10003 and len(result.numbers["test"]["labels"]) == 77
     leak = found(result, "leak_exact")
     assert leak.count == result.numbers["test"]["in_train"] == 7 and ids(result, "error") == {"leak_exact"}
+
+
+def test_bad_rows_are_told_by_kind_and_by_label(tmp_path):
+    lines = ["text,label", *(f"t {i},{'rare' if i % 10 == 0 else 'common'}" for i in range(40)), "only one cell", "another", "a,b,c"]
+    content = "\n".join(lines).encode() + b"\nwin \xa3,rare\nwin \xa3 2,rare\n"
+    (tmp_path / "a.csv").write_bytes(content)
+    told = found(look("classify", tmp_path, {"train": tmp_path / "a.csv"}), "unreadable")
+    first, *kinds = told.message.split("\n")
+    assert told.count == 5 and len(kinds) == 3 and "5 rows of train" in first and first.endswith("; by label: rare 2 of 6")
+    assert "2 at " in kinds[0] and "a.csv:42 and others: found 1 cells, expected 2" in kinds[0]
+    assert "2 at " in kinds[1] and "a.csv:45 and others: byte " in kinds[1] and "1 at " in kinds[2] and "found 3 cells" in kinds[2]
+    assert [line.strip() for line in report.text(look("classify", tmp_path, {"train": tmp_path / "a.csv"}), False).split("\n")][1:4] == kinds
+
+
+def test_files_that_are_left_out_are_told(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.jsonl").write_text("\n".join(map(json.dumps, GOOD)))
+    (tmp_path / "set" / "README.md").write_text("# card")
+    result = look("classify", tmp_path, {"train": tmp_path / "set"})
+    assert "README.md is no data and left out" in found(result, "left_out").message and found(result, "left_out").severity == "info"

@@ -1,0 +1,104 @@
+"""What a key of config.json may hold: its type and its bounds, in one place for all families, for a key means the same in each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+SHOWN = 80  # characters of a value in a message
+
+
+class Kind(NamedTuple):
+    """Values of one kind.
+
+    Attributes:
+      types: of Python; a whole number counts as a float.
+      least, most: bounds of a number, with themselves; `above`: one that it must exceed.
+      said: what is expected, in words.
+    """
+
+    types: tuple[type, ...]
+    said: str
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+
+    def fits(self, value: Any) -> bool:
+        if not isinstance(value, self.types) or (isinstance(value, bool) and bool not in self.types):
+            return False
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return True
+        return self.least <= value <= self.most and value > self.above and value == value
+
+
+def whole(least: int, most: int) -> Kind:
+    return Kind((int,), f"a whole number from {least} to {most}", least, most)
+
+
+def number(said: str, least: float = -1e30, above: float = -math.inf) -> Kind:
+    return Kind((int, float), said, least, 1e30, above)
+
+
+WIDTH, COUNT, LENGTH = whole(1, 2**22), whole(1, 2**12), whole(1, 2**31 - 1)
+ID, SWITCH, WORD = whole(0, 2**31 - 1), Kind((bool,), "true or false"), Kind((str,), "a word")
+SCALE, RATIO = number("a number above 0", above=0), number("a number of at least 1", least=1)
+EPSILON = Kind((int, float), "a number above 0 and at most 1", -1.0, 1.0, 0.0)
+PART, OBJECT, LIST = EPSILON, Kind((dict,), "an object"), Kind((list,), "a list")
+
+_KEYS: tuple[tuple[Kind, str], ...] = (
+    (WIDTH, """hidden_size d_model dim n_embd intermediate_size d_ff hidden_dim n_inner encoder_ffn_dim decoder_ffn_dim moe_intermediate_size
+        head_dim d_kv embedding_size attention_head_size num_local_experts num_experts num_experts_per_tok position_buckets
+        relative_attention_num_buckets"""),
+    (COUNT, """num_hidden_layers num_layers num_decoder_layers n_layer n_layers encoder_layers decoder_layers num_attention_heads
+        num_key_value_heads num_heads n_head n_heads encoder_attention_heads decoder_attention_heads global_attn_every_n_layers
+        sliding_window_pattern decoder_sparse_step"""),
+    (LENGTH, """vocab_size max_position_embeddings n_positions original_max_position_embeddings sliding_window local_attention
+        relative_attention_max_distance"""),
+    (ID, "type_vocab_size pad_token_id bos_token_id decoder_start_token_id max_window_layers conv_kernel_size"),
+    (whole(-1, 2**31 - 1), "max_relative_positions"),
+    (SWITCH, """tie_word_embeddings attention_bias mlp_bias norm_bias use_sliding_window norm_topk_prob is_encoder_decoder is_decoder
+        add_cross_attention scale_attn_weights scale_attn_by_inverse_layer_idx use_parallel_residual relative_attention share_att_key
+        position_biased_input is_gated_act scale_decoder_outputs scale_embedding use_bidirectional_attention classifier_bias decoder_bias"""),
+    (WORD, """hidden_act hidden_activation activation activation_function feed_forward_proj dense_act_fn norm_rel_ebd pooler_hidden_act
+        classifier_activation classifier_pooling"""),
+    (EPSILON, "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps"),
+    (SCALE, "query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping"),
+    (RATIO, "rope_theta rotary_emb_base rope_local_base_freq global_rope_theta local_rope_theta"),
+    (PART, "partial_rotary_factor rotary_pct"),
+    (OBJECT, "rope_parameters rope_scaling"),
+    (LIST, "layer_types mlp_only_layers architectures"),
+    (Kind((str, list), "a word or a list"), "pos_att_type"),
+    (number("a number of at least 0", least=0), "router_jitter_noise"),
+)
+SCHEMA: dict[str, Kind] = {key: kind for kind, keys in _KEYS for key in keys.split()}
+NULLABLE = frozenset(  # where null has a meaning of its own in the classes: none, or what follows from another key
+    """
+num_key_value_heads head_dim n_inner sliding_window layer_types rope_parameters rope_scaling original_max_position_embeddings pad_token_id
+bos_token_id decoder_start_token_id attn_logit_softcapping final_logit_softcapping num_decoder_layers mlp_only_layers pos_att_type architectures
+use_bidirectional_attention partial_rotary_factor
+""".split()
+)
+
+
+def shown(value: Any) -> str:
+    """A value in a message: cut where it is long, whatever it holds."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of too many digits to print
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+def wrong(key: str, value: Any) -> str | None:
+    """What was expected of the value of a key; None where it fits. Every key that a family reads is in SCHEMA."""
+    if value is None and key in NULLABLE:
+        return None
+    kind = SCHEMA[key]
+    return None if kind.fits(value) else f"expected {kind.said}" + (" or null" if key in NULLABLE else "")
+
+
+def numbers(value: Any, least: float = 0.0) -> Sequence[float] | None:
+    """A list of finite numbers above `least`; None where it is another thing."""
+    fits = isinstance(value, list) and value and all(number("", above=least).fits(x) for x in value)
+    return [float(x) for x in value] if fits else None
