@@ -145,6 +145,9 @@ class Template:
     def of(cls, tokenizer: Tokenizer, **options: Any) -> Template:
         """The tokenizer's own chat template, and its template `tool_use` where it has one. Raises ConfigError if it has none."""
         if tokenizer.chat_template is None:
+            if tokenizer.chat_templates:
+                names = sorted(tokenizer.chat_templates)
+                raise ConfigError(f"chat_template names {names}, expected one called 'default'; choose by task.template={'|'.join(names)}")
             raise ConfigError("the tokenizer has no chat_template; expected one in tokenizer_config.json or chat_template.jinja")
         return cls(tokenizer.chat_template, tokenizer, "tokenizer", tool_use=tokenizer.chat_templates.get("tool_use"), **options)
 

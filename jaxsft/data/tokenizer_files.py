@@ -118,7 +118,7 @@ def _text(file: Path) -> str:
 
 
 def named_templates(found: Any) -> dict[str, str]:
-    """The chat templates of `chat_template` by name; a single one is `default`. Raises ConfigError where that is neither, or lacks it."""
+    """The chat templates of `chat_template` by name; a single one is `default`. Raises ConfigError where it is none of these."""
     if found is None:
         return {}
     if isinstance(found, str):
@@ -131,8 +131,6 @@ def named_templates(found: Any) -> dict[str, str]:
     named = {one["name"]: one["template"] for one in entries}
     if len(named) == 1 and "default" not in named:
         named["default"] = next(iter(named.values()))
-    if named and "default" not in named:
-        raise ConfigError(f"chat_template names {sorted(named)}, expected one called 'default'")
     return named
 
 

@@ -27,7 +27,7 @@ def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
     Raises:
       ConfigError: there is none of this name, or the tokenizer lacks its tokens.
     """
-    if name == "default" or (name == "auto" and tokenizer.chat_template is None):
+    if name == "default" or (name == "auto" and not tokenizer.chat_templates):
         return Template.default(tokenizer, **options)
     if name == "auto":
         return Template.of(tokenizer, **options)

@@ -13,8 +13,8 @@ from jaxsft.errors import ConfigError
 BYTES = Tokenizer.bytes()
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 ALWAYS = "<|system|>Today is {{ strftime_now('%Y-%m-%d') }}.<|end|>" + TURNS
-IF_CLOCK = "{% if strftime_now is defined %}{% set d = strftime_now('%d %b %Y') %}{% else %}{% set d = '26 Jul 2024' %}{% endif %}<|system|>{{ d }}<|end|>"
-IF_CLOCK += TURNS
+IF_CLOCK = "{% if strftime_now is defined %}{% set d = strftime_now('%d %b %Y') %}{% else %}{% set d = '26 Jul 2024' %}{% endif %}"
+IF_CLOCK += "<|system|>{{ d }}<|end|>" + TURNS
 TALK = Chat((Message("user", "a"), Message("assistant", "b")))
 ASKED = (Message("user", "a"),)
 

@@ -8,6 +8,7 @@ import pytest
 
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.tasks.chat import template_of
 from tests.realdata import real
 
 HERE = Path(__file__).parents[1] / "golden" / "tokenizers"
@@ -175,7 +176,10 @@ def test_several_chat_templates(tmp_path):
 
     assert found(None) == {} and found("a") == {"default": "a"} and found({"default": "a", "rag": "r"}) == {"default": "a", "rag": "r"}
     assert found([{"name": "tool_use", "template": "t"}])["default"] == "t"
-    for wrong in ([{"name": "a"}], 3, ["a"], [{"name": "a", "template": "x"}, {"name": "b", "template": "y"}]):
+    assert set(found([{"name": "a", "template": "x"}, {"name": "b", "template": "y"}])) == {"a", "b"}
+    with pytest.raises(ConfigError, match=r"expected one called 'default'; choose by task\.template=a\|b"):
+        template_of("auto", Tokenizer.load(tmp_path))
+    for wrong in ([{"name": "a"}], 3, ["a"]):
         with pytest.raises(ConfigError, match="chat_template"):
             found(wrong)
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "b"}))

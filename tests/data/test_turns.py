@@ -20,7 +20,8 @@ LAST_END = HEAD + "{{ m.content }}<|im_end|>\n{% endfor %}" + OPEN + "{% else %}
 OPENED = HEAD + "{{ (m.content.split('</think>') | last) if m.role == 'assistant' else m.content }}<|im_end|>\n{% endfor %}"
 OPENED += OPEN + "<think>\n{% endif %}"
 # As the second, with marks: what stands behind the last turn belongs to it.
-TWO_REGIONS = HEAD + "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}"
+TWO_REGIONS = HEAD + "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
+TWO_REGIONS += "{% else %}{{ m.content }}<|im_end|>{% endif %}"
 TWO_REGIONS += "{{ '\n' }}{% endfor %}" + OPEN + "{% else %}{% generation %}{{ eos_token }}{% endgeneration %}{% endif %}"
 THOUGHTS = (  # thoughts are written behind the last question only
     "{%- set ns = namespace(q=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.q = loop.index0 %}{% endif %}{% endfor %}" + HEAD
@@ -99,7 +100,8 @@ def test_thoughts_are_trained_where_they_are_written():
 def test_a_thought_goes_by_all_its_names(name):
     talk = Chat((Message("user", "a"), Message("assistant", "b", 1.0, {name: "t"})))
     for field in ("reasoning_content", "thinking"):
-        source = HEAD + "{% if m.X %}<think>{{ m.X }}</think>{% endif %}".replace("X", field) + "{{ m.content }}<|im_end|>\n{% endfor %}" + OPEN + "{% endif %}"
+        thought = "{% if m.X %}<think>{{ m.X }}</think>{% endif %}".replace("X", field)
+        source = HEAD + thought + "{{ m.content }}<|im_end|>\n{% endfor %}" + OPEN + "{% endif %}"
         assert shown(template(source).render(talk, "a:1")) == ["user\na#\nassistant\n[<think>t</think>b#]\n"]
     plain = HEAD + "{{ m.content }}<|im_end|>\n{% endfor %}" + OPEN + "{% endif %}"
     for _ in range(2):
@@ -152,7 +154,8 @@ def test_a_prompt_that_no_answer_begins_with_says_what_would_fit():
 
 
 def test_calls_whose_arguments_a_template_wants_as_text():
-    source = HEAD + "{{ m.content }}{% for c in m.tool_calls %}{{ 'call ' + c.function.arguments }}{% endfor %}<|im_end|>\n{% endfor %}" + OPEN + "{% endif %}"
+    source = HEAD + "{{ m.content }}{% for c in m.tool_calls %}{{ 'call ' + c.function.arguments }}{% endfor %}<|im_end|>\n{% endfor %}"
+    source += OPEN + "{% endif %}"
     call = {"type": "function", "function": {"name": "f", "arguments": {"town": "Zürich"}}}
     talk = Chat((Message("user", "a"), Message("assistant", "", 1.0, {"tool_calls": [call]})))
     for _ in range(2):

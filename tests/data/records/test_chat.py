@@ -308,7 +308,7 @@ def test_functions_are_tools_and_variables_of_a_row_are_an_error():
     assert chat(USER, BOT, functions=[{"name": "f"}]).tools == ({"type": "function", "function": {"name": "f"}},)
     with pytest.raises(DataError, match="'tools' and 'functions'"):
         chat(USER, BOT, functions=[{"name": "f"}], tools=[{"name": "f"}])
-    with pytest.raises(DataError, match="chat_template_kwargs.*task.variables"):
+    with pytest.raises(DataError, match=r"chat_template_kwargs.*task\.variables"):
         chat(USER, BOT, chat_template_kwargs={"enable_thinking": False})
 
 
