@@ -37,6 +37,7 @@ from jaxsft.models import generate as generation
 from jaxsft.models import pretrained, stops
 from jaxsft.models.kv import unstacked
 from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding import platforms
 from jaxsft.training import export as exporting
 from jaxsft.training import loop, runs, setup, untrained
 from jaxsft.training.loop import Result
@@ -198,6 +199,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
         validate.evaluation_batches(config)
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
+    platforms.devices()
     if isinstance(run, Result):
         return Model(runs.open_run(run.mirror.place, change))
     if pretrained.is_source(folder := remote.opened(str(hub.run_dir(str(run))))):

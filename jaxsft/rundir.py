@@ -401,3 +401,15 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "__float__"):
         return _plain(float(value))
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def duration_text(seconds: float) -> str:
+    """Return a length of time in its two largest units.
+
+    >>> duration_text(3725), duration_text(59.6)
+    ('1 h 2 min', '1 min 0 s')
+    """
+    whole = round(seconds)
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next((i for i, (count, _) in enumerate(parts) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2])

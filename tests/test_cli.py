@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -61,7 +62,11 @@ def test_a_run_directory_is_whole(classified):
     }
     assert wanted <= {p.name for p in run.iterdir()}
     numbers = rundir.read_json(run / "result.json")
-    assert json.loads(out[out.index("{\n") : out.rindex("}") + 1]) == numbers and numbers["test/rows"] == 12
+    assert numbers["test/rows"] == 12 and "{" not in out
+    table = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert table["accuracy"] == ["*", f"{numbers['test/accuracy']:.4g}"] and table["report:"] == [str(run / "report.html")]
+    assert rundir.read_json(run / "manifest.json")["command"][:2] == ["jaxsft", "train"]
+    assert rundir.read_jsonl(run / "times.jsonl")[0].keys() >= {"started", "seconds", "host", "first_step", "last_step"}
     lines = rundir.read_jsonl(run / "predictions" / "test.jsonl")
     assert [line["row"] for line in lines] == list(range(12))
     assert sum(line["correct"] for line in lines) / 12 == numbers["test/accuracy"]
@@ -108,17 +113,22 @@ def test_one_file_is_split_and_a_second_start_repeats_the_numbers(files, tmp_pat
     ledger = rundir.read_json(tmp_path / "run" / "ledger.json")
     assert set(ledger) == {"train", "validation", "test"} and sum(part["rows"]["read"] for part in ledger.values()) == 40
     code, again, err = jaxsft(*args)
-    assert code == 0 and "is complete" in err and again == out[out.index("{\n") :]
+    assert code == 0 and "is complete" in err and out.endswith(again) and "accuracy *" in again
 
 
 def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = jaxsft(
+    code, out, err = jaxsft(
         "train", "-m", "task=lm", f"data.train={files / 'book.txt'}", "model.kv_heads=3,1,2", *[o for o in tiny.FAST if "kv_heads" not in o]
     )
     assert code == 1 and err.count("jaxsft: ") == 1 and "model.kv_heads=3: does not divide model.heads=2" in err
     runs = sorted(tmp_path.glob("**/result.json"))
-    assert len(runs) == 2 and len({p.parent for p in runs}) == 2
+    assert [p.parent.name for p in runs] == ["model.kv_heads=1", "model.kv_heads=2"] and len({p.parent.parent for p in runs}) == 1
+    table = [line.split() for line in out[out.rindex("\nrun ") + 1 :].splitlines()]
+    assert [line[:2] for line in table[:3]] == [["run", "model.kv_heads"], ["model.kv_heads=1", "1"], ["model.kv_heads=2", "2"]]
+    assert (runs[0].parent.parent / "comparison.html").is_file()
+    command = rundir.read_json(runs[0].parent / "manifest.json")["command"]
+    assert "-m" not in command and "model.kv_heads=1" in command and f"run_dir={runs[0].parent.relative_to(tmp_path)}" in command
 
 
 @pytest.mark.parametrize("given", ["task.variables={mood: kind, deep: false}", "task.variables.mood=kind +task.variables.deep=false"])
@@ -182,7 +192,8 @@ def test_what_is_wrong_is_one_line(arguments, message, tmp_path, monkeypatch):  
         (tmp_path / name).write_bytes(content)
     code, out, err = jaxsft(*arguments)
     assert code == 1 and not out
-    assert err.startswith("jaxsft: ") and err.count("\n") == 1 and message in err
+    *stages, last = err.splitlines()
+    assert last.startswith("jaxsft: ") and message in last and all(re.fullmatch(r"[\w ,]+ \.\.\.", stage) for stage in stages)
     assert not list(tmp_path.glob("runs/*"))  # nothing is left behind
 
 

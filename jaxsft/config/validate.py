@@ -303,7 +303,8 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(f"evaluation.metric={e.metric}: unknown; task={config.task.name} has {choices} (the test split never chooses)")
         if not validation:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
-        if name in SCORES and name not in getattr(config.task, "scores", SCORES):
+        asked = getattr(config.task, "scores", None)
+        if name in SCORES and asked is not None and name not in asked:
             raise ConfigError(f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}")
         if name in GENERATED and config.task.name != "span" and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
@@ -359,12 +360,14 @@ def _masking(config: Config) -> None:
 
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
+    scores = getattr(config.task, "scores", ())
+    scores = SCORES if scores is None else scores
     for key, unread, why in (
         *validate_texts.unread(config),
         ("data.require_stop", config.task.name not in ("chat", "seq2seq"), "is read by task=chat and task=seq2seq only"),
         ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
-        ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
+        ("task.score_tokens", not {"bleu", "rouge_l"} & set(scores), "is read by bleu and rouge_l of task.scores only"),
         ("loss.chunk", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.z_loss", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.balance", not config.model.experts, "is read with model.experts only"),

@@ -256,7 +256,7 @@ def build(
     """Fits every record, drops what cannot be trained on, and writes all of it into the ledger.
 
     Args:
-      encoded: per row, its ids, or the reason why the task gave none ("empty").
+      encoded: per row, its ids, or the reason why the task gave none ("empty", "text_lost", "answer_lost").
       where: per row, `file:line`.
       limit, source_limit: positions of a packed row, and of a packed row of sources.
       aside: the rows that were put aside before; they are rows of the split, read and dropped.
@@ -329,6 +329,11 @@ def _keep_texts(
         ledger.lose(why, tokens)
     ledger.several_texts += 1
     return out, None
+
+
+def no_text(text: str, ids: Sequence[int]) -> str | None:
+    """Returns why a text gives no example: `empty` (white space), `text_lost` (the tokenizer keeps nothing of it); None where it has ids."""
+    return "empty" if not text.strip() else None if len(ids) else "text_lost"
 
 
 def _of_no_use(fitted: Encoded, lost: int, require_stop: bool) -> str | None:

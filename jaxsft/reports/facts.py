@@ -6,6 +6,7 @@ Text is given as it was found; each writer escapes it in its own way.
 import datetime
 import math
 import random
+import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from jaxsft.config import overrides
 from jaxsft.documents import read_yaml
 from jaxsft.errors import DataError, JaxsftError
 from jaxsft.reports.curves import series
-from jaxsft.rundir import number, read_json, read_jsonl
+from jaxsft.rundir import duration_text, number, read_json, read_jsonl
 
 SAMPLES = 10
 RUN_FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "result.json")
 SPLITS = ("test", "validation", "train")  # what a reader asks for first
 ABSENT = "(absent)"
+PEAKS = {"peak_host_bytes": "the process", "peak_device_bytes": "one device"}
 # A file that an editor or a crash damaged costs its own section: the rest of a report is worth more.
 DAMAGE = (JaxsftError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
@@ -136,7 +138,39 @@ def training(run_dir: Path) -> tuple[list[tuple[str, str]], list[int]]:
         lines.append(("training loss, first → last logged", f"{number_text(losses[0])} → {number_text(losses[-1])}"))
     if len(rates):
         lines.append(("tokens per second, median", number_text(round(statistics.median(rates)))))
+    lines += sessions(run_dir)
     return lines, [int(step) for step, loss in zip(steps, losses, strict=True) if not math.isfinite(loss)]
+
+
+def sessions(run_dir: Path) -> list[tuple[str, str]]:
+    """Return (name, value) of when, where and how long a run was trained, and with how much memory; nothing of a run that does not say."""
+    found = [row for row in read_or(run_dir, "times.jsonl", []) if isinstance(row, Mapping)]
+    if not found:
+        return []
+    hosts = dict.fromkeys(str(row["host"]) for row in found if row.get("host"))
+    peak = lambda key: max((number(row[key]) for row in found if key in row), default=0)
+    sizes = [(f"peak memory of {what}", bytes_text(int(peak(key)))) for key, what in PEAKS.items() if peak(key)]
+    again = f", in {len(found)} sessions" if len(found) > 1 else ""
+    return [
+        ("started", str(found[0].get("started", "")).replace("T", " ").replace("+00:00", " UTC")),
+        ("duration", duration_text(sum(number(row.get("seconds", 0)) for row in found)) + again),
+        ("host", ", ".join(hosts)),
+        *sizes,
+    ]
+
+
+def command(run_dir: Path) -> str:
+    """Return the command of a run as it can be pasted into a shell, "" where its manifest has none."""
+    found = read_or(run_dir, "manifest.json", {})
+    words = found.get("command") if isinstance(found, Mapping) else None
+    return shlex.join(map(str, words)) if isinstance(words, list) else ""
+
+
+def bytes_text(count: int) -> str:
+    """Return a size in the largest unit of which there is at least one."""
+    units: Sequence[str] = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{count / 1024**power:,.1f} {units[power]}" if power else f"{count} B"
 
 
 def last_step(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -4,6 +4,7 @@ Drawn with Matplotlib's Agg canvas and no pyplot, so that nothing global changes
 font can draw (Chinese, on a machine without a Chinese font) is shown as its number, never as a row of empty boxes.
 """
 
+import contextlib
 import io
 import re
 import unicodedata
@@ -23,7 +24,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jaxsft.errors import JaxsftError
 from jaxsft.reports.confusion import confusions, read_confusion, shares
-from jaxsft.reports.curves import metric_groups, needs_log_scale, series, smooth, smoothing
+from jaxsft.reports.curves import from_zero, metric_groups, needs_log_scale, series, smooth, smoothing
 from jaxsft.reports.facts import ledger_panels, short
 from jaxsft.rundir import read_json, read_jsonl, write_bytes
 
@@ -33,6 +34,8 @@ LOSSES = ("#f0a26b", "#e07b39", "#c8403a", "#9c2f6b", "#7d5ba6", "#5c6370")
 CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
                  "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Droid Sans Fallback", "Noto Sans CJK JP",
                  "Arial Unicode MS", "AR PL UMing CN")  # fmt: skip
+# How the files of these fonts are called; to open all fonts of a system would take seconds.
+NAMED = re.compile(r"cjk|noto.*s[ck]|source.?han|wqy|pingfang|hiragino|msyh|simhei|droidsansfallback|arial.?unicode|uming", re.IGNORECASE)
 STYLE = {
     "figure.dpi": 150, "savefig.dpi": 150, "font.size": 10, "axes.titlesize": 13, "axes.titlecolor": "#22262e", "axes.titlelocation": "left",
     "axes.titlepad": 10, "axes.labelcolor": "#3c4250", "axes.edgecolor": "#b9bec7", "axes.spines.top": False, "axes.spines.right": False,
@@ -116,7 +119,7 @@ def _loss(rows: list[dict]) -> Figure:
     if needs_log_scale(finite):
         axes.set(yscale="log", ylabel="loss (log scale)")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))  # matplotlib's own is a formula, and those are off
-    elif len(finite) and finite.min() >= 0:
+    elif from_zero(finite):
         axes.set_ylim(bottom=0)
     bad = np.concatenate([steps[~np.isfinite(values)], checked[~np.isfinite(checks)]])
     if len(bad):
@@ -145,6 +148,8 @@ def _validation(rows: list[dict], group: str, keys: list[str]) -> Figure:
         axes.plot(steps, values, color=colour, marker="o", markersize=4.5, label=drawable(short(key, 40), f"#{i}"))
         bad = steps[~np.isfinite(values)]
         axes.plot(bad, np.full(len(bad), 0.03), "x", color=colour, transform=axes.get_xaxis_transform())
+    if not any(np.any(series(rows, "validation", key)[1]) for key in keys):
+        axes.set_ylim(0, 1)  # of what is always 0
     if len(keys) > 1 or keys[0] != group:
         axes.legend(title=f"and {left_out} more" if left_out > 0 else None)
     return figure
@@ -249,7 +254,15 @@ def _stack(axes: Axes, title: str, splits: dict[str, dict[str, float]]) -> None:
 
 @cache
 def _families() -> tuple[str, ...]:
+    """Return the fonts that figures are drawn with, Matplotlib's own first."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
+    if not installed.intersection(CHINESE_FONTS):  # its list is kept on disk from the first time: a font may have been installed since
+        known = {font.fname for font in font_manager.fontManager.ttflist}
+        for path in font_manager.findSystemFonts():
+            if path not in known and NAMED.search(Path(path).name):
+                with contextlib.suppress(OSError, RuntimeError):  # not a font that it reads
+                    font_manager.fontManager.addfont(path)
+        installed = {font.name for font in font_manager.fontManager.ttflist}
     return ("DejaVu Sans", *(name for name in CHINESE_FONTS if name in installed))
 
 

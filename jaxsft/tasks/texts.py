@@ -80,8 +80,8 @@ class TextTask(Task):
         pair_ids = self.tokenizer.encode_batch([text or "" for text in second]) if paired else [[]] * len(records)
         encoded: list[Encoded | str] = []
         for i, (a, b, ids, pair, segment) in enumerate(zip(first, second, text_ids, pair_ids, segments, strict=True)):
-            if blank[i]:
-                encoded.append("empty")
+            if blank[i] or not (ids or pair):
+                encoded.append("empty" if blank[i] else "text_lost")
                 continue
             one = self._pair(ids, pair, segment) if b is not None else framed(self.tokenizer.wrap(ids, None), segment)
             if self.config.data.too_long == "sentence":

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxsft import progress as stages
 from jaxsft import remote, rundir
-from jaxsft.config import compose, durations
+from jaxsft.config import compose, durations, metric_names
 from jaxsft.config.schema import Config
 from jaxsft.data import hub, pipeline, prepared
 from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
+from jaxsft.metrics import texts as text_scores
 from jaxsft.models import surgery
-from jaxsft.sharding import hosts
+from jaxsft.sharding import hosts, platforms
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import backbone, device, hf, manifest, partition, runs, setup
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
@@ -58,10 +61,11 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
       JaxsftError: anything that the user can mend; the run directory then holds what was finished before.
     """
     hosts.start(config.hosts)
+    platforms.devices()
     device.keep_programs(config.compilation_cache)
     device.keep_memory()
     config = setup.resolve(config)
-    with hosts.losses_told():
+    with hosts.losses_told(), stages.ended():
         same = {k: v for k, v in compose.flat(compose.to_dict(config)).items() if not k.startswith(("hosts.", "run_dir"))}
         hosts.check_same({f"option {k}": v for k, v in same.items()})  # before arrays are placed: another mesh would hang
         home = hosts.of_first(lambda: _home(config))
@@ -113,7 +117,7 @@ class Loop:
     """One training, its parts made in the order in which they are needed."""
 
     def __init__(self, config: Config, run_dir: Path, mirror: remote.Mirror):
-        self.config, self.run_dir, self.mirror = config, run_dir, mirror
+        self.config, self.run_dir, self.mirror, self.began = config, run_dir, mirror, time.time()
         self.parts, self.batches, self.ledger = self._data()
         self.program, self.task = self.parts.program, self.parts.task
         train = self.batches["train"]
@@ -133,6 +137,7 @@ class Loop:
             "evaluation": durations.steps(config.evaluation.every, self.clock, "evaluation.every"),
         }
         self.answers = self._answers()
+        self._stage("making the weights")
         self._check_same()
         self.params = runs.starting_params(self.parts)
         trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze, config.adapter)
@@ -147,7 +152,9 @@ class Loop:
         self.trace = device.Trace(config.profile, run_dir / "profile", self.total)
 
     def _data(self) -> tuple[Parts, dict[str, pipeline.Batches], dict[str, Any]]:
+        self._stage("reading the data")
         parts, records = setup.prepare(self.config)
+        self._stage(f"turning {sum(len(part.records) for part in records.values()):,} rows into tokens")
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
         if hosts.first():  # before too many of them may end the run
             setup.write_quarantine(self.run_dir / "quarantine.jsonl", {name: part.aside for name, part in records.items()})
@@ -160,6 +167,10 @@ class Loop:
             ledger[name] |= {"lacks": lacks[name]} if name in lacks else {}
             ledger[name] |= {} if part.rows is None else {"rows_of_the_file": part.rows}  # several references of a source
         return parts, batches, ledger
+
+    def _stage(self, what: str) -> None:
+        if hosts.first():
+            stages.doing(what)
 
     def _place_state(self, trainable: Any) -> State:
         shardings = self.parts.state_shardings(jax.eval_shape(self.program.init_state, trainable))
@@ -181,11 +192,14 @@ class Loop:
         checkpoints = Checkpoints(self.mirror.place)
         start = self._resume(checkpoints)
         self._write_start(facts)
+        self._stage("compiling the training step")
         compiled = self._compile()
+        stages.done()
         if hosts.first():
             print(banner(self.config, self.mirror.place, self._facts(compiled, start)), flush=True)
             if self.config.mesh.show:
                 print(meshes.table({"state": self.state, "frozen": self.frozen}), flush=True)
+        self.session = lambda step: manifest.add_session(self.run_dir, self.began, start, step, self.parts.mesh)
         metrics, progress = Metrics(self.run_dir, start, self.validated, self.config), Progress(self.total, start)
         try:
             with StopSignal() as stop:
@@ -193,6 +207,7 @@ class Loop:
                     self._steps(start, compiled, checkpoints, metrics, progress, stop)
                 if self.stopped_by is not None:
                     checkpoints.close()
+                    self.session(int(self.state.step))
                     progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.mirror.place} continues")
                     return Result(self.run_dir, {}, self.stopped_by)
             checkpoints.wait()
@@ -290,7 +305,7 @@ class Loop:
         count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
         notes = [f"resumed at step {start}"] if start else []
         notes += [f"{path} stays whole on every device: the mesh does not divide it" for path in meshes.whole(self.parts.specs, self.parts.mesh)]
-        notes += [*self.spread, *self.cached, *setup.left_out(self.config)]
+        notes += [*self.spread, *self.cached, *setup.left_out(self.config), *filter(None, [platforms.unused_gpu(jax.devices())])]
         if (used := self.parts.mesh.size) < jax.device_count():
             notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
         if (found := self.parts.vectors) is not None:
@@ -298,6 +313,8 @@ class Loop:
             notes.append(
                 f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
             )
+        if (left_out := text_scores.left_out()) and hasattr(self.config.task, "scores"):
+            notes.append(f"{', '.join(left_out)} are left out: they need sacrebleu, which jaxsft[text] brings")
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows
@@ -405,8 +422,8 @@ class Loop:
         always = self.config.evaluation.generate == "always"
         result = self._evaluate("validation", self.program.weights(self.state), generate=always)
         metrics.write(step, "validation", result.numbers)
-        progress.say(f"step {step}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
         name = self.config.evaluation.metric.partition("/")[2]
+        progress.say(f"step {step:,}: validation {metric_names.brief(result.numbers, name)}")
         value, sign = result.numbers[name], self.task.sign(name)
         if math.isfinite(value) and (self.best["value"] is None or sign * value > sign * self.best["value"]):
             self.best, self.impatience = {"value": value, "step": step}, 0
@@ -459,7 +476,7 @@ class Loop:
             numbers |= {f"{name}/{k}": v for k, v in result.numbers.items()}
             if hosts.first():
                 evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
-            progress.say(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in result.numbers.items()))
+        self.session(last)
         if hosts.first():
             rundir.write_json(self.run_dir / "task.json", self.task.state)  # with what was tuned on the validation split
             rundir.write_json(self.run_dir / "result.json", numbers)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import importlib.metadata
 import math
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
 
 import jaxsft
-from jaxsft import rundir
+from jaxsft import invocation, rundir
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
@@ -23,13 +26,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "hydr
 
 
 def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
-    """Versions, devices, command, git revision, hashes of data, tokenizer, task state and config, commits of what came from the hub."""
+    """Versions, devices, command, start, host, git revision, hashes of data, tokenizer, task state and config, commits of what came from the hub."""
     return {
         "versions": {"jaxsft": VERSION, "python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
         "platform": platform.platform(),
         "processes": jax.process_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in parts.mesh.devices.flat],
-        "command": sys.argv,
+        "command": invocation.command(),
+        "started": _moment(time.time()),
+        "host": platform.node(),
         "git": git_revision(),
         "parameters": {"total": _count(parts.specs), "trainable": _count(parts.program.specs)},
         "data": data,
@@ -39,6 +44,41 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
         **({} if parts.vectors is None else {"vectors": {"rows": len(parts.vectors.rows), "words": parts.vectors.words}}),
         "hub": hub.commits(compose.flat(compose.to_dict(parts.config))),
     }
+
+
+def add_session(run_dir: Path, began: float, first: int, last: int, mesh: Any) -> None:
+    """Adds a line to `times.jsonl`: when this process worked on the run, from which step to which, how long, where, and with how much memory."""
+    if jax.process_index() != 0:
+        return
+    facts = {
+        "started": _moment(began),
+        "seconds": round(time.time() - began, 1),
+        "first_step": first,
+        "last_step": last,
+        "host": platform.node(),
+        "peak_host_bytes": _peak_of_process(),
+        "peak_device_bytes": _peak_of_devices(mesh),
+    }
+    with rundir.JsonLines(run_dir / "times.jsonl") as lines:
+        lines.append({key: value for key, value in facts.items() if value is not None})
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def _peak_of_process() -> int | None:
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return None
+
+
+def _peak_of_devices(mesh: Any) -> int | None:
+    """The most that one device held; None where devices do not count, as on CPU."""
+    counted = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in mesh.local_devices]
+    return max((count for count in counted if count), default=None)
 
 
 def _count(specs: Any) -> int:

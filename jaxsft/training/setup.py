@@ -35,6 +35,7 @@ from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.data.tokenizer import SPECIAL, Tokenizer
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.metrics import texts as text_scores
 from jaxsft.models import kinds, pretrained, surgery
 from jaxsft.models.encoder_decoder import encoder_of
 from jaxsft.models.transformer import Params, Transformer
@@ -59,11 +60,13 @@ class Records(NamedTuple):
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
 def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
-    config, brought = _with_template_tokens(config)
+    config, brought = with_template_tokens(config)
     if config.model.pretrained:
         config = like_pretrained(config)
     if brought and hasattr(config.adapter, "train"):
         config = _with_trained_rows(config)
+    if getattr(config.task, "scores", ()) is None:
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, scores=text_scores.installed()))
     task = tasks.get(config.task.name)
     check_columns(config, task.record)
     config = of_prepared(config, typed.columns_read(task.record))
@@ -83,7 +86,7 @@ def resolve(config: Config) -> Config:
     )
 
 
-def _with_template_tokens(config: Config) -> tuple[Config, bool]:
+def with_template_tokens(config: Config) -> tuple[Config, bool]:
     """The config with the special tokens that the named chat template writes and the tokenizer lacks as `tokenizer.added`; and whether there are."""
     name = config.task.template if config.task.name == "chat" else "auto"
     if not chat_templates.lacking(name, ()):

@@ -35,3 +35,13 @@ def test_nothing_is_loaded_from_elsewhere(site):
         assert not tags, f"{path.name}: {tags}"
     for path in site.rglob("*.css"):
         assert not re.search(r"url\(\s*[\"']?(https?:)?//|@import", path.read_text(encoding="utf-8")), path.name
+
+
+def test_the_search_works_from_the_disk(site):
+    """A page that lies on the disk may not fetch the index: it must be a script that every page loads."""
+    index = (site / "search" / "search_index.js").read_text(encoding="utf-8")
+    assert index.startswith("var __index =") and "task=classify" in index
+    for name in ("index.html", "training.html", "config.html"):
+        text = (site / name).read_text(encoding="utf-8")
+        assert "search/search_index.js" in text and "iframe-worker" in text, name
+    assert not re.search(r"https?://unpkg", "".join(path.read_text(encoding="utf-8") for path in site.glob("*.html")))

@@ -119,7 +119,7 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
     policy = "drop" if d.too_long == "error" else d.too_long
     try:
         options = {"require_stop": d.require_stop, "max_dropped": 1.0, "split": part.name, "stride": d.stride}
-        ledger = encode.build(encoded, part.where, limit, too_long=policy, **options)[1]
+        _, ledger, gone = encode.build(encoded, part.where, limit, too_long=policy, **options)
     except DataError as error:
         findings.add("nothing_left", "error", f"No row of {part.name} is left: {error}.", split=part.name, repair="data.max_length, model.context")
         return {"limit": limit, "lengths": length_summary(lengths)}
@@ -138,7 +138,8 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
         findings.add("too_long", severity, message, where, split=part.name, repair=repair)
     for reason, (severity, what, repair) in DROPPED.items():
         if count := ledger.rows_dropped[reason]:
-            findings.add(reason, severity, f"{rows(count, part.name)}: {what}; dropped.", split=part.name, count=count, repair=repair)
+            places = [part.where[row] for row, why in gone.items() if why == reason]
+            findings.add(reason, severity, f"{rows(count, part.name)}: {what}; dropped.", places, split=part.name, count=count, repair=repair)
     refused = {"too_long"} if d.too_long == "error" else set()  # these end a training, and what cannot be encoded does: they are told above
     dropped = sum(ledger.rows_dropped[reason] for reason in {"empty", "too_long", *DROPPED} - refused) + len(part.aside)
     if dropped > d.max_dropped * part.read:
@@ -155,6 +156,8 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
 
 
 DROPPED = {
+    "text_lost": ("warning", "the tokenizer keeps nothing of the text", "remove them, or take another tokenizer"),
+    "answer_lost": ("warning", "the tokenizer keeps nothing of the answer", "remove them, or take another tokenizer"),
     "no_trained_token": ("error", "no trained token", "the weights of their turns, or data.too_long"),
     "stop_token_truncated": ("warning", "the stop token is cut off", "data.too_long=truncate_left, or data.require_stop=false"),
 }
