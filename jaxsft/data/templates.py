@@ -103,7 +103,7 @@ class Template:
         hashed = [source, self.variables, *([] if tool_use is None else [tool_use])]
         self.digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode("ascii")).hexdigest()
         self._check_tokenizer()
-        longest_first = sorted(tokenizer.special_strings, key=len, reverse=True)
+        longest_first = sorted(tokenizer.control_strings, key=len, reverse=True)
         special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         given = clock(self.variables)
         self._environment = Environment(special)

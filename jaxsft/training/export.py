@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from jaxsft import rundir
+from jaxsft.data.template_files import FURTHER
 from jaxsft.data.template_variables import pinned
 from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.data.tokenizer_files import FURTHER
 from jaxsft.data.tokenizer_frame import A, B, Frames
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters, exported, families, pretrained
