@@ -7,7 +7,6 @@ each; one that PEFT trained has one first factor for all of them, which every pa
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxsft import documents
 from jaxsft.config.adapters import IA3, AdapterConfig, LowRank, Prefix, Prompt
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError
@@ -87,9 +87,9 @@ def _opened(folder: Path) -> Source:
     import safetensors.numpy
 
     try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        values = documents.read_json(folder / CONFIG, CheckpointError)
         source = Source(folder, values, safetensors.numpy.load_file(folder / WEIGHTS))
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, CheckpointError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{folder / CONFIG}: found {values!r:.60}, expected an object")
