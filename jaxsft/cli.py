@@ -6,6 +6,7 @@ import importlib
 import itertools
 import os
 import sys
+from collections.abc import Callable
 
 from jaxsft import __version__, invocation
 from jaxsft.errors import JaxsftError
@@ -36,8 +37,12 @@ jaxsft <command> --help              more about one command
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0; 1 for anything that the user can mend, told in one line; 128 + n after signal n."""
+def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code: code) -> int:
+    """The exit code: 0; 1 for anything that the user can mend, told in one line; 128 + n after signal n.
+
+    Args:
+      end: what is done with the code after a failure, while its exception is still held.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())))
@@ -53,39 +58,56 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if shell := _asked_shell(argv):
         argv = ["completion", shell]
+    for stream in (sys.stdout, sys.stderr):
+        if str(getattr(stream, "encoding", "")).lower().replace("-", "") == "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file may hold bytes that are no UTF-8
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     invocation.remember(["jaxsft", *argv])
     try:
         return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(argv[1:])
     except JaxsftError as error:
         print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 1
+        return end(1)
     except KeyboardInterrupt:
         print("jaxsft: interrupted", file=sys.stderr)
-        return 130
+        return end(130)
     except BrokenPipeError:
-        return 141
+        return end(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"jaxsft: {error.filename}: cannot be used ({error.strerror})", file=sys.stderr)
+        return end(1)
     except UnicodeEncodeError as error:
         if error.encoding == "utf-8":
             raise
         letter = ascii(error.object[error.start])
         print(f"jaxsft: the output is written in {error.encoding}, which has no {letter}; set PYTHONIOENCODING=utf-8", file=sys.stderr)
-        return 1
+        return end(1)
 
 
 def script() -> None:
-    """The program `jaxsft`. After a failure it ends at once: a write that failed leaves threads behind that would add tracebacks to its one line."""
-    sys.unraisablehook = _quiet_after_failure
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code) if code else sys.exit(0)
+    """The program `jaxsft`. After a failure it ends at once: what failed leaves threads and coroutines behind that would add to its one line."""
+    code = main(end=_leave)
+    _leave(code) if code else sys.exit(_flushed() or 0)
 
 
-def _quiet_after_failure(what: object, told=sys.unraisablehook) -> None:
-    """A save that failed has closed its event loop, and TensorStore still reports to it: the failure is told already, by its exception."""
-    if not (isinstance(what.exc_value, RuntimeError) and "Event loop is closed" in str(what.exc_value)):
-        told(what)
+def _leave(code: int) -> int:
+    """Ends the process, without what Python does at its end."""
+    os._exit(_flushed() or code)
+
+
+def _flushed() -> int:
+    """141, what a shell expects, where nobody reads the output any more; else 0."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at its end
+        return 141
+    except (OSError, ValueError):  # closed, or a full disk behind it
+        pass
+    return 0
 
 
 def _module_help(command: str) -> str:

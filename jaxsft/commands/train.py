@@ -9,8 +9,8 @@ jaxsft train ... debug=overfit                               learn ten rows by h
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
 from jaxsft import progress, remote
 from jaxsft.commands import hydra_app
@@ -48,5 +48,5 @@ def check_files(config: Config) -> None:
     """Raises DataError for a file that is not there, before JAX is imported, which takes seconds."""
     d = config.data
     for place in (d.path, d.train, d.validation, d.test, *(source.path for source in d.mixture.sources)):
-        if place and not place.startswith("hub:") and not remote.is_remote(place) and not Path(place).exists():
+        if place and not place.startswith("hub:") and not remote.is_remote(place) and not os.path.exists(place):
             formats.files(place)  # a pattern, a part of an archive, or an error
