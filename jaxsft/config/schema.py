@@ -125,6 +125,8 @@ class DataConfig(DataFiles):
     mixture: Mixture = field(default_factory=Mixture)
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])  # shares of train, validation and test of `data.path`; they sum to 1
     split_seed: int = 0  # of the split of `data.path`
+    keep: dict[str, Any] = field(default_factory=dict)  # by column, the values of rows that are used (any: all); at train ... those of one split
+    unseen_labels: str = "error"  # of validation and test rows: error | drop (they are counted) | learn (the labels of all splits are learnt)
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
     max_source_length: Any = "auto"  # of an encoder-decoder model: tokens of a row of sources; auto: the longest source, up to model.context
     too_long: str = "error"  # a row above max_length: error | drop | truncate_left | truncate_right | window | head_tail | sentence

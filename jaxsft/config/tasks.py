@@ -121,6 +121,7 @@ class ParseTask(TaskConfig):
     """A tree over the words: a head and a relation for each."""
 
     name: str = "parse"
+    labels: Optional[list[str]] = None  # the relations; null: inferred from the training split
     arc: int = 256  # size of the views of a word that score arcs
     label: int = 64  # size of those that score relations
     decode: str = "mst"  # mst | greedy: the best tree, or the best head of each word, which need not be a tree

@@ -377,18 +377,19 @@ def _refuse_too_long(encoded: Sequence[Encoded | str], where: Sequence[str], lim
 def _refuse_many_dropped(
     ledger: Ledger, dropped: Mapping[int, str], where: Sequence[str], max_dropped: float, split: str, aside: Sequence[Aside]
 ) -> None:
-    count = len(dropped) + len(aside)
+    bad = [one for one in aside if not one.declared]
+    count = len(dropped) + len(bad)
     if not count:
         return
-    if aside:
-        place, reason = aside[0].where, aside[0].message.removeprefix(f"{aside[0].where}: ")
+    if bad:
+        place, reason = bad[0].where, bad[0].message.removeprefix(f"{bad[0].where}: ")
     else:
         place, reason = next((where[row], reason) for row, reason in dropped.items())
     if count > max_dropped * ledger.rows_read or not ledger.rows_kept:
+        allowed = f"data.max_dropped={max_dropped:g} allows fewer: mend the rows, or raise it" if ledger.rows_kept else "none is left: mend the rows"
         raise DataError(
             f"{place}: {count} of {ledger.rows_read} rows of {split} would be dropped "
-            f"({', '.join(f'{k}: {n}' for k, n in ledger.rows_dropped.items())}; this is the first, {reason}); "
-            f"data.max_dropped={max_dropped} allows fewer: mend the rows, or raise it"
+            f"({', '.join(f'{k}: {n}' for k, n in ledger.rows_dropped.items())}; this is the first, {reason}); {allowed}"
         )
 
 

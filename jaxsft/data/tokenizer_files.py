@@ -15,6 +15,7 @@ text.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,13 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
 
 def there(folder: Path) -> bool:
     """Whether a folder holds a vocabulary."""
-    return folder.is_dir() and bool(_candidates(folder))
+    return os.path.isdir(folder) and bool(_candidates(folder))
 
 
 def _vocabulary(path: Path) -> Path:
-    if path.is_file():
+    if os.path.isfile(path):
         return path
-    found = _candidates(path) if path.is_dir() else []
+    found = _candidates(path) if os.path.isdir(path) else []
     if not found:
         raise ConfigError(
             f"{path}: cannot read the tokenizer; expected a directory with a tokenizer.json, NAME.model, vocab.txt or vocab.json, or that file"
