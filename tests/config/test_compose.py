@@ -121,3 +121,11 @@ def test_configs_share_nothing_that_can_be_changed():
     one.data.options["train"]["split"] = "b"
     assert other.data.options == {"train": {"split": "a"}}
     assert [compose.typed({**given, "seed": seed}).seed for seed in (1, 0, 1)] == [1, 0, 1]
+
+
+def test_variables_of_a_template_are_named_by_the_template():
+    chat = schema.Config(task=schema.ChatTask())
+    given = compose.override(chat, ["task.variables={date: 2026-01-31, deep: false}", "task.variables.mood=kind"])
+    assert given.task.variables == {"date": "2026-01-31", "deep": False, "mood": "kind"}
+    with pytest.raises(ConfigError, match="unknown option of task=lm"):
+        compose.override(dataclasses.replace(chat, task=schema.LMTask()), ["task.variables.mood=kind"])
