@@ -115,6 +115,9 @@ def test_office_files_are_called_by_name(tmp_path, name):
             texts(zipped(tmp_path / name, [("[Content_Types].xml", "<Types/>")]), format=format)
     with pytest.raises(DataError, match="an Excel workbook"):
         texts(zipped(tmp_path / "b.csv", [("[Content_Types].xml", "<Types/>"), ("xl/workbook.xml", "")]))
+    for name, member in (("b.numbers", "Index/Document.iwa"), ("b.epub", "META-INF/container.xml"), ("b.npz", "x.npy")):
+        with pytest.raises(DataError, match="a Numbers or Pages document|an EPUB book|arrays of numpy"):
+            texts(zipped(tmp_path / name, [(member, "x")]))
     with pytest.raises(DataError, match="an OpenDocument spreadsheet; save it as CSV"):
         texts(zipped(tmp_path / "b.ods", [("mimetype", "x"), ("content.xml", "<a/>")]))
 
