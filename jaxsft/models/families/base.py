@@ -190,7 +190,7 @@ def _check_rotation(model: Mapping[str, Any], keys: Keys) -> None:
     factors = model["rope_scaling"].factors if "rope_scaling" in model else None
     if factors is not None and len(factors) != dims // 2:
         raise ConfigError(
-            f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for each pair of dimensions"
+            f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for a pair of dimensions"
         )
 
 

@@ -18,8 +18,7 @@ from jaxsft.models.families.schema import shown, wrong
 
 # Read by classes, and no number of what we compute depends on it: what training here has options of its own for, initial values (files have the
 # weights), what a call returns, how it is computed, ids that the tokenizer knows, labels and options of heads (`trained_heads.py` reads them).
-NO_EFFECT = frozenset(
-    """
+_NO_EFFECT = """
 architectures model_type transformers_version torch_dtype dtype
 attention_dropout attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop hidden_dropout hidden_dropout_prob embedding_dropout mlp_dropout
 dropout dropout_rate activation_dropout classifier_dropout cls_dropout seq_classif_dropout qa_dropout pooler_dropout encoder_layerdrop
@@ -32,8 +31,8 @@ id2label label2id num_labels problem_type
 pooler_hidden_act pooler_hidden_size legacy classifier_activation classifier_bias classifier_pooling decoder_bias
 summary_type summary_use_proj summary_activation summary_proj_to_labels
 output_router_logits router_aux_loss_coef sinusoidal_pos_embds
-""".split()
-)
+"""
+NO_EFFECT = frozenset(_NO_EFFECT.split())
 HARMLESS: dict[str, tuple[Any, ...]] = {  # what else is read, at values that change nothing
     "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
@@ -147,8 +146,8 @@ def _names_of_others() -> frozenset[str]:
 
 
 def nearest(key: str, reads: frozenset[str]) -> str | None:
-    """The key that was meant by one that nothing reads: the same but for capitals and signs between words, or but for one letter that is wrong, missing,
-    too much, or has changed places with the next. A name that any family reads is no slip, nor a private one."""
+    """The key that was meant by one that nothing reads: the same but for capitals and signs between words, or but for one letter that is wrong,
+    missing, too much, or has changed places with the next. A name that any family reads is no slip, nor a private one."""
     if key in _names_of_others() or key.startswith("_") or not 6 <= len(key) <= 60:
         return None
     plain = _plain(key)
