@@ -153,7 +153,7 @@ class Family:
         """The fields of ModelConfig that a config.json stands for; `context` as of `Keys`. Raises ConfigError for a key that we would ignore."""
         keys = Keys(values, place, self.model_type, context)
         out = self.read(keys)
-        keys.finish(causal=out["causal"])
+        keys.finish(() if out.get("decoder_layers") else (out["causal"],))
         if out.get("positions") == "rope" or "rope_base" in out:
             _check_rotation(out, keys)
         for name, value in out.items():

@@ -1,5 +1,5 @@
-"""Gemma (arXiv:2403.08295), Gemma 2 (arXiv:2408.00118) and the text models of Gemma 3 (arXiv:2503.19786): norms before and behind, windows in most layers, scales kept as
-their distance from 1, embeddings multiplied by the root of their size."""
+"""Gemma (arXiv:2403.08295), Gemma 2 (arXiv:2408.00118) and the text models of Gemma 3 (arXiv:2503.19786): scales kept as their distance from 1,
+embeddings multiplied by the root of their size; from the second on norms before and behind, and windows in most layers."""
 
 from __future__ import annotations
 

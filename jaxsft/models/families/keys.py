@@ -113,15 +113,16 @@ class Keys:
     def refuse(self, key: str, why: str) -> None:
         raise ConfigError(f"{self.place}: {self.written.get(key, key)}={shown(self.values.get(key))}: {why}")
 
-    def finish(self, causal: bool) -> None:
-        """Raises ConfigError that names the first key that was not read and is not without effect; `causal`: what the model is."""
-        harmless = {**HARMLESS, "is_causal": (causal,)}
+    def finish(self, causal: tuple[bool, ...]) -> None:
+        """Raises ConfigError that names the first key that was not read and is not without effect; `causal`: what
+        `is_causal` may say."""
+        harmless = {**HARMLESS, "is_causal": causal}
         reads = names_read(self.family)
         for key, value in self.values.items():
             if key in self.read_so_far or key in NO_EFFECT:
                 continue
             if key in reads and not any(value is known for known in harmless.get(key, ())):
-                known = f"; only {harmless[key][0]} can be loaded" if key in harmless else ""
+                known = f"; only {harmless[key][0]} can be loaded" if harmless.get(key) else ""
                 self.refuse(key, f"nothing here reads it, but the class of {self.family} does, so the numbers could differ{known}")
             if key not in reads and (meant := nearest(key, reads)):
                 self.refuse(key, f"nothing reads it; {meant} is what the class reads: write that, or take the key out")
