@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import sys
+from collections.abc import Callable
 
-from jaxsft import __version__
+from jaxsft import __version__, invocation
 from jaxsft.errors import JaxsftError
 
 COMMANDS = {
     "demo": ("demo", "fine-tune a small model on a bilingual data set made on the spot, score it, write a report (two minutes)"),
     "prepare": ("prepare", "clean, deduplicate, split, balance ...: jaxsft prepare data.path=FILE stages=[clean,dedup,split] output.dir=DIR"),
-    "train": ("train", "fine-tune: jaxsft train task=chat|classify|lm data.train=FILE ..."),
+    "train": ("train", "fine-tune: jaxsft train task=NAME data.train=FILE ... (jaxsft train --help lists the tasks)"),
     "check": ("check", "look at a data set before training: rows, labels, lengths, leaks, tokens: jaxsft check task=... data.train=FILE"),
     "eval": ("evaluate", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
     "predict": ("predict", "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE"),
@@ -20,7 +22,9 @@ COMMANDS = {
     "export": ("export", "write a run as a folder that transformers loads: jaxsft export run=DIR to=FOLDER"),
     "quality": ("quality", "measure a data set before training on it: jaxsft quality data.path=FILE, or data.train=FILE data.test=FILE"),
     "annotate": ("annotate", "tasks for annotators, and one answer out of several: jaxsft annotate export|import schema=FILE ..."),
-    "report": ("report", "write report.md and the figures of a run again: jaxsft report DIR"),
+    "report": ("report", "write the report of a run again, or set several side by side: jaxsft report DIR [DIR ...]"),
+    "env": ("env", "versions, devices, CUDA, extras: jaxsft env"),
+    "completion": ("completion", "complete commands and options by a tab: jaxsft completion bash|zsh|fish"),
 }
 HELP = """usage: jaxsft <command> [key=value ...]
 
@@ -33,11 +37,15 @@ jaxsft <command> --help              more about one command
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0; 1 for anything that the user can mend, told in one line; 128 + n after signal n."""
+def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code: code) -> int:
+    """The exit code: 0; 1 for anything that the user can mend, told in one line; 128 + n after signal n.
+
+    Args:
+      end: what is done with the code after a failure, while its exception is still held.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:<9}{text}" for name, (_, text) in COMMANDS.items())))
+        print(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())))
         return 0 if argv else 1
     if argv[0] in ("-V", "--version"):
         print(f"jaxsft {__version__}")
@@ -46,40 +54,60 @@ def main(argv: list[str] | None = None) -> int:
         print(f"jaxsft: unknown command {argv[0]}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 1
     if any(a in ("-h", "--help") for a in argv[1:]):
-        print(f"jaxsft {argv[0]}: {COMMANDS[argv[0]][1]}\n\n{_module_help(argv[0])}")
+        print(f"jaxsft {argv[0]}: {COMMANDS[argv[0]][1]}\n\n{_module_help(argv[0])}{_choices() if argv[0] in ('train', 'check') else ''}")
         return 0
+    if shell := _asked_shell(argv):
+        argv = ["completion", shell]
+    for stream in (sys.stdout, sys.stderr):
+        if str(getattr(stream, "encoding", "")).lower().replace("-", "") == "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file may hold bytes that are no UTF-8
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    invocation.remember(["jaxsft", *argv])
     try:
         return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(argv[1:])
     except JaxsftError as error:
-        print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return end(1)
     except KeyboardInterrupt:
         print("jaxsft: interrupted", file=sys.stderr)
-        return 130
+        return end(130)
     except BrokenPipeError:
-        return 141
+        return end(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"jaxsft: {error.filename}: cannot be used ({error.strerror})", file=sys.stderr)
+        return end(1)
     except UnicodeEncodeError as error:
         if error.encoding == "utf-8":
             raise
         letter = ascii(error.object[error.start])
         print(f"jaxsft: the output is written in {error.encoding}, which has no {letter}; set PYTHONIOENCODING=utf-8", file=sys.stderr)
-        return 1
+        return end(1)
 
 
 def script() -> None:
-    """The program `jaxsft`. After a failure it ends at once: a write that failed leaves threads behind that would add tracebacks to its one line."""
-    sys.unraisablehook = _quiet_after_failure
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code) if code else sys.exit(0)
+    """The program `jaxsft`. After a failure it ends at once: what failed leaves threads and coroutines behind that would add to its one line."""
+    code = main(end=_leave)
+    _leave(code) if code else sys.exit(_flushed() or 0)
 
 
-def _quiet_after_failure(what: object, told=sys.unraisablehook) -> None:
-    """A save that failed has closed its event loop, and TensorStore still reports to it: the failure is told already, by its exception."""
-    if not (isinstance(what.exc_value, RuntimeError) and "Event loop is closed" in str(what.exc_value)):
-        told(what)
+def _leave(code: int) -> int:
+    """Ends the process, without what Python does at its end."""
+    os._exit(_flushed() or code)
+
+
+def _flushed() -> int:
+    """141, what a shell expects, where nobody reads the output any more; else 0."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at its end
+        return 141
+    except (OSError, ValueError):  # closed, or a full disk behind it
+        pass
+    return 0
 
 
 def _module_help(command: str) -> str:
@@ -89,6 +117,36 @@ def _module_help(command: str) -> str:
 
     source = Path(__file__).with_name("commands") / f"{COMMANDS[command][0]}.py"
     return ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+
+
+def _choices() -> str:
+    """The tasks and the groups of options, without importing Hydra."""
+    from pathlib import Path
+
+    from jaxsft.config.tasks import TASKS
+
+    package = Path(__file__).resolve().parent
+    folder = next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
+    first = lambda cls: " ".join((cls.__doc__ or "").split()).partition(". ")[0].rstrip(".")
+    tasks = "\n".join(f"  {name:<17}{first(cls)}" for name, cls in TASKS.items())
+    groups = {p.name: sorted(f.stem for f in p.glob("*.yaml")) for p in sorted(folder.iterdir()) if p.is_dir() and p.name not in ("task", "recipe")}
+    listed = "\n".join(f"  {name + '=':<12}{' | '.join(names)}" for name, names in groups.items() if names)
+    return f"""
+
+Tasks, as task=NAME:
+{tasks}
+
+Groups of options, as group=NAME:
+{listed}
+
+Every option, as key=value, is in docs/config.md; jaxsft train --cfg job task=NAME prints them as they would run.
+Options of your own in DIR/experiment/NAME.yaml (first line: # @package _global_): jaxsft train --config-dir DIR experiment=NAME"""
+
+
+def _asked_shell(argv: list[str]) -> str | None:
+    """The shell of Hydra's flag -sc install=SHELL, whose script would call a command that is not there."""
+    asked = [after for flag, after in itertools.pairwise(argv) if flag in ("-sc", "--shell-completion")]
+    return asked[0].removeprefix("install=") if asked and asked[0].startswith("install=") else None
 
 
 if __name__ == "__main__":

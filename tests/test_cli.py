@@ -6,12 +6,11 @@ import csv
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
-from jaxsft import rundir
-from jaxsft.commands import predict
+from jaxsft import cli, rundir
+from jaxsft.commands import hydra_app, predict
 from tests import realdata, tiny
 from tests.tiny import jaxsft
 
@@ -40,12 +39,10 @@ def chatted(files, tmp_path_factory):
 
 
 # --- what works --------------------------------------------------------------------------------------------------------------------------------
-def test_help_answers_in_a_second_without_jax():
-    began = time.monotonic()
+def test_help_answers_without_jax():
     code = "import sys; from jaxsft import cli; cli.main(['--help']); cli.main(['train', '--help']); print('jax' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.endswith("False\n") and "usage: jaxsft" in out and "debug=overfit" in out
-    assert time.monotonic() - began < 5  # a second on an idle machine
 
 
 def test_a_run_directory_is_whole(classified):
@@ -64,7 +61,11 @@ def test_a_run_directory_is_whole(classified):
     }
     assert wanted <= {p.name for p in run.iterdir()}
     numbers = rundir.read_json(run / "result.json")
-    assert json.loads(out[out.index("{\n") : out.rindex("}") + 1]) == numbers and numbers["test/rows"] == 12
+    assert numbers["test/rows"] == 12 and "{" not in out
+    table = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert table["accuracy"] == ["*", f"{numbers['test/accuracy']:.4g}"] and table["report:"] == [str(run / "report.html")]
+    assert rundir.read_json(run / "manifest.json")["command"][:2] == ["jaxsft", "train"]
+    assert rundir.read_jsonl(run / "times.jsonl")[0].keys() >= {"started", "seconds", "host", "first_step", "last_step"}
     lines = rundir.read_jsonl(run / "predictions" / "test.jsonl")
     assert [line["row"] for line in lines] == list(range(12))
     assert sum(line["correct"] for line in lines) / 12 == numbers["test/accuracy"]
@@ -111,17 +112,22 @@ def test_one_file_is_split_and_a_second_start_repeats_the_numbers(files, tmp_pat
     ledger = rundir.read_json(tmp_path / "run" / "ledger.json")
     assert set(ledger) == {"train", "validation", "test"} and sum(part["rows"]["read"] for part in ledger.values()) == 40
     code, again, err = jaxsft(*args)
-    assert code == 0 and "is complete" in err and again == out[out.index("{\n") :]
+    assert code == 0 and "is complete" in err and out.endswith(again) and "accuracy *" in again
 
 
 def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = jaxsft(
+    code, out, err = jaxsft(
         "train", "-m", "task=lm", f"data.train={files / 'book.txt'}", "model.kv_heads=3,1,2", *[o for o in tiny.FAST if "kv_heads" not in o]
     )
     assert code == 1 and err.count("jaxsft: ") == 1 and "model.kv_heads=3: does not divide model.heads=2" in err
     runs = sorted(tmp_path.glob("**/result.json"))
-    assert len(runs) == 2 and len({p.parent for p in runs}) == 2
+    assert [p.parent.name for p in runs] == ["model.kv_heads=1", "model.kv_heads=2"] and len({p.parent.parent for p in runs}) == 1
+    table = [line.split() for line in out[out.rindex("\nrun ") + 1 :].splitlines()]
+    assert [line[:2] for line in table[:3]] == [["run", "model.kv_heads"], ["model.kv_heads=1", "1"], ["model.kv_heads=2", "2"]]
+    assert (runs[0].parent.parent / "comparison.html").is_file()
+    command = rundir.read_json(runs[0].parent / "manifest.json")["command"]
+    assert "-m" not in command and "model.kv_heads=1" in command and f"run_dir={runs[0].parent.relative_to(tmp_path)}" in command
 
 
 @pytest.mark.parametrize("given", ["task.variables={mood: kind, deep: false}", "task.variables.mood=kind +task.variables.deep=false"])
@@ -264,3 +270,60 @@ def test_the_ledger_of_gsm8k_is_full(tmp_path):  # guards B6
     assert code == 0, err
     rows = rundir.read_json(tmp_path / "run" / "ledger.json")["train"]["rows"]
     assert rows["read"] == rows["kept"] == 1319
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "task=classify", f"data.path={LONG}.csv"],
+        ["check", "task=classify", "data.path=\udc80.csv"],
+        ["check", "task=classify", f"data.path={LONG}/*.csv"],
+        ["prepare", f"data.path={LONG}.csv", "stages=[clean]", "output.dir=o"],
+        ["prepare", "data.path=a.csv", "stages=[clean]", f"output.dir={LONG}"],
+        ["quality", "data.path=a.csv", f"output={LONG}"],
+        ["predict", f"run={LONG}", "input=a.csv", "output=o.jsonl"],
+        ["predict", "run=\udc80", "input=a.csv", "output=o.jsonl"],
+        ["report", LONG],
+        ["report", "\udc80"],
+        ["train", "task=classify", "data.path=a.csv", "run_dir=\udc80"],
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_line(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\n")
+    code, out, err = jaxsft(*arguments)
+    told = err.strip() or out.strip()
+    assert code == 1 and len(told.splitlines()) == 1 and "Traceback" not in told, told
+
+
+def test_what_is_raised_in_a_job_comes_through_without_lines_of_hydra(monkeypatch, capsys):
+    def broken(config):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        hydra_app.run(["task=classify", "data.path=a.csv"], broken)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_after_a_failure_nothing_follows_the_one_line(monkeypatch, capsys):
+    """The process ends while the exception is held: what it holds is not collected, and says nothing."""
+
+    class Loud:
+        def __del__(self):
+            print("late", file=sys.stderr)
+
+    def failing(arguments):
+        loud = Loud()
+        raise rundir.JaxsftError("no") from RuntimeError(loud)
+
+    ends = []
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: type("M", (), {"main": staticmethod(failing)}))
+    assert cli.main(["report", "x"], end=lambda code: ends.append((code, capsys.readouterr().err)) or code) == 1
+    assert ends == [(1, "jaxsft: no\n")]
+
+
+def test_numbers_that_are_not_finite_are_printed_as_json_has_them():
+    assert json.loads(rundir.json_text({"r2": float("nan"), "x": [float("-inf")]}, indent=1)) == {"r2": "NaN", "x": ["-Infinity"]}

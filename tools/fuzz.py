@@ -45,6 +45,9 @@ STUDIO = (
 )
 STUDIO += '"value": {"start": 0, "end": 1, "text": "a", "labels": ["X"]}}, {"from_name": "t", "type": "choices", "value": {"choices": ["b"]}}]}]}]'
 
+SQUAD = '{"data": [{"title": "t", "paragraphs": [{"context": "abé", "qas": [{"id": "1", "question": "q",\n '
+SQUAD += '"answers": [{"text": "a", "answer_start": 0}], "is_impossible": false}, {"question": "é", "answers": [], "is_impossible": true}]}]}]}'
+
 # Format -> (file name, content, options that a user could give); a dict of files for what is a folder or an archive.
 SEEDS: dict[str, list[tuple[str, str | dict[str, str], dict[str, str]]]] = {
     "voc": [
@@ -60,6 +63,7 @@ SEEDS: dict[str, list[tuple[str, str | dict[str, str], dict[str, str]]]] = {
     "coco": [("a.json", COCO, {})],
     "snips": [("a.json", '{"Weather": [{"data": [{"text": "in "}, {"text": "Rome", "entity": "city"}]},\n{"data": [{"text": "é"}]}]}', {})],
     "labelstudio": [("a.json", STUDIO, {})],
+    "squad": [("a.json", SQUAD, {})],
     "doccano": [("a.jsonl", '{"text": "abé", "label": [[0, 1, "X"]]}\n{"text": "b", "label": [[0, 1, "Y"]]}\n', {})],
     "html": [("a.html", "<!DOCTYPE html><html lang=en><title>T</title><body><p>a &amp; é<script>x</script><ul><li>b</ul></html>", {})],
     "markdown": [("a.md", "---\ntitle: a\nn: [1, {b: 2024-01-01}]\n---\n# A\n\n* b *é*\n\n```\nc\n```\n", {})],
@@ -68,8 +72,11 @@ SEEDS: dict[str, list[tuple[str, str | dict[str, str], dict[str, str]]]] = {
         ("a.json", '[{"text": "a", "n": 1.5e3},\n {"text": "b é"}, {"text": ""}]\n', {}),
         ("b.json", '{"version": 2, "data": [{"a": 1}, {"a": [true]}], "x": {}}', {}),
     ],
-    "csv": [("a.csv", 'text,label\n"a, ""b""\né",x\n\nplain,y\n"",z\nc,y\n', {}), ("b.csv", "1,a\n2,b\n", {"header": "false"})],
-    "tsv": [("a.tsv", 'text\tlabel\n"a\tx\né b\ty\n\nc\tz\n', {}), ("b.tsv", "ham\ta\nspam\tb\n", {"header": "false"})],
+    "csv": [("a.csv", 'text,label\n"a, ""b""\né",x\n\nplain,y\n"",z\nc,y\n', {}), ("b.csv", "1,a\n2,b\n", {"header": "false"})]
+    + [("c.csv", 'sep=;\ntext;label\n"a;b";x\nc,d;y\n', {}), ("d.csv", "text|label\na|x\nb|y\n", {"separator": "pipe"})],
+    "tsv": [("a.tsv", 'text\tlabel\n"a\tx\né b\ty\n\nc\tz\n', {}), ("b.tsv", "ham\ta\nspam\tb\n", {"header": "false"})]
+    + [("c.tsv", 'text\tlabel\n"a ""b"""\tx\n"c\nd"\ty\n', {}), ("d.tsv", 'text\tlabel\n"a ""b"""\tx\n', {"quotes": "true"})],
+    "fasttext": [("a.ft", "__label__a __label__b one é\n__label__a two\n", {}), ("b.txt", "a one é\n\nb two\n", {"prefix": "none"})],
     "txt": [("a.txt", "one é\n\ntwo\n\x0bthree\n", {}), ("b.txt", "a\nb\n\nc\n", {"unit": "paragraph"}), ("c.txt", "a\nb\n", {"unit": "file"})],
     "conll": [
         ("a.conll", "-DOCSTART- O\n\nEU B-ORG\né O\n\nHi O\nAnn B-PER\nLee I-PER\n", {}),
@@ -205,21 +212,21 @@ def text_lines(content: bytes, encoding: str, blank: Callable[[str], bool]) -> l
 
 def accounted(kind: str, content: bytes, encoding: str, options: dict[str, str], rows: Sequence[Row], bad: Sequence[Bad]) -> str:
     """What is missing from the account of a file that was read to its end; "" if nothing is, or if the format is not one of lines."""
-    if len(items := [x.line for x in (*rows, *bad)]) != len(set(items)) and kind not in ("ptb", "pos", "csv", "json"):
+    if len(items := [x.line for x in (*rows, *bad)]) != len(set(items)) and kind not in ("ptb", "pos", "csv", "tsv", "json", "squad"):
         return f"two rows in the same line: {sorted(items)}"
     lines = text_lines(content, encoding, {"tsv": lambda t: not t, "conll": lambda t: not t.strip(" \t\r")}.get(kind, lambda t: not t.strip()))
     count, found = len(lines), len(rows) + len(bad)
     if kind == "jsonl" and content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         return ""
-    if kind in ("jsonl", "aligned", "txt") and options.get("unit", "line") == "line" and found != count:
+    if kind in ("jsonl", "aligned", "txt", "fasttext") and options.get("unit", "line") == "line" and found != count:
         return f"{count} lines, but {found} rows"
-    if kind == "tsv" and not 0 <= count - found <= 1:  # a header
+    if kind == "tsv" and b'"' not in content and not 0 <= count - found <= 1:  # a header
         return f"{count} lines, but {found} rows"
     if kind == "conllu" and found != (blocks := sum(number - 1 not in lines for number in lines)):
         return f"{blocks} sentences, but {found} rows"
     if kind == "conll":
         return _accounted_sentences(content, encoding, lines, rows, bad)
-    if kind == "csv":
+    if kind == "csv" or (kind == "tsv" and b'"' in content):
         return _accounted_cells(lines, rows, bad)
     return ""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 
 from jaxsft.commands import hydra_app
+from jaxsft.commands.train import check_files
 from jaxsft.config.schema import Config
 
 
@@ -25,6 +26,9 @@ def run(config: Config) -> int:
     import os
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed: no accelerator is taken from another run
+
+    if "jax" not in sys.modules:
+        check_files(config)
 
     from jaxsft.prepare import check
     from jaxsft.prepare.check import report

@@ -2,13 +2,13 @@
 
   jaxsft eval run=runs/mine data.path=test.jsonl [output=FOLDER] [evaluation.generate_rows=null] [data.columns.prompt=question]
 
-All rows of the file are scored. The numbers are printed and, with predictions, written to FOLDER (default: RUN/evaluations/<file>). A folder of
-Hugging Face is no run directory, and stays as it is: without output= the numbers of its model are only printed.
+All rows of the file are scored. The numbers are printed (as a table on a terminal, as JSON into a file or a pipe) and, with predictions, written
+to FOLDER (default: RUN/evaluations/<file>). A folder of Hugging Face is no run directory, and stays as it is: without output= the numbers of its
+model are only printed.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -38,5 +38,10 @@ def main(arguments: list[str]) -> int:
             mirror.push()
     else:
         print(f"{mine['run']} is no run directory, so that nothing is written; output=FOLDER keeps the predictions", file=sys.stderr)
-    print(json.dumps(numbers, indent=1))
+    if sys.stdout.isatty():
+        from jaxsft.reports import scores
+
+        print("\n".join(scores.lines(numbers, model.config.evaluation.metric.partition("/")[2])))
+    else:
+        print(rundir.json_text(numbers, indent=1))
     return 0

@@ -125,5 +125,5 @@ def _turn(model: Model, history: list[dict[str, str]], text: str) -> list[dict[s
     except KeyboardInterrupt:
         pass  # the answer ends here
     except JaxsftError as error:
-        print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
     return [*messages, {"role": "assistant", "content": "".join(told)}] if told else history

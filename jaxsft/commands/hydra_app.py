@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from jaxsft import invocation
+from jaxsft.commands.sweep import Sweep
 from jaxsft.config import compose
 from jaxsft.config.overrides import OVERRIDE, ROOTS, as_config_error, config_folder, quote, typed
 from jaxsft.errors import ConfigError, JaxsftError
@@ -26,14 +28,17 @@ def _refuse_malformed(arguments: list[str]) -> None:
             if argument.partition("=")[0] not in FLAGS:
                 raise ConfigError(f"{argument}: unknown flag; there are {', '.join(FLAGS)}")
         elif before not in WITH_VALUE and not re.match(OVERRIDE, argument):
-            raise ConfigError(f"{argument}: expected key=value")
+            file = argument.endswith((".yaml", ".yml"))
+            how = f"; a file of options is read as --config-dir FOLDER experiment={Path(argument).stem}, where it lies in FOLDER/experiment/"
+            raise ConfigError(f"{argument}: expected key=value{how if file else ''}")
 
 
-def run(arguments: list[str], function: Callable[[Any], int], name: str = "config") -> int:
+def run(arguments: list[str], function: Callable[[Any], int], name: str = "config", trains: bool = False) -> int:
     """Composes the config of each job and calls `function`; its exit code, or the worst of a multirun.
 
     Args:
       name: the file of `conf/` to start from, of `overrides.ROOTS`.
+      trains: each job leaves a run directory; those of a multirun get names and are compared, and their numbers go to Hydra's sweeper.
 
     Raises:
       ConfigError: the overrides do not compose, in one line.
@@ -46,25 +51,51 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
     _refuse_malformed(arguments)
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     codes: list[int] = []
+    failed: list[BaseException] = []  # raised behind Hydra, which would tell of it in lines of its own
+    words = [quote(a, multirun, root) for a in arguments]
+    sweep = Sweep(words) if multirun and trains else None
 
-    def job(node) -> None:
+    def job(node) -> float | None:
+        if failed:
+            return None
+        config = None
         try:
             with as_config_error(root):
                 OmegaConf.resolve(node)
             hydra_config = HydraConfig.get()
             folders = [Path(source.path) for source in hydra_config.runtime.config_sources if source.schema == "file"]
-            codes.append(function(typed(node, root, hydra_config.overrides.task, folders)))
+            config = typed(node, root, hydra_config.overrides.task, folders)
+            if sweep is not None:
+                config = sweep.placed(config, hydra_config.overrides.task)
+                invocation.remember(["jaxsft", "train", *_pasteable(hydra_config.overrides.task), f"run_dir={config.run_dir}"])
+            codes.append(function(config))
         except JaxsftError as error:
+            if not multirun:
+                failed.append(error)
+                return None
             # Told at once, not at the end of the sweep; the other jobs go on.
-            print(f"jaxsft: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
             codes.append(1)
+        except Exception as error:
+            failed.append(error)
+            return None
+        return None if sweep is None or config is None else sweep.result(config)
 
     before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come as exceptions, not as text and an exit
-    argv, sys.argv = sys.argv, ["jaxsft", *(quote(a, multirun, root) for a in arguments)]
+    argv, sys.argv = sys.argv, ["jaxsft", *words]
     try:
         with as_config_error(root):
             hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(job)()
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.__setitem__("HYDRA_FULL_ERROR", before)
+    if failed:
+        raise failed[0]
+    if sweep is not None:
+        sweep.tell()
     return max(codes, default=0)
+
+
+def _pasteable(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of a job without the directory of its sweep."""
+    return [o for o in overrides if not o.startswith("run_dir=")]

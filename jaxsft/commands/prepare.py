@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(config: PrepareConfig) -> int:
+    from jaxsft.data import formats
     from jaxsft.prepare import run as preparing
 
     models: dict[str, Any] = {}
@@ -32,6 +33,9 @@ def run(config: PrepareConfig) -> int:
         models = api.model_functions(config.run)
     manifest, done = preparing.prepare(config, models)
     print(summary(manifest))
+    for path in filter(None, (config.data.path, config.data.train, config.data.validation, config.data.test)):
+        for note in formats.left_out_note(path, config.data.format):
+            print(note)
     what = "written" if done else "there already: same files, stages and seed; nothing was done"
     print(f"{config.output.dir}: {what}")
     return 0

@@ -9,28 +9,44 @@ jaxsft train ... debug=overfit                               learn ten rows by h
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 
-from jaxsft import remote
+from jaxsft import progress, remote
 from jaxsft.commands import hydra_app
 from jaxsft.config.schema import Config
+from jaxsft.data import formats
 
 
 def main(arguments: list[str]) -> int:
-    return hydra_app.run(arguments, run)
+    return hydra_app.run(arguments, run, trains=True)
 
 
 def run(config: Config) -> int:
-    from jaxsft import api
-    from jaxsft.sharding import hosts
-    from jaxsft.training import loop
+    if "jax" not in sys.modules:
+        check_files(config)
+    if sys.stderr.isatty():
+        progress.doing("starting JAX")
+    with progress.ended():
+        from jaxsft import api
+        from jaxsft.sharding import hosts
+        from jaxsft.training import loop
 
     result = api.train(config)
     if result.stopped_by is not None:
         hosts.leave()
     elif hosts.first():
-        print(json.dumps(result.numbers, indent=1))
+        from jaxsft.reports import scores
+
+        print("\n".join(["", *scores.lines(result.numbers, scores.of_run(result.run_dir)), ""]))
         print(f"report: {remote.join(result.mirror.place, 'report.html')}")
     sys.stdout.flush()
     return loop.exit_code(result)
+
+
+def check_files(config: Config) -> None:
+    """Raises DataError for a file that is not there, before JAX is imported, which takes seconds."""
+    d = config.data
+    for place in (d.path, d.train, d.validation, d.test, *(source.path for source in d.mixture.sources)):
+        if place and not place.startswith("hub:") and not remote.is_remote(place) and not os.path.exists(place):
+            formats.files(place)  # a pattern, a part of an archive, or an error

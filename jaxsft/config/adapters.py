@@ -25,12 +25,12 @@ class NoAdapter(AdapterConfig):
 
 @dataclass(frozen=True)
 class LowRank(AdapterConfig):
-    rank: int = 8
-    alpha: float = 16.0
+    rank: int = 8  # columns of a and rows of b: the size of the adapter (`r`, `lora_r` elsewhere)
+    alpha: float = 16.0  # what scale is made of, beside the rank
     scaling: str = "rank"  # rank: alpha / rank | sqrt: alpha / sqrt(rank), which is stable for large ranks (rsLoRA, arXiv:2312.03732)
     dropout: float = 0.0  # of the adapter's input
     lr_ratio: float = 1.0  # the learning rate of b over that of a (LoRA+, arXiv:2402.12354, which advises 16)
-    target: list[str] = (BLOCK_LINEAR,)
+    target: list[str] = (BLOCK_LINEAR,)  # patterns of the modules that get an adapter, such as .*/attention/(q|v); each must match
     train: list[str] = ()  # patterns of further parameters that are trained
     start_from: Optional[str] = None  # a folder of the library PEFT: its weights are those that the adapter starts from
 
@@ -57,8 +57,8 @@ class IA3(AdapterConfig):
     name: str = "ia3"
     target: list[str] = (".*layers/.*/attention/(k|v)",)  # their outputs are scaled
     target_inputs: list[str] = (".*layers/.*/mlp/down",)  # their inputs are scaled
-    train: list[str] = ()
-    start_from: Optional[str] = None
+    train: list[str] = ()  # patterns of further parameters that are trained
+    start_from: Optional[str] = None  # a folder of the library PEFT: its weights are those that the adapter starts from
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class Prefix(AdapterConfig):
     """Li and Liang 2021, arXiv:2101.00190: learned keys and values before the first token, in every targeted attention."""
 
     name: str = "prefix"
-    tokens: int = 20
-    target: list[str] = (".*layers/.*/attention",)
-    train: list[str] = ()
-    start_from: Optional[str] = None
+    tokens: int = 20  # learned keys and values before each text
+    target: list[str] = (".*layers/.*/attention",)  # patterns of the attention modules that get them
+    train: list[str] = ()  # patterns of further parameters that are trained
+    start_from: Optional[str] = None  # a folder of the library PEFT: its weights are those that the adapter starts from
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Prompt(AdapterConfig):
     """Lester et al. 2021, arXiv:2104.08691: learned vectors in place of the embeddings of tokens that stand before every text."""
 
     name: str = "prompt"
-    tokens: int = 20
-    train: list[str] = ()
-    start_from: Optional[str] = None
+    tokens: int = 20  # learned vectors before each text
+    train: list[str] = ()  # patterns of further parameters that are trained
+    start_from: Optional[str] = None  # a folder of the library PEFT: its weights are those that the adapter starts from
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class BitFit(AdapterConfig):
     """Ben Zaken et al. 2022, arXiv:2106.10199: only the biases are trained."""
 
     name: str = "bitfit"
-    train: list[str] = ()
+    train: list[str] = ()  # patterns of further parameters that are trained
 
 
 ADAPTERS: dict[str, type[AdapterConfig]] = {

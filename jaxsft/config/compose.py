@@ -20,9 +20,9 @@ import yaml
 from omegaconf import MISSING, ListConfig, OmegaConf, errors
 
 from jaxsft import documents
-from jaxsft.config import adapters, optim, schema
+from jaxsft.config import adapters, foreign, optim, schema
 from jaxsft.errors import ConfigError
-from jaxsft.foreign import what_is
+from jaxsft.other_models import what_is
 
 OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
 GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
@@ -204,18 +204,24 @@ def to_yaml(config: schema.Config) -> str:
 
 def read(path: Path) -> schema.Config:
     """The config of a run directory. Raises ConfigError."""
-    try:
-        found = path.exists()
-    except OSError as error:
-        raise ConfigError(f"{path.parent}: not a run directory ({error.strerror})") from error
-    if not found:
-        why = f"it has no {path.name}" if path.parent.is_dir() else "it is a file" if path.parent.exists() else "there is no such folder"
-        other = what_is(path.parent) if path.name == "config.yaml" else None
-        raise ConfigError(f"{path.parent}: not a run directory ({other or why})")
+    check_there(path)
     try:
         return typed(documents.read_yaml(path, ConfigError, dict))
     except (AttributeError, TypeError, ValueError) as error:  # a group that is no mapping, say
         raise ConfigError(f"{path}: not a readable config ({one_line(error)})") from error
+
+
+def check_there(path: Path) -> None:
+    """Raises ConfigError where there is no config.yaml: its folder is no run directory."""
+    try:
+        there = path.exists()
+        folder = path.parent.is_dir() or not path.parent.exists()
+    except (OSError, ValueError) as error:  # a name that is too long
+        raise ConfigError(f"{path.parent}: not a run directory ({getattr(error, 'strerror', None) or error})") from error
+    if not there:
+        why = "it is a file" if not folder else f"it has no {path.name}" if path.parent.exists() else "there is no such folder"
+        other = what_is(path.parent) if path.name == "config.yaml" else None
+        raise ConfigError(f"{path.parent}: not a run directory ({other or why})")
 
 
 def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
@@ -231,7 +237,7 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"{text}: expected key=value")
-        free = key.startswith("data.options.")  # the format knows its names
+        free = key.startswith(("data.options.", "data.keep."))  # the format, or the file, knows its names
         if key not in known and not free:
             raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
         given = value if key in string_keys() and value != "null" else yaml.safe_load(value)
@@ -279,13 +285,17 @@ def one_line(error: BaseException, root: type = schema.Config) -> str:
     key = re.search(r"full_key: (\S+)", text)
     first = re.split(r"\n\s*full_key:|\n\s*object_type|\nSet the environment", text)[0]
     if option := re.search(r"Could not find '(\w+)/([^']+)'\s+Available options in '\w+':\s+([\w\s]+?)\s+Config search path", first):
-        return f"{option[1]}={option[2]}: unknown; there are {', '.join(option[3].split())}"
+        meant = MEANT.get(option[1], "").format(option[2])
+        return f"{option[1]}={option[2]}: unknown; there are {', '.join(option[3].split())}" + (f"; {meant}" if meant else "")
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '(\w+)')", first)
     if found:
         name = key[1] if key else found[1]
         return _unknown(name, str(cause), root)
     if isinstance(cause, errors.MissingMandatoryValue) and key:
         return f"{key[1]}: must be given, as there is no default"
+    wrong = re.search(r"Invalid type assigned: \w+ is not a subclass of \w+\. value: (.*)", first, re.DOTALL)
+    if key and wrong and (told := _no_part(key[1], wrong[1], root)):
+        return told
     line = " ".join(part.strip() for part in first.splitlines() if part.strip())
     return f"{key[1]}: {line}" if key and key[1] not in line else line
 
@@ -297,14 +307,44 @@ def _unknown(name: str, text: str, root: type) -> str:
     for option, cls in GROUPS.get(group, {}).items():
         if chosen and cls.__name__ == chosen[1]:
             known = [f"{group}.{f.name}" for f in dataclasses.fields(cls) if f.name not in ("name", "kind")]
-            return f"{name}: unknown option of {group}={option}{_suggest(name, known, 0.8) or '; it has ' + (', '.join(known) or 'none')}"
+            near = _suggest(name, known, 0.8) or f"; it has {', '.join(known) or 'none'}{_elsewhere(name, group, option)}"
+            return f"{name}: unknown option of {group}={option}{near}"
     known = flat(OmegaConf.to_container(OmegaConf.structured(plain(root))))
     return f"{name}: unknown option{_suggest(name, list(known))}"
 
 
 def _suggest(key: str, known: Sequence[str], alike: float = 0.6) -> str:
+    last = key.rsplit(".", 1)[-1]
     short = [k for k in known if key == k.rsplit(".", 1)[0] + "." + "".join(word[0] for word in k.rsplit(".", 1)[-1].split("_"))]  # optim.lr
-    close = (
-        short or difflib.get_close_matches(key, known, n=2, cutoff=alike) or [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:2]
-    )
+    if not short and (told := foreign.hint(key)):
+        return f"; {told}"
+    same = [k for k in known if k.rsplit(".", 1)[-1] == last]
+    close = short or same[:2] or difflib.get_close_matches(key, known, n=2, cutoff=alike)
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _elsewhere(name: str, group: str, option: str) -> str:
+    """Return which other choices of a group have an option that this one lacks."""
+    having = [other for other, cls in GROUPS[group].items() if other != option and name.partition(".")[2] in cls.__dataclass_fields__]
+    return f"; {' and '.join(f'{group}={other}' for other in having[:3])} {'have' if len(having) > 1 else 'has'} this one" if having else ""
+
+
+# What somebody means who gives a file or a name where a group of `conf/`, or a part of the config, is meant.
+MEANT = {
+    "data": "a file is data.path={0} (split here) or data.train={0}",
+    "model": "a folder of weights is model.pretrained={0}",
+    "tokenizer": "a folder of a tokenizer is tokenizer=pretrained tokenizer.path={0}",
+    "trackers": "a tracker is trackers.use=[{0}]",
+    "train": "a file is data.train={0}",
+    "adapter": "a folder of an adapter is adapter=lora adapter.start_from={0}",
+}
+
+
+def _no_part(name: str, value: Any, root: type) -> str | None:
+    """Return the message for a value in place of a part of the config (`trackers=wandb`), None where the name is no part."""
+    hint = typing.get_type_hints(root).get(name)
+    if hint is None or not dataclasses.is_dataclass(hint):
+        return None
+    meant = MEANT.get(name, "").format(value)
+    options = ", ".join(f"{name}.{f.name}=" for f in option_fields(hint)[:4])
+    return f"{name}={value}: {name} holds several options; " + (meant or f"give them by name, such as {options}")

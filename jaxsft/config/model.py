@@ -37,24 +37,24 @@ class RopeScaling:
 @dataclass(frozen=True)
 class ModelConfig:
     kind: str = "transformer"  # transformer | lstm | gru: of these two `embed` is the size of the state, in both directions together
-    layers: int = 4
-    embed: int = 128
-    heads: int = 4
-    kv_heads: int = 4
-    head_dim: int = 32
-    mlp: int = 384
-    context: int = 2048
-    causal: bool = True
+    layers: int = 4  # blocks; of an encoder-decoder model those of its encoder
+    embed: int = 128  # size of the states between blocks (`hidden_size`)
+    heads: int = 4  # attention heads
+    kv_heads: int = 4  # heads of keys and values: fewer than `heads` is grouped-query attention
+    head_dim: int = 32  # size of one head
+    mlp: int = 384  # hidden units of the MLP (`intermediate_size`)
+    context: int = 2048  # tokens of the longest text (`max_position_embeddings`)
+    causal: bool = True  # a token sees only those before it: a decoder; false: an encoder
     vocab_rows: Optional[int] = None  # rows of the embedding; null: as many as the tokenizer has tokens
-    norm: str = "rms"  # rms | layer
+    norm: str = "rms"  # root mean square, or LayerNorm: rms | layer
     norm_position: str = "pre"  # pre: x + f(n(x)) | post: n(x + f(x)) | output: x + n(f(x)) | sandwich: x + n(f(n(x)))
-    norm_epsilon: float = 1e-6
+    norm_epsilon: float = 1e-6  # added to the variance before its root
     norm_bias: bool = True  # of norm=layer
     norm_plus_one: bool = False  # the scale is kept as its distance from 1
     parallel: bool = False  # attention and MLP both read the input of the block
     first_norm: bool = True  # false: the first attention reads the embeddings as they are
     decoder_layers: int = 0  # of an encoder-decoder model, whose encoder has `layers`; 0: there is no second half
-    positions: str = "rope"  # rope | learned | relative | disentangled | none
+    positions: str = "rope"  # how the place of a token is told: rope | learned | relative | disentangled | none
     relative_buckets: int = 32  # of positions=relative or disentangled: how many kinds of distance there are (of disentangled, in each direction)
     relative_distance: int = 128  # from here on all share the last bucket
     position_offset: int = 0  # of positions=learned: rows of the table before that of the first position
@@ -64,28 +64,28 @@ class ModelConfig:
     rope_scaling: RopeScaling = field(default_factory=RopeScaling)  # not of layers with rope_local_base
     window: Optional[int] = None  # a token sees those nearer than this; null: all
     window_layers: Optional[list[int]] = None  # which layers have the window; null: all
-    qkv_bias: bool = False
-    o_bias: bool = False
+    qkv_bias: bool = False  # queries, keys and values have a bias
+    o_bias: bool = False  # the output of attention has a bias
     qk_norm: str = "none"  # none | head: of each head | all: of all heads together
     query_scale: Optional[float] = None  # null: head_dim^-0.5
     attention_softcap: Optional[float] = None  # scores become cap * tanh(score / cap)
-    gated: bool = True
-    activation: str = "silu"  # silu | gelu | gelu_tanh (gelu_new, gelu_fast) | relu | tanh | sigmoid | quick_gelu and others
-    mlp_bias: bool = False
+    gated: bool = True  # an MLP with a gate (SwiGLU, GeGLU)
+    activation: str = "silu"  # of the MLP: silu | gelu | gelu_tanh (gelu_new, gelu_fast) | relu | tanh | sigmoid | quick_gelu and others
+    mlp_bias: bool = False  # the layers of the MLP have a bias
     experts: int = 0  # gated MLPs of a layer among which each token chooses; 0: one MLP for all
     experts_per_token: int = 2
     expert_norm: bool = True  # the weights of the chosen experts sum to one
-    tied: bool = True
+    tied: bool = True  # the output over the vocabulary is the embedding
     head_bias: bool = False  # of the output over the vocabulary
-    logit_softcap: Optional[float] = None
+    logit_softcap: Optional[float] = None  # logits become cap * tanh(logit / cap); null: they stay
     output_scale: float = 1.0  # of an encoder-decoder model: what its last states are multiplied by
     embed_scale: float = 1.0  # what embeddings are multiplied by
-    embed_norm: bool = False
+    embed_norm: bool = False  # a norm behind the embeddings
     embed_inner: Optional[int] = None  # size of the embeddings, which a linear layer brings to `embed`; null: that size itself
     types: int = 0  # kinds of token that have an embedding of their own: the first and the second text of a pair
-    dropout: float = 0.0
-    attention: str = "auto"  # auto | reference | blocked
-    remat: bool = False
+    dropout: float = 0.0  # share of the activations that training drops
+    attention: str = "auto"  # blocked never holds all scores at once, as flash attention does: auto | reference | blocked
+    remat: bool = False  # gradient checkpointing: activations are computed again in the backward pass, which needs less memory and a third more time
     unroll: str = "auto"  # auto | none | full: of the scan over layers
     pretrained: Optional[str] = None  # a run directory, a folder with config.json and safetensors, or hub:owner/name@revision of either
     init: str = "pretrained"  # with pretrained: its weights | scratch: its architecture and tokenizer only | reset:PATTERN: weights that start anew

@@ -14,14 +14,14 @@ from typing import Optional
 class Group:
     """The parameters whose whole path (`layers/3/attention/q/w`) the regex matches, and what their rate is multiplied by."""
 
-    pattern: str = "???"
-    factor: float = 1.0
+    pattern: str = "???"  # a regex for the whole path of a parameter
+    factor: float = 1.0  # what the rate, or the decay, of these parameters is multiplied by
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     name: str = "???"
-    learning_rate: float = 3e-4
+    learning_rate: float = 3e-4  # the peak, which `schedule` multiplies
     clip_norm: Optional[float] = 1.0  # the largest global norm of the gradient; null: no clipping
     lr_groups: list[Group] = field(default_factory=list)  # first match wins; elsewhere the factor is 1
 
@@ -29,9 +29,9 @@ class OptimConfig:
 @dataclass(frozen=True)
 class SGD(OptimConfig):
     name: str = "sgd"
-    learning_rate: float = 1e-2
+    learning_rate: float = 1e-2  # the peak, which `schedule` multiplies
     momentum: float = 0.9  # 0: none, and no state
-    nesterov: bool = False
+    nesterov: bool = False  # look ahead along the momentum
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Adam(OptimConfig):
     """Kingma and Ba 2015, arXiv:1412.6980."""
 
     name: str = "adam"
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
+    b1: float = 0.9  # decay of the mean of gradients
+    b2: float = 0.999  # decay of the mean of their squares
+    eps: float = 1e-8  # added to the root of the second mean
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class AdamW(OptimConfig):
     """Loshchilov and Hutter 2019, arXiv:1711.05101."""
 
     name: str = "adamw"
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.01
+    b1: float = 0.9  # decay of the mean of gradients
+    b2: float = 0.98  # decay of the mean of their squares
+    eps: float = 1e-8  # added to the root of the second mean
+    weight_decay: float = 0.01  # decoupled, of a step: learning_rate * weight_decay * w
     decay_groups: list[Group] = field(default_factory=list)  # first match wins; elsewhere 1 for matrices and embeddings, 0 for norms and biases
 
 
@@ -61,9 +61,9 @@ class Adagrad(OptimConfig):
     """Duchi et al. 2011, JMLR 12."""
 
     name: str = "adagrad"
-    learning_rate: float = 1e-2
-    initial_accumulator: float = 0.1
-    eps: float = 1e-7
+    learning_rate: float = 1e-2  # the peak, which `schedule` multiplies
+    initial_accumulator: float = 0.1  # what the sums of squares start from
+    eps: float = 1e-7  # added to the root of these sums
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class Adafactor(OptimConfig):
     """Shazeer and Stern 2018, arXiv:1804.04235. With `scale_by_parameter` the learning rate is relative to the size of each weight."""
 
     name: str = "adafactor"
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # the peak, which `schedule` multiplies
     decay_rate: float = 0.8  # the second moment's decay at step t is 1 - t^-decay_rate
     update_clip: float = 1.0  # the largest root mean square of the update of one matrix
-    scale_by_parameter: bool = True
+    scale_by_parameter: bool = True  # a step is relative to the root mean square of its weight
     min_size_to_factor: int = 128  # a matrix with a side below this keeps its whole second moment
-    eps: float = 1e-30
-    weight_decay: float = 0.0
-    decay_groups: list[Group] = field(default_factory=list)
+    eps: float = 1e-30  # added to the squares of gradients
+    weight_decay: float = 0.0  # decoupled, of a step: learning_rate * weight_decay * w
+    decay_groups: list[Group] = field(default_factory=list)  # as of adamw
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ class Lion(OptimConfig):
     """Chen et al. 2023, arXiv:2302.06675: a rate three to ten times smaller, and a decay as many times larger, than AdamW's."""
 
     name: str = "lion"
-    learning_rate: float = 1e-4
-    b1: float = 0.9
-    b2: float = 0.99
-    weight_decay: float = 0.03
-    decay_groups: list[Group] = field(default_factory=list)
+    learning_rate: float = 1e-4  # the peak, which `schedule` multiplies
+    b1: float = 0.9  # share of the momentum in the sign that is stepped along
+    b2: float = 0.99  # decay of the momentum
+    weight_decay: float = 0.03  # decoupled, of a step: learning_rate * weight_decay * w
+    decay_groups: list[Group] = field(default_factory=list)  # as of adamw
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ class Lamb(OptimConfig):
     """You et al. 2020, arXiv:1904.00962. The trust ratio is that of one weight of one layer."""
 
     name: str = "lamb"
-    learning_rate: float = 1e-3
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-6
-    weight_decay: float = 0.01
-    decay_groups: list[Group] = field(default_factory=list)
+    learning_rate: float = 1e-3  # the peak, which `schedule` multiplies
+    b1: float = 0.9  # decay of the mean of gradients
+    b2: float = 0.999  # decay of the mean of their squares
+    eps: float = 1e-6  # added to the root of the second mean
+    weight_decay: float = 0.01  # decoupled, of a step: learning_rate * weight_decay * w
+    decay_groups: list[Group] = field(default_factory=list)  # as of adamw
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,18 @@ class Muon(OptimConfig):
     """Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. Matrices, but for the head; AdamW takes everything else."""
 
     name: str = "muon"
-    learning_rate: float = 0.02
-    momentum: float = 0.95
-    nesterov: bool = True
+    learning_rate: float = 0.02  # the peak of matrices, which `schedule` multiplies
+    momentum: float = 0.95  # decay of the mean of gradients of matrices
+    nesterov: bool = True  # look ahead along the momentum
     ns_steps: int = 5  # Newton-Schulz iterations
-    eps: float = 1e-8
+    eps: float = 1e-8  # added to the norm by which a matrix is divided first
     consistent_rms: Optional[float] = None  # 0.2: updates as large as AdamW's (arXiv:2502.16982), to be used with its learning rates
-    weight_decay: float = 0.01
-    decay_groups: list[Group] = field(default_factory=list)
+    weight_decay: float = 0.01  # decoupled, of a step: learning_rate * weight_decay * w
+    decay_groups: list[Group] = field(default_factory=list)  # as of adamw
     adam_learning_rate_factor: float = 0.015  # AdamW's learning rate, as a factor of Muon's
-    adam_b1: float = 0.9
-    adam_b2: float = 0.999
-    adam_eps: float = 1e-8
+    adam_b1: float = 0.9  # of AdamW: decay of the mean of gradients
+    adam_b2: float = 0.999  # of AdamW: decay of the mean of their squares
+    adam_eps: float = 1e-8  # of AdamW: added to the root of the second mean
 
 
 OPTIMIZERS: dict[str, type[OptimConfig]] = {

@@ -23,7 +23,7 @@ from jaxsft.config.schema import Config, PrepareConfig, QualityConfig
 from jaxsft.errors import ConfigError
 
 OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
-OPEN = r"(task\.variables|data\.options)(\.|$)"  # the user names its keys, so that adding one is no mistake
+OPEN = r"(task\.variables|data\.options|data\.keep)(\.|$)"  # the user names its keys, so that adding one is no mistake
 _PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
 _VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
 _PLACE = re.compile(r"\{\w+\}")  # a place in a text, such as {labels}: no dict
@@ -35,6 +35,7 @@ def config_folder() -> Path:
     return next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
 
 
+NOTED = ("model", "tokenizer", "task", "loss", "optim", "train")  # parts of which it is noted what the user asked for
 ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}  # the files of conf/ that whole configs are composed from
 
 
@@ -56,7 +57,7 @@ def typed(node: DictConfig, root: type, arguments: Sequence[str], folders: Seque
     if root is not Config:
         return config
     asked = _asked(arguments, [config_folder(), *folders])
-    values = compose.flat({"model": compose.to_dict(config.model), "tokenizer": compose.to_dict(config.tokenizer)})
+    values = compose.flat({part: compose.to_dict(getattr(config, part)) for part in NOTED})
     mine = lambda name, value: any((name == one or name.startswith(f"{one}.")) and given in (..., value) for one, given in asked.items())
     return dataclasses.replace(config, unasked=tuple((name, fixed(value)) for name, value in values.items() if not mine(name, value)))
 
@@ -66,14 +67,15 @@ def fixed(value: Any) -> Any:
 
 
 def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
-    """What the user gave of model and tokenizer, by name: in overrides, whatever they came to (`...`), or by choosing a preset that gives this value.
-    That of a task gives nothing: each has one, which must suit those who start from scratch; it may take the place of another preset's."""
+    """Returns what the user gave of the parts in `NOTED`, by name: in overrides, whatever they came to (`...`), or by choosing a preset that gives
+    this value. The preset of a task or an optimizer gives nothing: each has one, which must suit those who start from scratch; it may take the
+    place of another preset's."""
     presets: dict[str, Any] = {}
     direct: dict[str, Any] = {}
     for argument in arguments:
         match = re.fullmatch(r"\+{0,2}([\w.]+)(?:@[\w.:]*)?=(.*)", argument, re.DOTALL)
         key, value = match.groups() if match else ("", "")
-        if key.startswith(("model.", "tokenizer.")):
+        if key.partition(".")[0] in NOTED and "." in key:
             direct[key] = ...
         elif key in ("model", "tokenizer", "experiment", "debug"):
             presets |= _of_preset(key, value.strip("'\""), folders)
@@ -81,12 +83,12 @@ def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _of_preset(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """What a file of `conf/` gives of model and tokenizer, by name; with the files that its defaults list."""
+    """Returns what a file of `conf/` gives of the parts in `NOTED`, by name; with the files that its defaults list."""
     path = next((p for folder in folders if (p := folder / group / f"{name}.yaml").is_file()), None)
     values = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if group == "model":
         return compose.flat({"model": {key: value for key, value in values.items() if key != "defaults"}})
-    out = {"tokenizer": ...} if group == "tokenizer" else compose.flat({top: values.get(top) or {} for top in ("model", "tokenizer")})
+    out = {"tokenizer": ...} if group == "tokenizer" else compose.flat({top: values.get(top) or {} for top in NOTED})
     for entry in values.get("defaults") or [] if group == "experiment" else []:
         for key, value in entry.items() if isinstance(entry, dict) else [(group, entry)]:
             chosen = key.split("@")[0].removeprefix("override").strip().removeprefix("/")
@@ -160,7 +162,7 @@ def quote(argument: str, multirun: bool, root: type = Config) -> str:
     quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
     taken_as_is = not value or word or value == "null" or value.startswith("${") or quoted
     holds = value[:1] in ("[", "{") and not _PLACE.match(value)
-    free = key.startswith("data.options.") and not _VALUE.fullmatch(value) and not holds
+    free = key.startswith(("data.options.", "data.keep.")) and not _VALUE.fullmatch(value) and not holds
     if (key not in compose.string_keys(root) and not free) or taken_as_is or (multirun and "," in value):
         return f"{plus}{key}={value}"
     return f"{plus}{key}={_quoted(value)}"

@@ -53,20 +53,20 @@ class Columns:
     input: Optional[str] = None  # of the form alpaca: what the instruction is about
     history: Optional[str] = None  # of the form alpaca: a list of [question, answer]
     system: Optional[str] = None  # a text that becomes the first message
-    tools: Optional[str] = None
-    text: Optional[str] = None
+    tools: Optional[str] = None  # the functions that a chat may call, as a list of JSON schemas
+    text: Optional[str] = None  # what is read; null: text
     text_pair: Optional[str] = None  # null: there is no second text
-    label: Optional[str] = None
+    label: Optional[str] = None  # the class of a text; null: label
     weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
     labels: list[str] = field(default_factory=list)  # one-hot columns of 0 and 1, each named as its class
     targets: list[str] = field(default_factory=list)  # numbers; none: the column of the label
     answers: Optional[str] = None  # of a question: texts, and the characters of the context at which they begin
     score: Optional[str] = None  # of a pair: how near its texts are; null: pairs have a label, or nothing
-    source: Optional[str] = None
-    target: Optional[str] = None
+    source: Optional[str] = None  # of seq2seq: what is read; null: source
+    target: Optional[str] = None  # of seq2seq: what is written; null: target
     references: Optional[str] = None  # a list of targets
     tokens: Optional[str] = None  # a list of words; null: tokens, or form (CoNLL-U)
-    tags: Optional[str] = None
+    tags: Optional[str] = None  # a list of tags, one for each word; null: tags
     heads: Optional[str] = None  # null: head or heads
     deprels: Optional[str] = None  # null: deprel or deprels
     spans: Optional[str] = None  # of a text: they become tags of its words
@@ -77,7 +77,7 @@ class Columns:
     categories: list[str] = field(default_factory=list)  # those of the features that are classes although they look like numbers
     missing: str = "error"  # what becomes of a row with a target, or a feature, that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
-    allow: list[str] = field(default_factory=list)  # of assistant_first | repeated_role | no_answer | several_roots | partial_words | absent
+    allow: list[str] = field(default_factory=list)  # assistant_first|repeated_role|no_answer|several_roots|partial_words|discontinuous|absent
     group_references: bool = False  # rows of one source are one row with several references
 
     def named(self) -> list[str]:
@@ -92,12 +92,12 @@ class DataFiles:
     """Which files hold the rows, and how they are read."""
 
     train: Optional[str] = None  # a file, a pattern, a folder, an archive or a part of one; or hub:owner/name@revision/path
-    validation: Optional[str] = None
-    test: Optional[str] = None
+    validation: Optional[str] = None  # as train: its numbers choose the checkpoint and stop training early
+    test: Optional[str] = None  # as train: scored once, with the best checkpoint
     path: Optional[str] = None  # one file, split by `fractions`, or a prepared set; excludes train, validation and test
     format: str = "auto"  # auto, or a name from the page of formats
-    header: str = "auto"  # auto | true | false
-    encoding: str = "utf-8"
+    header: str = "auto"  # whether the first row of a delimited file names its columns: auto | true | false
+    encoding: str = "utf-8"  # of text files, such as utf-16 or latin-1
     unit: str = "line"  # of a .txt file: file | line | paragraph
     options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name; at train, validation or test those of one split
     columns: Columns = field(default_factory=Columns)
@@ -123,15 +123,17 @@ class Mixture:
 @dataclass(frozen=True)
 class DataConfig(DataFiles):
     mixture: Mixture = field(default_factory=Mixture)
-    fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])
-    split_seed: int = 0
+    fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])  # shares of train, validation and test of `data.path`; they sum to 1
+    split_seed: int = 0  # of the split of `data.path`
+    keep: dict[str, Any] = field(default_factory=dict)  # by column, the values of rows that are used (any: all); at train ... those of one split
+    unseen_labels: str = "error"  # of validation and test rows: error | drop (they are counted) | learn (the labels of all splits are learnt)
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
     max_source_length: Any = "auto"  # of an encoder-decoder model: tokens of a row of sources; auto: the longest source, up to model.context
-    too_long: str = "error"  # error | drop | truncate_left | truncate_right | window | head_tail | sentence
+    too_long: str = "error"  # a row above max_length: error | drop | truncate_left | truncate_right | window | head_tail | sentence
     stride: Optional[int] = None  # with too_long=window: tokens between the beginnings of two windows; null: half a window
     require_stop: bool = True  # the last trained token of every assistant turn is a stop token
     limit: Optional[int] = None  # train on so many rows only, evenly spaced; labels and tokenizer are learnt from all
-    packing: bool = True
+    packing: bool = True  # several short texts share a row, and do not see each other; false: a row for each text
     plan_seed: int = 0  # of the contents of packed rows; the same for every data seed
     cache_dir: Optional[str] = None  # null: the user's cache folder
 
@@ -140,7 +142,7 @@ class DataConfig(DataFiles):
 @dataclass(frozen=True)
 class ScheduleConfig:
     name: str = "???"
-    warmup: str = "0steps"
+    warmup: str = "0steps"  # a duration in which the rate rises from 0 to its peak
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Linear(ScheduleConfig):
 @dataclass(frozen=True)
 class Cosine(ScheduleConfig):
     name: str = "cosine"
-    final: float = 0.0
+    final: float = 0.0  # the last rate, as a fraction of the peak
 
 
 @dataclass(frozen=True)
@@ -168,35 +170,35 @@ class InverseSqrt(ScheduleConfig):
 @dataclass(frozen=True)
 class WSD(ScheduleConfig):
     name: str = "wsd"
-    decay: str = "20%"
-    final: float = 0.0
+    decay: str = "20%"  # a duration, at the end, in which the rate falls
+    final: float = 0.0  # the last rate, as a fraction of the peak
 
 
 # --- loss and training -----------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Penalty:
-    kind: str = "l2"  # l1 | l2
-    pattern: str = ".*"
-    weight: float = 0.0
+    kind: str = "l2"  # sum of the absolute values (l1) or of the squares (l2): l1 | l2
+    pattern: str = ".*"  # a regex for the whole path of the parameters
+    weight: float = 0.0  # what the sum is multiplied by in the loss
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
+    label_smoothing: float = 0.0  # share of the target that is spread over all classes
+    z_loss: float = 0.0  # weight of the squared logarithm of the softmax's denominator
     balance: float = 0.0  # weight of the loss that spreads tokens over experts (arXiv:2101.03961, eq. 4); config.json calls it router_aux_loss_coef
     router_z: float = 0.0  # weight of the loss that keeps the scores of their routers small (arXiv:2202.08906, eq. 5)
     chunk: Any = "auto"  # rows of tokens whose logits are held at once: auto | none | a number
-    penalties: list[Penalty] = field(default_factory=list)
+    penalties: list[Penalty] = field(default_factory=list)  # of weights, each with kind, pattern and weight
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    duration: str = "3epochs"
+    duration: str = "3epochs"  # how long training goes (elsewhere `num_train_epochs`, `max_steps`): 3epochs, 500steps
     batch_size: int = 8  # rows of a step
-    accumulate: int = 1  # micro-batches that a step is cut into
-    on_nan: str = "stop"  # stop | skip
-    ema: Optional[float] = None
+    accumulate: int = 1  # gradient accumulation: micro-batches that a step is cut into, with the same numbers and less memory
+    on_nan: str = "stop"  # what becomes of a step whose gradient is not finite: stop | skip
+    ema: Optional[float] = None  # decay of a moving average of the weights, which is then evaluated and saved; null: none
     neftune: Optional[float] = None  # how strong the noise on the embeddings of training is; 5 to 15 in the paper (arXiv:2310.05914)
     freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
     backbone: str = "trained"  # cached: all below the head is frozen, reads every text once, and what it gives is kept for all epochs and later runs
@@ -204,29 +206,29 @@ class TrainConfig:
     unfreeze_every: Optional[str] = None  # a duration: the head trains from the start, then layer after layer from the top, the embedding last
     init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from
     init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it
-    log_every: str = "10steps"
+    log_every: str = "10steps"  # a duration: how often the loss is told and written
 
 
 @dataclass(frozen=True)
 class Seeds:
     """Null is the run's `seed`."""
 
-    init: Optional[int] = None
-    data: Optional[int] = None
-    dropout: Optional[int] = None
+    init: Optional[int] = None  # of new weights
+    data: Optional[int] = None  # of the order of rows
+    dropout: Optional[int] = None  # of dropout and noise
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    every: str = "1epochs"
+    every: str = "1epochs"  # a duration: how often state and optimizer are saved, so that a killed run goes on
     include_base: bool = False  # copy frozen weights into the checkpoint, instead of naming where they come from
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    every: str = "1epochs"
+    every: str = "1epochs"  # a duration: how often the validation split is scored
     metric: str = "auto"  # which metric chooses the best checkpoint, e.g. validation/loss; auto: the task's
-    patience: Optional[int] = None  # evaluations without improvement before training stops
+    patience: Optional[int] = None  # early stopping: evaluations without improvement before training stops; null: it does not
     batch_size: Optional[int] = None  # rows; null: train.batch_size
     on_train: bool = False  # evaluate the training split too, at the end
     generate: str = "end"  # end | always | never: when answers are generated and scored
@@ -246,7 +248,7 @@ class GenerateConfig:
     num_beams: int = 1  # more than 1: beam search
     length_penalty: float = 1.0  # of beams: the log-probability of an answer is divided by its length to this power
     stop: list[str] = field(default_factory=list)  # texts that end an answer, which is cut there; beside the stop tokens of training
-    batch_size: int = 64
+    batch_size: int = 64  # answers that are generated together
 
 
 @dataclass(frozen=True)
@@ -277,8 +279,8 @@ class HostsConfig:
     """The processes of one run. Null: as a TPU pod or SLURM says, else this process alone."""
 
     coordinator: Optional[str] = None  # host:port of process 0
-    count: Optional[int] = None
-    index: Optional[int] = None
+    count: Optional[int] = None  # processes of the run
+    index: Optional[int] = None  # which of them this is, from 0
     timeout: int = 60  # seconds without a sign of life after which a process is lost
     wait: int = 300  # seconds that the processes wait for each other at the start
 
@@ -310,14 +312,16 @@ class Config:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
-    precision: str = "auto"  # auto | fp32 | bf16
-    seed: int = 0
+    precision: str = "auto"  # of activations and products, not of weights: auto (bf16) | fp32 | bf16
+    seed: int = 0  # of everything that has no seed of its own in `seeds`
     seeds: Seeds = field(default_factory=Seeds)
-    run_dir: Optional[str] = None
+    run_dir: Optional[str] = None  # where the run is written; the same command continues it there; null: a new folder in runs/
     profile: Optional[str] = None  # steps:10-15 writes a trace of these steps into profile/ of the run directory
     compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
-    # No option: of model and tokenizer, what presets came to and nobody asked for, as (name, value). Empty: nobody knows, of a config made by hand.
+    # No options. What presets came to and nobody asked for, as (name, value); empty: nobody knows, of a config made by hand.
     unasked: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
+    # Of options whose value was chosen for this run (`pretrained_defaults`), where it comes from, as (name, reason).
+    origins: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
 
 
 # --- preparation -----------------------------------------------------------------------------------------------------------------------------
@@ -338,7 +342,7 @@ class PrepareConfig:
     stages: list[Any] = field(default_factory=list)  # in their order: a name, or {name: {option: value}}
     output: OutputConfig = field(default_factory=OutputConfig)
     run: Optional[str] = None  # a run directory, for stages that need a model (`model` is a group of Hydra's)
-    seed: int = 0
+    seed: int = 0  # of what stages draw
     workers: int = 1  # processes for the stages that are slow
 
 

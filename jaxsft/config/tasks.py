@@ -13,6 +13,8 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class ChatTask(TaskConfig):
+    """Conversations, of which the assistant's turns are learnt."""
+
     name: str = "chat"
     template: str = "auto"  # auto: the tokenizer's own, else ours; default: ours; or a file with a Jinja template
     variables: dict[str, Any] = field(default_factory=dict)  # further names that the template reads, such as enable_thinking
@@ -21,6 +23,8 @@ class ChatTask(TaskConfig):
 
 @dataclass(frozen=True)
 class LMTask(TaskConfig):
+    """Raw text, of which every token is learnt."""
+
     name: str = "lm"
 
 
@@ -32,7 +36,7 @@ class MLMTask(TaskConfig):
     share: float = 0.15  # of the tokens of a text that are guessed; one at least
     random: float = 0.1  # of these, replaced by a random token
     kept: float = 0.1  # of these, left as they are; the others become the mask token
-    whole_word: bool = False
+    whole_word: bool = False  # all pieces of a word are hidden together
     mask_token: Optional[str] = None  # null: that of the tokenizer
     activation: str = "gelu"  # of the head: what model.activation may be
 
@@ -57,6 +61,8 @@ class FeaturesTask(TextTask):
 
 @dataclass(frozen=True)
 class ClassifyTask(FeaturesTask):
+    """One label for a text."""
+
     name: str = "classify"
     labels: Optional[list[str]] = None  # null: inferred from the training split
     loss: str = "cross_entropy"  # cross_entropy | log_loss | binary_cross_entropy | mse | mae | huber
@@ -114,6 +120,7 @@ class ParseTask(TaskConfig):
     """A tree over the words: a head and a relation for each."""
 
     name: str = "parse"
+    labels: Optional[list[str]] = None  # the relations; null: inferred from the training split
     arc: int = 256  # size of the views of a word that score arcs
     label: int = 64  # size of those that score relations
     decode: str = "mst"  # mst | greedy: the best tree, or the best head of each word, which need not be a tree
@@ -133,10 +140,12 @@ class SpanCorruptionTask(TaskConfig):
 
 @dataclass(frozen=True)
 class Seq2SeqTask(TaskConfig):
+    """A text that becomes another, such as a translation."""
+
     name: str = "seq2seq"
     template: str = "auto"  # what is made of a source, with {source} in its place; auto: the source, and a new line after it for a decoder-only model
     start: Optional[list[str]] = None  # of an encoder-decoder model: the special tokens that a decoder starts from; null: bos, else pad
-    scores: list[str] = field(default_factory=lambda: ["exact_match", "bleu", "chrf", "rouge_l"])  # of generated answers; BLEU in [0, 100]
+    scores: Optional[list[str]] = None  # of generated answers: exact_match | bleu | chrf | rouge_l; null: those whose library is installed
     score_tokens: str = "13a"  # what BLEU and ROUGE-L count: 13a | intl | zh | char | none, as sacrebleu has them
 
 

@@ -20,8 +20,8 @@ class BytesTokenizer(TokenizerConfig):
 @dataclass(frozen=True)
 class BpeTokenizer(TokenizerConfig):
     kind: str = "bpe"
-    vocab_size: int = 4096
-    lowercase: bool = False
+    vocab_size: int = 4096  # tokens at most, special ones included
+    lowercase: bool = False  # text is lowercased before it is read
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class CharTokenizer(TokenizerConfig):
 
     kind: str = "char"
     min_count: int = 1  # a character that is rarer is unknown
-    lowercase: bool = False
+    lowercase: bool = False  # text is lowercased before it is read
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class WordTokenizer(TokenizerConfig):
     kind: str = "word"
     min_count: int = 2  # a word that is rarer is unknown
     vocab_size: Optional[int] = None  # the most frequent words only
-    lowercase: bool = True
+    lowercase: bool = True  # text is lowercased before it is read
     segment: str = "spaces"  # spaces | jieba (Chinese; needs jaxsft[text])
 
 
@@ -49,8 +49,8 @@ class WordPieceTokenizer(TokenizerConfig):
     """Pieces of words with BERT's cleaning, special tokens and frame."""
 
     kind: str = "wordpiece"
-    vocab_size: int = 8192
-    lowercase: bool = True
+    vocab_size: int = 8192  # tokens at most, special ones included
+    lowercase: bool = True  # text is lowercased before it is read
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class UnigramTokenizer(TokenizerConfig):
     """Pieces by SentencePiece; needs jaxsft[sentencepiece]."""
 
     kind: str = "unigram"
-    vocab_size: int = 8192
-    lowercase: bool = False
+    vocab_size: int = 8192  # tokens at most, special ones included
+    lowercase: bool = False  # text is lowercased before it is read
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsft.config import compose, durations, hubid, validate_backbone, validate_generate, validate_model, validate_texts
@@ -19,6 +19,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.header": ("auto", "true", "false"),
     "data.unit": ("file", "line", "paragraph"),
     "data.on_bad_row": ("error", "quarantine"),
+    "data.unseen_labels": ("error", "drop", "learn"),
     "data.columns.form": ("auto", "messages", "sharegpt", "alpaca", "prompt"),
     "data.columns.missing": ("error", "mask"),
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
@@ -93,7 +94,7 @@ NOT_NEGATIVE = (
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", "adapter.dropout", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
-ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "absent")
+ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "discontinuous", "absent")
 GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
@@ -219,6 +220,9 @@ def data(config: Config) -> None:
 def options_of_splits(d: DataFiles) -> None:
     """Options of a split are read with its file. Raises ConfigError."""
     sources = {"train": bool(d.train or getattr(getattr(d, "mixture", None), "sources", ())), "validation": d.validation, "test": d.test}
+    keep = getattr(d, "keep", {})
+    if unread := [name for name, there in sources.items() if isinstance(keep.get(name), Mapping) and not there]:
+        raise ConfigError(f"data.keep.{unread[0]}: is read with data.{unread[0]}=FILE only; set that, or give the columns without {unread[0]}")
     if unread := [name for name, there in sources.items() if name in d.options and not there]:
         raise ConfigError(f"data.options.{unread[0]}: is read with data.{unread[0]}=FILE only; set that, or give the options without {unread[0]}")
 
@@ -302,7 +306,8 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(f"evaluation.metric={e.metric}: unknown; task={config.task.name} has {choices} (the test split never chooses)")
         if not validation:
             raise ConfigError(f"evaluation.metric={e.metric}: there is no validation data; set data.validation= or data.path=")
-        if name in SCORES and name not in getattr(config.task, "scores", SCORES):
+        asked = getattr(config.task, "scores", None)
+        if name in SCORES and asked is not None and name not in asked:
             raise ConfigError(f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}")
         if name in GENERATED and config.task.name != "span" and e.generate != "always":
             raise ConfigError(f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set evaluation.generate=always")
@@ -358,12 +363,14 @@ def _masking(config: Config) -> None:
 
 def _unread(config: Config, values: dict[str, Any]) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
+    scores = getattr(config.task, "scores", ())
+    scores = SCORES if scores is None else scores
     for key, unread, why in (
         *validate_texts.unread(config),
         ("data.require_stop", config.task.name not in ("chat", "seq2seq"), "is read by task=chat and task=seq2seq only"),
         ("data.max_source_length", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
         ("task.start", not config.model.decoder_layers, "is read with model.decoder_layers above 0 only"),
-        ("task.score_tokens", not {"bleu", "rouge_l"} & set(getattr(config.task, "scores", ())), "is read by bleu and rouge_l of task.scores only"),
+        ("task.score_tokens", not {"bleu", "rouge_l"} & set(scores), "is read by bleu and rouge_l of task.scores only"),
         ("loss.chunk", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.z_loss", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
         ("loss.balance", not config.model.experts, "is read with model.experts only"),

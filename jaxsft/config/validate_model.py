@@ -95,9 +95,9 @@ def _seq2seq(config: Config) -> None:
         )
     if task.template != "auto" and task.template.count("{source}") != 1:
         raise ConfigError(f"task.template={task.template!r}: expected {{source}} in it once, where the source stands")
-    if unknown := [name for name in task.scores if name not in SCORES]:
+    if unknown := [name for name in task.scores or () if name not in SCORES]:
         raise ConfigError(f"task.scores=[{unknown[0]}]: expected some of {', '.join(SCORES)}")
-    if not task.scores or len(set(task.scores)) != len(task.scores):
+    if task.scores is not None and (not task.scores or len(set(task.scores)) != len(task.scores)):
         raise ConfigError(f"task.scores={list(task.scores)}: expected at least one, each named once")
     if task.start is not None and not task.start:
         raise ConfigError("task.start=[]: a decoder starts from at least one token; name it, or set task.start=null")

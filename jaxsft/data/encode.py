@@ -247,7 +247,7 @@ def build(
     """Fits every record, drops what cannot be trained on, and writes all of it into the ledger.
 
     Args:
-      encoded: per row, its ids, or the reason why the task gave none ("empty").
+      encoded: per row, its ids, or the reason why the task gave none ("empty", "text_lost", "answer_lost").
       where: per row, `file:line`.
       limit, source_limit: positions of a packed row, and of a packed row of sources.
       aside: the rows that were put aside before; they are rows of the split, read and dropped.
@@ -293,6 +293,11 @@ def build(
     return out, ledger, dropped
 
 
+def no_text(text: str, ids: Sequence[int]) -> str | None:
+    """Returns why a text gives no example: `empty` (white space), `text_lost` (the tokenizer keeps nothing of it); None where it has ids."""
+    return "empty" if not text.strip() else None if len(ids) else "text_lost"
+
+
 def _of_no_use(fitted: Encoded, lost: int, require_stop: bool) -> str | None:
     """Why a record, of which `lost` ids were cut, cannot be trained on; None: it can."""
     if fitted.weights is None:
@@ -333,18 +338,19 @@ def _refuse_too_long(encoded: Sequence[Encoded | str], where: Sequence[str], lim
 def _refuse_many_dropped(
     ledger: Ledger, dropped: Mapping[int, str], where: Sequence[str], max_dropped: float, split: str, aside: Sequence[Aside]
 ) -> None:
-    count = len(dropped) + len(aside)
+    bad = [one for one in aside if not one.declared]
+    count = len(dropped) + len(bad)
     if not count:
         return
-    if aside:
-        place, reason = aside[0].where, aside[0].message.removeprefix(f"{aside[0].where}: ")
+    if bad:
+        place, reason = bad[0].where, bad[0].message.removeprefix(f"{bad[0].where}: ")
     else:
         place, reason = next((where[row], reason) for row, reason in dropped.items())
     if count > max_dropped * ledger.rows_read or not ledger.rows_kept:
+        allowed = f"data.max_dropped={max_dropped:g} allows fewer: mend the rows, or raise it" if ledger.rows_kept else "none is left: mend the rows"
         raise DataError(
             f"{place}: {count} of {ledger.rows_read} rows of {split} would be dropped "
-            f"({', '.join(f'{k}: {n}' for k, n in ledger.rows_dropped.items())}; this is the first, {reason}); "
-            f"data.max_dropped={max_dropped} allows fewer: mend the rows, or raise it"
+            f"({', '.join(f'{k}: {n}' for k, n in ledger.rows_dropped.items())}; this is the first, {reason}); {allowed}"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxsft.data.formats import Row
+from jaxsft.data.formats.rows import repeated
 from jaxsft.errors import ConfigError, DataError
 
 
@@ -35,8 +36,8 @@ def from_pandas(frame: Any, name: str = "frame") -> list[Row]:
     for column in names:
         if not isinstance(column, str):
             raise DataError(f"{name}: the column name {column!r} is no text; rename it with frame.rename(columns=str)")
-        if names.count(column) > 1:
-            raise DataError(f"{name}: the column name {column!r} occurs twice; rename one")
+    if (twice := repeated(names)) is not None:
+        raise DataError(f"{name}: the column name {twice!r} occurs twice; rename one")
     columns = [frame.iloc[:, i].astype(object).tolist() for i in range(len(names))]
     rows = []
     for number, values in enumerate(zip(*columns, strict=True), start=1):

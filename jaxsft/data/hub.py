@@ -8,18 +8,45 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsft.config.hubid import HubId, is_hub, parse
+from jaxsft.config.hubid import PREFIX, HubId, is_hub, parse
 from jaxsft.data import tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 
 # What is read of a run directory, and of a model of transformers.
-RUN = ("config.yaml", "task.json", "prepared.json", "pretrained.json", "label_names.json", "tokenizer/*.json", "checkpoints/*")
+RUN = ("config.yaml", "manifest.json", "steps.json", "task.json", "prepared.json", "pretrained.json", "label_names.json")
+RUN += ("tokenizer/*.json", "checkpoints/*")
 MODEL = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
 TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, "tokenizer/*.json")
+
+
+_REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
+# Endings of files: a name with one of them is a path.
+FILES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".gz", ".zip", ".parquet", ".arrow", ".conll", ".conllu", ".xml", ".md", ".html", ".yaml")
+
+
+def hint(value: str | Path, *, file: bool) -> str:
+    """What the error about a path that is not there adds, where the path could be a repository of the hub: its name here; "" where it could not."""
+    name = str(value)
+    owner = name.rpartition("/")[0]
+    if len(name) > 96 or not _REPOSITORY.fullmatch(name) or Path(name).suffix.lower() in FILES or (owner and Path(owner).exists()):
+        return ""
+    if not owner and not re.search(r"\d|[A-Za-z]-[A-Za-z]|[A-Za-z]{4}", name):
+        return ""
+    what = "a file of a data set" if file else "a model"
+    place = f"{PREFIX}{name if owner else f'OWNER/{name}'}@REVISION{'/FILE' if file else ''}"
+    return f"; {what} of the Hugging Face Hub is named {place}, and needs jaxsft[hub]"
+
+
+def _not_there(path: str | Path, what: str) -> None:
+    """Raises ConfigError where there is no such folder, and the name could be one of the hub."""
+    if (more := hint(path, file=False)) and not os.path.exists(path):
+        raise ConfigError(f"{path}: {what} (there is no such folder){more}")
 
 
 def data_file(path: str | Path) -> Path:
@@ -36,9 +63,10 @@ def run_dir(path: str | Path) -> str | Path:
     """A run directory, or a model in the layout of transformers: `hub:owner/name@revision`, fetched, or any other name as it stands.
 
     Raises:
-      ConfigError: as `data_file`, or it is neither.
+      ConfigError: as `data_file`, or it is neither; or there is no such folder, and the name could be one of the hub.
     """
     if not is_hub(path):
+        _not_there(path, "not a run directory")
         return path
     name = parse(str(path), file=False)
     folder = _snapshot(name, ("config.yaml", "config.json"))  # which of the two it is, before anything large is fetched
@@ -53,6 +81,7 @@ def run_dir(path: str | Path) -> str | Path:
 def tokenizer_dir(path: str | Path) -> str | Path:
     """A folder with a vocabulary, or a run directory: `hub:owner/name@revision`, fetched, or any other name as it stands. Raises ConfigError."""
     if not is_hub(path):
+        _not_there(path, "no tokenizer")
         return path
     name = parse(str(path), file=False)
     folder = _snapshot(name, TOKENIZER)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,15 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Aside:
-    """A row that was put aside before it became ids: `unreadable`, `no_record` or `no_label`, with the sentence that tells why."""
+    """A row that was put aside before it became ids: `unreadable`, `no_record`, `no_label` or the verdict on it, with the sentence that tells why.
+    One that is `declared`, by its file or an option, to be left out is no damage, and does not count against `data.max_dropped`."""
 
     file: str
     line: int
     reason: str
     message: str
+    declared: bool = False
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)  # what can be read of it all the same
 
     @property
     def where(self) -> str:

@@ -94,7 +94,7 @@ class Template:
                     f"template {name!r} needs a tokenizer that encodes text in pieces, but {left!r} and {right!r} do not give back "
                     f"{left + right!r} (it drops white space, or folds case); use one that keeps a text as it is, or task=lm"
                 )
-        longest_first = sorted(tokenizer.special_strings, key=len, reverse=True)
+        longest_first = sorted(tokenizer.control_strings, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._environment = Environment(self._special)
         try:

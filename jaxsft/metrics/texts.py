@@ -20,6 +20,16 @@ TOKENIZERS = ("13a", "intl", "zh", "char", "none")  # of sacrebleu; those that d
 Texts = Sequence[str]
 
 
+def installed() -> tuple[str, ...]:
+    """Returns the scores whose library is there."""
+    return SCORES if importlib.util.find_spec("sacrebleu") is not None else ("exact_match",)
+
+
+def left_out() -> tuple[str, ...]:
+    """Returns the scores whose library is not there."""
+    return tuple(name for name in SCORES if name not in installed())
+
+
 def check(names: Sequence[str]) -> None:
     """Raises ConfigError where a score needs a library that is not installed."""
     needing = [name for name in names if name != "exact_match"]

@@ -28,6 +28,7 @@ import numpy as np
 
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
+from jaxsft.data.formats.rows import listed, plain_number
 from jaxsft.errors import ConfigError, DataError
 
 State = Mapping[str, Any]  # what a stage learnt: plain JSON
@@ -174,7 +175,9 @@ def number_of(row: Row, name: str, option: str) -> float | None:
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", "na", "nan", "null", "none")):
         return None
     try:
-        number = float("x" if isinstance(value, bool) else value)
+        infinite = isinstance(value, str) and value.strip().lstrip("+-").lower() in ("inf", "infinity")
+        spelled = plain_number(value) if isinstance(value, str) and not infinite else value
+        number = float("x" if isinstance(value, bool) else spelled)
     except (TypeError, ValueError):
         raise DataError(f"{row.where}: column {name!r} holds {value!r:.60}, expected a number; set {option} to numeric columns") from None
     except OverflowError:  # a whole number of more than 308 digits
@@ -190,7 +193,7 @@ class NotFinite(DataError):
 
 def value_of(row: Row, name: str, option: str) -> Any:
     if name not in row.fields:
-        found = ", ".join(map(repr, row.fields)) or "none"
+        found = listed(map(repr, row.fields)) or "none"
         raise DataError(f"{row.where}: missing column {name!r}: found columns {found}; set {option}")
     return row.fields[name]
 

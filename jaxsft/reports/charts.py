@@ -17,18 +17,21 @@ from jaxsft.reports.curves import series
 SIZE = 1000
 POINTS = 400  # of a drawn line: more cannot be told apart, and the page stays small
 BAD_MARKS = 200
+TOLD = 40  # points of a line that tell their value
 COLOURS = 8  # the page has so many for the lines of one chart
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its path, its style, and the steps (in percent) at which its value was not finite."""
+    """One line: its path, its style, the steps (in percent) at which its value was not finite, and some points that tell their value:
+    (percent from the left, percent from the top, text)."""
 
     name: str
     path: str
     dots: str
     style: str
     bad: list[float] = field(default_factory=list)
+    points: list[tuple[float, float, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,20 +46,36 @@ class Chart:
     note: str = ""
 
 
-def charts(rows: Sequence[dict[str, Any]]) -> list[Chart]:
-    """Return the charts that the lines of `metrics.jsonl` allow: loss, learning rate, and each group of validation metrics."""
+def charts(rows: Sequence[dict[str, Any]], first: str = "") -> list[Chart]:
+    """Return the charts that the lines of `metrics.jsonl` allow: loss, the validation metrics by group, that of the metric `first` in front, and
+    the rates of training."""
     out = []
     if any(row.get("loss") is not None for row in rows):
         out.append(_loss(rows))
-    steps, rates = series(rows, "train", "learning_rate")
-    if len(steps):
-        out.append(chart("Learning rate", [("learning rate", steps, rates, "rate")], zero=True))
-    for group, keys in curves.metric_groups(rows).items():
+    groups = curves.metric_groups(rows)
+    for group, keys in sorted(groups.items(), key=lambda item: first not in item[1]):
         shown = keys[:COLOURS]
         found = [(key, *series(rows, "validation", key), f"dotted s{i}") for i, key in enumerate(shown)]
         note = f"{len(shown)} of {len(keys)} shown" if len(keys) > len(shown) else ""
         out.append(chart(f"Validation: {facts.short(group, 60)}", found, note=note))
+    steps, rates = series(rows, "train", "learning_rate")
+    if len(steps):
+        out.append(chart("Learning rate", [("learning rate", steps, rates, "rate")], zero=True))
+    for title, key in curves.RATES.items():
+        steps, values = series(rows, "train", key)
+        if len(steps):
+            out.append(_rate(title, steps, values))
     return out
+
+
+def _rate(title: str, steps: np.ndarray, values: np.ndarray) -> Chart:
+    """Return the chart of one number of training that is told at every log interval."""
+    width = curves.smoothing(len(values))
+    if width == 1:
+        return chart(title, [("", steps, values, "train dotted")], zero=True)
+    smoothed = ("", steps, curves.smooth(values, width), "train smooth")
+    found = [("", steps, values, "raw"), smoothed]
+    return chart(title, found, zero=True, note=f"mean of {width} points")
 
 
 def _loss(rows: Sequence[dict[str, Any]]) -> Chart:
@@ -71,8 +90,9 @@ def _loss(rows: Sequence[dict[str, Any]]) -> Chart:
     checked, checks = series(rows, "validation", "loss")
     if len(checks):
         found.append(("validation", checked, checks, "check dotted"))
-    log = curves.needs_log_scale(np.concatenate([values, checks]))
-    return chart("Loss", found, log=log, zero=True, note="log scale" if log else "")
+    both = np.concatenate([values, checks])
+    log = curves.needs_log_scale(both)
+    return chart("Loss", found, log=log, zero=curves.from_zero(both), note="log scale" if log else "")
 
 
 def chart(title: str, found: list[tuple[str, np.ndarray, np.ndarray, str]], *, log: bool = False, zero: bool = False, note: str = "") -> Chart:
@@ -103,7 +123,18 @@ def _line(name: str, steps: np.ndarray, values: np.ndarray, style: str, place_x:
         path.append(f"{pen}{where}")
         dots.append(f"M{where}h0")
         pen = "L"
-    return Line(name, "".join(path), "".join(dots) if "dotted" in style or len(path) == 1 else "", style, bad)
+    told = [] if style == "raw" else _points(name, steps, values, place_x, place_y)
+    return Line(name, "".join(path), "".join(dots) if "dotted" in style or len(path) == 1 else "", style, bad, told)
+
+
+def _points(name: str, steps: np.ndarray, values: np.ndarray, place_x: Any, place_y: Any) -> list[tuple[float, float, str]]:
+    """Return up to TOLD points of a line, evenly spaced, each with its step and value."""
+    finite = np.flatnonzero(np.isfinite(values))
+    count = min(len(finite), TOLD)
+    some = finite[np.unique(np.linspace(0, len(finite) - 1, count).round().astype(int))]
+    told = lambda i: f"{facts.number_text(float(values[i]))} at step {steps[i]:,.0f}"
+    place = lambda i: (round(place_x(steps[i]), 2), round(place_y(values[i]), 2))
+    return [(*place(i), f"{name} {told(i)}".strip()) for i in some]
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,8 +160,8 @@ def _axis(finite: np.ndarray, zero: bool) -> tuple[float, float, list[float]]:
     if zero and low >= 0:
         low = 0.0
     if high <= low:
-        room = abs(low) / 10 or 1.0
-        low, high = (low if zero and low >= 0 else low - room), high + room
+        room = abs(high) / 10
+        low, high = (low if low == 0 else low - room), high + (room or 1.0)  # what is always 0 is drawn at the foot
     marks = ticks(low, high, 5)
     return marks[0], marks[-1], marks
 

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft.config.metric_names import repeated
+from jaxsft.config.validate import COUNTS
 from jaxsft.rundir import number
 
-COUNTS = {"tokens", "rows", "generated_rows"}  # the same at every evaluation
+# What is told of the training itself beside the loss, by its title.
+RATES = {"Gradient norm": "grad_norm", "Tokens per second": "tokens_per_second", "Share of the peak FLOP/s": "mfu"}
 NOT_METRICS = {
     "step",
     "kind",
@@ -21,7 +24,7 @@ NOT_METRICS = {
     "model_flops_per_second",
     "mfu",
     "loss",
-    *COUNTS,
+    *COUNTS,  # the same at every evaluation
 }
 AVERAGES = re.compile(r"(?:^|(?<=_))(?:macro|micro|weighted|samples)_|_(?:macro|micro|weighted|samples)$")
 DECADES = 200  # a loss that falls by more than this factor is drawn on a log scale
@@ -29,16 +32,22 @@ DECADES = 200  # a loss that falls by more than this factor is drawn on a log sc
 
 def series(rows: Iterable[Mapping[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Return steps `[N]` and values `[N]` (float64, NaN where NaN was logged) of one number in the lines of `metrics.jsonl`."""
-    found = [(number(row.get("step", 0)), number(row[key])) for row in rows if row.get("kind") == kind and row.get(key) is not None]
+    found = [(number(row.get("step", 0)), number(row[key])) for row in rows if row.get("kind") == kind and row.get(key) not in (None, "unknown")]
     steps, values = np.array(found, dtype=float).reshape(-1, 2).T
     return steps, values
 
 
 def metric_groups(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the validation metrics other than the loss by the chart they share: macro_f1 and f1_micro go to "f1", f1/cat too."""
+    """Return the validation metrics other than the loss by the chart they share: macro_f1 and f1_micro go to "f1", f1/cat too.
+
+    Those that are the accuracy under another name are left out.
+    """
+    checks = [row for row in rows if row.get("kind") == "validation"]
+    keys = list(dict.fromkeys(key for row in checks for key in row))
+    twice = repeated({(i, key): row[key] for i, row in enumerate(checks) for key in row}, keys)
     groups: dict[str, list[str]] = {}
-    for key in dict.fromkeys(key for row in rows if row.get("kind") == "validation" for key in row):
-        if key not in NOT_METRICS:
+    for key in keys:
+        if key not in NOT_METRICS and key not in twice:
             groups.setdefault(AVERAGES.sub("", key.split("/")[0]) or key, []).append(key)
     return groups
 
@@ -63,3 +72,9 @@ def needs_log_scale(values: np.ndarray) -> bool:
     """Return whether the finite values are positive and span so many decades that a linear axis would hide the lower ones."""
     finite = values[np.isfinite(values)]
     return bool(len(finite) and finite.min() > 0 and finite.max() / finite.min() > DECADES)
+
+
+def from_zero(values: np.ndarray) -> bool:
+    """Return whether an axis begins at zero: where the values fill less than half of it, zero would hide how they move."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite) and finite.min() >= 0 and finite.min() <= finite.max() / 2)

@@ -5,7 +5,9 @@ Text is given as it was found; each writer escapes it in its own way.
 
 import datetime
 import math
+import os
 import random
+import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +16,20 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from jaxsft import seal
 from jaxsft.config import overrides
 from jaxsft.documents import read_yaml
 from jaxsft.errors import DataError, JaxsftError
 from jaxsft.reports.curves import series
-from jaxsft.rundir import number, read_json, read_jsonl
+from jaxsft.rundir import duration_text, number, read_json, read_jsonl
 
 SAMPLES = 10
 RUN_FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "result.json")
 SPLITS = ("test", "validation", "train")  # what a reader asks for first
 ABSENT = "(absent)"
-# A file that an editor or a crash damaged costs its own section: the rest of a report is worth more.
-DAMAGE = (JaxsftError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+PEAKS = {"peak_host_bytes": "the process", "peak_device_bytes": "one device"}
+# A file that an editor or a crash damaged costs its own section, whatever it makes a reader of it raise: the rest of a report is worth more.
+DAMAGE = (Exception,)
 
 
 class Missing(Exception):
@@ -34,7 +38,7 @@ class Missing(Exception):
 
 def check(run_dir: Path) -> None:
     """Raise JaxsftError where `run_dir` is not the directory of a run."""
-    if not any((run_dir / name).is_file() for name in RUN_FILES):
+    if not any(os.path.isfile(run_dir / name) for name in RUN_FILES):
         raise JaxsftError(f"{run_dir}: not a run directory (expected one of {', '.join(RUN_FILES)} in it)")
 
 
@@ -82,9 +86,19 @@ def title(run_dir: Path) -> str:
     return " on ".join(name for name in (_name(found.get(key)) for key in ("task", "data")) if name) or "Run"
 
 
+def changed(run_dir: Path) -> str:
+    """Return what is wrong with the files that the weights are used with, as one sentence; empty where nothing is, or no manifest can say it."""
+    try:
+        if (run_dir / seal.MANIFEST).exists():
+            seal.check(run_dir)
+    except JaxsftError as error:
+        return str(error)
+    return ""
+
+
 def last_written(run_dir: Path) -> datetime.datetime:
     """Return when the newest of the files that make a run was written, in local time."""
-    latest = max((path.stat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0)
+    latest = max((path.lstat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0)
     return datetime.datetime.fromtimestamp(latest).astimezone()
 
 
@@ -136,7 +150,39 @@ def training(run_dir: Path) -> tuple[list[tuple[str, str]], list[int]]:
         lines.append(("training loss, first → last logged", f"{number_text(losses[0])} → {number_text(losses[-1])}"))
     if len(rates):
         lines.append(("tokens per second, median", number_text(round(statistics.median(rates)))))
+    lines += sessions(run_dir)
     return lines, [int(step) for step, loss in zip(steps, losses, strict=True) if not math.isfinite(loss)]
+
+
+def sessions(run_dir: Path) -> list[tuple[str, str]]:
+    """Return (name, value) of when, where and how long a run was trained, and with how much memory; nothing of a run that does not say."""
+    found = [row for row in read_or(run_dir, "times.jsonl", []) if isinstance(row, Mapping)]
+    if not found:
+        return []
+    hosts = dict.fromkeys(str(row["host"]) for row in found if row.get("host"))
+    peak = lambda key: max((number(row[key]) for row in found if key in row), default=0)
+    sizes = [(f"peak memory of {what}", bytes_text(int(peak(key)))) for key, what in PEAKS.items() if peak(key)]
+    again = f", in {len(found)} sessions" if len(found) > 1 else ""
+    return [
+        ("started", str(found[0].get("started", "")).replace("T", " ").replace("+00:00", " UTC")),
+        ("duration", duration_text(sum(number(row.get("seconds", 0)) for row in found)) + again),
+        ("host", ", ".join(hosts)),
+        *sizes,
+    ]
+
+
+def command(run_dir: Path) -> str:
+    """Return the command of a run as it can be pasted into a shell, "" where its manifest has none."""
+    found = read_or(run_dir, "manifest.json", {})
+    words = found.get("command") if isinstance(found, Mapping) else None
+    return shlex.join(map(str, words)) if isinstance(words, list) else ""
+
+
+def bytes_text(count: int) -> str:
+    """Return a size in the largest unit of which there is at least one."""
+    units: Sequence[str] = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{count / 1024**power:,.1f} {units[power]}" if power else f"{count} B"
 
 
 def last_step(rows: Sequence[Mapping[str, Any]]) -> int:

@@ -4,6 +4,7 @@ Drawn with Matplotlib's Agg canvas and no pyplot, so that nothing global changes
 font can draw (Chinese, on a machine without a Chinese font) is shown as its number, never as a row of empty boxes.
 """
 
+import contextlib
 import io
 import re
 import unicodedata
@@ -21,9 +22,9 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from jaxsft.errors import JaxsftError
+from jaxsft.errors import DataError, JaxsftError, first_line
 from jaxsft.reports.confusion import confusions, read_confusion, shares
-from jaxsft.reports.curves import metric_groups, needs_log_scale, series, smooth, smoothing
+from jaxsft.reports.curves import from_zero, metric_groups, needs_log_scale, series, smooth, smoothing
 from jaxsft.reports.facts import ledger_panels, short
 from jaxsft.rundir import read_json, read_jsonl, write_bytes
 
@@ -33,6 +34,8 @@ LOSSES = ("#f0a26b", "#e07b39", "#c8403a", "#9c2f6b", "#7d5ba6", "#5c6370")
 CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
                  "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Droid Sans Fallback", "Noto Sans CJK JP",
                  "Arial Unicode MS", "AR PL UMing CN")  # fmt: skip
+# How the files of these fonts are called; to open all fonts of a system would take seconds.
+NAMED = re.compile(r"cjk|noto.*s[ck]|source.?han|wqy|pingfang|hiragino|msyh|simhei|droidsansfallback|arial.?unicode|uming", re.IGNORECASE)
 STYLE = {
     "figure.dpi": 150, "savefig.dpi": 150, "font.size": 10, "axes.titlesize": 13, "axes.titlecolor": "#22262e", "axes.titlelocation": "left",
     "axes.titlepad": 10, "axes.labelcolor": "#3c4250", "axes.edgecolor": "#b9bec7", "axes.spines.top": False, "axes.spines.right": False,
@@ -66,7 +69,21 @@ def write_figures(run_dir: str | Path) -> list[Path]:
 
 
 def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
-    rows = read_jsonl(run_dir / "metrics.jsonl") if (run_dir / "metrics.jsonl").exists() else []
+    """Give (name, figure); what a damaged file spoils comes last, as an error that names it."""
+    failed: list[str] = []
+    for name, read in (("metrics.jsonl", _of_metrics), ("figures", _of_confusions), ("ledger.json", _of_ledger)):
+        try:
+            if (run_dir / name).exists():
+                yield from read(run_dir / name)
+        except Exception as error:  # whatever a damaged file makes a reader raise
+            text = str(error) if isinstance(error, JaxsftError) else f"{run_dir / name}: {type(error).__name__}: {first_line(error)}"
+            failed.append(f"{text}; its figures are not drawn")
+    if failed:
+        raise DataError("; ".join(failed))
+
+
+def _of_metrics(path: Path) -> Iterator[tuple[str, Figure]]:
+    rows = read_jsonl(path)
     if any("loss" in row for row in rows):
         yield "loss", _loss(rows)
     steps, rates = series(rows, "train", "learning_rate")
@@ -74,15 +91,20 @@ def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
         yield "learning_rate", _learning_rate(steps, rates)
     for group, keys in metric_groups(rows).items():
         yield f"validation_{re.sub(r'[^A-Za-z0-9_.-]+', '-', group)}", _validation(rows, group, keys)
-    for path in sorted((run_dir / "figures").glob("confusion_*.json")):
+
+
+def _of_confusions(folder: Path) -> Iterator[tuple[str, Figure]]:
+    for path in sorted(folder.glob("confusion_*.json")):
         labels, matrix = read_confusion(path)
         draw = _small_confusion if len(labels) <= LABELLED_CLASSES else _large_confusion
         yield path.stem, draw(path.stem.removeprefix("confusion_"), labels, matrix)
-    if (run_dir / "ledger.json").exists():
-        ledger = read_json(run_dir / "ledger.json")
-        panels = ledger_panels(ledger) if isinstance(ledger, dict) else {}
-        if panels:
-            yield "ledger", _ledger(panels)
+
+
+def _of_ledger(path: Path) -> Iterator[tuple[str, Figure]]:
+    ledger = read_json(path)
+    panels = ledger_panels(ledger) if isinstance(ledger, dict) else {}
+    if panels:
+        yield "ledger", _ledger(panels)
 
 
 def _canvas(width: float = 7.5, height: float = 4.2) -> tuple[Figure, Axes]:
@@ -116,7 +138,7 @@ def _loss(rows: list[dict]) -> Figure:
     if needs_log_scale(finite):
         axes.set(yscale="log", ylabel="loss (log scale)")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))  # matplotlib's own is a formula, and those are off
-    elif len(finite) and finite.min() >= 0:
+    elif from_zero(finite):
         axes.set_ylim(bottom=0)
     bad = np.concatenate([steps[~np.isfinite(values)], checked[~np.isfinite(checks)]])
     if len(bad):
@@ -145,6 +167,8 @@ def _validation(rows: list[dict], group: str, keys: list[str]) -> Figure:
         axes.plot(steps, values, color=colour, marker="o", markersize=4.5, label=drawable(short(key, 40), f"#{i}"))
         bad = steps[~np.isfinite(values)]
         axes.plot(bad, np.full(len(bad), 0.03), "x", color=colour, transform=axes.get_xaxis_transform())
+    if not any(np.any(series(rows, "validation", key)[1]) for key in keys):
+        axes.set_ylim(0, 1)  # of what is always 0
     if len(keys) > 1 or keys[0] != group:
         axes.legend(title=f"and {left_out} more" if left_out > 0 else None)
     return figure
@@ -249,7 +273,15 @@ def _stack(axes: Axes, title: str, splits: dict[str, dict[str, float]]) -> None:
 
 @cache
 def _families() -> tuple[str, ...]:
+    """Return the fonts that figures are drawn with, Matplotlib's own first."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
+    if not installed.intersection(CHINESE_FONTS):  # its list is kept on disk from the first time: a font may have been installed since
+        known = {font.fname for font in font_manager.fontManager.ttflist}
+        for path in font_manager.findSystemFonts():
+            if path not in known and NAMED.search(Path(path).name):
+                with contextlib.suppress(OSError, RuntimeError):  # not a font that it reads
+                    font_manager.fontManager.addfont(path)
+        installed = {font.name for font in font_manager.fontManager.ttflist}
     return ("DejaVu Sans", *(name for name in CHINESE_FONTS if name in installed))
 
 

@@ -9,7 +9,7 @@ import hashlib
 import re
 import shlex
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,16 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from jaxsft.reports import charts, facts
+from jaxsft.config import metric_names
+from jaxsft.reports import charts, facts, samples, scores
 from jaxsft.reports.confusion import behind, most_confused, per_class, read_confusion, shares
 from jaxsft.rundir import number, write_text
 
 EXAMPLES = 5  # behind one cell
-LARGE = 12  # classes; a larger matrix is drawn as a map, with a list of its most frequent confusions
+LARGE, DENSE = 24, 12  # classes; a larger matrix is drawn as a map, with a list of its most frequent confusions; a dense one has small cells
 LISTED = 30  # cells of a large matrix whose examples are in the page
 DRAWN = 4000  # coloured cells of a map
 TEXT_WIDTH = 600  # characters of a text
-HEADLINES = (
-    "exact_match",
-    "bleu",
-    "chrf",
-    "rouge_l",
-    "accuracy",
-    "f1_macro",
-    "subset_accuracy",
-    "pearson",
-    "r2",
-    "mae",
-    "mrr",
-    "recall_at_1",
-    "perplexity",
-)
-HEADLINES += ("token_accuracy", "loss")
-INPUTS = ("prompt", "source", "text", "text_pair")
 SCRIPTS = (
     ("ja", "\u3040-\u30ff"),
     ("ko", "\uac00-\ud7af\u1100-\u11ff"),
@@ -58,11 +42,13 @@ FILES = {
     "tokenizer": "the tokenizer, in the format of Hugging Face",
     "ledger.json": "what became of every row and token",
     "quarantine.jsonl": "rows that were put aside, each with its reason",
+    "times.jsonl": "when, where and how long it was trained, and its memory",
     "metrics.jsonl": "a line per log interval and evaluation",
     "result.json": "the final numbers; written last",
     "predictions": "one line per input row",
     "evaluations": "results of jaxsft eval",
     "checkpoints": "weights, optimizer, best metric",
+    "steps.json": "which step is the newest, and which the best",
     "figures": "pictures, and confusion matrices as JSON",
     "report.md": "this report as Markdown",
     "report.html": "this page",
@@ -91,7 +77,7 @@ def render(run_dir: Path) -> str:
         ("samples", "Samples", _samples), ("data", "Data", _data), ("configuration", "Configuration", _configuration),
         ("environment", "Environment", _environment), ("files", "Files", _files),
     )  # fmt: skip
-    script = environment.get_template("page.js").render()
+    script, changed = environment.get_template("page.js").render(), facts.changed(run_dir)
 
     def page(sections: list[tuple]) -> str:
         return environment.get_template("page.html.jinja").render(
@@ -99,6 +85,7 @@ def render(run_dir: Path) -> str:
             run=run_dir.resolve().name,
             written=f"{facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}",
             finished=facts.finished(run_dir),
+            changed=changed,
             step=_step(run_dir),
             sections=sections,
             script=Markup(script),  # ours, and nothing in it comes from the run
@@ -174,17 +161,19 @@ def _results(run_dir: Path) -> dict[str, Any]:
     rows = facts.read_or(run_dir, "metrics.jsonl", [])
     checks = [row for row in rows if row.get("kind") == "validation"]
     lines, broken = facts.training(run_dir) if rows else ([], [])
+    first = scores.of_run(run_dir)
     out = {"training": lines, "broken_steps": broken, "tiles": [], "table": None, "tables": [], "broken": 0, "split": "", "checked_at": None}
+    out |= {"chosen": first, "left_out": []}
     if facts.finished(run_dir):
         found = facts.results(run_dir)
-        of_run = [metric for metric in found.metrics if all(s in ("", "train") for s, m in found.values if m == metric) and metric not in HEADLINES]
+        splits, metrics, left_out = scores.table(found.values, first)
+        of_run = {m: v for (s, m), v in found.values.items() if s in ("", "train") and m not in (*metrics, *left_out)}
         told = {name for name, _ in lines}
-        out["training"] = lines + [(m.replace("_", " "), number_or_text(v)) for (_, m), v in found.values.items() if m in of_run and m not in told]
-        metrics = sorted((m for m in found.metrics if m not in of_run), key=lambda m: HEADLINES.index(m) if m in HEADLINES else len(HEADLINES))
-        splits = [s for s in facts.by_split(found.splits) if any((s, m) in found.values for m in metrics)]
+        out["training"] = lines + [(m.replace("_", " "), number_or_text(v)) for m, v in of_run.items() if m not in told]
         out["tables"] = [{"split": s, "name": name, "columns": heads, "rows": rows} for s, name, heads, rows in facts.tables(run_dir)]
         out |= {"table": {"splits": splits, "metrics": metrics, "values": found.values}, "broken": found.broken, "count": len(found.values)}
-        split = next((name for name in splits if any((name, metric) in found.values for metric in HEADLINES)), "")
+        out |= {"left_out": left_out}
+        split = next(iter(splits), "")
         numbers = {metric: value for (name, metric), value in found.values.items() if name == split}
     elif checks:
         split, numbers = "validation", checks[-1]
@@ -192,13 +181,15 @@ def _results(run_dir: Path) -> dict[str, Any]:
     else:
         return out
     out["split"] = split
-    out["tiles"] = [(metric.replace("_", " "), numbers[metric]) for metric in HEADLINES if metric in numbers][:4]
+    numbers = {metric: numbers[metric] for metric in metric_names.ordered(list(numbers), first) if metric in (first, *metric_names.ORDER)}
+    twice = metric_names.repeated({(split, metric): value for metric, value in numbers.items()}, list(numbers))
+    out["tiles"] = [(metric.replace("_", " "), value, metric == first) for metric, value in numbers.items() if metric not in twice][:4]
     return out
 
 
 def _curves(run_dir: Path) -> dict[str, Any]:
     rows = facts.read(run_dir, "metrics.jsonl")
-    return {"charts": charts.charts(rows)}
+    return {"charts": charts.charts(rows, scores.of_run(run_dir))}
 
 
 def _confusions(run_dir: Path) -> dict[str, Any] | None:
@@ -213,12 +204,13 @@ def _confusion(run_dir: Path, split: str, labels: list[str], matrix: Any) -> dic
     large = len(labels) > LARGE
     wrong = most_confused(matrix)
     listed = wrong[:LISTED] if large else wrong + [(i, i) for i in range(len(labels)) if matrix[i, i]]
-    cells = behind(labels, matrix, facts.read_or(run_dir, f"predictions/{split}.jsonl", []), listed, EXAMPLES)
+    cells = behind(labels, matrix, samples.by_class(facts.read_or(run_dir, f"predictions/{split}.jsonl", [])), listed, EXAMPLES)
     by_class = shares(matrix)
     where = [(i, j) for i in range(len(labels)) for j in range(len(labels)) if matrix[i, j]] if large else []
     where = sorted(where, key=lambda place: -matrix[place])[:DRAWN]
     return {
-        "split": split, "labels": labels, "large": large, "examples": int(matrix.sum()), "right": int(matrix.trace()), "most": EXAMPLES,
+        "split": split, "labels": labels, "large": large, "dense": not large and len(labels) > DENSE,
+        "examples": int(matrix.sum()), "right": int(matrix.trace()), "most": EXAMPLES,
         "rows": [] if large else [[(int(matrix[i, j]), _shade(by_class[i, j])) for j in range(len(labels))] for i in range(len(labels))],
         "map": [(i, j, int(matrix[i, j]), _shade(by_class[i, j])) for i, j in where],
         "cells": cells, "confused": len(wrong), "listed": min(len(wrong), len(listed)), "wrong": int(sum(matrix[place] for place in wrong)),
@@ -233,32 +225,18 @@ def _shade(share: float) -> float:
 
 
 def _samples(run_dir: Path) -> dict[str, Any]:
-    """Return some predictions of each split, drawn at random, and some more of the wrong ones."""
+    """Return some wrong predictions of each split and some of all, drawn at random."""
     splits = []
     for split, rows in facts.predictions(run_dir):
         kept = [row for row in rows if "dropped" not in row]
         answered = [row for row in kept if "prediction" in row] or kept  # answers may have been generated for the first rows only
-        wrong = [row for row in answered if row.get("correct") is False]
+        wrong, drawn = samples.wrong_first(answered)
         right, judged = facts.judged(rows)
         splits.append({
             "split": split, "rows": len(rows), "dropped": len(rows) - len(kept), "answered": len(answered), "right": right, "judged": judged,
-            "drawn": [_sample(row) for row in facts.drawn(answered)], "wrong": len(wrong),
-            "wrong_drawn": [_sample(row) for row in facts.drawn(wrong)],
+            "drawn": [samples.sample(row) for row in drawn], "wrong": judged - right, "wrong_drawn": [samples.sample(row) for row in wrong],
         })  # fmt: skip
     return {"splits": splits}
-
-
-def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
-    texts = [(name.replace("_", " "), row[name]) for name in INPUTS if row.get(name) is not None]
-    text = lambda value: facts.value_text(value) if isinstance(value, list | dict) else value
-    gold = next(((name, text(row[name])) for name in ("reference", "label", "labels") if row.get(name) is not None), None)
-    answer = ("prediction", text(row["prediction"])) if row.get("prediction") is not None else None
-    probability = None if isinstance(row.get("probability"), dict) else row.get("probability")
-    likelihood = None
-    if row.get("tokens") and row.get("nll") is not None and answer is None:
-        likelihood = number(row["nll"]) / number(row["tokens"])
-    return {"texts": texts, "gold": gold, "answer": answer, "correct": row.get("correct"), "probability": probability,
-            "nll": likelihood, "tokens": row.get("tokens"), "where": Path(str(row.get("where", ""))).name}  # fmt: skip
 
 
 def _data(run_dir: Path) -> dict[str, Any]:
@@ -291,7 +269,7 @@ def histogram(entry: Mapping[str, Any], unit: str = "tokens", noun: str = "examp
 def _configuration(run_dir: Path) -> dict[str, Any]:
     if not (run_dir / "config.yaml").exists():
         raise facts.Missing("config.yaml is missing from this run.")
-    out = {"text": (run_dir / "config.yaml").read_text("utf-8"), "changed": [], "filled": [], "problem": ""}
+    out = {"command": facts.command(run_dir), "text": (run_dir / "config.yaml").read_text("utf-8"), "changed": [], "filled": [], "problem": ""}
     try:
         found = facts.difference(run_dir)
     except facts.DAMAGE as error:
@@ -309,7 +287,7 @@ def _environment(run_dir: Path) -> dict[str, Any]:
 def _plain(key: str, value: Any) -> str:
     if isinstance(value, list):
         return shlex.join(map(str, value)) if key == "command" else ", ".join(map(str, value))
-    return "–" if value is None else number_or_text(value)
+    return "–" if value is None or value == {} else number_or_text(value)
 
 
 def number_or_text(value: Any) -> str:
@@ -325,12 +303,5 @@ def _files(run_dir: Path) -> dict[str, Any]:
 
 def _file(path: Path) -> tuple[str, int, str, str]:
     inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    size = "" if path.name == "report.html" else _bytes(sum(p.stat().st_size for p in inside))
+    size = "" if path.name == "report.html" else facts.bytes_text(sum(p.stat().st_size for p in inside))
     return path.name + ("/" if path.is_dir() else ""), len(inside), size, FILES.get(path.name, "")
-
-
-def _bytes(count: int) -> str:
-    """Return a size in the largest unit of which there is at least one."""
-    units: Sequence[str] = ("B", "KiB", "MiB", "GiB", "TiB")
-    power = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
-    return f"{count / 1024**power:,.1f} {units[power]}" if power else f"{count} B"

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jaxsft.errors import JaxsftError
-from jaxsft.reports import facts
+from jaxsft.reports import facts, samples, scores
 from jaxsft.reports.confusion import confusions, read_confusion
 from jaxsft.rundir import write_text
 
@@ -68,6 +68,7 @@ def escape(text: str) -> str:
 def _title(run_dir: Path) -> str:
     heading = escape(facts.title(run_dir))
     note = "" if facts.finished(run_dir) else "\n\n**This run is unfinished: it has no `result.json` yet.**"
+    note += f"\n\n**{escape(changed)}**" if (changed := facts.changed(run_dir)) else ""
     return f"# {heading}\n\nRun {code(run_dir.resolve().name)}, last written {facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}.{note}"
 
 
@@ -75,11 +76,15 @@ def _results(run_dir: Path) -> str:
     found = facts.results(run_dir)
     if not found.metrics:
         return "*`result.json` holds no numbers.*"
+    first = scores.of_run(run_dir)
+    splits, metrics, left_out = scores.table(found.values, first)
     value = lambda split, metric: facts.number_text(found.values[split, metric]) if (split, metric) in found.values else ""
-    lines = [[code(metric), *(value(split, metric) for split in found.splits)] for metric in found.metrics]
+    lines = [[code(metric) + (" (chose the checkpoint)" if metric == first else ""), *(value(s, metric) for s in splits)] for metric in metrics]
     broken = found.broken
     note = f"\n\n**{broken} of {len(found.values)} numbers {'is' if broken == 1 else 'are'} not finite.**" if broken else ""
-    parts = [table(["metric", *(escape(split) or "run" for split in found.splits)], lines) + note]
+    if left_out:
+        note = f"\n\nEqual to accuracy, since each row has one label: {', '.join(map(code, left_out))}." + note
+    parts = [table(["metric", *(escape(split) or "run" for split in splits)], lines) + note]
     for split, name, heads, rows in facts.tables(run_dir):
         cells = [[escape(facts.shorten(str(first), CELL_WIDTH)), *map(facts.value_text, rest)] for first, *rest in rows]
         parts.append(f"### {escape(name)} of {escape(split)}\n\n" + table([escape(head.replace("_", " ")) for head in heads], cells))
@@ -133,28 +138,40 @@ def _samples(run_dir: Path) -> str:
 def _split_samples(split: str, rows: list[dict]) -> str:
     if not rows:
         return f"### {escape(split)}\n\n*No rows.*"
-    chosen = facts.drawn(rows)
-    columns = list(dict.fromkeys(key for row in chosen for key in row))
+    wrong, chosen = samples.wrong_first(rows)
     correct, judged = facts.judged(rows)
     share = f" {correct:,} of {judged:,} predictions are correct." if judged else ""
-    about = f"{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed seed.{share}"
-    return f"### {escape(split)}\n\n{about}\n\n{samples_table(chosen, columns)}"
+    parts = [f"{len(wrong)} of {judged - correct:,} wrong ones, drawn at random with a fixed seed.{share}", _samples_table(wrong)] if wrong else []
+    parts += [f"{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed seed.{'' if wrong else share}", _samples_table(chosen)]
+    return "\n\n".join([f"### {escape(split)}", *parts])
+
+
+def _samples_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [samples.readable(row) for row in rows]
+    return samples_table(lines, list(dict.fromkeys(key for line in lines for key in line)))
 
 
 def _configuration(run_dir: Path) -> str:
     if not (run_dir / "config.yaml").exists():
         raise facts.Missing("config.yaml is missing from this run.")
     text = (run_dir / "config.yaml").read_text("utf-8")
+    command = facts.command(run_dir)
+    pasted = f"The command, to be pasted into a shell:\n\n    {escaped_line(command)}\n\n" if command else ""
     fence = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
     full = f"<details><summary>The whole configuration</summary>\n\n{fence}yaml\n{text.rstrip()}\n{fence}\n\n</details>"
     try:
         changed = facts.difference(run_dir)
     except JaxsftError as error:
-        return f"*{escape(str(error))}*\n\n{full}"
+        return f"{pasted}*{escape(str(error))}*\n\n{full}"
     if not changed:
-        return f"All options have their default values.\n\n{full}"
+        return f"{pasted}All options have their default values.\n\n{full}"
     lines = [[code(key), *(code(facts.shorten(str(value), CELL_WIDTH)) for value in pair)] for key, *pair in changed]
-    return f"{table(['option that is not at its default', 'value', 'default'], lines, numbers=False)}\n\n{full}"
+    return f"{pasted}{table(['option that is not at its default', 'value', 'default'], lines, numbers=False)}\n\n{full}"
+
+
+def escaped_line(text: str) -> str:
+    """Return text for a block of code that is one line."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def _environment(run_dir: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded
+from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.records import KINDS, Text
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.tasks.causal import CausalTask
@@ -39,8 +39,11 @@ class LM(CausalTask):
         after = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
         encoded = []
         for record, ids in zip(records, self.tokenizer.encode_stream([r.text for r in records]), strict=True):
+            if reason := no_text(record.text, ids) or ("empty" if len(before + ids + after) == 1 else None):
+                encoded.append(reason)
+                continue
             ids = np.array(before + ids + after, np.int32)
             weights = np.ones(len(ids), np.float32)
             weights[0] = 0  # nothing precedes it
-            encoded.append(Encoded(ids, weights, chunk=True) if record.text.strip() and len(ids) > 1 else "empty")
+            encoded.append(Encoded(ids, weights, chunk=True))
         return encoded

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, framed
+from jaxsft.data.encode import Encoded, framed, no_text
 from jaxsft.data.masking import Masking
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import KINDS, Text
@@ -60,7 +60,7 @@ class MaskedLM(CausalTask):
         encoded: list[Encoded | str] = []
         for record, ids in zip(records, self.tokenizer.encode_stream([r.text for r in records]), strict=True):
             one = framed(self.tokenizer.wrap(ids), {"weight": 1.0})._replace(chunk=True)
-            encoded.append(one if record.text.strip() and ids else "empty")
+            encoded.append(no_text(record.text, ids) or one)
         return encoded
 
     def head_uses(self, lengths: np.ndarray) -> float:

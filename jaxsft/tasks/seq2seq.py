@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded
+from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import KINDS, Seq2Seq, group_references, seq2seq_record
@@ -41,7 +41,8 @@ class Seq2SeqTask(CausalTask):
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
-        text_scores.check(config.task.scores)
+        self.scores = text_scores.installed() if config.task.scores is None else config.task.scores
+        text_scores.check(self.scores)
         self.two = config.model.decoder_layers > 0
         self.before, self.after = self.state["pattern"].split(SLOT)
 
@@ -58,14 +59,6 @@ class Seq2SeqTask(CausalTask):
             pairs = [(r, place, text) for r, place in zip(records, where, strict=True) for text in (r.references or (r.target,))]
             return [dataclasses.replace(r, target=text, references=()) for r, _, text in pairs], [place for _, place, _ in pairs]
         return group_references(records, where) if columns.group_references else (list(records), list(where))
-
-    @staticmethod
-    def contents(record: Seq2Seq) -> list[str]:
-        return [repr((record.source, text)) for text in (record.references or (record.target,))]
-
-    @staticmethod
-    def together(record: Seq2Seq, columns: Any) -> str | None:
-        return record.source if columns.group_references else None
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Seq2Seq], where: Sequence[str]) -> dict[str, Any]:
@@ -87,9 +80,12 @@ class Seq2SeqTask(CausalTask):
         sources = self.tokenizer.encode_stream([self.before + r.source + self.after for r in records])
         targets = self.tokenizer.encode_stream([r.target for r in records])
         stop, out = tuple(self.stop_ids) if self.config.data.require_stop else (), []
+        around = self.tokenizer.encode(self.before + self.after)
         for record, source, target in zip(records, sources, targets, strict=True):
-            if not record.source.strip():
-                out.append("empty")
+            # An empty target is an answer of its own; one that the tokenizer empties is another answer than the row has.
+            lost = "answer_lost" if record.target.strip() and not target else None
+            if reason := no_text(record.source, [] if source == around else source) or lost:
+                out.append(reason)
                 continue
             given, source = (self.state["start_ids"], self._framed(source)) if self.two else (self._framed(source), None)
             ids = np.array([*given, *target, self.tokenizer.eos_id], np.int32)
@@ -141,7 +137,7 @@ class Seq2SeqTask(CausalTask):
 
     def score(self, answers: Sequence[str], records: Sequence[Seq2Seq], where: Sequence[str]) -> dict[str, float]:
         references = [self.references(record, place) for record, place in zip(records, where, strict=True)]
-        return text_scores.scores(self.config.task.scores, answers, references, self.config.task.score_tokens)
+        return text_scores.scores(self.scores, answers, references, self.config.task.score_tokens)
 
     def describe(self, record: Seq2Seq, where: str, answer: str | None) -> dict[str, Any]:
         out: dict[str, Any] = {"source": record.source, "reference": record.target}

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, framed
+from jaxsft.data.encode import Encoded, framed, no_text
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS
@@ -66,17 +66,20 @@ class SpanTask(Task):
         questions = self.tokenizer.encode_batch([r.question for r in records])
         contexts = self.tokenizer.encode_batch([r.context for r in records])
         return [
-            self._encode(r, a, b) if r.question.strip() and r.context.strip() else "empty"
+            no_text(r.question, a) or no_text(r.context, b) or self._encode(r, a, b)
             for r, a, b in zip(records, questions, contexts, strict=True)
         ]
 
-    def _encode(self, record: Question, question: list[int], context: list[int]) -> Encoded:
+    def _encode(self, record: Question, question: list[int], context: list[int]) -> Encoded | str:
+        """The example of a question; `answer_lost` where no token of the context holds a character of the answer."""
         one = framed(self.tokenizer.wrap(question, context), {})
         first, tail = len(one.ids) - one.frame[1] - len(context), one.frame[1]
         offsets, start, end, breaks = self.tokenizer.offsets(record.context), 0, 0, []
         if record.answers:
             begin, stop = record.starts[0], record.starts[0] + len(record.answers[0])
             inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > begin]
+            if not inside:
+                return "answer_lost"
             start, end = first + inside[0], first + inside[-1]
         if self.config.data.too_long == "sentence":
             breaks = (first + np.searchsorted([a for a, _ in offsets], sentences(record.context))).tolist()
@@ -107,25 +110,30 @@ class SpanTask(Task):
         return Output(terms, {}, self.best(logits, log_z, batch)._asdict() if columns else {})
 
     def best(self, logits: Float[Array, "batch seq 2"], log_z: Float[Array, "batch texts 2"], batch: Batch) -> Best:
-        """Over all stretches of at most `task.max_answer` tokens of the context."""
+        """Finds the stretch of at most `task.max_answer` tokens with the largest sum of log p, whatever the logits: `0 <= start <= end`, both in the
+        context of the text."""
         mine, of = members(batch.segment_ids, batch.example_ids.shape[1]), jnp.maximum(batch.segment_ids - 1, 0)
         log_p = logits - jnp.take_along_axis(log_z, of[..., None], axis=1)  # [B, S, 2]
         tail = self.tokenizer.wrap([], []).tail
         take = lambda values: jnp.take_along_axis(values, of, axis=1)  # [B, G] -> [B, S]
         context = (batch.segment_ids > 0) & (batch.positions >= take(batch.segment["context"])) & (batch.positions < take(mine.sum(-1)) - tail)
-        first, last = (jnp.where(context, log_p[..., k], NONE) for k in (0, 1))
+        # Inside the context at least NONE (nan too), outside of it less than anything, so that no end can lie there.
+        first, last = (jnp.where(context, jnp.where(log_p[..., k] > NONE, log_p[..., k], NONE), -jnp.inf) for k in (0, 1))
+        index = jnp.arange(first.shape[1])
 
-        def longer(d, found):  # the start d tokens before the end
+        def longer(d, found):  # the start d tokens before the end; a roll goes around the end of the row, where another text may be, or this one
             score, back = found
-            moved = jnp.where(jnp.roll(batch.segment_ids, d, axis=1) == batch.segment_ids, jnp.roll(first, d, axis=1), NONE)
+            same = (index >= d) & (jnp.roll(batch.segment_ids, d, axis=1) == batch.segment_ids)
+            moved = jnp.where(same, jnp.roll(first, d, axis=1), -jnp.inf)
             return jnp.where(moved > score, moved, score), jnp.where(moved > score, d, back)
 
         score, back = lax.fori_loop(1, min(self.config.task.max_answer, first.shape[1]), longer, (first, jnp.zeros(first.shape, jnp.int32)))
-        lots = jnp.where(mine, (score + last)[:, None], 2 * NONE)  # [B, G, S]
-        place = lots.argmax(-1)  # [B, G]
-        end = jnp.take_along_axis(batch.positions, place, axis=1)
+        sums = jnp.where(mine, (score + last)[:, None], -jnp.inf)  # [B, G, S]
+        at_end = sums.argmax(-1)  # [B, G]
+        at_start = at_end - jnp.take_along_axis(back, at_end, axis=1)
+        start, end = (jnp.take_along_axis(batch.positions, at, axis=1) for at in (at_start, at_end))
         nothing = jnp.where(mine & (batch.positions == 0)[:, None], log_p.sum(-1)[:, None], 0).sum(-1)
-        return Best(lots.max(-1), end - jnp.take_along_axis(back, place, axis=1), end, nothing)
+        return Best(sums.max(-1), start, end, nothing)
 
     # --- results -----------------------------------------------------------------------------------------------------------------------------
     def _answers(self, split: Split, columns) -> dict[int, tuple[str, float]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded
+from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import KINDS, Text
 from jaxsft.data.span_corruption import Spans
@@ -59,7 +59,7 @@ class SpanCorruption(CausalTask):
 
     def encode_all(self, records: Sequence[Text], where: Sequence[str]) -> list[Encoded | str]:
         ids = self.tokenizer.encode_stream([r.text for r in records])
-        return [self.spans.encoded(np.array(one, np.int32)) for one in ids]
+        return [no_text(record.text, one) or self.spans.encoded(np.array(one, np.int32)) for record, one in zip(records, ids, strict=True)]
 
     @property
     def digest(self) -> dict[str, Any]:

@@ -80,10 +80,14 @@ class Metrics:
 
 
 class Progress:
-    """A bar with loss, learning rate, real tokens per second and time left on a terminal; elsewhere a line per evaluation and nothing else."""
+    """A bar with loss, learning rate, real tokens per second and time left on a terminal; elsewhere, a line with these some twenty times in a
+    run and once a minute of a long one, and a line per evaluation."""
+
+    LINES, SECONDS = 20, 60.0
 
     def __init__(self, total: int, start: int):
         self.live = sys.stderr.isatty() and hosts.first()
+        self._told, self._told_at = start, time.monotonic()
         self.total, self.start, self.began, self._bar = total, start, time.monotonic(), None
         if self.live:
             from rich import progress
@@ -94,9 +98,23 @@ class Progress:
             self._bar.start()
 
     def update(self, step: int, values: dict[str, float]) -> None:
+        text = f"loss {values['loss']:.4f} · lr {values['learning_rate']:.2e} · {values['tokens_per_second']:,.0f} tokens/s"
         if self._bar:
-            text = f"loss {values['loss']:.4f} · lr {values['learning_rate']:.2e} · {values['tokens_per_second']:,.0f} tokens/s"
             self._bar.update(self._task, completed=step, description=text)
+        elif self._due(step):
+            self.say(f"step {step:,}/{self.total:,} · {text}{self._left(step)}")
+
+    def _due(self, step: int) -> bool:
+        """Whether a line is to be told at this step."""
+        now = time.monotonic()
+        if (step - self._told) * self.LINES < self.total and now - self._told_at < self.SECONDS:
+            return False
+        self._told, self._told_at = step, now
+        return True
+
+    def _left(self, step: int) -> str:
+        seconds = (time.monotonic() - self.began) / max(step - self.start, 1) * (self.total - step)
+        return f" · {rundir.duration_text(seconds)} left" if seconds >= 1 else ""
 
     def say(self, text: str) -> None:
         if self._bar:
@@ -146,9 +164,32 @@ def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
         f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} = {places:,} tokens, "
         f"{places * train['fill']:,.0f} real; {facts['steps_per_epoch']:,} steps an epoch"
     )
+    lines += recipe(config)
     peak = "peak unknown" if facts["peak"] is None else f"peak {facts['peak'] / 1e12:,.0f} TFLOP/s each"
     lines.append(f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']}, {flops_text(facts['flops'])} of the model")
     return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])
+
+
+def recipe(config: Config) -> list[str]:
+    """Returns the lines of the banner that tell how weights move, and which values were chosen for this run, with the reason."""
+    why = dict(config.origins)
+    head = [key for key in why if key.startswith("task.")]
+    its = ", ".join(f"{key}={getattr(config.task, key.removeprefix('task.'))}" for key in head)
+    told = lambda key, text: f"{text} ({why[key]})" if key in why else text
+    o, s = config.optim, config.schedule
+    falls = f" to {s.final:g} of it" if getattr(s, "final", None) else ""
+    return [
+        *([f"head       {its} ({why[head[0]]})"] if head else []),
+        f"optimizer  {o.name}, "
+        + told("optim.learning_rate", f"learning rate {o.learning_rate:g}")
+        + f", {s.name}{falls} with {s.warmup} warm-up, {told('train.duration', config.train.duration)}",
+        f"{'':<11}"
+        + told("model.dropout", f"dropout {config.model.dropout:g}")
+        + ", "
+        + told("loss.label_smoothing", f"label smoothing {config.loss.label_smoothing:g}")
+        + ", "
+        + told("train.batch_size", f"{config.train.batch_size} rows a step"),
+    ]
 
 
 def flops_text(flops: float) -> str:

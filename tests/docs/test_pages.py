@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 import re
 import shlex
 
 import numpy as np
 import pytest
 
+from jaxsft import cli
 from jaxsft.config import compose, schema
 from jaxsft.metrics import states
 from tests.docs import pages
@@ -106,6 +108,48 @@ def test_commands_compose(page, command):
         words = [w.partition(",")[0] for w in words if w != "-m"]
     task = next((w.partition("=")[2] for w in words if w.startswith("task=")), "chat")
     composed(task, *(w for w in words if not w.startswith("task=")))
+
+
+def pasted() -> list[tuple[str, str]]:
+    """Every line of a page that begins with `jaxsft` in a block of code, as it is copied."""
+    found = []
+    for page in WRITTEN:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        indented = re.findall(r"^    (?:\S*/)?(jaxsft .*)$", text, re.MULTILINE)
+        fenced = [
+            line
+            for block in re.findall(r"^```(?:bash|sh|console|text)\b.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+            for line in block.splitlines()
+        ]
+        found += [(page.name, line.strip()) for line in [*indented, *(line for line in fenced if re.match(r"(\$ )?jaxsft ", line))]]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(("page", "line"), pasted())
+def test_a_line_of_a_page_can_be_pasted(page, line):
+    """Nothing stands in it that a shell would take for a word of the command: no prompt, and no prose without a sign of a comment."""
+    assert not line.startswith("$ "), "a prompt is copied with the command"
+    words = shlex.split(line, comments=True)
+    if "..." in line:  # a part of a command
+        return
+    command, rest = words[1], words[2:]
+    assert command in cli.COMMANDS or command.startswith("-") or command == "<command>"
+    rest = rest[: next((i for i, word in enumerate(rest) if word in ("|", ">", "&&")), len(rest))]
+    if command not in ("report", "completion", "annotate"):
+        after_flag = [after for flag, after in itertools.pairwise(rest) if flag in ("--cfg", "--config-dir")]
+        assert [word for word in rest if "=" not in word and not word.startswith("-") and word not in after_flag] == []
+
+
+def test_extras_are_installed_from_the_clone():
+    """There is no package of this name on an index."""
+    assert [page.name for page in pages.PAGES if re.search(r"pip install ['\"]?jaxsft", page.read_text(encoding="utf-8"))] == []
+
+
+def test_words_that_people_search_for_are_there():
+    text = " ".join(page.read_text(encoding="utf-8") for page in pages.PAGES).lower()
+    words = """cuda, gradient checkpointing, gradient accumulation, early stopping, multi-gpu, qlora, flash attention, streaming, dpo, callback,
+        optuna, vllm, gguf, docker, out of memory, troubleshooting, lm-evaluation-harness, ollama"""
+    assert [word for word in re.split(r",\s+", words) if word not in text] == []
 
 
 def test_the_checks_find_something():

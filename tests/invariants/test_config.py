@@ -18,7 +18,8 @@ from jaxsft.config import adapters, compose, schema
 from jaxsft.config import optim as optims
 from jaxsft.config.model import RopeScaling
 from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.training import loop, runs, setup
+from jaxsft.sharding import mesh as meshes
+from jaxsft.training import loop, partition, runs, setup
 from jaxsft.training.checkpoint import flatten
 from tests import conftest, tiny
 
@@ -233,32 +234,60 @@ def with_value(config: schema.Config, key: str, value) -> schema.Config:
     return dataclasses.replace(config, **{head: with_value(getattr(config, head), rest, value) if rest else value})
 
 
-def fingerprint(change=lambda config: config) -> dict:
-    """What a run computes, without running it."""
-    try:
-        conftest.make_config = lambda *a, **k: change(MAKE(*a, **k))
-        b = conftest.bench("chat", 24, longest=45, **BASE)
-    finally:
-        conftest.make_config = MAKE
-    batches = [b.batches[k] for k in range(2 * len(b.batches))]
-    state = jax.eval_shape(b.state)
-    text = jax.jit(b.program.step).lower(state, b.apart[1], batches[0], b.hyper).as_text()
-    return {
-        "start": [np.asarray(x).tobytes() for x in jax.tree.leaves(b.params)],
-        "places": [str(x.sharding) for x in jax.tree.leaves(b.params)],
-        "plan": [[np.asarray(x).tobytes() for x in jax.tree.leaves(batch)] for batch in batches],
-        "hyper": repr(b.hyper),
-        "step": text,
-    }
+class Fingerprint:
+    """What a run computes, without running it: each part is made when it is asked for, the cheap ones first."""
+
+    PARTS = ("places", "hyper", "plan", "step", "start")
+
+    def __init__(self, change=lambda config: config):
+        self.bench = conftest.bench("chat", 24, longest=45, config=change(MAKE("chat", **BASE)))
+
+    def __eq__(self, other) -> bool:
+        return all(getattr(self, part) == getattr(other, part) for part in self.PARTS)
+
+    __hash__ = None
+
+    @functools.cached_property
+    def places(self) -> list:
+        """Shape and sharding of every weight, and which of them is trained."""
+        shardings = jax.tree.leaves(meshes.shardings(self.bench.parts.specs, self.bench.parts.mesh))
+        shapes = [(path, x.shape, str(x.dtype)) for path, x in flatten(self.apart[0]).items()]
+        return [shapes, [s.shape for s in jax.tree.leaves(self.bench.parts.specs)], [str(s) for s in shardings]]
+
+    @property
+    def apart(self) -> tuple:
+        """(trainable, frozen) as shapes."""
+        parts, config = self.bench.parts, self.bench.config
+        shape = lambda spec: jax.ShapeDtypeStruct(spec.shape, np.float32)
+        return jax.tree.map(shape, partition.partition(parts.specs, parts.specs, config.train.freeze, config.adapter))
+
+    @functools.cached_property
+    def hyper(self) -> str:
+        return repr(self.bench.hyper)
+
+    @functools.cached_property
+    def plan(self) -> list:
+        batches = self.bench.batches
+        return [[np.asarray(x).tobytes() for x in jax.tree.leaves(batches[k])] for k in range(2 * len(batches))]
+
+    @functools.cached_property
+    def step(self) -> str:
+        trainable, frozen = self.apart
+        state = jax.eval_shape(self.bench.program.init_state, trainable)
+        return jax.jit(self.bench.program.step).lower(state, frozen, self.bench.batches[0], self.bench.hyper).as_text()
+
+    @functools.cached_property
+    def start(self) -> list:
+        return [np.asarray(x).tobytes() for x in jax.tree.leaves(self.bench.params)]
 
 
 @functools.cache
-def fingerprint_of(*values: tuple) -> dict:
-    """Of the run with these options, which must stand beside one that is changed."""
-    return fingerprint(lambda config: functools.reduce(lambda c, item: with_value(c, *item), values, config))
+def fingerprint_of(*values: tuple) -> Fingerprint:
+    """Returns that of the run with these options, which must stand beside one that is changed."""
+    return Fingerprint(lambda config: functools.reduce(lambda c, item: with_value(c, *item), values, config))
 
 
-def base(key: str = "") -> dict:
+def base(key: str = "") -> Fingerprint:
     return fingerprint_of(*BESIDE.get(key, {}).items())
 
 
@@ -276,17 +305,17 @@ def test_an_option_changes_what_is_computed(key):  # guards H5
     assert STEP[key] != value_of(beside(config, key), key)
     if key == "data.too_long":  # read where a row is too long only
         shorter = lambda config: with_value(with_value(config, "data.max_length", 30), "data.max_dropped", 1.0)
-        one, two = (fingerprint(lambda c, v=v: with_value(shorter(c), key, v)) for v in ("truncate_right", "truncate_left"))
-        assert one["plan"] != two["plan"]
+        one, two = (Fingerprint(lambda c, v=v: with_value(shorter(c), key, v)) for v in ("truncate_right", "truncate_left"))
+        assert one.plan != two.plan
     elif key == "seed":  # the others follow it where they are not given
-        assert fingerprint(lambda _: MAKE("chat", seed=1, **BASE)) != base()
+        assert Fingerprint(lambda _: MAKE("chat", seed=1, **BASE)) != base()
     else:
         cut = lambda c: with_value(c, "data.too_long", "truncate_right") if key in ("model.context", "data.max_length") else c
-        assert fingerprint(lambda c: with_value(cut(beside(c, key)), key, STEP[key])) != base(key)
+        assert Fingerprint(lambda c: with_value(cut(beside(c, key)), key, STEP[key])) != base(key)
 
 
 def test_the_same_config_is_the_same_run():  # guards H7
-    assert fingerprint() == base()
+    assert Fingerprint() == base()
 
 
 def test_every_traced_value_is_read():  # guards H5, G6

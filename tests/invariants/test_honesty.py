@@ -12,7 +12,8 @@ import yaml
 from jaxsft.commands import hydra_app
 from jaxsft.config import compose, schema
 from jaxsft.data.pipeline import ledger_entry
-from jaxsft.data.records import Chat, LabelledText, Message, Text
+from jaxsft.data.records import Chat, LabelledText, Message, Seq2Seq, Text
+from jaxsft.data.tokenizer import OURS, Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.losses import registry
@@ -73,6 +74,20 @@ def test_a_row_without_text_is_dropped_by_its_task(blank):  # guards D5
         assert task.encode_all([*full, record], [*where, "rows.jsonl:6"])[-1] == "empty"
     pair = LabelledText(blank, "words", "good")
     assert bench("classify", 5).parts.task.encode_all([pair], ["rows.jsonl:1"])[0] != "empty"
+
+
+def test_a_row_that_the_tokenizer_empties_is_dropped_by_its_task():
+    """Characters that a normaliser takes away leave a frame and nothing in it."""
+    strip = {"type": "Replace", "pattern": {"String": "\u200b"}, "content": ""}
+    tokenizer = Tokenizer(Tokenizer.bytes()._document | {"normalizer": strip}, dict(OURS))
+    gone = "\u200b"
+    records = {"classify": LabelledText(gone, None, "good"), "lm": Text(gone), "seq2seq": Seq2Seq(gone, "x")}
+    for name, record in records.items():
+        old = bench(name, 5).parts.task
+        task = type(old)(old.config, tokenizer, old.state)
+        assert task.encode_all([*make_records(name, 5)[0], record], [f"a:{i}" for i in range(6)])[-1] == "text_lost"
+    assert task.encode_all([Seq2Seq("x", gone)], ["a:1"]) == ["answer_lost"]
+    assert not isinstance(task.encode_all([Seq2Seq("x", "")], ["a:1"])[0], str)
 
 
 def test_a_label_that_training_never_saw_is_named():  # guards D12

@@ -1,11 +1,14 @@
 """Scores of generated texts, against the published implementations and by hand."""
 
+import dataclasses
 import random
 
 import pytest
 
+from jaxsft.config import overrides
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import texts
+from jaxsft.training import setup
 
 
 def corpus(seed=0, rows=20):
@@ -71,3 +74,13 @@ def test_a_score_without_its_library_is_refused(monkeypatch):
     texts.check(["exact_match"])
     with pytest.raises(ConfigError, match=r"bleu, chrf need sacrebleu; install jaxsft\[text\]"):
         texts.check(["exact_match", "bleu", "chrf"])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_scores_that_nobody_asked_for_are_those_that_are_installed(there, monkeypatch):
+    monkeypatch.setattr(texts.importlib.util, "find_spec", lambda name: name if there else None)
+    config = overrides.composed(["task=seq2seq", "data.train=pairs.jsonl", "mesh.data=1"])
+    assert setup.resolve(config).task.scores == (texts.SCORES if there else ("exact_match",))
+    assert texts.left_out() == (() if there else texts.SCORES[1:])
+    asked = dataclasses.replace(config, task=dataclasses.replace(config.task, scores=("bleu",)))
+    assert setup.resolve(asked).task.scores == ("bleu",)  # whose library is asked for when the task is made

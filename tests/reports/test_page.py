@@ -318,3 +318,30 @@ def test_a_page_is_the_same_when_it_is_written_again(tmp_path):
     first = (run / "report.html").read_bytes()
     outputs.write_all(run)
     assert (run / "report.html").read_bytes() == first and len(read_jsonl(run / "predictions" / "test.jsonl")) == 40
+
+
+def test_axes_fit_what_is_drawn():
+    rows = [{"step": k, "kind": "train", "loss": 3.5 + k / 10, "grad_norm": 1.0, "mfu": "unknown", "tokens_per_second": 9.0} for k in range(5)]
+    rows += [{"step": 4, "kind": "validation", "loss": 3.6, "f1": 0.0, "words": 9, "rows": 3}]
+    found = {chart.title: chart for chart in charts.charts(rows)}
+    assert list(found) == ["Loss", "Validation: f1", "Gradient norm", "Tokens per second"]  # counts are no curves, nor is what is unknown
+    assert float(found["Loss"].y_ticks[0][1]) > 3 and float(found["Gradient norm"].y_ticks[0][1]) == 0
+    ends = [float(found["Validation: f1"].y_ticks[k][1]) for k in (0, -1)]
+    assert ends == [0, 1]
+    assert found["Loss"].lines[0].points[0] == (0, 100, "training 3.5 at step 0")
+
+
+def test_wrong_predictions_are_open_and_the_chosen_metric_is_marked(tmp_path):
+    run = make(tmp_path, ["a", "b"])
+    text = (run / "config.yaml").read_text()
+    write_text(run / "config.yaml", yaml.safe_dump(yaml.safe_load(text) | {"evaluation": {"metric": "validation/loss"}}))
+    text, tree = written(run)
+    assert "5 of 5 wrong ones are shown" in " ".join(tree.texts["samples"].split()) and "Right and wrong: 10 of 40" in tree.texts["samples"]
+    assert tree.texts["results"].index("chose the checkpoint") < tree.texts["results"].index("accuracy")
+    assert "losschosenby" in re.sub(r"\s", "", tree.texts["numbers"])
+
+
+def test_thirteen_classes_keep_their_names(tmp_path):
+    labels = [f"class {i}" for i in range(13)]
+    _, tree = written(make(tmp_path, labels))
+    assert next(t for t in tree.tables if "true" in t[0][0])[0][1:] == labels

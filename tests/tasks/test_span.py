@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import string
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,11 @@ from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batches
 from jaxsft.data.records import Question, question_record
+from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.metrics import answers
 from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.tasks.span import SpanTask
 from tests import tiny
 from tests.conftest import assert_close, bench, distance, make_config
 from tests.invariants.test_packing import left_padded
@@ -170,3 +173,61 @@ def test_from_the_command_line(tmp_path):
     code, _, err = tiny.jaxsft("predict", f"run={tmp_path / 'run'}", f"input={tmp_path / 'bare.jsonl'}", f"output={tmp_path / 'out.jsonl'}")
     assert code == 0, err
     assert [line["prediction"] for line in read_jsonl(tmp_path / "out.jsonl")] == [line["prediction"] for line in lines[:4]]
+
+
+def filled(rng, rows, length, texts):
+    """A batch of rows with texts of random lengths, beginning anywhere: segments, positions and where the context of each text begins."""
+    segments, positions = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.int32)
+    context, ids = np.zeros((rows, texts), np.int32), np.full((rows, texts), -1)
+    for row in range(rows):
+        borders = sorted(rng.choice(length + 1, 2 * texts)) if row % 3 else [0, length, *[length] * (2 * texts - 2)]
+        for k, (a, b) in enumerate(zip(borders[::2], borders[1::2], strict=True)):
+            if b - a >= 3:
+                segments[row, a:b], positions[row, a:b] = k + 1, np.arange(b - a)
+                context[row, k], ids[row, k] = rng.integers(1, b - a - 1), k
+    arrays = {"segment_ids": segments, "positions": positions, "example_ids": ids}
+    return SimpleNamespace(**{name: jnp.asarray(x) for name, x in arrays.items()}, segment={"context": jnp.asarray(context)})
+
+
+@pytest.mark.parametrize("longest", [1, 3, 30])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e38])
+def test_the_best_stretch_lies_in_its_context_for_any_logits(longest, scale):
+    """Whatever fills a row, to its last place too: equal to a search by two loops."""
+    rng = np.random.default_rng(int(longest + scale % 7))
+    batch = filled(rng, 40, 13, 3)
+    logits = (scale * rng.normal(size=(40, 13, 2)).clip(-3, 3)).astype(np.float32)
+    logits[rng.random(logits.shape) < 0.1] = rng.choice([min(9 * scale, 1e38), -np.inf])
+    if scale == 1e38:
+        logits[rng.random(logits.shape) < 0.2] = np.nan
+    task = SimpleNamespace(tokenizer=SimpleNamespace(wrap=lambda a, b: SimpleNamespace(tail=1)))
+    task.config = SimpleNamespace(task=SimpleNamespace(max_answer=longest))
+    found = SpanTask.best(task, jnp.asarray(logits), jnp.zeros((40, 3, 2)), batch)
+    start, end = np.asarray(found.start), np.asarray(found.end)
+    for row, k in np.argwhere(batch.example_ids >= 0):
+        own = np.flatnonzero(batch.segment_ids[row] == k + 1)
+        first, last = batch.segment["context"][row, k], len(own) - 2
+        assert first <= start[row, k] <= end[row, k] <= last and end[row, k] - start[row, k] < longest
+        z = np.where(logits[row, own] > -1e30, logits[row, own], -1e30).astype(np.float64)
+        best = max(z[s, 0] + z[e, 1] for s in range(first, last + 1) for e in range(s, min(s + longest, last + 1)))
+        assert z[start[row, k], 0] + z[end[row, k], 1] == best
+    assert (start >= 0).all() and (end >= start).all()
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufffd"])
+def test_an_answer_that_the_tokenizer_empties_is_dropped_by_its_name(text):
+    vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "sign": 3, "here": 4}
+    document = {
+        "added_tokens": [],
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 9, "vocab": vocabulary},
+    }
+    tokenizer = Tokenizer(document, {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"})
+    task = SpanTask(make_config("span"), tokenizer, {"unanswered": False})
+    records = [
+        Question("sign", f"sign {text} here", (text,), (5,)),
+        Question(text, "sign", ("sign",), (0,)),
+        Question("here", "sign", ("sign",), (0,)),
+    ]
+    lost, no_question, kept = task.encode_all(records, ["a:1", "a:2", "a:3"])
+    assert (lost, no_question) == ("answer_lost", "text_lost") and kept.segment["start"] == kept.segment["end"] == kept.segment["context"]

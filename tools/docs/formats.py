@@ -13,9 +13,12 @@ ASKED = ("header", "unit", "columns")  # options of `data` itself; the last are 
 # Family -> its formats, and what is true of all of them. A format that is in none stands under the last heading.
 FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     "Text and tables": (
-        ("jsonl", "json", "csv", "tsv", "txt", "markdown", "html"),
-        "Lines end with LF or CR LF; a form feed or U+2028 inside a line is a character of it. A quote in a TSV file is a character too. "
-        "`data.unit=line|paragraph|file` is about text, `data.header=auto|true|false` about tables.",
+        ("jsonl", "json", "csv", "tsv", "txt", "fasttext", "markdown", "html"),
+        "Lines end with LF or CR LF; a form feed or U+2028 inside a line is a character of it. A quote in a TSV file is a character too, unless all "
+        "its cells are written with quotes as spreadsheets and pandas do. `data.unit=line|paragraph|file` is about text, "
+        "`data.header=auto|true|false` about tables. A workbook must be saved as CSV. UTF-16 with a byte-order mark needs `data.encoding=utf-16`.\n\n"
+        "    data.train=export.csv data.options.separator=semicolon\n"
+        "    data.train=export.tsv data.options.quotes=true",
     ),
     "Columns of tokens": (
         ("conll", "conllu"),
@@ -32,9 +35,8 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
         "script "
         "does. `to=iob2` converts on the way; from Python, `jaxsft.data.schemes` converts between "
         "IOB1, IOB2, IOBES (BIOES), BILOU, BMES, BMESO and spans, and counts what is invalid.\n\n"
-        "CoNLL-U is checked as a tree: ids count up from 1, ranges and empty nodes stand at their place, one root, no circle. What was read is "
-        "written back "
-        "byte for byte.",
+        "In CoNLL-U ids count up from 1, and ranges and empty nodes stand at their place; that the heads are a tree, with one root and no circle, is "
+        "checked by `task=parse`. What was read is written back byte for byte.",
     ),
     "Treebanks in brackets": (
         ("ptb", "pos"),
@@ -47,7 +49,9 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
         "Two files whose lines belong together, and perhaps word alignments in Pharaoh's form (`0-0 1-2`, with scores `0-0-0.98`, possible links "
         "`0p1`):\n\n"
         "    data.train=corpus.de data.format=aligned data.options.target=corpus.en data.options.alignment=corpus.align\n\n"
-        "or one file of lines `source ||| target`, perhaps `||| 0-0 1-2`. Files of different length are an error that names both. Two CoNLL-U "
+        "or one file of lines `source ||| target`, perhaps `||| 0-0 1-2`; or files that are columns of a row, such as words, tags and intents:\n\n"
+        "    task=joint data.train=train/seq.in data.format=aligned data.options.files={tags:seq.out,label:label}\n\n"
+        "Files of different length are an error that names both. Two CoNLL-U "
         "treebanks of "
         "the same sentences are paired by their ids:\n\n"
         "    data.train=en_pud-ud-test.conllu.gz data.format=aligned data.options.target=de_pud-ud-test.conllu.gz data.options.pair=sent_id\n\n"
@@ -55,7 +59,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
         "the tags of the words that they are linked to. `python -m tools.align` makes such links where there are none.",
     ),
     "Annotation tools": (
-        ("labelstudio", "doccano", "brat", "snips"),
+        ("labelstudio", "doccano", "brat", "snips", "squad"),
         "Spans are `{start, end, label}` in characters of `text`; one that leaves its text is a bad row.",
     ),
     "Images": (
@@ -65,7 +69,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "Binary tables": (
         ("parquet", "arrow", "array_record", "tfds"),
-        'Parquet and Arrow need `pip install "jaxsft[parquet]"`. Data sets of TensorFlow Datasets are read without TensorFlow, also as '
+        'Parquet and Arrow need `pip install -e ".[parquet]"`. Data sets of TensorFlow Datasets are read without TensorFlow, also as '
         "`data.train=tfds:name/config:split`.",
     ),
 }

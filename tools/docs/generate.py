@@ -15,9 +15,15 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def pages() -> dict[str, Callable[[], str]]:
     """File name -> what makes its text."""
-    from tools.docs import formats, options, stages, support
+    from tools.docs import coming_from, formats, options, stages, support
 
-    return {"config.md": options.page, "formats.md": formats.page, "stages.md": stages.page, "support.md": support.page}
+    return {
+        "coming_from.md": coming_from.page,
+        "config.md": options.page,
+        "formats.md": formats.page,
+        "stages.md": stages.page,
+        "support.md": support.page,
+    }
 
 
 def main() -> None:

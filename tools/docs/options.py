@@ -14,7 +14,7 @@ import json
 import math
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def _type(hint: Any) -> str:
         return "number or word"
     if typing.get_origin(hint) in (list, Sequence):
         return f"list of {_type(arguments[0])}"
-    if typing.get_origin(hint) is dict:
+    if typing.get_origin(hint) in (dict, Mapping):
         return "mapping"
     plain = {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}
     return (plain | {"Penalty": "penalties", "Group": "groups", "MixtureSource": "sources"})[hint.__name__]

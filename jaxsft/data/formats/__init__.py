@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import gzip
 import itertools
+import os
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ from jaxsft.data.formats import (
     conllu,
     delimited,
     doccano,
+    fasttext,
+    folders,
+    foreign,
     html,
     jsonl,
     labelstudio,
@@ -31,11 +35,12 @@ from jaxsft.data.formats import (
     parquet,
     ptb,
     snips,
+    squad,
     text,
     tfds,
     voc,
 )
-from jaxsft.data.formats.rows import Bad, Format, Row, require_column
+from jaxsft.data.formats.rows import Bad, Format, Row, listed, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
 from jaxsft.errors import ConfigError, DataError
 
@@ -54,8 +59,10 @@ _ALL = (
     aligned.FORMAT,
     coco.FORMAT,
     snips.FORMAT,
+    squad.FORMAT,
     labelstudio.FORMAT,
     doccano.FORMAT,
+    fasttext.FORMAT,
     html.FORMAT,
     markdown.FORMAT,
     jsonl.LINES,
@@ -101,8 +108,7 @@ def stream(
         folder, split = tfds.located(str(path))
         path, format, options = folder, "tfds", {**({"split": split} if split else {}), **(options or {})}
     asked = {"header": header, "unit": unit, "columns": tuple(columns), **(options or {})}
-    for source in [tree(path)] if format != "auto" and named(format).tree else _openings(path):
-        kind = detect(source) if format == "auto" else named(format)
+    for source, kind in _openings(path, format):
         empty = True
         for found in kind.read(source, encoding, _options(kind, asked, options or {})):
             empty = False
@@ -137,7 +143,7 @@ def files(path: str | Path) -> list[Source]:
     """Every file that a path means, for their hashes: those of `sources`, all of a folder, all of a data set of TFDS. Raises DataError."""
     if str(path).startswith("tfds:"):
         path = tfds.located(str(path))[0]
-    return list(tree(path).files.values()) if Path(path).is_dir() else sources(path)
+    return list(tree(path).files.values()) if os.path.isdir(path) else sources(path)
 
 
 def read(path: str | Path, **how: Any) -> list[Row]:
@@ -166,6 +172,8 @@ def detect(source: Source | Tree) -> Format:
     is_tree = isinstance(source, Tree)
     head = source if is_tree else source.head()
     suffix = None if is_tree else _by_suffix(source.name)
+    if not is_tree:
+        foreign.refuse(source.name, foreign.of_file(source.name, head))
     for kind in FORMATS.values():
         strict = kind.name not in GENERIC or suffix is None
         if kind.tree == is_tree and strict and kind.looks_like is not None and kind.looks_like(head):
@@ -176,13 +184,52 @@ def detect(source: Source | Tree) -> Format:
     raise ConfigError(f"cannot tell the format of {source.name} from its content or its suffix; expected {known}, or set data.format=<format>")
 
 
-def _openings(path: str | Path) -> list[Source] | list[Tree]:
+def _openings(path: str | Path, format: str) -> list[tuple[Source | Tree, Format]]:
     """A folder or archive that is of one format as a whole; otherwise its files, one by one."""
-    if Path(path).is_dir() or str(path).lower().endswith(".zip"):
+    if format != "auto" and named(format).tree:
+        return [(tree(path), named(format))]
+    folder = os.path.isdir(path) or str(path).lower().endswith(".zip")
+    if folder and format == "auto":
         whole = tree(path)
-        if any(kind.tree and kind.looks_like is not None and kind.looks_like(whole) for kind in FORMATS.values()):
-            return [whole]
-    return sources(path)
+        if kind := _kind_of_tree(whole):
+            return [(whole, kind)]
+    if folder:
+        return folders.of_one_kind(str(path), folders.data_files(sources(path)), lambda source: _format_of(source, format))
+    return [(source, _format_of(source, format)) for source in sources(path)]
+
+
+def _format_of(source: Source, format: str) -> Format:
+    """The format that is asked for, or that a file is told to be. Raises ConfigError (cannot be told) and DataError (of another program)."""
+    if format == "auto":
+        return detect(source)
+    foreign.refuse(source.name, foreign.of_file(source.name, source.head()))
+    return named(format)
+
+
+def left_out(path: str | Path, format: str = "auto") -> list[str]:
+    """The files of a folder or an archive that are no data, by their names: README, LICENSE and the like. They are not read, and must be told."""
+    if str(path).startswith("tfds:") or not (os.path.isdir(path) or str(path).lower().endswith(".zip")):
+        return []
+    whole = tree(path)
+    if kind := _kind_of_tree(whole) if format == "auto" else named(format) if named(format).tree else None:
+        return [str(Path(path) / n) for n in folders.documents(whole.files) if kind is brat.FORMAT and not folders.annotated(n, whole.files)]
+    found = sources(path)
+    read = {source.name for source in folders.data_files(found)}
+    return [source.name for source in found if source.name not in read]
+
+
+def left_out_note(path: str | Path, format: str = "auto") -> list[str]:
+    """What is told of `left_out`, in a sentence; none where nothing is, or where the path cannot be read: that is told by who reads it."""
+    try:
+        names = left_out(path, format)
+    except (DataError, ConfigError):
+        return []
+    verb = "is" if len(names) == 1 else "are"
+    return [f"{listed(names, 5)} {verb} no data and left out; a pattern takes all files of {path}"] if names else []
+
+
+def _kind_of_tree(whole: Tree) -> Format | None:
+    return next((kind for kind in FORMATS.values() if kind.tree and kind.looks_like is not None and kind.looks_like(whole)), None)
 
 
 def _by_suffix(path: str | Path) -> Format | None:
@@ -213,11 +260,14 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return str(value).lower() == "true"
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if typing.get_origin(hint) is Mapping and isinstance(value, Mapping) and all(isinstance(v, str) for pair in value.items() for v in pair):
+        return dict(value)
     if typing.get_origin(hint) is Sequence and (
         isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
     ):
         return (value,) if isinstance(value, str) else tuple(value)
     expected = {str: "text", bool: "true or false", int: "a whole number"}.get(hint, "a list of texts")
+    expected = "texts by name, {name: text}" if typing.get_origin(hint) is Mapping else expected
     raise ConfigError(f"data.options.{name}={str(value)[:60]}: expected {expected}")
 
 
@@ -230,6 +280,9 @@ __all__ = [
     "Tree",
     "detect",
     "files",
+    "left_out",
+    "left_out_note",
+    "listed",
     "named",
     "options_of",
     "read",

@@ -1,4 +1,5 @@
-"""Parallel texts: two files whose lines, or whose sentence ids, belong together, and a Pharaoh file of word alignments; or all of it in one file.
+"""Parallel texts: two files whose lines, or whose sentence ids, belong together, and a Pharaoh file of word alignments; or all of it in one file; or
+any number of files whose lines are the columns of a row, such as words, tags and intents.
 
 `data.path` names the source side; the options name the files that lie next to it. One file holds lines `source ||| target`, perhaps `||| 0-0 1-2`.
 Source of the alignment format: Koehn 2004 (Pharaoh); `0p1` for possible links as in the files of Europarl gold alignments.
@@ -9,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from jaxsft import rundir
 from jaxsft.data.formats import conllu
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered, plain_number
 from jaxsft.data.formats.source import Source, tree
 from jaxsft.errors import ConfigError, DataError
 
@@ -31,13 +32,16 @@ class AlignedOptions:
     pair: str = "line"  # line | sent_id: what belongs together; sent_id pairs two CoNLL-U files, and a line of `alignment` is about each pair
     project: str = ""  # a column of the source's CoNLL-U, such as upos: `tags` of the target's words are those of the words that they are linked to
     possible: str = "keep"  # keep | drop: links `0p1`, which annotators were not sure of
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # further files by column: {tags:seq.out,label:label}; instead of `target`
+    column: str = ""  # with `files`, the column of data.path itself; empty: tokens beside tags, else text
+    lists: Sequence[str] = ("tokens", "tags")  # with `files`, the columns that are words between spaces
 
 
 def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
     """One row per pair: `source`, `target`, and `alignment` [[i, j], ...] between their tokens, counted from 0 between spaces, where there is one;
     `scores` and `possible` (the links that are) where the file has them. Of CoNLL-U also `sent_id`, `source_tokens` and `target_tokens`; with
     `project` the target's words are `tokens`, and `tags` those of the source words that they are linked to (Yarowsky et al. 2001, section 3): of
-    several links the first, without a link `_`, which `task.untagged=_` leaves out of loss and scores.
+    several links the first, without a link `_`, which `task.untagged=_` leaves out of loss and scores. With `files` a row has a column per file.
 
     Raises:
       DataError: the files have different numbers of lines, an id occurs twice, or a file is missing.
@@ -46,6 +50,9 @@ def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
     for name, known in {"pair": ("line", "sent_id"), "possible": ("keep", "drop")}.items():
         if (value := getattr(options, name)) not in known:
             raise ConfigError(f"data.options.{name}={value!r} is unknown; expected one of {', '.join(known)}")
+    if options.files:
+        yield from _columns(source, encoding, options)
+        return
     if options.pair == "sent_id":
         if not options.target or (options.project and not options.alignment):
             raise ConfigError(
@@ -98,6 +105,21 @@ def _together(files: list[Source], encoding: str) -> Iterator[tuple[int, list[st
             yield number, texts
 
 
+def _columns(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
+    """A row per line number, with a column for each file."""
+    if options.target or options.alignment or options.pair != "line" or options.project:
+        raise ConfigError("data.options.files: excludes data.options.target, alignment, pair and project")
+    first = options.column or ("tokens" if "tags" in options.files else "text")
+    if first in options.files:
+        raise ConfigError(f"data.options.files: names the column {first!r}, which is that of data.path; set data.options.column to its name")
+    names, files = [first, *options.files], [source, *(beside(source, name) for name in options.files.values())]
+    for number, lines in _together(files, encoding):
+        bad = next((dataclasses.replace(line, file=file.name) for line, file in zip(lines, files, strict=True) if isinstance(line, Bad)), None)
+        if bad is None and (empty := next((file.name for line, file in zip(lines, files, strict=True) if not line.strip()), None)):
+            bad = Bad(number, f"the line of {empty} is empty, and those of other files are not")
+        yield bad or (number, {name: line.split() if name in options.lists else line.strip() for name, line in zip(names, lines, strict=True)})
+
+
 def _pair(number: int, parts: list[str], options: AlignedOptions, alignment_file: str) -> tuple[int, dict[str, Any]] | Bad:
     fields: dict[str, Any] = {"source": parts[0], "target": parts[1]}
     if empty := next((side for side in ("source", "target") if not fields[side].strip()), None):
@@ -113,7 +135,7 @@ def _links(number: int, line: str, lengths: tuple[int, int], options: AlignedOpt
     links, scores, possible = [], [], []
     for text in line.split():
         found = _link.fullmatch(text)
-        score = _number(found[4]) if found and found[4] else None
+        score = plain_number(found[4]) if found and found[4] else None
         if found is None or (found[4] and score is None):
             return Bad(number, f"found {text[:40]!r}, expected links such as 0-0 1-2, 0-0-0.98 or 0p1", alignment_file)
         i, j = int(found[1]), int(found[3])
@@ -133,13 +155,6 @@ def _links(number: int, line: str, lengths: tuple[int, int], options: AlignedOpt
             return Bad(number, "some links have a score and some have none", alignment_file)
         fields["scores"] = scores
     return fields | ({"possible": possible} if possible else {})
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _by_id(source: Source, target: Source, encoding: str, options: AlignedOptions) -> Numbered:
@@ -247,7 +262,7 @@ FORMAT = Format(
     "aligned",
     (".aligned",),
     read,
-    "one per pair of lines of two files, or per line `source ||| target`: `source`, `target`, `alignment` [[i, j], ...]",
+    "one per line of several files, or per line `source ||| target`: `source`, `target`, `alignment` [[i, j], ...], or a column per file",
     AlignedOptions,
     write=write,
 )

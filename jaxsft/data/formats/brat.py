@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxsft import rundir
+from jaxsft.data.formats import folders
 from jaxsft.data.formats.rows import Bad, Format, Numbered, Row
 from jaxsft.data.formats.source import Source, Tree
 from jaxsft.data.formats.spans import Problem, located
@@ -29,12 +30,14 @@ def read(tree: Tree, encoding: str, options: BratOptions) -> Numbered:
 
     A span of several parts has `parts`, `[[start, end], ...]`, beside the start of the first and the end of the last. A line of the .ann file that is
     broken (offsets that leave the text, a text that is not there, an end that does not exist) is `Bad`, and so are those that point to it; the
-    document keeps the others. One without .ann has None for its lists: nobody has annotated it. With `annotators` the row has `annotator`.
+    document keeps the others. One without .ann has None for its lists: nobody has annotated it; README and LICENSE are none. With `annotators` the
+    row has `annotator`.
 
     Raises:
       DataError: there is no .txt; bytes that are not in the encoding.
     """
-    texts = {name: source for name, source in tree.files.items() if name.endswith(".txt")}
+    about = {name for name in folders.documents(tree.files) if not folders.annotated(name, tree.files)}
+    texts = {name: source for name, source in tree.files.items() if name.endswith(".txt") and name not in about}
     if not texts:
         raise DataError(f"{tree.name}: there is no .txt file; expected brat's pairs of .txt and .ann")
     for name, source in tree.files.items():

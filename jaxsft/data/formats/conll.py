@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 from jaxsft.data import schemes
+from jaxsft.data.formats import ontonotes
 from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
@@ -27,6 +28,7 @@ CHOICES |= {"invalid": ("error", "repair", "keep"), "empty_token": ("error", "ke
 
 _runs = re.compile(r"[ \t]+")
 _keyed = re.compile(r"#\s*([\w.-]+):\s+(.*)|#\s*([^\s=:][^=\t]*)=\s?(.*)|#\s*(id|sent_id|newdoc|newpar)(?:\s+(.*))?", re.DOTALL)
+_assigned = re.compile(r"# +\S+(?: \S+)? = ")  # a comment whatever follows
 _columns = re.compile(r"#\s*global\.columns\s*=\s*(.*)")  # of CoNLL-U Plus
 _range = re.compile(r"([0-9]{1,9})([-.])([0-9]{1,9})")
 _document = re.compile(r"-DOCSTART-(?:[ \t].*)?|#(?:begin|end) document.*", re.DOTALL)  # the latter in CoNLL-2012
@@ -59,27 +61,39 @@ class Layout:
     ids: bool
     positions: bool
     scheme: str | None
+    known: frozenset[str] = frozenset()  # the tags of lines that are no comments
+    brackets: bool = False  # the columns of CoNLL-2012, with tags in brackets
 
     def cells(self, line: str) -> list[str]:
-        return _cells(line, self.tab)
+        return ontonotes.cells(line) if self.brackets else _cells(line, self.tab)
 
     def comment(self, line: str, at_head: bool) -> tuple[str, str] | None:
         """Key and value of a comment line; None for a token, such as `#FF` or `#` itself."""
         if not line.startswith("#"):
             return None
         found = _keyed.fullmatch(line)
-        sure = found and at_head and not self.tab
+        sure = found and at_head and not self.tab and (_assigned.match(line) or not self._tagged(line))
         if not sure and (len(self.cells(line)) == len(self.names) > 1 or not (found or line.startswith("# "))):
+            return None
+        if not found and self._tagged(line):  # `# a O`: a token with a column too many
             return None
         key, value = (
             next(((k, v) for k, v in zip(*[iter(found.groups())] * 2, strict=True) if k), ("", "")) if found else ("comment", line[1:].strip())
         )
         return key.rstrip(), value or ""
 
+    def _tagged(self, line: str) -> bool:
+        """Whether the line ends in a tag, or has one in its column: `#win=5 O` is a word."""
+        if self.tags is None or not (cells := self.cells(line)):
+            return False
+        tag = cells[self.tags if len(cells) == len(self.names) else -1].strip()
+        return tag in self.known or (self.scheme != "raw" and (tag == "O" or ("-" in tag and schemes.split(tag) is not None)))
+
 
 def read(source: Source, encoding: str, options: ConllOptions) -> Numbered:
     """One row per sentence: `tokens`, `tags`, the other columns as lists under their names (`column_2` without a header), each comment under its
-    key, `document` from the first -DOCSTART- on, `multiword` where a sentence has lines of multiword tokens. A broken line makes its sentence Bad.
+    key, `document` from the first -DOCSTART- on, `multiword` where a sentence has lines of multiword tokens. A broken line makes its sentence Bad. Of
+    CoNLL-2012 (OntoNotes) the named entities are the tags, as IOB2, and the columns of arguments are left out.
 
     Raises:
       ConfigError: an option has a value that does not exist, or names a column that does not.
@@ -98,6 +112,12 @@ def read(source: Source, encoding: str, options: ConllOptions) -> Numbered:
 
 # --- the layout --------------------------------------------------------------------------------------------------------------------------------
 def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
+    if options.header != "true" and ontonotes.is_layout(lines):
+        tokens, tags = (_chosen(what, getattr(options, what), ontonotes.NAMES, file) for what in ("tokens", "tags"))
+        tags = ontonotes.ENTITIES if tags is None and options.tags == "auto" else tags
+        tokens, scheme = ontonotes.TOKENS if tokens is None else tokens, "iob2" if tags == ontonotes.ENTITIES else "raw"
+        scheme = "raw" if options.scheme == "raw" else scheme
+        return Layout(False, list(ontonotes.NAMES), tokens, tags, False, False, False, scheme, brackets=True)
     named = next((found[1].split() for line in lines if (found := _columns.fullmatch(line))), None)
     blocks = _blocks(lines)
     kept = [line for block in blocks for line in block] or ["-"]
@@ -118,6 +138,8 @@ def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
     tokens = _chosen("tokens", options.tokens, names, file)
     if tokens is None:
         tokens = names.index("tokens") if "tokens" in names else next((i for i, name in enumerate(names) if _token_name.fullmatch(name)), int(ids))
+        if options.tags == "auto" and not header and not named and width == tokens + 2 and _tags_first(rows, tokens):
+            tokens += 1
     tags = _chosen("tags", options.tags, names, file)
     if tags is None and options.tags == "auto" and width > 1:
         tags = _tags_column(rows, names, tokens)
@@ -129,7 +151,8 @@ def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
         scheme = schemes.named(options.scheme)
     elif options.scheme == "auto" and tags is not None and _chunky([cells[tags].strip() for cells in rows]):
         scheme = _scheme([cells[tags].strip() for cells in sentence] for sentence in sentences)
-    return Layout(tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme)
+    known = frozenset() if tags is None else frozenset(cells[tags].strip() for cells in rows)
+    return Layout(tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme, known)
 
 
 def _cells(line: str, tab: bool) -> list[str]:
@@ -173,6 +196,12 @@ def _chunky(cells: Sequence[str]) -> bool:
     """Whether a column holds chunk tags, but for a few mistakes."""
     fitting = sum(schemes.split(cell) is not None for cell in cells)
     return fitting == len(cells) > 0 or (fitting > 0.9 * len(cells) and "O" in cells)
+
+
+def _tags_first(rows: Sequence[Sequence[str]], first: int) -> bool:
+    """Whether a column holds chunk tags, O and others, and the one behind it does not: the tag stands in front of its token."""
+    tags, behind = ([row[i].strip() for row in rows] for i in (first, first + 1))
+    return _chunky(tags) and "O" in tags and len(set(tags)) > 1 and not _chunky(behind)
 
 
 def _scheme(sentences: Iterable[Sequence[str]]) -> str | None:
@@ -300,6 +329,11 @@ def _finished(now: _Open, layout: Layout, options: ConllOptions, document: str |
         fields["tokens"], columns["position"] = [token[0] for token in tokens], [token[1:] for token in tokens]
     if layout.tags is not None:
         tags = [tag.strip(BLANK) for tag in columns.pop(layout.names[layout.tags])]
+        if layout.brackets and layout.tags == ontonotes.ENTITIES and options.scheme != "raw":
+            try:
+                tags = ontonotes.iob2(tags)
+            except ValueError as error:
+                return Bad(now.numbers[error.args[0]], error.args[1])
         if (empty := next((i for i, tag in enumerate(tags) if not tag), None)) is not None:
             return Bad(now.numbers[empty], "found an empty tag")
         checked = _checked(tags, now.numbers, layout, options)
@@ -423,6 +457,8 @@ def _looks_like(head: bytes) -> bool:
     """Sentences of at least two columns, all of as many cells, one of them with O and other chunk tags, and more than one sentence or a comment."""
     lines = head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
     lines = [line.removesuffix("\r") for line in lines[:-1] or lines]
+    if ontonotes.is_layout(lines):
+        return True
     blocks = _blocks(lines)
     if not blocks or (len(blocks) < 2 and not any(_keyed.fullmatch(line) or _document.fullmatch(line) for line in lines)):
         return False

@@ -1,6 +1,6 @@
 """CoNLL-U: dependency trees of Universal Dependencies, ten columns a word (https://universaldependencies.org/format.html).
 
-Read by hand: a library that makes an object of every feature takes many times longer. What is read is checked, and is written back byte for byte.
+Read by hand: a library that makes an object of every feature takes many times longer. What is read is written back byte for byte.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def read(source: Source, encoding: str, options: NoOptions) -> Numbered:
     """One row per sentence: the ten columns as lists over its words (`head` as numbers, 0 for the root; None where nothing is annotated), `multiword`
     and `empty` with the ten cells of each range `1-2` and node `8.1`, `comments` as they stand, and `sent_id` and `text` out of them.
 
-    A sentence is Bad where a line has not ten cells, ids do not count up from 1, a head is no word of the sentence, or the heads are no tree.
+    A sentence is Bad where a line has not ten cells, or ids do not count up from 1. Whether the heads are a tree is asked where they are used
+    (task=parse): tags are read of sentences with two roots too.
     """
     begin, lines, broken = 0, [], None
     for found in source.lines(encoding):
@@ -57,7 +58,7 @@ def _sentence(begin: int, lines: list[str]) -> tuple[int, dict[str, Any]] | Bad:
     if len(cells) != 11 * len(rows) - 1 or cells[10::11] != ["\n"] * (len(rows) - 1):
         wrong, line = next((i, line) for i, line in enumerate(rows) if line.count("\t") != 9)
         return Bad(begin + first + wrong, f"found {line.count(chr(9)) + 1} cells between tabs, expected the 10 of CoNLL-U")
-    numbers, multiword, empty = range(len(rows)), [], []
+    multiword, empty = [], []
     columns = [cells[i::11] for i in range(10)]
     if columns[0] != _ids(len(rows)):
         wrong, reason = _misplaced(columns[0])
@@ -67,10 +68,7 @@ def _sentence(begin: int, lines: list[str]) -> tuple[int, dict[str, Any]] | Bad:
         empty = [line.split("\t") for line, identifier in zip(rows, columns[0], strict=True) if "." in identifier]
         numbers = [i for i, identifier in enumerate(columns[0]) if identifier.isdecimal()]
         columns = [[column[i] for i in numbers] for column in columns]
-    heads, wrong, reason = _heads(columns[6])
-    if reason:
-        return Bad(begin + first + numbers[wrong], f"word {wrong + 1}, {columns[1][wrong][:40]!r}: {reason}")
-    columns[6] = heads
+    columns[6] = _heads(columns[6])
     fields: dict[str, Any] = {"sent_id": None, "text": None}
     for line in lines[:first]:
         if found := _named.fullmatch(line):
@@ -105,31 +103,12 @@ def _misplaced(ids: Sequence[str]) -> tuple[int, str]:
     return (0, "") if word else (0, "found no word, only ranges or empty nodes")
 
 
-def _heads(cells: Sequence[str]) -> tuple[list[int | None], int, str]:
-    """The heads as numbers; the index of the word whose head makes them no tree with one root, and why."""
-    length = len(cells)
+def _heads(cells: Sequence[str]) -> list[int | str | None]:
+    """The heads as numbers; None where nothing is annotated, and the text of what is no number: whoever needs a tree looks whether it is one."""
     try:
-        heads: list[Any] = list(map(_numbers.__getitem__, cells))
+        return list(map(_numbers.__getitem__, cells))
     except KeyError:
-        if cells == ["_"] * length:
-            return [None] * length, 0, ""
-        wrong = next((i for i, cell in enumerate(cells) if not _number.fullmatch(cell)), None)
-        if wrong is not None:
-            return [], wrong, f"found the head {cells[wrong][:40]!r}, expected the number of a word, or 0 for the root"
-        heads = list(map(int, cells))
-    if max(heads) > length:
-        wrong = next(i for i, head in enumerate(heads) if head > length)
-        return [], wrong, f"found the head {heads[wrong]}, but the sentence has {length} words"
-    if (roots := heads.count(0)) != 1:
-        wrong = heads.index(0, heads.index(0) + 1) if roots else 0
-        return [], wrong, f"found {roots} roots of the sentence, expected one word whose head is 0"
-    # Each round follows twice as many arcs: after log2(depth) of them all words are at the root, or some never are.
-    ancestors = [0, *heads]
-    for _ in range(length.bit_length() + 1):
-        ancestors = [ancestors[i] for i in ancestors]
-        if not any(ancestors):
-            return heads, 0, ""
-    return [], next(i for i, ancestor in enumerate(ancestors) if ancestor) - 1, "its heads lead in a circle, not to the root"
+        return [None if cell == "_" else int(cell) if _number.fullmatch(cell) else cell for cell in cells]
 
 
 def features(cell: str) -> dict[str, list[str]]:
@@ -151,8 +130,8 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
     """Sentences as they were read, byte for byte; of others `sent_id` and `text` become comments, and a column that is missing becomes `_`.
 
     Raises:
-      DataError: what is written would not be read back: columns of different lengths, heads that are no tree, a tab or a line break in a cell, or
-        comments that contradict `sent_id` or `text`.
+      DataError: what is written would not be read back: columns of different lengths, a tab or a line break in a cell, or comments that contradict
+        `sent_id` or `text`.
     """
     for number, row in enumerate(rows, start=1):
         where = f"{name}: row {number}"

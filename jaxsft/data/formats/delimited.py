@@ -1,21 +1,23 @@
-"""CSV, with quotes, and TSV, without: real TSV files hold quotes that nobody closed, and a reader that minds them swallows rows."""
+"""CSV, with quotes, and TSV, without: real TSV files hold quotes that nobody closed, and a reader that minds them swallows rows. What a file does
+differently is told from its first lines, or by options (`dialect`)."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import itertools
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats import dialect as dialects
+from jaxsft.data.formats.dialect import Dialect
+from jaxsft.data.formats.rows import Bad, Format, Numbered, listed, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 
 Cells = tuple[int, list[str]]
-LOOKED_AT = 10_000  # rows that decide whether there is a header
+LOOKED_AT = 10_000, 2_000_000  # rows and cells that decide whether there is a header
 HEADER = ("auto", "true", "false")
 
 
@@ -23,48 +25,69 @@ HEADER = ("auto", "true", "false")
 class DelimitedOptions:
     header: str = "auto"  # auto | true | false; without one the columns are named "0", "1", ...
     columns: Sequence[str] = ()  # that the caller wants; they decide header=auto
-
-
-# A column name: begins with a letter, is short, and has none of the signs that end or part sentences.
-_name = re.compile(r"[^\W\d][\w .:/#%()\[\]-]{0,39}")
+    separator: str = "auto"  # auto | comma | semicolon | tab | pipe, or another sign; auto: that of the format, or of a header that has no such sign
+    quotes: str = "auto"  # auto | true | false: whether quotes enclose cells; auto: yes, but between tabs only where all cells are written so
 
 
 def _read(source: Source, encoding: str, options: DelimitedOptions, separator: str) -> Numbered:
-    """Yield (line, {column: cell}); cells are strings, as in the file. Lines without any character are skipped.
+    """Yield (line, {column: cell}); cells are strings, as in the file. Lines without any character are skipped, and so is a first line `sep=;`.
 
     Raises:
-      DataError: a quote that is never closed, a column name that occurs twice, or a header that cannot be told from data.
+      DataError: a quote that is never closed, a column name that occurs twice, a header that cannot be told from data, or a cell that is written with
+        quotes in a file that seemed to have none.
     """
     if options.header not in HEADER:
         raise ConfigError(f"data.header={options.header!r} is unknown; expected one of {', '.join(HEADER)}")
-    table = _read_quoted(source, encoding) if separator == "," else _read_plain(source, encoding)
-    begin = list(itertools.islice(table, LOOKED_AT))
+    dialect = dialects.tell(source, encoding, separator, options.separator, options.quotes, options.columns, options.header)
+    table = _read_quoted(source, encoding, dialect) if dialect.quoted else _read_plain(source, encoding, dialect)
+    begin = _beginning(table)
     known = [found for found in begin if not isinstance(found, Bad)]
     if not known:
         yield from begin
         return
     line, first = known[0]
     names = [str(index) for index in range(len(first))]
-    headed = options.header == "true" or (options.header == "auto" and has_header(begin, source.name, options.columns))
+    headed = options.header == "true" or (options.header == "auto" and has_header(begin, source.name, options.columns, dialect.hint))
     if headed:
         # pandas leaves the name of its index column empty.
         names = [cell or str(index) for index, cell in enumerate(first)]
-        if repeated := next((name for name in names if names.count(name) > 1), None):
+        if (twice := repeated(names)) is not None:
             raise DataError(
-                f"{source.name}:{line}: the column name {repeated!r} occurs twice; rename one, or set data.header=false if this is no header"
+                f"{source.name}:{line}: the column name {twice[:80]!r} occurs twice; rename one, or set data.header=false if this is no header"
             )
         begin.remove(known[0])
     for found in itertools.chain(begin, table):
-        if isinstance(found, Bad):
-            yield found
-        elif len(found[1]) != len(names):
-            hint = "; quote cells that hold a comma" if separator == "," and len(found[1]) > len(names) else ""
-            yield Bad(found[0], f"found {len(found[1])} cells, expected {len(names)} as in the first row{hint}")
-        else:
-            yield found[0], dict(zip(names, found[1], strict=True))
+        yield _legible(found, names, dialect) if isinstance(found, Bad) else _row(found, names, dialect)
 
 
-def has_header(table: Sequence[Cells | Bad], file: str, columns: Sequence[str]) -> bool:
+def _legible(bad: Bad, names: Sequence[str], dialect: Dialect) -> Bad:
+    """A line that cannot be decoded with those of its cells that can be read."""
+    line = bad.text.rstrip("\r\n")
+    rows = [] if not line else dialects.cells([line], dialect.separator) if dialect.quoted else [line.split(dialect.separator)]
+    return dataclasses.replace(bad, fields=dict(zip(names, rows[0], strict=True))) if len(rows) == 1 and len(rows[0]) == len(names) else bad
+
+
+def _row(found: Cells, names: Sequence[str], dialect: Dialect) -> tuple[int, dict[str, str]] | Bad:
+    line, cells = found
+    if len(cells) == len(names):
+        return line, dict(zip(names, cells, strict=True))
+    hint = dialect.hint
+    if not hint and dialect.quoted and len(cells) > len(names):
+        hint = f"; quote cells that hold {'a comma' if dialect.separator == ',' else repr(dialect.separator)}"
+    return Bad(line, f"found {len(cells)} cells, expected {len(names)} as in the first row{hint}")
+
+
+def _beginning(table: Iterator[Cells | Bad]) -> list[Cells | Bad]:
+    begin, size = [], 0
+    for found in table:
+        begin.append(found)
+        size += 0 if isinstance(found, Bad) else len(found[1])
+        if len(begin) >= LOOKED_AT[0] or size >= LOOKED_AT[1]:
+            break
+    return begin
+
+
+def has_header(table: Sequence[Cells | Bad], file: str, columns: Sequence[str], hint: str = "") -> bool:
     """Whether the first row names the columns.
 
     With wanted `columns`: numbers only: no; all wanted names in the first row: yes; otherwise that is an error.
@@ -82,13 +105,11 @@ def has_header(table: Sequence[Cells | Bad], file: str, columns: Sequence[str]) 
         if not named:
             return False
         if missing := [name for name in named if name not in first]:
-            raise DataError(
-                f"{file}:{line}: missing column {missing[0]!r}: the first row is {_show(first)}; name a column by data.columns.<field>=<column>, "
-                "or by its number with data.header=false if the file has no header"
-            )
+            cure = hint or "; name a column by data.columns.<field>=<column>, or by its number with data.header=false if the file has no header"
+            raise DataError(f"{file}:{line}: missing column {missing[0]!r}: the first row is {_show(first)}{cure}")
         return True
     cells = first[1:] if not first[0] and len(first) > 1 else first
-    if len(set(first)) < len(first) or not all(_name.fullmatch(cell) for cell in cells):
+    if len(set(first)) < len(first) or not all(dialects.NAME.fullmatch(cell) for cell in cells):
         return False
     if len(table) == 1:
         raise DataError(f"{file}:{line}: the only row, {_show(first)}, may be a header or data; set data.header=true or data.header=false")
@@ -135,32 +156,46 @@ def _cell(value: Any, where: str, separator: str) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if separator == "\t" and any(sign in text for sign in "\t\n\r"):
         raise DataError(f"{where}: found a tab or a line break, which a .tsv cell cannot hold; write .csv or .jsonl instead")
+    if separator == "\t" and dialects.escaped(text):
+        raise DataError(f"{where}: found {text[:40]!r}, which would be read without its quotes; write .csv or .jsonl instead")
     return text
 
 
 def _show(cells: Sequence[str]) -> str:
-    return ", ".join(repr(cell if len(cell) <= 40 else cell[:37] + "...") for cell in cells)
+    return listed([repr(cell if len(cell) <= 40 else cell[:37] + "...") for cell in cells])
 
 
-def _read_plain(source: Source, encoding: str) -> Iterator[Cells | Bad]:
+def _read_plain(source: Source, encoding: str, dialect: Dialect) -> Iterator[Cells | Bad]:
     for found in source.lines(encoding):
         if isinstance(found, Bad):
             yield found
-        elif found[1]:
-            yield found[0], found[1].split("\t")
+            continue
+        number, line = found
+        if line and not (number == 1 and dialect.begin):
+            cells = line.split(dialect.separator)
+            if not dialect.sure and '"' in line and (cell := next((cell for cell in cells if dialects.escaped(cell)), None)):
+                raise DataError(
+                    f"{source.name}:{number}: the cell {cell[:60]!r} is written with quotes, as spreadsheets and pandas do; "
+                    "set data.options.quotes=true if all such cells are, or data.options.quotes=false to take quotes as they stand"
+                )
+            yield number, cells
 
 
 class _Lines:
     """What `csv.reader` asks for its lines; those that cannot be decoded are noted, and end the row that they stand in."""
 
     def __init__(self, source: Source, encoding: str):
-        self.found, self.undecodable, self.number = source.lines(encoding, ends=True), [], 0
+        self.found, self.undecodable, self.number, self.ended = source.lines(encoding, ends=True), [], 0, False
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        found = next(self.found)
+        try:
+            found = next(self.found)
+        except StopIteration:
+            self.ended = True
+            raise
         if isinstance(found, Bad):
             self.undecodable.append(found)
             self.number = found.line
@@ -169,9 +204,11 @@ class _Lines:
         return found[1]
 
 
-def _read_quoted(source: Source, encoding: str) -> Iterator[Cells | Bad]:
+def _read_quoted(source: Source, encoding: str, dialect: Dialect) -> Iterator[Cells | Bad]:
     lines = _Lines(source, encoding)
-    reader = csv.reader(lines, strict=True)
+    if dialect.begin:
+        next(lines, None)
+    reader = csv.reader(lines, delimiter=dialect.separator, strict=True, skipinitialspace=dialect.spaced)
     limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a text may be longer than the default of 128 KiB
     try:
         while True:
@@ -181,11 +218,14 @@ def _read_quoted(source: Source, encoding: str) -> Iterator[Cells | Bad]:
             except StopIteration:
                 return
             except csv.Error as error:
-                if opened := _open_quote(source, encoding, begin):
+                # The file is read once more only here, where it is at its end.
+                if lines.ended and (opened := _open_quote(source, encoding, begin, dialect.separator)):
+                    unsure = "" if dialect.sure or dialect.separator != "\t" else ", or set data.options.quotes=false"
                     raise DataError(
-                        f"{source.name}:{opened}: the quote that opens here is never closed; double a quote inside a quoted cell"
+                        f"{source.name}:{opened}: the quote that opens here is never closed; double a quote inside a quoted cell{unsure}"
                     ) from None
-                yield Bad(lines.number, f"{error}; double a quote inside a quoted cell, and quote the whole cell")
+                where = f" (the row begins in line {begin})" if begin < lines.number else ""
+                yield Bad(lines.number, f"{error}{where}; double a quote inside a quoted cell, and quote the whole cell")
                 continue
             if lines.undecodable:
                 yield from lines.undecodable
@@ -198,7 +238,7 @@ def _read_quoted(source: Source, encoding: str) -> Iterator[Cells | Bad]:
         csv.field_size_limit(limit)
 
 
-def _open_quote(source: Source, encoding: str, begin: int) -> int | None:
+def _open_quote(source: Source, encoding: str, begin: int, separator: str) -> int | None:
     """The line of the quote that is still open at the end of the file, from the row that begins in line `begin`; None if none is."""
     opened: int | None = None
     before, closed, at_start = 0, False, True
@@ -213,7 +253,7 @@ def _open_quote(source: Source, encoding: str, begin: int) -> int | None:
             elif sign == '"' and at_start:
                 opened, at_start = number, False
             else:
-                at_start, closed = sign in ",\r\n", False
+                at_start, closed = sign in (separator, "\r", "\n"), False
     return opened
 
 

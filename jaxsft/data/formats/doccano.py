@@ -122,14 +122,18 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
 
 
 def _looks_like(head: bytes) -> bool:
-    """Every whole line an object with a text, and one of them with spans as only doccano spells them."""
+    """Nearly every whole line an object with a text, and one of them with spans as only doccano spells them: a bad row does not decide."""
     lines = [line for line in head.split(b"\n")[: 50 if head.count(b"\n") > 1 else 1] if line.strip()]
     lines = lines[:-1] if len(lines) > 1 and len(head) >= 2**16 else lines
+    rows = [row for line in lines if isinstance(row := _object(line), dict) and isinstance(row.get("text"), str)]
+    return len(rows) > 0.5 * len(lines) and any(map(_has_spans, rows))
+
+
+def _object(line: bytes) -> Any:
     try:
-        rows = [json.loads(line) for line in lines]
+        return json.loads(line)
     except (ValueError, RecursionError):
-        return False
-    return bool(rows) and all(isinstance(row, dict) and isinstance(row.get("text"), str) for row in rows) and any(map(_has_spans, rows))
+        return None
 
 
 def _has_spans(row: dict[str, Any]) -> bool:

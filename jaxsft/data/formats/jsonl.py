@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
 
@@ -29,8 +29,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys all count: of two equal ones the standard decoder forgets the first without a word."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice in an object")
+        raise ValueError(f"the key {repeated(name for name, _ in pairs)!r} occurs twice in an object")
     return found
 
 
@@ -38,8 +37,9 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def read_lines(source: Source, encoding: str, options: NoOptions) -> Numbered:
-    """One object per line, as they are read; a file that begins with `[` is a list all the same."""
-    if source.head().lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+    """One object per line, as they are read; a file that is a list over several lines is one all the same."""
+    head = source.head()
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") and not _is_lines(head, list):
         yield from _whole(source.text(encoding), source.name)
     else:
         yield from _check(_lines(source, encoding))
@@ -143,13 +143,13 @@ def _kind(value: Any) -> str:
     return "null" if value is None else names.get(type(value), "object")
 
 
-def _is_lines(head: bytes) -> bool:
-    """Whether the first line is an object by itself and more follows: a .json file that holds JSON lines."""
+def _is_lines(head: bytes, kind: type = dict) -> bool:
+    """Whether the first line is an object (or a list) by itself and more follows: a .json file that holds JSON lines."""
     first, _, rest = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
     if not rest.strip():
         return False
     try:
-        return isinstance(json.loads(first), dict)
+        return isinstance(json.loads(first), kind)
     except (ValueError, RecursionError):
         return False
 
@@ -158,12 +158,21 @@ def _lines(source: Source, encoding: str) -> Iterator[tuple[int, Any] | Bad]:
     # Only LF ends a line: JSON strings may hold Unicode line separators.
     for found in source.lines(encoding):
         if isinstance(found, Bad):
-            yield found
+            yield _legible(found)
         elif found[1].strip():
             try:
                 yield found[0], _decoder.decode(found[1])
             except (ValueError, RecursionError) as error:
                 yield Bad(found[0], f"broken JSON ({error}); expected one object per line")
+
+
+def _legible(bad: Bad) -> Bad:
+    """A line that cannot be decoded with those of its fields that can be read."""
+    try:
+        fields = _decoder.decode(bad.text)
+    except (ValueError, RecursionError):
+        return bad
+    return dataclasses.replace(bad, fields=fields) if isinstance(fields, dict) else bad
 
 
 class _Cursor:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.rows import Bad, Format, Numbered, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 
@@ -83,8 +83,8 @@ def _told(pa: Any, name: str, kind: str) -> Iterator[None]:
 
 
 def _rows(schema: Any, batches: Iterable[Any], name: str, options: ParquetOptions) -> Numbered:
-    if repeated := next((column for column in schema.names if schema.names.count(column) > 1), None):
-        raise DataError(f"{name}: the column name {repeated!r} occurs twice; rename one")
+    if (twice := repeated(schema.names)) is not None:
+        raise DataError(f"{name}: the column name {twice[:80]!r} occurs twice; rename one")
     barred = {field.name: kind for field in schema if (kind := _no_text(field.type))}
     names = [column for column in schema.names if not (options.columns and column in barred and column not in options.columns)]
     labels = _class_names(schema, name) if options.class_names else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
@@ -30,6 +31,8 @@ class Bad:
     line: int
     reason: str
     file: str = ""
+    text: str = ""  # of a line that cannot be decoded: what can be read of it
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)  # what can still be read of the row
 
     @property
     def where(self) -> str:
@@ -72,9 +75,33 @@ class Format:
     tree: bool = False
 
 
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names for a message: the first of them, and how many there are beside them."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that stands there for the second time; None where all differ. In time that grows with their number."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+_number = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def plain_number(text: str) -> float | None:
+    """The number that a text spells with the digits 0 to 9, a point and an exponent; None for Python's `1_000`, for `inf`, `nan` and other digits."""
+    return float(text) if _number.fullmatch(text.strip()) else None
+
+
 def require_column(row: Row, name: str, option: str) -> Any:
     """Return `row.fields[name]`; a missing column is a DataError that lists those found and names `option` (such as data.columns.text)."""
     if name not in row.fields:
-        found = ", ".join(repr(column) for column in row.fields) or "none"
+        found = listed(map(repr, row.fields)) or "none"
         raise DataError(f"{row.where}: missing column {name!r}: found columns {found}; set {option}=<column>")
     return row.fields[name]

@@ -11,7 +11,9 @@ import functools
 import glob
 import gzip
 import io
+import itertools
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -22,12 +24,16 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from jaxsft.data import hub
-from jaxsft.data.formats.rows import Bad
+from jaxsft.data.formats import foreign
+from jaxsft.data.formats.rows import Bad, repeated
 from jaxsft.errors import ConfigError, DataError
 
 HEAD = 2**16  # bytes that are looked at to tell the format
 GROWTH, FREE = 200, 2**26  # a packed file may grow 200-fold, and by 64 MiB in any case; text packs 3- to 20-fold
 WIDE = ("utf-16", "utf-32", "utf16", "utf32", "utf-7", "utf7")  # encodings in which a line does not end with the byte 10 alone
+MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # byte-order marks
+SURE = 2**22  # bytes that tell whether a line is damaged, or the file is in another encoding
+JUNK = ("__macosx", "thumbs.db", "desktop.ini")  # what file managers leave in folders and archives
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,8 +64,11 @@ class Source:
             yield file
 
     def head(self) -> bytes:
+        """The first bytes; those of UTF-16 and UTF-32 with a byte-order mark as UTF-8."""
         with self.open() as file:
-            return file.read(HEAD)
+            head = file.read(HEAD)
+        mark = _mark(head)
+        return head if mark is None else head.decode(mark, "ignore").encode()
 
     def lines(self, encoding: str, ends: bool = False) -> Iterator[tuple[int, str] | Bad]:
         """Each line with its number from 1, as it is read; `Bad` for one that is not in the encoding. A byte-order mark is no part of the first.
@@ -76,12 +85,17 @@ class Source:
             if encoding.lower().replace("_", "-").startswith(WIDE):
                 yield from self._wide(file, encoding, ends)
                 return
-            at = 0
+            at, cure = 0, None
             for number, line in enumerate(file, start=1):
+                if number == 1:
+                    self._refuse_mark(line, encoding)
+                    if line.count(b"\r", 0, HEAD) > 1 and b"\n" not in line:
+                        raise DataError(f"{self.name}: the lines end with CR alone, as old Macs wrote them; convert their ends to LF")
                 try:
                     text = line.decode(encoding)
                 except UnicodeError as error:
-                    yield Bad(number, _undecodable(error, at, encoding), self.name)
+                    cure = cure or self._cure(encoding)
+                    yield Bad(number, _undecodable(error, at, encoding, cure), self.name, line.decode("utf-8", "replace"))
                 else:
                     yield number, _line(text, number, ends)
                 at += len(line)
@@ -95,6 +109,29 @@ class Source:
         except UnicodeError as error:
             raise DataError(f"{self.name}:{number + 1}: {_undecodable(error, 0, encoding)}") from None
 
+    def _refuse_mark(self, begin: bytes, encoding: str) -> None:
+        mark = _mark(begin)
+        if mark is not None and not encoding.lower().replace("_", "-").startswith(WIDE):
+            raise DataError(f"{self.name}: the file begins with the byte-order mark of {mark.upper()}; set data.encoding={mark}")
+
+    def _cure(self, encoding: str) -> str:
+        """What helps where a line is not in the encoding: to mend it, where more of the others that have such bytes are; else another encoding."""
+        fitting = strange = high = 0
+        with self.open() as file:
+            for line in itertools.takewhile(lambda _: file.tell() <= SURE, file) if file.seekable() else file:
+                if not line.isascii():
+                    try:
+                        line.decode(encoding)
+                        fitting += 1
+                    except UnicodeError:
+                        strange += 1
+                        high += any(0x80 <= byte < 0xA0 for byte in line)
+                if fitting + strange > 10_000:
+                    break
+        if fitting > strange:
+            return f"the line is damaged, for {fitting:,} others are valid; mend it"
+        return f"set data.encoding={'cp1252, latin-1' if high else 'latin-1'} or what the file is in"
+
     def text(self, encoding: str) -> str:
         """All characters, without a byte-order mark and with the line ends as they are, for formats that are read as a whole.
 
@@ -105,11 +142,12 @@ class Source:
         _known(encoding)
         with self.open() as file:
             content = file.read()
+        self._refuse_mark(content[:4], encoding)
         try:
             return content.decode(encoding).removeprefix("\ufeff")
         except UnicodeError as error:
             line = content.count(b"\n", 0, getattr(error, "start", 0)) + 1
-            raise DataError(f"{self.name}:{line}: {_undecodable(error, 0, encoding)}") from None
+            raise DataError(f"{self.name}:{line}: {_undecodable(error, 0, encoding, self._cure(encoding))}") from None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,8 +159,8 @@ class Tree:
     files: dict[str, Source]
 
     def match(self, pattern: str) -> list[Source]:
-        """The files whose path inside the tree fits a pattern: `*` stands for anything, slashes too."""
-        return [source for inside, source in self.files.items() if fnmatchcase(inside, pattern)]
+        """The files whose path inside the tree fits a pattern in any case: `*` stands for anything, slashes too."""
+        return [source for inside, source in self.files.items() if fnmatchcase(inside.lower(), pattern.lower())]
 
 
 def sources(path: str | Path) -> list[Source]:
@@ -137,34 +175,44 @@ def sources(path: str | Path) -> list[Source]:
         return [Source(text, hub.data_file(text))]
     plain = Path(text)
     with _told(text):
-        if plain.is_file():
+        if os.path.isfile(plain):  # a name that is too long is none
             return list(tree(text).files.values()) if _is_zip(plain) else [Source(text, plain)]
-        if plain.is_dir():
+        if os.path.isdir(plain):
             return list(tree(text).files.values())
         if inside := _inside_archive(text):
             archive, pattern = inside
-            found = [source for name, source in tree(archive).files.items() if fnmatchcase(name, pattern)]
+            members = tree(archive).files
+            found = [members[pattern]] if pattern in members else [source for name, source in members.items() if fnmatchcase(name, pattern)]
         else:
             found = [Source(_printable(name), Path(name)) for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]
     if not found:
-        what = "no file fits the pattern" if glob.has_magic(text) else "there is no such file"
-        raise DataError(f"{text}: {what}")
+        raise DataError(f"{text}: {_nothing(text)}")
     return found
+
+
+def _nothing(text: str) -> str:
+    """Why a path means no file."""
+    if not glob.has_magic(text):
+        return "there is no such file" + hub.hint(text, file=True)
+    brackets = re.search(r"\[[^\]]*\]", text)
+    literal = f"; brackets stand for one of the signs in them: {text.replace('[', '[[]')!r} means the brackets themselves" if brackets else ""
+    return f"no file fits the pattern{literal}"
 
 
 def tree(path: str | Path) -> Tree:
     """A folder or an archive as a whole. Raises DataError where it is neither, or an archive's member would leave it."""
     text, plain = str(path), Path(path)
     with _told(text):
-        if plain.is_dir():
+        if os.path.isdir(plain):
             inside = sorted(p for p in plain.rglob("*") if p.is_file())
             names = [p.relative_to(plain).as_posix() for p in inside]
             files = {n: Source(f"{text.rstrip('/')}/{_printable(n)}", p) for n, p in zip(names, inside, strict=True) if not _hidden(n)}
-        elif plain.is_file() and _is_zip(plain):
+        elif os.path.isfile(plain) and _is_zip(plain):
             with zipfile.ZipFile(plain) as archive:
+                foreign.refuse(text, foreign.of_archive(text, archive.namelist()))
                 files = {i.filename: Source(f"{text}/{_printable(i.filename)}", plain, i.filename) for i in _members(archive, text)}
             files = dict(sorted(files.items()))
-        elif plain.exists():
+        elif os.path.exists(plain):
             raise DataError(f"{text}: found a file, expected a folder or a .zip archive")
         else:
             raise DataError(f"{text}: there is no such folder or archive")
@@ -180,6 +228,8 @@ def _archive(path: Path, changed: int, size: int, process: int) -> zipfile.ZipFi
 
 
 def _members(archive: zipfile.ZipFile, name: str) -> Iterator[zipfile.ZipInfo]:
+    if (twice := repeated(str(PurePosixPath(n.replace("\\", "/"))) for n in archive.namelist() if not n.endswith("/"))) is not None:
+        raise DataError(f"{name}: the archive has two members called {twice!r}; unpack it by hand, and keep the right one")
     for info in archive.infolist():
         inside = PurePosixPath(info.filename.replace("\\", "/"))
         if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
@@ -191,7 +241,7 @@ def _members(archive: zipfile.ZipFile, name: str) -> Iterator[zipfile.ZipInfo]:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return any(part.startswith(".") or part.lower() in JUNK for part in PurePosixPath(name).parts)
 
 
 def _printable(name: str) -> str:
@@ -263,11 +313,16 @@ def _known(encoding: str) -> None:
         raise ConfigError(f"data.encoding={encoding!r} is unknown; expected a name such as utf-8, latin-1, cp1252 or gb18030") from None
 
 
-def _undecodable(error: UnicodeError, at: int, encoding: str) -> str:
+def _undecodable(error: UnicodeError, at: int, encoding: str, cure: str = "set data.encoding=latin-1 or what the file is in") -> str:
     if not isinstance(error, UnicodeDecodeError):
         return f"the bytes are not valid {encoding} ({error}); set data.encoding to what the file is in"
     byte = error.object[error.start : error.start + 1].hex()
-    return f"byte {at + error.start} (0x{byte}) is not valid {encoding} ({error.reason}); set data.encoding=latin-1 or what the file is in"
+    return f"byte {at + error.start} (0x{byte}) is not valid {encoding} ({error.reason}); {cure}"
+
+
+def _mark(head: bytes) -> str | None:
+    """The encoding whose byte-order mark a file begins with; None for UTF-8 and for Arrow's streams, which begin likewise."""
+    return next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
 
 
 def _line(text: str, number: int, ends: bool) -> str:

@@ -26,13 +26,22 @@ def located(text: str, start: Any, end: Any, quoted: str | None, name: str) -> t
     """
     if not _is_integer(start) or not _is_integer(end):
         raise Problem(f"{name} goes from {start!r} to {end!r}, expected two integers")
-    if 0 <= start < end <= len(text) and quoted in (None, text[start:end]):
+    if 0 <= start < end <= len(text) and (quoted is None or same(quoted, text[start:end])):
         return start, end
-    if quoted is not None and 0 <= start < end and (found := _from_utf16(text, start, end)) and text[found[0] : found[1]] == quoted:
+    if quoted is not None and 0 <= start < end and (found := _from_utf16(text, start, end)) and same(quoted, text[found[0] : found[1]]):
         return found
     if not 0 <= start < end <= len(text):
         raise Problem(f"{name} goes from {start} to {end}, outside of its text of {len(text)} characters")
     raise Problem(f"{name} is {quoted!r}, but the text from {start} to {end} is {text[start:end]!r}")
+
+
+def same(quoted: str, held: str) -> bool:
+    """Whether a tool quotes what a text holds: it may show white space folded and line breaks gone, or as `\\n`, as a browser or a form does."""
+    return quoted == held or (isinstance(quoted, str) and _bare(quoted) == _bare(held))
+
+
+def _bare(text: str) -> str:
+    return "".join(text.replace("\\n", " ").replace("\u200b", "").split())
 
 
 def _is_integer(value: Any) -> bool:

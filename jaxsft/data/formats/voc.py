@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.data.formats import boxes
-from jaxsft.data.formats.rows import Bad, Format, Numbered, Row
+from jaxsft.data.formats.rows import Bad, Format, Numbered, Row, plain_number
 from jaxsft.data.formats.source import Source, Tree
 from jaxsft.errors import DataError
 
@@ -38,7 +38,10 @@ def read(tree: Tree, encoding: str, options: VocOptions) -> Numbered:
     Raises:
       DataError: no annotations; no such split (they are listed).
     """
-    files = {PurePosixPath(source.name).stem: source for source in tree.match(XML)}
+    files: dict[str, Source] = {}
+    for source in tree.match(XML) or tree.match("*.xml"):
+        if (before := files.setdefault(PurePosixPath(source.name).stem, source)) is not source:
+            raise DataError(f"{source.name}: {before.name} has the same name, and a split names images by it; name one of their folders")
     if not files:
         raise DataError(f"{tree.name}: there is no file {XML}; expected the folders of PASCAL VOC")
     for where, line, stem in _split(tree, encoding, options.split) if options.split else (("", 0, stem) for stem in files):
@@ -128,11 +131,8 @@ def _box(element: ElementTree.Element, width: float, height: float) -> dict[str,
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if abs(value) < 1e9 else None
+    value = plain_number(text or "")
+    return value if value is not None and abs(value) < 1e9 else None
 
 
 def write_voc(folder: str | Path, splits: Mapping[str, Iterable[dict[str, Any]]]) -> Path:

@@ -8,7 +8,6 @@ What is learnt is plain JSON, kept with the run, one entry per column:
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.data.formats import Row, require_column
-from jaxsft.data.records.fields import MISSING, show
+from jaxsft.data.records.fields import MISSING, finite, show
 from jaxsft.errors import DataError
 
 Value = str | None  # a cell as text; None: missing
@@ -47,28 +46,27 @@ def _cell(row: Row, name: str, columns: Any) -> Value:
     return text
 
 
-def _number(text: Value) -> float | None:
-    try:
-        number = float(text) if text is not None else math.nan
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+# What looks like a number, and is none that is read here: 1,5 and 1_000, digits of other scripts, numbers that no float32 holds, infinity.
+_numeral = re.compile(r"[+-]?(?:\d[\d.,_'\u00a0\u202f ]*(?:[eE][+-]?\d+)?|inf|infinity)", re.IGNORECASE)
 
 
 def learn(columns: Any, rows: Sequence[Sequence[Value]], where: Sequence[str]) -> list[dict[str, Any]]:
     """What there is to know of each column. A column of numbers alone is one of numbers, unless `data.columns.categories` names it.
 
     Raises:
-      DataError: no row has a value, or all have the same number.
+      DataError: no row has a value, or all have the same number; or numbers and other cells stand in one column that is not among the categories.
     """
     out = []
     for i, name in enumerate(columns.features):
-        cells = [row[i] for row in rows if row[i] is not None]
+        there = [(row[i], place) for row, place in zip(rows, where, strict=True) if row[i] is not None]
+        cells = [cell for cell, _ in there]
         file = where[0].rsplit(":", 1)[0] if where else "data"
         if not cells:
             raise DataError(f"{file}: column {name!r} has no value in any row of training; leave it out of {OPTION}")
-        numbers = [_number(cell) for cell in cells]
-        if name in columns.categories or any(number is None for number in numbers):
+        numbers = [finite(cell) for cell in cells] if name not in columns.categories else [None]
+        if None in numbers:
+            if name not in columns.categories:
+                _refuse_mixed(name, numbers, there)
             out.append({"name": name, "values": sorted(set(cells))})
             continue
         mean, deviation = float(np.mean(numbers)), float(np.std(numbers))
@@ -76,6 +74,20 @@ def learn(columns: Any, rows: Sequence[Sequence[Value]], where: Sequence[str]) -
             raise DataError(f"{file}: column {name!r} holds {cells[0]} in every row of training, so it tells nothing; leave it out of {OPTION}")
         out.append({"name": name, "mean": mean, "deviation": deviation})
     return out
+
+
+def _refuse_mixed(name: str, numbers: Sequence[float | None], there: Sequence[tuple[str, str]]) -> None:
+    """Raises DataError where a column that is not of numbers alone holds some, or what looks like one: a slip would make names of all of them."""
+    held = len(numbers) - numbers.count(None)
+    cell, place = next(pair for pair, number in zip(there, numbers, strict=True) if number is None)
+    odd = next((pair for pair, number in zip(there, numbers, strict=True) if number is None and _numeral.fullmatch(pair[0])), None)
+    if held or odd:
+        cell, place = odd or (cell, place)
+        beside = f" beside {held:,} numbers" if held else ""
+        raise DataError(
+            f"{place}: column {name!r} holds {show(cell)}{beside}, expected a finite number such as 1250.5; mend it, or name the column in "
+            "data.columns.categories if its numbers are names of classes"
+        )
 
 
 def sizes(learnt: Learnt) -> list[int]:
@@ -97,14 +109,21 @@ def encode(learnt: Learnt, rows: Sequence[Sequence[Value]], where: Sequence[str]
                 classes[k, i] = index.get(row[i], 0)
             elif row[i] is None:
                 classes[k, i] = 1
-            elif (number := _number(row[i])) is None:
+            elif (number := finite(row[i])) is None:
                 raise DataError(
                     f"{where[k]}: column {one['name']!r} holds {show(row[i])}, but it held numbers alone in training; mend it, or name the column in "
                     "data.columns.categories"
                 )
             else:
-                numbers[k, i] = (number - one["mean"]) / one["deviation"]
+                numbers[k, i] = _standardised(number, one, where[k])
     return numbers, classes
+
+
+def _standardised(number: float, one: Mapping[str, Any], where: str) -> float:
+    value = (number - one["mean"]) / one["deviation"]
+    if not abs(value) < 3e38:
+        raise DataError(f"{where}: column {one['name']!r} holds {number:g}, too far from the numbers of training ({one['mean']:g} on average)")
+    return value
 
 
 def written(template: str, learnt: Learnt, row: Sequence[Value], text: str) -> str:

@@ -7,13 +7,15 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxsft.data.formats import Row, require_column
+from jaxsft.data.formats.rows import plain_number, repeated
+from jaxsft.data.records import literals
 from jaxsft.errors import ConfigError, DataError
 
 MISSING = ("", "na", "nan", "null", "none")  # cells that stand for no number, in lower case
@@ -21,6 +23,14 @@ MISSING = ("", "na", "nan", "null", "none")  # cells that stand for no number, i
 
 class Unlabelled(DataError):
     """A row that has, as declared (`data.columns.no_label`), no label: it is dropped and counted, and it is no error."""
+
+
+class Doubtful(DataError):
+    """What the rows of a file mean together is in doubt, and no option decides. `finding` is what a check calls it, `repair` names the options."""
+
+    def __init__(self, message: str, finding: str, repair: str):
+        super().__init__(message)
+        self.finding, self.repair = finding, repair
 
 
 def text_of(row: Row, name: str, option: str) -> str:
@@ -50,24 +60,58 @@ def label_of(value: Any, where: str, columns: Any) -> str:
       Unlabelled: it is the mark of `data.columns.no_label`.
       DataError: null, empty, neither text, an integer nor a boolean; or no name or id of the class file.
     """
-    label = _plain_label(value, where)
+    label = plain_label(value, where)
     if columns.no_label is not None and label.strip() == columns.no_label:
         raise Unlabelled(f"{where} holds {label!r}, which data.columns.no_label declares to be no label")
     return label if columns.label_names is None else _named(label, where, columns.label_names)
 
 
-def _plain_label(value: Any, where: str) -> str:
+def plain_label(value: Any, where: str) -> str:
+    """A label as a name. Raises DataError."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return str(int(value))
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")) and (cell := _cell_of_list(value)) is not None:
+        value = cell
+    if isinstance(value, dict) and set(value) == {"choices"}:  # of Label Studio
+        value = value["choices"]
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | int):
+        return plain_label(value[0], where)
+    if isinstance(value, list | dict):
+        hint = "; task=multilabel reads lists of labels" if isinstance(value, list) else ""
+        raise DataError(f"{where} holds {show(value)}, expected one label: text, an integer or a boolean{hint}")
     if not isinstance(value, str):
         raise DataError(f"{where} holds {show(value)}, expected a label: text, an integer or a boolean")
     if not value.strip():
         raise DataError(f"{where} holds an empty label; remove the row or name its class")
     return value
+
+
+def label_text(label: Any) -> str:
+    """A label of an option as labels of data are written: true is "true"."""
+    return ("true" if label else "false") if isinstance(label, bool) else str(label)
+
+
+def declared_labels(given: Sequence[Any], found: Collection[str]) -> list[str]:
+    """The labels of an option, spelled as in the data: true and false of the command line are those of the data, which may be True or TRUE."""
+    out = []
+    for label in map(label_text, given):
+        same = [one for one in found if one.lower() == label.lower()] if label.lower() in ("true", "false") and label not in found else []
+        out.append(same[0] if len(same) == 1 else label)
+    return out
+
+
+def _cell_of_list(cell: str) -> Any:
+    """The list or object that a cell spells; None where it is a text that begins with a bracket, such as [UNK]."""
+    for read in (json.loads, literals.read):
+        try:
+            return read(cell)
+        except (ValueError, RecursionError):
+            pass
+    return None
 
 
 def _named(label: str, where: str, path: str) -> str:
@@ -110,8 +154,8 @@ def _label_names(path: str, changed: int) -> dict[str, int]:
         found = [by_id[str(number)] for number in range(len(by_id))]
     if not isinstance(found, list) or not found or not all(isinstance(name, str) and name.strip() for name in found):
         raise ConfigError(f"data.columns.label_names={path}: expected a list of names, {{id: name}}, {{name: id}}, or a name a line")
-    if len(set(found)) < len(found):
-        raise ConfigError(f"data.columns.label_names={path}: the name {next(n for n in found if found.count(n) > 1)!r} occurs twice")
+    if (twice := repeated(found)) is not None:
+        raise ConfigError(f"data.columns.label_names={path}: the name {twice!r} occurs twice")
     if odd := next((n for i, n in enumerate(found) if n.isdecimal() and n != str(i) and int(n) < len(found)), None):
         raise ConfigError(f"data.columns.label_names={path}: the name {odd!r} has another id, so that a label {odd!r} may mean either; rename it")
     return {name: number for number, name in enumerate(found)}
@@ -127,14 +171,24 @@ def number_of(row: Row, name: str, option: str) -> float | None:
     value = require_column(row, name, option)
     if value is None or (isinstance(value, str) and value.strip().lower() in MISSING) or (isinstance(value, float) and math.isnan(value)):
         return None
+    number = finite(value)
+    if number is None:
+        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a finite number, as 1250.5; set {option} to numeric columns")
+    return number
+
+
+def finite(value: Any) -> float | None:
+    """A number as float32 has it, from a number or from a text of digits (`1_000`, `1,000` and `infinity` are none); None where it is none, or larger
+    than float32 can be."""
+    spelled = plain_number(value) if isinstance(value, str) else value
+    if not isinstance(spelled, int | float | np.number) or isinstance(spelled, bool):
+        return None
     try:
         with np.errstate(over="ignore"):
-            number = float(np.float32("x" if isinstance(value, bool) else value))
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a finite number; set {option} to numeric columns")
-    return number
+            number = float(np.float32(spelled))
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------------------------------
@@ -142,13 +196,31 @@ def list_of(row: Row, name: str, option: str) -> list[Any]:
     """The list in a column, or in a JSON string there. Raises DataError (missing, or no list)."""
     value = require_column(row, name, option)
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{row.where}: column {name!r} holds broken JSON ({error}), expected a list; set {option}=<column>") from None
+        value = listed_in(value, f"{row.where}: column {name!r}", f"; set {option}=<column>")
     if not isinstance(value, list | tuple):
         raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a list; set {option}=<column>")
     return list(value)
+
+
+def listed_in(cell: str, where: str, cure: str = "") -> Any:
+    """The list that a cell spells as JSON, or as Python prints lists. Raises DataError."""
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError) as error:
+        broken = error
+    try:
+        return literals.read(cell)
+    except ValueError as error:
+        raise DataError(f"{where} holds broken JSON ({broken}), and no list of Python ({error}), expected a list{cure}") from None
+
+
+def one_hot(value: Any) -> list[int] | None:
+    """The zeros and ones of a list of at least two that holds nothing else, in a cell too; None for anything else."""
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*\[([01](?:\.0)?(?:,?\s+|,))*[01](?:\.0)?\s*\]\s*", value)):
+        value = [int(float(number)) for number in re.findall(r"[01](?:\.0)?", found[0])]
+    if not isinstance(value, list) or len(value) < 2:
+        return None
+    return [int(x) for x in value] if all(isinstance(x, bool | int | float) and x in (0, 1) for x in value) else None
 
 
 def without_none(value: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 
 from jaxsft.data import schemes
 from jaxsft.data.formats import Row, require_column
-from jaxsft.data.records.fields import first_of, label_of, list_of, show, text_of
+from jaxsft.data.formats.spans import same
+from jaxsft.data.records.fields import first_of, label_of, list_of, listed_in, show, text_of
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
@@ -61,8 +62,13 @@ class Parse(Record):
 
 def joined(record: Tags | Parse) -> str:
     """The text of a record, with spaces where it has them."""
-    close = {0, *record.glued}
-    return "".join(word if i in close else f" {word}" for i, word in enumerate(record.tokens))
+    return joined_words(record.tokens, record.glued)
+
+
+def joined_words(words: Sequence[str], glued: Sequence[int]) -> str:
+    """Returns words as a text: a space before each but the first and those that are `glued` (their numbers, from 0)."""
+    close = {0, *glued}
+    return "".join(word if i in close else f" {word}" for i, word in enumerate(words))
 
 
 # --- tags ------------------------------------------------------------------------------------------------------------------------------------
@@ -79,6 +85,10 @@ def tag_record(row: Row, columns: Any) -> Tags:
     tokens = _words(row, name, "data.columns.tokens")
     tags = _words(row, columns.tags or "tags", "data.columns.tags")
     _same_length(row, {name: tokens, columns.tags or "tags": tags})
+    if columns.label_names is not None:
+        tags = tuple(label_of(int(tag) if tag.isdecimal() else tag, f"{row.where}: column {columns.tags or 'tags'!r}", columns) for tag in tags)
+    if columns.scheme not in ("auto", "none"):
+        tags = tuple(schemes.respelled(tag) or tag for tag in tags)
     return Tags(tokens, tags, _scheme(tags, columns.scheme, f"{row.where}: column {columns.tags or 'tags'!r}"), glued(row, tokens))
 
 
@@ -86,7 +96,7 @@ def slots_record(row: Row, columns: Any) -> Slots:
     """A row as `tag_record` takes it, with a label: `data.columns.label`, or the column label or intent. Raises DataError."""
     name = columns.label or first_of(row, ("label", "intent"))
     label = label_of(require_column(row, name, "data.columns.label"), f"{row.where}: column {name!r}", columns)
-    found = tag_record(row, columns)
+    found = tag_record(row, dataclasses.replace(columns, label_names=None))  # they are those of the label
     return Slots(found.tokens, found.tags, found.scheme, found.glued, label)
 
 
@@ -118,17 +128,40 @@ def span_record(row: Row, columns: Any) -> Spans:
     text = text_of(row, columns.text or "text", "data.columns.text")
     if found is None and optional:
         found = []
+    if isinstance(found, str) and found.lstrip().startswith("["):
+        found = listed_in(found, f"{row.where}: column {name!r}", "; set data.columns.spans=<column>")
     if isinstance(found, dict):
         found = [{"label": label, **value} if isinstance(value, dict) else value for label, value in found.items()]
     if not isinstance(found, list):
         raise DataError(f"{row.where}: column {name!r} holds {show(found)}, expected a list of spans; set data.columns.spans=<column>")
-    return Spans(text, tuple(sorted(_span(span, text, f"{row.where}: column {name!r}: span {i}") for i, span in enumerate(found, start=1))))
+    where, parted = f"{row.where}: column {name!r}: span", "discontinuous" in columns.allow
+    return Spans(text, tuple(sorted(_span(span, text, f"{where} {i}", parted) for i, span in enumerate(found, start=1))))
 
 
-def _span(found: Any, text: str, where: str) -> tuple[int, int, str]:
+# How tools call the label of a span; and where they list the parts of one that is not in one piece.
+NAMES = ("label", "type", "entity", "labels", "tag", "entityLabel", "entity_group")
+PARTS = ("parts", "fragments", "segments", "locations", "offsets", "indices")
+
+
+def _ends(found: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Start and end of a span, under the names that tools give them."""
+    if isinstance(span := found.get("span"), list | tuple) and len(span) == 2:
+        return span[0], span[1]
+    if "start_offset" in found:
+        return found["start_offset"], found.get("end_offset")
+    return found.get("start"), found.get("end")
+
+
+def _span(found: Any, text: str, where: str, parted: bool) -> tuple[int, int, str]:
     if isinstance(found, dict):
-        start, end = found.get("span") or (found.get("start"), found.get("end"))
-        label = found.get("label", found.get("type", found.get("entity")))
+        if (several := next((key for key in PARTS if isinstance(found.get(key), list) and len(found[key]) > 1), None)) and not parted:
+            raise DataError(
+                f"{where} is {show(found)}, of several parts ({several}), and the words between them are not in it; "
+                "data.columns.allow=[discontinuous] takes it from its first to its last character"
+            )
+        start, end = _ends(found)
+        label = next((found[key] for key in NAMES if key in found), None)
+        label = label[0] if isinstance(label, list) and len(label) == 1 else label
     elif isinstance(found, list | tuple) and len(found) == 3:
         start, end, label = found
     else:
@@ -139,7 +172,7 @@ def _span(found: Any, text: str, where: str) -> tuple[int, int, str]:
     if not 0 <= start < end <= len(text):
         raise DataError(f"{where} goes from {start} to {end}, expected at least one character inside a text of {len(text)}; mend the offsets")
     said = found.get("text") if isinstance(found, dict) else None
-    if isinstance(said, str) and said != text[start:end]:
+    if isinstance(said, str) and not same(said, text[start:end]) and not (parted and any(key in found for key in PARTS)):
         raise DataError(
             f"{where} says {show(said)}, but the text has {show(text[start:end])} from {start} to {end}; offsets count characters, from 0"
         )
@@ -219,8 +252,8 @@ def parse_record(row: Row, columns: Any) -> Parse:
 
 
 def _head(found: Any, at: int, count: int, where: str) -> int:
-    text = str(found).strip()
-    if isinstance(found, bool) or not text.isdecimal() or int(text) > count:
+    text = "null" if found is None else str(found).strip()
+    if isinstance(found, bool) or not re.fullmatch("[0-9]{1,9}", text) or int(text) > count:
         raise DataError(f"{where}: the head of word {at} is {show(found)}, expected a number from 0 (the root) to {count}")
     if int(text) == at:
         raise DataError(f"{where}: word {at} is its own head, expected another word or 0 (the root)")
@@ -234,12 +267,13 @@ def _check_tree(heads: Sequence[int], where: str, several_roots: bool) -> None:
         raise DataError(f"{where}: {len(roots)} words hang on the root ({', '.join(map(str, roots)) or 'none'}), expected one{hint}")
     safe = {0}
     for start in range(1, len(heads) + 1):
-        path, at = [], start
+        path: dict[int, None] = {}  # in order, and fast to look into
+        at = start
         while at not in safe:
             if at in path:
-                circle = " -> ".join(map(str, [*path[path.index(at) :], at]))
+                circle = " -> ".join(map(str, [*list(path)[list(path).index(at) :][:20], at]))
                 raise DataError(f"{where}: the heads form a circle ({circle}), expected a tree")
-            path.append(at)
+            path[at] = None
             at = heads[at - 1]
         safe.update(path)
 
@@ -263,7 +297,9 @@ def _words(row: Row, name: str, option: str) -> tuple[str, ...]:
         raise DataError(f"{row.where}: column {name!r} is empty, expected at least one word; remove the row")
     for i, word in enumerate(found, start=1):
         if not isinstance(word, str | int) or isinstance(word, bool) or not str(word).strip():
-            raise DataError(f"{row.where}: column {name!r} has {show(word)} at place {i}, expected text; set {option}=<column>")
+            spans = isinstance(word, dict) and option == "data.columns.tokens" and isinstance(row.fields.get("spans"), list)
+            hint = "there is a column 'spans' of its text: set data.columns.spans=spans" if spans else f"set {option}=<column>"
+            raise DataError(f"{row.where}: column {name!r} has {show(word)} at place {i}, expected text; {hint}")
     return tuple(map(str, found))
 
 

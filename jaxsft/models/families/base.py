@@ -166,17 +166,25 @@ class Family:
         return ModelConfig(**self.fields(values, place, context))
 
     def to_config(self, model: ModelConfig, rows: int) -> dict[str, Any]:
-        """The config.json of a model of ours with so many rows of the embedding. Raises ConfigError that names an option which the family has not."""
+        """The config.json of a model of ours with so many rows of the embedding. Raises ConfigError that names what the family has not."""
+        if other := self.lacks(model, rows):
+            told = ", ".join(f"model.{name}={wanted!r} (it would be {found!r})" for name, (found, wanted) in other.items())
+            raise ConfigError(f"export.family={self.model_type}: has no {told}")
+        return {"model_type": self.model_type, **self.write(model), "vocab_size": rows}
+
+    def lacks(self, model: ModelConfig, rows: int) -> dict[str, tuple[Any, Any]]:
+        """By name, (what the family has, what the model has) of options that differ. Raises ConfigError where it can say nothing of such a model."""
         if self.write is None:
             raise ConfigError(f"export.family={self.model_type}: a model that was not loaded from one cannot be written as one")
         values = {"model_type": self.model_type, **self.write(model), "vocab_size": rows}
         back = dataclasses.replace(model, **{"vocab_rows": None, **self.fields(values, f"export.family={self.model_type}", model.context)})
+        out = {}
         for field in dataclasses.fields(ModelConfig):
             found, wanted = getattr(back, field.name), getattr(model, field.name)
             masked = field.name == "head_bias" and "mlm" in self.heads  # of their head, whatever the config says
             if field.name not in UNWRITTEN and found != wanted and not masked:
-                raise ConfigError(f"export.family={self.model_type}: has no model.{field.name}={wanted!r} (it would be {found!r})")
-        return values
+                out[field.name] = found, wanted
+        return out
 
 
 TYPES = {field.name: str(field.type) for field in dataclasses.fields(ModelConfig)}

@@ -1,5 +1,6 @@
-"""Sparse experts: Mixtral (arXiv:2401.04088), OLMoE (arXiv:2409.02060) and the mixtures of Qwen 3
-(arXiv:2505.09388). No token is dropped. The weight of the loss that balances their routers is that of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses it."""
+"""Sparse experts: Mixtral (arXiv:2401.04088), OLMoE (arXiv:2409.02060) and the mixtures of Qwen 3 (arXiv:2505.09388). No token is dropped. The
+weight of the loss that balances their routers is that of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses
+it."""
 
 from __future__ import annotations
 

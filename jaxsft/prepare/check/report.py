@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.prepare.check.findings import Finding, Result
-from jaxsft.prepare.check.tokens import shown
+from jaxsft.prepare.check.tokens import shown, visible
 from jaxsft.reports import check as page
 from jaxsft.rundir import json_text
 
@@ -28,7 +28,9 @@ def text(result: Result, colour: bool) -> str:
         kinds = {run["kind"] for sample in result.samples for run in sample["runs"]}
         legend = "green: trained, red: masked, grey: template" if colour else "[+trained+] [-masked-] template"
         lines += [f"\n{legend}"] if "trained" in kinds else []
-    lines += [f"\n{sample['where']} ({sample['split']}, {sample['tokens']:,} tokens)\n{shown(sample, colour)}" for sample in result.samples]
+    head = lambda sample: f"\n{sample['where']} ({sample['split']}, {sample['tokens']:,} tokens)\n"
+    gold = lambda sample: f"\n{visible(sample['gold'])}" if "gold" in sample else ""
+    lines += [f"{head(sample)}{shown(sample, colour)}{gold(sample)}" for sample in result.samples]
     counts = result.as_dict()["counts"]
     verdict = ", ".join(f"{count} {name if count == 1 or name == 'info' else name + 's'}" for name, count in counts.items())
     return "\n".join([*lines, "", f"{'refused' if result.errors else 'good to train'}: {verdict}"])
@@ -37,13 +39,18 @@ def text(result: Result, colour: bool) -> str:
 def _line(finding: Finding, colour: bool) -> str:
     severity = f"{finding.severity:<8}"
     name = f"\x1b[{COLOURS[finding.severity]}m{severity}\x1b[0m" if colour else severity
-    out = f"{name}{finding.id}: {' '.join(finding.message.split())}"
+    out = f"{name}{finding.id}: {_folded(finding.message)}"
     if finding.rows:
         more = f" and {finding.count - len(finding.rows):,} more" if finding.count > len(finding.rows) else ""
         out += f"\n{'':8}at {', '.join(finding.rows)}{more}"
     if finding.repair:
         out += f"\n{'':8}-> {finding.repair}"
     return out + (f"\n{'':8}accepted by check.accept" if finding.accepted else "")
+
+
+def _folded(message: str) -> str:
+    """A message whose first line stands for it, and those of its parts below; white space inside a line is what the message is about."""
+    return f"\n{'':10}".join(line.replace("\r", " ") for line in message.split("\n"))
 
 
 def write(result: Result, output: str | None, json: str | None) -> list[str]:

@@ -47,7 +47,7 @@ class Outliers(Stage):
     | cosine | 1 - cosine to the mean direction | embeddings |
     | autoencoder | error of a small autoencoder (Hawkins et al. 2002) | relations that are no lines |
 
-    forest, lof and mahalanobis need `pip install jaxsft[numeric]`.
+    forest, lof and mahalanobis need `pip install -e ".[numeric]"`.
     """
 
     learns = True

@@ -32,7 +32,7 @@ class Smooth(Stage):
 
     Each series is filtered by itself, over the rows of its split, both before and after each place: a forecast must not use it on its inputs. Before
     `split` the rows of a split would be means over those of another one: it stands behind `split`, or both have the same `group`. Equal steps are
-    presumed. Wavelets need `pip install jaxsft[numeric]`.
+    presumed. Wavelets need `pip install -e ".[numeric]"`.
     """
 
     replayed = True

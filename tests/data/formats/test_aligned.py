@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxsft.config.schema import Columns
 from jaxsft.data import formats
 from jaxsft.data.formats import aligned
+from jaxsft.data.records import slots_record, tag_record
 from jaxsft.errors import ConfigError, DataError
 from tests.realdata import real
 
@@ -184,3 +186,40 @@ def test_the_parallel_treebanks(language):
     assert len(rows) == 1000 and all(row["source"] and row["target"] for row in rows)
     english = {row["sent_id"]: row for row in rows}["n01001011"]
     assert english["source"].startswith("“While much of the digital transition")
+
+
+ATIS = {"seq_in": "fly to town1\nstop\n", "seq_out": "O O B-city\nO\n", "label": "go\nhalt\n"}
+
+
+def test_files_by_column_are_the_rows_of_tagging_and_of_intents(tmp_path):
+    path = put(tmp_path, **ATIS) / "seq.in"
+    words = {"tokens": ["fly", "to", "town1"], "tags": ["O", "O", "B-city"]}
+    assert fields(path, files={"tags": "seq.out"})[0] == words
+    found = list(formats.stream(path, format="aligned", options={"files": {"tags": "seq.out", "label": "label"}}))
+    assert found[0].fields == words | {"label": "go"} and found[1].where.endswith("seq.in:2")
+    assert slots_record(found[0], Columns()).label == "go" and tag_record(found[1], Columns()).tags == ("O",)
+    assert fields(path, files={"label": "label"})[0] == {"text": "fly to town1", "label": "go"}
+    assert fields(path, files={"upos": "seq.out"}, column="form", lists=["form", "upos"])[1] == {"form": ["stop"], "upos": ["O"]}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("seq.in", "seq.out"):
+            archive.write(tmp_path / name, f"train/{name}")
+    assert fields(f"{tmp_path}/a.zip/train/seq.in", files={"tags": "seq.out"})[0] == words
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "part"),
+    [
+        ({"files": {"tags": "gone"}}, DataError, "gone: there is no such file"),
+        ({"files": {"tags": "short"}}, DataError, "short has 1 lines; expected as many"),
+        ({"files": {"tags": "seq.out"}, "column": "tags"}, ConfigError, "names the column 'tags'"),
+        ({"files": {"tags": "seq.out"}, "target": "x"}, ConfigError, "data.options.files: excludes"),
+        ({"files": ["seq.out"]}, ConfigError, "expected texts by name"),
+    ],
+)
+def test_files_by_column_that_do_not_fit(tmp_path, options, error, part):
+    path = put(tmp_path, **ATIS, short="O\n") / "seq.in"
+    with pytest.raises(error, match=part):
+        fields(path, **options)
+    bad = []
+    put(tmp_path, label="go\n\n")
+    assert len(fields(path, bad.append, files={"label": "label"})) == 1 and "label is empty" in bad[0].reason and bad[0].line == 2

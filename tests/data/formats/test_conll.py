@@ -51,7 +51,7 @@ def test_docstart_is_no_row_but_a_document(tmp_path):
     line = "bc/cctv 0 {} {} IN (TOP* - - - Speaker#1 {} -\n"  # CoNLL-2012 has twelve columns
     text = "#begin document (bc/cctv); part 000\n" + line.format(0, "In", "*") + line.format(1, "may", "(DATE*)") + "\n"
     text += line.format(0, "On", "*") + "\n#end document\n#begin document (bc/cctv); part 001\n" + line.format(0, "At", "*") + "#end document\n"
-    rows = found(put(tmp_path, "c.conll", text), tokens="3", tags="10")
+    rows = found(put(tmp_path, "c.conll", text), tokens="3", tags="10", scheme="raw")
     assert [(row["document"], row["tokens"], row["tags"]) for _, row in rows] == [
         ("bc/cctv; part 000", ["In", "may"], ["*", "(DATE*)"]),
         ("bc/cctv; part 000", ["On"], ["*"]),
@@ -105,6 +105,45 @@ def test_comments_keep_their_keys_and_tokens_may_begin_with_a_hash(tmp_path):
     assert row["tokens"] == ["a", "#"] and row["id"] == "52-a3\tdomain=en" and row["comment:tokens"] == "2"
     _, (bad,) = aside(put(tmp_path, "c.conll", "a\tO\n\n# left = over\n"))
     assert bad.line == 3 and "no sentence" in bad.reason
+
+
+def onto(*rows):
+    """Sentences of CoNLL-2012: word, entity, and columns of arguments."""
+    lines = (f"bc/cctv 0 {i} {word} NN (TOP* - - - Speaker#1 {entity} {arguments}-" for i, (word, entity, arguments) in enumerate(rows))
+    return "\n".join(lines) + "\n\n"
+
+
+def test_entities_of_ontonotes_are_tags_and_its_columns_may_differ_in_number(tmp_path):
+    text = "#begin document (bc/cctv); part 000\n" + onto(("In", "*", ""), ("May", "(DATE)", "")) + "#end document\n"
+    text += onto(("the", "(GPE*", "* (V*) "), ("U.S.", "*", "* * "), ("now", "*)", "* * "), ("!", "*", "* * "))
+    text += onto(("#1", "(ORG*)", "* "), ("x", "*", "(V*) "))
+    text += onto(("a", "(X*", "")) + onto(("a", "*)", "")) + onto(("a", "(X*", ""), ("b", "(Y*)", ""))
+    path = put(tmp_path, "a.txt", text)
+    rows, bad = aside(path)
+    assert [row.fields["tokens"] for row in rows] == [["In", "May"], ["the", "U.S.", "now", "!"], ["#1", "x"]]
+    assert [row.fields["tags"] for row in rows] == [["O", "B-DATE"], ["B-GPE", "I-GPE", "I-GPE", "O"], ["B-ORG", "O"]]
+    assert (
+        rows[0].fields["pos"] == ["NN", "NN"] and len(bad) == 3 and "(X is not closed" in bad[0].reason and "one is open at a time" in bad[1].reason
+    )
+    assert aside(path, tags="pos")[0][0].fields["tags"] == ["NN", "NN"] and len(aside(path, tags="pos")[1]) == 0
+
+
+@pytest.mark.parametrize("word", ["#win=5", "#id", "#help:", "#a=b", "#newpar", "#sent_id", "##", "#"])
+@pytest.mark.parametrize("tags", [("O", "B-x"), ("NN", "VB")])
+@pytest.mark.parametrize("sign", [" ", "\t"])
+def test_words_that_begin_with_a_hash_are_words_where_they_have_a_tag(tmp_path, word, tags, sign):
+    o, b = tags
+    line = lambda first, tag: f"{first}{sign}{tag}\n"
+    text = f"{line('a', o)}{line('b', b)}\n{line(word, o)}{line('c', b)}\n{line('d', b)}{line(word, o)}\n"
+    rows = found(put(tmp_path, "a.conll", text))
+    assert [row["tokens"] for _, row in rows] == [["a", "b"], [word, "c"], ["d", word]] and not any(set(row) - {"tokens", "tags"} for _, row in rows)
+
+
+def test_a_comment_that_ends_like_a_tag_is_one_and_a_word_with_a_column_too_many_is_bad(tmp_path):
+    text = "# text = see O\n# sent_id = O\na O\nb B-x\n\nc O\n# d O\n"
+    rows, (bad,) = aside(put(tmp_path, "a.conll", text))
+    assert rows[0].fields["text"] == "see O" and rows[0].fields["tokens"] == ["a", "b"]
+    assert bad.line == 7 and "found 3 columns" in bad.reason
 
 
 def test_tokens_with_spaces_where_tabs_separate_and_runs_of_spaces_elsewhere(tmp_path):
@@ -307,3 +346,16 @@ def test_real_files_survive_writing(tmp_path, path, options):
     rows = [row.fields for row in formats.read(real(path), options=options)]
     formats.write(rows, tmp_path / "a.conll")
     assert [row.fields for row in formats.read(tmp_path / "a.conll", options=options)] == rows
+
+
+def test_tags_may_stand_before_their_tokens(tmp_path):
+    text = "O the\nB-PER Ann\nI-PER Lee\n\nO x\n"
+    for content in (text, text.replace(" ", "\t")):
+        rows = found(put(tmp_path, "a.conll", content))
+        assert rows[0][1] == {"tokens": ["the", "Ann", "Lee"], "tags": ["O", "B-PER", "I-PER"]} and rows[1][1]["tokens"] == ["x"]
+    assert found(put(tmp_path, "b.conll", "O O\nB-x O\n\nO B-x\n"))[0][1]["tokens"] == ["O", "B-x"]
+    # A tag that no other line has is one all the same.
+    assert found(put(tmp_path, "c.conll", "# id 1 domain=train\nAnn _ _ B-PER\n\n# id 2 domain=train\n#id _ _ O\nx _ _ B-PER\n"))[1][1]["tokens"] == [
+        "#id",
+        "x",
+    ]

@@ -81,3 +81,14 @@ def test_what_is_written_reads_as_the_same_rows(tmp_path):
     for row in ({"text": TEXT}, {"spans": SPANS}, {"text": TEXT, "spans": SPANS, "labels": ["a"]}, {"text": "b", "spans": SPANS}):
         with pytest.raises(DataError, match="row 1"):
             write([row], tmp_path / "b.jsonl", format="doccano")
+
+
+@pytest.mark.parametrize("bad", ['{"id": 5, "label": []}', '{"text": 3, "label": []}', '{"text": "x"', "1"])
+@pytest.mark.parametrize("first", [False, True])
+def test_one_bad_row_does_not_decide_the_format(tmp_path, bad, first):
+    good = ['{"text": "Ann here", "label": [[0, 3, "PER"]]}'] * 3
+    lines, found = [bad, *good] if first else [*good, bad], []
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    rows = read(tmp_path / "a.jsonl", quarantine=found.append)
+    assert [row.fields["spans"] for row in rows] == [[{"start": 0, "end": 3, "label": "PER"}]] * 3
+    assert [one.line for one in found] == [1 if first else 4]

@@ -138,6 +138,24 @@ def test_what_is_written_reads_as_the_same_rows(tmp_path):
     assert not (tmp_path / "z").exists()
 
 
+@pytest.mark.parametrize("folder", ["annotations", "ANNOTATIONS", "Annotations", "labels", ""])
+def test_folders_are_found_in_any_case_where_the_format_is_named(tmp_path, folder):
+    root = tmp_path / "set" / folder
+    root.mkdir(parents=True)
+    (root / "cat.XML").write_text(XML.format(name="cat", objects=element(1, 2, 3, 4)))
+    (row,) = read(tmp_path / "set", format="voc")
+    assert row.fields["id"] == "cat" and row.fields["labels"] == ["dog"]
+    assert (detect(tree(tmp_path / "set")).name if folder.lower() == "annotations" else "voc") == "voc"
+
+
+def test_two_images_of_one_name_are_not_one(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.xml").write_text(XML.format(name="a", objects=""))
+    with pytest.raises(DataError, match=r"train/a.xml: .*test/a.xml has the same name"):
+        read(tmp_path, format="voc")
+
+
 def test_real_archive_agrees_with_its_text():
     path = real("voc_bccd/BCCD_voc.zip")
     bad, out = [], {}

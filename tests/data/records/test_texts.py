@@ -56,7 +56,7 @@ def test_labels_of_any_type(found, label):  # guards D10
     assert pair_record(row(text="x", text_pair="y", label=found), Columns()).label == label
 
 
-@pytest.mark.parametrize("bad", [None, "", " ", 1.5, float("nan"), float("inf"), ["a"], {}])
+@pytest.mark.parametrize("bad", [None, "", " ", 1.5, float("nan"), float("inf"), ["a", "b"], [], [["a"]], {}])
 def test_labels_that_are_none(bad):
     with pytest.raises(DataError, match=r"data.jsonl:117: column 'label' holds"):
         label_record(row(text="x", label=bad), Columns())

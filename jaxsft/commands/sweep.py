@@ -1,0 +1,76 @@
+"""The runs of `jaxsft train -m`: each has a directory named by what was swept, and at the end they are set side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxsft import remote, rundir
+from jaxsft.config.schema import Config
+from jaxsft.errors import JaxsftError
+
+
+class Sweep:
+    """What the jobs of one sweep share: the folder in which they lie, and which of them were run."""
+
+    def __init__(self, given: Sequence[str]):
+        """`given`: the words of the command line; what a job has under a key that is not fixed there was swept."""
+        self._fixed = {word.partition("=")[0] for word in given if "=" in word and not _sweeps(word)}
+        self._names: dict[str, int] = {}
+        self._folder: Path | None = None
+        self.runs: list[Path] = []
+
+    def placed(self, config: Config, overrides: Sequence[str]) -> Config:
+        """Return the config with a run directory of its own: in `run_dir`, or in a new folder of `runs/`."""
+        if config.run_dir is not None and remote.is_remote(config.run_dir):
+            return config
+        if self._folder is None:
+            stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
+            self._folder = Path(config.run_dir or f"runs/{config.task.name}-sweep-{stamp}")
+        name = re.sub(r"[^\w.=,+-]+", "-", ",".join(o for o in overrides if o.partition("=")[0] not in self._fixed))[:120].strip("-.") or "run"
+        self._names[name] = count = self._names.get(name, 0) + 1
+        return dataclasses.replace(config, run_dir=str(self._folder / (name if count == 1 else f"{name}-{count}")))
+
+    def result(self, config: Config) -> float | None:
+        """Return the number by which a finished job is judged, NaN of one that failed; None where it has no validation data."""
+        run_dir = Path(config.run_dir or "")
+        if not (run_dir / "result.json").is_file():
+            return math.nan
+        self.runs.append(run_dir)
+        numbers: dict[str, Any] = rundir.read_json(run_dir / "result.json")
+        metric = _metric(run_dir)
+        return rundir.number(numbers[metric]) if metric in numbers else None
+
+    def tell(self) -> None:
+        """Prints the runs side by side, and writes the page."""
+        from jaxsft.reports import compare
+
+        if len(self.runs) < 2:
+            return
+        try:
+            print("\n" + "\n".join(compare.compare(self.runs).lines()))
+            print(f"comparison: {compare.write(self.runs, self.runs[0].parent / 'comparison.html')}")
+        except JaxsftError as error:  # the runs are whole all the same
+            print(f"jaxsft: {error}", file=sys.stderr)
+
+
+def _sweeps(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except OverrideParseException:  # told by Hydra itself
+        return False
+
+
+def _metric(run_dir: Path) -> str:
+    from jaxsft.reports import facts
+
+    return str((facts.config_or_empty(run_dir).get("evaluation") or {}).get("metric"))
