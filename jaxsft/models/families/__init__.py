@@ -78,7 +78,7 @@ def get(model_type: object, place: str) -> Family:
     """Raises ConfigError for a family that is not known."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         hint = HINTS.get(model_type) if isinstance(model_type, str) else None
-        near = difflib.get_close_matches(model_type, FAMILIES, 1, 0.75) if isinstance(model_type, str) and len(model_type) < 50 else []
+        near = difflib.get_close_matches(model_type, FAMILIES, 1, 0.65) if isinstance(model_type, str) and len(model_type) < 50 else []
         hint = hint or (f"the nearest, {near[0]}, computes otherwise" if near else None)
         told = f"model_type={shown(model_type)} is not known here{f' ({hint})' if hint else ''}"
         raise ConfigError(f"{place}: {told}; there are {', '.join(FAMILIES)}")
