@@ -176,18 +176,19 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     the layout of Hugging Face is a model too: of task=chat where it has a chat template, else of task=lm.
 
     Args:
-      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed; and
-        `checkpoint=STEP` or `checkpoint=newest` for another step than the best.
+      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed; of a folder
+        `task.variables` too; and `checkpoint=STEP` or `checkpoint=newest` for another step than the best.
 
     Raises:
       ConfigError: not a run directory, or an option that cannot be changed for a trained run.
       CheckpointError: no good checkpoint.
     """
+    remote.opened.cache_clear()  # the run may have gone on since
     asked = next((text.partition("=")[2] for text in overrides if text.startswith(CHECKPOINT)), None)
     overrides = tuple(text for text in overrides if not text.startswith(CHECKPOINT))
     for text in overrides:
         key = text.partition("=")[0]
-        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE:
+        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE and not _of_untrained(run, key):
             groups = {"generate": GenerateConfig, "evaluation": EvaluationConfig, "data": DataConfig}
             near = [f"; did you mean {name}.{key}?" for name, group in groups.items() if key in group.__dataclass_fields__]
             raise ConfigError(f"{key}: cannot be changed for a trained run; what can is {', '.join(OVERRIDABLE)}{''.join(near[:1])}")
@@ -202,7 +203,6 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
     platforms.devices()
-    remote.opened.cache_clear()  # the run may have gone on since
     if isinstance(run, Result):
         return Model(runs.open_run(run.mirror.place, change, checkpoint=asked))
     if pretrained.is_source(folder := remote.opened(str(hub.run_dir(str(run))))):
@@ -210,6 +210,13 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
             raise ConfigError(f"checkpoint={asked}: {run} is no run directory, and has no steps; leave it out")
         return Model(untrained.open_folder(folder, change))
     return Model(runs.open_run(run, change, checkpoint=asked))
+
+
+def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
+    """Whether an option may be changed for a folder of Hugging Face: nobody has trained with the variables of its template."""
+    if isinstance(run, Result) or not (key == "task.variables" or key.startswith("task.variables.")):
+        return False
+    return pretrained.is_source(remote.opened(str(hub.run_dir(str(run)))))
 
 
 def export(

@@ -9,23 +9,9 @@ import sys
 from collections.abc import Callable
 
 from jaxsft import __version__, invocation
+from jaxsft.commands import COMMANDS
 from jaxsft.errors import JaxsftError
 
-COMMANDS = {
-    "demo": ("demo", "fine-tune a small model on a bilingual data set made on the spot, score it, write a report (two minutes)"),
-    "prepare": ("prepare", "clean, deduplicate, split, balance ...: jaxsft prepare data.path=FILE stages=[clean,dedup,split] output.dir=DIR"),
-    "train": ("train", "fine-tune: jaxsft train task=NAME data.train=FILE ... (jaxsft train --help lists the tasks)"),
-    "check": ("check", "look at a data set before training: rows, labels, lengths, leaks, tokens: jaxsft check task=... data.train=FILE"),
-    "eval": ("evaluate", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
-    "predict": ("predict", "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE"),
-    "generate": ("generate", "answer a prompt, hold a conversation, answer a file: jaxsft generate run=DIR [prompt=TEXT | input=FILE]"),
-    "export": ("export", "write a run as a folder that transformers loads: jaxsft export run=DIR to=FOLDER"),
-    "quality": ("quality", "measure a data set before training on it: jaxsft quality data.path=FILE, or data.train=FILE data.test=FILE"),
-    "annotate": ("annotate", "tasks for annotators, and one answer out of several: jaxsft annotate export|import schema=FILE ..."),
-    "report": ("report", "write the report of a run again, or set several side by side: jaxsft report DIR [DIR ...]"),
-    "env": ("env", "versions, devices, CUDA, extras: jaxsft env"),
-    "completion": ("completion", "complete commands and options by a tab: jaxsft completion bash|zsh|fish"),
-}
 HELP = """usage: jaxsft <command> [key=value ...]
 
 {commands}
@@ -43,7 +29,25 @@ def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code:
     Args:
       end: what is done with the code after a failure, while its exception is still held.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(sys.argv[1:] if argv is None else argv)
+    except JaxsftError as error:
+        print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return end(1)
+    except KeyboardInterrupt:
+        print("jaxsft: interrupted", file=sys.stderr)
+        return end(130)
+    except BrokenPipeError:
+        return end(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"jaxsft: {error.filename}: cannot be used ({error.strerror})", file=sys.stderr)
+        return end(1)
+
+
+def _dispatch(argv: list[str]) -> int:
+    """Runs the command, or prints what it was asked about it; returns the exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())))
         return 0 if argv else 1
@@ -63,27 +67,7 @@ def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code:
             stream.reconfigure(errors="backslashreplace")  # the name of a file may hold bytes that are no UTF-8
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     invocation.remember(["jaxsft", *argv])
-    try:
-        return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(argv[1:])
-    except JaxsftError as error:
-        print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return end(1)
-    except KeyboardInterrupt:
-        print("jaxsft: interrupted", file=sys.stderr)
-        return end(130)
-    except BrokenPipeError:
-        return end(141)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"jaxsft: {error.filename}: cannot be used ({error.strerror})", file=sys.stderr)
-        return end(1)
-    except UnicodeEncodeError as error:
-        if error.encoding == "utf-8":
-            raise
-        letter = ascii(error.object[error.start])
-        print(f"jaxsft: the output is written in {error.encoding}, which has no {letter}; set PYTHONIOENCODING=utf-8", file=sys.stderr)
-        return end(1)
+    return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(argv[1:])
 
 
 def script() -> None:

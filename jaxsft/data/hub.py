@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft.config.hubid import PREFIX, HubId, is_hub, parse
-from jaxsft.data import tokenizer_files
+from jaxsft.data import template_files, tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 
 # What is read of a run directory, and of a model of transformers.
 RUN = ("config.yaml", "manifest.json", "steps.json", "task.json", "prepared.json", "pretrained.json", "label_names.json")
 RUN += ("tokenizer/*.json", "checkpoints/*")
 MODEL = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
-TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, "tokenizer/*.json")
+TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, f"{template_files.FURTHER}/*.jinja", "tokenizer/*.json")
 
 
 _REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -22,11 +22,12 @@ from typing import Any
 
 from jaxsft import documents
 from jaxsft.data import sentencepiece
+from jaxsft.data.template_files import TEMPLATES, templates_of
 from jaxsft.data.tokenizer_document import check_config, checked, content, declare, declared_special, is_id, token_of
 from jaxsft.errors import ConfigError
 
 NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
-BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", *TEMPLATES)
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # Radford et al., 2019, encoder.py
 _QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # of its tokenizer.json
 _ROBERTA = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -99,8 +100,8 @@ def _config(folder: Path) -> dict[str, Any]:
             config |= found
     if (folder / "added_tokens.json").exists() and not (folder / "tokenizer.json").exists():
         config["added_tokens_decoder"] = _added(folder / "added_tokens.json") | config.get("added_tokens_decoder", {})
-    if (folder / "chat_template.jinja").is_file():
-        config["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if (templates := templates_of(folder, config.get("chat_template"))) is not None:
+        config["chat_template"] = templates
     return config
 
 
