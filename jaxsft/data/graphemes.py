@@ -15,7 +15,7 @@ _SKIN_AND_TAGS = "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
 
 @functools.cache
 def marks() -> str:
-    """The marks of Unicode (accents, vowel signs, points: Mn, Mc and Me), as ranges for a class of a regular expression; Python's `\\w` lacks them."""
+    """The marks of Unicode (accents, vowel signs, points: Mn, Mc, Me), as ranges for a class of a regular expression; Python's `\\w` lacks them."""
     codes = [code for code in (*range(0x300, 0x1F000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(code))[0] == "M"]
     runs = [list(run) for _, run in itertools.groupby(enumerate(codes), lambda pair: pair[1] - pair[0])]
     return "".join(f"{chr(run[0][1])}-{chr(run[-1][1])}" for run in runs)

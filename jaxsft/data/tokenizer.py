@@ -20,6 +20,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from jaxsft.data import chinese, tokenizer_files
+from jaxsft.data.template_files import TEMPLATES, named_templates
 from jaxsft.data.tokenizer_document import FLAGS, ROLES, checked, declare_roles
 from jaxsft.data.tokenizer_document import content as _content
 from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames, own_frames, processor
@@ -42,6 +43,7 @@ class Tokenizer:
       pad_id: an id inside the vocabulary (0 if there is no pad token): padding is told by segment, never by id.
       bos_id, eos_id, mask_id, unk_id: None where the tokenizer declares none.
       chat_template: its default Jinja template, or None.
+      chat_templates: all of them by name, where it has several.
       extends: of a tokenizer with further tokens (`with_added`) the `digest` and the `rows` of the one without them, else None.
       segment: `jieba` where a dictionary finds the words of a text, else None.
       prefix: where a space is put before text that has none: `none`, before the `first` text only, or `always`, behind each special token too.
@@ -80,7 +82,8 @@ class Tokenizer:
         spelt = set(self._plain.vocabulary.values())
         self._special_ids = frozenset(token["id"] for token in self.added.values() if token["special"] and token["id"] in spelt) - unknown
         self._byte_ids = frozenset(vocabulary[p] for b in range(256) if (p := f"<0x{b:02X}>") in vocabulary) if model.get("type") == "Unigram" else ()
-        self.chat_template = _default_template(self._config.get("chat_template"))
+        self.chat_templates = named_templates(self._config.get("chat_template"))
+        self.chat_template = self.chat_templates.get("default")
         self.bos_id, self.eos_id, self.mask_id, self.unk_id = (self._role(f"{role}_token") for role in ("bos", "eos", "mask", "unk"))
         pad = self._role("pad_token")
         self.pad_id: int = 0 if pad is None else pad
@@ -152,8 +155,9 @@ class Tokenizer:
             document = document | {"post_processor": processor(frames, self._full.id_to_token)}
         write_text(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1))
         write_json(folder / "tokenizer_config.json", self._config)
-        # Hugging Face lets this file win over the config; an old one must not outlive its tokenizer.
-        (folder / "chat_template.jinja").unlink(missing_ok=True)
+        # Hugging Face lets these files win over the config; an old one must not outlive its tokenizer.
+        for name in TEMPLATES:
+            (folder / name).unlink(missing_ok=True)
 
     def with_added(self, tokens: Sequence[str]) -> Tokenizer:
         """The same tokenizer with further added tokens, which have the ids after all others. Raises ConfigError where one is there already."""
@@ -285,14 +289,3 @@ def _byte_letters() -> list[str]:
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-def _default_template(found: Any) -> str | None:
-    if isinstance(found, list):
-        named = {entry["name"]: entry["template"] for entry in found if isinstance(entry, dict) and {"name", "template"} <= entry.keys()}
-        found = named.get("default", next(iter(named.values())) if len(named) == 1 else None)
-        if found is None:
-            raise ConfigError(f"chat_template names {sorted(named)}, expected one called 'default'")
-    if found is not None and not isinstance(found, str):
-        raise ConfigError(f"chat_template is a {type(found).__name__}, expected a string or a list of named templates")
-    return found

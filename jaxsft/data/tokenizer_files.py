@@ -15,17 +15,19 @@ text.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxsft import documents
 from jaxsft.data import sentencepiece
+from jaxsft.data.template_files import TEMPLATES, templates_of
 from jaxsft.data.tokenizer_document import check_config, checked, content, declare, declared_special, is_id, token_of
 from jaxsft.errors import ConfigError
 
 NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
-BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", *TEMPLATES)
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # Radford et al., 2019, encoder.py
 _QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # of its tokenizer.json
 _ROBERTA = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -64,13 +66,13 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
 
 def there(folder: Path) -> bool:
     """Whether a folder holds a vocabulary."""
-    return folder.is_dir() and bool(_candidates(folder))
+    return os.path.isdir(folder) and bool(_candidates(folder))
 
 
 def _vocabulary(path: Path) -> Path:
-    if path.is_file():
+    if os.path.isfile(path):
         return path
-    found = _candidates(path) if path.is_dir() else []
+    found = _candidates(path) if os.path.isdir(path) else []
     if not found:
         raise ConfigError(
             f"{path}: cannot read the tokenizer; expected a directory with a tokenizer.json, NAME.model, vocab.txt or vocab.json, or that file"
@@ -98,8 +100,8 @@ def _config(folder: Path) -> dict[str, Any]:
             config |= found
     if (folder / "added_tokens.json").exists() and not (folder / "tokenizer.json").exists():
         config["added_tokens_decoder"] = _added(folder / "added_tokens.json") | config.get("added_tokens_decoder", {})
-    if (folder / "chat_template.jinja").is_file():
-        config["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if (templates := templates_of(folder, config.get("chat_template"))) is not None:
+        config["chat_template"] = templates
     return config
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.tasks.chat import template_of
 from tests.realdata import real
 
 HERE = Path(__file__).parents[1] / "golden" / "tokenizers"
@@ -166,3 +167,29 @@ def test_what_cannot_be_read_is_said(tmp_path):
     (tmp_path / "vocab.txt").write_text("[UNK]\na\nb\na\n")
     with pytest.raises(ConfigError, match=r"vocab.txt:4: the piece 'a' again, after line 2"):
         Tokenizer.load(tmp_path)
+
+
+def test_several_chat_templates(tmp_path):
+    """As transformers finds them: files of their own before the config, and a folder of further ones."""
+    Tokenizer.bytes().save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+
+    def found(template):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | ({} if template is None else {"chat_template": template})))
+        return Tokenizer.load(tmp_path).chat_templates
+
+    assert found(None) == {} and found("a") == {"default": "a"} and found({"default": "a", "rag": "r"}) == {"default": "a", "rag": "r"}
+    assert found([{"name": "tool_use", "template": "t"}])["default"] == "t"
+    assert set(found([{"name": "a", "template": "x"}, {"name": "b", "template": "y"}])) == {"a", "b"}
+    with pytest.raises(ConfigError, match=r"expected one called 'default'; choose by task\.template=a\|b"):
+        template_of("auto", Tokenizer.load(tmp_path))
+    for wrong in ([{"name": "a"}], 3, ["a"]):
+        with pytest.raises(ConfigError, match="chat_template"):
+            found(wrong)
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "b"}))
+    assert found("a") == {"default": "b"}
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("t")
+    (tmp_path / "chat_template.jinja").write_text("c")
+    assert found("a") == {"default": "c", "tool_use": "t"}
+    assert Tokenizer.load(tmp_path).chat_template == "c"
