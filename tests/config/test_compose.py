@@ -127,6 +127,14 @@ def test_configs_share_nothing_that_can_be_changed():
     assert [compose.typed({**given, "seed": seed}).seed for seed in (1, 0, 1)] == [1, 0, 1]
 
 
+def test_variables_of_a_template_are_named_by_the_template():
+    chat = schema.Config(task=schema.ChatTask())
+    given = compose.override(chat, ["task.variables={date: 2026-01-31, deep: false}", "task.variables.mood=kind"])
+    assert given.task.variables == {"date": "2026-01-31", "deep": False, "mood": "kind"}
+    with pytest.raises(ConfigError, match="unknown option of task=lm"):
+        compose.override(dataclasses.replace(chat, task=schema.LMTask()), ["task.variables.mood=kind"])
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0$"), min_size=1, max_size=12))
 @example("données.jsonl")
