@@ -1,5 +1,6 @@
 """Words in every script."""
 
+import itertools
 import unicodedata
 
 import pytest
@@ -45,7 +46,7 @@ def test_words_by_hand(text, count):
 def test_every_sign_is_in_one_word_and_no_mark_begins_one_behind_its_letter(text):
     places = words(text)
     assert "".join(text[a:b] for a, b in places) == "".join(c for c in text if not c.isspace())
-    assert all(b <= c for (_, b), (c, _) in zip(places, places[1:], strict=False))
+    assert all(b <= c for (_, b), (c, _) in itertools.pairwise(places))
     for start, _ in places:
         if unicodedata.category(text[start])[0] == "M":
             assert start == 0 or text[start - 1].isspace() or unicodedata.category(text[start - 1]) in ("Cf", "Cn", "Co", "Cc", "So")

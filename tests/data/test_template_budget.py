@@ -117,7 +117,7 @@ REFUSED = {
     "xmlattr": "{{ {} | xmlattr }}",
     "striptags": "{{ 'a' | striptags }}",
     "size": "word " * 200_000,
-    "parts": "{{ a }}" * 12_000,
+    "parts": "{{ a }}" * 25_000,
     "brackets": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "blocks": "{% if a %}" * 3000 + "{% endif %}" * 3000,
     "nested loops": "{% for a in b %}" * 60 + "{% endfor %}" * 60,
