@@ -198,8 +198,10 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
 
 
 def left_out(config: Config) -> list[str]:
-    """A sentence for each folder or archive of data of which files are not read, as they describe the data."""
+    """A sentence for each folder or archive of data of which files are not read, as they describe the data; and for scores without their library."""
     d, out = config.data, []
+    if hasattr(config.task, "scores") and (missing := [name for name in text_scores.left_out() if name not in (config.task.scores or ())]):
+        out.append(f"{', '.join(missing)} are left out: they need sacrebleu, which jaxsft[text] brings")
     for path in dict.fromkeys(path for path in (d.path, d.train, d.validation, d.test, *(one.path for one in d.mixture.sources)) if path):
         out += formats.left_out_note(path, d.format)
     return out
