@@ -46,6 +46,7 @@ from jaxsft.training.step import make_hyper, objective_value
 if TYPE_CHECKING:
     from jaxsft.prepare.check import Result as Checked
 
+CHECKPOINT = "checkpoint="
 OVERRIDABLE = ("data", "evaluation", "generate", "mesh", "precision", "seed", "loss.chunk", "model.attention", "model.unroll")
 
 Message = Mapping[str, Any]
@@ -175,15 +176,19 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     the layout of Hugging Face is a model too: of task=chat where it has a chat template, else of task=lm.
 
     Args:
-      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed.
+      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed; of a folder
+        `task.variables` too; and `checkpoint=STEP` or `checkpoint=newest` for another step than the best.
 
     Raises:
       ConfigError: not a run directory, or an option that cannot be changed for a trained run.
       CheckpointError: no good checkpoint.
     """
+    remote.opened.cache_clear()  # the run may have gone on since
+    asked = next((text.partition("=")[2] for text in overrides if text.startswith(CHECKPOINT)), None)
+    overrides = tuple(text for text in overrides if not text.startswith(CHECKPOINT))
     for text in overrides:
         key = text.partition("=")[0]
-        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE:
+        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE and not _of_untrained(run, key):
             groups = {"generate": GenerateConfig, "evaluation": EvaluationConfig, "data": DataConfig}
             near = [f"; did you mean {name}.{key}?" for name, group in groups.items() if key in group.__dataclass_fields__]
             raise ConfigError(f"{key}: cannot be changed for a trained run; what can is {', '.join(OVERRIDABLE)}{''.join(near[:1])}")
@@ -198,12 +203,20 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
     platforms.devices()
-    remote.opened.cache_clear()  # the run may have gone on since
     if isinstance(run, Result):
-        return Model(runs.open_run(run.mirror.place, change))
+        return Model(runs.open_run(run.mirror.place, change, checkpoint=asked))
     if pretrained.is_source(folder := remote.opened(str(hub.run_dir(str(run))))):
+        if asked is not None:
+            raise ConfigError(f"checkpoint={asked}: {run} is no run directory, and has no steps; leave it out")
         return Model(untrained.open_folder(folder, change))
-    return Model(runs.open_run(run, change))
+    return Model(runs.open_run(run, change, checkpoint=asked))
+
+
+def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
+    """Whether an option may be changed for a folder of Hugging Face: nobody has trained with the variables of its template."""
+    if isinstance(run, Result) or not (key == "task.variables" or key.startswith("task.variables.")):
+        return False
+    return pretrained.is_source(remote.opened(str(hub.run_dir(str(run)))))
 
 
 def export(
@@ -215,6 +228,7 @@ def export(
     shard: int = exporting.SHARD,
     adapter: str = "merge",
     head: str = "class",
+    checkpoint: str | None = None,
 ) -> dict[str, Any]:
     """Writes the model of a run as a folder that transformers loads. Equal to `jaxsft export`.
 
@@ -224,12 +238,15 @@ def export(
       shard: bytes of a file of weights at most.
       adapter: merge: it becomes part of the weights | peft: it alone is written, for the library PEFT.
       head: class: the class of transformers that has the head of the task | body: the model without it, and the head in head.safetensors.
+      checkpoint: the step, or newest; None: the best one.
 
     Raises:
       ConfigError: transformers has no class with this computation, or the folder is there already.
       CheckpointError: no good checkpoint.
     """
-    return exporting.export(load(run, "precision=fp32").run, to, dtype=dtype, family=family, shard=shard, adapter=adapter, head=head)
+    asked = [] if checkpoint is None else [f"{CHECKPOINT}{checkpoint}"]
+    opened = load(run, "precision=fp32", *asked).run
+    return exporting.export(opened, to, dtype=dtype, family=family, shard=shard, adapter=adapter, head=head)
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:
@@ -388,8 +405,14 @@ class Model:
         aside = [] if aside is None else aside
         if isinstance(data, str | os.PathLike):
             data = setup.read_rows(config, str(data), [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)], aside)
-        rows, records = setup.records_of(config, self._as_trained(self._rows(data, None)), type(self.task), aside)
-        part = setup.arranged(type(self.task), setup.Records(records, [row.where for row in rows], aside), config.data.columns, training=False)
+        rows = setup.usable(config, self._as_trained(self._rows(data, None)), self.task, aside)
+        rows, records = setup.records_of(config, rows, type(self.task), aside)
+        part = setup.Records(records, [row.where for row in rows], aside)
+        if config.data.unseen_labels == "drop":
+            known = {("label", name) for name in self.task.state.get("labels", ())} | {("text", name) for name in self.task.state.get("intents", ())}
+            part = setup.seen(part, self.task, known)
+            aside[:] = part.aside
+        part = setup.arranged(type(self.task), part, config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))
         if self.task.generates and config.evaluation.generate != "never":
             answers, numbers = evaluation.answer(self.task, parts.model, self._held.layers, split, config, parts.mesh)

@@ -23,7 +23,7 @@ from jaxsft.config.schema import Config, PrepareConfig, QualityConfig
 from jaxsft.errors import ConfigError
 
 OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
-OPEN = r"(task\.variables|data\.options)(\.|$)"  # the user names its keys, so that adding one is no mistake
+OPEN = r"(task\.variables|data\.options|data\.keep)(\.|$)"  # the user names its keys, so that adding one is no mistake
 _PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
 _VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
 _PLACE = re.compile(r"\{\w+\}")  # a place in a text, such as {labels}: no dict
@@ -162,7 +162,7 @@ def quote(argument: str, multirun: bool, root: type = Config) -> str:
     quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
     taken_as_is = not value or word or value == "null" or value.startswith("${") or quoted
     holds = value[:1] in ("[", "{") and not _PLACE.match(value)
-    free = key.startswith("data.options.") and not _VALUE.fullmatch(value) and not holds
+    free = key.startswith(("data.options.", "data.keep.")) and not _VALUE.fullmatch(value) and not holds
     if (key not in compose.string_keys(root) and not free) or taken_as_is or (multirun and "," in value):
         return f"{plus}{key}={value}"
     return f"{plus}{key}={_quoted(value)}"

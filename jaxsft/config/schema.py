@@ -77,7 +77,7 @@ class Columns:
     categories: list[str] = field(default_factory=list)  # those of the features that are classes although they look like numbers
     missing: str = "error"  # what becomes of a row with a target, or a feature, that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
-    allow: list[str] = field(default_factory=list)  # assistant_first|repeated_role|no_answer|several_roots|partial_words|discontinuous|absent
+    allow: list[str] = field(default_factory=list)  # assistant_first|repeated_role|no_answer|media|several_roots|partial_words|discontinuous|absent
     group_references: bool = False  # rows of one source are one row with several references
 
     def named(self) -> list[str]:
@@ -125,6 +125,8 @@ class DataConfig(DataFiles):
     mixture: Mixture = field(default_factory=Mixture)
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])  # shares of train, validation and test of `data.path`; they sum to 1
     split_seed: int = 0  # of the split of `data.path`
+    keep: dict[str, Any] = field(default_factory=dict)  # by column, the values of rows that are used (any: all); at train ... those of one split
+    unseen_labels: str = "error"  # of validation and test rows: error | drop (they are counted) | learn (the labels of all splits are learnt)
     max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
     max_source_length: Any = "auto"  # of an encoder-decoder model: tokens of a row of sources; auto: the longest source, up to model.context
     too_long: str = "error"  # a row above max_length: error | drop | truncate_left | truncate_right | window | head_tail | sentence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsft.config import compose, durations, hubid, validate_backbone, validate_generate, validate_model, validate_texts
@@ -19,6 +19,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.header": ("auto", "true", "false"),
     "data.unit": ("file", "line", "paragraph"),
     "data.on_bad_row": ("error", "quarantine"),
+    "data.unseen_labels": ("error", "drop", "learn"),
     "data.columns.form": ("auto", "messages", "sharegpt", "alpaca", "prompt"),
     "data.columns.missing": ("error", "mask"),
     "data.columns.scheme": ("auto", "none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso"),
@@ -48,6 +49,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),
     "data.mixture.exhausted": ("stop", "repeat", "error"),
+    "task.train_turns": ("all", "last"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
 }
@@ -93,7 +95,7 @@ NOT_NEGATIVE = (
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", "adapter.dropout", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
-ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "discontinuous", "absent")
+ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "discontinuous", "absent", "media")
 GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
@@ -219,6 +221,9 @@ def data(config: Config) -> None:
 def options_of_splits(d: DataFiles) -> None:
     """Options of a split are read with its file. Raises ConfigError."""
     sources = {"train": bool(d.train or getattr(getattr(d, "mixture", None), "sources", ())), "validation": d.validation, "test": d.test}
+    keep = getattr(d, "keep", {})
+    if unread := [name for name, there in sources.items() if isinstance(keep.get(name), Mapping) and not there]:
+        raise ConfigError(f"data.keep.{unread[0]}: is read with data.{unread[0]}=FILE only; set that, or give the columns without {unread[0]}")
     if unread := [name for name, there in sources.items() if name in d.options and not there]:
         raise ConfigError(f"data.options.{unread[0]}: is read with data.{unread[0]}=FILE only; set that, or give the options without {unread[0]}")
 

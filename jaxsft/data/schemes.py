@@ -65,6 +65,21 @@ def split(tag: str) -> tuple[str, str] | None:
     return found[1], found[2] or ""
 
 
+OUTSIDE = ("O", "o", "0", "_", "-", "OTHER", "OUT", "NONE")  # what a word in no chunk has in other spellings
+_prefixed, _suffixed = re.compile(r"([BIESLUMbieslum])[-_:./|](.+)", re.DOTALL), re.compile(r"(.+)[-_:./|]([BIESLUMbieslum])", re.DOTALL)
+
+
+def respelled(tag: str) -> str | None:
+    """A chunk tag as it is usually spelled, `B_PER`, `b-PER`, `B:PER` and `PER-B` as `B-PER`; None for what is no chunk tag in any spelling."""
+    if tag in OUTSIDE:
+        return "O"
+    if split(tag) is not None:
+        return tag
+    if found := _prefixed.fullmatch(tag):
+        return f"{found[1].upper()}-{found[2]}"
+    return f"{found[2].upper()}-{found[1]}" if (found := _suffixed.fullmatch(tag)) else None
+
+
 def problems(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
     """Each position, from 0, whose tag cannot stand there, and why; of a chunk that never ends, its last one."""
     name, found = named(scheme), []

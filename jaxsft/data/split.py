@@ -7,7 +7,8 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
@@ -28,18 +29,18 @@ def normalise(text: str, case: bool = True, space: bool = True, punctuation: re.
     return " ".join(text.split()) if space else text
 
 
-def keys(rows: Sequence[Row], texts: Sequence[Sequence[str]], together: Sequence[str | None]) -> list[str]:
-    """What makes rows equal for `split_rows`: their texts after normalisation (`normalise`), whatever else their columns hold; or what rows should
-    stay together by. The key is the least content of those that are equal, so that a file without such rows is split by the contents alone.
+def text_key(given: Sequence[str]) -> str:
+    """Joins what a model is given of a row (`records.Kind.given`) into the text by which rows are equal: for the split of a file, for the stages
+    `dedup` and `split`, for the overlap that a check finds, and for the count of a run."""
+    return "\n".join(map(normalise, given))
 
-    Args:
-      texts: per row, those of its record.
-      together: per row, what it shares with others, or None.
-    """
-    own = [canonical(row) if shared is None else shared for row, shared in zip(rows, together, strict=True)]
-    alike = [normalise("\n".join(said) if shared is None else shared) for said, shared in zip(texts, together, strict=True)]
+
+def keys(rows: Sequence[Row], alike: Sequence[str]) -> list[str]:
+    """Returns per row what makes it equal to others for `split_rows`: the least content of all rows with its `text_key`, so that a file without
+    such rows is split by the contents alone. `alike`: the `text_key` of each row."""
     least: dict[str, str] = {}
-    for content, key in zip(own, alike, strict=True):
+    for row, key in zip(rows, alike, strict=True):
+        content = canonical(row)
         least[key] = min(content, least.get(key, content))
     return [least[key] for key in alike]
 
@@ -86,6 +87,59 @@ def split_rows(
     for row, content in zip(rows, hashes, strict=True):
         split[part_of[content]].append(row)
     return split
+
+
+def split_file(
+    rows: Sequence[Row], records: Sequence[Any], kind: Any, fractions: Sequence[float], seed: int
+) -> tuple[list[tuple[list[Row], list[Any]]], int]:
+    """Splits the rows of a file as training does: rows that say the same share a part, each label is spread evenly, and no part but the first has
+    a label that the first one lacks.
+
+    Args:
+      records: of the rows. kind: what gives their `text_key`, `stratum` and `classes` (a task, or its `records.Kind`).
+
+    Returns: for train, validation and test their rows and records, and how many rows went to train for a label that it would lack.
+    """
+    record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
+    alike = keys(rows, [kind.text_key(record) for record in records])
+    key_of = {id(row): key for row, key in zip(rows, alike, strict=True)}
+    stratify, key = lambda row: kind.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
+    parts, moved = split_rows(rows, fractions, seed, stratify, key), []
+    if float(fractions[0]) > 0:
+        order = {id(row): place for place, row in enumerate(rows)}
+        parts, moved = with_every_label(parts, key, lambda row: kind.classes(record_of[id(row)]), order, seed)
+    return [(part, [record_of[id(row)] for row in part]) for part in parts], len(moved)
+
+
+def with_every_label(
+    parts: Sequence[list[Row]],
+    key: Callable[[Row], str],
+    labels: Callable[[Row], Sequence[Hashable]],
+    order: Mapping[int, int],
+    seed: int = 0,
+) -> tuple[tuple[list[Row], ...], list[Row]]:
+    """Moves to the first part, training, the rows of the others that have a label which it lacks: it could never be learnt, and no score could tell
+    of it. Of the rows of a label those of one content go, the first by hash, and what is equal to them by `key`.
+
+    Args:
+      parts: of `split_rows`. key: as there. labels: all labels of a row. order: by `id` of a row, its place in the file.
+
+    Returns: the parts, and the rows that were moved.
+    """
+    known = {label for row in parts[0] for label in labels(row)}
+    waiting: dict[str, list[Row]] = defaultdict(list)
+    for row in (row for part in parts[1:] for row in part):
+        waiting[key(row)].append(row)
+    moved: set[int] = set()
+    for content in sorted(waiting, key=lambda content: _hash(content, seed)):
+        if new := {label for row in waiting[content] for label in labels(row)} - known:
+            known |= new
+            moved |= {id(row) for row in waiting[content]}
+    if not moved:
+        return tuple(parts), []
+    gone = [row for part in parts[1:] for row in part if id(row) in moved]
+    first = sorted([*parts[0], *gone], key=lambda row: order[id(row)])
+    return (first, *([row for row in part if id(row) not in moved] for part in parts[1:])), gone
 
 
 def _hash(content: str, seed: int) -> bytes:

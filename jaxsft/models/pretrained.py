@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import mmap
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -134,7 +135,7 @@ def _listed(index: Path) -> dict[str, str]:
         if not isinstance(file, str) or not file.endswith(".safetensors"):
             raise CheckpointError(f"{index}: weight_map: {shown(name)} is {shown(file)}, expected the name of a .safetensors file")
         if Path(file).name != file:
-            raise CheckpointError(f"{index}: names {shown(file)}, which does not lie beside it")
+            raise CheckpointError(f"{index}: names {file[:80]}, which does not lie beside it")
     return found
 
 
@@ -179,7 +180,7 @@ class Source:
 
 def is_source(folder: str | Path) -> bool:
     """Whether a folder is one of these, and no run directory."""
-    return (Path(folder) / "config.json").is_file() and not (Path(folder) / "config.yaml").is_file()
+    return os.path.isfile(Path(folder, "config.json")) and not os.path.isfile(Path(folder, "config.yaml"))
 
 
 def open_source(folder: str | Path, part: str = "all") -> Source:

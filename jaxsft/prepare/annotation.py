@@ -282,6 +282,7 @@ def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
       DataError: an item without id, an annotator who answers twice, one item with two texts, or a value that `value_of` refuses.
     """
     annotations: dict[tuple[str, str], tuple[Annotation, str]] = {}
+    unknown: dict[str, list[str]] = {}  # by label, where it stands
     texts: dict[str, tuple[str, str]] = {}
     seen: dict[str, None] = {}
     for owner, rows in files:
@@ -296,6 +297,10 @@ def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
             if untouched and all(row.fields.get(key) is None for key in ("labels", "spans", "label")):
                 continue
             annotator = str(owner if row.fields.get("annotator") is None else row.fields["annotator"])
+            if foreign := [] if row.fields.get("skipped") else _foreign(row.fields, schema):
+                for label in foreign:
+                    unknown.setdefault(label, []).append(row.where)
+                continue
             value = None if row.fields.get("skipped") else value_of(row.fields, schema, row.where)
             one = Annotation(item, annotator, value, _seconds(row))
             if (item, annotator) in annotations:
@@ -304,8 +309,23 @@ def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
                     f"{row.where}: {annotator!r} annotated item {item!r} before ({before}); set annotators=[...] where files are of others"
                 )
             annotations[item, annotator] = (one, row.where)
+    if unknown:
+        (_, (first, *_)), *_ = unknown.items()
+        shown = ", ".join(f"{label!r} ({len(places):,})" for label, places in sorted(unknown.items(), key=lambda one: -len(one[1])))
+        one = "the label" if len(unknown) == 1 else f"{len(unknown):,} labels"
+        raise DataError(f"{first}: found {one} {shown} that the schema does not have; it has {', '.join(schema.names)}; mend them, or the schema")
     done = {item for item, _ in annotations}
     return Work(tuple(a for a, _ in annotations.values()), {i: t for i, (t, _) in texts.items()}, tuple(i for i in seen if i not in done))
+
+
+def _foreign(fields: Mapping[str, Any], schema: Schema) -> list[str]:
+    """The labels of a row that the schema does not have; of ratings and damaged values none, which `value_of` refuses."""
+    if schema.type == "rating":
+        return []
+    given = fields.get("spans", fields.get("labels")) if schema.type in ("span", "relation") else fields.get("labels", fields.get("label"))
+    given = given if isinstance(given, list | tuple) else [given]
+    names = [part.get("label") if isinstance(part, dict) else part for part in given]
+    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name not in schema.names))
 
 
 def _same_text(texts: dict[str, tuple[str, str]], item: str, row: Row) -> None:

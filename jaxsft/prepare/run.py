@@ -24,7 +24,7 @@ from jaxsft.prepare.pipeline import Entry
 from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
 
-WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", prepared.ARRAY_RECORD)
+WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu", prepared.ARRAY_RECORD)
 WRITING, OLD = ".writing-", ".old"  # .SET.writing-XXXX and .SET.writing-XXXX.old lie beside a set while it is written
 DROPPED = "dropped.jsonl"
 UNREADABLE = "unreadable"  # the reason of rows that no stage has seen

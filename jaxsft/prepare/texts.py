@@ -78,8 +78,11 @@ def has_text(value: Any) -> bool:
 
 
 def text_in(row: Row, name: str, option: str) -> str:
-    """The text of a column; of a chat the texts of its turns, one below the other. Raises DataError (missing, or neither), which names `option`."""
+    """The text of a column; of a chat the texts of its turns, one below the other; of a list of words the words with spaces. Raises DataError
+    (missing, or none of these), which names `option`."""
     value = value_of(row, name, option)
+    if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        return " ".join(value)
     if _is_chat(value):
         return "\n".join(turn[key] for turn in value for key in CONTENT if isinstance(turn.get(key), str))
     return text_of(row, name, option)

@@ -11,9 +11,11 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from jaxsft.config.schema import Config
+from jaxsft.data import split as splitting
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.records import KINDS
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout
@@ -47,7 +49,7 @@ class Task:
       start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads the prompt; empty for other models.
       source_frame: what stands before and behind a text that its encoder reads; None for other models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
-      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`.
+      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`; None: it hangs on the data (`best_metric`).
       metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
       lower_is_better: those of which less is better.
       of_words: something is said of each word: the head runs on all of them, not once a text.
@@ -60,7 +62,7 @@ class Task:
     start_ids: Sequence[int] = ()
     source_frame: tuple[Sequence[int], Sequence[int]] | None = None
     answers_up_to = 128
-    metric = "loss"
+    metric: str | None = "loss"
     metrics: tuple[str, ...] = ("loss",)
     lower_is_better: tuple[str, ...] = ("loss", "perplexity")
     of_words = False
@@ -69,6 +71,12 @@ class Task:
     def metric_names(cls, config: Config) -> tuple[str, ...]:
         """Those of `metrics` that evaluation gives with this config, and those whose names come from it."""
         return cls.metrics
+
+    @property
+    def best_metric(self) -> str:
+        """Returns `metric`, or of the metrics the one that fits what was found in the data."""
+        assert self.metric is not None
+        return self.metric
 
     def sign(self, metric: str) -> int:
         """-1 where less is better, otherwise 1."""
@@ -133,15 +141,15 @@ class Task:
         """The records of a split as the model meets them, where one of a file stands for several, or several for one."""
         return list(records), list(where)
 
-    @staticmethod
-    def contents(record: Any) -> list[str]:
-        """What must not be in training too."""
-        return [repr(record)]
+    @classmethod
+    def text_key(cls, record: Any) -> str:
+        """Returns what rows that say the same share: they stay in one split of a file, and are counted where two splits have them."""
+        return KINDS[cls.name].text_key(record) if cls.name in KINDS else splitting.text_key(cls.texts(record))
 
-    @staticmethod
-    def together(record: Any, columns: Any) -> str | None:
-        """Rows of one file that share it stay in one split; None: only those with equal columns do."""
-        return None
+    @classmethod
+    def classes(cls, record: Any) -> list[tuple[str, str]]:
+        """Returns every label that must be known to learn or score a record (`records.Kind.classes`)."""
+        return KINDS[cls.name].classes(record) if cls.name in KINDS else []
 
     corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
 

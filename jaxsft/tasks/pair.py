@@ -230,7 +230,7 @@ def _check_kinds(loss: str, kind: str, records: Sequence[Pair], where: Sequence[
         found = "label" if record.label is not None else "score" if record.score is not None else "nothing"
         if found != kind:
             has = {"label": "a label", "score": "a score", "nothing": "neither label nor score"}
-            raise DataError(
-                f"{place}: this pair has {has[found]}, but task.loss={loss} expects {has[kind]}; name the columns by data.columns.label or "
-                "data.columns.score, or choose another task.loss"
-            )
+            fitting = {"label": "cross_entropy", "score": "mse", "nothing": "contrastive task.encoder=bi"}[found]
+            column = {"label": "data.columns.label", "score": "data.columns.score"}.get(kind)
+            other = f", or {column}=<its column>" if column else ""
+            raise DataError(f"{place}: this pair has {has[found]}, but task.loss={loss} expects {has[kind]}; set task.loss={fitting}{other}")

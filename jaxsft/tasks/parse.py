@@ -55,7 +55,7 @@ class ParseTrees(Task):
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Parse], where: Sequence[str]) -> dict[str, Any]:
-        labels = sorted({relation for r in records for relation in r.deprels})
+        labels = [*config.task.labels] if config.task.labels else sorted({relation for r in records for relation in r.deprels})
         asked = config.evaluation.metric.partition("/")[2]
         if config.task.upos > 0 or asked in OF_UPOS:
             what = f"task.upos={config.task.upos}" if config.task.upos > 0 else f"evaluation.metric=validation/{asked}"

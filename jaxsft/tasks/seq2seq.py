@@ -60,14 +60,6 @@ class Seq2SeqTask(CausalTask):
             return [dataclasses.replace(r, target=text, references=()) for r, _, text in pairs], [place for _, place, _ in pairs]
         return group_references(records, where) if columns.group_references else (list(records), list(where))
 
-    @staticmethod
-    def contents(record: Seq2Seq) -> list[str]:
-        return [repr((record.source, text)) for text in (record.references or (record.target,))]
-
-    @staticmethod
-    def together(record: Seq2Seq, columns: Any) -> str | None:
-        return record.source if columns.group_references else None
-
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Seq2Seq], where: Sequence[str]) -> dict[str, Any]:
         if tokenizer.eos_id is None:

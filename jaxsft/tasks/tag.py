@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, TOKENS, Tags
 from jaxsft.data.records import words as words_in
-from jaxsft.data.records.fields import first_of
+from jaxsft.data.records.fields import declared_labels, first_of
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import tokens as token_losses
@@ -34,20 +35,32 @@ from jaxsft.tasks.base import Output, Task, Terms, by_text, in_order
 FORBIDDEN = -1e9  # the score of what a scheme does not allow
 UNTAGGED = -1  # the id of a word without a tag; the weight of its loss is 0
 BLANK = "_"  # stands in CoNLL-U for what is not given
+OF_CHUNKS = tuple(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in scoring.AVERAGES)
+OF_WORDS = tuple(f"word_{name}" for name in OF_CHUNKS)
 
 
 class TagWords(Task):
     """A word is what stands at its first token, or the mean of its tokens. The loss is the cross-entropy of its tag, or that of a linear chain.
 
-    Where tags are chunks, precision, recall and F1 are of chunks, and right is a chunk whose beginning, end and type are; else they are of words.
+    Where tags are chunks, precision, recall and F1 are of chunks (`f1_micro`), and right is a chunk whose beginning, end and type are; else they are
+    of words, under names of their own (`word_f1_micro`).
     """
 
     name = "tag"
     of_words = True
-    metric = "f1_micro"
-    metrics = ("loss", "accuracy", "words", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in scoring.AVERAGES))
+    metric = None
+    metrics = ("loss", "accuracy", "words", *OF_CHUNKS, *OF_WORDS)
     record, texts, stratum = (staticmethod(getattr(KINDS["tag"], name)) for name in ("record", "texts", "stratum"))
     inputs, outputs = (staticmethod(getattr(KINDS["tag"], name)) for name in ("inputs", "outputs"))
+
+    @classmethod
+    def metric_names(cls, config: Config) -> tuple[str, ...]:
+        scheme = config.data.columns.scheme
+        return tuple(name for name in cls.metrics if name not in {"auto": (), "none": OF_CHUNKS}.get(scheme, OF_WORDS))
+
+    @property
+    def best_metric(self) -> str:
+        return self.metric or ("accuracy" if self.scheme == "none" else "f1_micro")
 
     # --- data --------------------------------------------------------------------------------------------------------------------------------
     def unlabelled(self, row: Row, columns: Any) -> Tags:
@@ -59,7 +72,8 @@ class TagWords(Task):
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Tags], where: Sequence[str]) -> dict[str, Any]:
-        labels = [str(x) for x in config.task.labels] if config.task.labels else in_order({tag for r in records for tag in r.tags})
+        found = in_order({tag for r in records for tag in r.tags})
+        labels = declared_labels(config.task.labels, found) if config.task.labels else found
         labels = cls._without_untagged(config, labels, records, where)
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise (ConfigError if config.task.labels else DataError)(
@@ -70,6 +84,10 @@ class TagWords(Task):
         if all(r.scheme != "none" for r in records):
             asked = config.data.columns.scheme
             scheme = asked if asked != "auto" else schemes.detect([r.tags for r in records]) or "iob2"
+        asked = config.evaluation.metric.partition("/")[2]
+        if asked in (OF_CHUNKS if scheme == "none" else OF_WORDS):
+            other, what, are = (f"word_{asked}", "chunks", "none") if scheme == "none" else (asked.removeprefix("word_"), "words", "chunks")
+            raise ConfigError(f"evaluation.metric=validation/{asked}: is a score of {what}, and the tags are {are}; validation/{other} is theirs")
         if config.task.valid and scheme == "none":
             raise ConfigError("task.valid=true: the tags are no chunks, so that any may stand behind any; leave it out")
         if config.task.untagged is not None and scheme != "none":
@@ -83,10 +101,13 @@ class TagWords(Task):
         """The labels that are learnt. Raises ConfigError for a tag of untagged words that no word has, DataError for one that is not told as such."""
         blank, count = config.task.untagged, lambda tag: sum(r.tags.count(tag) for r in records)
         if blank is None:
-            if not config.task.labels and BLANK in labels:
-                place = next(place for r, place in zip(records, where, strict=True) if BLANK in r.tags)
+            numbers = all(re.fullmatch(r"-?\d+", label) for label in labels)
+            none = next((label for label in labels if label == BLANK or (numbers and label.startswith("-"))), None)
+            if not config.task.labels and none is not None:
+                place = next(place for r, place in zip(records, where, strict=True) if none in r.tags)
                 raise DataError(
-                    f"{place}: {count(BLANK):,} words of the split have the tag {BLANK!r}, which stands for none in CoNLL-U; task.untagged=_ leaves "
+                    f"{place}: {count(none):,} words of the split have the tag {none!r}, which stands for none"
+                    f"{' in CoNLL-U' if none == BLANK else ' among numbers'}; task.untagged={none} leaves "
                     "them out of loss and scores, task.labels=[...] with it among them learns it as a tag"
                 )
             return labels
@@ -216,7 +237,8 @@ class TagWords(Task):
 
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
         gold, predicted = self._tagged(split, columns)
-        return {"accuracy": scoring.accuracy(gold, predicted), "words": sum(map(len, gold)), **self._counts(gold, predicted).scores()}
+        scores, of = self._counts(gold, predicted).scores(), "word_" if self.scheme == "none" else ""
+        return {"accuracy": scoring.accuracy(gold, predicted), "words": sum(map(len, gold)), **{f"{of}{name}": v for name, v in scores.items()}}
 
     def confusion(self, split: Split, columns) -> Confusion:
         """Counts of words; rows that were dropped are not in it."""

@@ -13,6 +13,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded, framed
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import features
+from jaxsft.data.records.fields import declared_labels
 from jaxsft.data.windows import sentences
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import registry
@@ -177,7 +178,7 @@ class TextTask(Task):
     @classmethod
     def fit_labels(cls, given: Sequence[str] | None, found: set[str], where: Sequence[str], least: int = 2) -> list[str]:
         """The vocabulary of labels: `task.labels`, or those of the training split in order. Raises ConfigError or DataError."""
-        labels = [str(x) for x in given] if given else in_order(found)
+        labels = declared_labels(given, found) if given else in_order(found)
         if len(labels) < least or len(set(labels)) != len(labels):
             raise (ConfigError if given else DataError)(
                 f"{where[0].rsplit(':', 1)[0] if where else 'task.labels'}: {len(set(labels))} different labels ({', '.join(labels[:5])}); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ import jax
 import numpy as np
 
 from jaxsft import rundir
+from jaxsft.data.template_files import FURTHER
+from jaxsft.data.template_variables import pinned
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.data.tokenizer_frame import A, B, Frames
 from jaxsft.errors import ConfigError, JaxsftError
@@ -62,7 +65,7 @@ def export(
     if jax.process_count() > 1:
         raise ConfigError("jaxsft export runs in one process; start it without the options of hosts")
     parts, to = run.parts, Path(to)
-    if to.exists():
+    if os.path.lexists(to):
         raise ConfigError(f"to={to}: is there already; choose another folder")
     if adapter == "peft" and adapters.of(parts.config.adapter) is None:
         raise ConfigError(f"export.adapter=peft: run={run.folder} has no adapter; leave the option out")
@@ -279,10 +282,18 @@ def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None,
     config.pop("extends", None)  # our own note
     if kind == "text" and (padding := padding_of(tokenizer)):
         config["pad_token"] = padding
-    if source := (task.state.get("template") or {}).get("source"):
+    if template := task.state.get("template"):
         config.pop("chat_template", None)
-        rundir.write_text(folder / "chat_template.jinja", source)
+        _template(folder, template)
     rundir.write_json(path, config)
+
+
+def _template(folder: Path, stored: Mapping[str, Any]) -> None:
+    """The chat template, and that of conversations with tools, each with the variables of the run at its head. Raises ConfigError."""
+    rundir.write_text(folder / "chat_template.jinja", pinned(stored["source"], stored["variables"]))
+    if stored.get("tool_use") is not None:
+        (folder / FURTHER).mkdir()
+        rundir.write_text(folder / FURTHER / "tool_use.jinja", pinned(stored["tool_use"], stored["variables"]))
 
 
 def _generation(folder: Path, before: dict[str, Any] | None, tokenizer: Tokenizer, task: Task) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,12 +29,12 @@ from jaxsft.config.schema import (
     WordTokenizer,
 )
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train, vectors
+from jaxsft.data import chat_templates, formats, hub, pipeline, prepared, split, tokenizer_train, vectors, verdicts
 from jaxsft.data import records as typed
 from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizer import SPECIAL, Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.metrics import texts as text_scores
 from jaxsft.models import kinds, pretrained, surgery
@@ -55,13 +56,17 @@ class Records(NamedTuple):
     aside: Sequence[Aside] = ()
     rows: int | None = None  # of the file, where the task made another number of records of them
     source: Mapping[str, int] | None = None  # of a mixture: by `file:line`, the number of the source
+    notes: tuple[str, ...] = ()  # what a reader of the run should know of these rows
 
 
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
 def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
+    config, brought = with_template_tokens(config)
     if config.model.pretrained:
         config = like_pretrained(config)
+    if brought and hasattr(config.adapter, "train"):
+        config = _with_trained_rows(config)
     if getattr(config.task, "scores", ()) is None:
         config = dataclasses.replace(config, task=dataclasses.replace(config.task, scores=text_scores.installed()))
     task = tasks.get(config.task.name)
@@ -73,7 +78,7 @@ def resolve(config: Config) -> Config:
         formats.named(config.data.format)
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
     validate(config, metrics=task.metric_names(config), causal=task.causal, generates=task.generates, can_generate=task.can_generate)
-    metric = f"validation/{task.metric}" if config.evaluation.metric == "auto" else config.evaluation.metric
+    metric = config.evaluation.metric if config.evaluation.metric != "auto" or task.metric is None else f"validation/{task.metric}"
     return dataclasses.replace(
         config,
         precision="bf16" if config.precision == "auto" else config.precision,
@@ -82,6 +87,26 @@ def resolve(config: Config) -> Config:
         train=_with_frozen(config.train),
         seeds=dataclasses.replace(config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}),
     )
+
+
+def with_template_tokens(config: Config) -> tuple[Config, bool]:
+    """The config with the special tokens that the named chat template writes and the tokenizer lacks as `tokenizer.added`; and whether there are."""
+    name = config.task.template if config.task.name == "chat" else "auto"
+    if not chat_templates.lacking(name, ()):
+        return config, False
+    source = config.model.pretrained or getattr(config.tokenizer, "path", None)
+    known = {*(tokenizer_at(source).added if source else SPECIAL), *config.tokenizer.added}
+    missing = chat_templates.lacking(name, known)
+    added = [*config.tokenizer.added, *missing]
+    return (dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, added=added)), True) if missing else (config, False)
+
+
+def _with_trained_rows(config: Config) -> Config:
+    """The config whose adapter trains the rows of added tokens too, and no others: a token without a meaning would stay one."""
+    rows = ["embed/tokens/.*", *([] if config.model.tied else ["head/.*"])]
+    adapter = dataclasses.replace(config.adapter, train=[*config.adapter.train, *(one for one in rows if one not in config.adapter.train)])
+    given = any(pattern.startswith("embed") for pattern in config.adapter.train)
+    return dataclasses.replace(config, adapter=adapter, model=config.model if given else dataclasses.replace(config.model, train_rows="added"))
 
 
 def _with_ratio(config: Config) -> OptimConfig:
@@ -183,13 +208,23 @@ def left_out(config: Config) -> list[str]:
 def read_records(config: Config, path: str, task: type[Task], aside: list[Aside], split: str) -> tuple[list[formats.Row], list[Any]]:
     """The rows of a split's file that give a record, and their records: every row is checked. Raises DataError."""
     training = split == "train"
-    return records_of(config, read_rows(config, path, wanted(config, task, training), aside, split), task, aside, training)
+    rows = usable(config, read_rows(config, path, wanted(config, task, training), aside, split), task, aside, split)
+    return records_of(config, rows, task, aside, training)
 
 
 def wanted(config: Config, task: Any, training: bool) -> list[str]:
     """The columns that a task (or a `records.Kind`) reads of a file; the weight of a row is read where it trains."""
     columns = config.data.columns
     return [*task.inputs(columns), *task.outputs(columns), *(row_weights.wanted(columns) if training else ())]
+
+
+def usable(config: Config, rows: Sequence[formats.Row], task: Any, aside: list[Aside], split: str = "") -> Sequence[formats.Row]:
+    """The rows that the columns beside them, and `data.keep`, let be used (`verdicts.used`); the others go into `aside`. `task`: that, or its
+    `records.Kind`. Raises DataError."""
+    if not rows:
+        return rows
+    columns = task.infer_columns(rows[0], config.data.columns)
+    return verdicts.used(rows, columns, config.data.keep, split, aside, config.task.name)
 
 
 def records_of(
@@ -199,7 +234,7 @@ def records_of(
     DataError (`data.on_bad_row`)."""
     if not rows:
         raise DataError("there are no rows" + (f"; {len(aside)} were put aside, the first because {aside[0].message}" if aside else ""))
-    columns = task.infer_columns(rows[0], config.data.columns)
+    columns = typed.settled_columns(task, rows, config)
     record = (lambda row, columns: row_weights.weighted(task.record(row, columns), row, columns)) if training else task.record
     return typed.parse_rows(rows, record, columns, aside, config.data.on_bad_row)
 
@@ -209,26 +244,20 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
     d, out = config.data, {}
     if d.path:
         aside: list[Aside] = []
-        rows, records = records_of(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
+        rows = usable(config, read_rows(config, d.path, wanted(config, task, training=True), aside), task, aside)
+        rows, records = records_of(config, rows, task, aside)
         _some(records, aside, d.path)
-        record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-        keys = split.keys(rows, [task.texts(record) for record in records], [task.together(record, d.columns) for record in records])
-        key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
-        stratify, key = lambda row: task.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
-        parts = split.split_rows(rows, d.fractions, d.split_seed, stratify, key)
-        for name, part in zip(("train", "validation", "test"), parts, strict=True):
-            if part:
-                out[name] = Records([record_of[id(r)] for r in part], [r.where for r in part], aside if name == "train" else ())
+        parts, moved = split.split_file(rows, records, task, d.fractions, d.split_seed)
+        for name, (those, found) in zip(prepared.SPLITS, parts, strict=True):
+            if those:
+                out[name] = Records(found, [row.where for row in those], aside if name == "train" else ())
         if "train" not in out:
             raise ConfigError(f"data.fractions={list(d.fractions)}: no row of {d.path} is left for training")
-        if lost := lacking(out, task).get("train"):
-            where = next(r.where for r in rows if task.stratum(record_of[id(r)]) == lost[0])
-            raise DataError(
-                f"{where}: no row of label {lost[0]!r} is in training, so it could never be learnt (found {len(lost)} such labels after the split); "
-                "give it more rows, or set another data.split_seed or data.fractions"
-            )
-        rows, records = records_of(config, parts[0], task, aside, training=True)  # the weight of a row is read where it trains
-        out["train"] = Records(records, [row.where for row in rows], aside)
+        record_of = {id(row): record for row, record in zip(*parts[0], strict=True)}
+        weighted = lambda row, columns: row_weights.weighted(record_of[id(row)], row, columns)  # the weight of a row is read where it trains
+        rows, records = typed.parse_rows(parts[0][0], weighted, d.columns, aside, d.on_bad_row)
+        notes = (f"{moved:,} rows are in train, which would lack a label of theirs by the split alone",) if moved else ()
+        out["train"] = Records(records, [row.where for row in rows], aside, notes=notes)
     else:
         if d.train:
             prepared.check_alike({name: file for name in prepared.SPLITS if (file := getattr(d, name))})
@@ -240,7 +269,33 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 rows, records = read_records(config, file, task, aside, name)
                 _some(records, aside, file)
                 out[name] = Records(records, [row.where for row in rows], aside)
+    if d.unseen_labels == "drop":
+        known = {label for record in out["train"].records for label in task.classes(record)}
+        out = {name: part if name == "train" else seen(part, task, known) for name, part in out.items()}
     return {name: arranged(task, part, d.columns, training=name == "train") for name, part in out.items()}
+
+
+def seen(part: Records, task: Any, known: Collection[tuple[str, str]]) -> Records:
+    """The rows whose labels (`Task.classes`) are all known; the others are put aside as `unseen_label`."""
+    keep, aside = [], list(part.aside)
+    for i, (record, where) in enumerate(zip(part.records, part.where, strict=True)):
+        if new := [name for kind, name in task.classes(record) if (kind, name) not in known]:
+            file, _, line = where.rpartition(":")
+            aside.append(Aside(file, int(line), "unseen_label", f"{where}: no row of train has the label {new[0]!r}", declared=True))
+        else:
+            keep.append(i)
+    return part._replace(records=[part.records[i] for i in keep], where=[part.where[i] for i in keep], aside=aside)
+
+
+def fitted(config: Config, task: type[Task], tokenizer: Tokenizer, records: Mapping[str, Records]) -> dict[str, Any]:
+    """What the task learns of the training split (`Task.fit`); with `data.unseen_labels=learn` the labels of the other splits are known too."""
+    if config.data.unseen_labels == "learn":
+        classes = {label for part in records.values() for record in part.records for label in task.classes(record)}
+        kinds = {"labels": "label", "intents": "text"}
+        more = {option: [name for of, name in sorted(classes) if of == kind] for option, kind in kinds.items() if hasattr(config.task, option)}
+        given = {option: names for option, names in more.items() if getattr(config.task, option) is None}
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, **given))
+    return task.fit(config, tokenizer, records["train"].records, records["train"].where)
 
 
 def _some(records: Sequence[Any], aside: Sequence[Aside], file: str) -> None:
@@ -269,20 +324,61 @@ def read_mixture(config: Config, task: type[Task]) -> Records:
 def arranged(task: type[Task], part: Records, columns: Any, training: bool) -> Records:
     """The records as the model meets them (`Task.arrange`)."""
     records, where = task.arrange(part.records, part.where, columns, training)
-    return Records(records, where, part.aside, None if len(records) == len(part.records) else len(part.records), part.source)
+    return part._replace(records=records, where=where, rows=None if len(records) == len(part.records) else len(part.records))
 
 
-def limit(records: Records, rows: int | None) -> Records:
-    """So many rows, evenly spaced: a file that is sorted by label keeps its labels."""
-    if not rows or rows >= len(records.records):
+def limit(records: Records, rows: int | None, task: Any = None) -> Records:
+    """So many rows, evenly spaced, of which some give way to others until every label, and of a number a high and a low one, has a row, the rarest
+    first; a note tells what has none."""
+    count = len(records.records)
+    if not rows or rows >= count:
         return records
-    chosen = [i * len(records.records) // rows for i in range(rows)]
-    return records._replace(records=[records.records[i] for i in chosen], where=[records.where[i] for i in chosen])
+    kinds = _kinds(records.records, task)
+    chosen = _with_kinds([i * count // rows for i in range(rows)], kinds)
+    there, whole = ({kind for found in those for kind in found} for those in ([kinds[i] for i in chosen], kinds))
+    notes = records.notes
+    if len(there) < len(whole):
+        notes += (f"data.limit={rows}: {len(there):,} of {len(whole):,} labels have a row in train, so that nothing is learnt of the others",)
+    elif len(whole) == 1 or (task is not None and not whole and task.name == "regress"):
+        notes += (f"data.limit={rows}: all rows of train have the same to be learnt, so that learning them by heart shows nothing",)
+    return records._replace(records=[records.records[i] for i in chosen], where=[records.where[i] for i in chosen], notes=notes)
+
+
+def _kinds(records: Sequence[Any], task: Any) -> list[frozenset[Any]]:
+    """What a few rows should show of each record: its labels, or that it has none; of numbers whether they lie above the mean of all rows."""
+    numbers = [getattr(r, "targets", None) or (getattr(r, "score", None),) for r in records]
+    if task is None or not records or None not in numbers[0]:
+        values = np.array([n for n in numbers if None not in n], np.float64)
+        if task is None or not len(values) or len(values) < len(records):
+            return [frozenset()] * len(records)
+        above, finite = values > np.nanmean(values, axis=0), np.isfinite(values)
+        return [frozenset((i, bool(a[i])) for i in np.flatnonzero(f)) for a, f in zip(above, finite, strict=True)]
+    return [frozenset(task.classes(r)) or frozenset([("label", None)] if hasattr(r, "labels") else []) for r in records]
+
+
+def _with_kinds(chosen: list[int], kinds: Sequence[frozenset[Any]]) -> list[int]:
+    """The rows, of which some give way to the first row of a kind that none of them has; no kind loses its only row for it."""
+    counts = Counter(kind for found in kinds for kind in found)
+    have = Counter(kind for i in chosen for kind in kinds[i])
+    first: dict[Any, int] = {}
+    for i, found in enumerate(kinds):
+        for kind in found:
+            first.setdefault(kind, i)
+    taken = set(chosen)
+    for kind, _ in sorted(counts.items(), key=lambda one: (one[1], str(one[0]))):
+        spare = [i for i in taken if all(have[other] > 1 for other in kinds[i])] if not have[kind] else []
+        if spare:
+            gone = max(spare, key=lambda i: (min((have[other] for other in kinds[i]), default=0), i))
+            taken = (taken - {gone}) | {first[kind]}
+            have.subtract(kinds[gone])
+            have.update(kinds[first[kind]])
+    return sorted(taken)
 
 
 def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> None:
     """A line for every row that was put aside, with split, file, line, reason and message. No file where there is none."""
-    lines = [rundir.json_text({"split": name, **dataclasses.asdict(bad)}) for name, part in aside.items() for bad in part]
+    told = lambda bad: {k: v for k, v in dataclasses.asdict(bad).items() if k != "declared"}
+    lines = [rundir.json_text({"split": name, **told(bad)}) for name, part in aside.items() for bad in part]
     if lines:
         rundir.write_text(path, "\n".join(lines) + "\n")
     else:
@@ -290,10 +386,9 @@ def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> 
 
 
 def in_training_too(records: dict[str, Records], task: type[Task]) -> dict[str, int]:
-    """How many rows of each other split are in the training split, word for word."""
-    training = {text for r in records["train"].records for text in task.contents(r)}
-    leaks = lambda r: any(text in training for text in task.contents(r))
-    return {name: sum(map(leaks, part.records)) for name, part in records.items() if name != "train"}
+    """How many rows of each other split have a text (`Task.text_key`) of the training split."""
+    training = set(map(task.text_key, records["train"].records))
+    return {name: sum(task.text_key(r) in training for r in part.records) for name, part in records.items() if name != "train"}
 
 
 def lacking(records: Mapping[str, Records], task: type[Task]) -> dict[str, list[str]]:
@@ -380,7 +475,7 @@ class Parts:
 
     def split(self, name: str, records: Records, like: Split | None = None) -> Split:
         """The split, encoded; its rows are not shorter than those of `like`."""
-        rows, where, aside, _, source = Records(*records)
+        rows, where, aside, _, source, _ = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
         split = pipeline.load_split(name, rows, where, self.task, self.config.data, self.room, aside=aside, **least)
         if source is None:
@@ -411,6 +506,8 @@ def make_parts(
     """The static parts; `state` is what the task learnt from the training data. `mesh` None: that of the config, on the devices that are here.
     `reads` is the tokenizer of the task, where it has more tokens than the model has rows for."""
     task = tasks.get(config.task.name)(config, reads or tokenizer, state)
+    if config.evaluation.metric == "auto":
+        task.config = config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=f"validation/{task.best_metric}"))
     mesh = mesh or meshes.make_mesh(config.mesh)
     rows = config.model.vocab_rows or tokenizer.vocab_size
     if tokenizer.extends:
@@ -429,5 +526,5 @@ def prepare(config: Config) -> tuple[Parts, dict[str, Records]]:
     kind = tasks.get(config.task.name)
     records = read_splits(config, kind)
     tokenizer = make_tokenizer(config, kind, records["train"].records)
-    parts = make_parts(config, tokenizer, kind.fit(config, tokenizer, records["train"].records, records["train"].where))
-    return parts, {**records, "train": limit(records["train"], config.data.limit)}
+    parts = make_parts(config, tokenizer, fitted(config, kind, tokenizer, records))
+    return parts, {**records, "train": limit(records["train"], config.data.limit, kind)}

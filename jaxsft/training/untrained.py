@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,9 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
     config = _config(folder, task, change)
     if not config.model.causal and not two:
         raise ConfigError(f"{folder}: reads texts in both directions, writes nothing and has no head of a task; start from it by model.pretrained=")
-    parts = setup.make_parts(config, tokenizer, state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer))
+    variables = getattr(config.task, "variables", None)
+    learnt = state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer, variables)
+    parts = setup.make_parts(config, tokenizer, learnt)
     asked = generation_config.read(folder, source.values)
     if hosts.first() and (told := generation_config.note(asked, config.generate, parts.task.start_ids)):
         print(f"note: {folder}: {told}", file=sys.stderr)
@@ -121,14 +123,13 @@ def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str
     return {"labels": list(names)} | ({"scheme": schemes.of_labels(names) or "none"} if name == "tag" else {})
 
 
-def state(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What a task would have learnt in training: the template, and every token that ends an answer."""
+def state(folder: Path, tokenizer: Tokenizer, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a task would have learnt in training: the template with its variables, and every token that ends an answer."""
     stop = [*generation_config.stop_ids(folder), *([] if tokenizer.eos_id is None else [tokenizer.eos_id])]
     if tokenizer.chat_template is None:
         return {"stop_ids": sorted(set(stop))}
-    template = Template.of(tokenizer, require_stop=False)
-    kept = {"name": template.name, "source": template.source, "variables": template.variables, "sha256": template.digest}
-    return {"template": kept, "stop_ids": sorted({*stop, *template.stop_ids}), "longest_answer": LONGEST}
+    template = Template.of(tokenizer, require_stop=False, variables=variables)
+    return {"template": template.stored, "stop_ids": sorted({*stop, *template.stop_ids}), "longest_answer": LONGEST}
 
 
 def state_of_pairs(config: Config, folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:

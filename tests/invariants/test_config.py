@@ -195,6 +195,7 @@ ELSEWHERE = {
     "tests/data/test_encode.py": ("data.max_dropped", "data.require_stop"),
     "tests/data/test_split.py": ("data.fractions",),
     "tests/data/test_templates.py": ("task.template", "task.allow_unwritten"),
+    "tests/tasks/test_chat.py": ("task.train_turns",),
     "tests/test_cli.py": ("data.train", "data.test", "data.path", "run_dir", "evaluation.batch_size", "train.duration"),
     "tests/invariants/test_resume.py": (
         *("train.init_from", "train.log_every", "checkpoint.every", "checkpoint.include_base"),

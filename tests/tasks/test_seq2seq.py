@@ -125,7 +125,7 @@ def test_rows_of_a_source_stay_in_one_split(tmp_path):
     grouped = dataclasses.replace(grouped, data=dataclasses.replace(grouped.data, columns=schema.Columns(group_references=True)))
     apart = setup.read_splits(grouped, tasks.get("seq2seq"))
     sources = lambda found: {name: {r.source for r in part.records} for name, part in found.items()}
-    assert sources(plain)["train"] & sources(plain)["test"] and not sources(apart)["train"] & sources(apart)["test"]
+    assert not sources(plain)["train"] & sources(plain)["test"] and not sources(apart)["train"] & sources(apart)["test"]
     assert len(apart["test"].records) == len(sources(apart)["test"]) and apart["test"].rows == 5 * len(apart["test"].records)
     assert setup.in_training_too(apart, Seq2SeqTask)["test"] == 0
     leaky = apart | {"test": setup.Records([Seq2Seq("s", "t", ("t", apart["train"].records[0].target)), apart["train"].records[0]], ["", ""])}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from jaxsft.errors import DataError
 from jaxsft.reports import card, facts
 from jaxsft.rundir import read_json
 from jaxsft.training import loop, setup
@@ -33,11 +30,21 @@ def test_labels_that_a_split_lacks_are_told(tmp_path, capfd):  # guards E2
     assert {n: {r.text for r in s.records} for n, s in before.items()} == {n: {r.text for r in s.records} for n, s in after.items()}
 
 
-def test_a_label_without_a_row_in_training_is_refused(tmp_path):
+def test_a_row_with_a_label_that_training_would_lack_goes_there(tmp_path):
     path = tiny.write_lines(tmp_path / "all.jsonl", rows(many=20, one=1))
-    given = config(path, tmp_path / "run", fractions=[0.3, 0.4, 0.3])
-    with pytest.raises(DataError, match=r"all\.jsonl:21: no row of label 'one' is in training, so it could never be learnt .*data\.split_seed"):
-        setup.prepare(setup.resolve(given))
+    splits = setup.read_splits(config(path, tmp_path / "run", fractions=[0.3, 0.4, 0.3]), setup.tasks.get("classify"))
+    assert {r.label for r in splits["train"].records} == {"many", "one"} and "1 rows are in train" in splits["train"].notes[0]
+    assert sum(len(part.records) for part in splits.values()) == 21
+
+
+def test_a_split_of_tags_is_one_that_the_check_takes(tmp_path):
+    """Tags that occur once are in train, whatever the hash says, and the rows of a prompt with several answers share a part."""
+    path = tmp_path / "rare.conll"
+    path.write_text("".join(f"word{i}\tNN\nruns\tV{i}\n\n" for i in range(30)), encoding="utf-8")
+    given = tiny.config(tmp_path, tmp_path / "run", "tag", data={"train": None, "path": str(path)})
+    splits = setup.read_splits(given, setup.tasks.get("tag"))
+    tags = {name: {tag for r in part.records for tag in r.tags} for name, part in splits.items()}
+    assert splits["train"].notes and all(tags["train"] >= other for other in tags.values())
 
 
 def test_a_text_that_is_spelt_otherwise_stays_in_its_split(tmp_path):

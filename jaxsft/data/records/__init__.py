@@ -7,13 +7,17 @@ there is read.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxsft.data import split
 from jaxsft.data.formats import Row, listed
 from jaxsft.data.ledger import Aside
-from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
-from jaxsft.data.records.fields import Unlabelled, label_names
+from jaxsft.data.records import settled
+from jaxsft.data.records.chat import FORMS, Chat, chat_record, form_of, open_chat
+from jaxsft.data.records.fields import Doubtful, Unlabelled, label_names, label_text
+from jaxsft.data.records.messages import ROLES, Message
 from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.records.sequences import (
@@ -54,10 +58,13 @@ class Kind:
       record: `record(row, columns)`; raises DataError.
       texts: the texts of a record: what a tokenizer is trained on, and what is compared between rows.
       given: those of them that the model is given; the others it learns.
+      compared: the texts by which rows are equal (`text_key`), where these are not those that are given.
       labels: the names of the classes that a record has.
       stratum: rows of one stratum are spread evenly over the splits.
       inputs, outputs: the columns of a delimited file that hold what is given and what is learnt.
       infer_columns: `infer_columns(row, columns)`: the columns, from the first row, where the names that were not given leave no doubt.
+      settle: `settle(rows, columns, declared)`: the columns, from all rows of a file, where these tell how they are to be read; `declared` are the
+        labels that the task is given. Raises Doubtful.
     """
 
     record: Callable[[Row, Any], Any]
@@ -68,6 +75,18 @@ class Kind:
     inputs: Callable[[Any], list[str]] = lambda columns: _text_columns(columns)
     outputs: Callable[[Any], list[str]] = lambda columns: []
     infer_columns: Callable[[Row, Any], Any] = lambda row, columns: columns
+    compared: Callable[[Any], list[str]] | None = None
+    settle: settled.Settle = settled.neither
+
+    def text_key(self, record: Any) -> str:
+        """Returns what two rows that say the same share: what the model is given, in NFC, without regard to case and white space."""
+        return split.text_key((self.compared or self.given)(record))
+
+    def classes(self, record: Any) -> list[tuple[str, str]]:
+        """Returns every label that must be known to learn or score a record, `("label", name)`; of a text beside its words `("text", name)`."""
+        found = [("label", name) for name in self.labels(record)]
+        beside = self.stratum(record)
+        return found if not beside or beside in self.labels(record) else [*found, ("text", beside)]
 
 
 def _text_columns(columns: Any) -> list[str]:
@@ -88,6 +107,12 @@ def _other_column(row: Row, columns: Any) -> Any:
     return dataclasses.replace(columns, label="label" if "label" in others else others[0])
 
 
+def _asked(record: Chat) -> list[str]:
+    """The turns before the last one, with the calls in them, and the tools; of a conversation of one turn that turn."""
+    asked = [f"{m.content}\n{json.dumps(m.extra['tool_calls'])}" if "tool_calls" in m.extra else m.content for m in record.messages[:-1]]
+    return [*asked, *map(json.dumps, record.tools)] if asked else [record.messages[-1].content]
+
+
 def _label_hint(row: Row) -> str:
     """What may help where the label has no column: it may stand in front of the text, or in the name of the folder."""
     if set(row.fields) != {"text"}:
@@ -95,8 +120,8 @@ def _label_hint(row: Row) -> str:
     if "\t" in str(row.fields["text"]):
         return "the line has tabs: set data.format=tsv"
     return (
-        "set data.columns.label=<column>; where the first word of each line is its label, data.format=fasttext data.options.prefix=none; where each "
-        "file is a text and its folder the label, data.unit=file data.columns.label=folder"
+        "set data.columns.label=<column>; where commas or semicolons part cells, data.format=csv; where the first word of each line is its label, "
+        "data.format=fasttext data.options.prefix=none; where each file is a text and its folder the label, data.unit=file data.columns.label=folder"
     )
 
 
@@ -118,6 +143,7 @@ KINDS: dict[str, Kind] = {
         chat_record,
         texts=lambda record: [m.content for m in record.messages],
         given=lambda record: [m.content for m in record.messages[:-1]],
+        compared=_asked,
         inputs=_chat_inputs,
         outputs=_chat_outputs,
     ),
@@ -133,6 +159,7 @@ KINDS: dict[str, Kind] = {
         lambda record: record.label,
         outputs=lambda columns: _given_names(columns.label),
         infer_columns=_other_column,
+        settle=settled.label,
     ),
     "multilabel": Kind(
         multilabel_record,
@@ -140,10 +167,19 @@ KINDS: dict[str, Kind] = {
         _one_or_two,
         lambda record: record.labels,
         outputs=lambda columns: [*columns.labels] or _given_names(columns.label),
+        settle=settled.labels,
     ),
     "regress": Kind(regression_record, _one_or_two, _one_or_two, outputs=lambda columns: [*columns.targets] or [columns.label or "label"]),
-    "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: []),
-    "joint": Kind(slots_record, _words, _words, lambda record: tuple(sorted({*record.tags})), lambda record: record.label, inputs=lambda columns: []),
+    "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: [], settle=settled.tags),
+    "joint": Kind(
+        slots_record,
+        _words,
+        _words,
+        lambda record: tuple(sorted({*record.tags})),
+        lambda record: record.label,
+        inputs=lambda columns: [],
+        settle=settled.both,
+    ),
     "parse": Kind(parse_record, _words, _words, lambda record: tuple(sorted({*record.deprels})), inputs=lambda columns: []),
     "seq2seq": Kind(
         seq2seq_record,
@@ -167,6 +203,7 @@ KINDS: dict[str, Kind] = {
         stratum=lambda record: record.label or "",
         inputs=lambda columns: [columns.text or "text", columns.text_pair or "text_pair"],
         outputs=lambda columns: _given_names(columns.label, columns.score),
+        settle=lambda rows, columns, declared: columns if columns.score else settled.label(rows, columns, declared),
     ),
 }
 
@@ -182,13 +219,25 @@ READS: dict[str, tuple[str, ...]] = {
     "classify": (*_TEXTS, *_LABEL, *_BESIDE),
     "multilabel": (*_TEXTS, *_LABEL, *_BESIDE, "labels", "separator", "allow"),
     "regress": (*_TEXTS, *_BESIDE, "label", "targets"),
-    "tag": ("tokens", "tags", "text", "spans", "scheme", "allow"),
+    "tag": ("tokens", "tags", "text", "spans", "scheme", "allow", "label_names"),
     "joint": ("tokens", "tags", "text", "spans", "scheme", "allow", *_LABEL),
     "parse": ("tokens", "heads", "deprels", "allow"),
     "seq2seq": ("source", "target", "references", "group_references"),
     "pair": (*_TEXTS, *_LABEL, "score"),
     "span": (*_TEXTS, "answers"),
 }
+
+
+def settled_columns(task: Any, rows: Sequence[Row], config: Any) -> Any:
+    """The columns of a file, from its rows: those that were not named, and how what they hold is read. `task`: that, or its Kind.
+
+    Raises:
+      DataError: the rows leave that in doubt.
+    """
+    columns, t = task.infer_columns(rows[0], config.data.columns), config.task
+    kind = KINDS.get(t.name)
+    declared = getattr(t, "intents", None) or () if hasattr(t, "intents") else getattr(t, "labels", None) or ()
+    return columns if kind is None else kind.settle(rows, columns, [label_text(label) for label in declared])
 
 
 def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
@@ -222,6 +271,7 @@ def parse_rows(
 
 __all__ = [
     "Chat",
+    "Doubtful",
     "FORMS",
     "KINDS",
     "Kind",
@@ -257,6 +307,7 @@ __all__ = [
     "question_record",
     "regression_record",
     "seq2seq_record",
+    "settled_columns",
     "slots_record",
     "span_record",
     "tag_record",

@@ -7,14 +7,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxsft.data.formats import Row, require_column
-from jaxsft.data.formats.rows import plain_number, repeated
+from jaxsft.data.formats.rows import Struct, plain_number, repeated
 from jaxsft.data.records import literals
 from jaxsft.errors import ConfigError, DataError
 
@@ -23,6 +23,14 @@ MISSING = ("", "na", "nan", "null", "none")  # cells that stand for no number, i
 
 class Unlabelled(DataError):
     """A row that has, as declared (`data.columns.no_label`), no label: it is dropped and counted, and it is no error."""
+
+
+class Doubtful(DataError):
+    """What the rows of a file mean together is in doubt, and no option decides. `finding` is what a check calls it, `repair` names the options."""
+
+    def __init__(self, message: str, finding: str, repair: str):
+        super().__init__(message)
+        self.finding, self.repair = finding, repair
 
 
 def text_of(row: Row, name: str, option: str) -> str:
@@ -52,13 +60,14 @@ def label_of(value: Any, where: str, columns: Any) -> str:
       Unlabelled: it is the mark of `data.columns.no_label`.
       DataError: null, empty, neither text, an integer nor a boolean; or no name or id of the class file.
     """
-    label = _plain_label(value, where)
+    label = plain_label(value, where)
     if columns.no_label is not None and label.strip() == columns.no_label:
         raise Unlabelled(f"{where} holds {label!r}, which data.columns.no_label declares to be no label")
     return label if columns.label_names is None else _named(label, where, columns.label_names)
 
 
-def _plain_label(value: Any, where: str) -> str:
+def plain_label(value: Any, where: str) -> str:
+    """A label as a name. Raises DataError."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -70,7 +79,7 @@ def _plain_label(value: Any, where: str) -> str:
     if isinstance(value, dict) and set(value) == {"choices"}:  # of Label Studio
         value = value["choices"]
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | int):
-        return _plain_label(value[0], where)
+        return plain_label(value[0], where)
     if isinstance(value, list | dict):
         hint = "; task=multilabel reads lists of labels" if isinstance(value, list) else ""
         raise DataError(f"{where} holds {show(value)}, expected one label: text, an integer or a boolean{hint}")
@@ -79,6 +88,20 @@ def _plain_label(value: Any, where: str) -> str:
     if not value.strip():
         raise DataError(f"{where} holds an empty label; remove the row or name its class")
     return value
+
+
+def label_text(label: Any) -> str:
+    """A label of an option as labels of data are written: true is "true"."""
+    return ("true" if label else "false") if isinstance(label, bool) else str(label)
+
+
+def declared_labels(given: Sequence[Any], found: Collection[str]) -> list[str]:
+    """The labels of an option, spelled as in the data: true and false of the command line are those of the data, which may be True or TRUE."""
+    out = []
+    for label in map(label_text, given):
+        same = [one for one in found if one.lower() == label.lower()] if label.lower() in ("true", "false") and label not in found else []
+        out.append(same[0] if len(same) == 1 else label)
+    return out
 
 
 def _cell_of_list(cell: str) -> Any:
@@ -191,11 +214,22 @@ def listed_in(cell: str, where: str, cure: str = "") -> Any:
         raise DataError(f"{where} holds broken JSON ({broken}), and no list of Python ({error}), expected a list{cure}") from None
 
 
-def without_none(value: Any) -> Any:
-    """Null fields, which columnar files add to every struct, would reach the text of a template as "None"."""
+def one_hot(value: Any) -> list[int] | None:
+    """The zeros and ones of a list of at least two that holds nothing else, in a cell too; None for anything else."""
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*\[([01](?:\.0)?(?:,?\s+|,))*[01](?:\.0)?\s*\]\s*", value)):
+        value = [int(float(number)) for number in re.findall(r"[01](?:\.0)?", found[0])]
+    if not isinstance(value, list) or len(value) < 2:
+        return None
+    return [int(x) for x in value] if all(isinstance(x, bool | int | float) and x in (0, 1) for x in value) else None
+
+
+def without_none(value: Any, written: bool = False) -> Any:
+    """The same without the null fields of structs: a columnar file gives each struct the fields of all. A null that somebody wrote stays, unless
+    `written` are to go too."""
     if isinstance(value, dict):
-        return {key: without_none(part) for key, part in value.items() if part is not None}
-    return [without_none(part) for part in value] if isinstance(value, list) else value
+        gone = written or isinstance(value, Struct)
+        return {key: without_none(part, written) for key, part in value.items() if part is not None or not gone}
+    return [without_none(part, written) for part in value] if isinstance(value, list) else value
 
 
 def show(value: Any) -> str:

@@ -62,8 +62,13 @@ class Parse(Record):
 
 def joined(record: Tags | Parse) -> str:
     """The text of a record, with spaces where it has them."""
-    close = {0, *record.glued}
-    return "".join(word if i in close else f" {word}" for i, word in enumerate(record.tokens))
+    return joined_words(record.tokens, record.glued)
+
+
+def joined_words(words: Sequence[str], glued: Sequence[int]) -> str:
+    """Returns words as a text: a space before each but the first and those that are `glued` (their numbers, from 0)."""
+    close = {0, *glued}
+    return "".join(word if i in close else f" {word}" for i, word in enumerate(words))
 
 
 # --- tags ------------------------------------------------------------------------------------------------------------------------------------
@@ -80,6 +85,10 @@ def tag_record(row: Row, columns: Any) -> Tags:
     tokens = _words(row, name, "data.columns.tokens")
     tags = _words(row, columns.tags or "tags", "data.columns.tags")
     _same_length(row, {name: tokens, columns.tags or "tags": tags})
+    if columns.label_names is not None:
+        tags = tuple(label_of(int(tag) if tag.isdecimal() else tag, f"{row.where}: column {columns.tags or 'tags'!r}", columns) for tag in tags)
+    if columns.scheme not in ("auto", "none"):
+        tags = tuple(schemes.respelled(tag) or tag for tag in tags)
     return Tags(tokens, tags, _scheme(tags, columns.scheme, f"{row.where}: column {columns.tags or 'tags'!r}"), glued(row, tokens))
 
 
@@ -87,7 +96,7 @@ def slots_record(row: Row, columns: Any) -> Slots:
     """A row as `tag_record` takes it, with a label: `data.columns.label`, or the column label or intent. Raises DataError."""
     name = columns.label or first_of(row, ("label", "intent"))
     label = label_of(require_column(row, name, "data.columns.label"), f"{row.where}: column {name!r}", columns)
-    found = tag_record(row, columns)
+    found = tag_record(row, dataclasses.replace(columns, label_names=None))  # they are those of the label
     return Slots(found.tokens, found.tags, found.scheme, found.glued, label)
 
 
@@ -288,7 +297,9 @@ def _words(row: Row, name: str, option: str) -> tuple[str, ...]:
         raise DataError(f"{row.where}: column {name!r} is empty, expected at least one word; remove the row")
     for i, word in enumerate(found, start=1):
         if not isinstance(word, str | int) or isinstance(word, bool) or not str(word).strip():
-            raise DataError(f"{row.where}: column {name!r} has {show(word)} at place {i}, expected text; set {option}=<column>")
+            spans = isinstance(word, dict) and option == "data.columns.tokens" and isinstance(row.fields.get("spans"), list)
+            hint = "there is a column 'spans' of its text: set data.columns.spans=spans" if spans else f"set {option}=<column>"
+            raise DataError(f"{row.where}: column {name!r} has {show(word)} at place {i}, expected text; {hint}")
     return tuple(map(str, found))
 
 

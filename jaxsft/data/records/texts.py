@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.records.features import values_of
-from jaxsft.data.records.fields import first_of, label_of, list_of, number_of, pair_of, show, text_of
+from jaxsft.data.records.fields import Doubtful, first_of, label_of, list_of, number_of, one_hot, pair_of, show, text_of
+from jaxsft.data.records.settled import hot
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
@@ -86,9 +88,11 @@ def multilabel_record(row: Row, columns: Any) -> MultiLabel:
       DataError: a column is missing, a text is no string, a label is none or stands twice, or a one-hot column holds something else than 0 or 1.
     """
     text, pair = pair_of(row, columns)
-    if columns.labels:
-        return MultiLabel(text, pair, tuple(name for name in columns.labels if _flag(row, name)), values_of(row, columns))
     name = columns.label or first_of(row, LABELS)
+    if columns.labels:
+        if columns.labels[0] not in row.fields and (found := one_hot(row.fields.get(name))) is not None:
+            return MultiLabel(text, pair, _places(row, name, found, columns.labels), values_of(row, columns))
+        return MultiLabel(text, pair, tuple(name for name in columns.labels if _flag(row, name)), values_of(row, columns))
     if row.fields.get(name) is None and "absent" in columns.allow:
         return MultiLabel(text, pair, (), values_of(row, columns))
     found, where = require_column(row, name, f"{ABSENT}, or data.columns.label"), f"{row.where}: column {name!r}"
@@ -103,10 +107,19 @@ def multilabel_record(row: Row, columns: Any) -> MultiLabel:
         parts = list_of(row, name, "data.columns.label")
     labels = tuple(label_of(part, where, columns) for part in parts)
     if len(set(labels)) < len(labels):
+        if (places := one_hot(found)) is not None:
+            raise Doubtful(hot(row, name, places), "one_hot", "data.columns.labels=[<a name for each place>]")
         raise DataError(
             f"{where} holds {show(found)}, in which the label {next(x for x in labels if labels.count(x) > 1)!r} stands twice; remove one"
         )
     return MultiLabel(text, pair, labels, values_of(row, columns))
+
+
+def _places(row: Row, name: str, found: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a one-hot list. Raises DataError where it has more places than there are names, or fewer."""
+    if len(found) != len(names):
+        raise DataError(f"{row.where}: column {name!r} holds {len(found)} zeros and ones, but data.columns.labels names {len(names)} classes")
+    return tuple(one for one, flag in zip(names, found, strict=True) if flag)
 
 
 def _flag(row: Row, name: str) -> bool:

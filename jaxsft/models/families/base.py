@@ -188,6 +188,8 @@ class Family:
 
 
 TYPES = {field.name: str(field.type) for field in dataclasses.fields(ModelConfig)}
+
+
 def _check_rotation(model: Mapping[str, Any], keys: Keys) -> None:
     """Raises ConfigError where the dimensions of a head that turn are no pairs, or where there is no factor for each pair."""
     dims = int(model["head_dim"] * model.get("rope_fraction", 1.0))
@@ -195,7 +197,9 @@ def _check_rotation(model: Mapping[str, Any], keys: Keys) -> None:
         raise ConfigError(f"{keys.place}: {dims} of the {model['head_dim']} dimensions of a head would turn; expected an even number of at least 2")
     factors = model["rope_scaling"].factors if "rope_scaling" in model else None
     if factors is not None and len(factors) != dims // 2:
-        raise ConfigError(f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for each pair of dimensions")
+        raise ConfigError(
+            f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for each pair of dimensions"
+        )
 
 
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}

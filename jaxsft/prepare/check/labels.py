@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +14,13 @@ import numpy as np
 from jaxsft.config.schema import Config
 from jaxsft.data import schemes
 from jaxsft.data.records import Kind
+from jaxsft.data.records.fields import declared_labels
 from jaxsft.prepare.check.findings import Findings, rows, some
 from jaxsft.prepare.check.load import Part
 from jaxsft.prepare.neighbours import normalise
 
+INVISIBLE = ("Cf", "Cc")  # zero-width characters, byte-order marks, soft hyphens
+OF_WORDS = ("tag", "joint", "parse")  # whose classes are as frequent as the language has them
 IMBALANCED = 10  # the most frequent class over the least frequent one, from which it is worth a warning
 
 
@@ -24,17 +29,35 @@ def count_labels(config: Config, parts: Mapping[str, Part], kind: Kind, findings
     counts = {name: _counted(part, kind) for name, part in parts.items()}
     if not any(counts.values()):
         return counts
-    declared = [str(x) for x in getattr(config.task, "labels", None) or ()]
+    declared = declared_labels(getattr(config.task, "labels", None) or (), {label for those in counts.values() for label in those})
     known = set(declared) or set(counts.get("train", ()))
     for name, part in parts.items():
         if "train" in parts or declared:
             _unseen(config, name, part, kind, known, bool(declared), findings)
     if "train" in parts:
-        _missing(parts, counts, findings)
+        _missing(config, parts, counts, kind, findings)
         _balance(counts["train"], config, findings)
+        _everywhere(counts["train"], parts["train"], config, findings)
+        _like_none(counts["train"], findings)
     for name, part in parts.items():
         _conflicts(name, part, kind, findings)
     return counts
+
+
+def _everywhere(train: Counter[str], part: Part, config: Config, findings: Findings) -> None:
+    """Of several labels a text: one that every row has teaches nothing."""
+    rows_there = len(part.records)
+    if config.task.name == "multilabel" and len(train) > 1 and (always := sorted(x for x, n in train.items() if n == rows_there)):
+        message = f"Every row of train has {'the label' if len(always) == 1 else 'the labels'} {some(always)}, so that nothing is learnt of it."
+        findings.add("label_everywhere", "warning", message, split="train", count=len(always), repair="data.columns.label, or task.labels")
+
+
+def _like_none(train: Counter[str], findings: Findings) -> None:
+    """Labels that may be what a program or an annotator wrote for none."""
+    found = [label for label in train if label.strip().lower() in ("none", "n/a", "na", "-", "?", "unknown", "undefined", "missing")]
+    if found:
+        message = f"{some(found)} may stand for no label ({sum(train[label] for label in found):,} rows of train have it)."
+        findings.add("label_like_none", "info", message, split="train", count=len(found), repair=f"data.columns.no_label={found[0]}")
 
 
 def _counted(part: Part, kind: Kind) -> Counter[str]:
@@ -54,16 +77,20 @@ def _unseen(config: Config, name: str, part: Part, kind: Kind, known: set[str], 
         new = sorted(places, key=lambda label: -len(places[label]))
         lacks = "task.labels lacks" if declared else "the training split lacks"
         message = f"{name} has {len(new):,} {'label' if len(new) == 1 else 'labels'} that {lacks}: {some(new)}."
-        repair = "task.labels=[...], or another split of the data" if hasattr(config.task, "labels") else "another split of the data"
         where = [place for label in new for place in places[label]]
-        findings.add("unseen_label", "error", message, where, split=name, repair=repair)
+        learnt = config.data.unseen_labels == "learn"
+        repair = "" if learnt else "task.labels=[...] with all of them" if declared else "data.unseen_labels=learn|drop, or task.labels=[...]"
+        findings.add("unseen_label", "info" if learnt else "error", message, where, split=name, repair=repair)
 
 
-def _missing(parts: Mapping[str, Part], counts: Mapping[str, Counter[str]], findings: Findings) -> None:
+def _missing(config: Config, parts: Mapping[str, Part], counts: Mapping[str, Counter[str]], kind: Kind, findings: Findings) -> None:
+    whole = any(kind.stratum(record) for record in parts["train"].records[:1])  # a class of the whole text, by which a file is split
     for name in parts:
         if name != "train" and counts[name] and (lacks := sorted(set(counts["train"]) - set(counts[name]))):
             message = f"{name} has no row of {len(lacks):,} of the {len(counts['train']):,} classes, of which no metric tells: {some(lacks)}."
-            findings.add("class_missing", "warning", message, split=name, count=len(lacks), repair="data.path= splits by class")
+            repair = "more rows of these classes" if config.data.path else "data.path=<one file of all rows> is split by class" if whole else ""
+            of_words = config.task.name in OF_WORDS
+            findings.add("class_missing", "info" if of_words else "warning", message, split=name, count=len(lacks), repair=repair)
 
 
 def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
@@ -71,11 +98,17 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
         findings.add("one_class", "error", f"All rows of train have one label, {next(iter(train))!r}.", split="train", repair="data.columns.label")
         return
     (most, high), (least, low) = train.most_common()[0], train.most_common()[-1]
-    message = f"{len(train):,} classes in train; {most!r} ({high:,}) is {high / low:.3g} times as frequent as {least!r} ({low:,})."
-    of_words = config.task.name in ("tag", "joint", "parse")  # whose classes are as frequent as the language has them
+    ratio = high / low
+    times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+    message = f"{len(train):,} classes in train; {most!r} ({high:,}) is {times} times as frequent as {least!r} ({low:,})."
+    if times == "1":
+        share = f"equally frequent ({high:,} each)" if high == low else f"nearly equally frequent ({low:,} to {high:,})"
+        message = f"{len(train):,} classes in train, {share}."
+    of_words = config.task.name in OF_WORDS
     skewed = high >= IMBALANCED * low and not of_words
     repair = "the stage balance" if skewed else ""
-    findings.add("label_balance", "warning" if skewed else "info", message, split="train", count=len(train), repair=repair)
+    id, severity = ("label_balance", "warning") if skewed else ("classes", "info")
+    findings.add(id, severity, message, split="train", count=len(train), repair=repair)
     if once := sorted(label for label, count in train.items() if count == 1):
         severity, message = (
             "info" if of_words else "warning",
@@ -84,9 +117,10 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
         findings.add("label_once", severity, message, split="train", count=len(once))
     alike = defaultdict(set)
     for label in train:
-        alike[normalise(label)].add(label)
+        alike[normalise("".join(c for c in label if unicodedata.category(c) not in INVISIBLE))].add(label)
     if spelled := [" / ".join(sorted(names)) for names in alike.values() if len(names) > 1]:
-        message = f"{len(spelled):,} labels differ in case or white space alone: {some(spelled)}."
+        differ = "label differs" if len(spelled) == 1 else "labels differ"
+        message = f"{len(spelled):,} {differ} in case, white space or invisible characters alone: {some(spelled)}."
         findings.add("label_spelling", "error", message, split="train", count=len(spelled), repair="mend them, or data.columns.label_names")
 
 
@@ -95,7 +129,7 @@ def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
     seen: dict[str, dict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
     for where, record in zip(part.where, part.records, strict=True):
         said = tuple(record.tags) if hasattr(record, "tags") else tuple(getattr(record, "heads", ())) or tuple(sorted(kind.labels(record)))
-        seen["\n".join(map(normalise, kind.given(record)))][said].append(where)
+        seen[kind.text_key(record)][said].append(where)
     those = [where for by_label in seen.values() if len(by_label) > 1 for places in by_label.values() for where in places]
     if those:
         texts = sum(len(by_label) > 1 for by_label in seen.values())
@@ -106,6 +140,7 @@ def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
 def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
     """How the chunks of a split are written; splits that differ are an error."""
     told = {}
+    _numbers(config, parts, findings)
     for name, part in parts.items():
         tags = [record.tags for record in part.records]
         scheme = schemes.detect(tags) if all(record.scheme != "none" for record in part.records) else None
@@ -126,6 +161,15 @@ def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -
     if len(set(told.values())) > 1:
         shown = ", ".join(f"{name} {scheme}" for name, scheme in told.items())
         findings.add("schemes_differ", "error", f"The splits write their chunks differently: {shown}.", repair="write all of them in one scheme")
+
+
+def _numbers(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
+    """Hubs keep the ids of tags, whose names lie beside the rows."""
+    found = {tag for part in parts.values() for record in part.records for tag in record.tags}
+    if found and all(re.fullmatch(r"-?\d+", tag) for tag in found):
+        message = f"The {len(found):,} tags are whole numbers, which may be the ids of names: scores are of words, never of chunks."
+        repair = "data.columns.label_names=<a file with a name a line>" if config.task.name == "tag" else ""
+        findings.add("number_tags", "warning", message, count=len(found), repair=repair)
 
 
 def targets(config: Config, parts: Mapping[str, Part], findings: Findings) -> dict[str, list[dict[str, Any]]]:

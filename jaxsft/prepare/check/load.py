@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxsft.config.schema import Config
 from jaxsft.data import split as splitting
-from jaxsft.data import weights
+from jaxsft.data import verdicts, weights
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
-from jaxsft.data.records import KINDS, Kind, Seq2Seq, group_references, parse_rows
+from jaxsft.data.records import KINDS, Doubtful, Kind, Seq2Seq, group_references, parse_rows, settled_columns
 from jaxsft.errors import DataError
-from jaxsft.prepare.check.findings import Findings, rows
+from jaxsft.prepare.check.findings import Findings, some
+from jaxsft.prepare.check.findings import rows as rows_of
 from jaxsft.training import setup
 
 SPLITS = ("train", "validation", "test")
+READ = 64  # rows that are looked at for columns that nothing reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +44,10 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
     for name, path in paths:
         if path:
             try:
-                read = _read(reading, name, path, kind, training=name == "train" and not d.path)
+                read = _read(reading, name, path, kind, training=name == "train" and not d.path, findings=findings)
                 found[name] = tuple(a + b for a, b in zip(found[name], read, strict=True)) if name in found else read
+            except Doubtful as error:
+                findings.add(error.finding, "error", f"{error}.", split=name, repair=error.repair)
             except DataError as error:
                 findings.add(
                     "unreadable", "error", f"{name} cannot be read: {error}.", split=name, repair="data.format, data.encoding, or mend the file"
@@ -50,8 +55,11 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
     for note in setup.left_out(config) if found else ():
         findings.add("left_out", "info", f"{note}.")
     if d.path and found:
-        found = _split(config, *found["train"], kind)
+        found = _split(config, *found["train"], kind, findings)
     parts = {name: _part(name, *read) for name, read in found.items()}
+    if d.unseen_labels == "drop" and "train" in parts:
+        known = {label for record in parts["train"].records for label in kind.classes(record)}
+        parts = {name: part if name == "train" else _seen(part, kind, known) for name, part in parts.items()}
     for part in parts.values():
         _bad_rows(config, part, findings)
     if config.data.columns.group_references:
@@ -62,30 +70,57 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
 Read = tuple[list[Row], list[Any], list[Aside]]
 
 
-def _read(config: Config, name: str, path: str, kind: Kind, training: bool) -> Read:
-    columns, aside = config.data.columns, []
-    rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside, "" if config.data.path else name)
+def _read(config: Config, name: str, path: str, kind: Kind, training: bool, findings: Findings) -> Read:
+    aside: list[Aside] = []
+    split = "" if config.data.path else name
+    rows = setup.read_rows(config, path, setup.wanted(config, kind, training=name == "train"), aside, split)
+    rows = setup.usable(config, rows, kind, aside, split)
     if not rows:
         return [], [], aside
-    columns = kind.infer_columns(rows[0], columns)
+    columns = settled_columns(kind, rows, config)
     record = (lambda row, columns: weights.weighted(kind.record(row, columns), row, columns)) if training else kind.record
+    whole = rows
     rows, records = parse_rows(rows, record, columns, aside, "quarantine")
+    _unread(whole, record, columns, name, config, findings)
     return rows, records, aside
 
 
-def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Aside], kind: Kind) -> dict[str, Read]:
+class _Read(dict[str, Any]):
+    """The fields of a row, which notes those that are read."""
+
+    def __init__(self, fields: dict[str, Any], read: set[str]):
+        super().__init__(fields)
+        self.read = read
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+
+def _unread(rows: Sequence[Row], record: Callable[[Row, Any], Any], columns: Any, split: str, config: Config, findings: Findings) -> None:
+    """The columns that nothing reads, as some rows show, evenly spaced: what they say of a row, nobody knows."""
+    read = {*config.data.keep, verdicts.ANSWER, *verdicts.SKIPPED}
+    for i in range(min(len(rows), READ)):
+        row = rows[i * len(rows) // min(len(rows), READ)]
+        with contextlib.suppress(DataError):
+            record(dataclasses.replace(row, fields=_Read(row.fields, read)), columns)
+    there = dict.fromkeys(name for row in rows for name in row.fields)
+    if idle := [name for name in there if name not in read]:
+        findings.add("unread_columns", "info", f"Nothing reads the columns {some(idle, 12)} of {split}.", split=split, count=len(idle))
+
+
+def _split(config: Config, rows: list[Row], records: list[Any], aside: list[Aside], kind: Kind, findings: Findings) -> dict[str, Read]:
     """As training would split the file."""
-    record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
-    grouped = config.data.columns.group_references and bool(records) and isinstance(records[0], Seq2Seq)
-    keys = splitting.keys(rows, [kind.texts(record) for record in records], [record.source if grouped else None for record in records])
-    key_of = {id(row): key for row, key in zip(rows, keys, strict=True)}
-    stratify, key = lambda row: kind.stratum(record_of[id(row)]), lambda row: key_of[id(row)]
-    parts = splitting.split_rows(rows, config.data.fractions, config.data.split_seed, stratify, key)
-    out = {}
-    for name, part in zip(SPLITS, parts, strict=True):
-        if part or name == "train":
-            out[name] = (part, [record_of[id(row)] for row in part], aside if name == "train" else [])
-    return out
+    parts, moved = splitting.split_file(rows, records, kind, config.data.fractions, config.data.split_seed)
+    if moved:
+        message = f"{rows_of(moved, 'the file')}: in train, which would lack a label of {'it' if moved == 1 else 'them'} by the split alone."
+        findings.add("moved_to_train", "info", message, split="train", count=moved)
+    named = zip(SPLITS, parts, strict=True)
+    return {name: (*part, aside if name == "train" else []) for name, part in named if part[0] or name == "train"}
 
 
 def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) -> Part:
@@ -95,19 +130,30 @@ def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) ->
 KINDS_TOLD = 5  # kinds of bad rows that are told one by one
 
 
+def _seen(part: Part, kind: Kind, known: set[tuple[str, str]]) -> Part:
+    kept = setup.seen(setup.Records(part.records, part.where, part.aside), kind, known)
+    return dataclasses.replace(part, records=kept.records, where=kept.where, aside=kept.aside)
+
+
 def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
+    """A finding for each reason, and among rows that are damaged for each kind of damage, with its count."""
     messages = {
         "unreadable": "unreadable",
         "no_record": f"no record of task={config.task.name}",
         "no_label": f"the mark {config.data.columns.no_label!r}, no label; dropped",
+        "rejected": "rejected by who annotated them; dropped",
+        "ignored": "ignored by who annotated them; dropped",
+        "skipped": "skipped by who annotated them; dropped",
+        "not_answered": "without the verdict that the others have; dropped",
+        "unseen_label": "a label that train lacks; dropped by data.unseen_labels=drop",
     }
     aside = config.data.on_bad_row == "quarantine"
-    for reason, what in messages.items():
-        if not (those := [a for a in part.aside if a.reason == reason]):
-            continue
-        declared = reason == "no_label"
+    for reason in dict.fromkeys(a.reason for a in part.aside):
+        those = [a for a in part.aside if a.reason == reason]
+        declared = reason == "no_label" or those[0].declared
+        what = messages.get(reason, f"left out by data.{reason}")
         repair = "" if declared or aside or not part.records else "mend them, or data.on_bad_row=quarantine"
-        message = f"{rows(len(those), part.name, part.read)}: {what}{_by_label(config, part, those)}{'' if declared else _kinds(those)}."
+        message = f"{rows_of(len(those), part.name, part.read)}: {what}{_by_label(config, part, those)}{'' if declared else _kinds(those)}."
         severity, where = "info" if declared else "warning" if aside else "error", [a.where for a in those]
         findings.add(reason, severity, message, where, split=part.name, repair=repair)
     if not part.records:

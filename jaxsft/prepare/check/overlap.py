@@ -9,7 +9,7 @@ from typing import Any
 from jaxsft.data.records import Kind
 from jaxsft.prepare.check.findings import Findings, rows
 from jaxsft.prepare.check.load import Part
-from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
+from jaxsft.prepare.neighbours import Neighbours, banding, recall
 
 
 def find_overlap(parts: Mapping[str, Part], kind: Kind, near: float, findings: Findings) -> dict[str, dict[str, Any]]:
@@ -18,18 +18,24 @@ def find_overlap(parts: Mapping[str, Part], kind: Kind, near: float, findings: F
     Args:
       near: the Jaccard similarity of shingles from which two texts are near duplicates; 0: they are not looked for.
     """
-    keys = {name: ["\n".join(map(normalise, kind.given(record))) for record in part.records] for name, part in parts.items()}
+    keys = {name: list(map(kind.text_key, part.records)) for name, part in parts.items()}
     out: dict[str, dict[str, Any]] = {name: {} for name in parts}
     for name, part in parts.items():
         first: dict[str, str] = {}
-        again = []
-        for key, where in zip(keys[name], part.where, strict=True):
+        said: dict[str, set[tuple[str, ...]]] = defaultdict(set)  # by text, what an answer goes with it; none where texts have no answer
+        again, answers = [], 0
+        for key, where, record in zip(keys[name], part.where, part.records, strict=True):
+            answer = tuple(kind.texts(record)[len(kind.given(record)) :])
             if first.setdefault(key, where) != where:
                 again.append(where)
+                answers += answer not in said[key]
+            said[key].add(answer)
         out[name]["repeated"] = len(again)
         if again:
-            message = f"{rows(len(again), name, len(part.where))}: the text of an earlier one."
-            findings.add("duplicates", "warning", message, again, split=name, repair="the stage dedup")
+            of = f"; {answers:,} of them have another answer to it" if answers else ""
+            message = f"{rows(len(again), name, len(part.where))}: the text of an earlier one{of}."
+            repair = "the stage dedup with conflict=keep keeps the first answer" if answers else "the stage dedup"
+            findings.add("duplicates", "info" if answers == len(again) else "warning", message, again, split=name, repair=repair)
     leaked = _exact(parts, keys, findings, out)
     if near:
         _near(parts, keys, near, leaked, findings, out)

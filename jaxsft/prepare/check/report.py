@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.prepare.check.findings import Finding, Result
-from jaxsft.prepare.check.tokens import shown
+from jaxsft.prepare.check.tokens import shown, visible
 from jaxsft.reports import check as page
 from jaxsft.rundir import json_text
 
@@ -28,7 +28,9 @@ def text(result: Result, colour: bool) -> str:
         kinds = {run["kind"] for sample in result.samples for run in sample["runs"]}
         legend = "green: trained, red: masked, grey: template" if colour else "[+trained+] [-masked-] template"
         lines += [f"\n{legend}"] if "trained" in kinds else []
-    lines += [f"\n{sample['where']} ({sample['split']}, {sample['tokens']:,} tokens)\n{shown(sample, colour)}" for sample in result.samples]
+    head = lambda sample: f"\n{sample['where']} ({sample['split']}, {sample['tokens']:,} tokens)\n"
+    gold = lambda sample: f"\n{visible(sample['gold'])}" if "gold" in sample else ""
+    lines += [f"{head(sample)}{shown(sample, colour)}{gold(sample)}" for sample in result.samples]
     counts = result.as_dict()["counts"]
     verdict = ", ".join(f"{count} {name if count == 1 or name == 'info' else name + 's'}" for name, count in counts.items())
     return "\n".join([*lines, "", f"{'refused' if result.errors else 'good to train'}: {verdict}"])

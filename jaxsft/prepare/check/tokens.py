@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from jaxsft.prepare.check.findings import Findings, percent, rows
 from jaxsft.prepare.check.load import Part
 from jaxsft.training import setup
 
+OPTION = re.compile(r"\b(?:data|task|tokenizer|model|evaluation|adapter|loss)\.[a-z_.]+(?:=(?:\[[^\]]*\]|<[^>]*>|[^\s,;]+))?")
 # What the sentences of `templates.py` are about, by a part of them.
 ABOUT = {
     "is no prefix of": "prefix",
@@ -46,11 +48,9 @@ def encode_parts(config: Config, parts: Mapping[str, Part], findings: Findings) 
     try:
         kind = tasks.get(config.task.name)
         tokenizer = setup.make_tokenizer(config, kind, source.records)
-        task = _task(config, kind, tokenizer, source)
+        task = _task(config, kind, tokenizer, source, parts)
     except (ConfigError, DataError) as error:
-        findings.add(
-            _about(error) or "tokens", "error", f"The rows cannot be made into tokens: {error}.", repair="tokenizer, task.template, task.labels"
-        )
+        findings.add(_about(error) or "tokens", "error", f"The rows cannot be made into tokens: {error}.", repair=_named_options(error))
         return {}, [], ()
     numbers, samples, limit = {}, [], 1
     for name, part in parts.items():
@@ -63,7 +63,7 @@ def encode_parts(config: Config, parts: Mapping[str, Part], findings: Findings) 
     return numbers, samples, tokenizer.special_strings
 
 
-def _task(config: Config, kind: Any, tokenizer: Tokenizer, source: Part) -> Any:
+def _task(config: Config, kind: Any, tokenizer: Tokenizer, source: Part, parts: Mapping[str, Part]) -> Any:
     """The task, fitted to the training rows; for chats without those that the template refuses, which are found one by one."""
     records, where = source.records, source.where
     if config.task.name == "chat":
@@ -81,7 +81,14 @@ def _task(config: Config, kind: Any, tokenizer: Tokenizer, source: Part) -> Any:
             break
         else:
             template.render(source.records[0], source.where[0])
-    return kind(config, tokenizer, kind.fit(config, tokenizer, records, where))
+    splits = {name: setup.Records(part.records, part.where) for name, part in parts.items()} | {"train": setup.Records(records, where)}
+    return kind(config, tokenizer, setup.fitted(config, kind, tokenizer, splits))
+
+
+def _named_options(error: Exception) -> str:
+    """The options that a sentence names, as the repair of what it is about."""
+    told = str(error).partition(": ")[2]
+    return ", ".join(dict.fromkeys(found.rstrip(".,;:") for found in OPTION.findall(told.partition("; ")[2] or told)))
 
 
 def _about(error: Exception) -> str | None:
@@ -114,19 +121,21 @@ def _encoded(task: Any, part: Part, findings: Findings) -> list[Encoded | str]:
 def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit: int, findings: Findings) -> dict[str, Any]:
     """The lengths against the limit, and the ledger as training would write it."""
     d = config.data
-    lengths = np.array([e.positions for e in encoded if isinstance(e, Encoded)], np.int64)
-    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and not e.chunk and e.positions > limit]
+    lengths = np.array([one.positions for e in encoded if isinstance(e, Encoded) for one in e.texts], np.int64)
+    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and not e.chunk and encode.longest([e]) > limit]
     policy = "drop" if d.too_long == "error" else d.too_long
     try:
-        options = {"require_stop": d.require_stop, "max_dropped": 1.0, "split": part.name, "stride": d.stride}
+        options = {"require_stop": d.require_stop, "max_dropped": 1.0, "split": part.name, "stride": d.stride, "aside": part.aside}
         _, ledger, gone = encode.build(encoded, part.where, limit, too_long=policy, **options)
     except DataError as error:
-        findings.add("nothing_left", "error", f"No row of {part.name} is left: {error}.", split=part.name, repair="data.max_length, model.context")
+        if not all(isinstance(e, str) and e in TOLD for e in encoded):
+            repair = "data.max_length, model.context" if over else "mend the rows"
+            findings.add("nothing_left", "error", f"No row of {part.name} is left: {error}.", split=part.name, repair=repair)
         return {"limit": limit, "lengths": length_summary(lengths)}
     if over:
-        over.sort(key=lambda i: -encoded[i].positions)
-        longest, where = encoded[over[0]].positions, [part.where[i] for i in over]
-        cut = sum(encoded[i].positions - limit for i in over)
+        over.sort(key=lambda i: -encode.longest([encoded[i]]))
+        longest, where = encode.longest([encoded[over[0]]]), [part.where[i] for i in over]
+        cut = sum(max(one.positions - limit, 0) for i in over for one in encoded[i].texts)
         become = {"error": "which training refuses", "drop": "dropped whole", "window": "which are cut into windows"}.get(
             d.too_long, f"of which {cut:,} tokens are cut off"
         )
@@ -141,14 +150,22 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
             places = [part.where[row] for row, why in gone.items() if why == reason]
             findings.add(reason, severity, f"{rows(count, part.name)}: {what}; dropped.", places, split=part.name, count=count, repair=repair)
     refused = {"too_long"} if d.too_long == "error" else set()  # these end a training, and what cannot be encoded does: they are told above
-    dropped = sum(ledger.rows_dropped[reason] for reason in {"empty", "too_long", *DROPPED} - refused) + len(part.aside)
+    dropped = sum(ledger.rows_dropped[reason] for reason in {"empty", "too_long", *DROPPED} - refused) + sum(not one.declared for one in part.aside)
     if dropped > d.max_dropped * part.read:
         message = f"{dropped:,} of {part.read:,} rows of {part.name} would be dropped, more than data.max_dropped={d.max_dropped} allows."
         findings.add("too_many_dropped", "error", message, split=part.name, count=dropped, repair="data.max_dropped, or mend the rows")
+    if ledger.several_texts:
+        message = (
+            f"{rows(ledger.several_texts, part.name)}: the template writes earlier turns otherwise when later ones follow, so that each such row is "
+            "several examples; task.train_turns=last trains the last turn of each alone."
+        )
+        findings.add("several_texts", "info", message, split=part.name, count=ledger.several_texts)
     ledger.check()
     return {"limit": limit, "lengths": length_summary(lengths), "ledger": ledger.as_dict()}
 
 
+WORDS = 60  # words of a row that are shown with their tags
+TOLD = ("unseen_label", *ABOUT.values(), "template")  # findings that name the rows of which no tokens can be made
 DROPPED = {
     "text_lost": ("warning", "the tokenizer keeps nothing of the text", "remove them, or take another tokenizer"),
     "answer_lost": ("warning", "the tokenizer keeps nothing of the answer", "remove them, or take another tokenizer"),
@@ -159,7 +176,7 @@ DROPPED = {
 
 def _audit(config: Config, task: Any, part: Part, encoded: Sequence[Encoded | str], findings: Findings) -> None:
     """Every row once more by its ids alone: BOS, the last trained token, and how many are trained."""
-    known = [(where, e) for where, e in zip(part.where, encoded, strict=True) if isinstance(e, Encoded)]
+    known = [(where, one) for where, e in zip(part.where, encoded, strict=True) if isinstance(e, Encoded) for one in e.texts]
     bos = task.tokenizer.bos_id
     if bos is not None and (twice := [where for where, e in known if np.count_nonzero(e.ids[:2] == bos) > 1]):
         findings.add(
@@ -195,14 +212,15 @@ def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> 
     """A row as runs of tokens: trained, masked, or template (what the template wrote and nobody is trained on)."""
     e, tokenizer = encoded[i], task.tokenizer
     special = {tokenizer.special_id(name) for name in tokenizer.special_strings}
-    weights = np.zeros(len(e.ids)) if e.weights is None else e.weights
+    ids = np.concatenate([one.ids for one in e.texts])
+    weights = np.zeros(len(ids)) if e.weights is None else np.concatenate([one.weights for one in e.texts])
     pieces = []
-    written = task.template.written(part.records[i], part.where[i]) if hasattr(task, "template") else [False] * len(e.ids)
-    for token, weight, ours in zip(e.ids.tolist(), weights.tolist(), written, strict=True):
+    written = task.written(part.records[i], part.where[i]) if hasattr(task, "template") else [False] * len(ids)
+    for token, weight, ours in zip(ids.tolist(), weights.tolist(), written, strict=True):
         kind = "trained" if weight > 0 else "template" if ours or token in special else "masked" if e.weights is not None else "text"
         pieces.append((token, kind, token in special))
     runs: list[dict[str, Any]] = []
-    ids: list[int] = []
+    ids = []
     for at, (token, kind, alone) in enumerate(pieces):
         ids.append(token)
         following = pieces[at + 1] if at + 1 < len(pieces) else None
@@ -211,7 +229,20 @@ def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> 
             text = (tokenizer.continued if goes_on else tokenizer.decode)(ids, skip_special=False)
             runs.append({"text": text, "kind": kind, "tokens": len(ids)})
             ids = []
-    return {"split": part.name, "where": part.where[i], "tokens": len(e.ids), "runs": runs}
+    gold = _gold(part.records[i])
+    return {"split": part.name, "where": part.where[i], "tokens": len(pieces), "runs": runs} | ({"gold": gold} if gold else {})
+
+
+def _gold(record: Any) -> str:
+    """What is learnt of each word, `word/tag` or `word/head/relation`; "" of records that say nothing of words."""
+    if hasattr(record, "tags"):
+        said = list(zip(record.tokens, record.tags, strict=True))
+    elif hasattr(record, "deprels"):
+        said = list(zip(record.tokens, record.heads, record.deprels, strict=True))
+    else:
+        return ""
+    label = f"{record.label}: " if getattr(record, "label", "") else ""
+    return label + " ".join("/".join(map(str, of)) for of in said[:WORDS]) + (" ..." if len(said) > WORDS else "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.compared import answer_of, texts_of
 from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
-from jaxsft.prepare.stage import Report, Rows, Stage, choice, value_of
+from jaxsft.prepare.stage import Report, Rows, Stage, choice
 from jaxsft.prepare.texts import add_columns, judge, text_in, unread
-from jaxsft.rundir import json_text
 
 EVALUATION = ("test", "validation")
 Place = tuple[str, int]  # a split, and the index of a row in it
@@ -36,7 +36,7 @@ class Dedup(Stage):
 
     on: ClassVar[str] = "all"
 
-    fields: list[str] = dataclasses.field(default_factory=list)  # the columns that are compared, together; empty: the text column
+    fields: list[str] = dataclasses.field(default_factory=list)  # the columns that are compared, together; empty: what a model is given of a row
     method: str = "near"  # near (exact ones too) | exact
     threshold: float = 0.8  # the Jaccard similarity from which rows are near duplicates
     num_perm: int = 128  # entries of a MinHash signature: more see more pairs at the threshold, and take more time and memory (4 bytes each)
@@ -98,12 +98,14 @@ class Dedup(Stage):
         return {split: self._rest(split, sets[split], verdicts, reports[split]) for split in sets}
 
     def _key(self, row: Row) -> str:
-        parts = [text_in(row, name, "stages.dedup.fields") for name in self.fields or [self.context.text]]
+        parts = None if self.fields else texts_of(row, self.context.columns)
+        if parts is None:
+            parts = [text_in(row, name, "stages.dedup.fields") for name in self.fields or [self.context.text]]
         return "\n".join(normalise(part, self.ignore_case, self.ignore_space, self.ignore_punctuation) for part in parts)
 
     def _told(self, row: Row) -> tuple[str, str]:
-        """Where it stands, and its label."""
-        return row.where, json_text(value_of(row, self.context.label, "data.columns.label")) if self.context.label in row.fields else ""
+        """Where it stands, and what is learnt of it."""
+        return row.where, answer_of(row, self.context.columns)
 
     def _exact(self, sets: Mapping[str, Rows], order: list[str]) -> dict[str, np.ndarray]:
         """For each row the number of its text: equal texts have one."""
@@ -149,9 +151,10 @@ class Dedup(Stage):
         if other is not None and self.conflict == "error":
             (where, label), (where_first, label_first) = rows[other], rows[first]
             kind = "repeats" if exact[other[0]][other[1]] == exact[first[0]][first[1]] else "nearly repeats"
+            what = f"label {label or 'null'}, not {label_first or 'null'}" if max(len(label), len(label_first)) < 60 else "label or answer of its own"
             raise DataError(
-                f"{where}: it {kind} {where_first} with the label {label or 'null'}, not {label_first or 'null'}; "
-                "set stages.dedup.conflict=keep (the first) or drop (all)"
+                f"{where}: it {kind} {where_first} with the {what}; set stages.dedup.conflict=keep (the first) or drop (all), or "
+                "stages.dedup.fields=[...] to the columns that make rows equal"
             )
         for place in part:
             if other is not None and self.conflict == "drop":

@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Optional
 import numpy as np
 
 from jaxsft.data.formats import Row
-from jaxsft.data.split import canonical, split_rows
+from jaxsft.data.split import canonical, split_rows, text_key
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare.compared import texts_of
 from jaxsft.prepare.neighbours import Neighbours, Union, normalise
 from jaxsft.prepare.stage import Report, Rows, Stage, choice, value_of
-from jaxsft.prepare.texts import add_columns, has_text, text_in, unread
+from jaxsft.prepare.texts import add_columns, text_in, unread
 
 PARTS = ("train", "validation", "test")
 
@@ -65,9 +66,7 @@ class SplitRows(Stage):
     group: Optional[str] = None  # the column of what must not be torn apart: an author, a document, a patient
     time: Optional[str] = None  # the column of by=time: numbers, or dates as ISO 8601 writes them
     near: Optional[float] = None  # rows linked by this Jaccard similarity of their texts (see dedup) share a split; null: only equal ones do
-    fields: list[str] = dataclasses.field(
-        default_factory=list
-    )  # the columns that make rows equal or near; empty: the text, the chat, prompt and completion, source and target, or tokens; else all
+    fields: list[str] = dataclasses.field(default_factory=list)  # the columns that make rows equal or near; empty: what a model is given, else all
     seed: Optional[int] = None  # another one gives another split; null: that of the preparation
     tiny: str = "error"  # a label with fewer rows than there are splits: error | train (they are training rows) | allow (it is missing somewhere)
     merge: bool = False  # rows that are split already are thrown together and split again; false: that is an error
@@ -132,7 +131,7 @@ class SplitRows(Stage):
                 name = f"fold {part}" if self.folds else PARTS[part]
                 raise DataError(
                     f"{rows[0].where}: stages.split: {len(rows)} rows (equal ones and groups hang together) leave none for {name}; "
-                    + (f"set fewer folds than stages.split.folds={self.folds}" if self.folds else "set other fractions")
+                    + (f"set fewer folds than stages.split.folds={self.folds}" if self.folds else "set other fractions, or stages.split.fields")
                 )
         for report in reports.values():
             report.facts |= self._facts(rows, parts)
@@ -205,20 +204,8 @@ class SplitRows(Stage):
 
     def _key(self, row: Row) -> str:
         """Without `fields` each row by itself: one row that has no text must not make the ids of all others part of what is compared."""
-        if names := self.fields or self._names(row):
-            return "\n".join(normalise(text_in(row, name, "stages.split.fields")) for name in names)
-        words = row.fields.get(self.context.columns.tokens or "tokens")
-        return normalise(" ".join(words)) if isinstance(words, list) and words and all(isinstance(w, str) for w in words) else canonical(row)
-
-    def _names(self, row: Row) -> list[str]:
-        """The columns that hold the text of a row, as the tasks call them where `data.columns` does not."""
-        columns = self.context.columns
-        for roles in (("text",), ("messages",), ("prompt", "completion"), ("source", "target")):
-            named = [getattr(columns, role) or role for role in roles]
-            if all(has_text(row.fields.get(name)) for name in named):
-                extra = columns.input if roles[0] == "prompt" and has_text(row.fields.get(columns.input)) else None
-                return [*named, extra] if extra else named
-        return []
+        texts = [text_in(row, name, "stages.split.fields") for name in self.fields] or texts_of(row, self.context.columns)
+        return canonical(row) if texts is None else text_key(texts)
 
     def _labels(self, row: Row) -> list[str]:
         """The labels of a row, as texts; none without stratify."""

@@ -1,14 +1,20 @@
 """A check tells of every row what training would refuse, and of a good set that it is good."""
 
+import ast
+import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 import jaxsft
+from jaxsft import prepare as prepare_package
 from jaxsft import tasks
-from jaxsft.config import schema
-from jaxsft.data import records
+from jaxsft.config import compose, schema
+from jaxsft.data import records, verdicts
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.prepare import stages
 from jaxsft.prepare.check import report
 from jaxsft.training import setup
 from tests import tiny
@@ -192,6 +198,56 @@ def test_banking77(tmp_path):
     assert result.numbers["train"]["rows"]["read"] == 10003 and len(result.numbers["test"]["labels"]) == 77
     leak = found(result, "leak_exact")
     assert leak.count == result.numbers["test"]["in_train"] == 7 and ids(result, "error") == {"leak_exact"}
+
+
+def test_columns_that_nothing_reads_are_named(tmp_path):
+    rows = [row | {"id": i, "note": "x"} for i, row in enumerate(GOOD)]
+    unread = found(look("classify", tmp_path, {"train": rows}), "unread_columns")
+    assert unread.message == "Nothing reads the columns 'id', 'note' of train." and unread.severity == "info"
+    assert found(look("classify", tmp_path, {"train": GOOD}), "unread_columns") is None
+
+
+def test_what_annotators_refused_is_told(tmp_path):
+    rows = [row | {"answer": "accept"} for row in GOOD]
+    rows[1]["answer"], rows[2]["answer"] = "reject", "ignore"
+    told = look("classify", tmp_path, {"train": rows})
+    assert told.errors == 0 and lines(found(told, "rejected")) == [2] and lines(found(told, "ignored")) == [3]
+    assert told.numbers["train"]["ledger"]["rows"]["dropped"] == {"rejected": 1, "ignored": 1}
+    valid = [row | {"is_valid": i > 0} for i, row in enumerate(GOOD)]
+    doubt = look("classify", tmp_path, {"train": valid})
+    assert doubt.errors and "data.keep.is_valid=true" in found(doubt, "verdict").message
+    taken = look("classify", tmp_path, {"train": valid}, data={"keep": {"is_valid": True}})
+    assert taken.errors == 0 and taken.numbers["train"]["rows"]["records"] == len(GOOD) - 1
+
+
+def test_a_sample_of_words_shows_their_tags(tmp_path):
+    result = look("tag", tmp_path, {"train": [{"tokens": ["Ann", "runs"], "tags": ["B-X", "O"]}, {"tokens": ["a"], "tags": ["O"]}]})
+    assert "\nAnn/B-X runs/O" in report.text(result, colour=False)
+
+
+def test_repairs_name_options_and_stages_that_exist():
+    """Every option and stage that a text of the check, of records or of the split names can be set."""
+    known = set()
+    for task in compose.GROUPS["task"].values():
+        known |= set(compose.flat(compose.to_dict(schema.Config(task=task()))))
+    known |= {f"tokenizer.{f.name}" for cls in compose.GROUPS["tokenizer"].values() for f in dataclasses.fields(cls)}
+    names = re.compile(r"(?<![\w./])(?:data|task|check|model|tokenizer|evaluation|loss)\.[a-z_]+(?:\.[a-z_]+)*(?=[=,;:)\s|]|$)")
+    folders = [Path(prepare_package.__file__).parent / "check", Path(records.__file__).parent]
+    of_tasks = [Path(tasks.__file__).parent / f"{name}.py" for name in ("tag", "pair", "texts")]
+    files = [*(file for folder in folders for file in folder.glob("*.py")), Path(verdicts.__file__), *of_tasks]
+    told = {name for file in files for text in _strings(file) for name in names.findall(text)}
+    free = ("data.keep", "data.options")
+    wrong = sorted(name for name in told if name not in known and not name.startswith(free) and not any(k.startswith(f"{name}.") for k in known))
+    assert len(told) > 30 and wrong == ["check.html"]  # a file
+    said = {name for file in files for text in _strings(file) for name in re.findall(r"the stages? ([a-z_]+)", text)}
+    assert said and said <= set(stages.STAGES)
+
+
+def _strings(file):
+    """The texts of a module, without its docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    docs = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(getattr(n, "body", None), list) and n.body and isinstance(n.body[0], ast.Expr)}
+    return [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs]
 
 
 def test_bad_rows_are_told_by_kind_and_by_label(tmp_path):

@@ -29,10 +29,10 @@ def test_a_class_that_an_evaluation_split_lacks(tmp_path):
     assert missing.severity == "warning" and missing.count == 1 and "'b'" in missing.message
 
 
-@pytest.mark.parametrize("many, severity", [(9, "info"), (10, "warning")])
-def test_imbalance(tmp_path, many, severity):
+@pytest.mark.parametrize("many, severity, id", [(9, "info", "classes"), (10, "warning", "label_balance")])
+def test_imbalance(tmp_path, many, severity, id):
     rows = [{"text": f"{TRAIN[i % 20]['text']} {i}", "label": "most"} for i in range(many)] + [{"text": "something else", "label": "least"}]
-    balance = found(look("classify", tmp_path, {"train": rows}), "label_balance")
+    balance = found(look("classify", tmp_path, {"train": rows}), id)
     assert balance.severity == severity and f"'most' ({many}) is {many} times as frequent as 'least' (1)" in balance.message
 
 
@@ -84,3 +84,57 @@ def test_targets(tmp_path):
     assert "'A'" in found(result, "target_constant").message and result.errors == 2  # training refuses it too
     strict = look("regress", tmp_path, {"train": rows}, columns={"targets": ("V", "D")})
     assert lines(found(strict, "no_record")) == [4]
+
+
+def test_a_split_that_lacks_labels_can_be_learnt_or_dropped(tmp_path):
+    splits = {"train": TRAIN, "test": [{"text": "new", "label": "c"}, {"text": "old", "label": "a"}]}
+    learnt = look("classify", tmp_path, splits, data={"unseen_labels": "learn"})
+    assert learnt.errors == 0 and found(learnt, "unseen_label").severity == "info"
+    dropped = look("classify", tmp_path, splits, data={"unseen_labels": "drop"})
+    assert dropped.errors == 0 and lines(found(dropped, "unseen_label")) == [1] and dropped.numbers["test"]["rows"]["records"] == 1
+    assert dropped.numbers["test"]["ledger"]["rows"]["dropped"] == {"unseen_label": 1}
+
+
+def test_relations_that_train_lacks(tmp_path):
+    row = lambda word, relation: {"form": [word, "up"], "head": [0, 1], "deprel": ["root", relation]}
+    splits = {"train": [row(f"go{i}", "adv") for i in range(8)], "test": [row("run", "obj"), row("sit", "adv")]}
+    assert "'obj'" in found(look("parse", tmp_path, splits), "unseen_label").message
+    for choice in ("learn", "drop"):
+        assert look("parse", tmp_path, splits, data={"unseen_labels": choice}).errors == 0
+
+
+def test_an_invisible_character_is_no_other_label(tmp_path):
+    rows = [{"text": f"t{i}", "label": label} for i, label in enumerate(["tea", "tea\u200b", "tea", "\ufefftea", "cof\u00adfee", "coffee"] * 3)]
+    spelled = found(look("classify", tmp_path, {"train": rows}), "label_spelling")
+    assert spelled.count == 2 and r"tea\u200b" in spelled.message
+
+
+def test_a_label_of_every_row_and_labels_like_none(tmp_path):
+    rows = [{"text": f"t{i}", "labels": ["all", "xy"[i % 2]]} for i in range(8)]
+    assert "'all'" in found(look("multilabel", tmp_path, {"train": rows}), "label_everywhere").message
+    rows = [{"text": f"t{i}", "label": ["none", "some"][i % 2]} for i in range(8)]
+    assert found(look("classify", tmp_path, {"train": rows}), "label_like_none").repair == "data.columns.no_label=none"
+
+
+def test_numbers_as_tags_get_their_names(tmp_path):
+    rows = [{"tokens": ["go", f"Mont{i}", "up"], "tags": [0, 1, 2]} for i in range(6)]
+    numbers = look("tag", tmp_path, {"train": rows})
+    assert "never of chunks" in found(numbers, "number_tags").message and found(numbers, "scheme") is None
+    (tmp_path / "names.txt").write_text("O\nB-LOC\nI-LOC\n", encoding="utf-8")
+    named = look("tag", tmp_path, {"train": rows}, columns={"label_names": str(tmp_path / "names.txt")})
+    assert found(named, "number_tags") is None and "iob2: 6 chunks" in found(named, "scheme").message
+    minus = [{"tokens": ["go", "up"], "tags": [i % 2, -100]} for i in range(6)]
+    assert found(look("tag", tmp_path, {"train": minus}), "tokens").repair.startswith("task.untagged=-100")
+
+
+@pytest.mark.parametrize("balance", ["equal", "near"])
+def test_what_is_equally_frequent_is_told_so(tmp_path, balance):
+    rows = [{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(100 if balance == "equal" else 101)]
+    message = found(look("classify", tmp_path, {"train": rows}), "classes").message
+    assert "equally frequent (50 each)" in message if balance == "equal" else "nearly equally frequent (50 to 51)" in message
+
+
+def test_the_repair_of_a_pair_is_the_loss_that_fits(tmp_path):
+    rows = [{"text": f"a {i}", "text_pair": f"b {i}", "score": i / 9} for i in range(9)]
+    repair = found(look("pair", tmp_path, {"train": rows}, columns={"score": "score"}), "tokens").repair
+    assert repair.startswith("task.loss=mse")

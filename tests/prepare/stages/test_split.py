@@ -243,7 +243,7 @@ SPELLINGS = ("Caf\u00e9 number {}", "Cafe\u0301 number {}", "caf\u00e9  NUMBER\n
     [
         lambda said: {"text": said},
         lambda said: {"prompt": said, "completion": "yes"},
-        lambda said: {"source": "hello", "target": said},
+        lambda said: {"source": said, "target": "hello"},
         lambda said: {"tokens": said.split()},
         lambda said: {"ask": said, "completion": [{"role": "assistant", "content": "Yes"}]},
     ],
