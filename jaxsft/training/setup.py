@@ -73,11 +73,11 @@ def resolve(config: Config) -> Config:
     check_columns(config, task.record)
     config = of_prepared(config, typed.columns_read(task.record))
     validate_values(compose.flat(compose.to_dict(config)))
+    config = config if config.model.pretrained else hf.with_head_of_family(config)
     if config.data.format != "auto":
         formats.named(config.data.format)
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
     validate(config, metrics=task.metric_names(config), causal=task.causal, generates=task.generates, can_generate=task.can_generate)
-    config = config if config.model.pretrained else hf.with_head_of_family(config)
     metric = config.evaluation.metric if config.evaluation.metric != "auto" or task.metric is None else f"validation/{task.metric}"
     return dataclasses.replace(
         config,
