@@ -194,6 +194,8 @@ ELSEWHERE = {
     "tests/data/test_weights.py": ("data.columns.weight",),
     "tests/data/test_encode.py": ("data.max_dropped", "data.require_stop"),
     "tests/data/test_split.py": ("data.fractions",),
+    "tests/data/test_verdicts.py": ("data.keep",),
+    "tests/prepare/check/test_labels.py": ("check.near", "data.unseen_labels"),
     "tests/data/test_templates.py": ("task.template", "task.allow_unwritten"),
     "tests/test_cli.py": ("data.train", "data.test", "data.path", "run_dir", "evaluation.batch_size", "train.duration"),
     "tests/invariants/test_resume.py": (
@@ -202,7 +204,6 @@ ELSEWHERE = {
     ),
     "tests/prepare/check/test_check.py": ("check.output", "check.json", "check.accept", "check.places"),
     "tests/prepare/check/test_tokens.py": ("check.samples",),
-    "tests/prepare/check/test_labels.py": ("check.near",),
     "tests/training/test_loop.py": ("train.on_nan",),
     "tests/invariants/test_backbone.py": ("train.backbone", "train.backbone_limit"),
     "tests/training/test_hf.py": ("model.init",),
