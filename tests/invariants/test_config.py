@@ -194,7 +194,6 @@ ELSEWHERE = {
     "tests/data/test_weights.py": ("data.columns.weight",),
     "tests/data/test_encode.py": ("data.max_dropped", "data.require_stop"),
     "tests/data/test_split.py": ("data.fractions",),
-    "tests/data/test_verdicts.py": ("data.keep",),
     "tests/prepare/check/test_labels.py": ("check.near", "data.unseen_labels"),
     "tests/data/test_templates.py": ("task.template", "task.allow_unwritten"),
     "tests/test_cli.py": ("data.train", "data.test", "data.path", "run_dir", "evaluation.batch_size", "train.duration"),
