@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/jaxsft demo
 
 test: check
-	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "heart and not slow"
 
 # What some tests need beyond the set-up: the TPU compiler, which is large and needs no TPU, clients of stores and trackers. Where one cannot be had,
 # its tests are skipped by name.

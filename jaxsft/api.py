@@ -35,17 +35,18 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models import generate as generation
 from jaxsft.models import pretrained, stops
-from jaxsft.models.kv import unstacked
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
 from jaxsft.training import export as exporting
 from jaxsft.training import labels, loop, runs, setup, untrained
+from jaxsft.training.held import Held
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
 
 if TYPE_CHECKING:
     from jaxsft.prepare.check import Result as Checked
 
+CHECKPOINT = "checkpoint="
 OVERRIDABLE = ("data", "evaluation", "generate", "mesh", "precision", "seed", "loss.chunk", "model.attention", "model.unroll")
 
 Message = Mapping[str, Any]
@@ -175,15 +176,19 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     the layout of Hugging Face is a model too: of task=chat where it has a chat template, else of task=lm.
 
     Args:
-      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed.
+      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation, generate, mesh, precision, seed; of a folder
+        `task.variables` too; and `checkpoint=STEP` or `checkpoint=newest` for another step than the best.
 
     Raises:
       ConfigError: not a run directory, or an option that cannot be changed for a trained run.
       CheckpointError: no good checkpoint.
     """
+    remote.opened.cache_clear()  # the run may have gone on since
+    asked = next((text.partition("=")[2] for text in overrides if text.startswith(CHECKPOINT)), None)
+    overrides = tuple(text for text in overrides if not text.startswith(CHECKPOINT))
     for text in overrides:
         key = text.partition("=")[0]
-        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE:
+        if key.partition(".")[0] not in OVERRIDABLE and key not in OVERRIDABLE and not _of_untrained(run, key):
             groups = {"generate": GenerateConfig, "evaluation": EvaluationConfig, "data": DataConfig}
             near = [f"; did you mean {name}.{key}?" for name, group in groups.items() if key in group.__dataclass_fields__]
             raise ConfigError(f"{key}: cannot be changed for a trained run; what can is {', '.join(OVERRIDABLE)}{''.join(near[:1])}")
@@ -198,12 +203,20 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
         return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
 
     platforms.devices()
-    remote.opened.cache_clear()  # the run may have gone on since
     if isinstance(run, Result):
-        return Model(runs.open_run(run.mirror.place, change))
+        return Model(runs.open_run(run.mirror.place, change, checkpoint=asked))
     if pretrained.is_source(folder := remote.opened(str(hub.run_dir(str(run))))):
+        if asked is not None:
+            raise ConfigError(f"checkpoint={asked}: {run} is no run directory, and has no steps; leave it out")
         return Model(untrained.open_folder(folder, change))
-    return Model(runs.open_run(run, change))
+    return Model(runs.open_run(run, change, checkpoint=asked))
+
+
+def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
+    """Whether an option may be changed for a folder of Hugging Face: nobody has trained with the variables of its template."""
+    if isinstance(run, Result) or not (key == "task.variables" or key.startswith("task.variables.")):
+        return False
+    return pretrained.is_source(remote.opened(str(hub.run_dir(str(run)))))
 
 
 def export(
@@ -215,6 +228,7 @@ def export(
     shard: int = exporting.SHARD,
     adapter: str = "merge",
     head: str = "class",
+    checkpoint: str | None = None,
 ) -> dict[str, Any]:
     """Writes the model of a run as a folder that transformers loads. Equal to `jaxsft export`.
 
@@ -224,12 +238,15 @@ def export(
       shard: bytes of a file of weights at most.
       adapter: merge: it becomes part of the weights | peft: it alone is written, for the library PEFT.
       head: class: the class of transformers that has the head of the task | body: the model without it, and the head in head.safetensors.
+      checkpoint: the step, or newest; None: the best one.
 
     Raises:
       ConfigError: transformers has no class with this computation, or the folder is there already.
       CheckpointError: no good checkpoint.
     """
-    return exporting.export(load(run).run, to, dtype=dtype, family=family, shard=shard, adapter=adapter, head=head)
+    asked = [] if checkpoint is None else [f"{CHECKPOINT}{checkpoint}"]
+    opened = load(run, "precision=fp32", *asked).run
+    return exporting.export(opened, to, dtype=dtype, family=family, shard=shard, adapter=adapter, head=head)
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:
@@ -244,15 +261,20 @@ class Model:
     """The weights of a run and what they were trained with: tokenizer, template, stop tokens, labels. Made by `load`."""
 
     def __init__(self, run: runs.Run):
-        self.run, self.folder, self.step = run, run.folder, run.step
+        self._held, self.parts, self.folder, self.step = Held(run), run.parts, run.folder, run.step
         self.config, self.task, self.tokenizer = run.parts.config, run.parts.task, run.parts.tokenizer
 
     def __repr__(self) -> str:
         return f"<jaxsft model of {self.folder}: task={self.task.name}, step {self.step}>"
 
-    @functools.cached_property
+    @property
+    def run(self) -> runs.Run:
+        """The run, with its layers stacked."""
+        return self._held.run
+
+    @property
     def params(self) -> Any:
-        """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`."""
+        """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`; of a folder under precision=bf16 on a CPU, rounded to it."""
         return self.run.params
 
     def generate(
@@ -283,7 +305,7 @@ class Model:
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
         few = 1 << max(len(ids) - 1, 0).bit_length()  # few sizes, so that few programs are compiled
         how = dataclasses.replace(config.generate, batch_size=min(config.generate.batch_size, few * config.generate.num_beams))
-        out = generation.generate(self.run.parts.model, self._unstacked, ids, how, pieces=self.tokenizer.pieces, **self._limits(config))
+        out = generation.generate(self.parts.model, self._held.layers, ids, how, pieces=self.tokenizer.pieces, **self._limits(config))
         texts = [answer.text for answer in out]
         return texts[0] if single else texts
 
@@ -298,7 +320,7 @@ class Model:
         row = self._prompt_row(prompt, 1)
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where)]
         how, told = dataclasses.replace(config.generate, batch_size=1), ""
-        for _, answer, complete in generation.continuations(self.run.parts.model, self._unstacked, ids, how, every=1, **self._limits(config)):
+        for _, answer, complete in generation.continuations(self.parts.model, self._held.layers, ids, how, every=1, **self._limits(config)):
             text = answer.text if complete else stops.shown(answer.text, config.generate.stop)
             if not told.startswith(text):  # else it grew by nothing, or its end waits for the rest of a character
                 yield text[len(os.path.commonprefix([told, text])) :]
@@ -320,14 +342,10 @@ class Model:
         limits = {"max_new_tokens": self._new_tokens(config), "stop_ids": self.task.stop_ids, "seed": config.seed}
         return {
             **limits,
-            "mesh": self.run.parts.mesh,
+            "mesh": self.parts.mesh,
             "read": self.tokenizer.decode if self.task.generates else self.tokenizer.continued,
             "start": self.task.start_ids,
         }
-
-    @functools.cached_property
-    def _unstacked(self) -> Any:
-        return unstacked(self.params)
 
     def predict(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
         """Per row, in order, its fields and what is predicted (for chats the generated answer). Equal to `jaxsft predict`; labels need not be there.
@@ -368,8 +386,8 @@ class Model:
         return self._answered(rows, [self.task.unlabelled(row, columns) for row in rows])
 
     def _answered(self, rows: list[Row], records: Sequence[Any]) -> list[dict[str, Any]]:
-        parts, limit, where = self.run.parts, self._new_tokens(self.config), [row.where for row in rows]
-        texts, stopped = evaluation.generate_answers(self.task, parts.model, self._unstacked, records, where, self.config, limit, parts.mesh)
+        parts, limit, where = self.parts, self._new_tokens(self.config), [row.where for row in rows]
+        texts, stopped = evaluation.generate_answers(self.task, parts.model, self._held.layers, records, where, self.config, limit, parts.mesh)
         return _beside(rows, [{"prediction": text, "stopped": ended} for text, ended in zip(texts, stopped, strict=True)])
 
     def evaluate(self, data: str | os.PathLike | Sequence[Mapping[str, Any] | Row]) -> dict[str, float]:
@@ -383,7 +401,7 @@ class Model:
     def scored(self, data: Any, name: str, aside: list[Aside] | None = None) -> tuple[Split, evaluation.Evaluation, dict[str, float]]:
         """(the split of this name, columns and answers of its rows, its numbers): what predictions are written from. Rows that give no record go into
         `aside` where `data.on_bad_row` is quarantine."""
-        config, parts = self.config, self.run.parts
+        config, parts = self.config, self.parts
         aside = [] if aside is None else aside
         if isinstance(data, str | os.PathLike):
             data = setup.read_rows(config, str(data), [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)], aside)
@@ -397,7 +415,7 @@ class Model:
         part = setup.arranged(type(self.task), part, config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))
         if self.task.generates and config.evaluation.generate != "never":
-            answers, numbers = evaluation.answer(self.task, parts.model, self.params, split, config, parts.mesh)
+            answers, numbers = evaluation.answer(self.task, parts.model, self._held.layers, split, config, parts.mesh)
             result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
         return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
 
@@ -415,11 +433,11 @@ class Model:
     @functools.cached_property
     def _pass(self) -> Callable[..., Any]:
         """The evaluation of a batch; one function for the life of the model, so that a shape is compiled once."""
-        return jax.jit(self.run.parts.program.evaluate, out_shardings=meshes.replicated(self.run.parts.mesh))
+        return jax.jit(self.parts.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh))
 
     def _evaluate(self, split: Split) -> tuple[Split, evaluation.Evaluation]:
         """Loss, metrics and columns; without generated answers."""
-        parts, run = self.run.parts, self.run
+        parts, run = self.parts, self.run
         hyper, batches = make_hyper(self.config, Clock(1, 1, 1)), parts.batches(split)
         step = lambda batch: self._pass(run.weights, run.frozen, parts.put(batch, batches), hyper)
         objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])

@@ -6,25 +6,12 @@ import importlib
 import itertools
 import os
 import sys
+from collections.abc import Callable
 
 from jaxsft import __version__, invocation
+from jaxsft.commands import COMMANDS
 from jaxsft.errors import JaxsftError
 
-COMMANDS = {
-    "demo": ("demo", "fine-tune a small model on a bilingual data set made on the spot, score it, write a report (two minutes)"),
-    "prepare": ("prepare", "clean, deduplicate, split, balance ...: jaxsft prepare data.path=FILE stages=[clean,dedup,split] output.dir=DIR"),
-    "train": ("train", "fine-tune: jaxsft train task=NAME data.train=FILE ... (jaxsft train --help lists the tasks)"),
-    "check": ("check", "look at a data set before training: rows, labels, lengths, leaks, tokens: jaxsft check task=... data.train=FILE"),
-    "eval": ("evaluate", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
-    "predict": ("predict", "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE"),
-    "generate": ("generate", "answer a prompt, hold a conversation, answer a file: jaxsft generate run=DIR [prompt=TEXT | input=FILE]"),
-    "export": ("export", "write a run as a folder that transformers loads: jaxsft export run=DIR to=FOLDER"),
-    "quality": ("quality", "measure a data set before training on it: jaxsft quality data.path=FILE, or data.train=FILE data.test=FILE"),
-    "annotate": ("annotate", "tasks for annotators, and one answer out of several: jaxsft annotate export|import schema=FILE ..."),
-    "report": ("report", "write the report of a run again, or set several side by side: jaxsft report DIR [DIR ...]"),
-    "env": ("env", "versions, devices, CUDA, extras: jaxsft env"),
-    "completion": ("completion", "complete commands and options by a tab: jaxsft completion bash|zsh|fish"),
-}
 HELP = """usage: jaxsft <command> [key=value ...]
 
 {commands}
@@ -36,9 +23,31 @@ jaxsft <command> --help              more about one command
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0; 1 for anything that the user can mend, told in one line; 128 + n after signal n."""
-    argv = sys.argv[1:] if argv is None else argv
+def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code: code) -> int:
+    """The exit code: 0; 1 for anything that the user can mend, told in one line; 128 + n after signal n.
+
+    Args:
+      end: what is done with the code after a failure, while its exception is still held.
+    """
+    try:
+        return _dispatch(sys.argv[1:] if argv is None else argv)
+    except JaxsftError as error:
+        print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return end(1)
+    except KeyboardInterrupt:
+        print("jaxsft: interrupted", file=sys.stderr)
+        return end(130)
+    except BrokenPipeError:
+        return end(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"jaxsft: {error.filename}: cannot be used ({error.strerror})", file=sys.stderr)
+        return end(1)
+
+
+def _dispatch(argv: list[str]) -> int:
+    """Runs the command, or prints what it was asked about it; returns the exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:<12}{text}" for name, (_, text) in COMMANDS.items())))
         return 0 if argv else 1
@@ -53,39 +62,36 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if shell := _asked_shell(argv):
         argv = ["completion", shell]
+    for stream in (sys.stdout, sys.stderr):
+        if str(getattr(stream, "encoding", "")).lower().replace("-", "") == "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file may hold bytes that are no UTF-8
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     invocation.remember(["jaxsft", *argv])
-    try:
-        return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(argv[1:])
-    except JaxsftError as error:
-        print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("jaxsft: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 141
-    except UnicodeEncodeError as error:
-        if error.encoding == "utf-8":
-            raise
-        letter = ascii(error.object[error.start])
-        print(f"jaxsft: the output is written in {error.encoding}, which has no {letter}; set PYTHONIOENCODING=utf-8", file=sys.stderr)
-        return 1
+    return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(argv[1:])
 
 
 def script() -> None:
-    """The program `jaxsft`. After a failure it ends at once: a write that failed leaves threads behind that would add tracebacks to its one line."""
-    sys.unraisablehook = _quiet_after_failure
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code) if code else sys.exit(0)
+    """The program `jaxsft`. After a failure it ends at once: what failed leaves threads and coroutines behind that would add to its one line."""
+    code = main(end=_leave)
+    _leave(code) if code else sys.exit(_flushed() or 0)
 
 
-def _quiet_after_failure(what: object, told=sys.unraisablehook) -> None:
-    """A save that failed has closed its event loop, and TensorStore still reports to it: the failure is told already, by its exception."""
-    if not (isinstance(what.exc_value, RuntimeError) and "Event loop is closed" in str(what.exc_value)):
-        told(what)
+def _leave(code: int) -> int:
+    """Ends the process, without what Python does at its end."""
+    os._exit(_flushed() or code)
+
+
+def _flushed() -> int:
+    """141, what a shell expects, where nobody reads the output any more; else 0."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at its end
+        return 141
+    except (OSError, ValueError):  # closed, or a full disk behind it
+        pass
+    return 0
 
 
 def _module_help(command: str) -> str:

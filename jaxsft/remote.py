@@ -22,7 +22,7 @@ from typing import Any
 from jaxsft import rundir
 from jaxsft.errors import ConfigError, JaxsftError, first_line
 
-APART = ("checkpoints", "damaged", rundir.RunLock.NAME)  # never copied
+APART = ("checkpoints", "damaged", "steps.json", rundir.RunLock.NAME)  # never copied
 LAST = "result.json"
 
 

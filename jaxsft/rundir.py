@@ -32,6 +32,9 @@ except ImportError:  # no POSIX locks on this system: `lock` says so
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _temporary = itertools.count()
+_HOST = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:6]
+_ASIDE = re.compile(r"\..*\.([0-9a-f]{6})-(\d+)-\d+\.tmp", re.DOTALL)
+_written: set[Path] = set()  # aside, by this process
 
 
 def create(path: str | Path | None, *, stem: str) -> Path:
@@ -45,6 +48,8 @@ def create(path: str | Path | None, *, stem: str) -> Path:
     """
     if "://" in str(path):
         raise JaxsftError(f"{path}: expected a local folder here")
+    if any("\ud800" <= letter <= "\udfff" for letter in str(path or "")):
+        raise JaxsftError(f"{path}: the name of a run directory must be UTF-8; checkpoints cannot be written there")
     if path is not None:
         with _friendly(path, "make the run directory"):
             Path(path).mkdir(parents=True, exist_ok=True)
@@ -88,7 +93,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         JaxsftError: the folder cannot be written; what stood at `path` before is untouched.
     """
     path = Path(path)
-    aside, old = (path.with_name(f".{path.name}.{os.getpid()}-{next(_temporary)}.tmp") for _ in range(2))
+    aside, old = (_beside(path) for _ in range(2))
     try:
         with _friendly(path, "write", also=aside):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +106,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+        _written.difference_update((aside, old))
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -145,9 +151,9 @@ class Stored(dict):
         raise CheckpointError(f"{self.where} has no {key!r}: another version of jaxsft wrote it, or it was changed; use that version, or train again")
 
 
-def json_text(value: Any) -> str:
-    """Return `value` as one line of strict JSON, non-finite numbers as strings, other scripts unescaped."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return `value` as one line of strict JSON, or indented; non-finite numbers as strings, other scripts unescaped."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def number(value: Any) -> float:
@@ -317,9 +323,46 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_locks)
 
 
+def _beside(path: Path) -> Path:
+    """Return a name in the same folder that no other process takes, and that says who took it."""
+    made = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{next(_temporary)}.tmp")
+    _written.add(made)
+    return made
+
+
+def sweep(directory: Path) -> None:
+    """Remove what processes of this machine that are dead wrote aside into a directory and its folders; whoever calls this owns it."""
+    for folder, folders, files in os.walk(directory):
+        for name in [*folders, *files]:
+            path, found = Path(folder, name), _ASIDE.fullmatch(name)
+            if found and found[1] == _HOST and path not in _written and not _alive(int(found[2])):
+                _remove(path)
+        folders[:] = [name for name in folders if name not in ("checkpoints", "damaged") and not _ASIDE.fullmatch(name)]
+    for path in Path(directory, "checkpoints").glob("*.orbax-checkpoint-tmp*"):  # a step that was being written
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _alive(process: int) -> bool:
+    """Return whether a process other than this one runs; its number may be that of a dead one before it."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def _aside(path: Path, **how: Any) -> Iterator[IO[Any]]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_temporary)}.tmp")
+    temporary = _beside(path)
     with _friendly(path, "write", also=temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(temporary, **how)  # noqa: SIM115 - a file that cannot be opened must not be unlinked below
@@ -333,6 +376,8 @@ def _aside(path: Path, **how: Any) -> Iterator[IO[Any]]:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+        finally:
+            _written.discard(temporary)
         _sync_directory(path.parent)
 
 

@@ -36,7 +36,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from jaxsft import tasks  # noqa: E402
+from jaxsft import progress, tasks  # noqa: E402
 from jaxsft.compat import enable_x64  # noqa: E402
 from jaxsft.config import adapters, schema  # noqa: E402
 from jaxsft.config import optim as optim_config  # noqa: E402
@@ -48,8 +48,10 @@ from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.step import make_hyper  # noqa: E402
 
+progress.AFTER = 600.0  # no line of a stage beside what a test expects, however slow the machine is
 hypothesis.settings.register_profile("patient", deadline=None)  # a machine that is shared is slow at times
 hypothesis.settings.load_profile("patient")
+ROOT = Path(__file__).parent
 LABELS = ("bad", "fair", "good")
 TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
 TASKS |= {"seq2seq": functools.partial(schema.Seq2SeqTask, scores=["exact_match"])}
@@ -65,8 +67,32 @@ TASKS |= {
 SCHEDULES = schema.GROUPS["schedule"]
 
 
+# What `make test` runs: the trust suite, and of each room the files that would fail first. The rest is for `.ci/run`.
+HEART = """
+invariants losses metrics test_api.py test_cli.py test_patterns.py test_recipes.py test_rundir.py
+config/test_compose.py config/test_pretrained_defaults.py config/test_validate.py
+data/test_encode.py data/test_packing_plan.py data/test_split.py data/test_templates.py data/test_tokenizer.py data/test_words.py
+data/formats/test_common.py data/formats/test_dialect.py data/records
+models/test_attention.py models/test_heads.py models/test_layers.py models/test_rope.py models/test_sampling.py models/test_transformer.py
+models/adapters/test_in_models.py models/families/test_parity.py
+optim/test_schedules.py prepare/check prepare/test_run.py prepare/test_training.py reports/test_report.py sharding/test_mesh.py
+tasks/test_tag.py tasks/test_span.py training/test_checkpoint.py training/test_runs.py
+"""
+BUDGET = 60  # seconds that a file may take on two cores of a fast machine
+
+
+def pytest_collection_modifyitems(items):
+    """Marks what `make test` runs."""
+    places = [ROOT / place for place in HEART.split()]
+    missing = [str(place) for place in places if not place.exists()]
+    assert not missing, f"HEART names what is no more: {missing}"
+    for item in items:
+        if any(item.path == place or place in item.path.parents for place in places):
+            item.add_marker("heart")
+
+
 def pytest_terminal_summary(terminalreporter):
-    """The files that took the longest, set-up and tear-down included, so that their growth is seen; nothing is asserted of time."""
+    """The files that took the longest, set-up and tear-down included, and which are above their budget; nothing is asserted of time."""
     seconds: dict[str, float] = {}
     for report in (r for reports in terminalreporter.stats.values() for r in reports if isinstance(r, pytest.TestReport)):
         file = report.nodeid.partition("::")[0]
@@ -74,7 +100,8 @@ def pytest_terminal_summary(terminalreporter):
     if len(seconds) > 1:
         terminalreporter.section(f"slowest files of {len(seconds)}, {sum(seconds.values()):.0f} s of all workers")
         for file in sorted(seconds, key=seconds.get, reverse=True)[:10]:
-            terminalreporter.write_line(f"{seconds[file]:8.1f} s  {file}")
+            over = f"  over its budget of {BUDGET} s" if seconds[file] > BUDGET else ""
+            terminalreporter.write_line(f"{seconds[file]:8.1f} s  {file}{over}")
 
 
 def pytest_unconfigure(config):

@@ -271,3 +271,24 @@ def test_what_another_version_did_not_write_is_told():
             read()
     with pytest.raises(CheckpointError, match=r"run/task.json: holds a NoneType, expected an object"):
         rundir.Stored(None, "run/task.json")
+
+
+def test_what_dead_processes_left_aside_is_swept(tmp_path):
+    """Files and folders of this machine whose process is dead; not those of a live one, of another machine, or of this process."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host, folder = rundir._HOST, tmp_path / "predictions"
+    gone = [f".v.jsonl.{host}-{dead.pid}-0.tmp", f".v.jsonl.{host}-{os.getpid()}-12345678.tmp", f".a b.{host}-99999999999999999999-3.tmp"]
+    kept = [f".v.jsonl.{host}-{os.getppid()}-0.tmp", f".v.jsonl.abcdef-{dead.pid}-0.tmp", ".v.jsonl", "v.jsonl.tmp"]
+    folder.mkdir()
+    for name in gone + kept:
+        (folder / name).write_text("half")
+    (tmp_path / f".figures.{host}-{dead.pid}-1.tmp" / "deep").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "8.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "4").mkdir()
+    with rundir.atomic_lines(folder / "mine.txt") as file:
+        rundir.sweep(tmp_path)
+        file.write("whole")
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*kept, "mine.txt"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "predictions"]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["4"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from jaxsft import cli
 from jaxsft.config import compose, schema
 from jaxsft.config.optim import AdamW
 from jaxsft.data import synthetic
-from jaxsft.rundir import json_text, read_json, read_jsonl
+from jaxsft.rundir import json_text, read_json, read_jsonl, write_json
 
 RATES = ("tokens_per_second", "model_flops_per_second", "mfu")  # they depend on the machine
 MODEL = ["model.layers=2", "model.embed=16", "model.heads=2", "model.kv_heads=2", "model.head_dim=8", "model.mlp=32", "model.context=128"]
@@ -87,6 +88,21 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen:
     """The command line in a process of its own, with one virtual device."""
     env = {**os.environ, "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return subprocess.Popen([sys.executable, "-m", "jaxsft", *arguments], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def meta(run_dir: Path, step: int) -> dict:
+    """What a run keeps of a step beside its arrays."""
+    return json.loads((run_dir / "checkpoints" / str(step) / "meta" / "metadata").read_text())
+
+
+def unsealed(run_dir: Path) -> Path:
+    """The run directory as it was before manifests and steps had hashes of files and names of runs."""
+    manifest = {k: v for k, v in read_json(run_dir / "manifest.json").items() if k not in ("run", "files")}
+    write_json(run_dir / "manifest.json", manifest)
+    (run_dir / "steps.json").unlink()
+    for path in (run_dir / "checkpoints").glob("*/meta/metadata"):
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in ("run", "step", "sum")}))
+    return run_dir
 
 
 def outcome(run_dir: Path) -> dict:

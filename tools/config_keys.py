@@ -91,7 +91,9 @@ def keys_of(model_type: str) -> tuple[set[str], dict[str, str]]:
     shared = f"{SHARED} {ROTARY if 'rope_parameters' in fields else ''} "
     shared += CAUSAL if any("create_causal_mask" in path.read_text(encoding="utf-8") for path in models) else ""
     default = {f.name: f"{f.name}={json.dumps(f.default)}" for f in dataclasses.fields(cls) if isinstance(f.default, SIMPLE)}
-    return {default.get(key, key) for key in own | set(shared.split()) | set(cls.attribute_map)}, dict(cls.attribute_map)
+    return {default.get(key, key) for key in own | set(shared.split()) | set(cls.attribute_map) | set(cls.attribute_map.values())}, dict(
+        cls.attribute_map
+    )
 
 
 def found() -> tuple[str, dict[str, set[str]], dict[str, dict[str, str]]]:

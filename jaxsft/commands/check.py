@@ -27,7 +27,8 @@ def run(config: Config) -> int:
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed: no accelerator is taken from another run
 
-    check_files(config)
+    if "jax" not in sys.modules:
+        check_files(config)
 
     from jaxsft.prepare import check
     from jaxsft.prepare.check import report

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from jaxsft.commands import COMMANDS
 from jaxsft.errors import ConfigError
 
 # Bash cuts words at `=`: what stands before it is taken off each answer. Without an answer, files are completed.
@@ -48,8 +49,6 @@ def main(arguments: list[str]) -> int:
 
 def answers(line: str) -> list[str]:
     """Return what the last word of a command line, cut at the cursor, may become; nothing where a file is meant."""
-    from jaxsft.cli import COMMANDS
-
     *before, word = line.split(" ")
     before = [part for part in before if part]
     if len(before) < 2:

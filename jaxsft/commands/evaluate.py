@@ -9,7 +9,6 @@ model are only printed.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -44,5 +43,5 @@ def main(arguments: list[str]) -> int:
 
         print("\n".join(scores.lines(numbers, model.config.evaluation.metric.partition("/")[2])))
     else:
-        print(json.dumps(numbers, indent=1))
+        print(rundir.json_text(numbers, indent=1))
     return 0

@@ -1,7 +1,7 @@
 """Writes the model of a run as a folder that transformers loads: config.json, safetensors, tokenizer, chat template, stop tokens.
 
   jaxsft export run=runs/mine to=FOLDER [export.dtype=fp32|bf16|fp16] [export.family=llama] [export.shard=4000000000]
-      [export.adapter=merge|peft] [export.head=class|body]
+      [export.adapter=merge|peft] [export.head=class|body] [checkpoint=STEP|newest]
 
 Each tensor has the dtype of the files that the run started from; one that training did not touch has the same bytes. A run that started from nothing
 is written as the first family that has all of its options. FOLDER is written aside and renamed. An adapter is merged
@@ -14,7 +14,7 @@ from __future__ import annotations
 from jaxsft.commands import from_run
 from jaxsft.errors import ConfigError
 
-OWN = ("run", "to", "export.dtype", "export.family", "export.shard", "export.adapter", "export.head")
+OWN = ("run", "to", "export.dtype", "export.family", "export.shard", "export.adapter", "export.head", "checkpoint")
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     from jaxsft import api
 
     how = {name: mine[f"export.{name}"] for name in ("dtype", "family", "adapter", "head") if f"export.{name}" in mine}
-    done = api.export(mine["run"], mine["to"], shard=int(shard), **how)
+    done = api.export(mine["run"], mine["to"], shard=int(shard), checkpoint=mine.get("checkpoint"), **how)
     kinds = ", ".join(f"{count} {dtype}" for dtype, count in done["dtypes"].items())
     print(f"{done['class']}, {done['tensors']} tensors ({kinds}): {mine['to']}")
     return 0

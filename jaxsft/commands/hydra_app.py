@@ -51,10 +51,13 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
     _refuse_malformed(arguments)
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     codes: list[int] = []
+    failed: list[BaseException] = []  # raised behind Hydra, which would tell of it in lines of its own
     words = [quote(a, multirun, root) for a in arguments]
     sweep = Sweep(words) if multirun and trains else None
 
     def job(node) -> float | None:
+        if failed:
+            return None
         config = None
         try:
             with as_config_error(root):
@@ -67,9 +70,15 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
                 invocation.remember(["jaxsft", "train", *_pasteable(hydra_config.overrides.task), f"run_dir={config.run_dir}"])
             codes.append(function(config))
         except JaxsftError as error:
+            if not multirun:
+                failed.append(error)
+                return None
             # Told at once, not at the end of the sweep; the other jobs go on.
             print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
             codes.append(1)
+        except Exception as error:
+            failed.append(error)
+            return None
         return None if sweep is None or config is None else sweep.result(config)
 
     before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come as exceptions, not as text and an exit
@@ -80,6 +89,8 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
     finally:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.__setitem__("HYDRA_FULL_ERROR", before)
+    if failed:
+        raise failed[0]
     if sweep is not None:
         sweep.tell()
     return max(codes, default=0)

@@ -6,6 +6,7 @@ The output (.jsonl, .csv or .tsv) has one line per input row, in order: its fiel
 A row of which nothing can be predicted, such as an empty text, has no prediction and says why in `dropped`.
 In .conll and .conllu, of task=tag and task=parse, predicted tags, heads and relations stand in the columns that they were learnt from.
 A number of the input that is not finite, which JSON does not have, becomes the text NaN, Infinity or -Infinity.
+With checkpoint=STEP or checkpoint=newest another step than the best is used; a damaged one is an error, never replaced.
 With data.on_bad_row=quarantine rows that cannot be read are left out and told in OUTPUT.quarantine.jsonl.
 """
 

@@ -9,8 +9,8 @@ jaxsft train ... debug=overfit                               learn ten rows by h
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
 from jaxsft import progress, remote
 from jaxsft.commands import hydra_app
@@ -23,8 +23,9 @@ def main(arguments: list[str]) -> int:
 
 
 def run(config: Config) -> int:
-    check_files(config)
-    if config.hosts.count in (None, 1):
+    if "jax" not in sys.modules:
+        check_files(config)
+    if sys.stderr.isatty():
         progress.doing("starting JAX")
     with progress.ended():
         from jaxsft import api
@@ -47,5 +48,5 @@ def check_files(config: Config) -> None:
     """Raises DataError for a file that is not there, before JAX is imported, which takes seconds."""
     d = config.data
     for place in (d.path, d.train, d.validation, d.test, *(source.path for source in d.mixture.sources)):
-        if place and not place.startswith("hub:") and not remote.is_remote(place) and not Path(place).exists():
+        if place and not place.startswith("hub:") and not remote.is_remote(place) and not os.path.exists(place):
             formats.files(place)  # a pattern, a part of an archive, or an error

@@ -22,6 +22,7 @@ from omegaconf import MISSING, ListConfig, OmegaConf, errors
 from jaxsft import documents
 from jaxsft.config import adapters, foreign, optim, schema
 from jaxsft.errors import ConfigError
+from jaxsft.other_models import what_is
 
 OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
 GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
@@ -203,17 +204,24 @@ def to_yaml(config: schema.Config) -> str:
 
 def read(path: Path) -> schema.Config:
     """The config of a run directory. Raises ConfigError."""
-    try:
-        found = path.exists()
-    except OSError as error:
-        raise ConfigError(f"{path.parent}: not a run directory ({error.strerror})") from error
-    if not found:
-        why = f"it has no {path.name}" if path.parent.is_dir() else "it is a file" if path.parent.exists() else "there is no such folder"
-        raise ConfigError(f"{path.parent}: not a run directory ({why})")
+    check_there(path)
     try:
         return typed(documents.read_yaml(path, ConfigError, dict))
     except (AttributeError, TypeError, ValueError) as error:  # a group that is no mapping, say
         raise ConfigError(f"{path}: not a readable config ({one_line(error)})") from error
+
+
+def check_there(path: Path) -> None:
+    """Raises ConfigError where there is no config.yaml: its folder is no run directory."""
+    try:
+        there = path.exists()
+        folder = path.parent.is_dir() or not path.parent.exists()
+    except (OSError, ValueError) as error:  # a name that is too long
+        raise ConfigError(f"{path.parent}: not a run directory ({getattr(error, 'strerror', None) or error})") from error
+    if not there:
+        why = "it is a file" if not folder else f"it has no {path.name}" if path.parent.exists() else "there is no such folder"
+        other = what_is(path.parent) if path.name == "config.yaml" else None
+        raise ConfigError(f"{path.parent}: not a run directory ({other or why})")
 
 
 def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
@@ -299,8 +307,8 @@ def _unknown(name: str, text: str, root: type) -> str:
     for option, cls in GROUPS.get(group, {}).items():
         if chosen and cls.__name__ == chosen[1]:
             known = [f"{group}.{f.name}" for f in dataclasses.fields(cls) if f.name not in ("name", "kind")]
-            near = _suggest(name, known, 0.8) or _elsewhere(name, group, option)
-            return f"{name}: unknown option of {group}={option}{near or '; it has ' + (', '.join(known) or 'none')}"
+            near = _suggest(name, known, 0.8) or f"; it has {', '.join(known) or 'none'}{_elsewhere(name, group, option)}"
+            return f"{name}: unknown option of {group}={option}{near}"
     known = flat(OmegaConf.to_container(OmegaConf.structured(plain(root))))
     return f"{name}: unknown option{_suggest(name, list(known))}"
 
@@ -318,7 +326,7 @@ def _suggest(key: str, known: Sequence[str], alike: float = 0.6) -> str:
 def _elsewhere(name: str, group: str, option: str) -> str:
     """Return which other choices of a group have an option that this one lacks."""
     having = [other for other, cls in GROUPS[group].items() if other != option and name.partition(".")[2] in cls.__dataclass_fields__]
-    return f"; {' and '.join(f'{group}={other}' for other in having[:3])} {'have' if len(having) > 1 else 'has'} it" if having else ""
+    return f"; {' and '.join(f'{group}={other}' for other in having[:3])} {'have' if len(having) > 1 else 'has'} this one" if having else ""
 
 
 # What somebody means who gives a file or a name where a group of `conf/`, or a part of the config, is meant.

@@ -9,6 +9,7 @@ from jaxsft.errors import ConfigError
 
 PREFIX = "hub:"
 MOVING = ("main", "master", "HEAD")
+PATIENCE = 3.0  # seconds to ask the hub for what an error may add
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/@]+))?(?:/(?P<path>.+))?")
 
 
@@ -27,6 +28,16 @@ def is_hub(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(PREFIX)
 
 
+def _current(repo: str, *, data: bool) -> str:
+    """The commit that the main branch of a repository has now; "" where the hub cannot be asked."""
+    try:
+        import huggingface_hub
+
+        return str(huggingface_hub.HfApi().repo_info(repo, repo_type="dataset" if data else "model", timeout=PATIENCE).sha or "")
+    except Exception:  # it only adds to a message: no library, no network, no such repository
+        return ""
+
+
 def parse(value: str, *, file: bool) -> HubId:
     """The parts of a name. `file`: whether it is one of a file in a data set.
 
@@ -39,7 +50,9 @@ def parse(value: str, *, file: bool) -> HubId:
         raise ConfigError(f"{value}: expected {expected}")
     if match["revision"] is None or match["revision"] in MOVING:
         found = f"@{match['revision']} moves" if match["revision"] else "no revision"
-        raise ConfigError(f"{value}: {found}; expected {expected}, with a tag or, better, a commit")
+        commit = _current(match["repo"], data=file)
+        now = f"; its commit is now {commit}" if commit else ""
+        raise ConfigError(f"{value}: {found}; expected {expected}, with a tag or, better, a commit{now}")
     if file != bool(match["path"]):
         raise ConfigError(f"{value}: {'names no file' if file else 'names a file'}; expected {expected}")
     return HubId(match["repo"], match["revision"], match["path"] or "")

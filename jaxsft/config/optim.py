@@ -50,7 +50,7 @@ class AdamW(OptimConfig):
 
     name: str = "adamw"
     b1: float = 0.9  # decay of the mean of gradients
-    b2: float = 0.999  # decay of the mean of their squares
+    b2: float = 0.98  # decay of the mean of their squares
     eps: float = 1e-8  # added to the root of the second mean
     weight_decay: float = 0.01  # decoupled, of a step: learning_rate * weight_decay * w
     decay_groups: list[Group] = field(default_factory=list)  # first match wins; elsewhere 1 for matrices and embeddings, 0 for norms and biases

@@ -35,7 +35,7 @@ def config_folder() -> Path:
     return next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
 
 
-NOTED = ("model", "tokenizer", "loss", "optim", "train")  # parts of which it is noted what the user asked for
+NOTED = ("model", "tokenizer", "task", "loss", "optim", "train")  # parts of which it is noted what the user asked for
 ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}  # the files of conf/ that whole configs are composed from
 
 

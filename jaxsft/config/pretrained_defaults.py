@@ -54,7 +54,7 @@ def apply(config: Config, source: Source) -> Config:
         group, name = key.split(".")
         changed = dataclasses.replace(getattr(config, group), **{name: value})
         config = dataclasses.replace(config, **{group: changed})
-    return dataclasses.replace(config, origins=tuple((k, why) for k, (_, why) in values.items()))
+    return dataclasses.replace(config, origins=(*config.origins, *((k, why) for k, (_, why) in values.items())))
 
 
 def _defaults(config: Config, source: Source) -> dict[str, tuple[Any, str]]:

@@ -77,7 +77,7 @@ class Columns:
     categories: list[str] = field(default_factory=list)  # those of the features that are classes although they look like numbers
     missing: str = "error"  # what becomes of a row with a target, or a feature, that is not there
     scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
-    allow: list[str] = field(default_factory=list)  # assistant_first|repeated_role|no_answer|several_roots|partial_words|discontinuous|absent
+    allow: list[str] = field(default_factory=list)  # assistant_first|repeated_role|no_answer|media|several_roots|partial_words|discontinuous|absent
     group_references: bool = False  # rows of one source are one row with several references
 
     def named(self) -> list[str]:

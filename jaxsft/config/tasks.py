@@ -16,8 +16,9 @@ class ChatTask(TaskConfig):
     """Conversations, of which the assistant's turns are learnt."""
 
     name: str = "chat"
-    template: str = "auto"  # auto: the tokenizer's own, else ours; default: ours; or a file with a Jinja template
-    variables: dict[str, Any] = field(default_factory=dict)  # further names that the template reads, such as enable_thinking
+    template: str = "auto"  # auto: the tokenizer's, else default; chatml|llama3|gemma|mistral|phi3|qwen3|default; a name of the tokenizer's; a file
+    variables: dict[str, Any] = field(default_factory=dict)  # further names that the template reads, such as enable_thinking; date: of strftime_now
+    train_turns: str = "all"  # last: of each conversation the last turn alone is trained
     allow_unwritten: bool = False  # a message or tools that the template leaves out are no error
 
 

@@ -49,6 +49,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.encoder": ("cross", "bi"),
     "task.features": ("tokens", "text"),
     "data.mixture.exhausted": ("stop", "repeat", "error"),
+    "task.train_turns": ("all", "last"),
     "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
 }
@@ -94,7 +95,7 @@ NOT_NEGATIVE = (
 SEEDS = ("seed", "seeds.init", "seeds.data", "seeds.dropout", "data.split_seed", "data.plan_seed")  # 32 bits, as the keys of the device
 MOMENTS = ("b1", "b2", "momentum", "adam_b1", "adam_b2")
 FRACTIONS = ("model.dropout", "loss.label_smoothing", "train.ema", "adapter.dropout", *(f"optim.{f}" for f in MOMENTS))  # in [0, 1)
-ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "discontinuous", "absent")
+ALLOW = ("assistant_first", "repeated_role", "no_answer", "several_roots", "partial_words", "discontinuous", "absent", "media")
 GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")
 COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsft import rundir
+from jaxsft import documents, rundir
 from jaxsft.errors import DataError
 
 Arrays = dict[str, np.ndarray]
@@ -53,7 +53,7 @@ def crc32(array: np.ndarray) -> int:
 def load_or_build(folder: Path, build: Callable[[], tuple[Arrays, dict]]) -> tuple[Arrays, dict]:
     """The arrays (memory-mapped) and the facts stored with them; built, written aside and renamed where they are missing.
 
-    A folder without `facts.json` or with an array whose size is not what the facts say is built again.
+    A folder of another key, or with facts or arrays that are not as they were written, is built again.
     """
     if not (found := load(folder)):
         arrays, facts = build()
@@ -71,12 +71,18 @@ def load_or_build(folder: Path, build: Callable[[], tuple[Arrays, dict]]) -> tup
 def load(folder: Path) -> tuple[Arrays, dict] | None:
     """What `save` stored, the arrays memory-mapped; None where it is not there, or not as it was written."""
     try:
-        stored = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        stored = documents.read_json(folder / "facts.json", top=dict, halves=True)
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stored["crc"]}
-        intact = {n: crc32(a) for n, a in arrays.items()} == stored["crc"]
+        intact = stored == _bound(folder, {"facts": stored["facts"], "crc": {name: crc32(a) for name, a in arrays.items()}}, arrays)
         return (arrays, stored["facts"]) if intact else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+    except Exception:  # whatever a damaged file makes NumPy raise
         return None
+
+
+def _bound(folder: Path, stored: Stored, arrays: Mapping[str, np.ndarray]) -> Stored:
+    """With what the folder is (its name is the key), the shapes, and a checksum of everything: an entry of another key is none of this one."""
+    about = {**stored, "key": folder.name, "shapes": {name: [str(a.dtype), *a.shape] for name, a in arrays.items()}}
+    return {**about, "sum": rundir.sha256_json(about)}
 
 
 def used(folder: Path) -> None:
@@ -122,7 +128,8 @@ def save(folder: Path, write: Callable[[Path], Stored], what: str) -> None:
         raise DataError(f"{folder.parent}: cannot write the cache of {what} ({error.strerror}); set data.cache_dir=<folder>") from error
     try:
         stored = write(aside)
-        rundir.write_text(aside / "facts.json", json.dumps(stored, ensure_ascii=False))
+        written = {name: np.load(aside / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stored["crc"]}
+        rundir.write_text(aside / "facts.json", json.dumps(_bound(folder, stored, written), ensure_ascii=False, allow_nan=False))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
     except OSError as error:

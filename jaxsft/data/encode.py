@@ -11,6 +11,7 @@ A worked example, chat, with 1 on the tokens that are trained:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -62,6 +63,7 @@ class Encoded(NamedTuple):
       pointers: names in `segment` of places in `ids`; 0 where a window does not hold them all. `at` there becomes how many ids a window leaves out.
       breaks: where a sentence begins, in ids, within the frame; for `too_long=sentence`.
       words: where something is said of each word.
+      more: further texts of the same record, each an example of its own.
     """
 
     ids: np.ndarray
@@ -76,6 +78,12 @@ class Encoded(NamedTuple):
     pointers: tuple[str, ...] = ()
     breaks: Sequence[int] = ()
     words: Words | None = None
+    more: tuple[Encoded, ...] = ()
+
+    @property
+    def texts(self) -> tuple[Encoded, ...]:
+        """All texts of the record."""
+        return (self, *self.more)
 
     @property
     def positions(self) -> int:
@@ -123,11 +131,12 @@ def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
     segment = {name: value * weight if name == "weight" else value for name, value in encoded.segment.items()}
     if words is not None:
         words = words._replace(values={**words.values, "weight": words.values["weight"] * np.float32(weight)})
-    return encoded._replace(weights=weights, segment=segment, words=words)
+    more = tuple(weighted(one, weight) for one in encoded.more)
+    return encoded._replace(weights=weights, segment=segment, words=words, more=more)
 
 
 def longest(encoded: Sequence[Encoded | None]) -> int:
-    return max((e.positions for e in encoded if e is not None), default=0)
+    return max((one.positions for e in encoded if e is not None for one in e.texts), default=0)
 
 
 def fit(encoded: Encoded, limit: int, too_long: str, where: str = "") -> tuple[Encoded, int]:
@@ -161,7 +170,7 @@ def fit_source(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, in
 
 
 def too_long_for(encoded: Encoded, limit: int, source_limit: int) -> bool:
-    return (encoded.positions > limit and not encoded.chunk) or encoded.source_positions > source_limit
+    return any((one.positions > limit and not one.chunk) or one.source_positions > source_limit for one in encoded.texts)
 
 
 def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
@@ -262,7 +271,7 @@ def build(
 
     def drop(row: int, reason: str) -> None:
         e = encoded[row]
-        ledger.drop(reason, *((len(e.ids), e.source_positions) if isinstance(e, Encoded) else ()))
+        ledger.drop(reason, *((sum(len(one.ids) for one in e.texts), e.source_positions) if isinstance(e, Encoded) else ()))
         dropped[row] = reason
 
     for bad in aside:
@@ -281,6 +290,12 @@ def build(
             ledger.keep(len(e.ids), _trained(e))  # an id counts once, in however many windows it stands
             out.extend(examples(one, row, limit)[0]._replace(part=number) for number, one in enumerate(parts))
             continue
+        if e.more:
+            kept, reason = _keep_texts(e, row, limit, too_long, require_stop, where[row], ledger)
+            if reason is not None:
+                drop(row, reason)
+            out.extend(kept)
+            continue
         fitted, lost = fit(e, limit, too_long, where[row])
         fitted, source_lost = fit_source(fitted, source_limit, too_long)
         if reason := _of_no_use(fitted, lost, require_stop):
@@ -291,6 +306,29 @@ def build(
     ledger.check()
     _refuse_many_dropped(ledger, dropped, where, max_dropped, split, aside)
     return out, ledger, dropped
+
+
+def _keep_texts(
+    encoded: Encoded, row: int, limit: int, too_long: str, require_stop: bool, where: str, ledger: Ledger
+) -> tuple[list[Example], str | None]:
+    """The examples of a record of several texts, which are told to the ledger; without any, the reason. A text of which nothing can be trained once
+    it is cut is lost with all its tokens."""
+    out, trained, kept, cut, lost, reason = [], 0, 0, 0, Counter(), None
+    for one in encoded.texts:
+        fitted, excess = fit(one._replace(more=()), limit, too_long, where)
+        if why := _of_no_use(fitted, excess, require_stop):
+            lost[why] += len(one.ids)
+            reason = reason or why
+            continue
+        out.append(examples(fitted, row, limit)[0]._replace(part=len(out)))
+        kept, trained, cut = kept + len(fitted.ids), trained + _trained(fitted), cut + excess
+    if not out:
+        return [], reason
+    ledger.keep(kept, trained, cut, "truncated")
+    for why, tokens in lost.items():
+        ledger.lose(why, tokens)
+    ledger.several_texts += 1
+    return out, None
 
 
 def no_text(text: str, ids: Sequence[int]) -> str | None:
@@ -316,14 +354,15 @@ def _trained(encoded: Encoded) -> int:
 
 
 def _refuse_too_long(encoded: Sequence[Encoded | str], where: Sequence[str], limit: int, source_limit: int, split: str) -> None:
-    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.positions > limit and not e.chunk]
+    most = [longest([e]) if isinstance(e, Encoded) and not e.chunk else 0 for e in encoded]
+    over = [i for i, positions in enumerate(most) if positions > limit]
     if over:
-        i = max(over, key=lambda i: encoded[i].positions)
+        i = max(over, key=most.__getitem__)
         cuts = "window" if encoded[i].words is not None else "truncate_left|truncate_right"
         if encoded[i].weights is None and encoded[i].words is None:
             cuts += "|window|head_tail|sentence"
         raise DataError(
-            f"{where[i]}: {encoded[i].positions} tokens, but a row holds {limit} ({len(over)} of {len(encoded)} rows of {split} are longer); "
+            f"{where[i]}: {most[i]} tokens, but a row holds {limit} ({len(over)} of {len(encoded)} rows of {split} are longer); "
             f"raise model.context and data.max_length, or set data.too_long=drop|{cuts}"
         )
     over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and e.source_positions > source_limit]

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxsft.config.hubid import PREFIX, HubId, is_hub, parse
-from jaxsft.data import tokenizer_files
+from jaxsft.data import template_files, tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 
 # What is read of a run directory, and of a model of transformers.
-RUN = ("config.yaml", "task.json", "prepared.json", "pretrained.json", "label_names.json", "tokenizer/*.json", "checkpoints/*")
+RUN = ("config.yaml", "manifest.json", "steps.json", "task.json", "prepared.json", "pretrained.json", "label_names.json")
+RUN += ("tokenizer/*.json", "checkpoints/*")
 MODEL = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
-TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, "tokenizer/*.json")
+TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, f"{template_files.FURTHER}/*.jinja", "tokenizer/*.json")
 
 
 _REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -43,7 +45,7 @@ def hint(value: str | Path, *, file: bool) -> str:
 
 def _not_there(path: str | Path, what: str) -> None:
     """Raises ConfigError where there is no such folder, and the name could be one of the hub."""
-    if (more := hint(path, file=False)) and not Path(path).exists():
+    if (more := hint(path, file=False)) and not os.path.exists(path):
         raise ConfigError(f"{path}: {what} (there is no such folder){more}")
 
 

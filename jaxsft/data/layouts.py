@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Undefined, pass_context
@@ -244,9 +245,10 @@ class _Question:
 class Layouts:
     """The layouts of one template, by kind of conversation and by the answers to what it asks."""
 
-    def __init__(self, special: Any, source: str, learn: Callable[[Chat, Session], Any]) -> None:
-        """`learn` makes the layout of a conversation of holes; what it raises says that there is none."""
+    def __init__(self, special: Any, source: str, learn: Callable[[Chat, Session], Any], given: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """`learn` makes the layout of a conversation of holes; what it raises says that there is none. `given`: functions for the template."""
         self.environment = Symbolic(special)
+        self.environment.globals |= given
         self.template = self.environment.compiled(source)
         self._learn, self._sealed = learn, True
         self._kinds: dict[tuple, Any] = {}

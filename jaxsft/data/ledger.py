@@ -50,6 +50,7 @@ class Ledger:
     source_read: int = 0
     source_kept: int = 0
     source_dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+    several_texts: int = 0  # rows that are several examples: turns of a chat that its template writes otherwise once others follow
 
     def keep(self, tokens: int, trained: int, cut: int = 0, reason: str = "", source: int = 0, source_cut: int = 0) -> None:
         """A row that stays, with `tokens` left (of which `trained` carry weight) after `cut` were taken off for `reason`, and `source` left of its
@@ -66,6 +67,11 @@ class Ledger:
         if source_cut:
             self.source_dropped[reason] += source_cut
         self.truncated_rows += bool(cut or source_cut)
+
+    def lose(self, reason: str, tokens: int) -> None:
+        """Tokens of a row that stays without them."""
+        self.tokens_read += tokens
+        self.tokens_dropped[reason] += tokens
 
     def drop(self, reason: str, tokens: int = 0, source: int = 0) -> None:
         """A row that does not stay, with all its tokens and those of its source."""
@@ -88,6 +94,8 @@ class Ledger:
         """The layout of `ledger.json`."""
         self.check()
         rows = {"read": self.rows_read, "kept": self.rows_kept, "dropped": dict(self.rows_dropped), "truncated": self.truncated_rows}
+        if self.several_texts:
+            rows["several_texts"] = self.several_texts
         kept = self.trained + self.masked
         tokens = {"read": self.tokens_read, "kept": kept, "dropped": dict(self.tokens_dropped), "trained": self.trained, "masked": self.masked}
         if not self.source_read:

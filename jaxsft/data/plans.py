@@ -36,12 +36,14 @@ class Plan:
       texts: per text that is encoded, what gives it for the data of a conversation, and whether it goes on with what stands before it.
       regions: (first part, end part, message) of each trained region.
       written: per piece, special tokens too, what gives its characters.
+      borders: per region but the last, what gives the plain text before and behind its first character, up to the special tokens beside it.
     """
 
     parts: list[list[int] | None]
     texts: list[tuple[Callable[[Sequence[Any]], str], bool]]
     regions: list[tuple[int, int, int]]
     written: list[Callable[[Sequence[Any]], str]]
+    borders: list[tuple[Callable[[Sequence[Any]], str], Callable[[Sequence[Any]], str], bool]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Rendered:
       ids: token ids.
       turns: (first token, end token, index of the message) of each trained region.
       turn_weights: the weight of the turn of each.
+      others: further texts of the conversation, each up to an earlier turn that the template writes otherwise when later turns follow, and that is
+        trained there as the model would have to write it.
     """
 
     ids: list[int]
@@ -59,6 +63,7 @@ class Rendered:
     turn_weights: tuple[float, ...]
     _plan: Plan
     _data: Sequence[Any]
+    others: tuple[Rendered, ...] = ()
 
     @property
     def text(self) -> str:
@@ -77,6 +82,7 @@ class Rendered:
 def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Plan:
     """The layout as parts; neighbours of constant ids are one, but at the border of a region."""
     plan, starts, part_of = Plan([], [], [], []), [start for start, _, _ in layout.pieces], []
+    insides = []
     first = lambda border: bisect.bisect_left(starts, border)  # a piece belongs to where it begins
     borders = {first(border) for start, end, _ in layout.regions for border in (start, end)}
     for number, (start, end, token) in enumerate(layout.pieces):
@@ -84,6 +90,7 @@ def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Pl
         inside, fixed = layout.inside(number, tokenizer), session and _constant(pieces)
         ids = [token] if token is not None else tokenizer.encode("".join(pieces), inside) if fixed else None
         plan.written.append(_filled(pieces))
+        insides.append(inside)
         if ids is not None and number not in borders and plan.parts and plan.parts[-1] is not None:
             plan.parts[-1] += ids
         else:
@@ -92,6 +99,10 @@ def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Pl
         part_of.append(len(plan.parts) - 1)
     at = lambda border: [*part_of, len(plan.parts)][first(border)]
     plan.regions = [(at(start), at(end), index) for start, end, index in layout.regions]
+    for start, _, _ in layout.regions[:-1]:
+        number = first(start)
+        if 0 < number < len(layout.pieces) and layout.pieces[number][2] is None is layout.pieces[number - 1][2]:
+            plan.borders.append((plan.written[number - 1], plan.written[number], insides[number - 1]))
     return plan
 
 

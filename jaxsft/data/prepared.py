@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -29,7 +30,7 @@ SPLITS = ("train", "validation", "test")
 def manifest(folder: str | Path) -> dict[str, Any] | None:
     """The manifest of a prepared set; None where the folder is none. Raises DataError where the file is damaged."""
     path = Path(folder) / "manifest.json"
-    if not path.is_file():
+    if not os.path.isfile(path):  # a name that is too long is none either
         return None
     found = rundir.read_json(path)
     return found if isinstance(found, dict) and found.get("kind") == KIND else None
@@ -40,7 +41,7 @@ def around(file: str | Path) -> dict[str, Any] | None:
     beside them is none of its rows."""
     if str(file).startswith("tfds:"):
         return manifest(tfds.located(str(file))[0])
-    if not file or Path(file).is_dir():
+    if not file or os.path.isdir(file):
         return manifest(file) if file else None
     found = manifest(unescaped(Path(file).parent))
     name = Path(file).name

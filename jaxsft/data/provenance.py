@@ -159,11 +159,6 @@ def sources(text: Tracked, start: int, end: int) -> bytes:
     return text._marks[start:end].translate(_only_source)
 
 
-def has_prefix(text: Tracked, prefix: Tracked) -> bool:
-    """Whether `text` begins with `prefix`, written by the same sources."""
-    return text.startswith(prefix) and sources(text, 0, len(prefix)) == sources(prefix, 0, len(prefix))
-
-
 def template_runs(text: Tracked) -> list[tuple[int, int]]:
     """(start, end) of the longest runs without a character of the data."""
     return [match.span() for match in re.finditer(rb"[\x00\x02]+", sources(text, 0, len(text)))]
@@ -261,6 +256,12 @@ class Environment(ImmutableSandboxedEnvironment):
     def names(self, source: str) -> set[str]:
         """The names that a template expects to be given."""
         return meta.find_undeclared_variables(self.parse(source))
+
+    def mentions(self, source: str) -> set[str]:
+        """The attributes and constant strings of a template: among them is each field that it asks for by name."""
+        tree = self.parse(source)
+        strings = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+        return strings | {node.attr for node in tree.find_all(nodes.Getattr)}
 
     def given(self, value: Any) -> Any:
         """Data as the template gets it."""

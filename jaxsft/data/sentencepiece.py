@@ -11,19 +11,19 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import Regex, normalizers
 
+from jaxsft.data.tokenizer_document import FLAGS
 from jaxsft.errors import ConfigError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE = 1, 2
 SPACE = "\u2581"
 _ROLES = {"unk_token": (40, 0), "bos_token": (41, 1), "eos_token": (42, 2), "pad_token": (43, -1)}  # field of TrainerSpec, its default
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
 class Piece(NamedTuple):
@@ -85,15 +85,16 @@ def parse(data: bytes, file: str) -> Model:
     return model
 
 
-def document(model: Model) -> dict[str, Any]:
-    """tokenizer.json of a model."""
-    words = words_of_users(model)
-    added = [(i, p) for i, p in enumerate(model.pieces) if p.type in (CONTROL, UNKNOWN, USER_DEFINED) and p.text not in words]
+def document(model: Model, special: Collection[str] = ()) -> dict[str, Any]:
+    """tokenizer.json of a model; `special`: user-defined pieces that a text shall not write."""
+    words = words_of_users(model, special)
+    by_name = lambda piece: piece.type == USER_DEFINED and (piece.text in special or is_marker(piece.text))
+    added = [(i, p) for i, p in enumerate(model.pieces) if p.type in (CONTROL, UNKNOWN) or by_name(p)]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": i, "content": p.text, "special": p.type != USER_DEFINED} | dict.fromkeys(_FLAGS, False) for i, p in added],
+        "added_tokens": [{"id": i, "content": p.text, "special": p.text not in words} | dict.fromkeys(FLAGS, False) for i, p in added],
         "normalizer": _normalizer(model, words),
         "pre_tokenizer": _cut(words),
         "post_processor": None,
@@ -102,10 +103,14 @@ def document(model: Model) -> dict[str, Any]:
     }
 
 
-def words_of_users(model: Model) -> list[str]:
-    """User-defined pieces: text is cut at them before anything else. Those in brackets, such as [MASK] or <|im_end|>, serve as control tokens of a
-    dialogue more often than as text: they are added tokens, which no text can write."""
-    return [p.text for p in model.pieces if p.type == USER_DEFINED and not re.fullmatch(r"<.*>|\[.*\]", p.text, re.DOTALL)]
+def words_of_users(model: Model, special: Collection[str] = ()) -> list[str]:
+    """User-defined pieces, but for those that are declared special: text is cut at them before anything else."""
+    return [p.text for p in model.pieces if p.type == USER_DEFINED and p.text not in special]
+
+
+def is_marker(text: str) -> bool:
+    """Whether a piece is in brackets, such as [MASK] or <|im_end|>: a chat template may write it as a token, so that it is known as an added one."""
+    return bool(re.fullmatch(r"<.*>|\[.*\]", text, re.DOTALL))
 
 
 def roles(model: Model) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Text to token ids and back, over the `tokenizers` library.
 
-Two encoders share one vocabulary. The full one knows the added tokens (`<|end|>`, `<think>`) and decodes. The plain one does not: text that
-looks like an added token is spelled out. `encode` is the plain one, always; added tokens enter only by id, through a template.
+Two encoders share one vocabulary. The full one knows all added tokens and decodes. The plain one (`PlainReader`) knows those that are not flagged
+special (`<think>`, runs of spaces) and reads them in text as the library does; text that looks like a special token (`<|end|>`) is spelled out.
+`encode` is the plain one, always; special tokens enter only by id, through a template.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from jaxsft.data import chinese, tokenizer_files
-from jaxsft.data.tokenizer_files import ROLES
-from jaxsft.data.tokenizer_files import content as _content
+from jaxsft.data.template_files import TEMPLATES, named_templates
+from jaxsft.data.tokenizer_document import FLAGS, ROLES, checked, declare_roles
+from jaxsft.data.tokenizer_document import content as _content
 from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames, own_frames, processor
+from jaxsft.data.tokenizer_plain import PlainReader
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import write_json, write_text
 
@@ -35,10 +38,12 @@ class Tokenizer:
 
     Attributes:
       vocab_size: the largest id + 1; an embedding needs as many rows.
-      special_strings: every added token, flagged special or not. Text that looks like one is still plain text for `encode`.
+      special_strings: the added tokens that are flagged special, or that have a role. Text that looks like one is still plain text for `encode`.
+      control_strings: those, and the others that `encode` reads wherever they stand: what a template may write as a token by itself.
       pad_id: an id inside the vocabulary (0 if there is no pad token): padding is told by segment, never by id.
       bos_id, eos_id, mask_id, unk_id: None where the tokenizer declares none.
       chat_template: its default Jinja template, or None.
+      chat_templates: all of them by name, where it has several.
       extends: of a tokenizer with further tokens (`with_added`) the `digest` and the `rows` of the one without them, else None.
       segment: `jieba` where a dictionary finds the words of a text, else None.
       prefix: where a space is put before text that has none: `none`, before the `first` text only, or `always`, behind each special token too.
@@ -48,29 +53,37 @@ class Tokenizer:
     def __init__(self, document: dict[str, Any], config: dict[str, Any]):
         """From the content of tokenizer.json and tokenizer_config.json. Raises ConfigError where they do not fit together."""
         self._config = {name: value for name, value in config.items() if value is not None}
-        self._document = document | {"truncation": None, "padding": None}
+        self._document = checked(document) | {"truncation": None, "padding": None}
+        declare_roles(self._document, self._config)
         try:
-            self._declare_added()
             self._full = tokenizers.Tokenizer.from_str(json.dumps(self._document))
-            plain = _without_added(self._document)
-            self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
-            inner, self.prefix = _without_prefix(plain)
-            self._inner = tokenizers.Tokenizer.from_str(json.dumps(inner)) if self.prefix != "none" else self._plain
-        except ConfigError:
+            self._plain = PlainReader(self._document)
+            self.prefix = self._plain.prefix
+            self._inner = PlainReader(self._document, inside=True) if self.prefix != "none" else self._plain
+        except (ConfigError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:  # the library raises bare Exceptions
+        except BaseException as error:  # the library raises bare Exceptions, and panics, which are none
             raise ConfigError(f"the tokenizer cannot be read ({error}); expected the content of a Hugging Face tokenizer.json") from None
         vocabulary = self._full.get_vocab(with_added_tokens=True)
         self.vocab_size: int = max(vocabulary.values(), default=-1) + 1
         self.added: dict[str, Any] = {token["content"]: token for token in self._document["added_tokens"]}
-        self.special_strings: tuple[str, ...] = tuple(self.added)
+        for token in self.added.values():
+            if (number := self._full.token_to_id(token["content"])) != token["id"]:
+                raise ConfigError(
+                    f"the added token {token['content']!r} has the id {token['id']}, but the library reads the file so that it is {number}: "
+                    "added tokens that the vocabulary does not hold are numbered in their order from its size on; correct the ids"
+                )
+        self.special_strings: tuple[str, ...] = tuple(text for text, token in self.added.items() if token["special"])
+        others = [text for text, token in self.added.items() if not token["special"] and text.strip() and not token["single_word"]]
+        self.control_strings = (*self.special_strings, *(text for text in others if self.added[text]["id"] in self._inner.encode(f"a{text}a")))
         model = self._document["model"]
         unknown = {model.get("unk_id"), self.added.get(model.get("unk_token"), {}).get("id")}
-        # The added tokens that the model itself can make of plain text.
-        spelt = set(self._plain.get_vocab().values())
-        self._added_ids = frozenset(token["id"] for token in self.added.values() if token["id"] in spelt) - unknown
+        # The special tokens that the model itself could make of plain text.
+        spelt = set(self._plain.vocabulary.values())
+        self._special_ids = frozenset(token["id"] for token in self.added.values() if token["special"] and token["id"] in spelt) - unknown
         self._byte_ids = frozenset(vocabulary[p] for b in range(256) if (p := f"<0x{b:02X}>") in vocabulary) if model.get("type") == "Unigram" else ()
-        self.chat_template = _default_template(self._config.get("chat_template"))
+        self.chat_templates = named_templates(self._config.get("chat_template"))
+        self.chat_template = self.chat_templates.get("default")
         self.bos_id, self.eos_id, self.mask_id, self.unk_id = (self._role(f"{role}_token") for role in ("bos", "eos", "mask", "unk"))
         pad = self._role("pad_token")
         self.pad_id: int = 0 if pad is None else pad
@@ -142,8 +155,9 @@ class Tokenizer:
             document = document | {"post_processor": processor(frames, self._full.id_to_token)}
         write_text(folder / "tokenizer.json", json.dumps(document, ensure_ascii=False, indent=1))
         write_json(folder / "tokenizer_config.json", self._config)
-        # Hugging Face lets this file win over the config; an old one must not outlive its tokenizer.
-        (folder / "chat_template.jinja").unlink(missing_ok=True)
+        # Hugging Face lets these files win over the config; an old one must not outlive its tokenizer.
+        for name in TEMPLATES:
+            (folder / name).unlink(missing_ok=True)
 
     def with_added(self, tokens: Sequence[str]) -> Tokenizer:
         """The same tokenizer with further added tokens, which have the ids after all others. Raises ConfigError where one is there already."""
@@ -153,7 +167,7 @@ class Tokenizer:
                 raise ConfigError(
                     f"tokenizer.added: {token!r} is {'empty' if not token else 'named twice' if token not in known else 'in the vocabulary'}"
                 )
-        new = [{"id": self.vocab_size + i, "content": token, "special": True} | dict.fromkeys(_FLAGS, False) for i, token in enumerate(tokens)]
+        new = [{"id": self.vocab_size + i, "content": token, "special": True} | dict.fromkeys(FLAGS, False) for i, token in enumerate(tokens)]
         document = self._document | {"added_tokens": [*self._document["added_tokens"], *new]}
         return Tokenizer(document, self._config | {"extends": {"digest": self.digest, "rows": self.vocab_size}})
 
@@ -163,29 +177,28 @@ class Tokenizer:
         Args:
           inside: the text goes on with what stands before it, so that no space is put there (`prefix`).
         """
-        return self._checked((self._inner if inside else self._plain).encode(self._segmented(text), add_special_tokens=False).ids, text)
+        return self._checked((self._inner if inside else self._plain).encode(self._segmented(text)), text)
 
     def offsets(self, text: str, inside: bool = False) -> list[tuple[int, int]]:
         """Which characters of the text, (start, end), each id of `encode` stands for; ids of one character's bytes have that character in common."""
         if not self.segment:
-            return (self._inner if inside else self._plain).encode(text, add_special_tokens=False).offsets
+            return (self._inner if inside else self._plain).read(text).offsets
         segmented, places = chinese.bordered(text)
-        return [(places[start], places[end]) for start, end in self._plain.encode(segmented, add_special_tokens=False).offsets]
+        return [(places[start], places[end]) for start, end in self._plain.read(segmented).offsets]
 
     def encode_batch(self, texts: Sequence[str], inside: bool = False) -> list[list[int]]:
         """`encode` of many texts, on all cores."""
-        found = (self._inner if inside else self._plain).encode_batch_fast([*map(self._segmented, texts)], add_special_tokens=False)
-        return [self._checked(one.ids, text) for one, text in zip(found, texts, strict=True)]
+        found = (self._inner if inside else self._plain).encode_batch([*map(self._segmented, texts)])
+        return [self._checked(ids, text) for ids, text in zip(found, texts, strict=True)]
 
     def encode_stream(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """`encode_batch`, one after another: the next texts are encoded while the caller works with these."""
         parts = [list(texts[start : start + TOGETHER]) for start in range(0, len(texts), TOGETHER)]
-        # Fast: without the places of tokens in the text.
-        encode = lambda part: self._plain.encode_batch_fast([*map(self._segmented, part)], add_special_tokens=False)
+        encode = lambda part: self._plain.encode_batch([*map(self._segmented, part)])
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             for part, found in zip(parts, pool.map(encode, parts), strict=True):
-                for one, text in zip(found, part, strict=True):
-                    yield self._checked(one.ids, text)
+                for ids, text in zip(found, part, strict=True):
+                    yield self._checked(ids, text)
 
     def wrap(self, ids: Sequence[int], pair_ids: Sequence[int] | None = None) -> Wrapped:
         """A whole text, or two, as the model was pretrained to read it: `[CLS] a [SEP] b [SEP]`, `<s> a </s></s> b </s>`, or `bos a eos b eos`."""
@@ -213,17 +226,17 @@ class Tokenizer:
     def special_id(self, token: str) -> int:
         """The id of an added token. Raises ConfigError if there is none of this name."""
         if token not in self.added:
-            known = ", ".join(self.special_strings[:20]) or "none"
+            known = ", ".join([*self.added][:20]) or "none"
             raise ConfigError(f"the tokenizer has no special token {token!r}; found {known}{' ...' if len(self.added) > 20 else ''}")
         return self.added[token]["id"]
 
     def words(self) -> list[str | None]:
         """The word that each id stands for, in the order of ids: the text of a piece without blanks; None for added tokens and inner pieces."""
         prefix = self._document["model"].get("continuing_subword_prefix") or "\0"
-        pieces = {index: piece for piece, index in self._plain.get_vocab().items()}
+        pieces = {index: piece for piece, index in self._plain.vocabulary.items()}
         out: list[str | None] = [None] * self.vocab_size
         for index, piece in pieces.items():
-            if index not in self._added_ids and index != self.unk_id and not piece.startswith(prefix):
+            if index not in self._special_ids and index != self.unk_id and not piece.startswith(prefix):
                 out[index] = self._full.decode([index], skip_special_tokens=False).strip() or None
         return out
 
@@ -233,7 +246,7 @@ class Tokenizer:
 
     def inner(self) -> np.ndarray | None:
         """Which ids, `[vocab_size]` bool, go on with the word of the id before; None where pieces do not tell."""
-        model, pieces = self._document["model"], self._plain.get_vocab()
+        model, pieces = self._document["model"], self._plain.vocabulary
         prefix = model.get("continuing_subword_prefix")
         begins = next((mark for mark in ("\u2581", "\u0120") if any(piece.startswith(mark) and len(piece) > 1 for piece in pieces)), None)
         if model.get("type") == "WordLevel" or not (prefix or begins):
@@ -253,7 +266,7 @@ class Tokenizer:
 
     def _checked(self, ids: list[int], text: str) -> list[int]:
         # A model whose own vocabulary can spell a special token (from merges or whole words) would let data write control tokens.
-        if self._added_ids and not self._added_ids.isdisjoint(ids) and any(token in text for token in self.special_strings):
+        if self._special_ids and not self._special_ids.isdisjoint(ids) and any(token in text for token in ("\0", *self.special_strings)):
             raise ConfigError("the tokenizer's model spells a special token from plain text, so data could write control tokens; use another one")
         if self._byte_ids and "<0x" in text and _BYTE.search(text) and not self._byte_ids.isdisjoint(ids):
             raise ConfigError(f"the tokenizer's model takes {_BYTE.search(text).group()!r} in a text for the byte itself; drop the text")
@@ -267,64 +280,8 @@ class Tokenizer:
         content = _content(self._config.get(role))
         return self.added[content]["id"] if content in self.added else None
 
-    def _declare_added(self) -> None:
-        """Make the tokens that the config names as bos, eos, ... added tokens: old tokenizer.json files leave some in the vocabulary only."""
-        added = [dict(token) for token in self._document.get("added_tokens") or []]
-        known = {token["content"] for token in added}
-        vocabulary = self._document["model"].get("vocab") or {}
-        pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((piece[0], index) for index, piece in enumerate(vocabulary))
-        ids = dict(pairs)
-        for role in ROLES:
-            content = _content(self._config.get(role))
-            if content and content not in known and content in ids:
-                added.append({"id": ids[content], "content": content, "special": True} | dict.fromkeys(_FLAGS, False))
-                known.add(content)
-            elif content and content not in known and role in ("bos_token", "eos_token"):
-                raise ConfigError(f"{role} {content!r} is not in the vocabulary, so no embedding belongs to it; correct tokenizer_config.json")
-        self._document["added_tokens"] = added
-
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
-
-
-def _without_added(document: dict[str, Any]) -> dict[str, Any]:
-    """The same model without added tokens, and without their strings in its own vocabulary where nothing is merged into them or from them."""
-    model = dict(document["model"])
-    vocabulary, added = model.get("vocab"), {token["content"] for token in document["added_tokens"]}
-    if isinstance(vocabulary, dict):
-        needed = {model.get("unk_token")}
-        for merge in model.get("merges") or []:
-            left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
-            needed |= added & {left, right, left + right}
-        model["vocab"] = {token: index for token, index in vocabulary.items() if token not in added or token in needed}
-    elif isinstance(vocabulary, list):  # of a unigram model; no text holds a NUL, so that no text is such a piece
-        model["vocab"] = [[f"\0{piece}" if piece in added else piece, score] for piece, score in vocabulary]
-    return document | {"model": model, "added_tokens": [], "post_processor": None}
-
-
-def _without_prefix(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The same model for text that goes on: without the space that its normaliser or its pre-tokenizer puts before a text; and `prefix`."""
-    found = ["none"]
-
-    def kept(step: dict[str, Any] | None) -> dict[str, Any] | None:
-        kind = step and step["type"]
-        if kind == "Sequence":
-            name = "normalizers" if "normalizers" in step else "pretokenizers"
-            return step | {name: [part for part in map(kept, step[name]) if part is not None]}
-        if kind == "Prepend":
-            found.append("always")
-            return None
-        if kind == "Metaspace":
-            found.append(step.get("prepend_scheme", "always").replace("never", "none"))
-            return step | {"prepend_scheme": "never", "add_prefix_space": False}
-        if kind == "ByteLevel":
-            found.append("always" if step.get("add_prefix_space", True) else "none")
-            return step | {"add_prefix_space": False}
-        return step
-
-    inner = document | {name: kept(document.get(name)) for name in ("normalizer", "pre_tokenizer")}
-    return inner, next((where for where in ("always", "first") if where in found), "none")
 
 
 def _byte_letters() -> list[str]:
@@ -332,14 +289,3 @@ def _byte_letters() -> list[str]:
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-def _default_template(found: Any) -> str | None:
-    if isinstance(found, list):
-        named = {entry["name"]: entry["template"] for entry in found if isinstance(entry, dict) and {"name", "template"} <= entry.keys()}
-        found = named.get("default", next(iter(named.values())) if len(named) == 1 else None)
-        if found is None:
-            raise ConfigError(f"chat_template names {sorted(named)}, expected one called 'default'")
-    if found is not None and not isinstance(found, str):
-        raise ConfigError(f"chat_template is a {type(found).__name__}, expected a string or a list of named templates")
-    return found

@@ -7,24 +7,27 @@
 | vocab.txt | WordPiece, as BERT's |
 | vocab.json, merges.txt | byte-level BPE, as GPT-2's, RoBERTa's or Qwen2's |
 
-tokenizer_config.json, special_tokens_map.json and chat_template.jinja beside them are read too. The class that the config names decides where the
-files leave something open: ids that are shifted, the words that BPE does not cross, the frame of a text.
+tokenizer_config.json, special_tokens_map.json, chat_template.jinja and, without a tokenizer.json, added_tokens.json beside them are read too. The
+class that the config names decides where the files leave something open: ids that are shifted, the words that BPE does not cross, the frame of a
+text.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Container
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxsft import documents
 from jaxsft.data import sentencepiece
+from jaxsft.data.template_files import TEMPLATES, templates_of
+from jaxsft.data.tokenizer_document import check_config, checked, content, declare, declared_special, is_id, token_of
 from jaxsft.errors import ConfigError
 
 NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
-BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-ROLES = ("pad_token", "bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", *TEMPLATES)
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # Radford et al., 2019, encoder.py
 _QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"  # of its tokenizer.json
 _ROBERTA = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -52,21 +55,24 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
         document, config = _byte_bpe(file, config)
     elif file.suffix == ".json":
         document = read_object(file, "a directory with a tokenizer.json, or that file")
+        with named(file):
+            document = checked(document)
     else:
         return *_sentencepiece(file, config), file
-    _add_declared(document, config)
+    with named(file):
+        declare(document, config)
     return document, config, file
 
 
 def there(folder: Path) -> bool:
     """Whether a folder holds a vocabulary."""
-    return folder.is_dir() and bool(_candidates(folder))
+    return os.path.isdir(folder) and bool(_candidates(folder))
 
 
 def _vocabulary(path: Path) -> Path:
-    if path.is_file():
+    if os.path.isfile(path):
         return path
-    found = _candidates(path) if path.is_dir() else []
+    found = _candidates(path) if os.path.isdir(path) else []
     if not found:
         raise ConfigError(
             f"{path}: cannot read the tokenizer; expected a directory with a tokenizer.json, NAME.model, vocab.txt or vocab.json, or that file"
@@ -87,21 +93,38 @@ def _candidates(folder: Path) -> list[Path]:
 def _config(folder: Path) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the second has the last word
-        if (folder / name).is_file():
-            config |= {k: v for k, v in read_object(folder / name, "JSON").items() if v is not None}
-    if (folder / "chat_template.jinja").is_file():
-        config["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        if (folder / name).exists():
+            found = {k: v for k, v in read_object(folder / name, "JSON").items() if v is not None}
+            with named(folder / name):
+                check_config(found)
+            config |= found
+    if (folder / "added_tokens.json").exists() and not (folder / "tokenizer.json").exists():
+        config["added_tokens_decoder"] = _added(folder / "added_tokens.json") | config.get("added_tokens_decoder", {})
+    if (templates := templates_of(folder, config.get("chat_template"))) is not None:
+        config["chat_template"] = templates
     return config
+
+
+def _added(file: Path) -> dict[str, Any]:
+    """The tokens of an added_tokens.json (each with its id) as `added_tokens_decoder`. Which of them are special, another file says."""
+    found = read_object(file, "tokens with their ids")
+    if wrong := next((text for text, index in found.items() if not text or not is_id(index)), None):
+        raise ConfigError(f"{file}: {wrong!r:.60} is {found[wrong]!r:.60}, expected the id of a token")
+    return {str(index): token_of(text, str(index), index) for text, index in found.items()}
+
+
+@contextlib.contextmanager
+def named(file: Path) -> Iterator[None]:
+    """Errors of the block begin with the file."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
 
 
 def _class(config: dict[str, Any]) -> str:
     """`Llama` of LlamaTokenizer and LlamaTokenizerFast; empty where no class is named."""
     return str(config.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
-
-
-def content(token: Any) -> str | None:
-    """A token as text, where it may be written as an object."""
-    return token.get("content") if isinstance(token, dict) else token
 
 
 # --- WordPiece -------------------------------------------------------------------------------------------------------------------------------
@@ -208,10 +231,12 @@ def _sentencepiece(file: Path, config: dict[str, Any]) -> Read:
     if kind == "T5":  # sentinels of span corruption, numbered downwards from the last id (Raffel et al., 2020, arXiv:1910.10683)
         extra = [sentencepiece.Piece(f"<extra_id_{i}>", 0.0, sentencepiece.CONTROL) for i in reversed(range(int(config.get("extra_ids", 100))))]
         model = model._replace(pieces=[*model.pieces, *extra])
-    document = sentencepiece.document(model)
     own = {"pad_token": "<pad>"} if kind == "T5" else _ROBERTA if kind == "XLMRoberta" else {}
     config = sentencepiece.roles(model) | own | config
-    _add_declared(document, config, set(sentencepiece.words_of_users(model)))
+    special = declared_special(config)
+    document = sentencepiece.document(model, special)
+    with named(file):
+        declare(document, config, frozenset(word for word in sentencepiece.words_of_users(model, special) if not sentencepiece.is_marker(word)))
     vocab = {piece.text: i for i, piece in enumerate(model.pieces)}
     begin, end = content(config.get("bos_token")), content(config.get("eos_token"))
     if kind == "XLMRoberta":
@@ -245,32 +270,9 @@ def template(single: list[str], pair: list[str], ids: dict[str, int]) -> dict[st
     return {"type": "TemplateProcessing", "single": [part(t) for t in single], "pair": [part(t) for t in pair], "special_tokens": tokens}
 
 
-def _add_declared(document: dict[str, Any], config: dict[str, Any], words: Container[str] = ()) -> None:
-    """Tokens that the config adds to the vocabulary (`added_tokens_decoder`, by id): older files know them there only. `words` are none of them."""
-    declared = config.get("added_tokens_decoder")
-    if not isinstance(declared, dict) or not isinstance(document.get("model"), dict):
-        return
-    added = {token["id"]: token for token in document.get("added_tokens") or []}
-    where = "tokenizer_config.json: added_tokens_decoder"
-    for key, token in declared.items():
-        if not (isinstance(token, dict) and isinstance(token.get("content"), str) and str(key).isdigit()):
-            raise ConfigError(f"{where} holds {key!r}: {token!r:.80}, expected an id and a token with its content")
-        index, text = int(key), token["content"]
-        if (known := added.get(index)) and known["content"] != text:
-            raise ConfigError(f"{where} calls id {index} {text!r}, the vocabulary {known['content']!r}")
-        if text not in words:
-            added.setdefault(index, {"id": index, "content": text, "special": bool(token.get("special", True))} | dict.fromkeys(_FLAGS, False))
-    document["added_tokens"] = [added[index] for index in sorted(added)]
-
-
 def read_object(file: Path, expected: str) -> dict[str, Any]:
     """A JSON object of a file. Raises ConfigError."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot read the tokenizer ({error.strerror}); expected {expected}") from None
-    except ValueError as error:
-        raise ConfigError(f"{file}: not valid JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{file}: found a JSON {type(found).__name__}, expected an object")
-    return found
+        return documents.read_json(file, ConfigError, dict)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; expected {expected}") from None

@@ -82,7 +82,7 @@ def gather(
 
 def grouped(x: Float[Array, "uses inputs"], w: Float[Array, "experts inputs outputs"], sizes: Int[Array, experts], precision: str) -> Array:
     """`x @ w[e]` for the rows of each expert `e`, as `contract` computes products."""
-    if precision == "bf16":
+    if precision != "fp32":
         return lax.ragged_dot(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16), sizes, preferred_element_type=jnp.float32)
     wide = at_least_fp32(jnp.result_type(x, w))
     return lax.ragged_dot(x, w, sizes, precision=lax.Precision.HIGHEST, preferred_element_type=wide)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,16 +35,42 @@ def fitting(model: ModelConfig, rows: int, name: str | None, kind: str | None = 
     if name is not None:
         family = families.get(name, "export.family").of_model(model)
         return family, family.to_config(model, rows)
-    lacking: dict[str, list[str]] = {}
+    lacking: dict[str, dict[str, tuple[Any, Any]]] = {}
     every = [family.of_model(model) for family in families.FAMILIES.values()]
     for family in sorted(every, key=lambda family: task is not None and not _has_head(family, kind, task, model)):
         if family.write is not None:
             try:
-                return family, family.to_config(model, rows)
-            except ConfigError as error:
-                lacking.setdefault(str(error).removeprefix(f"export.family={family.model_type}: "), []).append(family.model_type)
-    told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in lacking.items())
-    raise ConfigError(f"no family of transformers has all options of this model ({told})")
+                if not (other := family.lacks(model, rows)):
+                    return family, family.to_config(model, rows)
+            except ConfigError:
+                continue  # it cannot say such a model at all
+            if task is None or kind in family.heads:
+                lacking.setdefault(family.model_type, other)
+    nearest = min(lacking, key=lambda name: len(lacking[name]), default=None)
+    told = f": the nearest is {nearest}, which would have {_would(lacking[nearest])}" if nearest else ""
+    preset = "" if model.causal or model.decoder_layers else f"; {PRESET} is an encoder that is written"
+    raise ConfigError(f"no family of transformers has all options of this model{told}{preset}")
+
+
+PRESET = "model=encoder"
+
+
+def _would(other: Mapping[str, tuple[Any, Any]]) -> str:
+    """Options of a family where a model has others, a few of them."""
+    some = [f"model.{name}={found} and not {wanted}" for name, (found, wanted) in itertools.islice(other.items(), 4)]
+    return ", ".join(some) + (f" and {len(other) - 4} more" if len(other) > 4 else "")
+
+
+def class_of(model: ModelConfig, kind: str | None) -> Head | None:
+    """The head of this kind of the first family that has all options of a model from nothing, and one; None: there is none."""
+    for family in (family.of_model(model) for family in families.FAMILIES.values()):
+        if family.write is not None and kind in family.heads:
+            try:
+                if not family.lacks(model, 1):
+                    return family.heads[kind]
+            except ConfigError:
+                continue
+    return None
 
 
 def _has_head(family: Family, kind: str | None, task: Any, model: ModelConfig) -> bool:
@@ -61,12 +88,15 @@ def head_of(family: Family, kind: str | None, task: Any, model: ModelConfig) -> 
         there = ", ".join(f"{family.architecture}{head.suffix}" for head in family.heads.values())
         raise ConfigError(f"{what}: transformers has no class of {family.model_type} with this head; there are {there}; {APART}")
     head = family.heads[kind]
+    other = {}
     for option, wanted in head.options.items():
         found = getattr(task, option, None)
         fits = wanted if isinstance(wanted, tuple) else (getattr(model, option) if wanted is OF_MODEL else wanted,)
         if found not in fits:
-            other = " or ".join(f"task.{option}={value}" for value in fits)
-            raise ConfigError(f"task.{option}={found}: {family.architecture}{head.suffix} computes with {other}; train with that; {APART}")
+            other[f"task.{option}={found}"] = " or ".join(f"task.{option}={value}" for value in fits)
+    if other:
+        name = f"{family.architecture}{head.suffix}"
+        raise ConfigError(f"{', '.join(other)}: {name} computes with {', '.join(other.values())}; train with that; {APART}")
     return head
 
 

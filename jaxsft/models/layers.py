@@ -41,11 +41,16 @@ def at_least_fp32(dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+# As bf16, of a model whose linear layers have weights that are rounded already, though they lie in float32. A CPU widens bfloat16 again before it
+# multiplies, and a loop over tokens would keep such a copy of every weight.
+ROUNDED = "rounded"
+
+
 # --- products --------------------------------------------------------------------------------------------------------------------------------
 def contract(equation: str, x: Array, w: Array, precision: str) -> Array:
-    """`einsum(equation, x, w)`. fp32: operands as they are (float64 stays float64), highest precision. bf16: operands rounded to bfloat16, sums
-    and result in float32, in the forward and in the backward pass."""
-    if precision == "bf16":
+    """`einsum(equation, x, w)`. fp32: operands as they are (float64 stays float64), highest precision. bf16, and `ROUNDED`: operands rounded to
+    bfloat16, sums and result in float32, in the forward and in the backward pass."""
+    if precision != "fp32":
         return _bf16_einsum(equation, x, w)
     return jnp.einsum(equation, x, w, precision=lax.Precision.HIGHEST, preferred_element_type=at_least_fp32(jnp.result_type(x, w)))
 
@@ -152,7 +157,10 @@ class Linear(nn.Module):
         b = self.param("b", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape[self.inputs :]) if self.bias else None
         if self.has_variable("adapters", "adapter"):
             return self.get_variable("adapters", "adapter").linear(x, w, b, self.equation, functools.partial(contract, precision=self.precision))
-        y = contract(self.equation, x, w, self.precision)
+        if self.precision == ROUNDED:
+            y = contract(self.equation, x.astype(jnp.bfloat16).astype(jnp.float32), w, "fp32")
+        else:
+            y = contract(self.equation, x, w, self.precision)
         return y if b is None else y + b
 
 

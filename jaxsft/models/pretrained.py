@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import mmap
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,7 @@ class Tensors:
         self._slices: dict[str, Any] = {}
         self._files: dict[str, Path] = {}
         self._maps: dict[Path, tuple[dict[str, Any], np.ndarray]] = {}
+        self._whole: dict[Path, np.memmap] = {}
         for file in sorted(files):
             opened = _open(folder / file)
             for name in opened.keys():  # noqa: SIM118
@@ -92,15 +95,25 @@ class Tensors:
         begin, end = header[name]["data_offsets"]
         return data[begin:end].view(FLOATS[self.dtype(name)]).reshape(self.shape(name))
 
+    def release(self, name: str) -> None:
+        """Gives the pages of a tensor that was read back to the system; they are read again where they are asked for."""
+        file = self._files[name]
+        header, data = self._mapped(file)
+        begin, end = (data.ctypes.data - self._whole[file].ctypes.data + at for at in header[name]["data_offsets"])
+        first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+        if (pages := self._whole[file].base) is not None and end - first >= mmap.PAGESIZE and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED, first, end - first)
+
     def _mapped(self, file: Path) -> tuple[dict[str, Any], np.ndarray]:
         """The header of a file that was opened before, so that it is sound, and the bytes behind it: its length in eight bytes, JSON, data."""
         if file not in self._maps:
-            whole = np.memmap(file, np.uint8, "r")
+            whole = self._whole[file] = np.memmap(file, np.uint8, "r")
             start = 8 + int(whole[:8].view("<u8")[0])
             self._maps[file] = json.loads(whole[8:start].tobytes()), whole[start:]
         return self._maps[file]
 
 
+CHUNK = 1 << 20  # numbers that are looked at together
 FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16), "F16": np.dtype(np.float16)}
 
 
@@ -122,7 +135,7 @@ def _listed(index: Path) -> dict[str, str]:
         if not isinstance(file, str) or not file.endswith(".safetensors"):
             raise CheckpointError(f"{index}: weight_map: {shown(name)} is {shown(file)}, expected the name of a .safetensors file")
         if Path(file).name != file:
-            raise CheckpointError(f"{index}: names {shown(file)}, which does not lie beside it")
+            raise CheckpointError(f"{index}: names {file[:80]}, which does not lie beside it")
     return found
 
 
@@ -167,7 +180,7 @@ class Source:
 
 def is_source(folder: str | Path) -> bool:
     """Whether a folder is one of these, and no run directory."""
-    return (Path(folder) / "config.json").is_file() and not (Path(folder) / "config.yaml").is_file()
+    return os.path.isfile(Path(folder, "config.json")) and not os.path.isfile(Path(folder, "config.yaml"))
 
 
 def open_source(folder: str | Path, part: str = "all") -> Source:
@@ -209,12 +222,16 @@ def plan(source: Source, specs: Mapping[str, WeightSpec], kind: str | None, aske
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
     found = family.moves(body, prefix, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
-    taken, why = _head(source, names, head, kind), None
-    if kind == "mlm" and taken and asked is not None and (why := trained_heads.other_activation(family, source.values, asked.task)):
-        taken = []
-    if asked is not None and head and not taken and why is None:
+    taken, why = _over_vocabulary(source, names, head, kind), None
+    if head and (kind == "mlm" or (asked is not None and kind != "lm")):
         shapes = {name: source.tensors.shape(there) for name, there in names.items()}
-        taken, why = trained_heads.taken(family, source.values, shapes, head, asked)
+        try:
+            if kind == "mlm":
+                taken, why = trained_heads.masked(family, source.values, shapes, head, None if asked is None else asked.task)
+            else:
+                taken, why = trained_heads.taken(family, source.values, shapes, head, asked)
+        except ConfigError as error:
+            raise ConfigError(f"{source.folder}: {error}") from None
     filled = {slot.path for move in taken for slot in move.slots}
     fresh = tuple(path for path in specs if path not in body and path not in filled)
     for move in (*found, *taken):
@@ -248,15 +265,13 @@ def _modern(family: Family, name: str) -> str:
     return name
 
 
-def _head(source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpec], kind: str | None) -> list[Move]:
-    """The moves of the task's head, where all of it is in the files; a head over the vocabulary must be. Raises CheckpointError."""
-    if not head or kind not in source.family.heads or kind not in ("lm", "mlm"):
+def _over_vocabulary(source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpec], kind: str | None) -> list[Move]:
+    """The moves of the head of a language model, all of which must be in the files, but for a bias. Raises CheckpointError."""
+    if not head or kind != "lm" or kind not in source.family.heads:
         return []
     found = moves(source.family.heads[kind].table, head)
-    if kind == "mlm" and any(move.theirs not in names for move in found):
-        return []
     check_covered(found, head, str(source.folder))
-    return found
+    return [move for move in found if move.theirs in names or not trained_heads.is_bias(move)]
 
 
 def _check_twins(
@@ -289,32 +304,43 @@ def _check(move: Move, names: Mapping[str, str], source: Source) -> None:
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------------------------------
-def load(source: Source, todo: Plan, weights: Flat, keep: Mapping[str, np.ndarray] | None = None) -> Flat:
+def load(source: Source, todo: Plan, weights: Flat, keep: Mapping[str, np.ndarray] | None = None, rounded: Collection[str] = ()) -> Flat:
     """`weights` (arrays by path, which are used up) with the values of the files.
 
     Args:
       keep: by path, which layers (`[L]`, or a single value) keep what they have.
+      rounded: paths of weights that are rounded to bfloat16, and held in their own dtype.
+
+    Raises:
+      CheckpointError: a value is NaN or infinite.
     """
     weights, keep = dict(weights), keep or {}
-    filled: dict[str, list[Move]] = {}
     for move in todo.moves:
         wanted = [not np.ravel(keep.get(slot.path, False))[slot.index[0] if np.size(keep.get(slot.path, False)) > 1 else 0] for slot in move.slots]
         if not any(wanted):
             continue
         for slot, value, want in zip(move.slots, move.to_ours(_grown(source.tensors.read(move.theirs), move)), wanted, strict=True):
             if want:
-                weights[slot.path] = _put(weights.pop(slot.path), value, slot.index)
-                filled.setdefault(slot.path, []).append(move)
-    for path, of_it in filled.items():
-        if not _is_finite(weights[path]):
-            bad = next((m.theirs for m in of_it if not np.isfinite(source.tensors.read(m.theirs).astype(np.float32)).all()), path)
-            raise CheckpointError(f"{source.folder}: {bad} holds numbers that are not finite (NaN or infinity); every answer would be NaN")
+                about = f"{source.folder}: {move.theirs}"
+                weights[slot.path] = _put(weights.pop(slot.path), value, slot.index, about, slot.path in rounded)
+        source.tensors.release(move.theirs)
     return weights
 
 
-@jax.jit
-def _is_finite(weight: jax.Array) -> jax.Array:
-    return jnp.isfinite(weight).all()
+def read_by_products(specs: Mapping[str, WeightSpec]) -> set[str]:
+    """The matrices of a body that only `layers.Linear` reads, in the precision of the model: not the router of experts, nor their own."""
+    apart = {"experts", "experts_out"}
+    return {path for path, spec in specs.items() if spec.inputs and not apart & set(spec.axes) and path.split("/")[0] not in OWN}
+
+
+def _finite(value: np.ndarray, what: str) -> np.ndarray:
+    """The same. Raises CheckpointError where a number of it is NaN or infinite, by the exponents: all of their bits are set."""
+    bits, ones = {2: (np.uint16, 0x7F80 if value.dtype == FLOATS["BF16"] else 0x7C00), 4: (np.uint32, 0x7F800000)}[value.itemsize]
+    flat = value.reshape(-1).view(bits)
+    for start in range(0, flat.size, CHUNK):
+        if ((flat[start : start + CHUNK] & bits(ones)) == ones).any():
+            raise CheckpointError(f"{what} holds numbers that are not finite (NaN or infinity); every answer would be NaN")
+    return value
 
 
 def _grown(tensor: np.ndarray, move: Move) -> np.ndarray:
@@ -326,10 +352,11 @@ def _grown(tensor: np.ndarray, move: Move) -> np.ndarray:
     return np.concatenate([tensor, np.broadcast_to(mean, (more, *mean.shape[1:]))])
 
 
-def _put(weight: jax.Array, value: np.ndarray, index: Sequence[int]) -> jax.Array:
-    """`weight[index] = value`, in place, each device its own part."""
-    place = _part(weight.sharding, len(index))
-    part = jax.make_array_from_callback(value.shape, place, lambda where: np.array(value[where], order="C"))  # a copy: a file may change
+def _put(weight: jax.Array, value: np.ndarray, index: Sequence[int], what: str, rounded: bool) -> jax.Array:
+    """`weight[index] = value`, in place, each device its own part; `what` names it in an error."""
+    place, dtype = _part(weight.sharding, len(index)), FLOATS["BF16"] if rounded else value.dtype
+    own = lambda where: _finite(np.array(value[where], order="C"), what).astype(dtype, copy=False)  # a copy: a file may change
+    part = jax.make_array_from_callback(value.shape, place, own)
     return _write(weight.sharding)(weight, part, np.array(index, np.int32))
 
 

@@ -1,7 +1,9 @@
 """The head that a checkpoint was trained with, such as a classifier: whether it is the one of this task, and in which order its outputs lie.
 
-It is taken where transformers computes with it what the task computes, and where it tells the same labels apart. Elsewhere the head of the task
-starts anew, and the start of the run says why. The pooler of BERT is of its body there, and of the head here: it is taken wherever the head has one.
+It is taken where transformers computes with it what the task computes, and where it tells the same labels apart. The head of the task starts anew
+where it is of another task or has other labels, and the start of the run says so. Where only an option of the task stands between them, that is an
+error: a trained head is not replaced by a random one unless `train.init_fresh=['head/.*']` asks for it. A bias that is not in the files is zero.
+The pooler of BERT is of its body there, and of the head here: it is taken wherever the head has one.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from jaxsft.models.families.decoders import ACTIVATIONS as ACTIVATION_NAMES
 from jaxsft.sharding.weights import WeightSpec
 
 PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
+RESET = "train.init_fresh=['head/.*'] starts with a new head"
+MOST_LABELS = 2**20
 BESIDE = "head/features/"  # of columns beside the text, which no checkpoint has
 # What a config.json means that does not say it. `classifier_bias` is not looked at: the tensors show it, and a bias that is not there is zero.
 DEFAULTS = {"pooler_hidden_act": "gelu", "classifier_activation": "gelu", "classifier_pooling": "cls"}
@@ -43,7 +47,10 @@ def names_of(values: Mapping[str, Any]) -> list[str]:
     """The labels of a config.json, in the order of its outputs; without any, as transformers calls them. Raises ConfigError."""
     found = values.get("id2label") or {}
     if not found:
-        return [f"LABEL_{i}" for i in range(values.get("num_labels") or 2)]
+        count = values.get("num_labels") or 2
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= MOST_LABELS:
+            raise ConfigError(f"config.json: num_labels={count!r:.40}: expected a whole number from 1 to {MOST_LABELS:,}")
+        return [f"LABEL_{i}" for i in range(count)]
     if not isinstance(found, Mapping) or sorted(found) != sorted(map(str, range(len(found)))):
         raise ConfigError(f"config.json: id2label={str(found)[:60]}: expected the label of each output at its number, from 0")
     return [str(found[str(i)]) for i in range(len(found))]
@@ -67,6 +74,21 @@ def options_of(head: Head, values: Mapping[str, Any], kind: type) -> dict[str, A
     return next((options for options in found if _other_word(head, kind(**options), values) is None), found[0])
 
 
+def nearest_options(head: Head, task: Any) -> dict[str, Any]:
+    """The options of a task that a class computes with, which stay as they are where it has the choice."""
+    out = {"activation": "gelu"} if head.options.get("head", "linear") != "linear" else {}
+    for name, fits in head.options.items():
+        fits = fits if isinstance(fits, tuple) else (fits,)
+        out[name] = getattr(task, name, None) if getattr(task, name, None) in fits else fits[0]
+    return {name: value for name, value in out.items() if hasattr(task, name)}
+
+
+def of_masked(family: Family, values: Mapping[str, Any], task: Any) -> dict[str, Any]:
+    """The options of task=mlm that compute what a config.json says of its head over hidden words; empty where none do."""
+    fits = [name for name in ("gelu", *ACTIVATIONS) if other_activation(family, values, dataclasses.replace(task, activation=name)) is None]
+    return {"activation": fits[0]} if fits else {}
+
+
 def taken(
     family: Family, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, WeightSpec], asked: Asked
 ) -> tuple[list[Move], str | None]:
@@ -76,10 +98,13 @@ def taken(
       values: its config.json.
       shapes: of its tensors, by name.
       specs: of the head of the task (a flat dict).
+
+    Raises:
+      ConfigError: it is a head of this task and these labels, but options of the task compute otherwise.
     """
     head = family.heads.get(asked.kind)
-    if head is None or asked.kind in ("lm", "mlm"):
-        return [], None if asked.kind in ("lm", "mlm") else _of_both_halves(family, values)
+    if head is None:
+        return [], _of_both_halves(family, values)
     found = [_there(move, family, shapes) for move in moves(head.table, specs)]
     of_body = lambda m: family.prefix and (m.theirs.startswith(family.prefix) or m.theirs not in {entry.theirs for entry in head.table})
     pooler = [m for m in found if of_body(m)]
@@ -90,17 +115,49 @@ def taken(
     if own[0] != asked.kind:
         return pooler, f"it is that of {name}, and task={asked.task.name} has that of {family.architecture}{head.suffix}"
     task = asked.task
-    if (other := _other_option(head, task, tuple(head.options)) or _other_word(head, task, values) or _other_task(asked, values)) is not None:
+    if (other := _other_task(asked, values)) is not None:
         return pooler, f"{name} computes otherwise: {other}"
     order, why = _order(asked, values, shapes, [m for m in found if m.slots[0].path.startswith("head/out/")])
     if why is not None:
         return pooler, why
-    full = [m for m in found if m.theirs in shapes or not m.slots[0].path.endswith("/b")]  # a bias that is not there is zero, as a new one is
+    if (other := _other_option(head, task, tuple(head.options)) or _other_word(head, task, values) or _other_scale(asked)) is not None:
+        raise ConfigError(f"its trained head cannot be taken: {name} computes otherwise: {other}; {RESET}")
+    full = [m for m in found if m.theirs in shapes or not is_bias(m)]
     lost = [m.theirs for m in full if shapes.get(m.theirs) != m.shape]
     extra = {entry.theirs for entry in head.table} & shapes.keys() - {m.theirs for m in full}
     if lost or extra or any(path not in {s.path for m in found for s in m.slots} for path in specs if not path.startswith(BESIDE)):
-        return pooler, f"{name} has {', '.join(sorted(extra)) or 'no ' + ', '.join(lost)}, and the head of the task {', '.join(specs)}"
+        have = f"{name} has {', '.join(sorted(extra)) or 'no ' + ', '.join(lost)}, and the head of the task {', '.join(specs)}"
+        raise ConfigError(f"its head cannot be taken: {have}; {RESET}")
     return [m._replace(order=order) if m.slots[0].path.startswith("head/out/") else m for m in full], None
+
+
+def is_bias(move: Move) -> bool:
+    """Whether it is a bias of a head, which is zero where the files have none, as a new one is."""
+    return move.slots[0].path.startswith("head/") and move.slots[0].path.endswith("/b")
+
+
+def masked(
+    family: Family, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, WeightSpec], task: Any = None
+) -> tuple[list[Move], str | None]:
+    """As `taken`, of the head over hidden words; `task` None: its activation is not looked at. Raises ConfigError where the files have a part of
+    the head only, or one that computes otherwise."""
+    if (head := family.heads.get("mlm")) is None:
+        return [], None
+    found, name = moves(head.table, specs), f"{family.architecture}{head.suffix}"
+    there = [move for move in found if move.theirs in shapes]
+    if not any(move.slots[0].path.startswith(("head/dense/", "head/norm/")) for move in there):
+        return [], None
+    if (own := head_of(family, values)) is not None and {entry.theirs for entry in own[1].table} & {move.theirs for move in there}:
+        return [], f"it is that of {family.architecture}{own[1].suffix}, and task=mlm has that of {name}"
+    if task is not None and (why := other_activation(family, values, task)) is not None:
+        raise ConfigError(f"its trained head cannot be taken: {why}; {RESET}")
+    lost = [move.theirs for move in found if move.theirs not in shapes and not is_bias(move)]
+    unread = {entry.theirs for entry in head.table if entry.ours == "head/b"} & shapes.keys() - {move.theirs for move in there}
+    twin = [] if any(move.slots[0].path == "head/b" for move in there) else sorted(unread)
+    if lost or twin:
+        have = f"{there[0].theirs} and no {lost[0]}" if lost else f"{twin[0]}, which {name} does not read where tie_word_embeddings is as it is"
+        raise ConfigError(f"its trained head cannot be taken: the files have {have}; {RESET}")
+    return there, None
 
 
 def _of_both_halves(family: Family, values: Mapping[str, Any]) -> str | None:
@@ -150,12 +207,16 @@ def _other_task(asked: Asked, values: Mapping[str, Any]) -> str | None:
     task, problem = asked.task, values.get("problem_type")
     if problem is not None and PROBLEMS.get(task.name, problem) != problem:
         return f"problem_type={problem}, and task={task.name} is {PROBLEMS[task.name]}"
-    if getattr(task, "standardize", False):
-        return "task.standardize=true scales the numbers, which are as they are there; set task.standardize=false"
     if getattr(task, "encoder", "cross") != "cross":
         return f"task.encoder={task.encoder} is task.encoder=cross there"
     if task.name == "pair" and asked.names is None:
         return "scores are scaled by task=pair, and are as they are there"
+    return None
+
+
+def _other_scale(asked: Asked) -> str | None:
+    if getattr(asked.task, "standardize", False):
+        return "task.standardize=true scales the numbers, which are as they are there; set task.standardize=false"
     return None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from jaxsft.errors import JaxsftError
 from jaxsft.reports import facts
 from jaxsft.reports.curves import COUNTS
 from jaxsft.reports.report import code, escape, table, written_sections
@@ -28,13 +29,18 @@ def write_card(run_dir: str | Path) -> Path | None:
     """Write `README.md` into a run directory and return its path; None where there is one that jaxsft has not written.
 
     Raises:
-        JaxsftError: `run_dir` is not the directory of a run, or the card cannot be written.
+        JaxsftError: `run_dir` is not the directory of a run, `README.md` is no text file, or the card cannot be written.
     """
     run_dir = Path(run_dir)
     facts.check(run_dir)
     path = run_dir / "README.md"
-    if path.exists() and MARK not in path.read_text("utf-8", errors="replace"):
-        return None
+    if path.exists() or path.is_symlink():
+        try:
+            before = path.read_text("utf-8", errors="replace")
+        except OSError as error:
+            raise JaxsftError(f"{path}: cannot read ({error.strerror}), so that the model card is not written") from error
+        if MARK not in before:
+            return None
     return write_text(path, card(run_dir))
 
 
@@ -58,10 +64,10 @@ def front_matter(run_dir: Path) -> dict[str, Any]:
     tags = ["jaxsft", "jax", "supervised-fine-tuning", *([task] if isinstance(task, str) else [])]
     out = {"library_name": "jaxsft", "tags": tags} | ({"pipeline_tag": kind} if kind else {})
     try:
-        results = facts.results(run_dir)
-    except (facts.Missing, *facts.DAMAGE):
+        results = _finite(facts.results(run_dir))
+        scored = [_scored(run_dir, split, kind or "other", metrics) for split, metrics in results.items()]
+    except facts.DAMAGE:  # Missing too; the sections say so
         return out
-    scored = [_scored(run_dir, split, kind or "other", metrics) for split, metrics in _finite(results).items()]
     return out | ({"model-index": [{"name": run_dir.resolve().name, "results": scored}]} if scored else {})
 
 

@@ -5,6 +5,7 @@ Text is given as it was found; each writer escapes it in its own way.
 
 import datetime
 import math
+import os
 import random
 import shlex
 import statistics
@@ -15,6 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from jaxsft import seal
 from jaxsft.config import overrides
 from jaxsft.documents import read_yaml
 from jaxsft.errors import DataError, JaxsftError
@@ -26,8 +28,8 @@ RUN_FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "result.json")
 SPLITS = ("test", "validation", "train")  # what a reader asks for first
 ABSENT = "(absent)"
 PEAKS = {"peak_host_bytes": "the process", "peak_device_bytes": "one device"}
-# A file that an editor or a crash damaged costs its own section: the rest of a report is worth more.
-DAMAGE = (JaxsftError, OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+# A file that an editor or a crash damaged costs its own section, whatever it makes a reader of it raise: the rest of a report is worth more.
+DAMAGE = (Exception,)
 
 
 class Missing(Exception):
@@ -36,7 +38,7 @@ class Missing(Exception):
 
 def check(run_dir: Path) -> None:
     """Raise JaxsftError where `run_dir` is not the directory of a run."""
-    if not any((run_dir / name).is_file() for name in RUN_FILES):
+    if not any(os.path.isfile(run_dir / name) for name in RUN_FILES):
         raise JaxsftError(f"{run_dir}: not a run directory (expected one of {', '.join(RUN_FILES)} in it)")
 
 
@@ -84,9 +86,19 @@ def title(run_dir: Path) -> str:
     return " on ".join(name for name in (_name(found.get(key)) for key in ("task", "data")) if name) or "Run"
 
 
+def changed(run_dir: Path) -> str:
+    """Return what is wrong with the files that the weights are used with, as one sentence; empty where nothing is, or no manifest can say it."""
+    try:
+        if (run_dir / seal.MANIFEST).exists():
+            seal.check(run_dir)
+    except JaxsftError as error:
+        return str(error)
+    return ""
+
+
 def last_written(run_dir: Path) -> datetime.datetime:
     """Return when the newest of the files that make a run was written, in local time."""
-    latest = max((path.stat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0)
+    latest = max((path.lstat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0)
     return datetime.datetime.fromtimestamp(latest).astimezone()
 
 

@@ -22,7 +22,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from jaxsft.errors import JaxsftError
+from jaxsft.errors import DataError, JaxsftError, first_line
 from jaxsft.reports.confusion import confusions, read_confusion, shares
 from jaxsft.reports.curves import from_zero, metric_groups, needs_log_scale, series, smooth, smoothing
 from jaxsft.reports.facts import ledger_panels, short
@@ -69,7 +69,21 @@ def write_figures(run_dir: str | Path) -> list[Path]:
 
 
 def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
-    rows = read_jsonl(run_dir / "metrics.jsonl") if (run_dir / "metrics.jsonl").exists() else []
+    """Give (name, figure); what a damaged file spoils comes last, as an error that names it."""
+    failed: list[str] = []
+    for name, read in (("metrics.jsonl", _of_metrics), ("figures", _of_confusions), ("ledger.json", _of_ledger)):
+        try:
+            if (run_dir / name).exists():
+                yield from read(run_dir / name)
+        except Exception as error:  # whatever a damaged file makes a reader raise
+            text = str(error) if isinstance(error, JaxsftError) else f"{run_dir / name}: {type(error).__name__}: {first_line(error)}"
+            failed.append(f"{text}; its figures are not drawn")
+    if failed:
+        raise DataError("; ".join(failed))
+
+
+def _of_metrics(path: Path) -> Iterator[tuple[str, Figure]]:
+    rows = read_jsonl(path)
     if any("loss" in row for row in rows):
         yield "loss", _loss(rows)
     steps, rates = series(rows, "train", "learning_rate")
@@ -77,15 +91,20 @@ def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
         yield "learning_rate", _learning_rate(steps, rates)
     for group, keys in metric_groups(rows).items():
         yield f"validation_{re.sub(r'[^A-Za-z0-9_.-]+', '-', group)}", _validation(rows, group, keys)
-    for path in sorted((run_dir / "figures").glob("confusion_*.json")):
+
+
+def _of_confusions(folder: Path) -> Iterator[tuple[str, Figure]]:
+    for path in sorted(folder.glob("confusion_*.json")):
         labels, matrix = read_confusion(path)
         draw = _small_confusion if len(labels) <= LABELLED_CLASSES else _large_confusion
         yield path.stem, draw(path.stem.removeprefix("confusion_"), labels, matrix)
-    if (run_dir / "ledger.json").exists():
-        ledger = read_json(run_dir / "ledger.json")
-        panels = ledger_panels(ledger) if isinstance(ledger, dict) else {}
-        if panels:
-            yield "ledger", _ledger(panels)
+
+
+def _of_ledger(path: Path) -> Iterator[tuple[str, Figure]]:
+    ledger = read_json(path)
+    panels = ledger_panels(ledger) if isinstance(ledger, dict) else {}
+    if panels:
+        yield "ledger", _ledger(panels)
 
 
 def _canvas(width: float = 7.5, height: float = 4.2) -> tuple[Figure, Axes]:

@@ -1,18 +1,37 @@
 """Everything that is written for people from the files of a run: figures, `report.md`, `report.html` and the model card."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from jaxsft.reports import card, figures, page, report
+from jaxsft.errors import JaxsftError
+from jaxsft.reports import card, facts, figures, page, report
 
 
 def write_all(run_dir: str | Path) -> list[Path]:
-    """Write figures, report.md, report.html and README.md, and return the last three; a README.md of the user's own stays and is left out.
+    """Write figures, report.md, report.html and README.md, and return the last three; a README.md of the user's own stays and is left out. What a
+    damaged file spoils is told on stderr, and the rest is written.
 
     Raises:
-        JaxsftError: `run_dir` is not the directory of a run, or a file cannot be written.
-        DataError: a file that a figure needs is not what its name says.
+        JaxsftError: `run_dir` is not the directory of a run, or nothing can be written.
     """
     run_dir = Path(run_dir)
-    figures.write_figures(run_dir)
-    written = [report.write_report(run_dir), card.write_card(run_dir), page.write_page(run_dir)]
-    return [path for path in written if path is not None]
+    facts.check(run_dir)
+    failed: list[JaxsftError] = []
+
+    def attempt(write: Callable[[Path], Any]) -> Any:
+        try:
+            return write(run_dir)
+        except JaxsftError as error:
+            failed.append(error)
+            print(f"{error}", file=sys.stderr)
+            return None
+
+    attempt(figures.write_figures)
+    written = [path for write in (report.write_report, card.write_card, page.write_page) if (path := attempt(write)) is not None]
+    if not written:
+        raise failed[-1]
+    if changed := facts.changed(run_dir):
+        print(changed, file=sys.stderr)
+    return written

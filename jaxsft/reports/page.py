@@ -48,6 +48,7 @@ FILES = {
     "predictions": "one line per input row",
     "evaluations": "results of jaxsft eval",
     "checkpoints": "weights, optimizer, best metric",
+    "steps.json": "which step is the newest, and which the best",
     "figures": "pictures, and confusion matrices as JSON",
     "report.md": "this report as Markdown",
     "report.html": "this page",
@@ -76,7 +77,7 @@ def render(run_dir: Path) -> str:
         ("samples", "Samples", _samples), ("data", "Data", _data), ("configuration", "Configuration", _configuration),
         ("environment", "Environment", _environment), ("files", "Files", _files),
     )  # fmt: skip
-    script = environment.get_template("page.js").render()
+    script, changed = environment.get_template("page.js").render(), facts.changed(run_dir)
 
     def page(sections: list[tuple]) -> str:
         return environment.get_template("page.html.jinja").render(
@@ -84,6 +85,7 @@ def render(run_dir: Path) -> str:
             run=run_dir.resolve().name,
             written=f"{facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}",
             finished=facts.finished(run_dir),
+            changed=changed,
             step=_step(run_dir),
             sections=sections,
             script=Markup(script),  # ours, and nothing in it comes from the run

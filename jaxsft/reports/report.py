@@ -68,6 +68,7 @@ def escape(text: str) -> str:
 def _title(run_dir: Path) -> str:
     heading = escape(facts.title(run_dir))
     note = "" if facts.finished(run_dir) else "\n\n**This run is unfinished: it has no `result.json` yet.**"
+    note += f"\n\n**{escape(changed)}**" if (changed := facts.changed(run_dir)) else ""
     return f"# {heading}\n\nRun {code(run_dir.resolve().name)}, last written {facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}.{note}"
 
 

@@ -39,12 +39,13 @@ def lines(numbers: Mapping[str, Any], first: str) -> list[str]:
     splits, metrics, left_out = table(values, first)
     name = {metric: f"{metric} *" if metric == first else metric for metric in metrics}
     cells = [["", *splits], *([name[m], *(_cell(values, s, m) for s in splits)] for m in metrics)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(splits) + 1)]
-    out = ["  ".join([row[0].ljust(widths[0] + 2), *(cell.rjust(max(w, 6)) for cell, w in zip(row[1:], widths[1:], strict=True))]) for row in cells]
-    of_run = [f"{m.replace('_', ' ')} {facts.number_text(v)}" for (s, m), v in values.items() if s in ("", "train") and m not in metrics]
+    widths = [max(6, *(len(row[i]) for row in cells)) for i in range(len(splits) + 1)]
+    pad = lambda row: [row[0].ljust(widths[0] + 2), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+    beside = {m: v for (s, m), v in values.items() if s in ("", "train") and m not in (*metrics, *left_out)}
     notes = ["* chose the checkpoint"] if first in metrics else []
     notes += [f"{', '.join(left_out)}: equal to accuracy"] if left_out else []
-    return [line.rstrip() for line in [*out, ", ".join(of_run) + (f" ({'; '.join(notes)})" if notes else "")] if line.strip()]
+    last = [", ".join(f"{m.replace('_', ' ')} {facts.number_text(v)}" for m, v in beside.items()), f"({'; '.join(notes)})" if notes else ""]
+    return [*("  ".join(pad(row)).rstrip() for row in cells), *filter(None, [" ".join(filter(None, last))])]
 
 
 def _cell(values: Mapping[tuple[str, str], Any], split: str, metric: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -227,6 +228,12 @@ class Task:
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
         """The part of a prediction that is there without a label."""
         return {k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")}
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """Labels in the order of numbers where all are whole numbers, so that number i of 0 ... n is output i; else in that of text."""
+    found = sorted(labels)
+    return sorted(found, key=int) if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in found) else found
 
 
 def by_text(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:

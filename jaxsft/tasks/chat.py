@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
+from jaxsft.data import chat_templates
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.records import KINDS, Chat, open_chat
@@ -19,16 +22,34 @@ from jaxsft.tasks.causal import CausalTask
 
 
 def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
-    """`auto` is the tokenizer's own template where it has one, else ours; anything else but `default` is a file."""
-    if name == "default" or (name == "auto" and tokenizer.chat_template is None):
+    """`auto` is the tokenizer's own template where it has one, else ours; then come the names of ours, of the tokenizer's, and files.
+
+    Raises:
+      ConfigError: there is none of this name, or the tokenizer lacks its tokens.
+    """
+    if name == "default" or (name == "auto" and not tokenizer.chat_templates):
         return Template.default(tokenizer, **options)
     if name == "auto":
         return Template.of(tokenizer, **options)
+    if name in chat_templates.NAMED:
+        if missing := chat_templates.lacking(name, tokenizer.added):
+            raise ConfigError(f"task.template={name}: the tokenizer has no special token {missing[0]!r}; set tokenizer.added={json.dumps(missing)}")
+        return Template(chat_templates.source(name), tokenizer, name, **options)
+    if name in tokenizer.chat_templates:
+        return Template(tokenizer.chat_templates[name], tokenizer, name, **options)
     try:
         source = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"task.template={name}: expected auto, default or a readable file with a Jinja template ({error})") from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        own = [own for own in tokenizer.chat_templates if own != "default"]
+        known = ", ".join(("auto", "default", *chat_templates.NAMED, *own))
+        raise ConfigError(f"task.template={name}: expected {known}, or a readable file with a Jinja template ({error})") from error
     return Template(source, tokenizer, name, **options)
+
+
+def only_last(chat: Chat) -> Chat:
+    """The conversation with its last turn trained, and no other."""
+    *before, last = chat.messages
+    return dataclasses.replace(chat, messages=(*(dataclasses.replace(m, weight=0.0) for m in before), last))
 
 
 class ChatSFT(CausalTask):
@@ -42,8 +63,8 @@ class ChatSFT(CausalTask):
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
         stored = self.state["template"]
-        options = {"require_stop": config.data.require_stop, "allow_unwritten": config.task.allow_unwritten, "variables": stored["variables"]}
-        self.template = Template(stored["source"], tokenizer, stored["name"], **options)
+        options = {"require_stop": config.data.require_stop, "allow_unwritten": config.task.allow_unwritten}
+        self.template = Template.from_stored(stored, tokenizer, **options)
 
     can_generate = True
 
@@ -59,21 +80,27 @@ class ChatSFT(CausalTask):
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]) -> dict[str, Any]:
         options = {"require_stop": config.data.require_stop, "allow_unwritten": config.task.allow_unwritten, "variables": config.task.variables}
         template = template_of(config.task.template, tokenizer, **options)
-        kept = {"name": template.name, "source": template.source, "variables": template.variables, "sha256": template.digest}
-        return {"template": kept, "stop_ids": list(template.stop_ids), "longest_answer": cls._longest_answer(template, records, where)}
+        longest = cls._longest_answer(template, records, where)
+        return {"template": template.stored, "stop_ids": list(template.stop_ids), "longest_answer": longest}
 
     @staticmethod
     def _longest_answer(template: Template, records: Sequence[Chat], where: Sequence[str]) -> int:
         """Tokens of the longest last turn as it is trained, among the rows whose last message is long or has more than its content."""
-        likely = sorted(range(len(records)), key=lambda i: len(records[i].messages[-1].content))[-64:]
-        likely += [i for i, record in enumerate(records) if record.messages[-1].extra]
-        rendered = template.render_all([records[i] for i in likely], [where[i] for i in likely])
-        return max(end - start for start, end, _ in [one.turns[-1] for one in rendered])
+        there = [i for i, record in enumerate(records) if record.messages[-1].weight > 0]
+        likely = sorted(there, key=lambda i: len(records[i].messages[-1].content))[-64:]
+        likely += [i for i in there if records[i].messages[-1].extra]
+        rendered = template.render_all([only_last(records[i]) for i in likely], [where[i] for i in likely])
+        return max((one.turns[-1][1] - one.turns[0][0] for one in rendered), default=0)
 
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()
-        rendered = self.template.render_all(records, where)
-        return [Encoded(np.array(r.ids, np.int32), r.weights, stop_ids=stop) for r in rendered]
+        chats = records if self.config.task.train_turns == "all" else [only_last(record) for record in records]
+        made = lambda one: Encoded(np.array(one.ids, np.int32), one.weights, stop_ids=stop)
+        return [made(one)._replace(more=tuple(map(made, one.others))) for one in self.template.render_all(chats, where)]
+
+    def written(self, record: Chat, where: str) -> list[bool]:
+        """For each id of a row's texts whether the template alone wrote it."""
+        return self.template.written(record if self.config.task.train_turns == "all" else only_last(record), where)
 
     def prompt(self, record: Chat, where: str) -> list[int]:
         """The ids that generation of the last assistant turn starts from."""
@@ -81,13 +108,13 @@ class ChatSFT(CausalTask):
 
     @property
     def digest(self) -> dict[str, Any]:
-        return {**super().digest, "allow_unwritten": self.config.task.allow_unwritten}
+        return {**super().digest, "allow_unwritten": self.config.task.allow_unwritten, "train_turns": self.config.task.train_turns}
 
     def answer(self, record: Chat, where: str) -> list[int]:
         """The ids that the model is trained to write for the last turn, what the template writes into it and the stop token included."""
-        rendered = self.template.render(record, where)
-        start, end, _ = rendered.turns[-1]
-        return rendered.ids[start:end]
+        *before, last = record.messages
+        rendered = self.template.render(only_last(dataclasses.replace(record, messages=(*before, dataclasses.replace(last, weight=1.0)))), where)
+        return rendered.ids[rendered.turns[0][0] : rendered.turns[-1][1]]
 
     def reference(self, record: Chat, where: str) -> str:
         """The last turn as it is trained, which may be other than its content: a tool call, or an answer whose thought the prompt has opened."""

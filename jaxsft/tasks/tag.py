@@ -30,7 +30,7 @@ from jaxsft.models.crf import Chains, Scores, TagHead, negative_log_likelihood, 
 from jaxsft.models.heads import layers_of
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.words import first_piece, mean_of_pieces, word_of
-from jaxsft.tasks.base import Output, Task, Terms, by_text
+from jaxsft.tasks.base import Output, Task, Terms, by_text, in_order
 
 FORBIDDEN = -1e9  # the score of what a scheme does not allow
 UNTAGGED = -1  # the id of a word without a tag; the weight of its loss is 0
@@ -72,7 +72,7 @@ class TagWords(Task):
 
     @classmethod
     def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Tags], where: Sequence[str]) -> dict[str, Any]:
-        found = sorted({tag for r in records for tag in r.tags})
+        found = in_order({tag for r in records for tag in r.tags})
         labels = declared_labels(config.task.labels, found) if config.task.labels else found
         labels = cls._without_untagged(config, labels, records, where)
         if len(labels) < 2 or len(set(labels)) != len(labels):

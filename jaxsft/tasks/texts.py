@@ -21,7 +21,7 @@ from jaxsft.models.attention import Tokens
 from jaxsft.models.features import Features, Soft, place
 from jaxsft.models.heads import TextHead, layers_of, pool
 from jaxsft.models.transformer import Params, Transformer
-from jaxsft.tasks.base import Task, by_row
+from jaxsft.tasks.base import Task, by_row, in_order
 
 
 class TextTask(Task):
@@ -178,7 +178,7 @@ class TextTask(Task):
     @classmethod
     def fit_labels(cls, given: Sequence[str] | None, found: set[str], where: Sequence[str], least: int = 2) -> list[str]:
         """The vocabulary of labels: `task.labels`, or those of the training split in order. Raises ConfigError or DataError."""
-        labels = declared_labels(given, found) if given else sorted(found)
+        labels = declared_labels(given, found) if given else in_order(found)
         if len(labels) < least or len(set(labels)) != len(labels):
             raise (ConfigError if given else DataError)(
                 f"{where[0].rsplit(':', 1)[0] if where else 'task.labels'}: {len(set(labels))} different labels ({', '.join(labels[:5])}); "

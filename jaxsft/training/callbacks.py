@@ -173,10 +173,13 @@ def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
 def recipe(config: Config) -> list[str]:
     """Returns the lines of the banner that tell how weights move, and which values were chosen for this run, with the reason."""
     why = dict(config.origins)
+    head = [key for key in why if key.startswith("task.")]
+    its = ", ".join(f"{key}={getattr(config.task, key.removeprefix('task.'))}" for key in head)
     told = lambda key, text: f"{text} ({why[key]})" if key in why else text
     o, s = config.optim, config.schedule
     falls = f" to {s.final:g} of it" if getattr(s, "final", None) else ""
     return [
+        *([f"head       {its} ({why[head[0]]})"] if head else []),
         f"optimizer  {o.name}, "
         + told("optim.learning_rate", f"learning rate {o.learning_rate:g}")
         + f", {s.name}{falls} with {s.warmup} warm-up, {told('train.duration', config.train.duration)}",

@@ -1,7 +1,8 @@
 """Checkpoints: Orbax, asynchronous, best and latest kept, checksums of every array, verified on restore.
 
-Orbax restores a flipped byte without a word and stops at a damaged step. So each step carries checksums that were computed from the arrays on the
-device; a step that does not match is moved to `damaged/`, and the newest good one is taken.
+Orbax restores a flipped byte without a word and stops at a damaged step. So the meta of each step has checksums that were computed from the arrays
+on the device, its number, the name of its run, and a checksum of itself. `steps.json` beside them says which complete step was the newest, and which
+the best. Where training goes on, a damaged step is named and moved to `damaged/`, and the newest good one is taken; who reads a run gets an error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,12 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from jaxsft import remote
+from jaxsft import documents, remote, rundir, seal
 from jaxsft.errors import CheckpointError, first_line
 from jaxsft.sharding import hosts
 from jaxsft.sharding.weights import Flat, flatten
+
+RECORD = "steps.json"
 
 
 # --- checksums -------------------------------------------------------------------------------------------------------------------------------
@@ -97,9 +101,11 @@ class _KeepBestAndLatest:
 class Checkpoints:
     """The folder `checkpoints/` of a run, here or at an object store."""
 
-    def __init__(self, run_dir: str | Path, warn: Callable[[str], None] = print):
+    def __init__(self, run_dir: str | Path, warn: Callable[[str], None] = print, run: str | None = None):
+        """`run` is the name that its steps carry (`seal`); None where they have none."""
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save there; its failures come as exceptions too
-        self.run_dir, self.warn = remote.path(run_dir if remote.is_remote(run_dir) else Path(run_dir).absolute()), warn
+        self.run_dir, self.warn, self.run = remote.path(run_dir if remote.is_remote(run_dir) else Path(run_dir).absolute()), warn, run
+        self._unrecorded: tuple[int, int | None] | None = None  # the step that is being written, and the best one
         self.folder = self.run_dir / "checkpoints"
         self._policy = _KeepBestAndLatest()
         self._manager: ocp.CheckpointManager | None = None
@@ -113,10 +119,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Complete steps, oldest first, as the first process sees them."""
-        if hosts.of_first(self.folder.is_dir) == "False":
-            return []
-        manager = self.manager  # made by all: they wait for each other there
-        return json.loads(hosts.of_first(lambda: sorted(manager.all_steps())))
+        return json.loads(hosts.of_first(lambda: json.dumps(self._complete())))
 
     def save(self, step: int, state: Any, meta: dict, best: int | None, base: Any = None) -> None:
         """Starts to write a step; returns when the arrays are copied. `best` is the step that must survive. Raises CheckpointError."""
@@ -124,17 +127,75 @@ class Checkpoints:
         self._policy.best = best
         items = {"state": arrays, "base": flatten(base or {})}
         meta = {**meta, "leaves": {k: describe(v) for k, v in items.items()}, "checksums": {k: digest(v) for k, v in items.items()}}
+        meta = _summed({**meta, "step": step, "run": self.run})
         args = {"state": ocp.args.StandardSave(arrays), "meta": ocp.args.JsonSave(meta)}
         if items["base"]:
             args["base"] = ocp.args.StandardSave(items["base"])
         with self._loud(f"{self.folder}: cannot write the checkpoint of step {step}"):
-            self.manager.save(step, args=ocp.args.Composite(**args))
+            self.manager.save(step, args=ocp.args.Composite(**args))  # waits for the one before
+            self._record()
+            self._unrecorded = (step, best)
 
     def wait(self) -> None:
         """Until the last save is on disk. Raises CheckpointError where it failed (a full disk)."""
         with self._loud(f"{self.folder}: a checkpoint could not be written"):
             if self._manager is not None:
                 self._manager.wait_until_finished()
+                self._record()
+
+    def _record(self) -> None:
+        """Notes the last step, now that it is complete."""
+        if self._unrecorded is not None:
+            self._write_record(*self._unrecorded)
+            self._unrecorded = None
+
+    def _write_record(self, newest: int | None, best: int | None) -> None:
+        """`steps.json`: what must be there when the run is opened."""
+        if hosts.first():
+            text = rundir.json_text(_summed({"newest": newest, "best": best, "run": self.run}))
+            if remote.is_remote(self.run_dir):
+                (self.run_dir / RECORD).write_bytes(text.encode())
+            else:
+                rundir.write_text(self.run_dir / RECORD, text + "\n")
+
+    def forget_best(self, newest: int) -> None:
+        """The best step turned out to be damaged: from now on the newest one is what evaluation uses."""
+        self._write_record(newest, None)
+
+    def record(self) -> dict | None:
+        """`{newest, best}` of `steps.json`, as the first process reads it; None where it is not there. Raises CheckpointError."""
+        path = self.run_dir / RECORD
+
+        def read() -> str:
+            if not path.exists():
+                return "null"
+            with remote.friendly(path, "read"):
+                content = path.read_bytes()
+            found = documents.parse_json(content, path, CheckpointError, dict)
+            if not _intact(found):
+                raise CheckpointError(f"{path}: is not as it was written (its checksum differs); remove it, or take it from a copy of the run")
+            if found.get("run") != self.run:
+                raise CheckpointError(f"{path}: {self._foreign}")
+            return json.dumps(found)
+
+        return json.loads(hosts.of_first(read))
+
+    def chosen(self) -> int:
+        """The step that evaluation uses: the best one, or the newest where there is no best.
+
+        Raises:
+          CheckpointError: there is none, it is not there, or what names it is damaged.
+        """
+        steps, record = self.steps(), self.record()
+        if record is not None and record["newest"] not in (None, *steps) and record["newest"] > max(steps, default=0):
+            raise Damaged(f"{self.folder}/{record['newest']}: is missing, the newest step of this run (there are {steps})")
+        if not steps:
+            raise CheckpointError(f"{self.folder.parent}: has no checkpoint yet")
+        meta = _together(f"{self.folder}/{steps[-1]}", lambda: self.meta(steps[-1]), "meta cannot be read: ")
+        best = record["best"] if record is not None and record["newest"] == steps[-1] else (meta.get("best") or {}).get("step")
+        if best is not None and best not in steps:
+            raise Damaged(f"{self.folder}/{best}: is missing, the best step of this run (there are {steps})")
+        return steps[-1] if best is None else best
 
     def close(self) -> None:
         if self._manager is not None:
@@ -144,7 +205,19 @@ class Checkpoints:
 
     # What is read goes through Orbax's handlers: its managers wait for all processes after a read, for ever where one of them could not read.
     def meta(self, step: int) -> dict:
-        return ocp.JsonCheckpointHandler().restore(self._item(step, "meta"), args=ocp.args.JsonRestore())
+        """Raises ValueError where it is not that of this step, as it was written, and CheckpointError where it is of another run."""
+        meta = ocp.JsonCheckpointHandler().restore(self._item(step, "meta"), args=ocp.args.JsonRestore())
+        if not isinstance(meta, dict) or not (_intact(meta) if self.run or "sum" in meta else True):
+            raise ValueError("it is not as it was written")
+        if meta.get("step", step) != step:
+            raise ValueError(f"it is that of step {meta['step']}")
+        if meta.get("run") != self.run:
+            raise CheckpointError(f"{self.folder}/{step}: {self._foreign}")
+        return meta
+
+    @property
+    def _foreign(self) -> str:
+        return f"belongs to another run than {self.run_dir / seal.MANIFEST} names, or that file was changed"
 
     def _item(self, step: int, item: str) -> epath.Path:
         return epath.Path(self.folder) / str(step) / item
@@ -188,17 +261,23 @@ class Checkpoints:
         Raises:
           CheckpointError: there are steps, but none of them is good; or the structure differs.
         """
-        steps = self.steps()
+        steps, record = self.steps(), self.record()
+        if record is not None and record["newest"] is not None and record["newest"] > max(steps, default=0):
+            self.warn(f"{self.folder}/{record['newest']}: is missing, the newest step of this run; going back to an older step")
         for step in reversed(steps):
             try:
-                return self.restore(step, like)
+                found, meta = self.restore(step, like)
+                if record is not None and record["newest"] != step:
+                    self._write_record(step, (meta.get("best") or {}).get("step"))
+                return found, meta
             except Damaged as error:
                 self.warn(f"{error}; moved to {self.set_aside(step)}, going back to an older step")
         if steps:
             raise CheckpointError(f"{self.folder}: none of the steps {steps} can be read; start anew with another run_dir=")
         return None
 
-    def set_aside(self, step: int) -> Path:
+    def set_aside(self, step: int) -> Path | None:
+        """Where the step was moved; None where it is not there."""
         if self._manager is not None:
             self._manager.close()
             self._manager = None
@@ -206,24 +285,39 @@ class Checkpoints:
         def move() -> str:
             target = self.run_dir / "damaged" / f"step-{step}"
             with remote.friendly(self.folder, "move"):
+                if not (self.folder / str(step)).exists():
+                    return ""
                 while target.exists():
                     target = target.with_name(target.name + "-again")
                 target.parent.mkdir(exist_ok=True)
                 remote.move(self.folder / str(step), target)  # what is left of it, should this be cut off, is found damaged again
             return target.name
 
-        return self.run_dir / "damaged" / hosts.of_first(move)
+        name = hosts.of_first(move)
+        return self.run_dir / "damaged" / name if name else None
 
     @contextlib.contextmanager
     def _loud(self, what: str):
         try:
             yield
         except Exception as error:
+            _silence_late_reports()
             raise CheckpointError(f"{what} ({first_line(error)}); the steps {self._complete()} are intact") from error
 
     def _complete(self) -> list[int]:
-        there = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(int(p.name) for p in there if p.name.isdigit() and (not remote.is_remote(p) or (p / "commit_success.txt").exists()))
+        """Orbax renames a folder when it is complete, and at a store, which has no renaming, puts a mark into it."""
+        with remote.friendly(self.folder, "read"):
+            there = [p for p in self.folder.iterdir() if p.name.isascii() and p.name.isdecimal()] if self.folder.is_dir() else []
+            return sorted(int(p.name) for p in there if (p / "commit_success.txt" if remote.is_remote(p) else p / ".").exists())
+
+
+def _summed(values: dict) -> dict:
+    """With a checksum of all of them, as JSON gives them back."""
+    return {**values, "sum": rundir.sha256_json(values)}
+
+
+def _intact(values: dict) -> bool:
+    return values.get("sum") == rundir.sha256_json({k: v for k, v in values.items() if k != "sum"})
 
 
 class Damaged(CheckpointError):
@@ -245,16 +339,31 @@ def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
     try:
         out = read()
     except Exception as error:  # whatever a damaged file makes Orbax raise
+        other = isinstance(error, CheckpointError) and not isinstance(error, Damaged)
         elsewhere = isinstance(error, PermissionError | TimeoutError | ConnectionError | jax.errors.JaxRuntimeError) or _ELSEWHERE.search(str(error))
         rank, text = (2, _unreadable(what, error)) if elsewhere else (1, f"{what}: damaged ({prefix}{first_line(error)})")
+        rank, text = (2, str(error)) if other else (rank, text)
         if hosts.many():
             text = f"process {jax.process_index()}: {text}"
         else:
             cause = error
     rank, text = hosts.worst(rank, text)
     if rank:
+        _silence_late_reports()
         raise (Damaged if rank == 1 else CheckpointError)(text) from cause
     return out
+
+
+@functools.cache
+def _silence_late_reports() -> None:
+    """What failed has closed its event loop, and TensorStore still reports to it: the failure is told already, by its exception."""
+    told = sys.unraisablehook
+
+    def quiet(what: Any) -> None:
+        if not (isinstance(what.exc_value, RuntimeError) and "Event loop is closed" in str(what.exc_value)):
+            told(what)
+
+    sys.unraisablehook = quiet
 
 
 def _unreadable(what: str, error: Exception) -> str:

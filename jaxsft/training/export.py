@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,11 @@ import jax
 import numpy as np
 
 from jaxsft import rundir
+from jaxsft.data.template_files import FURTHER
+from jaxsft.data.template_variables import pinned
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.data.tokenizer_frame import A, B, Frames
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.models import adapters, exported, families, pretrained
 from jaxsft.models.adapters import peft
 from jaxsft.models.families import decoders
@@ -23,7 +26,10 @@ from jaxsft.sharding.weights import Flat, WeightSpec, flatten
 from jaxsft.tasks.base import Task
 from jaxsft.training import bodies, hf, partition
 from jaxsft.training.runs import Run
+from jaxsft.training.setup import Parts
 
+UNSAID = "a tokenizer.json cannot say how such words are found; train on texts with blanks between words, and tokenizer.segment=spaces"
+LABELS = "labels.json"  # beside an adapter for PEFT: id2label, label2id and problem_type
 SHARD = 4 * 10**9  # bytes of a file
 PROBLEMS = dict.fromkeys(("classify", "pair"), "single_label_classification")
 OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
@@ -59,13 +65,15 @@ def export(
     if jax.process_count() > 1:
         raise ConfigError("jaxsft export runs in one process; start it without the options of hosts")
     parts, to = run.parts, Path(to)
-    if to.exists():
+    if os.path.lexists(to):
         raise ConfigError(f"to={to}: is there already; choose another folder")
     if adapter == "peft" and adapters.of(parts.config.adapter) is None:
         raise ConfigError(f"export.adapter=peft: run={run.folder} has no adapter; leave the option out")
     before = rundir.read_json(run.folder / hf.NAME) if (run.folder / hf.NAME).is_file() else None
-    kind, values, chosen = _config(run, before, family)
+    kind, values, chosen = _config(parts, f"run={run.folder}", before, family)
     alone = head == "body" or getattr(parts.task, "apart", False)
+    if not alone and len(reasons := _reasons(parts, kind, chosen)) > 1:  # of one alone the place that finds it tells more
+        raise ConfigError(f"{'; '.join(reasons)}; {exported.APART}")
     its = None if alone else exported.head_of(chosen, kind, parts.config.task, parts.config.model)
     if adapter == "peft":
         return _peft(run, to, chosen, its, kind)
@@ -88,6 +96,38 @@ def export(
     return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
 
 
+def refusal(parts: Parts, before: dict[str, Any] | None) -> str | None:
+    """What `jaxsft export` would say of a run with these parts, before it is trained; None: it would write a class.
+
+    Args:
+      before: what the run keeps of its source (`hf.facts`).
+    """
+    try:
+        kind, _, family = _config(parts, "this run", before, None)
+    except JaxsftError as error:
+        return str(error)
+    return "; ".join(_reasons(parts, kind, family)) or None
+
+
+def _reasons(parts: Parts, kind: str | None, family: Family) -> list[str]:
+    """All that keeps a class of this family from computing what a task computes, and what would fit."""
+    task, reasons = parts.task, []
+    if not getattr(task, "apart", False):
+        try:
+            exported.head_of(family, kind, parts.config.task, parts.config.model)
+        except ConfigError as error:
+            reasons.append(str(error).removesuffix(f"; {exported.APART}"))
+        if any(path.startswith("head/features/") for path in flatten(parts.specs)):
+            reasons.append("task.features=tokens: transformers has no vectors of columns; train with task.features=text")
+        head, scaled = family.heads.get(kind), task.name == "regress" or getattr(task, "kind", None) == "score"
+        if head is not None and scaled and head.options.get("bias") is False and np.any(task.scale[0]):
+            why = f"{family.architecture}{head.suffix} has no bias, which the mean of the targets would need"
+            reasons.append(f"task={task.name}: {why}; train with task.standardize=false")
+    if parts.tokenizer.segment:
+        reasons.append(f"tokenizer.segment={parts.tokenizer.segment}: {UNSAID}")
+    return reasons
+
+
 def _values(run: Run, values: Mapping[str, Any], head: Head | None, kind: str | None, scratch: bool) -> dict[str, Any]:
     """config.json without class and dtype."""
     task = run.parts.task
@@ -95,8 +135,7 @@ def _values(run: Run, values: Mapping[str, Any], head: Head | None, kind: str | 
     out = {key: value for key, value in values.items() if key not in gone}
     if scratch:  # a class has ids of its own where none are named
         out = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | out
-    if head is not None:
-        out |= _about_task(task) | head.words(task.config.task)
+    out |= _about_task(task, head is not None) | ({} if head is None else head.words(task.config.task))
     return out | _ids_of_config(run, kind) | _starts(task)
 
 
@@ -141,16 +180,18 @@ def _peft(run: Run, to: Path, family: Family, head: Head | None, kind: str | Non
         about = {"kind": kind, "base": None if base is None else str(base)}
         weights, specs = _head(run.parts.task, head, flatten(partition.join(run.params)), flatten(run.parts.specs))
         count = peft.write(folder, config.adapter, weights, specs, config.model, family, head, **about)
+        if labels := _about_task(run.parts.task):
+            rundir.write_json(folder / LABELS, labels)  # for from_pretrained of the base, whose config.json has those of another task
     return {"class": f"PEFT {config.adapter.name} of {family.architecture + head.suffix}", "tensors": count, "dtypes": {"F32": count}}
 
 
-def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[str | None, dict[str, Any], Family]:
-    """(kind of head, config.json, family)."""
-    config = run.parts.config
-    kind, rows = pretrained.KINDS.get(config.task.name), run.parts.model.vocab
+def _config(parts: Parts, what: str, before: dict[str, Any] | None, name: str | None) -> tuple[str | None, dict[str, Any], Family]:
+    """(kind of head, config.json, family); `what` names the run in an error."""
+    config = parts.config
+    kind, rows = pretrained.KINDS.get(config.task.name), parts.model.vocab
     if before is None or (name is not None and name != before["config"].get("model_type")):
         family, values = exported.fitting(config.model, rows, name, kind, config.task)
-        pad = run.parts.tokenizer.pad_id
+        pad = parts.tokenizer.pad_id
         if values.get("pad_token_id", pad) != pad:  # a family that counts positions from it on
             offset = config.model.position_offset
             raise ConfigError(f"model.position_offset={offset}: {family.model_type} would need {pad + 1}, for padding has the id {pad}")
@@ -159,20 +200,20 @@ def _config(run: Run, before: dict[str, Any] | None, name: str | None) -> tuple[
     values = dict(before["config"])
     if not config.model.decoder_layers and values.get("is_encoder_decoder"):  # as the classes of an encoder alone have it
         values["is_encoder_decoder"] = False
-    now = hf.architecture(config, pretrained.Source(run.folder, values, family))
+    now = hf.architecture(config, pretrained.Source(Path(), values, family))
     if now.positions == "rope" and (now.rope_scaling, now.context) != (config.model.rope_scaling, config.model.context):
         values = decoders.with_rope(values, config.model)
-        now = hf.architecture(config, pretrained.Source(run.folder, values, family))
+        now = hf.architecture(config, pretrained.Source(Path(), values, family))
     if other := hf.differs(now, decoders.without_ntk(config.model)):
-        raise ConfigError(f"run={run.folder}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set export.family={family.model_type}")
+        raise ConfigError(f"{what}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set export.family={family.model_type}")
     return kind, {**values, "vocab_size": rows}, family
 
 
-def _about_task(task: Task) -> dict[str, Any]:
-    """Labels and the kind of problem, as the classes for classification have them."""
+def _about_task(task: Task, head: bool = True) -> dict[str, Any]:
+    """Labels and, with a head, the kind of problem, as the classes for classification have them."""
     labels = task.state.get("labels") or task.state.get("tags")
     out: dict[str, Any] = {}
-    if problem := PROBLEMS.get("regress" if getattr(task, "kind", None) == "score" else task.name):
+    if head and (problem := PROBLEMS.get("regress" if getattr(task, "kind", None) == "score" else task.name)):
         out["problem_type"] = problem
     if labels:
         out |= {"id2label": {str(i): str(label) for i, label in enumerate(labels)}, "label2id": {str(label): i for i, label in enumerate(labels)}}
@@ -225,10 +266,7 @@ def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None,
     of `chat` are framed by the template. A language model that came from a folder keeps what its files say."""
     frames = None if kind == "lm" else tokenizer.frames
     if tokenizer.segment:
-        raise ConfigError(
-            f"tokenizer.segment={tokenizer.segment}: a tokenizer.json cannot say how such words are found; train on texts with blanks between "
-            "words, and tokenizer.segment=spaces"
-        )
+        raise ConfigError(f"tokenizer.segment={tokenizer.segment}: {UNSAID}")
     if task.name == "lm" and scratch:
         begin = [] if tokenizer.bos_id is None else [(tokenizer.bos_id, 0)]
         frames = Frames((*begin, (A, 0)), (*begin, (A, 0), (B, 0)))
@@ -244,10 +282,18 @@ def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None,
     config.pop("extends", None)  # our own note
     if kind == "text" and (padding := padding_of(tokenizer)):
         config["pad_token"] = padding
-    if source := (task.state.get("template") or {}).get("source"):
+    if template := task.state.get("template"):
         config.pop("chat_template", None)
-        rundir.write_text(folder / "chat_template.jinja", source)
+        _template(folder, template)
     rundir.write_json(path, config)
+
+
+def _template(folder: Path, stored: Mapping[str, Any]) -> None:
+    """The chat template, and that of conversations with tools, each with the variables of the run at its head. Raises ConfigError."""
+    rundir.write_text(folder / "chat_template.jinja", pinned(stored["source"], stored["variables"]))
+    if stored.get("tool_use") is not None:
+        (folder / FURTHER).mkdir()
+        rundir.write_text(folder / FURTHER / "tool_use.jinja", pinned(stored["tool_use"], stored["variables"]))
 
 
 def _generation(folder: Path, before: dict[str, Any] | None, tokenizer: Tokenizer, task: Task) -> None:

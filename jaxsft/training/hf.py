@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxsft import remote, rundir
+from jaxsft import patterns, remote, rundir
 from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import pretrained, surgery, trained_heads
+from jaxsft.models import exported, pretrained, surgery, trained_heads
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -26,6 +26,7 @@ from jaxsft.sharding.weights import Flat, flatten
 if TYPE_CHECKING:
     from jaxsft.training.setup import Parts
 
+MODULES = "modules.json"  # in a folder of sentence-transformers
 NAME = "pretrained.json"  # in a run directory: what it started from
 USERS = ("dropout", "attention", "remat", "unroll", "pretrained", "init", "part", "vectors", "train_rows", *surgery.FIELDS)  # stay the user's
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over the vocabulary are made
@@ -34,7 +35,9 @@ OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")  # read where logits over
 def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
     """The config with the architecture and the tokenizer of a folder. Raises ConfigError: an option changes nothing there, or the tokenizer is of
     another model."""
-    source, task = pretrained.open_source(folder, config.model.part), config.task
+    source = pretrained.open_source(folder, config.model.part)
+    config = with_head_of_class(config, source)
+    task = config.task
     found = longer(config.model, architecture(config, source))
     if config.model.bidirectional and not found.causal and not found.decoder_layers:
         raise ConfigError(
@@ -51,6 +54,41 @@ def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
     if found.decoder_layers and getattr(task, "start", ()) is None:
         config = dataclasses.replace(config, task=dataclasses.replace(task, start=_start(source)))
     return dataclasses.replace(config, model=found, tokenizer=tokenizer)
+
+
+def with_head_of_class(config: Config, source: pretrained.Source) -> Config:
+    """The config with the head of the folder's class where no option of a head was given: what is trained can be exported, and a trained head or a
+    pooler is taken. A folder of sentence-transformers keeps the standard, a mean, for that is how its vectors were made."""
+    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    head = source.family.heads.get(kind)
+    if head is None or kind == "lm" or getattr(task, "encoder", "cross") != "cross" or (kind == "text" and (source.folder / MODULES).is_file()):
+        return config
+    own = trained_heads.of_masked(source.family, source.values, task) if kind == "mlm" else trained_heads.options_of(head, source.values, type(task))
+    trained = (trained_heads.head_of(source.family, source.values) or (None,))[0] == kind  # an option against it is an error later, which names it
+    return _unless_given(config, own, f"{source.family.architecture}{head.suffix}", always=trained)
+
+
+def with_head_of_family(config: Config) -> Config:
+    """The config of a model from nothing that reads in both directions, with the head of the family that has all options of the model, where there
+    is one and no option of a head was given."""
+    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    if not config.unasked or config.model.causal or config.model.decoder_layers or config.model.kind != "transformer":
+        return config
+    head = exported.class_of(config.model, kind) if kind in ("text", "tag", "span") and getattr(task, "encoder", "cross") == "cross" else None
+    return config if head is None else _unless_given(config, trained_heads.nearest_options(head, task), f"...{head.suffix}", always=False)
+
+
+def _unless_given(config: Config, own: Mapping[str, Any], name: str, always: bool) -> Config:
+    """The config with these options of the task, where nobody gave them; if one was given otherwise, they make no whole, and the task stays (but for
+    `always`). `Config.origins` says that they are those of the class `name`."""
+    task, unasked = config.task, dict(config.unasked)
+    standard = type(task)()
+    nobody = lambda name: f"task.{name}" in unasked if unasked else getattr(task, name) == getattr(standard, name)
+    if not always and any(not nobody(name) and getattr(task, name) != value and name != "bias" for name, value in own.items()):
+        return config
+    chosen = {key: value for key, value in own.items() if nobody(key)}
+    told = tuple((f"task.{key}", f"as {name}") for key, value in chosen.items() if value != getattr(task, key))
+    return dataclasses.replace(config, task=dataclasses.replace(task, **chosen), origins=(*config.origins, *told))
 
 
 def _start(source: pretrained.Source) -> list[str] | None:
@@ -105,11 +143,12 @@ def folder_of(config: Config) -> Path | None:
     return folder if pretrained.is_source(folder) else None
 
 
-def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
+def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool = False) -> Params:
     """Parameters on the mesh with the values of the files, tensor by tensor.
 
     Args:
       fresh: by path, whether its weight (or, of a stack, which layers) keeps its initial values.
+      rounded: the weights of linear layers are rounded to bfloat16 (`layers.ROUNDED`), for a model that is not trained.
 
     Raises:
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is another one than the run was started with.
@@ -120,15 +159,26 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any]) -> Params:
         raise CheckpointError(f"{folder / 'config.json'}: says model.{name}={now!r}, the run was started with model.{name}={before!r}")
     todo = plan(parts, source)
     keep = {path: value for path, value in fresh.items() if np.any(value)}
-    weights = pretrained.load(source, todo, initial(parts, {*todo.fresh, *keep}), keep)
     specs = flatten(parts.specs)
+    weights = initial(parts, {*todo.fresh, *keep})
+    weights = pretrained.load(source, todo, weights, keep, pretrained.read_by_products(specs) if rounded else ())
     return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
 
 
 def plan(parts: Parts, source: pretrained.Source) -> pretrained.Plan:
-    kind, state = pretrained.KINDS.get(parts.config.task.name), parts.task.state
+    """What becomes of every tensor. A head that is to start anew has none. Raises ConfigError and CheckpointError, as `pretrained.plan`."""
+    kind, state, specs = pretrained.KINDS.get(parts.config.task.name), parts.task.state, flatten(parts.specs)
     names = state.get("labels") or state.get("targets")
-    return pretrained.plan(source, flatten(parts.specs), kind, trained_heads.Asked(kind, parts.config.task, names))
+    given, head = resets(parts.config), [path for path in specs if path.startswith("head/")]
+    if head and (parts.config.model.init == "scratch" or all(any(patterns.full(one, path, "train.init_fresh") for one in given) for path in head)):
+        return pretrained.plan(source, specs, None)
+    return pretrained.plan(source, specs, kind, trained_heads.Asked(kind, parts.config.task, names))
+
+
+def resets(config: Config) -> list[str]:
+    """The patterns of weights that keep their initial values."""
+    reset = config.model.init.removeprefix("reset:") if config.model.init.startswith("reset:") else None
+    return [*config.train.init_fresh, *([reset] if reset is not None else [])]
 
 
 def initial(parts: Parts, wanted: set[str]) -> Flat:
@@ -166,6 +216,15 @@ def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
         "left": list(todo.left),
         "head": todo.head,
     }
+
+
+def config_of(config: Config, other: Callable[[str], Path]) -> dict[str, Any] | None:
+    """Of `facts` what is known before anything is read of the tensors; of a run that started from another all that this one keeps."""
+    if (folder := folder_of(config)) is not None:
+        return {"config": dict(pretrained.open_source(folder, config.model.part).values)}
+    before = config.train.init_from or config.model.pretrained
+    path = other(before) / NAME if before else None
+    return rundir.read_json(path) if path is not None and path.is_file() else None
 
 
 def told(found: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from jaxsft import progress as stages
-from jaxsft import remote, rundir
+from jaxsft import remote, rundir, seal
 from jaxsft.config import compose, durations, metric_names
 from jaxsft.config.schema import Config
 from jaxsft.data import hub, pipeline, prepared
@@ -31,6 +31,7 @@ from jaxsft.models import surgery
 from jaxsft.sharding import hosts, platforms
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import backbone, device, hf, manifest, partition, runs, setup
+from jaxsft.training import export as exporting
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
 from jaxsft.training.setup import Parts
@@ -77,8 +78,10 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
         with rundir.RunLock(run_dir) if hosts.first() or remote.is_remote(home) else contextlib.nullcontext():
             try:
                 remote.pull(home, run_dir)
+                if hosts.first():
+                    rundir.sweep(run_dir)
                 mirror = remote.Mirror(home, run_dir)
-                _check_config(run_dir, config)
+                manifest.check_config(run_dir, config)
                 result = Loop(config, run_dir, mirror).run()
                 if result.stopped_by is None and hosts.first():
                     write_more(run_dir)
@@ -97,21 +100,6 @@ def _home(config: Config) -> str:
         remote.path(config.run_dir)
         return config.run_dir
     return str(rundir.create(config.run_dir, stem=config.task.name))
-
-
-def _check_config(run_dir: Path, config: Config) -> None:
-    """Raises ConfigError where the directory belongs to another config."""
-    path = run_dir / "config.yaml"
-    if not path.exists():
-        if others := [name for name in ("checkpoints", "metrics.jsonl", "predictions", "result.json") if (run_dir / name).exists()]:
-            raise ConfigError(f"run_dir={run_dir} holds {others[0]} of something else: a run has a config.yaml too; choose another run_dir=")
-        return
-    before, now = (compose.flat(compose.to_dict(c)) for c in (compose.read(path), config))
-    open_keys = (*compose.CHANGEABLE, *(["evaluation.metric"] if config.evaluation.metric == "auto" else []))  # the data decide about it
-    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(open_keys)]
-    if changed:
-        k = changed[0]
-        raise ConfigError(f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has {k}={now.get(k)}; choose another run_dir=")
 
 
 class Loop:
@@ -188,11 +176,14 @@ class Loop:
     # --- the run -----------------------------------------------------------------------------------------------------------------------------
     def run(self) -> Result:
         facts = manifest.manifest(self.parts, self.digests)
-        self._check_unchanged(facts)
+        manifest.check_unchanged(self.run_dir, self.mirror.place, facts)
+        if told := hosts.of_first(lambda: "\n".join(seal.heal(self.run_dir))):
+            print(told, file=sys.stderr)
         if (done := self._complete()) is not None:
             return done
         self.cached = backbone.attach(self.parts, self.params, list(self.batches.values()))
-        checkpoints = Checkpoints(self.mirror.place)
+        facts = manifest.named(self.run_dir, facts)
+        checkpoints = Checkpoints(self.mirror.place, run=facts.get("run"))
         start = self._resume(checkpoints)
         self._write_start(facts)
         self._stage("compiling the training step")
@@ -223,20 +214,6 @@ class Loop:
             metrics.close()
             checkpoints.close()
 
-    def _check_unchanged(self, facts: dict[str, Any]) -> None:
-        """Raises ConfigError where the run was started with other data, another tokenizer or another template than it finds now."""
-        path = self.run_dir / "manifest.json"
-        if not path.exists():
-            return
-        before = rundir.read_json(path)
-        if not isinstance(before, dict) or not isinstance(before.get("data"), dict):
-            raise ConfigError(f"{path}: not the manifest of a run (it does not say what data the run was started with); choose another run_dir=")
-        changed = [f"the data of {k}" for k in sorted(facts["data"].keys() | before["data"].keys()) if before["data"].get(k) != facts["data"].get(k)]
-        parts = {"tokenizer": "the tokenizer", "task": "the template or the labels", "hub": "a file of the hub"}
-        changed += [what for key, what in parts.items() if (before.get(key) or None) != (facts.get(key) or None)]
-        if changed:
-            raise ConfigError(f"run_dir={self.mirror.place}: {', '.join(changed)} changed since; choose another run_dir=")
-
     def _complete(self) -> Result | None:
         """The result of a run that has reached this very duration."""
         path = self.run_dir / "result.json"
@@ -251,8 +228,11 @@ class Loop:
         hosts.sync("the run directory was read")
         if not hosts.first():
             return
-        if (path := self.run_dir / "manifest.json").exists():
-            facts = facts | {"trackers": rundir.read_json(path).get("trackers", {})}  # the ids under which they know this run
+        with seal.rewriting(self.run_dir, facts):
+            self._write_files()
+        self.mirror.push()
+
+    def _write_files(self) -> None:
         self.parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", self.task.state)
         rundir.write_json(self.run_dir / "ledger.json", self.ledger)
@@ -264,10 +244,8 @@ class Loop:
         if found := hf.facts(parts, lambda place: remote.opened(str(hub.run_dir(place)))):
             rundir.write_json(self.run_dir / hf.NAME, found)
             print(hf.told(found), flush=True)
-        rundir.write_json(path, facts)
         (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
-        rundir.write_text(self.run_dir / "config.yaml", compose.to_yaml(self.config))
-        self.mirror.push()
+        rundir.write_text(self.run_dir / seal.CONFIG, compose.to_yaml(self.config))
 
     def _resume(self, checkpoints: Checkpoints) -> int:
         shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lambda: self.state), self.shardings)
@@ -309,6 +287,8 @@ class Loop:
         notes = [f"resumed at step {start}"] if start else []
         notes += [f"{path} stays whole on every device: the mesh does not divide it" for path in meshes.whole(self.parts.specs, self.parts.mesh)]
         notes += [*self.spread, *self.cached, *setup.left_out(self.config), *filter(None, [platforms.unused_gpu(jax.devices())])]
+        if refused := exporting.refusal(self.parts, hf.config_of(self.config, lambda place: remote.opened(str(hub.run_dir(place))))):
+            notes.append(f"jaxsft export writes no class of transformers: {refused}")
         if (used := self.parts.mesh.size) < jax.device_count():
             notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
         if (found := self.parts.vectors) is not None:
@@ -472,7 +452,14 @@ class Loop:
             try:
                 self.state = checkpoints.restore(self.best["step"], shapes)[0]
             except Damaged as error:
-                progress.say(f"{error}; moved to {checkpoints.set_aside(self.best['step'])}: the last weights are the result, not the best ones")
+                moved = checkpoints.set_aside(self.best["step"])
+                checkpoints.forget_best(last)
+                progress.say(f"{error}{f'; moved to {moved}' if moved else ''}: the last weights are the result, not the best ones")
+        elif self.best["step"] is None and "validation" in self.batches:
+            progress.say(
+                f"evaluation.metric={self.config.evaluation.metric} was no finite number in any evaluation, so that no step is the best one: "
+                "the last weights are the result; choose another evaluation.metric"
+            )
         numbers = {"train/steps": last, "train/skipped_steps": skipped, "train/best_step": int(self.state.step)}
         names = [n for n in self.batches if n != "train"] + (["train"] if self.config.evaluation.on_train else [])
         for name in names:
@@ -482,7 +469,8 @@ class Loop:
                 evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
         self.session(last)
         if hosts.first():
-            rundir.write_json(self.run_dir / "task.json", self.task.state)  # with what was tuned on the validation split
+            with seal.rewriting(self.run_dir):
+                rundir.write_json(self.run_dir / "task.json", self.task.state)  # with what was tuned on the validation split
             rundir.write_json(self.run_dir / "result.json", numbers)
             self.mirror.push()
         hosts.sync("results are written")

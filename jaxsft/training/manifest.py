@@ -16,10 +16,11 @@ from typing import Any
 import jax
 
 import jaxsft
-from jaxsft import invocation, rundir
+from jaxsft import invocation, rundir, seal
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
+from jaxsft.errors import ConfigError
 
 VERSION = jaxsft.__version__
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "hydra-core", "numpy", "tokenizers")
@@ -44,6 +45,45 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
         **({} if parts.vectors is None else {"vectors": {"rows": len(parts.vectors.rows), "words": parts.vectors.words}}),
         "hub": hub.commits(compose.flat(compose.to_dict(parts.config))),
     }
+
+
+def named(run_dir: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with what stays for the life of a run: the name that its steps carry, and the ids under which trackers know it."""
+    path = run_dir / seal.MANIFEST
+    if not path.exists() or not (run_dir / seal.CONFIG).exists():
+        return facts | {"run": seal.name_of(facts)}
+    return facts | {"trackers": {}} | {k: v for k, v in seal.read(run_dir).items() if k in ("run", "trackers")}
+
+
+def check_config(run_dir: Path, config: Config) -> None:
+    """Raises ConfigError where the directory belongs to another config."""
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        if others := [name for name in ("checkpoints", "metrics.jsonl", "predictions", "result.json") if (run_dir / name).exists()]:
+            raise ConfigError(f"run_dir={run_dir} holds {others[0]} of something else: a run has a config.yaml too; choose another run_dir=")
+        return
+    before, now = (compose.flat(compose.to_dict(c)) for c in (compose.read(path), config))
+    metric = ["evaluation.metric"] if config.evaluation.metric == "auto" else []  # the data decide about it
+    open_keys = (*compose.CHANGEABLE, *metric)
+    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(open_keys)]
+    if changed:
+        k = changed[0]
+        raise ConfigError(f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has {k}={now.get(k)}; choose another run_dir=")
+
+
+def check_unchanged(run_dir: Path, place: str | Path, facts: dict[str, Any]) -> None:
+    """Raises ConfigError where the run was started with other data, another tokenizer or another template than it finds now."""
+    path = run_dir / "manifest.json"
+    if not path.exists():
+        return
+    before = rundir.read_json(path)
+    if not isinstance(before, dict) or not isinstance(before.get("data"), dict):
+        raise ConfigError(f"{path}: not the manifest of a run (it does not say what data the run was started with); choose another run_dir=")
+    changed = [f"the data of {k}" for k in sorted(facts["data"].keys() | before["data"].keys()) if before["data"].get(k) != facts["data"].get(k)]
+    parts = {"tokenizer": "the tokenizer", "task": "the template or the labels", "hub": "a file of the hub"}
+    changed += [what for key, what in parts.items() if (before.get(key) or None) != (facts.get(key) or None)]
+    if changed:
+        raise ConfigError(f"run_dir={place}: {', '.join(changed)} changed since; choose another run_dir=")
 
 
 def add_session(run_dir: Path, began: float, first: int, last: int, mesh: Any) -> None:

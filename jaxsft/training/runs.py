@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsft import patterns, remote, rundir
+from jaxsft import patterns, remote, rundir, seal
 from jaxsft.config import compose
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.schema import Config
@@ -23,7 +23,6 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import adapters, encoder_decoder, exported, pretrained, surgery
 from jaxsft.models.adapters import peft_read
 from jaxsft.models.transformer import Params
-from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import hf, partition, rows, setup
 from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
@@ -47,30 +46,37 @@ class Run:
         return partition.merge(self.weights, self.frozen)
 
 
-def open_run(folder: str | Path, change: Any = lambda config: config, via: Sequence[Path] = ()) -> Run:
+def open_run(folder: str | Path, change: Any = lambda config: config, via: Sequence[Path] = (), checkpoint: str | None = None) -> Run:
     """A run's parts and weights, from its directory alone.
 
     Args:
       change: what a command's overrides make of the run's config.
       via: the runs whose frozen weights are made from this one.
+      checkpoint: the step that is opened, or `newest`; None: the best one.
 
     Raises:
       ConfigError: not a run directory, or a run that starts from itself.
-      CheckpointError: no good checkpoint, or the frozen weights are not those that it was trained with.
+      CheckpointError: no checkpoint; a file of the run or the step is not as it was written; or the frozen weights are not those that it was
+        trained with.
     """
     place, folder = folder, remote.opened(str(folder))
     if (here := folder.resolve()) in via:
         raise ConfigError(
             f"{place}: starts from itself{' by way of another run' if len(via) > 1 else ''}, so its frozen weights cannot be made again"
         )
+    compose.check_there(folder / "config.yaml")
+    if (name := seal.check(folder)) is None:
+        print(f"{place}: was written before runs had checksums of their files; they are taken as they are", file=sys.stderr)
     config: Config = change(_with_own_files(compose.read(folder / "config.yaml"), folder))
     if not (folder / "task.json").is_file():
         raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
-    state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
-    parts = make_parts(config, Tokenizer.load(folder / "tokenizer"), state)
-    checkpoints = Checkpoints(place)
+    checkpoints = Checkpoints(place, run=name)
     try:
-        return _read(folder, parts, checkpoints, (*via, here))
+        step = checkpoints.chosen() if checkpoint is None else _asked(checkpoints, checkpoint)
+        state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
+        return _read(folder, make_parts(config, Tokenizer.load(folder / "tokenizer"), state), checkpoints, step, (*via, here))
+    except Damaged as error:
+        raise Damaged(f"{error}; checkpoint=newest or checkpoint=STEP opens another step of {checkpoints.steps()}") from error
     finally:
         checkpoints.close()
 
@@ -83,36 +89,25 @@ def _with_own_files(config: Config, folder: Path) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, columns=columns))
 
 
-def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, via: Sequence[Path]) -> Run:
-    steps = checkpoints.steps()
-    if not steps:
-        raise CheckpointError(f"{folder}: has no checkpoint yet")
-    shapes, failures = _shapes(parts.program.specs, parts.mesh), []
+def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, step: int, via: Sequence[Path]) -> Run:
+    shapes = _shapes(parts.program.specs, parts.mesh)
     name = "trainable" if parts.config.train.ema is None else "ema"
-    for step in _preference(checkpoints, steps):
-        try:
-            state, meta = checkpoints.restore(step, {name: shapes}, select=lambda path: path.startswith(f"{name}/"))
-            return Run(folder, parts, state[name], frozen_weights(parts, meta, checkpoints, step, via), step)
-        except Damaged as error:
-            failures.append(str(error))
-    raise CheckpointError("; ".join(failures))
+    state, meta = checkpoints.restore(step, {name: shapes}, select=lambda path: path.startswith(f"{name}/"))
+    return Run(folder, parts, state[name], frozen_weights(parts, meta, checkpoints, step, via), step)
+
+
+def _asked(checkpoints: Checkpoints, asked: str) -> int:
+    """The step that `checkpoint=` names. Raises CheckpointError where it is not there."""
+    steps = checkpoints.steps()
+    step = steps[-1] if asked == "newest" and steps else int(asked) if asked.isdecimal() and asked.isascii() else None
+    if step not in steps:
+        raise CheckpointError(f"checkpoint={asked}: {checkpoints.folder} has no such step; there are {steps}, or newest")
+    print(f"checkpoint={asked}: the weights of step {step} are used, whichever is the best", file=sys.stderr)
+    return step
 
 
 def _shapes(specs: Any, mesh: jax.sharding.Mesh) -> Any:
     return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), specs, meshes.shardings(specs, mesh))
-
-
-def _preference(checkpoints: Checkpoints, steps: Sequence[int]) -> list[int]:
-    """The best step where it is known and there, then the newest first."""
-
-    def known() -> str:
-        try:
-            return json.dumps((checkpoints.meta(steps[-1]).get("best") or {}).get("step"))
-        except Exception:  # a damaged meta is reported when that step is read
-            return "null"
-
-    best = json.loads(hosts.of_first(known))
-    return ([best] if best in steps else []) + [s for s in reversed(steps) if s != best]
 
 
 def frozen_weights(parts: Parts, meta: dict, checkpoints: Checkpoints, step: int, via: Sequence[Path] = ()) -> Params:
@@ -148,11 +143,15 @@ def with_fixed(frozen: Params, meta: dict, checkpoints: Checkpoints, step: int) 
     return {**frozen, **checkpoints.restore(step, shapes, item="base", select=lambda path: path.startswith(f"{adapters.NAME}/"))[0]}
 
 
-def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
+def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = False) -> Params:
     """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh` and `model.init=reset`.
 
     An adapter of the other run goes on where this one has the same; otherwise it is merged into the weights that this one starts from, and an
     adapter of this run starts anew from them.
+
+    Args:
+      via: as of `open_run`.
+      rounded: as of `hf.starting`.
 
     Raises:
       ConfigError: the other run has another tokenizer, or an adapter that cannot be merged.
@@ -163,7 +162,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
     if not source or (config.model.init == "scratch" and not config.train.init_from):
         params = parts.init_params()
         return started(parts, params if parts.vectors is None else rows.with_vectors(params, parts.vectors))
-    specs, given = flatten(parts.specs), _resets(config)
+    specs, given = flatten(parts.specs), hf.resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
         theirs = setup.tokenizer_at(source)
         _same_tokenizer(theirs, parts, f"{option}={source}")
@@ -173,7 +172,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = ()) -> Params:
             changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
             own = {adapters.NAME: parts.init_params()[adapters.NAME]} if adapters.NAME in parts.specs else {}
             return started(parts, _placed(parts, {**changed, **own}))
-        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs)))
+        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
@@ -279,12 +278,6 @@ def _same_labels(theirs: Parts, parts: Parts, fresh: set[str], what: str) -> Non
             first = next(i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
             instead = f"set task.{name}={before}, or " if set(before) == set(now) and hasattr(parts.config.task, name) else "set "
             raise ConfigError(f"{what}: output {first} of its head is {before[first]!r}, here {now[first]!r}; {instead}train.init_fresh=['head/.*']")
-
-
-def _resets(config: Config) -> list[str]:
-    """The patterns of weights that keep their initial values."""
-    reset = config.model.init.removeprefix("reset:") if config.model.init.startswith("reset:") else None
-    return [*config.train.init_fresh, *([reset] if reset is not None else [])]
 
 
 def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:

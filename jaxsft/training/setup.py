@@ -28,12 +28,12 @@ from jaxsft.config.schema import (
     WordTokenizer,
 )
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import formats, hub, pipeline, prepared, split, tokenizer_train, vectors, verdicts
+from jaxsft.data import chat_templates, formats, hub, pipeline, prepared, split, tokenizer_train, vectors, verdicts
 from jaxsft.data import records as typed
 from jaxsft.data import weights as row_weights
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizer import SPECIAL, Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.metrics import texts as text_scores
 from jaxsft.models import kinds, pretrained, surgery
@@ -61,8 +61,11 @@ class Records(NamedTuple):
 # --- config ----------------------------------------------------------------------------------------------------------------------------------
 def resolve(config: Config) -> Config:
     """The config that runs: checked, and every `auto` that does not depend on the data replaced by what it stands for. Raises ConfigError."""
+    config, brought = with_template_tokens(config)
     if config.model.pretrained:
         config = like_pretrained(config)
+    if brought and hasattr(config.adapter, "train"):
+        config = _with_trained_rows(config)
     if getattr(config.task, "scores", ()) is None:
         config = dataclasses.replace(config, task=dataclasses.replace(config.task, scores=text_scores.installed()))
     task = tasks.get(config.task.name)
@@ -73,6 +76,7 @@ def resolve(config: Config) -> Config:
         formats.named(config.data.format)
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
     validate(config, metrics=task.metric_names(config), causal=task.causal, generates=task.generates, can_generate=task.can_generate)
+    config = config if config.model.pretrained else hf.with_head_of_family(config)
     metric = config.evaluation.metric if config.evaluation.metric != "auto" or task.metric is None else f"validation/{task.metric}"
     return dataclasses.replace(
         config,
@@ -82,6 +86,26 @@ def resolve(config: Config) -> Config:
         train=_with_frozen(config.train),
         seeds=dataclasses.replace(config.seeds, **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None}),
     )
+
+
+def with_template_tokens(config: Config) -> tuple[Config, bool]:
+    """The config with the special tokens that the named chat template writes and the tokenizer lacks as `tokenizer.added`; and whether there are."""
+    name = config.task.template if config.task.name == "chat" else "auto"
+    if not chat_templates.lacking(name, ()):
+        return config, False
+    source = config.model.pretrained or getattr(config.tokenizer, "path", None)
+    known = {*(tokenizer_at(source).added if source else SPECIAL), *config.tokenizer.added}
+    missing = chat_templates.lacking(name, known)
+    added = [*config.tokenizer.added, *missing]
+    return (dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, added=added)), True) if missing else (config, False)
+
+
+def _with_trained_rows(config: Config) -> Config:
+    """The config whose adapter trains the rows of added tokens too, and no others: a token without a meaning would stay one."""
+    rows = ["embed/tokens/.*", *([] if config.model.tied else ["head/.*"])]
+    adapter = dataclasses.replace(config.adapter, train=[*config.adapter.train, *(one for one in rows if one not in config.adapter.train)])
+    given = any(pattern.startswith("embed") for pattern in config.adapter.train)
+    return dataclasses.replace(config, adapter=adapter, model=config.model if given else dataclasses.replace(config.model, train_rows="added"))
 
 
 def _with_ratio(config: Config) -> OptimConfig:

@@ -4,11 +4,13 @@ others one with a chat template answers, an encoder-decoder model writes what be
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsft import documents
+import jax
+
 from jaxsft.config.schema import (
     TASKS,
     ChatTask,
@@ -29,9 +31,10 @@ from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models import pretrained, trained_heads
 from jaxsft.models.families.base import Head
-from jaxsft.models.families.schema import ID, shown
+from jaxsft.models.layers import ROUNDED
+from jaxsft.sharding import hosts
 from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
-from jaxsft.training import hf, runs, setup
+from jaxsft.training import generation_config, hf, runs, setup
 
 LONGEST = 120  # tokens of an answer, where no training says it
 
@@ -56,8 +59,21 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
     config = _config(folder, task, change)
     if not config.model.causal and not two:
         raise ConfigError(f"{folder}: reads texts in both directions, writes nothing and has no head of a task; start from it by model.pretrained=")
-    parts = setup.make_parts(config, tokenizer, state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer))
-    return runs.Run(folder, parts, runs.starting_params(parts), {}, 0)
+    variables = getattr(config.task, "variables", None)
+    learnt = state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer, variables)
+    parts = setup.make_parts(config, tokenizer, learnt)
+    asked = generation_config.read(folder, source.values)
+    if hosts.first() and (told := generation_config.note(asked, config.generate, parts.task.start_ids)):
+        print(f"note: {folder}: {told}", file=sys.stderr)
+    return _run(folder, parts)
+
+
+def _run(folder: Path, parts: setup.Parts) -> runs.Run:
+    """With its weights. On a CPU those of linear layers are rounded once where every product of precision=bf16 would round them again."""
+    rounded = parts.config.precision == "bf16" and jax.default_backend() == "cpu"
+    weights = runs.starting_params(parts, rounded=rounded)
+    parts = dataclasses.replace(parts, model=dataclasses.replace(parts.model, precision=ROUNDED)) if rounded else parts
+    return runs.Run(folder, parts, weights, {}, 0)
 
 
 def _config(folder: Path, task: TaskConfig, change: Callable[[Config], Config], columns: Columns | None = None) -> Config:
@@ -81,7 +97,7 @@ def _with_head(source: pretrained.Source, kind: str, head: Head, tokenizer: Toke
     if todo.head is not None or any(not path.endswith("/b") for path in todo.fresh):
         why = todo.head or f"{', '.join(todo.fresh)} is not in the files"
         raise ConfigError(f"{source.folder}: its head cannot be taken: {why}; start from it by model.pretrained=")
-    return runs.Run(source.folder, parts, runs.starting_params(parts), {}, 0)
+    return _run(source.folder, parts)
 
 
 def _task_of(source: pretrained.Source, kind: str) -> str:
@@ -92,7 +108,7 @@ def _task_of(source: pretrained.Source, kind: str) -> str:
         "regression" if len(trained_heads.names_of(source.values)) == 1 else "single_label_classification"
     )
     names = {its: name for name, its in trained_heads.PROBLEMS.items()}
-    if problem not in names:
+    if not isinstance(problem, str) or problem not in names:
         raise ConfigError(f"{source.folder / 'config.json'}: problem_type={problem!r} is unknown; expected one of {', '.join(names)}")
     return names[problem]
 
@@ -107,28 +123,16 @@ def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str
     return {"labels": list(names)} | ({"scheme": schemes.of_labels(names) or "none"} if name == "tag" else {})
 
 
-def state(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What a task would have learnt in training: the template, and every token that ends an answer."""
-    stop = [*_declared(folder / "generation_config.json"), *([] if tokenizer.eos_id is None else [tokenizer.eos_id])]
+def state(folder: Path, tokenizer: Tokenizer, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a task would have learnt in training: the template with its variables, and every token that ends an answer."""
+    stop = [*generation_config.stop_ids(folder), *([] if tokenizer.eos_id is None else [tokenizer.eos_id])]
     if tokenizer.chat_template is None:
         return {"stop_ids": sorted(set(stop))}
-    template = Template.of(tokenizer, require_stop=False)
-    kept = {"name": template.name, "source": template.source, "variables": template.variables, "sha256": template.digest}
-    return {"template": kept, "stop_ids": sorted({*stop, *template.stop_ids}), "longest_answer": LONGEST}
+    template = Template.of(tokenizer, require_stop=False, variables=variables)
+    return {"template": template.stored, "stop_ids": sorted({*stop, *template.stop_ids}), "longest_answer": LONGEST}
 
 
 def state_of_pairs(config: Config, folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     """As `state`, of an encoder-decoder model: it reads a text as it is. Raises ConfigError where nothing says what its decoder starts from."""
     found = Seq2Seq.fit(config, tokenizer, [], [])
-    return found | {"stop_ids": sorted({*found["stop_ids"], *_declared(folder / "generation_config.json")}), "longest_answer": LONGEST}
-
-
-def _declared(file: Path) -> Sequence[int]:
-    """The stop tokens of generation_config.json. Raises ConfigError for what is no id."""
-    if not file.is_file():
-        return []
-    found = documents.read_json(file, ConfigError, dict).get("eos_token_id")
-    ids = [] if found is None else found if isinstance(found, list) else [found]
-    if not all(ID.fits(one) for one in ids):
-        raise ConfigError(f"{file}: eos_token_id={shown(found)}: expected {ID.said}, a list of such, or null")
-    return ids
+    return found | {"stop_ids": sorted({*found["stop_ids"], *generation_config.stop_ids(folder)}), "longest_answer": LONGEST}

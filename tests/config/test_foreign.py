@@ -39,7 +39,7 @@ def test_a_name_stands_for_one_thing_and_is_no_option_of_ours():
         ("train.epochs=3", "did you mean train.duration=3epochs?"),
         ("model.gradient_checkpointing=true", "did you mean model.remat=true?"),
         ("adapter.r=8", "did you mean adapter.rank=16? (with adapter=lora)"),
-        ("adapter.rank=8", "unknown option of adapter=none; adapter=lora and adapter=dora have it"),
+        ("adapter.rank=8", "unknown option of adapter=none; it has none; adapter=lora and adapter=dora have this one"),
         ("load_in_4bit=true", "there is no base in 8 or 4 bits"),
         ("data=all.csv", "a file is data.path=all.csv (split here) or data.train=all.csv"),
         ("model=models/x", "a folder of weights is model.pretrained=models/x"),

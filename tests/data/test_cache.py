@@ -42,6 +42,24 @@ def test_built_once(tmp_path):
     assert build.calls == 1 and [p.name for p in (tmp_path / "a").iterdir()] == ["key"]  # nothing is left aside
 
 
+def swap(folder):
+    """Another entry in its place, whole in itself."""
+    cache.load_or_build(folder.with_name("other"), lambda: ({"tokens": ARRAYS["tokens"][::-1]}, {"limit": 9}))
+    folder.rename(folder.with_name("aside"))
+    folder.with_name("other").rename(folder)
+
+
+def edit(folder, change):
+    stored = json.loads((folder / "facts.json").read_text())
+    change(stored)
+    (folder / "facts.json").write_text(json.dumps(stored))
+
+
+def another_shape(folder):
+    """The same bytes."""
+    np.save(folder / "loss_weight.npy", ARRAYS["loss_weight"].reshape(3, 2))
+
+
 def flip(path):
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
@@ -55,6 +73,12 @@ DAMAGE = {
     "a missing array": lambda folder: (folder / "tokens.npy").unlink(),
     "no facts": lambda folder: (folder / "facts.json").unlink(),
     "broken facts": lambda folder: (folder / "facts.json").write_text('{"facts": {', encoding="utf-8"),
+    "a changed count": lambda folder: edit(folder, lambda stored: stored["facts"].update(limit=9)),
+    "a changed key": lambda folder: edit(folder, lambda stored: stored.update(key="other")),
+    "nested without end": lambda folder: (folder / "facts.json").write_text("[" * 100_000 + "]" * 100_000),
+    "an entry of another key": swap,
+    "another shape": another_shape,
+    "a folder for an array": lambda folder: ((folder / "tokens.npy").unlink(), (folder / "tokens.npy").mkdir()),
     "facts of another shape": lambda folder: (folder / "facts.json").write_text(json.dumps({"crc": {}}), encoding="utf-8"),
 }
 

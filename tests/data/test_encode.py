@@ -171,3 +171,33 @@ def test_special_tokens_stay_where_a_framed_text_is_cut(policy, tokens, types):
     plain = encode.framed(Wrapped([1, 5, 2], [0, 0, 0], 1, 1), {"label": 1})
     both, _, _ = build([plain, encode.framed(text, {"label": 0})])
     assert encode.flat(both)["types"].tolist() == [0, 0, 0, *text.types] and "types" not in encode.flat(both[:1])
+
+
+@pytest.mark.parametrize("too_long", encode.TOO_LONG)
+@pytest.mark.parametrize("sizes", [(3, 2), (3, 20), (20, 3), (20, 20)])
+def test_a_record_of_several_texts(too_long, sizes):
+    """Each text is an example of its row, and rows and tokens add up whatever becomes of them."""
+    texts = [turn(prompt=1, answer=size) for size in sizes]
+    whole, long = texts[0]._replace(more=(texts[1],)), [size for size in sizes if size > 7]
+    assert encode.longest([whole]) == max(one.positions for one in texts)
+    if too_long == "error" and long:
+        with pytest.raises(DataError, match=r"rows\.jsonl:2: 21 tokens, but a row holds 8 \(1 of 2 rows of train are longer\)"):
+            build([turn(1, 1), whole], too_long=too_long)
+        return
+    examples, ledger, dropped = build([turn(1, 1), whole], too_long=too_long)
+    rows, tokens = ledger.as_dict()["rows"], ledger.as_dict()["tokens"]
+    assert tokens["read"] == 3 + sum(len(one.ids) for one in texts) == tokens["trained"] + tokens["masked"] + sum(tokens["dropped"].values())
+    assert rows["read"] == 2 and tokens["trained"] == sum(np.count_nonzero(one.loss_weight) for one in examples)
+    of_row = [(one.part, len(one.tokens)) for one in examples if one.row == 1]
+    if too_long == "drop" and long:
+        assert of_row == [] and dropped == {1: "too_long"} and "several_texts" not in rows
+    elif too_long == "truncate_right" and long:  # a text without its stop token is of no use
+        short = [size + 1 for size in sizes if size <= 7]
+        assert of_row == list(enumerate(short)) and ("stop_token_truncated" in tokens["dropped"]) and (1 in dropped) == (not short)
+    else:
+        assert of_row == [(part, min(size + 1, 8)) for part, size in enumerate(sizes)] and rows["several_texts"] == 1
+
+
+def test_the_weight_of_a_row_is_that_of_all_its_texts():
+    whole = encode.weighted(turn(1, 1)._replace(more=(turn(1, 2),)), 0.5)
+    assert [one.weights.max() for one in whole.texts] == [0.5, 0.5]

@@ -163,12 +163,14 @@ def test_a_server_that_is_gone_is_no_traceback(server):
         ("hub:us/rows@v1/../../x.jsonl", True, "expected hub:owner/name@revision/path"),
     ],
 )
-def test_a_name_must_be_pinned(value, file, message):
+def test_a_name_must_be_pinned(tmp_path, monkeypatch, value, file, message):
+    monkeypatch.setattr(hubid, "_current", lambda repo, data: "")
     with pytest.raises(ConfigError) as caught:
         hubid.parse(value, file=file)
     assert message in str(caught.value)
     option = "data.train" if file else "tokenizer=pretrained tokenizer.path"
-    more = () if file else ("data.train=none.jsonl",)
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    more = () if file else (f"data.train={tmp_path / 'rows.jsonl'}",)
     code, _, err = tiny.jaxsft("train", "task=chat", *f"{option}={value}".split(), *more)
     assert code == 1 and message in err and err.count("\n") == 1
 
@@ -201,3 +203,21 @@ def test_a_run_of_the_hub_is_started_from(server, tmp_path, monkeypatch):
     server.asked.clear()
     go_offline(monkeypatch)
     assert start("offline", model, data) == numbers and not server.asked
+
+
+@pytest.mark.parametrize(("value", "file", "kind"), [("hub:us/run", False, "model"), ("hub:us/rows@main/a.csv", True, "dataset")])
+def test_without_a_revision_the_error_gives_the_commit_of_now(monkeypatch, value, file, kind):
+    asked = []
+
+    class Api:
+        def repo_info(self, repo, repo_type, timeout):
+            asked.append((repo, repo_type))
+            return type("Info", (), {"sha": COMMIT})
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    with pytest.raises(ConfigError, match=f"its commit is now {COMMIT}"):
+        hubid.parse(value, file=file)
+    assert asked == [(value[4:].split("@")[0], kind)]
+    monkeypatch.setattr(Api, "repo_info", lambda *a, **k: 1 / 0)
+    with pytest.raises(ConfigError, match="a tag or, better, a commit$"):
+        hubid.parse(value, file=file)

@@ -166,28 +166,42 @@ def test_every_turn_ends_with_a_stop_token():  # guards C1 C5
         "data.require_stop=false",
     )
     assert template(source, require_stop=False).render(chat("u", "x thanks"), "a:1").weights.tolist()[-9:] == [1.0] * 9
-    fails(lambda: template("{% for m in messages %}<|user|>{{ m.content }}\n{% endfor %}"), "expected a special token", error=ConfigError)
-    fails(lambda: template("{% for m in messages %}<|end|>{{ m.content }}{% endfor %}"), "expected a special token", error=ConfigError)
+    for endless in ("{% for m in messages %}<|user|>{{ m.content }}\n{% endfor %}", "{% for m in messages %}<|end|>{{ m.content }}{% endfor %}"):
+        silent = template(endless)
+        assert silent.stop_ids == () and silent.prompt((Message("user", "u"),), "a:1")  # it may answer, until the tokens run out
+        fails(lambda: silent.render(chat("u", "a"), "a:1"), "expected a special token", "data.require_stop=false", error=ConfigError)
 
 
 def test_prompt_that_is_no_prefix_names_the_row():  # guards C9
     source = "{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|user|>P{% endif %}"
-    fails(lambda: template(source), "is no prefix", error=ConfigError)
+    assert template(source).prompt((Message("user", "u"),), "a:1") == [USER, 117, END, USER, 80]
+    fails(lambda: template(source).render(chat("u", "a"), "a.jsonl:3"), "a.jsonl:3: ", "is no prefix")
     mine = template(source.replace("P{%", "{% if messages[0].content == 'q' %}P{% endif %}{%"))
     assert mine.render(chat("u", "a"), "a:1").ids[-1] == END
     fails(lambda: mine.render(chat("q", "a"), "a.jsonl:3"), "a.jsonl:3: ", "prompt of message 2 is no prefix", "'P'")
 
 
-def test_history_that_is_rewritten_is_an_error_without_generation_marks():  # guards C9 C10
+def test_a_turn_that_is_rewritten_when_others_follow_is_trained_as_it_is_generated():  # guards C9 C10
+    """Each turn is trained once, behind the text that generation puts before it."""
     thought = "{{ m.content if loop.last else m.content.split('/')[-1] }}"
     source = TURN.replace("{{ X }}", thought)
-    fails(lambda: template(source).render(chat("u", "t/a", "u", "t/b"), "a:1"), "message 2 otherwise when later turns follow")
-    assert template(source).render(chat("u", "a", "u", "t/b"), "a:1").turns == ((4, 6, 1), (10, 14, 3))
     marked = (
         "{% for m in messages %}<|user|>{% if m.role == 'assistant' %}{% generation %}" + thought + "<|end|>{% endgeneration %}{% else %}"
         "{{ m.content }}<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|user|>{% endif %}"
     )
-    assert template(marked).render(chat("u", "t/a", "u", "t/b"), "a:1").turns == ((4, 6, 1), (10, 14, 3))
+    for one in (source, marked):
+        mine = template(one)
+        assert mine.render(chat("u", "a", "u", "t/b"), "a:1").turns == ((4, 6, 1), (10, 14, 3))
+        talk = chat("u", "t/a", "u", "t/b")
+        for _ in range(2):  # the second time from the learnt layout
+            rendered = mine.render(talk, "a:1")
+            assert rendered.text == "<|user|>u<|end|><|user|>a<|end|><|user|>u<|end|><|user|>t/b<|end|>" and rendered.turns == ((10, 14, 3),)
+            (first,) = rendered.others
+            assert first.text == "<|user|>u<|end|><|user|>t/a<|end|>" and first.turns == ((4, 8, 1),)
+            for text in (rendered, first):
+                assert all(mine.prompt(talk.messages[:index], "a:1") == text.ids[:start] for start, _, index in text.turns)
+        half = Chat((talk.messages[0], dataclasses.replace(talk.messages[1], weight=0.0), *talk.messages[2:]))
+        assert mine.render(half, "a:1").others == () and mine.render(half, "a:1").ids == rendered.ids
 
 
 MARKED = "{% for m in messages %}<|user|>{% if m.role == 'assistant' %}Y{% else %}{{ m.content }}<|end|>{% endif %}{% endfor %}"
@@ -205,7 +219,7 @@ def test_generation_marks():  # guards C7
         lambda: marked("{% if m.content == 'b' %}" + body + "{% else %}{{ m.content }}<|end|>{% endif %}").render(chat("u", "a"), "a:1"),
         "marks 0 regions",
     )
-    fails(lambda: marked("\n\n" + body), "let {% generation %} begin where", error=ConfigError)
+    fails(lambda: marked("\n\n" + body).render(chat("u", "a"), "a:1"), "let {% generation %} begin where")
     everything = "{% generation %}{{ messages[-1].content }}<|end|>{% endgeneration %}"
     fails(lambda: template("{% if messages|length > 1 %}" + everything + "{% endif %}").render(chat("u", "a"), "a:1"), "so there is no prompt")
 
@@ -228,14 +242,14 @@ def test_the_prompt_of_every_trained_turn_is_checked():  # guards C9 C10
     mine = template(source + MARKED.replace("{{ m.content }}<|end|>", asks).replace("Y", body) + "{% if add_generation_prompt %}<|user|>{% endif %}")
     assert mine.render(chat("u", "a"), "a:1").text == "<|user|>u /short<|end|><|user|>a<|end|>"
     talk = chat("u", "a", "v", "b")
-    fails(lambda: mine.render(talk, "a:1"), "the generation prompt of message 2 is no prefix")
+    assert [one.text for one in mine.render(talk, "a:1").others] == ["<|user|>u /short<|end|><|user|>a<|end|>"]
     untrained = dataclasses.replace(talk.messages[1], weight=0.0)
     assert mine.render(Chat((talk.messages[0], untrained, *talk.messages[2:])), "a:1").turns[-1][2] == 3
-    # The last turn is what evaluation asks for, trained or not.
+    # What is not trained is not asked.
     asked = marked(body, "<|user|>{% if messages[0].content == 'q' %}P{% endif %}")
-    last = lambda question: Chat((Message("user", question), Message("assistant", "a", 0.0)))
-    assert asked.render(last("u"), "a:1").turns == ((4, 6, 1),)
-    fails(lambda: asked.render(last("q"), "a:1"), "the generation prompt of message 2 is no prefix", "'P'")
+    last = lambda question, weight: Chat((Message("user", question), Message("assistant", "a", weight)))
+    assert asked.render(last("u", 1.0), "a:1").turns == ((4, 6, 1),) and asked.render(last("q", 0.0), "a:1").turns == ()
+    fails(lambda: asked.render(last("q", 1.0), "a:1"), "the generation prompt of message 2 is no prefix", "'P'")
 
 
 def test_what_a_template_leaves_out_is_an_error():  # task.allow_unwritten
@@ -317,7 +331,11 @@ def test_tokens_that_swallow_white_space(tmp_path):
         "{% for m in messages %}<|user|>\n{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|user|>\n{% endif %}",
         Tokenizer.load(tmp_path),
     )
-    assert mine.render(chat(" u", "a"), "a:1").ids[:5] == [USER, 32, 117, END, USER]
+    tight = template(TURN.replace("X", "m.content"), Tokenizer.load(tmp_path))
+    assert tight.render(chat(" u", " a"), "a:1").ids == [USER, 117, END, USER, 32, 97, END]
+    for _ in range(2):  # that of a question too, as in Hugging Face, but never that of an answer
+        assert mine.render(chat(" u", " a"), "a:1").ids == [USER, 117, END, USER, 32, 97, END]
+        assert mine.render(chat("u", "a"), "a:1").ids == [USER, 117, END, USER, 97, END]
 
 
 LLAMA = (  # as Mistral's and Zephyr's: an answer begins in the middle of a text, or behind a line break
@@ -454,7 +472,8 @@ def test_text_of_the_real_template_is_that_of_plain_jinja(mini, mini_template, t
     assert rendered.text == oracle_text(mini, talk)
     assert mini.decode(rendered.ids, skip_special=False) == rendered.text
     written = oracle_text(mini, Chat(tuple(Message(m.role, "") for m in talk.messages)))
-    assert [token for token in rendered.ids if token < 36] == [token for token in oracle_ids(real("tok_minimind"), written) if token < 36]
+    special = set(map(mini.special_id, mini.special_strings))
+    assert [i for i in rendered.ids if i in special] == [i for i in oracle_ids(real("tok_minimind"), written) if i in special]
 
 
 def test_jinja_still_joins_its_output_where_we_count_on_it():

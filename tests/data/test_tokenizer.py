@@ -85,22 +85,33 @@ def test_roles_as_text_or_object_and_templates_by_name(tmp_path):
     assert Tokenizer.load(tmp_path).digest != found.digest
     Tokenizer.load(tmp_path).save(tmp_path)
     assert Tokenizer.load(tmp_path).chat_template == "J"
-    with pytest.raises(ConfigError, match="expected one called 'default'"):
-        Tokenizer.load(variant(tmp_path, {"chat_template": [{"name": "a", "template": ""}, {"name": "b", "template": ""}]}))
+    several = Tokenizer.load(variant(tmp_path, {"chat_template": [{"name": "a", "template": ""}, {"name": "b", "template": ""}]}))
+    assert several.chat_template is None and several.chat_templates.keys() == {"a", "b"}  # one is chosen where one is needed
 
 
-def test_added_tokens_that_are_not_flagged_special_are_spelled_out_too(tmp_path):
+def test_a_token_that_is_not_flagged_special_is_read_in_text(tmp_path):
     think = {"id": 263, "content": "<think>", "special": False, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
     added = json.loads(json.dumps([*BYTES.added.values(), think]))
     found = Tokenizer.load(variant(tmp_path, added_tokens=added))
-    assert found.encode("<think>") == list(b"<think>")
-    assert found.special_id("<think>") == 263 and found.vocab_size == 264
-    assert found.decode([263, 97]) == "<think>a"
+    assert found.encode("a<think><|end|>") == [97, 263, *b"<|end|>"] and found.offsets("a<think>") == [(0, 1), (1, 8)]
+    assert found.special_id("<think>") == 263 and found.vocab_size == 264 and "<think>" not in found.special_strings
+    assert found.decode([263, 97]) == "<think>a" and "<think>" in found.control_strings
+    declared = {"additional_special_tokens": ["<think>"]}, {"added_tokens_decoder": {"263": think | {"special": True}}}, {"mask_token": "<think>"}
+    for config in declared:
+        assert Tokenizer.load(variant(tmp_path, config, added_tokens=added)).encode("<think>") == list(b"<think>")
+    flags = {"added_tokens_decoder": {"263": think | {"lstrip": True}}}  # those of the config have the last word
+    assert Tokenizer.load(variant(tmp_path, flags, added_tokens=added)).encode("a <think>") == [97, 263]
+
+
+def test_an_id_that_the_library_gives_otherwise_is_refused(tmp_path):
+    added = json.loads(json.dumps([*BYTES.added.values(), {"id": 300, "content": "<x>"}]))
+    with pytest.raises(ConfigError, match=r"'<x>' has the id 300, but the library reads the file so that it is 263"):
+        Tokenizer.load(variant(tmp_path, added_tokens=added))
 
 
 def test_a_role_that_only_the_vocabulary_knows_is_spelled_out_too(tmp_path):
     model = json.loads((variant(tmp_path) / "tokenizer.json").read_text())["model"]
-    model["vocab"]["<s>"] = 263
+    model["vocab"] |= {text: token["id"] for text, token in BYTES.added.items()} | {"<s>": 263}
     found = Tokenizer.load(variant(tmp_path, {"bos_token": "<s>"}, model=model))
     assert found.bos_id == 263 and found.encode("<s>") == list(b"<s>")
     with pytest.raises(ConfigError, match="eos_token '</s>' is not in the vocabulary"):
@@ -110,7 +121,7 @@ def test_a_role_that_only_the_vocabulary_knows_is_spelled_out_too(tmp_path):
 def test_data_that_the_model_itself_would_spell_as_special_is_refused(tmp_path):
     document = json.loads((variant(tmp_path) / "tokenizer.json").read_text())
     model = document["model"]
-    model["vocab"] |= {"<s": 263, "<s>": 264}
+    model["vocab"] |= {text: token["id"] for text, token in BYTES.added.items()} | {"<s": 263, "<s>": 264}
     model["merges"] = [["<", "s"], ["<s", ">"]]
     found = Tokenizer.load(variant(tmp_path, {"bos_token": "<s>"}, model=model))
     assert found.encode("<s") == [263]
@@ -121,7 +132,7 @@ def test_data_that_the_model_itself_would_spell_as_special_is_refused(tmp_path):
 def test_files_that_are_no_tokenizer(tmp_path):
     with pytest.raises(ConfigError, match=r"expected a directory with a tokenizer.json"):
         Tokenizer.load(tmp_path / "none")
-    for content, part in (("{", "not valid JSON"), ("[]", "found a JSON list"), ("{}", "cannot be read")):
+    for content, part in (("{", "not a JSON file"), ("[]", "found a list"), ("{}", "model is None, expected an object")):
         (tmp_path / "tokenizer.json").write_text(content)
         with pytest.raises(ConfigError, match=part):
             Tokenizer.load(tmp_path)
@@ -130,7 +141,8 @@ def test_files_that_are_no_tokenizer(tmp_path):
 def test_real_tokenizers():
     mini = Tokenizer.load(real("tok_minimind"))
     assert (mini.vocab_size, mini.pad_id, mini.bos_id, mini.eos_id) == (6400, 0, 1, 2)
-    assert "<think>" in mini.special_strings and mini.special_id("<think>") not in mini.encode("<think>")
+    flagged = mini.added["<think>"]["special"]
+    assert flagged == ("<think>" in mini.special_strings) == (mini.special_id("<think>") not in mini.encode("<think>"))
     text = "Zürich 東京 <|im_end|>\n\t🙂"
     assert mini.decode(mini.encode(text)) == text
     stories = Tokenizer.load(real("stories260K_hf"))

@@ -8,6 +8,7 @@ import pytest
 
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.tasks.chat import template_of
 from tests.realdata import real
 
 HERE = Path(__file__).parents[1] / "golden" / "tokenizers"
@@ -30,7 +31,6 @@ MODELS = {
     "clue": "tok_bert/cluecorpussmall_spm.model",
     **{name: f"{name}.model" for name in ("unigram", "bpe_bytes", "bpe_plain")},
 }
-SPELLED = {"clue": "[MASK]", "unigram": "<tool>"}  # sentencepiece writes user-defined pieces in brackets from plain text; here no text may
 
 
 def file(name: str) -> Path:
@@ -69,7 +69,7 @@ def test_ids_are_those_of_transformers(name, tmp_path):
 @pytest.mark.parametrize("name", named(MODELS))
 def test_ids_are_those_of_sentencepiece(name):
     tokenizer, golden = Tokenizer.load(file(MODELS[name])), GOLDEN["sentencepiece"][name]
-    plain = [text for text in golden["ids"] if SPELLED.get(name, "\0") not in text]
+    plain = [text for text in golden["ids"] if "@@@" not in text]  # two cuts of one score
     assert len(plain) > 15 and [tokenizer.encode(text) for text in plain] == [golden["ids"][text] for text in plain]
     assert tokenizer.vocab_size == golden["rows"]
     unknown = tokenizer.role_strings()["unk_token"]
@@ -77,10 +77,15 @@ def test_ids_are_those_of_sentencepiece(name):
         assert tokenizer.decode(golden["ids"][text], skip_special=False) == golden["decoded"][text].replace(" \u2047 ", unknown)
 
 
-def test_a_piece_in_brackets_is_never_written_by_a_text():  # guards C11
+def test_a_user_defined_piece_is_read_in_text_unless_it_is_declared_special(tmp_path):  # guards C11
     tokenizer = Tokenizer.load(file("unigram.model"))
-    special = tokenizer.special_id("<tool>")
-    assert special in GOLDEN["sentencepiece"]["unigram"]["ids"]["<tool> @@@"] and special not in tokenizer.encode("<tool> @@@")
+    tool = tokenizer.special_id("<tool>")
+    assert tool in tokenizer.encode("a <tool> cat") and "<tool>" in tokenizer.control_strings and "<tool>" not in tokenizer.special_strings
+    tokenizer.save(tmp_path / "saved")
+    again = Tokenizer.load(tmp_path / "saved")
+    assert again.digest == tokenizer.digest and again.encode("a <tool> cat") == tokenizer.encode("a <tool> cat")
+    special = Tokenizer.load(folder(tmp_path, {"unigram.model": "unigram.model"}, {"additional_special_tokens": ["<tool>"]}))
+    assert tool not in special.encode("a <tool> cat") and special.special_id("<tool>") == tool
     assert "@@" not in tokenizer.special_strings and tokenizer.decode(tokenizer.encode("a @@a")) == "a @@a"
     offsets = tokenizer.offsets("the cat")
     assert [("the cat"[a:b]) for a, b in offsets][-1].endswith("t") and offsets[-1][1] == 7
@@ -162,3 +167,29 @@ def test_what_cannot_be_read_is_said(tmp_path):
     (tmp_path / "vocab.txt").write_text("[UNK]\na\nb\na\n")
     with pytest.raises(ConfigError, match=r"vocab.txt:4: the piece 'a' again, after line 2"):
         Tokenizer.load(tmp_path)
+
+
+def test_several_chat_templates(tmp_path):
+    """As transformers finds them: files of their own before the config, and a folder of further ones."""
+    Tokenizer.bytes().save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+
+    def found(template):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | ({} if template is None else {"chat_template": template})))
+        return Tokenizer.load(tmp_path).chat_templates
+
+    assert found(None) == {} and found("a") == {"default": "a"} and found({"default": "a", "rag": "r"}) == {"default": "a", "rag": "r"}
+    assert found([{"name": "tool_use", "template": "t"}])["default"] == "t"
+    assert set(found([{"name": "a", "template": "x"}, {"name": "b", "template": "y"}])) == {"a", "b"}
+    with pytest.raises(ConfigError, match=r"expected one called 'default'; choose by task\.template=a\|b"):
+        template_of("auto", Tokenizer.load(tmp_path))
+    for wrong in ([{"name": "a"}], 3, ["a"]):
+        with pytest.raises(ConfigError, match="chat_template"):
+            found(wrong)
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "b"}))
+    assert found("a") == {"default": "b"}
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("t")
+    (tmp_path / "chat_template.jinja").write_text("c")
+    assert found("a") == {"default": "c", "tool_use": "t"}
+    assert Tokenizer.load(tmp_path).chat_template == "c"

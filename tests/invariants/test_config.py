@@ -196,6 +196,7 @@ ELSEWHERE = {
     "tests/data/test_split.py": ("data.fractions",),
     "tests/prepare/check/test_labels.py": ("check.near", "data.unseen_labels"),
     "tests/data/test_templates.py": ("task.template", "task.allow_unwritten"),
+    "tests/tasks/test_chat.py": ("task.train_turns",),
     "tests/test_cli.py": ("data.train", "data.test", "data.path", "run_dir", "evaluation.batch_size", "train.duration"),
     "tests/invariants/test_resume.py": (
         *("train.init_from", "train.log_every", "checkpoint.every", "checkpoint.include_base"),

@@ -15,7 +15,7 @@ from jaxsft import rundir
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.training import loop, runs, setup
-from jaxsft.training.checkpoint import Checkpoints, flatten
+from jaxsft.training.checkpoint import flatten
 from tests import tiny
 
 
@@ -267,7 +267,7 @@ def test_a_damaged_best_step_costs_the_best_weights_and_says_so(files, tmp_path,
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, "_finish", 1)
         loop.train(options)
-    best = Checkpoints(tmp_path / "run").meta(12)["best"]["step"]
+    best = tiny.meta(tmp_path / "run", 12)["best"]["step"]
     assert best == 4
     flip(tmp_path / "run" / "checkpoints" / str(best) / "state")
     assert loop.train(options).numbers["train/best_step"] == 12
@@ -367,7 +367,7 @@ def test_a_run_with_its_base_needs_no_other(pretrained, files, tmp_path):  # gua
     assert frozen and all(np.array_equal(after, before[name][:1]) for name, after in frozen.items())
 
 
-def test_no_best_without_a_finite_number(files, tmp_path, monkeypatch):  # guards E10
+def test_no_best_without_a_finite_number(files, tmp_path, monkeypatch, capsys):  # guards E10
     found = loop.Loop._evaluate
 
     def not_a_number(self, *args, **kwargs):
@@ -376,4 +376,5 @@ def test_no_best_without_a_finite_number(files, tmp_path, monkeypatch):  # guard
 
     monkeypatch.setattr(loop.Loop, "_evaluate", not_a_number)
     result = loop.train(tiny.config(files, tmp_path / "run"))
-    assert Checkpoints(tmp_path / "run").meta(12)["best"] == {"value": None, "step": None} and np.isnan(result.numbers["validation/loss"])
+    assert tiny.meta(tmp_path / "run", 12)["best"] == {"value": None, "step": None} and np.isnan(result.numbers["validation/loss"])
+    assert "evaluation.metric=validation/loss was no finite number in any evaluation" in capsys.readouterr().err

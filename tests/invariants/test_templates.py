@@ -48,18 +48,28 @@ TEMPLATES = dict(templates())
 
 
 def check(template, talk):
-    rendered = template.render(talk, "a:1")
+    whole = template.render(talk, "a:1")
     tokenizer = template.tokenizer
-    assert len(rendered.ids) == len(rendered.weights)
-    assert tokenizer.decode(rendered.ids, skip_special=False) == rendered.text  # guards C11: nothing is lost or added
-    assert [index for _, _, index in rendered.turns] == [index for index, m in enumerate(talk.messages) if m.role == "assistant"]
-    inside = [0.0] * len(rendered.ids)
-    for start, end, index in rendered.turns:
-        # guards C9 C10: what generation sees is exactly what training saw before the turn
-        assert template.prompt(talk.messages[:index], "a:1", talk.tools) == rendered.ids[:start]
-        assert rendered.ids[end - 1] in template.stop_ids  # guards C1 C5
-        inside[start:end] = [talk.messages[index].weight] * (end - start)
-    assert inside == rendered.weights.tolist()  # guards C2: by position, never by id
+    texts = [whole, *whole.others]
+    trained = [index for index, m in enumerate(talk.messages) if m.role == "assistant" and m.weight]
+    assert sorted(index for one in texts for _, _, index in one.turns) == trained
+    for rendered in texts:
+        assert len(rendered.ids) == len(rendered.weights)
+        assert tokenizer.decode(rendered.ids, skip_special=False) == rendered.text  # guards C11: nothing is lost or added
+        inside = [0.0] * len(rendered.ids)
+        for start, end, index in rendered.turns:
+            # guards C9 C10: what generation sees is exactly what training saw before the turn
+            assert template.prompt(talk.messages[:index], "a:1", talk.tools) == rendered.ids[:start]
+            assert rendered.ids[end - 1] in template.stop_ids  # guards C1 C5
+            inside[start:end] = [talk.messages[index].weight] * (end - start)
+        assert inside == rendered.weights.tolist()  # guards C2: by position, never by id
+        check_special(template, talk, rendered)
+
+
+def check_special(template, talk, rendered):
+    last = max([index for _, _, index in rendered.turns], default=len(talk.messages) - 1) + 1
+    talk = talk if rendered.text == template.render(talk, "a:1").text else Chat(talk.messages[:last])
+    tokenizer = template.tokenizer
     # guards C6 C11: the special tokens are those that the template writes for empty contents, whatever the contents say
     empty = template.render(Chat(tuple(Message(m.role, "") for m in talk.messages)), "a:1")
     special = {tokenizer.special_id(token) for token in tokenizer.special_strings}

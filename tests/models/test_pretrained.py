@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
+import re
 import shutil
 
 import jax
@@ -15,7 +17,10 @@ from safetensors.numpy import load_file, save_file
 from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, MLMTask, ModelConfig, TagTask
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import exported, families, pretrained
+from jaxsft.models.families.base import moves
+from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.trained_heads import Asked
+from jaxsft.models.transformer import Transformer
 from jaxsft.sharding.weights import flatten, specs
 from tests.models.families import hf
 from tools.golden.families import weights
@@ -223,7 +228,7 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
     fits = ClassifyTask(pool="first", head="dense", activation="tanh")
     assert exported.head_of(bert, "text", fits, ModelConfig()).suffix == "ForSequenceClassification"
     for family, kind, task, message in (
-        (bert, "text", ClassifyTask(), r"task\.pool=mean: BertForSequenceClassification computes with task\.pool=first"),
+        (bert, "text", ClassifyTask(), r"task\.pool=mean, task\.head=linear: Bert\w+ computes with task\.pool=first, task\.head=dense; train"),
         (llama, "text", ClassifyTask(pool="last"), r"task\.bias=True: LlamaForSequenceClassification computes with task\.bias=False"),
         (bert, "tag", TagTask(crf=True), r"task\.crf=True: BertForTokenClassification computes with task\.crf=False"),
         (bert, "mlm", MLMTask(), r"task\.activation=gelu: BertForMaskedLM computes with task\.activation=relu"),
@@ -233,14 +238,35 @@ def test_what_no_class_computes_names_the_option_that_would_fit():
             exported.head_of(family, kind, task, ModelConfig(activation="relu"))
 
 
-def test_what_no_family_has_is_told_once_for_all_that_lack_it():
-    with pytest.raises(ConfigError) as caught:
+def test_what_no_family_has_is_told_of_the_nearest():
+    with pytest.raises(ConfigError, match=r"the nearest is llama, which would have model\.causal=True and not False; model=encoder is an encoder"):
         exported.fitting(ModelConfig(causal=False), 300, None)
+    every = r"export\.family=bert: has no model\.norm='rms' \(it would be 'layer'\), model\.norm_position='pre' \(it .*\)$"
+    with pytest.raises(ConfigError, match=every):
+        exported.fitting(ModelConfig(causal=False), 300, "bert")
     with pytest.raises(ConfigError, match=r"model\.kind=lstm: transformers has no such model"):
         exported.fitting(ModelConfig(kind="lstm"), 300, None)
-    told = str(caught.value)
-    assert told.count("model.causal=False") == told.count("model.norm='rms'") == 1
-    assert all(told.count(f"{name},") + told.count(f"{name}:") >= 1 for name, family in families.FAMILIES.items() if family.write)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number_is_named(value, dtype, tmp_path):
+    hf.write("llama", tmp_path, dtype)
+    tensors = load_file(tmp_path / "model.safetensors")
+    hf.load(tmp_path, "lm")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name][3, 2] = value
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}: {re.escape(name)} holds numbers that are not finite"):
+        hf.load(tmp_path, "lm")
+
+
+def test_pages_that_were_given_back_are_read_again(tmp_path):
+    tensors = pretrained.Tensors(hf.write("llama", tmp_path))
+    before = {name: tensors.read(name).copy() for name in tensors}
+    for name, value in before.items():
+        tensors.release(name)
+        np.testing.assert_array_equal(tensors.read(name), value)
 
 
 def test_a_second_copy_must_be_the_same(tmp_path):  # guards G3
@@ -264,6 +290,35 @@ def test_a_head_over_words_is_taken_with_its_activation(name, theirs, tmp_path):
     source = pretrained.open_source(hf.write(name, tmp_path, **{"activation" if name.startswith("distil") else "hidden_act": "relu"}))
     declared = flatten(specs(jax.eval_shape(hf.load(tmp_path, "mlm")[0].init, jax.random.key(0))))
     for mine in ("gelu", "relu"):
-        plan = pretrained.plan(source, declared, "mlm", Asked("mlm", MLMTask(activation=mine), None))
-        assert (plan.head is None, not plan.fresh) == (mine == theirs,) * 2
-        assert mine == theirs or f"computes otherwise: task.activation={mine} is {theirs} there" in plan.head
+        asked = Asked("mlm", MLMTask(activation=mine), None)
+        why = rf"computes otherwise: task\.activation={mine} is {theirs} there; train\.init_fresh="
+        with contextlib.nullcontext() if mine == theirs else pytest.raises(ConfigError, match=why):
+            assert not pretrained.plan(source, declared, "mlm", asked).fresh
+    assert pretrained.plan(source, declared, None).fresh  # as with train.init_fresh
+
+
+ENCODERS = ["bert", "roberta", "xlm_roberta", "distilbert", "electra", "deberta", "modernbert", "modernbert_biases"]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_bias_that_a_head_over_words_lacks_is_zero(name, tmp_path):  # guards G3
+    """Whichever are missing, the rest is taken; without another part the head is no random one but an error."""
+    source = pretrained.open_source(hf.write(name, tmp_path))
+    config = dataclasses.replace(source.model(), head_bias=True)
+    model = Transformer(config, config.vocab_rows, "fp32", MaskedHead(config, config.vocab_rows, "fp32", "gelu"))
+    declared = flatten(specs(jax.eval_shape(model.init, jax.random.key(0))))
+    head = {path: spec for path, spec in declared.items() if path.startswith("head/")}
+    body = load_file(tmp_path / "model.safetensors")
+    theirs = {move.slots[0].path: (move.theirs, np.ones(move.shape, np.float32)) for move in moves(source.family.heads["mlm"].table, head)}
+
+    def plan(*lacks):
+        save_file(body | dict(value for path, value in theirs.items() if path not in lacks), tmp_path / "model.safetensors")
+        return pretrained.plan(pretrained.open_source(tmp_path), declared, "mlm")
+
+    biases = [path for path in theirs if path.endswith("/b")]
+    for lacks in (biases[:1], biases[1:], biases):
+        assert sorted(plan(*lacks).fresh) == sorted(lacks)
+    for part in ("head/norm/scale", "head/dense/w"):
+        with pytest.raises(ConfigError, match=rf"head cannot be taken: the files have .* and no {re.escape(theirs[part][0])}; train\.init_fresh="):
+            plan(part)
+    assert sorted(plan(*theirs).fresh) == sorted(head)  # a body alone has none

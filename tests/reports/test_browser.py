@@ -43,7 +43,7 @@ document.title = JSON.stringify({
 
 
 @functools.cache
-def _works() -> bool:
+def works() -> bool:
     if CHROMIUM is None:
         return False
     try:
@@ -54,7 +54,7 @@ def _works() -> bool:
 
 @pytest.fixture(scope="module", params=["two", "scripts", "many", "chat"])
 def text(request, tmp_path_factory):
-    if not _works():
+    if not works():
         pytest.skip("no Chromium: install the package chromium to see report.html in a browser")
     labels = {"two": ["ham", "spam"], "scripts": LONG, "many": MANY, "chat": None}[request.param]
     run = make(tmp_path_factory.mktemp("run"), labels, broken=(7, 300))

@@ -5,13 +5,14 @@ import math
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
 from jaxsft.errors import DataError, JaxsftError
-from jaxsft.reports import figures
+from jaxsft.reports import figures, outputs
 from jaxsft.reports.confusion import confusions, read_confusion
 from jaxsft.reports.curves import metric_groups, series, smooth
 from jaxsft.reports.facts import shorten
@@ -165,3 +166,42 @@ def test_a_loss_over_decades_has_numbers_at_its_axis():
     figure.canvas.draw()
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert "0.1" in labels and not any("$" in label for label in labels)
+
+
+DAMAGED = {
+    "a folder for the card": lambda run: ((run / "README.md").unlink(missing_ok=True), (run / "README.md").mkdir()),
+    "nested without end": lambda run: [(run / name).write_text("[" * 100_000 + "]" * 100_000) for name in JSON_FILES],
+    "folders for files": lambda run: [((run / name).unlink(), (run / name).mkdir()) for name in JSON_FILES if (run / name).is_file()],
+    "other types": lambda run: [(run / name).write_text(text) for name in JSON_FILES for text in ('{"a": [1]}',)],
+    "numbers": lambda run: [(run / name).write_text("1") for name in JSON_FILES],
+    "bytes": lambda run: [(run / name).write_bytes(b"\xff\x00") for name in (*JSON_FILES, "config.yaml")],
+    "aliases": lambda run: (run / "config.yaml").write_text("a: &a [1]\nb: [*a, *a]\n"),
+    "links to nothing": lambda run: [((run / name).unlink(missing_ok=True), (run / name).symlink_to("absent")) for name in JSON_FILES[1:]],
+}
+JSON_FILES = ("ledger.json", "result.json", "manifest.json", "task.json", "metrics.jsonl")
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_costs_its_section_and_the_rest_is_written(name, tmp_path, capsys, monkeypatch):
+    if name in ("a folder for the card", "aliases", "links to nothing"):  # nothing that figures read
+        monkeypatch.setattr(outputs.figures, "write_figures", lambda run: [])
+    run = make(tmp_path / "run", ["a", "b"])
+    DAMAGED[name](run)
+    names = {path.name for path in outputs.write_all(run)}
+    assert names == {"report.md", "report.html"} | ({"README.md"} if name != "a folder for the card" else set())
+    text = (run / "report.md").read_text()
+    assert "could not be written" in text or "missing" in text or "found the alias" in text or name == "a folder for the card"
+    said = capsys.readouterr().err
+    assert "README.md: cannot read" in said if name == "a folder for the card" else "Traceback" not in said
+
+
+def test_a_font_that_was_installed_later_is_found(tmp_path, monkeypatch):
+    manager = figures.font_manager
+    own = next(font for font in manager.fontManager.ttflist if font.name == "STIXGeneral")
+    (tmp_path / "NotoSansCJK-Regular.ttf").write_bytes(Path(own.fname).read_bytes())
+    monkeypatch.setattr(figures, "CHINESE_FONTS", ("STIXGeneral",))
+    monkeypatch.setattr(manager.fontManager, "ttflist", [font for font in manager.fontManager.ttflist if font.name != "STIXGeneral"])
+    monkeypatch.setattr(manager, "findSystemFonts", lambda: [str(tmp_path / "NotoSansCJK-Regular.ttf"), str(tmp_path / "other.ttf")])
+    assert figures._families.__wrapped__() == ("DejaVu Sans", "STIXGeneral")
+    monkeypatch.setattr(manager, "findSystemFonts", list)
+    assert figures._families.__wrapped__() == ("DejaVu Sans", "STIXGeneral")  # now it is known

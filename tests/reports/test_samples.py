@@ -92,3 +92,5 @@ def test_the_table_of_a_finished_run():
         "words         12,345",
         "steps 20, best step 15 (* chose the checkpoint)",
     ]
+    again = {f"{split}/{m}": 1.0 for split in ("test", "train") for m in ("accuracy", "f1_micro")}
+    assert scores.lines(again, "accuracy")[-1] == "(* chose the checkpoint; f1_micro: equal to accuracy)"

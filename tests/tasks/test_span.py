@@ -224,6 +224,10 @@ def test_an_answer_that_the_tokenizer_empties_is_dropped_by_its_name(text):
     }
     tokenizer = Tokenizer(document, {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"})
     task = SpanTask(make_config("span"), tokenizer, {"unanswered": False})
-    records = [Question("sign", f"sign {text} here", (text,), (5,)), Question(text, "sign", ("sign",), (0,)), Question("here", "sign", ("sign",), (0,))]
+    records = [
+        Question("sign", f"sign {text} here", (text,), (5,)),
+        Question(text, "sign", ("sign",), (0,)),
+        Question("here", "sign", ("sign",), (0,)),
+    ]
     lost, no_question, kept = task.encode_all(records, ["a:1", "a:2", "a:3"])
     assert (lost, no_question) == ("answer_lost", "text_lost") and kept.segment["start"] == kept.segment["end"] == kept.segment["context"]

@@ -46,7 +46,7 @@ def test_a_run_goes_on_and_its_checkpoint_holds_the_adapter_and_the_head(place):
     line = next(x for x in whole["metrics"] if x["kind"] == "train")
     assert line["learning_rate_adapters_b"] == pytest.approx(4 * line["learning_rate"])
     checkpoints = Checkpoints(place / "whole")
-    leaves = checkpoints.meta(checkpoints.steps()[-1])["leaves"]
+    leaves = tiny.meta(place / "whole", checkpoints.steps()[-1])["leaves"]
     checkpoints.close()
     assert {name.split("/")[1] for name in leaves["state"] if name.startswith("trainable/")} == {"adapters", "head"}
     assert {name.rsplit("/", 1)[-1] for name in leaves["base"]} == {"square"}

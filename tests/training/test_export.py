@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -26,6 +27,8 @@ from jaxsft.models.layers import Norm
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten, specs
+from jaxsft.tasks.base import in_order
+from jaxsft.training import export as exporting
 from jaxsft.training.export import padding_of
 from tests import tiny
 from tests.models.families import hf
@@ -169,20 +172,56 @@ def test_heads_over_tokens_have_the_layers_of_their_options(task, suffix, tmp_pa
         (
             "bert",
             "classify",
-            [],
-            r"task\.pool=mean: BertForSequenceClassification computes with task\.pool=first; train with that; or set export\.head=body",
+            ["task.pool=mean"],
+            r"task\.pool=mean, task\.head=linear: BertForSequenceClassification computes with task\.pool=first, task\.head=dense; train with that; "
+            r"or set export\.head=body",
         ),
         ("llama", "regress", TEXT["llama"], r"ForSequenceClassification has no bias, .* task\.standardize=false, or set export\.head=body"),
         ("bert", "tag", ["task.crf=true"], r"task\.crf=True: .*; or set export\.head=body"),
         ("bert", "parse", [], r"task=parse: transformers has no class of bert with this head; .*export\.head=body"),
         ("olmo2", "span", [], r"task=span: transformers has no class of olmo2"),
         ("bert", "classify", [*BERT, "data.columns.features=[n]"], r"task\.features=tokens: .*task\.features=text, or set export\.head=body"),
+        ("bert", "classify", ["task.pool=max", "data.columns.features=[n]"], r"task\.pool=max, .*; task\.features=tokens: .*; or set export\.head="),
+        ("llama", "regress", ["task.pool=mean"], r"task\.pool=mean, task\.bias=True: .*; task=regress: .* task\.standardize=false; or set"),
     ],
 )
 def test_what_no_class_computes_is_refused(name, task, given, message, tmp_path):
     rows = [{"text": f"t{i}", "label": "AB"[i % 2], "n": i} for i in range(4)] if "features" in str(given) else None
     with pytest.raises(ConfigError, match=message):
-        export(made(tmp_path, name, task, *given, rows=rows), tmp_path / "out")
+        export(model := made(tmp_path, name, task, *given, rows=rows), tmp_path / "out")
+    told = exporting.refusal(model.parts, read_json(tmp_path / "run" / "pretrained.json"))  # as it is before training
+    assert told and "export.head" not in told
+
+
+@pytest.mark.parametrize("task", ["classify", "multilabel", "tag", "span", "mlm"])
+@pytest.mark.parametrize("name", ["bert", "llama", "modernbert", None])
+def test_standard_options_can_be_exported(name, task, tmp_path):
+    """Of a source its class, of nothing a preset."""
+    if (name, task) == ("llama", "mlm"):
+        return
+    model = made(tmp_path, name, task, *(["model=encoder", "model.layers=1"] if name is None else []))
+    before = read_json(tmp_path / "run" / "pretrained.json") if name else None
+    assert exporting.refusal(model.parts, before) is None
+    done = export(model, tmp_path / "out")
+    assert done["class"].startswith({"bert": "BertFor", "llama": "LlamaFor"}.get(name, "ModernBertFor"))
+
+
+def test_an_encoder_that_no_family_has_is_told_of_before_training(tmp_path):
+    model = made(tmp_path, None, "classify", "model.causal=false")
+    told = exporting.refusal(model.parts, None)
+    assert re.fullmatch(r"no family of transformers has all options of this model: the nearest is \w+, which would .*; model=encoder is .*", told)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        export(model, tmp_path / "out")
+
+
+def test_whole_numbers_name_the_outputs_in_their_order(tmp_path):
+    """So that output i is class i; an adapter for PEFT has the names beside it."""
+    rows = [{"text": f"t {i}", "label": i % 12} for i in range(24)]
+    model = made(tmp_path, "llama", "classify", "adapter=lora", "adapter.target=['layers/.*/attention/q']", rows=rows)
+    assert model.task.labels == [str(i) for i in range(12)]
+    export(model, tmp_path / "peft", adapter="peft")
+    assert read_json(tmp_path / "peft" / "labels.json")["id2label"] == {str(i): str(i) for i in range(12)}
+    assert in_order(["10", "-2", "9"]) == ["-2", "9", "10"] and in_order(["10", "9", "a"]) == ["10", "9", "a"]
 
 
 @pytest.mark.parametrize("task, given", [("parse", []), ("joint", []), ("tag", ["task.crf=true"]), ("classify", ["task.pool=attention"])])

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxsft
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Seq2Seq
 from jaxsft.models.heads import pool as pooled
@@ -104,6 +105,25 @@ def test_hidden_words_of_an_encoder_from_nothing(tmp_path):  # guards G3
     one = encoded(run, {"text": WORDS[1]})
     assert done["class"] == "BertForMaskedLM" and as_text(tmp_path / "out", WORDS[1]) == one.ids.tolist()
     near(theirs(tmp_path / "out", "MaskedLM", one.ids), read(run, one))
+
+
+TASKS = {"tag": "TokenClassification", "span": "QuestionAnswering", "mlm": "MaskedLM"}
+TASKS |= dict.fromkeys(("classify", "regress"), "SequenceClassification")
+INPUTS = {"tag": {"tokens": WORDS[1].split()}, "span": {"question": "who?", "context": WORDS[1]}}
+CHANGES = [("classify", "task.pool=first"), ("classify", "task.activation=relu"), ("classify", "task.bias=false"), ("tag", "task.align=all")]
+
+
+@pytest.mark.parametrize("task, given", [*((task, None) for task in TASKS), *CHANGES])
+@pytest.mark.parametrize("name", ["modernbert", None])
+def test_every_setting_of_a_head_computes_the_same_there_and_here(name, task, given, tmp_path):  # guards G3
+    """With the standard head of a class and what it leaves to choose; of an encoder from nothing too."""
+    start = [] if name else ["model=encoder", "model.layers=2"]
+    export(run := made(tmp_path, name, task, *start, *([given] if given else [])), tmp_path / "out")
+    one = encoded(run, INPUTS.get(task, {"text": WORDS[1]}))
+    ours = read(run, one)
+    near(theirs(tmp_path / "out", TASKS[task], one.ids, one.types), ours)
+    if task != "mlm":  # which is no task to be asked
+        near(read(jaxsft.load(tmp_path / "out", "precision=fp32"), one), ours)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,15 @@ from safetensors.numpy import load_file, save_file
 import jaxsft
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.models import pretrained
 from jaxsft.models.attention import Tokens
+from jaxsft.models.layers import ROUNDED
+from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_json
-from jaxsft.sharding.weights import flatten
+from jaxsft.sharding.weights import flatten, specs
 from jaxsft.training import hf, runs, setup
 from tests import tiny
+from tests.training import test_hf
 from tests.training.test_hf import FAST
 from tools.golden.families import weights
 from tools.golden.heads import TEXTS
@@ -131,6 +135,9 @@ def test_a_folder_without_its_head_is_one_sentence(tmp_path):
         ({"id2label": {"a": "bad", "1": "good", "2": "mixed"}}, r"id2label=\{'a': 'bad', .*: expected the label of each output at its number"),
         ({"id2label": {"1": "bad", "2": "good", "3": "mixed"}}, r"expected the label of each output at its number, from 0"),
         ({"id2label": ["bad", "good", "mixed"]}, r"expected the label of each output at its number"),
+        ({"problem_type": ["poetry"]}, r"problem_type="),
+        ({"id2label": None, "num_labels": "3"}, r"num_labels='3'"),
+        ({"id2label": None, "num_labels": 10**12}, r"num_labels=1000000000000"),
     ],
 )
 def test_a_config_that_says_nothing_of_its_outputs_is_one_sentence(wrong, why, tmp_path):
@@ -185,10 +192,8 @@ def test_a_run_from_a_classifier_begins_as_good_as_that_is(tmp_path):
 @pytest.mark.parametrize(
     "name, task, given, rows, why",
     [
-        ("bert", "classify", [], ROWS, "task.pool=mean is task.pool=first there"),
         ("bert", "classify", BERT, [{**ROWS[0], "label": "fine"}, *ROWS[1:]], "its labels are mixed, bad, good, those of the data bad, fine, mixed"),
         ("bert", "classify", BERT, ROWS[:2], r"it has 3 outputs \(mixed, bad, good\), the task has 2 \(bad, good\)"),
-        ("bert_number", "regress", BERT, [{"text": t, "label": i} for i, t in enumerate(TEXTS)], "set task.standardize=false"),
         ("llama_many", "classify", LAST, ROWS, "problem_type=multi_label_classification, and task=classify is single_label_classification"),
         ("distilbert_tags", "classify", [*BERT, "task.activation=relu"], ROWS, "is that of DistilBertForTokenClassification, and task=classify has"),
     ],
@@ -198,6 +203,43 @@ def test_a_head_that_does_not_fit_starts_anew_and_says_why(name, task, given, ro
     _, about = begun(tmp_path, source, *given, rows=rows, task=task)
     assert "head/out/w" in about["fresh"] and about["left"]
     assert re.search(f"its trained head is not taken: .*{why}", hf.told(about)), hf.told(about)
+
+
+NUMBERS = [{"text": text, "label": i} for i, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize(
+    "name, task, given, rows, why",
+    [
+        ("bert", "classify", ["task.pool=mean"], ROWS, "task.pool=mean is task.pool=first there"),
+        ("bert", "classify", ["task.head=linear"], ROWS, "task.head=linear is task.head=dense there"),
+        ("bert", "classify", ["task.bias=false"], ROWS, "has bert.pooler.dense.bias, classifier.bias, and the head of the task"),
+        ("bert_number", "regress", [], NUMBERS, "set task.standardize=false"),
+        ("modernbert_mean", "classify", ["task.pool=first"], ROWS, "classifier_pooling=mean there, and cls by the options"),
+    ],
+)
+def test_an_option_never_replaces_a_trained_head(name, task, given, rows, why, tmp_path):
+    source = folder(tmp_path / "in", name)
+    with pytest.raises(ConfigError, match=rf"its.* head cannot be taken: .*{why}.*train\.init_fresh=\['head/\.\*'\] starts with a new head"):
+        begun(tmp_path, source, *given, rows=rows, task=task)
+    _, about = begun(tmp_path, source, *given, "train.init_fresh=['head/.*']", rows=rows, task=task)
+    assert "head/out/w" in about["fresh"] and about["head"] is None
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "modernbert_mean", "deberta_tanh"])
+def test_the_head_of_the_source_is_the_standard_one(name, tmp_path):
+    """With no option of a head given, all of a trained head is taken but a bias that the class has not."""
+    parts, about = begun(tmp_path, folder(tmp_path / "in", name), rows=ROWS)
+    assert (about["head"], about["left"]) == (None, []) and all(path.endswith("/b") for path in about["fresh"])
+    wanted = {"bert": BERT, "llama": [*LAST, "task.bias=False"], "modernbert_mean": ["task.pool=mean", "task.head=normed"], "deberta_tanh": BERT}
+    assert all(str(getattr(parts.config.task, key.removeprefix("task."))) == value for key, value in (o.split("=") for o in wanted[name]))
+
+
+def test_a_folder_of_sentence_vectors_is_pooled_as_they_were(tmp_path):
+    source = folder(tmp_path / "in", "bert", drop=("classifier",), architectures=["BertModel"])
+    assert begun(tmp_path, source, rows=ROWS)[0].config.task.pool == "first"
+    (source / "modules.json").write_text("[]")
+    assert begun(tmp_path, source, rows=ROWS)[0].config.task.pool == "mean"
 
 
 def test_numbers_name_labels_that_have_no_names(tmp_path):
@@ -218,3 +260,39 @@ def test_the_pooler_of_a_body_is_that_of_a_head(tmp_path):
     np.testing.assert_array_equal(taken["head/dense/w"].T, tensors["pooler.dense.weight"])
     _, about = begun(tmp_path, source, "task.pool=mean", "task.head=dense", rows=ROWS)
     assert "head/dense/w" in about["fresh"]
+
+
+# --- what is held ----------------------------------------------------------------------------------------------------------------------------
+def test_weights_are_held_once(tmp_path):
+    """Layers are laid apart to generate, and together again to be evaluated; both are all that the model holds."""
+    model = jaxsft.load(test_hf.folder(tmp_path / "in"), "precision=fp32")
+    before = flatten(jax.tree.map(np.asarray, model.params))
+    shape = before["layers/0/mlp/up/w"].shape[1:]  # of gate and up alone
+    held = lambda: sum(leaf.shape[0] for leaf in jax.live_arrays() if leaf.shape[1:] == shape)
+    assert held() == 6
+    once, first = held(), model.generate("red", max_new_tokens=4)
+    assert sorted(model._held.layers["layers"], key=int) == ["0", "1", "2"] and held() == once
+    after = flatten(jax.tree.map(np.asarray, model.params))
+    assert after.keys() == before.keys() and held() == once
+    for path, value in before.items():
+        np.testing.assert_array_equal(after[path], value)
+    assert model.generate("red", max_new_tokens=4) == first
+
+
+@pytest.mark.parametrize("name, task", [("llama", "lm"), ("qwen3_moe", "lm"), ("deberta", "mlm"), ("gemma3", "lm")])
+def test_weights_that_are_rounded_once_give_the_same_numbers(name, task, tmp_path):
+    """Of precision=bf16: those of linear layers are rounded when they are read, and not in each product."""
+    source = pretrained.open_source(test_hf.folder(tmp_path / "in", name))
+    config = source.model()
+    ids = np.random.default_rng(0).integers(0, 256, (2, 12))
+    where = Tokens(np.ones(ids.shape, np.int32), np.tile(np.arange(12, dtype=np.int32), (2, 1)))
+    found = []
+    for rounded in (False, True):
+        model = Transformer(config, config.vocab_rows, ROUNDED if rounded else "bf16")
+        declared = specs(jax.eval_shape(model.init, jax.random.key(0)))
+        empty = {path: jax.numpy.zeros(spec.shape, spec.dtype) for path, spec in flatten(declared).items()}
+        todo = pretrained.plan(source, flatten(declared), None)
+        held = pretrained.load(source, todo, empty, rounded=pretrained.read_by_products(flatten(declared)) if rounded else ())
+        params = jax.tree.unflatten(jax.tree.structure(declared), [held[path] for path in flatten(declared)])
+        found.append(np.asarray(jax.jit(model.hidden)(params, ids, where)))
+    assert np.abs(found[0] - found[1]).max() <= 2e-5 * np.abs(found[0]).max()

@@ -69,7 +69,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "Binary tables": (
         ("parquet", "arrow", "array_record", "tfds"),
-        'Parquet and Arrow need `pip install "jaxsft[parquet]"`. Data sets of TensorFlow Datasets are read without TensorFlow, also as '
+        'Parquet and Arrow need `pip install -e ".[parquet]"`. Data sets of TensorFlow Datasets are read without TensorFlow, also as '
         "`data.train=tfds:name/config:split`.",
     ),
 }

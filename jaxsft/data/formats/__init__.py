@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import gzip
 import itertools
+import os
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ def files(path: str | Path) -> list[Source]:
     """Every file that a path means, for their hashes: those of `sources`, all of a folder, all of a data set of TFDS. Raises DataError."""
     if str(path).startswith("tfds:"):
         path = tfds.located(str(path))[0]
-    return list(tree(path).files.values()) if Path(path).is_dir() else sources(path)
+    return list(tree(path).files.values()) if os.path.isdir(path) else sources(path)
 
 
 def read(path: str | Path, **how: Any) -> list[Row]:
@@ -187,7 +188,7 @@ def _openings(path: str | Path, format: str) -> list[tuple[Source | Tree, Format
     """A folder or archive that is of one format as a whole; otherwise its files, one by one."""
     if format != "auto" and named(format).tree:
         return [(tree(path), named(format))]
-    folder = Path(path).is_dir() or str(path).lower().endswith(".zip")
+    folder = os.path.isdir(path) or str(path).lower().endswith(".zip")
     if folder and format == "auto":
         whole = tree(path)
         if kind := _kind_of_tree(whole):
@@ -207,7 +208,7 @@ def _format_of(source: Source, format: str) -> Format:
 
 def left_out(path: str | Path, format: str = "auto") -> list[str]:
     """The files of a folder or an archive that are no data, by their names: README, LICENSE and the like. They are not read, and must be told."""
-    if str(path).startswith("tfds:") or not (Path(path).is_dir() or str(path).lower().endswith(".zip")):
+    if str(path).startswith("tfds:") or not (os.path.isdir(path) or str(path).lower().endswith(".zip")):
         return []
     whole = tree(path)
     if kind := _kind_of_tree(whole) if format == "auto" else named(format) if named(format).tree else None:

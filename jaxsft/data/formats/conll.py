@@ -86,7 +86,8 @@ class Layout:
         """Whether the line ends in a tag, or has one in its column: `#win=5 O` is a word."""
         if self.tags is None or not (cells := self.cells(line)):
             return False
-        return cells[self.tags if len(cells) == len(self.names) else -1].strip() in self.known
+        tag = cells[self.tags if len(cells) == len(self.names) else -1].strip()
+        return tag in self.known or (self.scheme != "raw" and (tag == "O" or ("-" in tag and schemes.split(tag) is not None)))
 
 
 def read(source: Source, encoding: str, options: ConllOptions) -> Numbered:
@@ -137,6 +138,8 @@ def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
     tokens = _chosen("tokens", options.tokens, names, file)
     if tokens is None:
         tokens = names.index("tokens") if "tokens" in names else next((i for i, name in enumerate(names) if _token_name.fullmatch(name)), int(ids))
+        if options.tags == "auto" and not header and not named and width == tokens + 2 and _tags_first(rows, tokens):
+            tokens += 1
     tags = _chosen("tags", options.tags, names, file)
     if tags is None and options.tags == "auto" and width > 1:
         tags = _tags_column(rows, names, tokens)
@@ -193,6 +196,12 @@ def _chunky(cells: Sequence[str]) -> bool:
     """Whether a column holds chunk tags, but for a few mistakes."""
     fitting = sum(schemes.split(cell) is not None for cell in cells)
     return fitting == len(cells) > 0 or (fitting > 0.9 * len(cells) and "O" in cells)
+
+
+def _tags_first(rows: Sequence[Sequence[str]], first: int) -> bool:
+    """Whether a column holds chunk tags, O and others, and the one behind it does not: the tag stands in front of its token."""
+    tags, behind = ([row[i].strip() for row in rows] for i in (first, first + 1))
+    return _chunky(tags) and "O" in tags and len(set(tags)) > 1 and not _chunky(behind)
 
 
 def _scheme(sentences: Iterable[Sequence[str]]) -> str | None:

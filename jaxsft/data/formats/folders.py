@@ -62,7 +62,8 @@ def of_one_kind(path: str, found: Sequence[Source], detect: Callable[[Source], K
             kinds.append((source, None))
     patterns = {}
     for source, kind in kinds:
-        patterns.setdefault((getattr(kind, "name", "unknown")), []).append(source.name)
+        name = getattr(kind, "name", "unknown")
+        patterns.setdefault("json" if name == "jsonl" else name, []).append(source.name)  # the same rows, spelled in two ways
     if len(patterns) > 1:
         some = "; ".join(f"{name}: {names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''}" for name, names in patterns.items())
         good = [_pattern(path, names) for name, names in patterns.items() if name != "unknown"]

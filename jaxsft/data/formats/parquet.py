@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
-from jaxsft.data.formats.rows import Bad, Format, Numbered, repeated
+from jaxsft.data.formats.rows import Bad, Format, Numbered, Struct, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 
@@ -153,7 +153,7 @@ def _plain(array: Any) -> list[Any]:
     if types.is_struct(kind):
         fields = [kind.field(i).name for i in range(kind.num_fields)]
         rows = zip(*map(_plain, array.flatten()), strict=True) if fields else iter([()] * len(array))
-        return [dict(zip(fields, row, strict=True)) if ok else None for row, ok in zip(rows, array.is_valid().to_pylist(), strict=True)]
+        return [Struct(zip(fields, row, strict=True)) if ok else None for row, ok in zip(rows, array.is_valid().to_pylist(), strict=True)]
     if types.is_map(kind):
         return _maps(pa, array)
     if types.is_nested(kind):

@@ -10,6 +10,10 @@ from typing import IO, Any
 from jaxsft.errors import DataError
 
 
+class Struct(dict):
+    """An object of a columnar file: it has the fields of all objects of its column, null where nobody wrote one."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
     """One row as read: its fields, the file (spelled as the user gave it) and the 1-based physical line where the row begins."""

@@ -175,9 +175,9 @@ def sources(path: str | Path) -> list[Source]:
         return [Source(text, hub.data_file(text))]
     plain = Path(text)
     with _told(text):
-        if plain.is_file():
+        if os.path.isfile(plain):  # a name that is too long is none
             return list(tree(text).files.values()) if _is_zip(plain) else [Source(text, plain)]
-        if plain.is_dir():
+        if os.path.isdir(plain):
             return list(tree(text).files.values())
         if inside := _inside_archive(text):
             archive, pattern = inside
@@ -203,16 +203,16 @@ def tree(path: str | Path) -> Tree:
     """A folder or an archive as a whole. Raises DataError where it is neither, or an archive's member would leave it."""
     text, plain = str(path), Path(path)
     with _told(text):
-        if plain.is_dir():
+        if os.path.isdir(plain):
             inside = sorted(p for p in plain.rglob("*") if p.is_file())
             names = [p.relative_to(plain).as_posix() for p in inside]
             files = {n: Source(f"{text.rstrip('/')}/{_printable(n)}", p) for n, p in zip(names, inside, strict=True) if not _hidden(n)}
-        elif plain.is_file() and _is_zip(plain):
+        elif os.path.isfile(plain) and _is_zip(plain):
             with zipfile.ZipFile(plain) as archive:
                 foreign.refuse(text, foreign.of_archive(text, archive.namelist()))
                 files = {i.filename: Source(f"{text}/{_printable(i.filename)}", plain, i.filename) for i in _members(archive, text)}
             files = dict(sorted(files.items()))
-        elif plain.exists():
+        elif os.path.exists(plain):
             raise DataError(f"{text}: found a file, expected a folder or a .zip archive")
         else:
             raise DataError(f"{text}: there is no such folder or archive")

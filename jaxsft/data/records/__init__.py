@@ -15,8 +15,9 @@ from jaxsft.data import split
 from jaxsft.data.formats import Row, listed
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import settled
-from jaxsft.data.records.chat import FORMS, ROLES, Chat, Message, chat_record, form_of, open_chat
+from jaxsft.data.records.chat import FORMS, Chat, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Doubtful, Unlabelled, label_names, label_text
+from jaxsft.data.records.messages import ROLES, Message
 from jaxsft.data.records.questions import Question, question_record
 from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.records.sequences import (
@@ -119,8 +120,8 @@ def _label_hint(row: Row) -> str:
     if "\t" in str(row.fields["text"]):
         return "the line has tabs: set data.format=tsv"
     return (
-        "set data.columns.label=<column>; where the first word of each line is its label, data.format=fasttext data.options.prefix=none; where each "
-        "file is a text and its folder the label, data.unit=file data.columns.label=folder"
+        "set data.columns.label=<column>; where commas or semicolons part cells, data.format=csv; where the first word of each line is its label, "
+        "data.format=fasttext data.options.prefix=none; where each file is a text and its folder the label, data.unit=file data.columns.label=folder"
     )
 
 

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.records.fields import show, text_of, without_none
+from jaxsft.data.records.messages import MARKER, Message, joined_calls, json_of, message_of, shared_message, without_media
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
-ROLES = ("system", "user", "assistant", "tool")
 FORMS = ("messages", "sharegpt", "alpaca", "prompt")
-# What the roles are called elsewhere. A function_call is a turn of the assistant, an observation one of the tool.
-SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
-SPEAKERS |= {"observation": "tool", "function_response": "tool", "function": "tool", **{role: role for role in ROLES}}
-CALLS = ("function_call", "tool_call")
-FLAGS = ("weight", "train")  # of a turn
 LISTS = ("messages", "conversations")  # columns of turns, whichever form those have
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Message:
-    """One turn. `weight` multiplies the loss of an assistant turn; `extra` holds the other fields, such as tool_calls or name."""
-
-    role: str
-    content: str
-    weight: float = 1.0
-    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+REJECTED = ("rejected", "rejected_response", "rejected_messages", "rejected_completion")  # columns of answers that shall not be learnt
+JUDGED = ("label", "labels", "reward")  # columns that may say how good an answer is
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +93,10 @@ def _sharegpt(value: Any) -> bool:
 
 
 def _conversation(row: Row, columns: Any, answered: bool) -> Chat:
+    if answered:
+        _no_preference(row, columns)
     form = _open_form(row, columns) if not answered else form_of(row, columns)
+    _, media = without_media(row.fields, f"{row.where}: the row", columns.allow)
     inside: tuple = ()
     if form in ("messages", "sharegpt"):
         messages, inside = _with_tools(_listed(row, columns, form), row.where)
@@ -120,10 +108,46 @@ def _conversation(row: Row, columns: Any, answered: bool) -> Chat:
         if said and messages and messages[0].role == "system":
             raise DataError(f"{row.where}: column {system!r} and the first message are both from the system, expected one; drop the column")
         messages = ((Message("system", said),) if said else ()) + messages
+    if media:
+        messages = tuple(dataclasses.replace(m, content=MARKER.sub("", m.content)) for m in messages)
+    if asked := row.fields.get("chat_template_kwargs"):
+        raise DataError(
+            f"{row.where}: column 'chat_template_kwargs' holds {show(asked)}, but what a template is given is the same for all rows; set "
+            "task.variables, and drop the column"
+        )
     tools = _tools(row.fields.get(columns.tools or "tools"), f"{row.where}: column {columns.tools or 'tools'!r}")
+    if columns.tools is None and (former := _functions(row)):
+        if tools or inside:
+            raise DataError(f"{row.where}: the columns 'tools' and 'functions' are both there, expected one; drop a column")
+        tools = former
     if tools and inside:
         raise DataError(f"{row.where}: the column {columns.tools or 'tools'!r} and the first message both have tools, expected one; drop the column")
     return Chat(messages, tools or inside)
+
+
+def _no_preference(row: Row, columns: Any) -> None:
+    """Raises DataError for a row of preferences, whose answers are not all to be learnt, unless its answer is named on purpose."""
+    if columns.messages is not None or columns.completion is not None:
+        return
+    fields, out = row.fields, "preference data, which jaxsft does not train on as such"
+    if there := [name for name in REJECTED if fields.get(name) is not None]:
+        field = "messages" if isinstance(fields.get("chosen"), list) and "prompt" not in fields else "completion"
+        chosen = "chosen" if "chosen" in fields else "<column>"
+        raise DataError(
+            f"{row.where}: column {there[0]!r} holds an answer that was rejected: {out}; set data.columns.{field}={chosen} to learn the good "
+            "answers alone"
+        )
+    if judged := [name for name in JUDGED if isinstance(fields.get(name), bool) or (name == "reward" and fields.get(name) is not None)]:
+        raise DataError(
+            f"{row.where}: column {judged[0]!r} holds {show(fields[judged[0]])}, which says how good the answer is: {out}; keep the rows with "
+            "good answers and drop the column, or name that of the answers by data.columns.completion or data.columns.messages to learn them all"
+        )
+
+
+def _functions(row: Row) -> tuple:
+    """The tools of a row as they were written before tools: `functions`."""
+    found = _tools(row.fields.get("functions"), f"{row.where}: column 'functions'")
+    return tuple({"type": "function", "function": one} for one in found)
 
 
 def _open_form(row: Row, columns: Any) -> str:
@@ -142,13 +166,13 @@ def _listed(row: Row, columns: Any, form: str) -> tuple[Message, ...]:
     name = columns.messages or next((n for n in LISTS if n in row.fields and _sharegpt(row.fields[n]) == (form == "sharegpt")), LISTS[0])
     found = require_column(row, name, "data.columns.messages=<column>, or data.columns.prompt=<column> and data.columns.completion")
     if isinstance(found, str) and found.lstrip().startswith("["):
-        found = _json(found, f"{row.where}: column {name!r}", "a list of messages")
+        found = json_of(found, f"{row.where}: column {name!r}", "a list of messages")
     if not isinstance(found, list) or not found:
         raise DataError(f"{row.where}: column {name!r} holds {show(found)}, expected a list of messages with role and content")
     turns = enumerate(found, start=1)
     if form == "messages":
-        return tuple(_message(turn, f"{row.where}: message {number}") for number, turn in turns)
-    return _joined_calls([_shared(turn, f"{row.where}: message {number}") for number, turn in turns])
+        return tuple(message_of(turn, f"{row.where}: message {number}", columns.allow) for number, turn in turns)
+    return joined_calls([shared_message(turn, f"{row.where}: message {number}", columns.allow) for number, turn in turns])
 
 
 def _alpaca(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
@@ -166,7 +190,8 @@ def _alpaca(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
                 f"{row.where}: column {name!r}: turn {number} is {show(turn)}, expected a list of [question, answer]; set data.columns.history"
             )
         messages += [Message("user", turn[0]), Message("assistant", turn[1])]
-    messages.append(Message("user", f"{asked}\n\n{more}" if more and asked else asked or more or ""))
+    more = more if more and more.strip() else ""
+    messages.append(Message("user", f"{asked}\n\n{more}" if more and asked else asked or more))
     if answered:
         messages.append(Message("assistant", text_of(row, columns.completion or "output", "data.columns.completion")))
     return tuple(messages)
@@ -180,9 +205,9 @@ def _prompted(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
     for field, name, role in parts:
         value = require_column(row, name, f"data.columns.{field}")
         if isinstance(value, list) and value:
-            messages += [_message(turn, f"{row.where}: column {name!r}: message {i}") for i, turn in enumerate(value, start=1)]
+            messages += [message_of(turn, f"{row.where}: column {name!r}: message {i}", columns.allow) for i, turn in enumerate(value, start=1)]
         elif isinstance(value, dict):
-            messages.append(_message(value, f"{row.where}: column {name!r}"))
+            messages.append(message_of(value, f"{row.where}: column {name!r}", columns.allow))
         elif isinstance(value, str):
             messages.append(Message(role, value))
         else:
@@ -190,101 +215,7 @@ def _prompted(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-# --- turns -----------------------------------------------------------------------------------------------------------------------------------
-def _message(found: Any, where: str) -> Message:
-    if not isinstance(found, dict):
-        raise DataError(f"{where} is {show(found)}, expected an object with role and content")
-    fields = without_none(found)
-    role = fields.pop("role", None)
-    if role not in ROLES:
-        raise DataError(f"{where} has the role {show(role)}, expected one of {', '.join(ROLES)}")
-    if "content" not in found and not fields.get("tool_calls"):
-        raise DataError(f"{where} has no content, expected a string (only a turn with tool_calls may go without)")
-    if "tool_calls" in fields:
-        fields["tool_calls"] = _tool_calls(fields["tool_calls"], role, where)
-    content = fields.pop("content", "" if fields.get("tool_calls") else None)
-    if not isinstance(content, str):
-        raise DataError(f"{where} has the content {show(content)}, expected a string (null only in a turn with tool_calls)")
-    weight = _weight(fields.pop("weight", None), fields.pop("train", None), role, where)
-    return Message(role, content, weight, fields)
-
-
-def _shared(found: Any, where: str) -> Message:
-    """A turn of ShareGPT: `from` and `value`. A function_call becomes the assistant's tool call, an observation the tool's turn."""
-    if not isinstance(found, dict):
-        raise DataError(f"{where} is {show(found)}, expected an object with from and value")
-    speaker, value = found.get("from"), found.get("value")
-    if speaker not in SPEAKERS and speaker not in CALLS:
-        raise DataError(f"{where} is from {show(speaker)}, expected one of {', '.join([*SPEAKERS, *CALLS])}")
-    rest = {key: part for key, part in found.items() if key not in ("from", "value")}
-    if speaker not in CALLS:
-        return _message({"role": SPEAKERS[speaker], "content": value, **rest}, where)
-    if isinstance(value, str):
-        value = _json(value, where, "a call with name and arguments")
-    return _message({"role": "assistant", "content": None, "tool_calls": value if isinstance(value, list) else [value], **rest}, where)
-
-
-def _joined_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """A call that follows the assistant's own words or calls is of the same turn."""
-    out: list[Message] = []
-    for message in messages:
-        before = out[-1] if out else None
-        if (
-            before is not None
-            and before.role == "assistant"
-            and "tool_calls" in message.extra
-            and not message.content
-            and message.weight == before.weight
-        ):
-            calls = [*before.extra.get("tool_calls", ()), *message.extra["tool_calls"]]
-            out[-1] = dataclasses.replace(before, extra={**before.extra, **message.extra, "tool_calls": calls})
-        else:
-            out.append(message)
-    return tuple(out)
-
-
-def _tool_calls(found: Any, role: str, where: str) -> list[dict[str, Any]]:
-    """Calls as templates expect them, `{"type": "function", "function": {"name", "arguments": {...}}}`, whatever they are found as: a JSON string of
-    the list, arguments as a JSON string, or name and arguments without the frame (Qwen, MiniMind)."""
-    if isinstance(found, str):
-        found = _json(found, f"{where}: tool_calls", "a list of calls")
-    if role != "assistant":
-        raise DataError(f"{where} has tool_calls but the role {role!r}; only the assistant calls tools")
-    if not isinstance(found, list) or not all(isinstance(call, dict) for call in found):
-        raise DataError(f"{where} has the tool_calls {show(found)}, expected a list of objects")
-    return [_tool_call(without_none(call), where) for call in found]
-
-
-def _tool_call(call: dict[str, Any], where: str) -> dict[str, Any]:
-    framed = isinstance(call.get("function"), dict)
-    inner = dict(call["function"]) if framed else {k: v for k, v in call.items() if k in ("name", "arguments", "parameters")}
-    if "parameters" in inner and "arguments" not in inner:
-        inner["arguments"] = inner.pop("parameters")
-    if not isinstance(inner.get("name"), str) or not inner["name"]:
-        raise DataError(f"{where} has the tool call {show(call)}, expected the name of a function and its arguments")
-    arguments = inner.get("arguments", {})
-    if isinstance(arguments, str):
-        arguments = _json(arguments, f"{where}: the arguments of {inner['name']}", "an object") if arguments.strip() else {}
-    if not isinstance(arguments, dict):
-        raise DataError(f"{where}: the arguments of {inner['name']} are {show(arguments)}, expected an object by name")
-    inner["arguments"] = without_none(arguments)
-    outer = {k: v for k, v in call.items() if k != "function"} if framed else {k: v for k, v in call.items() if k not in (*inner, "parameters")}
-    return {**outer, "function": inner}
-
-
-def _weight(weight: Any, train: Any, role: str, where: str) -> float:
-    if train is not None and not isinstance(train, bool):
-        raise DataError(f"{where} has train={show(train)}, expected true or false")
-    number = 1.0 if weight is None else weight
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
-        raise DataError(f"{where} has the weight {show(weight)}, expected a finite number of at least 0")
-    # Weights of other roles are never used; one that asks for something must not pass in silence.
-    if role != "assistant" and (train or number not in (0, 1)):
-        asked = "train=true" if train else f"the weight {number}"
-        raise DataError(f"{where} has {asked} but the role {role!r}; only turns of the assistant are trained")
-    return 0.0 if train is False else float(number)
-
-
+# --- order -----------------------------------------------------------------------------------------------------------------------------------
 def _in_order(messages: tuple[Message, ...], where: str, allow: Sequence[str]) -> tuple[Message, ...]:
     """The turns, cut behind the last answer where that is allowed. Raises DataError where the order is none of a conversation."""
     if all(message.role != "assistant" for message in messages):
@@ -319,16 +250,9 @@ def _with_tools(messages: tuple[Message, ...], where: str) -> tuple[tuple[Messag
 
 def _tools(tools: Any, where: str) -> tuple:
     if isinstance(tools, str) and tools.strip():  # Arrow files keep schemas that differ by row as JSON text
-        tools = _json(tools, where, "a list of tools")
+        tools = json_of(tools, where, "a list of tools")
     if not tools:
         return ()
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise DataError(f"{where} holds {show(tools)}, expected a list of objects")
-    return tuple(without_none(tool) for tool in tools)
-
-
-def _json(text: str, where: str, expected: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} holds broken JSON ({error}), expected {expected}") from None
+    return tuple(without_none(tools))

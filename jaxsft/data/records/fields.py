@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.data.formats import Row, require_column
-from jaxsft.data.formats.rows import plain_number, repeated
+from jaxsft.data.formats.rows import Struct, plain_number, repeated
 from jaxsft.data.records import literals
 from jaxsft.errors import ConfigError, DataError
 
@@ -223,11 +223,13 @@ def one_hot(value: Any) -> list[int] | None:
     return [int(x) for x in value] if all(isinstance(x, bool | int | float) and x in (0, 1) for x in value) else None
 
 
-def without_none(value: Any) -> Any:
-    """Null fields, which columnar files add to every struct, would reach the text of a template as "None"."""
+def without_none(value: Any, written: bool = False) -> Any:
+    """The same without the null fields of structs: a columnar file gives each struct the fields of all. A null that somebody wrote stays, unless
+    `written` are to go too."""
     if isinstance(value, dict):
-        return {key: without_none(part) for key, part in value.items() if part is not None}
-    return [without_none(part) for part in value] if isinstance(value, list) else value
+        gone = written or isinstance(value, Struct)
+        return {key: without_none(part, written) for key, part in value.items() if part is not None or not gone}
+    return [without_none(part, written) for part in value] if isinstance(value, list) else value
 
 
 def show(value: Any) -> str:

@@ -37,7 +37,7 @@ def question_record(row: Row, columns: Any) -> Question:
       DataError: a column is missing or of another form, or an answer does not stand in the context where it is said to.
     """
     record, name = question_of(row, columns), columns.answers or "answers"
-    value, where = without_none(require_column(row, name, "data.columns.answers")), f"{row.where}: column {name!r}"
+    value, where = without_none(require_column(row, name, "data.columns.answers"), written=True), f"{row.where}: column {name!r}"
     parts = value if isinstance(value, list) else [value]
     answers: list[str] = []
     starts: list[int] = []

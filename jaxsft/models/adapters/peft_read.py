@@ -18,6 +18,7 @@ import numpy as np
 from jaxsft.config.adapters import IA3, AdapterConfig, LowRank, Prefix, Prompt
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.models.adapters import peft_config
 from jaxsft.models.adapters.peft import CONFIG, ROOT, WEIGHTS, Module, by_module, lengths, modules, prefixes, sites, tied, tied_lengths
 from jaxsft.models.families.base import Family, Head
 from jaxsft.sharding.weights import Flat, WeightSpec
@@ -34,12 +35,11 @@ class Source(NamedTuple):
     values: Mapping[str, Any]
     tensors: Mapping[str, np.ndarray]
 
-    def of(self, pattern: str, module: str, default: str) -> tuple[str | None, Any]:
-        """(key, value) of a module in `rank_pattern` or `alpha_pattern`, whose keys are names or their ends; else the value for all."""
-        for key, value in (self.values.get(pattern) or {}).items():
-            if module == key or module.endswith(f".{key}"):
-                return key, value
-        return None, self.values.get(default)
+    def of(self, pattern: str, module: str, default: str) -> Any:
+        """The value of a module in `rank_pattern` or `alpha_pattern`: that of the first key which is its name or the end of it, as a regular
+        expression; else the value for all."""
+        given = self.values.get(pattern) or {}
+        return next((value for key, value in given.items() if peft_config.matches(key, module)), self.values.get(default))
 
 
 def read(
@@ -64,7 +64,7 @@ def read(
       CheckpointError: a tensor is missing, additional or of another shape.
     """
     source = _opened(Path(folder))
-    _check_options(source.folder / CONFIG, source.values, options)
+    peft_config.check(source.folder / CONFIG, source.values, options)
     out = {path: np.array(value) for path, value in weights.items() if path.startswith("adapters/")}
     if isinstance(options, Prefix | Prompt):
         wanted = _virtual(source, sites(weights), options, model)
@@ -95,30 +95,12 @@ def _opened(folder: Path) -> Source:
         raise CheckpointError(f"{folder / CONFIG}: found {values!r:.60}, expected an object")
     for name in ("rank_pattern", "alpha_pattern"):
         given = values.get(name) or {}
-        if not isinstance(given, dict) or not all(isinstance(value, int | float) and value > 0 for value in given.values()):
+        if not isinstance(given, dict) or not all(isinstance(value, int | float) and 0 < value < math.inf for value in given.values()):
             raise CheckpointError(f"{folder / CONFIG}: {name}={given!r:.60}: expected numbers above 0 by the names of modules")
+    for name, value in source.tensors.items():
+        if not np.isfinite(value.astype(np.float32)).all():
+            raise CheckpointError(f"{folder / WEIGHTS}: {name} has values that are no finite numbers")
     return source
-
-
-def _check_options(config: Path, values: Mapping[str, Any], options: AdapterConfig) -> None:
-    names = {"LORA": "dora" if values.get("use_dora") else "lora", "IA3": "ia3", "PREFIX_TUNING": "prefix", "PROMPT_TUNING": "prompt"}
-    there, here = {"adapter": names.get(values.get("peft_type"), values.get("peft_type"))}, {"adapter": options.name}
-    if isinstance(options, LowRank):
-        if getattr(options, "init", "zero") != "zero":
-            raise ConfigError(f"adapter.init={options.init}: {config.parent} holds trained weights; set adapter.init=zero")
-        there |= {"adapter.rank": values.get("r"), "adapter.alpha": values.get("lora_alpha")}
-        there["adapter.scaling"] = "sqrt" if values.get("use_rslora") else "rank"
-        here |= {"adapter.rank": options.rank, "adapter.alpha": options.alpha, "adapter.scaling": options.scaling}
-    if isinstance(options, Prefix | Prompt):
-        there["adapter.tokens"], here["adapter.tokens"] = values.get("num_virtual_tokens"), options.tokens
-        there["prefix_projection"], here["prefix_projection"] = bool(values.get("prefix_projection")), False
-    for key, value in there.items():
-        if value != here[key]:
-            raise ConfigError(f"{config}: says {key}={value}, this run has {key}={here[key]}; set {key}={value}")
-    if bad := [key for key in ("modules_to_save", "layer_replication") if values.get(key)]:
-        raise ConfigError(f"{config}: {bad[0]}={values[bad[0]]}: is not read; expected none")
-    if values.get("bias", "none") != "none":
-        raise ConfigError(f"{config}: bias={values['bias']}: is not read; expected none")
 
 
 def _virtual(source: Source, found: Parts, options: Prefix | Prompt, model: ModelConfig) -> Wanted:
@@ -144,30 +126,28 @@ ONLY = """adapter.target to '["decoder/layers/.*/attention"]' in an encoder-deco
 def _modules(source: Source, found: Mapping[str, tuple[Module, Parts]], options: AdapterConfig, weights: Flat, output: str | None) -> Wanted:
     """By the name of each tensor there, its shape, and from it to (path, leaf, array) of ours."""
     out: Wanted = {}
-    used: dict[str, set[str | None]] = {"rank_pattern": set(), "alpha_pattern": set()}
     for theirs, (module, parts) in found.items():
         if isinstance(options, IA3):
             out |= _ia3(source, module, parts)
             continue
-        rank = _rank(source, module, parts, options, used)
-        out |= _low_rank(source, module, parts, options, rank)
+        peft_config.check_start(source.folder / CONFIG, source.values, theirs, plain=len(module.parts) == 1 and bool(module.spec.inputs))
+        out |= _low_rank(source, module, parts, options, *_rank(source, module, parts, options))
         if any("magnitude" in leaves for leaves in parts.values()):
             size = sum(math.prod(spec.shape) for spec in _outputs(module))
             puts = functools.partial(_by_part, source, module, parts, "magnitude", functools.partial(lengths, weights))
             out[f"{ROOT}{theirs}.lora_magnitude_vector"] = ((size,), puts)
         if not module.spec.inputs and output:
             out |= _twins(source, module, output, options)
-    for pattern, keys in used.items():
-        if bad := sorted(set(source.values.get(pattern) or {}) - keys):
+    for pattern in ("rank_pattern", "alpha_pattern"):
+        if bad := [key for key in source.values.get(pattern) or {} if not any(peft_config.matches(key, theirs) for theirs in found)]:
             raise ConfigError(f"{source.folder / CONFIG}: {pattern} has {bad[0]}, which is no module of this adapter; check adapter.target")
     return out
 
 
-def _rank(source: Source, module: Module, parts: Parts, options: LowRank, used: dict[str, set[str | None]]) -> int:
-    """Of a module there. Raises ConfigError: it has another scale here, or ranks that its parts cannot have."""
-    (a, rank), (b, alpha) = source.of("rank_pattern", module.theirs, "r"), source.of("alpha_pattern", module.theirs, "lora_alpha")
-    used["rank_pattern"].add(a)
-    used["alpha_pattern"].add(b)
+def _rank(source: Source, module: Module, parts: Parts, options: LowRank) -> tuple[int, float]:
+    """The rank of a module there, and by what its second factor is multiplied here, where one scale holds for all modules: 1 where theirs is that.
+    Raises ConfigError for ranks that its parts cannot have."""
+    rank, alpha = source.of("rank_pattern", module.theirs, "r"), source.of("alpha_pattern", module.theirs, "lora_alpha")
     fits = sorted({options.rank, options.rank * len(parts)} if len(module.parts) > 1 else {options.rank})
     if rank not in fits:
         of = f" for {len(parts)} parts of one layer" if len(parts) > 1 else ""
@@ -176,12 +156,14 @@ def _rank(source: Source, module: Module, parts: Parts, options: LowRank, used: 
         )
     grow = math.sqrt if options.scaling == "sqrt" else float
     there, here = alpha / grow(rank), options.alpha / grow(options.rank)
-    if not math.isclose(there, here, rel_tol=1e-6):
+    if math.isclose(there, here, rel_tol=1e-6):
+        return rank, 1.0
+    if getattr(options, "init", "zero") != "zero":  # what is subtracted at the start has this scale too
         raise ConfigError(f"{source.folder / CONFIG}: {module.theirs} is scaled by {there:g}, expected {here:g} from adapter.alpha and adapter.rank")
-    return rank
+    return rank, there / here
 
 
-def _low_rank(source: Source, module: Module, parts: Parts, options: LowRank, rank: int) -> Wanted:
+def _low_rank(source: Source, module: Module, parts: Parts, options: LowRank, rank: int, scale: float) -> Wanted:
     n = module.spec.inputs or 1
     inputs, outputs = math.prod(module.spec.shape[:n]), sum(math.prod(spec.shape) for spec in _outputs(module))
     a, b = ("lora_A.weight", "lora_B.weight") if module.spec.inputs else ("lora_embedding_A", "lora_embedding_B")
@@ -194,7 +176,8 @@ def _low_rank(source: Source, module: Module, parts: Parts, options: LowRank, ra
         rows = {path: slice(i * options.rank, (i + 1) * options.rank) if rank != options.rank else slice(None) for i, path in enumerate(order)}
         first = lambda x: [(path, "a", x[at].T.reshape(parts[path]["a"].shape)) for path, at in rows.items()]
         second = functools.partial(_slices, source, module, parts, rows)
-    return {f"{ROOT}{module.theirs}.{a}": ((rank, inputs), first), f"{ROOT}{module.theirs}.{b}": ((outputs, rank), second)}
+    scaled = second if scale == 1 else lambda x: second(x * np.float32(scale))
+    return {f"{ROOT}{module.theirs}.{a}": ((rank, inputs), first), f"{ROOT}{module.theirs}.{b}": ((outputs, rank), scaled)}
 
 
 def _slices(source: Source, module: Module, parts: Parts, rows: Mapping[str, slice], x: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
@@ -221,7 +204,8 @@ def _twins(source: Source, module: Module, output: str, options: LowRank) -> Wan
     for name, twin, shape in (("lora_A.weight", "lora_embedding_B", (options.rank, d)), ("lora_B.weight", "lora_embedding_A", (v, options.rank))):
         full, other = f"{ROOT}{output}.{name}", f"{ROOT}{module.theirs}.{twin}"
         own, its = source.tensors.get(full), source.tensors.get(other)
-        if own is None or (its is not None and not np.array_equal(own, its.T)):
+        alphas = [source.of("alpha_pattern", name, "lora_alpha") for name in (output, module.theirs)]
+        if own is None or (its is not None and not np.array_equal(own, its.T)) or alphas[0] != alphas[1]:
             has = "has no adapter beside that of" if own is None else "has another adapter than"
             raise ConfigError(
                 f"{source.folder}: {output} {has} {module.theirs}, which it is tied to, and here a tied weight has one on both sides; "

@@ -21,6 +21,7 @@ from jaxsft.models.families.keys import Keys
 from jaxsft.models.families.transforms import LINEAR, PLAIN, Transform
 from jaxsft.sharding.weights import WeightSpec
 
+
 # --- the table -------------------------------------------------------------------------------------------------------------------------------
 class Entry(NamedTuple):
     """One weight in both worlds.
@@ -165,20 +166,30 @@ class Family:
         return ModelConfig(**self.fields(values, place, context))
 
     def to_config(self, model: ModelConfig, rows: int) -> dict[str, Any]:
-        """The config.json of a model of ours with so many rows of the embedding. Raises ConfigError that names an option which the family has not."""
+        """The config.json of a model of ours with so many rows of the embedding. Raises ConfigError that names what the family has not."""
+        if other := self.lacks(model, rows):
+            told = ", ".join(f"model.{name}={wanted!r} (it would be {found!r})" for name, (found, wanted) in other.items())
+            raise ConfigError(f"export.family={self.model_type}: has no {told}")
+        return {"model_type": self.model_type, **self.write(model), "vocab_size": rows}
+
+    def lacks(self, model: ModelConfig, rows: int) -> dict[str, tuple[Any, Any]]:
+        """By name, (what the family has, what the model has) of options that differ. Raises ConfigError where it can say nothing of such a model."""
         if self.write is None:
             raise ConfigError(f"export.family={self.model_type}: a model that was not loaded from one cannot be written as one")
         values = {"model_type": self.model_type, **self.write(model), "vocab_size": rows}
         back = dataclasses.replace(model, **{"vocab_rows": None, **self.fields(values, f"export.family={self.model_type}", model.context)})
+        out = {}
         for field in dataclasses.fields(ModelConfig):
             found, wanted = getattr(back, field.name), getattr(model, field.name)
             masked = field.name == "head_bias" and "mlm" in self.heads  # of their head, whatever the config says
             if field.name not in UNWRITTEN and found != wanted and not masked:
-                raise ConfigError(f"export.family={self.model_type}: has no model.{field.name}={wanted!r} (it would be {found!r})")
-        return values
+                out[field.name] = found, wanted
+        return out
 
 
 TYPES = {field.name: str(field.type) for field in dataclasses.fields(ModelConfig)}
+
+
 def _check_rotation(model: Mapping[str, Any], keys: Keys) -> None:
     """Raises ConfigError where the dimensions of a head that turn are no pairs, or where there is no factor for each pair."""
     dims = int(model["head_dim"] * model.get("rope_fraction", 1.0))
@@ -186,7 +197,9 @@ def _check_rotation(model: Mapping[str, Any], keys: Keys) -> None:
         raise ConfigError(f"{keys.place}: {dims} of the {model['head_dim']} dimensions of a head would turn; expected an even number of at least 2")
     factors = model["rope_scaling"].factors if "rope_scaling" in model else None
     if factors is not None and len(factors) != dims // 2:
-        raise ConfigError(f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for each pair of dimensions")
+        raise ConfigError(
+            f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for each pair of dimensions"
+        )
 
 
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}

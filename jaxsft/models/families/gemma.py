@@ -16,7 +16,9 @@ def _read(keys: Keys, kinds: list[str]) -> dict[str, Any]:
     keys.only("use_bidirectional_attention", None, False)
     return {
         **out,
-        **decoders.windows(keys, out["layers"], keys.get("sliding_window"), keys.get("layer_types") if keys.get("layer_types") is not None else kinds),
+        **decoders.windows(
+            keys, out["layers"], keys.get("sliding_window"), keys.get("layer_types") if keys.get("layer_types") is not None else kinds
+        ),
         "norm_epsilon": keys.get("rms_norm_eps"),
         "norm_position": "sandwich",
         "norm_plus_one": True,

@@ -19,20 +19,7 @@ from jaxsft.models.families.schema import shown, wrong
 # Read by classes, and no number of what we compute depends on it: what training here has options of its own for, initial values (files have the
 # weights), what a call returns, how it is computed, ids that the tokenizer knows, labels and options of heads (`trained_heads.py` reads them).
 NO_EFFECT = frozenset(
-    """
-architectures model_type transformers_version torch_dtype dtype
-attention_dropout attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop hidden_dropout hidden_dropout_prob embedding_dropout mlp_dropout
-dropout dropout_rate activation_dropout classifier_dropout cls_dropout seq_classif_dropout qa_dropout pooler_dropout encoder_layerdrop
-decoder_layerdrop summary_first_dropout summary_last_dropout classif_dropout
-initializer_range initializer_factor initializer_cutoff_factor init_std
-use_cache output_attentions output_hidden_states return_dict gradient_checkpointing chunk_size_feed_forward attn_implementation pretraining_tp
-reorder_and_upcast_attn deterministic_flash_attn sparse_prediction sparse_pred_ignore_index
-bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id decoder_start_token_id forced_eos_token_id
-id2label label2id num_labels problem_type
-pooler_hidden_act pooler_hidden_size legacy classifier_activation classifier_bias classifier_pooling decoder_bias
-summary_type summary_use_proj summary_activation summary_proj_to_labels
-output_router_logits router_aux_loss_coef sinusoidal_pos_embds
-""".split()
+    ["architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "hidden_dropout_prob", "embedding_dropout", "mlp_dropout", "dropout", "dropout_rate", "activation_dropout", "classifier_dropout", "cls_dropout", "seq_classif_dropout", "qa_dropout", "pooler_dropout", "encoder_layerdrop", "decoder_layerdrop", "summary_first_dropout", "summary_last_dropout", "classif_dropout", "initializer_range", "initializer_factor", "initializer_cutoff_factor", "init_std", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "gradient_checkpointing", "chunk_size_feed_forward", "attn_implementation", "pretraining_tp", "reorder_and_upcast_attn", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "decoder_start_token_id", "forced_eos_token_id", "id2label", "label2id", "num_labels", "problem_type", "pooler_hidden_act", "pooler_hidden_size", "legacy", "classifier_activation", "classifier_bias", "classifier_pooling", "decoder_bias", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "output_router_logits", "router_aux_loss_coef", "sinusoidal_pos_embds"]
 )
 HARMLESS: dict[str, tuple[Any, ...]] = {  # what else is read, at values that change nothing
     "is_encoder_decoder": (False,),
@@ -56,12 +43,15 @@ class Keys:
     def __init__(self, values: Mapping[str, Any], place: str, family: str, context: int | None = None):
         self.values, self.place, self.context = dict(values), place, context
         self.family, self.defaults = family, defaults(family)
-        self._read: set[str] = set()
+        self.read_so_far: set[str] = set()
+        self.written: dict[str, str] = {}  # the name in the file, of a key that has another one there
         for other, key in ALIASES.get(family, {}).items():
             if other in self.values:
                 value = self.values[other]
                 if other == "num_hidden_layers":  # it is what the class takes; the tensors show whether it is right
                     self.values[key] = value
+                if key not in self.values:
+                    self.written[key] = other
                 if self.values.setdefault(key, value) == value:
                     del self.values[other]
                 else:
@@ -69,7 +59,8 @@ class Keys:
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value; where there is none, what the class of the family takes, or else `default`. Raises ConfigError for one of another kind."""
-        self._read.add(key)
+        key = ALIASES.get(self.family, {}).get(key, key)
+        self.read_so_far.add(key)
         if key not in self.values:
             return self.defaults.get(key, default)
         value = self.values[key]
@@ -87,8 +78,8 @@ class Keys:
         return value
 
     def only(self, key: str, *known: Any) -> Any:
-        """The value, which must be one of `known`; where there is none, the first of them. Raises ConfigError."""
-        value = self.get(key) if key in self.values else known[0]
+        """The value, which must be one of `known`; where nothing says it, the first of them. Raises ConfigError."""
+        value = self.get(key, known[0])
         if value not in known:
             self.refuse(key, f"expected {' or '.join(map(repr, known))}")
         return value
@@ -108,14 +99,14 @@ class Keys:
         return embed, count
 
     def refuse(self, key: str, why: str) -> None:
-        raise ConfigError(f"{self.place}: {key}={shown(self.values.get(key))}: {why}")
+        raise ConfigError(f"{self.place}: {self.written.get(key, key)}={shown(self.values.get(key))}: {why}")
 
     def finish(self, causal: bool) -> None:
         """Raises ConfigError that names the first key that was not read and is not without effect; `causal`: what the model is."""
         harmless = {**HARMLESS, "is_causal": (causal,)}
         reads = names_read(self.family)
         for key, value in self.values.items():
-            if key in self._read or key in NO_EFFECT:
+            if key in self.read_so_far or key in NO_EFFECT:
                 continue
             if key in reads and not any(value is known for known in harmless.get(key, ())):
                 known = f"; only {harmless[key][0]} can be loaded" if key in harmless else ""

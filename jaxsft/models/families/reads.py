@@ -101,7 +101,7 @@ decoder_sparse_step=1 eos_token_id=null head_dim hidden_act="silu" hidden_size=2
 initializer_range=0.02 intermediate_size=6144 is_encoder_decoder=false kv_sharing_modes
 layer_types max_position_embeddings=32768 mlp_only_layers=null moe_intermediate_size=768
 norm_topk_prob=false num_attention_heads=32 num_experts=128 num_experts_per_tok=8
-num_hidden_layers=24 num_key_value_heads=4 original_max_position_embeddings
+num_hidden_layers=24 num_key_value_heads=4 num_local_experts original_max_position_embeddings
 output_router_logits=false pad_token_id=null partial_rotary_factor rms_norm_eps=1e-06
 rope_parameters=null rope_scaling rope_theta router_aux_loss_coef=0.001 sep_token_id
 sliding_window=4096 tie_word_embeddings=false use_cache=true use_sliding_window=false

@@ -47,27 +47,45 @@ EPSILON = Kind((int, float), "a number above 0 and at most 1", -1.0, 1.0, 0.0)
 PART, OBJECT, LIST = EPSILON, Kind((dict,), "an object"), Kind((list,), "a list")
 
 _KEYS: tuple[tuple[Kind, str], ...] = (
-    (WIDTH, """hidden_size d_model dim n_embd intermediate_size d_ff hidden_dim n_inner encoder_ffn_dim decoder_ffn_dim moe_intermediate_size
+    (
+        WIDTH,
+        """hidden_size d_model dim n_embd intermediate_size d_ff hidden_dim n_inner encoder_ffn_dim decoder_ffn_dim moe_intermediate_size
         head_dim d_kv embedding_size attention_head_size num_local_experts num_experts num_experts_per_tok position_buckets
-        relative_attention_num_buckets"""),
-    (COUNT, """num_hidden_layers num_layers num_decoder_layers n_layer n_layers encoder_layers decoder_layers num_attention_heads
+        relative_attention_num_buckets""",
+    ),
+    (
+        COUNT,
+        """num_hidden_layers num_layers num_decoder_layers n_layer n_layers encoder_layers decoder_layers num_attention_heads
         num_key_value_heads num_heads n_head n_heads encoder_attention_heads decoder_attention_heads global_attn_every_n_layers
-        sliding_window_pattern decoder_sparse_step"""),
-    (LENGTH, """vocab_size max_position_embeddings n_positions original_max_position_embeddings sliding_window local_attention
-        relative_attention_max_distance"""),
+        sliding_window_pattern decoder_sparse_step""",
+    ),
+    (
+        LENGTH,
+        """vocab_size max_position_embeddings n_positions original_max_position_embeddings sliding_window local_attention
+        relative_attention_max_distance""",
+    ),
     (ID, "type_vocab_size pad_token_id bos_token_id decoder_start_token_id max_window_layers conv_kernel_size"),
     (whole(-1, 2**31 - 1), "max_relative_positions"),
-    (SWITCH, """tie_word_embeddings attention_bias mlp_bias norm_bias use_sliding_window norm_topk_prob is_encoder_decoder is_decoder
+    (
+        SWITCH,
+        """tie_word_embeddings attention_bias mlp_bias norm_bias use_sliding_window norm_topk_prob is_encoder_decoder is_decoder
         add_cross_attention scale_attn_weights scale_attn_by_inverse_layer_idx use_parallel_residual relative_attention share_att_key
-        position_biased_input is_gated_act scale_decoder_outputs scale_embedding use_bidirectional_attention classifier_bias decoder_bias"""),
-    (WORD, """hidden_act hidden_activation activation activation_function feed_forward_proj dense_act_fn norm_rel_ebd pooler_hidden_act
-        classifier_activation classifier_pooling"""),
+        position_biased_input is_gated_act scale_decoder_outputs scale_embedding use_bidirectional_attention classifier_bias decoder_bias""",
+    ),
+    (
+        WORD,
+        """hidden_act hidden_activation activation activation_function feed_forward_proj dense_act_fn norm_rel_ebd pooler_hidden_act
+        classifier_activation classifier_pooling problem_type""",
+    ),
     (EPSILON, "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps"),
     (SCALE, "query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping"),
     (RATIO, "rope_theta rotary_emb_base rope_local_base_freq global_rope_theta local_rope_theta"),
     (PART, "partial_rotary_factor rotary_pct"),
     (OBJECT, "rope_parameters rope_scaling"),
-    (LIST, "layer_types mlp_only_layers architectures"),
+    (LIST, "layer_types mlp_only_layers"),
+    (Kind((list,), "a list of words"), "architectures"),
+    (OBJECT, "id2label"),
+    (whole(0, 2**20), "num_labels"),
     (Kind((str, list), "a word or a list"), "pos_att_type"),
     (number("a number of at least 0", least=0), "router_jitter_noise"),
 )
@@ -76,9 +94,12 @@ NULLABLE = frozenset(  # where null has a meaning of its own in the classes: non
     """
 num_key_value_heads head_dim n_inner sliding_window layer_types rope_parameters rope_scaling original_max_position_embeddings pad_token_id
 bos_token_id decoder_start_token_id attn_logit_softcapping final_logit_softcapping num_decoder_layers mlp_only_layers pos_att_type architectures
-use_bidirectional_attention partial_rotary_factor
+use_bidirectional_attention partial_rotary_factor id2label num_labels problem_type
 """.split()
 )
+# Read of heads, by whoever takes one (`trained_heads.py`), and not by a family.
+OF_HEADS = ("architectures", "id2label", "num_labels", "problem_type", "decoder_start_token_id", "pooler_hidden_act", "classifier_activation")
+OF_HEADS += ("classifier_pooling", "classifier_bias", "decoder_bias")
 
 
 def shown(value: Any) -> str:
@@ -95,7 +116,8 @@ def wrong(key: str, value: Any) -> str | None:
     if value is None and key in NULLABLE:
         return None
     kind = SCHEMA[key]
-    return None if kind.fits(value) else f"expected {kind.said}" + (" or null" if key in NULLABLE else "")
+    fits = kind.fits(value) and (key != "architectures" or all(isinstance(name, str) for name in value))
+    return None if fits else f"expected {kind.said}" + (" or null" if key in NULLABLE else "")
 
 
 def numbers(value: Any, least: float = 0.0) -> Sequence[float] | None:

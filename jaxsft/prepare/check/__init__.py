@@ -28,7 +28,7 @@ def check(config: Config) -> Result:
       ConfigError: an option is wrong, or there is no data. What is wrong with the data is a finding.
     """
     validate.validate_values(compose.flat(compose.to_dict(config)))
-    kind = KINDS[config.task.name]
+    kind, config = KINDS[config.task.name], setup.with_template_tokens(config)[0]
     setup.check_columns(config, kind.record)
     config = setup.of_prepared(setup.like_pretrained(config) if config.model.pretrained else config, columns_read(kind.record))
     validate.data(config)

@@ -121,8 +121,8 @@ def _encoded(task: Any, part: Part, findings: Findings) -> list[Encoded | str]:
 def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit: int, findings: Findings) -> dict[str, Any]:
     """The lengths against the limit, and the ledger as training would write it."""
     d = config.data
-    lengths = np.array([e.positions for e in encoded if isinstance(e, Encoded)], np.int64)
-    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and not e.chunk and e.positions > limit]
+    lengths = np.array([one.positions for e in encoded if isinstance(e, Encoded) for one in e.texts], np.int64)
+    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and not e.chunk and encode.longest([e]) > limit]
     policy = "drop" if d.too_long == "error" else d.too_long
     try:
         options = {"require_stop": d.require_stop, "max_dropped": 1.0, "split": part.name, "stride": d.stride, "aside": part.aside}
@@ -133,9 +133,9 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
             findings.add("nothing_left", "error", f"No row of {part.name} is left: {error}.", split=part.name, repair=repair)
         return {"limit": limit, "lengths": length_summary(lengths)}
     if over:
-        over.sort(key=lambda i: -encoded[i].positions)
-        longest, where = encoded[over[0]].positions, [part.where[i] for i in over]
-        cut = sum(encoded[i].positions - limit for i in over)
+        over.sort(key=lambda i: -encode.longest([encoded[i]]))
+        longest, where = encode.longest([encoded[over[0]]]), [part.where[i] for i in over]
+        cut = sum(max(one.positions - limit, 0) for i in over for one in encoded[i].texts)
         become = {"error": "which training refuses", "drop": "dropped whole", "window": "which are cut into windows"}.get(
             d.too_long, f"of which {cut:,} tokens are cut off"
         )
@@ -154,6 +154,12 @@ def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit:
     if dropped > d.max_dropped * part.read:
         message = f"{dropped:,} of {part.read:,} rows of {part.name} would be dropped, more than data.max_dropped={d.max_dropped} allows."
         findings.add("too_many_dropped", "error", message, split=part.name, count=dropped, repair="data.max_dropped, or mend the rows")
+    if ledger.several_texts:
+        message = (
+            f"{rows(ledger.several_texts, part.name)}: the template writes earlier turns otherwise when later ones follow, so that each such row is "
+            "several examples; task.train_turns=last trains the last turn of each alone."
+        )
+        findings.add("several_texts", "info", message, split=part.name, count=ledger.several_texts)
     ledger.check()
     return {"limit": limit, "lengths": length_summary(lengths), "ledger": ledger.as_dict()}
 
@@ -170,7 +176,7 @@ DROPPED = {
 
 def _audit(config: Config, task: Any, part: Part, encoded: Sequence[Encoded | str], findings: Findings) -> None:
     """Every row once more by its ids alone: BOS, the last trained token, and how many are trained."""
-    known = [(where, e) for where, e in zip(part.where, encoded, strict=True) if isinstance(e, Encoded)]
+    known = [(where, one) for where, e in zip(part.where, encoded, strict=True) if isinstance(e, Encoded) for one in e.texts]
     bos = task.tokenizer.bos_id
     if bos is not None and (twice := [where for where, e in known if np.count_nonzero(e.ids[:2] == bos) > 1]):
         findings.add(
@@ -206,14 +212,15 @@ def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> 
     """A row as runs of tokens: trained, masked, or template (what the template wrote and nobody is trained on)."""
     e, tokenizer = encoded[i], task.tokenizer
     special = {tokenizer.special_id(name) for name in tokenizer.special_strings}
-    weights = np.zeros(len(e.ids)) if e.weights is None else e.weights
+    ids = np.concatenate([one.ids for one in e.texts])
+    weights = np.zeros(len(ids)) if e.weights is None else np.concatenate([one.weights for one in e.texts])
     pieces = []
-    written = task.template.written(part.records[i], part.where[i]) if hasattr(task, "template") else [False] * len(e.ids)
-    for token, weight, ours in zip(e.ids.tolist(), weights.tolist(), written, strict=True):
+    written = task.written(part.records[i], part.where[i]) if hasattr(task, "template") else [False] * len(ids)
+    for token, weight, ours in zip(ids.tolist(), weights.tolist(), written, strict=True):
         kind = "trained" if weight > 0 else "template" if ours or token in special else "masked" if e.weights is not None else "text"
         pieces.append((token, kind, token in special))
     runs: list[dict[str, Any]] = []
-    ids: list[int] = []
+    ids = []
     for at, (token, kind, alone) in enumerate(pieces):
         ids.append(token)
         following = pieces[at + 1] if at + 1 < len(pieces) else None
@@ -223,7 +230,7 @@ def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> 
             runs.append({"text": text, "kind": kind, "tokens": len(ids)})
             ids = []
     gold = _gold(part.records[i])
-    return {"split": part.name, "where": part.where[i], "tokens": len(e.ids), "runs": runs} | ({"gold": gold} if gold else {})
+    return {"split": part.name, "where": part.where[i], "tokens": len(pieces), "runs": runs} | ({"gold": gold} if gold else {})
 
 
 def _gold(record: Any) -> str:

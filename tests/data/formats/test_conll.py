@@ -346,3 +346,16 @@ def test_real_files_survive_writing(tmp_path, path, options):
     rows = [row.fields for row in formats.read(real(path), options=options)]
     formats.write(rows, tmp_path / "a.conll")
     assert [row.fields for row in formats.read(tmp_path / "a.conll", options=options)] == rows
+
+
+def test_tags_may_stand_before_their_tokens(tmp_path):
+    text = "O the\nB-PER Ann\nI-PER Lee\n\nO x\n"
+    for content in (text, text.replace(" ", "\t")):
+        rows = found(put(tmp_path, "a.conll", content))
+        assert rows[0][1] == {"tokens": ["the", "Ann", "Lee"], "tags": ["O", "B-PER", "I-PER"]} and rows[1][1]["tokens"] == ["x"]
+    assert found(put(tmp_path, "b.conll", "O O\nB-x O\n\nO B-x\n"))[0][1]["tokens"] == ["O", "B-x"]
+    # A tag that no other line has is one all the same.
+    assert found(put(tmp_path, "c.conll", "# id 1 domain=train\nAnn _ _ B-PER\n\n# id 2 domain=train\n#id _ _ O\nx _ _ B-PER\n"))[1][1]["tokens"] == [
+        "#id",
+        "x",
+    ]

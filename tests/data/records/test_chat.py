@@ -41,10 +41,10 @@ def test_messages_weights_and_extra_fields():
     record = chat({"role": "system", "content": ""}, USER | {"weight": 0}, call, {"role": "tool", "content": "r", "name": None}, BOT | {"weight": 2})
     assert [message.weight for message in record.messages] == [1, 0, 1, 1, 2]
     assert record.messages[2].content == ""
-    assert record.messages[2].extra == {"tool_calls": [{"function": {"name": "f", "arguments": {"y": 1}}}]}  # guards C13
+    assert record.messages[2].extra == {"tool_calls": [{"function": {"name": "f", "arguments": {"x": None, "y": 1}}}]}  # guards C13
     assert record.messages[3].extra == {}
     assert [message.weight for message in chat(USER, BOT | {"train": False}, USER, BOT | {"train": True}).messages] == [1, 0, 1, 1]
-    assert chat(USER, BOT, tools=[{"name": "f", "strict": None}]).tools == ({"name": "f"},)
+    assert chat(USER, BOT, tools=[{"name": "f", "strict": None}]).tools == ({"name": "f", "strict": None},)
     assert chat(USER, BOT, tools='[{"name": "f"}]').tools == ({"name": "f"},)
 
 
@@ -169,7 +169,7 @@ CALL = {"function": {"name": "add", "arguments": {"x": 1}}}
 CALLS = {
     "openai, a JSON string": {"tool_calls": [{"id": "7", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}]},
     "openai, an object": {"tool_calls": [{"id": "7", "type": "function", **CALL}]},
-    "without a frame": {"tool_calls": [{"name": "add", "arguments": {"x": 1, "y": None}}]},
+    "without a frame": {"tool_calls": [{"name": "add", "arguments": {"x": 1}}]},
     "the list as a JSON string": {"tool_calls": json.dumps([{"name": "add", "arguments": {"x": 1}}])},
     "parameters": {"tool_calls": [{"name": "add", "parameters": {"x": 1}}]},
 }
@@ -260,3 +260,58 @@ def test_real_conversations(file, names, rows, first):
 def test_real_questions_without_answers():
     with pytest.raises(DataError, match=r"mt_bench_question.jsonl:1: column 'turns' holds questions without answers"):
         chat_record(formats.read(real("fastchat_mtbench/mt_bench_question.jsonl"))[0], columns())
+
+
+# --- what stands beside the turns --------------------------------------------------------------------------------------------------------------
+PICTURE = {"messages": [{"role": "user", "content": "<image>What is it?"}, BOT], "images": ["0.jpg"]}
+
+
+def test_pictures_of_a_chat_are_an_error_or_left_out():
+    for name in ("images", "videos", "audios"):
+        fields = {"messages": PICTURE["messages"], name: ["0.jpg"]}
+        with pytest.raises(DataError, match=rf"data.jsonl:117: the row has {name}.*data.columns.allow=\[media\]"):
+            chat_record(row(**fields), columns())
+        assert said(chat_record(row(**fields), columns(allow=["media"]))) == [("user", "What is it?"), ("assistant", "b")]
+    assert chat_record(row(messages=[USER, BOT], images=[]), columns()).messages
+
+
+@pytest.mark.parametrize(
+    "fields, how",
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "data.columns.completion=chosen"),
+        ({"chosen": [USER, BOT], "rejected": [USER, BOT]}, "data.columns.messages=chosen"),
+        ({"prompt": [USER], "chosen": [BOT], "rejected": [BOT]}, "data.columns.completion=chosen"),
+        ({"messages": [USER, BOT], "rejected_response": "c"}, "data.columns.completion=<column>"),
+        ({"prompt": "a", "completion": "b", "label": False}, "keep the rows with good answers"),
+        ({"prompt": "a", "completion": "b", "label": True}, "keep the rows with good answers"),
+        ({"prompt": "a", "completion": "b", "reward": 0.1}, "keep the rows with good answers"),
+    ],
+)
+def test_preferences_are_no_good_answers(fields, how):
+    with pytest.raises(DataError, match="preference data") as caught:
+        chat_record(row(**fields), columns())
+    assert how in str(caught.value)
+
+
+def test_the_chosen_answers_can_be_named():
+    taken = chat_record(row(prompt="a", chosen="b", rejected="c"), columns(completion="chosen"))
+    assert said(taken) == said(chat_record(row(chosen=[USER, BOT], rejected=[]), columns(messages="chosen"))) == [("user", "a"), ("assistant", "b")]
+    assert chat_record(row(prompt="a", completion="b", label="sports"), columns()).messages
+
+
+def test_an_input_of_blanks_is_none():
+    for blank in ("", "   ", "\n", None):
+        assert chat_record(row(instruction="a", input=blank, output="b"), columns()).messages[0] == Message("user", "a")
+
+
+def test_functions_are_tools_and_variables_of_a_row_are_an_error():
+    assert chat(USER, BOT, functions=[{"name": "f"}]).tools == ({"type": "function", "function": {"name": "f"}},)
+    with pytest.raises(DataError, match="'tools' and 'functions'"):
+        chat(USER, BOT, functions=[{"name": "f"}], tools=[{"name": "f"}])
+    with pytest.raises(DataError, match=r"chat_template_kwargs.*task\.variables"):
+        chat(USER, BOT, chat_template_kwargs={"enable_thinking": False})
+
+
+def test_a_schema_keeps_its_nulls():
+    schema = {"name": "find", "parameters": {"properties": {"limit": {"default": None}}}}
+    assert chat(USER, BOT, tools=json.dumps([schema])).tools == chat(USER, BOT, tools=[schema]).tools == (schema,)

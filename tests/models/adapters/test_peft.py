@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from jaxsft.config import adapters as options
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import adapters, pretrained
-from jaxsft.models.adapters import peft, peft_read
+from jaxsft.models.adapters import peft, peft_config, peft_read
 from jaxsft.models.attention import Tokens
 from jaxsft.sharding.weights import flatten, specs
 from tests.models.families import hf
@@ -160,6 +160,114 @@ def test_other_options_are_an_error(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             peft_read.read(folder, dataclasses.replace(CASES["lora"], **change), flatten(params), **how)
+
+
+def changed(folder, **keys):
+    file = folder / peft.CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | keys), encoding="utf-8")
+
+
+def site(found, module):
+    """The factors of a site, layer by layer."""
+    return {leaf: np.concatenate([found[p] for p in sorted(found) if p.endswith(f"{module}/{leaf}")]) for leaf in ("a", "b")}
+
+
+@pytest.mark.parametrize(
+    "key", [r".*\.self_attn\.q_proj", "q_proj", "q_pro.", r"self_attn\.(q_proj|nothing)", r"^model\.layers\.\d+\.self_attn\.q_proj"]
+)
+def test_a_pattern_of_scales_is_matched_as_the_library_does(key, tmp_path):
+    """One scale holds for all modules here, so that another one is in the second factor."""
+    about, folder, _ = folder_of("lora", tmp_path)
+    _, params, how = model_of(about, CASES["lora"], tmp_path)
+    before = peft_read.read(folder, CASES["lora"], flatten(params), **how)
+    changed(folder, alpha_pattern={key: 20, ".*": 5})  # the first that matches holds
+    after = peft_read.read(folder, CASES["lora"], flatten(params), **how)
+    for module, times in (("attention/q", 4), ("attention/k", 1)):
+        old, new = site(before, module), site(after, module)
+        np.testing.assert_array_equal(new["a"], old["a"])
+        np.testing.assert_allclose(new["b"], old["b"] * times, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "key, why", [("(a+)+", "or one of a group, is not read"), ("q.*.*.*.*", "over 3 repetitions"), ("q(", "is no regular"), ("no", "no module")]
+)
+def test_a_pattern_that_cannot_be_matched_is_one_sentence(key, why, tmp_path):
+    about, folder, _ = folder_of("lora", tmp_path)
+    _, params, how = model_of(about, CASES["lora"], tmp_path)
+    changed(folder, rank_pattern={key: 3})
+    with pytest.raises(ConfigError, match=why):
+        peft_read.read(folder, CASES["lora"], flatten(params), **how)
+
+
+@pytest.mark.parametrize("start", ["pissa_niter_4", "olora", "corda", "loftq", "lora_ga", "soon", 1, 0, ["pissa"]])
+def test_a_base_that_the_start_of_an_adapter_changed_is_refused(start, tmp_path):
+    _, folder, _ = folder_of("lora", tmp_path)
+    changed(folder, init_lora_weights=start)
+    with pytest.raises(ConfigError, match=r"init_lora_weights=.*its base is not that of the model.*merge_and_unload"):
+        peft_read.read(folder, CASES["lora"], {}, {}, None, None)
+
+
+@pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal", "mica"])
+def test_a_start_that_leaves_the_base_alone_is_read(start, tmp_path):
+    _, folder, _ = folder_of("lora", tmp_path)
+    values = json.loads((folder / peft.CONFIG).read_text(encoding="utf-8")) | {"init_lora_weights": start, "some_later_option": None}
+    peft_config.check(folder / peft.CONFIG, values, CASES["lora"])
+
+
+def test_every_key_is_read_without_effect_or_an_error():
+    """The fields of the library's classes, of its version 0.21; `runtime_config` is not written by it."""
+    values = {"peft_type": "LORA", "r": 3, "lora_alpha": 5, "alora_invocation_tokens": None}
+    place, plain = Path("adapter_config.json"), CASES["lora"]
+    peft_config.check(place, values, plain)
+    for key in (*peft_config.REFUSED, "some_later_option"):
+        for value in (True, [1], {"a": 1}, "x", 1, 0.5):
+            with pytest.raises(ConfigError, match=f"{key}=.*(is not read; expected none|nothing here reads it)"):
+                peft_config.check(place, values | {key: value}, plain)
+    assert not peft_config.READ & peft_config.REFUSED
+    wrong = {"r": "3", "lora_alpha": "5", "use_rslora": "no", "use_dora": 1, "bias": 0, "peft_type": ["LORA"], "prefix_projection": "x"}
+    for key, value in (wrong | {"peft_type": "ADALORA"}).items():
+        with pytest.raises(ConfigError, match=rf"adapter_config\.json: {key}=.*: (expected (a word|a number|true or false)$|is not read)"):
+            peft_config.check(place, values | {key: value}, plain)
+    with pytest.raises(ConfigError, match="bias=lora_only: is not read"):
+        peft_config.check(place, values | {"bias": "lora_only"}, plain)
+
+
+def test_the_keys_are_those_of_the_library():
+    library = pytest.importorskip("peft")
+    for name in ("LoraConfig", "IA3Config", "PrefixTuningConfig", "PromptTuningConfig"):
+        fields = {field.name for field in dataclasses.fields(getattr(library, name))}
+        assert fields <= peft_config.READ | peft_config.REFUSED, fields - peft_config.READ - peft_config.REFUSED
+
+
+def test_a_folder_of_pissa_has_its_start_taken_out_again(tmp_path):
+    """The merged weight is `w - scale a0 b0 + scale a b`, where `a0 b0` is the principal part of w."""
+    about, folder, drawn = folder_of("lora", tmp_path)
+    changed(folder, init_lora_weights="pissa")
+    _, params, how = model_of(about, CASES["lora"], tmp_path)
+    with pytest.raises(ConfigError, match=r"init_lora_weights=pissa: .*set adapter\.init=pissa"):
+        peft_read.read(folder, CASES["lora"], flatten(params), **how)
+    config = dataclasses.replace(CASES["lora"], init="pissa")
+    _, params, how = model_of(about, config, tmp_path)
+    params = with_read(params, peft_read.read(folder, config, flatten(params), **how))
+    w, scale = np.asarray(flatten(params)["layers/0/mlp/down/w"][1], np.float64), 5 / 3
+    u, s, v = np.linalg.svd(w)
+    name = f"{peft.ROOT}model.layers.1.mlp.down_proj.lora_"
+    a, b = drawn[f"{name}A.weight"].T.astype(np.float64), drawn[f"{name}B.weight"].T
+    expected = w - (u[:, :3] * s[:3]) @ v[:3] + scale * a @ b
+    np.testing.assert_allclose(flatten(adapters.merge(config, params))["layers/0/mlp/down/w"][1], expected, rtol=1e-4, atol=1e-5)
+    changed(folder, init_lora_weights=True)
+    with pytest.raises(ConfigError, match=r"adapter\.init=pissa: .* holds trained weights; set adapter\.init=zero"):
+        peft_read.read(folder, config, flatten(params), **how)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_no_number_is_named(value, tmp_path):
+    _, folder, drawn = folder_of("lora", tmp_path)
+    name = sorted(drawn)[1]
+    drawn[name][0, 0] = value
+    save_file({k: np.ascontiguousarray(v) for k, v in drawn.items()}, folder / peft.WEIGHTS)
+    with pytest.raises(CheckpointError, match=f"{name} has values that are no finite numbers"):
+        peft_read.read(folder, CASES["lora"], {}, {}, None, None)
 
 
 FUSED = {  # by golden model, layers that are one in its files
