@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from jaxsft import documents
 from jaxsft.data import graphemes, schemes
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
@@ -102,7 +103,7 @@ def load(path: str | Path) -> Schema:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     try:
-        node, found = yaml.compose(content, Loader=yaml.SafeLoader), yaml.safe_load(content)
+        node, found = yaml.compose(content, Loader=documents.Loader), yaml.safe_load(content)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: not YAML ({getattr(error, 'problem', None) or error})") from None

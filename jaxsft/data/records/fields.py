@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft import documents
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.formats.rows import Struct, plain_number, repeated
 from jaxsft.data.records import literals
@@ -143,7 +144,7 @@ def label_names(path: str) -> dict[str, int]:
 @functools.lru_cache(maxsize=8)
 def _label_names(path: str, changed: int) -> dict[str, int]:
     content = Path(path).read_text(encoding="utf-8-sig")
-    found = json.loads(content) if path.endswith(".json") else [line.strip() for line in content.split("\n")]
+    found = documents.decode(content) if path.endswith(".json") else [line.strip() for line in content.split("\n")]
     if isinstance(found, list) and not path.endswith(".json"):
         while found and not found[-1]:
             found.pop()
