@@ -86,13 +86,11 @@ def _opened(folder: Path) -> Source:
     import safetensors
     import safetensors.numpy
 
+    values = documents.read_json(folder / CONFIG, CheckpointError, dict, 1 << 24)
     try:
-        values = documents.read_json(folder / CONFIG, CheckpointError)
         source = Source(folder, values, safetensors.numpy.load_file(folder / WEIGHTS))
     except (OSError, ValueError, CheckpointError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{folder / CONFIG}: found {values!r:.60}, expected an object")
     for name in ("rank_pattern", "alpha_pattern"):
         given = values.get(name) or {}
         if not isinstance(given, dict) or not all(isinstance(value, int | float) and 0 < value < math.inf for value in given.values()):
