@@ -241,7 +241,7 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
         free = key.startswith(("data.options.", "data.keep.", "task.variables"))  # the format, the file or the template knows its names
         if key not in known and not free:
             raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
-        given = value if key in string_keys() and value != "null" else _without_dates(yaml.safe_load(value))
+        given = value if key in string_keys() and value != "null" else _without_dates(documents.parse_yaml(value, text, ConfigError))
         if isinstance(OmegaConf.select(node, key), ListConfig) and not isinstance(given, list | None):
             raise ConfigError(f"{text}: expected a list, such as {key}=[{value}]")
         OmegaConf.update(node, key, given, force_add=free)
