@@ -89,7 +89,7 @@ def _opened(folder: Path) -> Source:
     values = documents.read_json(folder / CONFIG, CheckpointError, dict, 1 << 24)
     try:
         source = Source(folder, values, safetensors.numpy.load_file(folder / WEIGHTS))
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, CheckpointError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})") from error
     for name in ("rank_pattern", "alpha_pattern"):
         given = values.get(name) or {}
