@@ -38,7 +38,7 @@ from jaxsft.models import pretrained, stops
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
 from jaxsft.training import export as exporting
-from jaxsft.training import loop, runs, setup, untrained
+from jaxsft.training import labels, loop, runs, setup, untrained
 from jaxsft.training.held import Held
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
@@ -410,7 +410,7 @@ class Model:
         part = setup.Records(records, [row.where for row in rows], aside)
         if config.data.unseen_labels == "drop":
             known = {("label", name) for name in self.task.state.get("labels", ())} | {("text", name) for name in self.task.state.get("intents", ())}
-            part = setup.seen(part, self.task, known)
+            part = labels.seen(part, self.task, known)
             aside[:] = part.aside
         part = setup.arranged(type(self.task), part, config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))

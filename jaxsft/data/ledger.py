@@ -29,8 +29,8 @@ class Aside:
     line: int
     reason: str
     message: str
-    declared: bool = False
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)  # what can be read of it all the same
+    declared: bool = False
 
     @property
     def where(self) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +43,7 @@ from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.tasks.base import Task
-from jaxsft.training import asked, hf, partition
+from jaxsft.training import asked, hf, labels, partition
 from jaxsft.training.step import Program, State
 
 
@@ -198,8 +197,10 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
 
 
 def left_out(config: Config) -> list[str]:
-    """A sentence for each folder or archive of data of which files are not read, as they describe the data."""
+    """A sentence for each folder or archive of data of which files are not read, as they describe the data; and for scores without their library."""
     d, out = config.data, []
+    if hasattr(config.task, "scores") and (missing := [name for name in text_scores.left_out() if name not in (config.task.scores or ())]):
+        out.append(f"{', '.join(missing)} are left out: they need sacrebleu, which jaxsft[text] brings")
     for path in dict.fromkeys(path for path in (d.path, d.train, d.validation, d.test, *(one.path for one in d.mixture.sources)) if path):
         out += formats.left_out_note(path, d.format)
     return out
@@ -271,31 +272,8 @@ def read_splits(config: Config, task: type[Task]) -> dict[str, Records]:
                 out[name] = Records(records, [row.where for row in rows], aside)
     if d.unseen_labels == "drop":
         known = {label for record in out["train"].records for label in task.classes(record)}
-        out = {name: part if name == "train" else seen(part, task, known) for name, part in out.items()}
+        out = {name: part if name == "train" else labels.seen(part, task, known) for name, part in out.items()}
     return {name: arranged(task, part, d.columns, training=name == "train") for name, part in out.items()}
-
-
-def seen(part: Records, task: Any, known: Collection[tuple[str, str]]) -> Records:
-    """The rows whose labels (`Task.classes`) are all known; the others are put aside as `unseen_label`."""
-    keep, aside = [], list(part.aside)
-    for i, (record, where) in enumerate(zip(part.records, part.where, strict=True)):
-        if new := [name for kind, name in task.classes(record) if (kind, name) not in known]:
-            file, _, line = where.rpartition(":")
-            aside.append(Aside(file, int(line), "unseen_label", f"{where}: no row of train has the label {new[0]!r}", declared=True))
-        else:
-            keep.append(i)
-    return part._replace(records=[part.records[i] for i in keep], where=[part.where[i] for i in keep], aside=aside)
-
-
-def fitted(config: Config, task: type[Task], tokenizer: Tokenizer, records: Mapping[str, Records]) -> dict[str, Any]:
-    """What the task learns of the training split (`Task.fit`); with `data.unseen_labels=learn` the labels of the other splits are known too."""
-    if config.data.unseen_labels == "learn":
-        classes = {label for part in records.values() for record in part.records for label in task.classes(record)}
-        kinds = {"labels": "label", "intents": "text"}
-        more = {option: [name for of, name in sorted(classes) if of == kind] for option, kind in kinds.items() if hasattr(config.task, option)}
-        given = {option: names for option, names in more.items() if getattr(config.task, option) is None}
-        config = dataclasses.replace(config, task=dataclasses.replace(config.task, **given))
-    return task.fit(config, tokenizer, records["train"].records, records["train"].where)
 
 
 def _some(records: Sequence[Any], aside: Sequence[Aside], file: str) -> None:
@@ -325,54 +303,6 @@ def arranged(task: type[Task], part: Records, columns: Any, training: bool) -> R
     """The records as the model meets them (`Task.arrange`)."""
     records, where = task.arrange(part.records, part.where, columns, training)
     return part._replace(records=records, where=where, rows=None if len(records) == len(part.records) else len(part.records))
-
-
-def limit(records: Records, rows: int | None, task: Any = None) -> Records:
-    """So many rows, evenly spaced, of which some give way to others until every label, and of a number a high and a low one, has a row, the rarest
-    first; a note tells what has none."""
-    count = len(records.records)
-    if not rows or rows >= count:
-        return records
-    kinds = _kinds(records.records, task)
-    chosen = _with_kinds([i * count // rows for i in range(rows)], kinds)
-    there, whole = ({kind for found in those for kind in found} for those in ([kinds[i] for i in chosen], kinds))
-    notes = records.notes
-    if len(there) < len(whole):
-        notes += (f"data.limit={rows}: {len(there):,} of {len(whole):,} labels have a row in train, so that nothing is learnt of the others",)
-    elif len(whole) == 1 or (task is not None and not whole and task.name == "regress"):
-        notes += (f"data.limit={rows}: all rows of train have the same to be learnt, so that learning them by heart shows nothing",)
-    return records._replace(records=[records.records[i] for i in chosen], where=[records.where[i] for i in chosen], notes=notes)
-
-
-def _kinds(records: Sequence[Any], task: Any) -> list[frozenset[Any]]:
-    """What a few rows should show of each record: its labels, or that it has none; of numbers whether they lie above the mean of all rows."""
-    numbers = [getattr(r, "targets", None) or (getattr(r, "score", None),) for r in records]
-    if task is None or not records or None not in numbers[0]:
-        values = np.array([n for n in numbers if None not in n], np.float64)
-        if task is None or not len(values) or len(values) < len(records):
-            return [frozenset()] * len(records)
-        above, finite = values > np.nanmean(values, axis=0), np.isfinite(values)
-        return [frozenset((i, bool(a[i])) for i in np.flatnonzero(f)) for a, f in zip(above, finite, strict=True)]
-    return [frozenset(task.classes(r)) or frozenset([("label", None)] if hasattr(r, "labels") else []) for r in records]
-
-
-def _with_kinds(chosen: list[int], kinds: Sequence[frozenset[Any]]) -> list[int]:
-    """The rows, of which some give way to the first row of a kind that none of them has; no kind loses its only row for it."""
-    counts = Counter(kind for found in kinds for kind in found)
-    have = Counter(kind for i in chosen for kind in kinds[i])
-    first: dict[Any, int] = {}
-    for i, found in enumerate(kinds):
-        for kind in found:
-            first.setdefault(kind, i)
-    taken = set(chosen)
-    for kind, _ in sorted(counts.items(), key=lambda one: (one[1], str(one[0]))):
-        spare = [i for i in taken if all(have[other] > 1 for other in kinds[i])] if not have[kind] else []
-        if spare:
-            gone = max(spare, key=lambda i: (min((have[other] for other in kinds[i]), default=0), i))
-            taken = (taken - {gone}) | {first[kind]}
-            have.subtract(kinds[gone])
-            have.update(kinds[first[kind]])
-    return sorted(taken)
 
 
 def write_quarantine(path: str | Path, aside: Mapping[str, Sequence[Aside]]) -> None:
@@ -526,5 +456,5 @@ def prepare(config: Config) -> tuple[Parts, dict[str, Records]]:
     kind = tasks.get(config.task.name)
     records = read_splits(config, kind)
     tokenizer = make_tokenizer(config, kind, records["train"].records)
-    parts = make_parts(config, tokenizer, fitted(config, kind, tokenizer, records))
-    return parts, {**records, "train": limit(records["train"], config.data.limit, kind)}
+    parts = make_parts(config, tokenizer, labels.fitted(config, kind, tokenizer, records))
+    return parts, {**records, "train": labels.limit(records["train"], config.data.limit, kind)}

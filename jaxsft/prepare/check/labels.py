@@ -145,10 +145,6 @@ def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -
         tags = [record.tags for record in part.records]
         scheme = schemes.detect(tags) if all(record.scheme != "none" for record in part.records) else None
         if scheme is None:
-            chunky = [w for w, r in zip(part.where, part.records, strict=True) if r.scheme != "none" and any(t != "O" for t in r.tags)]
-            if chunky and len(chunky) < len(tags):
-                message = f"{len(chunky):,} of {len(tags):,} rows of {name} have tags of chunks (B-, I- ...), the others have not."
-                findings.add("mixed_tags", "error", message, chunky, split=name, repair="data.columns.tags")
             continue
         told[name] = scheme
         broken = [w for w, t in zip(part.where, tags, strict=True) if schemes.problems(t, scheme)]

@@ -18,7 +18,7 @@ from jaxsft.data.records import KINDS, Doubtful, Kind, Seq2Seq, group_references
 from jaxsft.errors import DataError
 from jaxsft.prepare.check.findings import Findings, some
 from jaxsft.prepare.check.findings import rows as rows_of
-from jaxsft.training import setup
+from jaxsft.training import labels, setup
 
 SPLITS = ("train", "validation", "test")
 READ = 64  # rows that are looked at for columns that nothing reads
@@ -131,7 +131,7 @@ KINDS_TOLD = 5  # kinds of bad rows that are told one by one
 
 
 def _seen(part: Part, kind: Kind, known: set[tuple[str, str]]) -> Part:
-    kept = setup.seen(setup.Records(part.records, part.where, part.aside), kind, known)
+    kept = labels.seen(setup.Records(part.records, part.where, part.aside), kind, known)
     return dataclasses.replace(part, records=kept.records, where=kept.where, aside=kept.aside)
 
 

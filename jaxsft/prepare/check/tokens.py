@@ -20,7 +20,7 @@ from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.check.findings import Findings, percent, rows
 from jaxsft.prepare.check.load import Part
-from jaxsft.training import setup
+from jaxsft.training import labels, setup
 
 OPTION = re.compile(r"\b(?:data|task|tokenizer|model|evaluation|adapter|loss)\.[a-z_.]+(?:=(?:\[[^\]]*\]|<[^>]*>|[^\s,;]+))?")
 # What the sentences of `templates.py` are about, by a part of them.
@@ -82,7 +82,7 @@ def _task(config: Config, kind: Any, tokenizer: Tokenizer, source: Part, parts: 
         else:
             template.render(source.records[0], source.where[0])
     splits = {name: setup.Records(part.records, part.where) for name, part in parts.items()} | {"train": setup.Records(records, where)}
-    return kind(config, tokenizer, setup.fitted(config, kind, tokenizer, splits))
+    return kind(config, tokenizer, labels.fitted(config, kind, tokenizer, splits))
 
 
 def _named_options(error: Exception) -> str:
