@@ -81,7 +81,7 @@ def parse_yaml(text: str, where: str | Path, error: type[JaxsftError] = DataErro
             than `LEVELS`, or has a key twice in a mapping.
     """
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=Loader)
     except yaml.YAMLError as cause:
         mark = getattr(cause, "problem_mark", None) or getattr(cause, "context_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -159,7 +159,7 @@ def _of_type(value: Any, where: str | Path, error: type[JaxsftError], top: type 
 
 
 # --- YAML ------------------------------------------------------------------------------------------------------------------------------------
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """A SafeLoader that refuses what a config does not need and what can hang or hide something."""
 
     level = 0

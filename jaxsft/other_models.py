@@ -18,7 +18,7 @@ def what_is(path: Path) -> str | None:
         return "it holds an adapter of PEFT: give its base model as model.pretrained= and this folder as adapter.start_from="
     if found := _ending(names, ".gguf", ".ggml"):
         return (
-            f"{found} is GGUF, which cannot be read here: take the folder with config.json and safetensors that it was made from, or convert it back"
+            f"{found} is GGUF, which cannot be read: take the folder with config.json and safetensors that it was made from, or convert it"
         )
     if found := _ending(names, ".onnx", ".tflite", ".mlpackage", ".engine"):
         return f"{found} is a compiled model, which cannot be trained: take the folder with config.json and safetensors that it was made from"

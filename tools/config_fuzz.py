@@ -1,9 +1,10 @@
 """Compares what jaxsft and transformers compute from the same config.json: from those that makers publish, and from those with one key changed.
 
-    python -m tools.config_fuzz published [only=NAME]     every file of tests/models/families/published.json, shrunk
-    python -m tools.config_fuzz keys [only=FAMILY] [numbers=true]   one file of each family, of which every key is changed, taken out, set to null, and to
-                                                          which keys are added that its class reads, or that those of others do; numbers=false:
-                                                          what would be another model here is not computed (minutes instead of an hour)
+    python -m tools.config_fuzz published [only=NAME]                  every file of tests/models/families/published.json, shrunk
+    python -m tools.config_fuzz keys [only=FAMILY] [numbers=true]      one file of each family, key by key
+
+Of that one file every key is changed, taken out and set to null, and keys are added that its class reads, or that those of others do. With
+numbers=false, what would be another model here is not computed: minutes instead of an hour.
 
 Needs transformers and torch. Weights are drawn from a seed by transformers; a folder of both is what jaxsft reads. What must hold: equal outputs; or
 an error of jaxsft that names a key which the class reads, or one that is a slip of the pen away from such a key. Where transformers itself fails,

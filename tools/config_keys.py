@@ -83,7 +83,7 @@ def keys_of(model_type: str) -> tuple[set[str], dict[str, str]]:
     """(what the classes of a family read, each `key` or `key=default`, other names of keys)."""
     cls = config_class(model_type)
     source = Path(importlib.import_module(cls.__module__).__file__)
-    models = [path for path in source.parent.glob("modeling_*.py")]
+    models = list(source.parent.glob("modeling_*.py"))
     fields = {field.name for field in dataclasses.fields(cls)}
     own = set().union(*(of_file(path, False) for path in models)) | of_file(source, True, cls.__name__)
     code = {name for name in own - fields if hasattr(cls, name)}  # methods and properties

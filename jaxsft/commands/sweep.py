@@ -38,7 +38,9 @@ class Sweep:
         return dataclasses.replace(config, run_dir=str(self._folder / (name if count == 1 else f"{name}-{count}")))
 
     def result(self, config: Config) -> float | None:
-        """Return the number by which a finished job is judged, NaN of one that failed; None where it has no validation data."""
+        """Return the number by which a finished job is judged, NaN of one that failed; None where it has no validation data or lies at a store."""
+        if remote.is_remote(str(config.run_dir)):
+            return None
         run_dir = Path(config.run_dir or "")
         if not (run_dir / "result.json").is_file():
             return math.nan

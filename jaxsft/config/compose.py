@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import datetime
 import difflib
 import functools
 import re
@@ -237,14 +238,23 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"{text}: expected key=value")
-        free = key.startswith(("data.options.", "data.keep."))  # the format, or the file, knows its names
+        free = key.startswith(("data.options.", "data.keep.", "task.variables"))  # the format, the file or the template knows its names
         if key not in known and not free:
             raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
-        given = value if key in string_keys() and value != "null" else yaml.safe_load(value)
+        given = value if key in string_keys() and value != "null" else _without_dates(documents.parse_yaml(value, text, ConfigError))
         if isinstance(OmegaConf.select(node, key), ListConfig) and not isinstance(given, list | None):
             raise ConfigError(f"{text}: expected a list, such as {key}=[{value}]")
         OmegaConf.update(node, key, given, force_add=free)
     return typed(node)
+
+
+def _without_dates(value: Any) -> Any:
+    """The value with text in place of what YAML takes for a date."""
+    if isinstance(value, dict):
+        return {key: _without_dates(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_dates(part) for part in value]
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

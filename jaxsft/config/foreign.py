@@ -70,7 +70,8 @@ DATA = (
     Foreign("group_by_length dataloader_num_workers preprocessing_num_workers dataset_num_proc", "", "rows are packed once and kept in a cache"),
     Foreign("max_samples max_train_samples", "data.limit=1000"),
     Foreign("streaming", "", "all rows are read and checked before training; a file of one's own cutting bounds them"),
-    Foreign("chat_template", "task.template=auto", "of task=chat: the tokenizer's own, or a file"),
+    Foreign("chat_template template_name", "task.template=chatml", "of task=chat: auto is the tokenizer's own; or a name, or a file"),
+    Foreign("mask_history train_on_last_turn roles_to_train", "task.train_turns=last", "of task=chat; all is the other"),
     Foreign(
         "train_on_inputs train_on_prompt completion_only_loss assistant_only_loss train_on_responses_only",
         "",

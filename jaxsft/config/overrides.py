@@ -24,7 +24,8 @@ from jaxsft.errors import ConfigError
 
 OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
 OPEN = r"(task\.variables|data\.options|data\.keep)(\.|$)"  # the user names its keys, so that adding one is no mistake
-_PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+")  # what Hydra's grammar reads as one unquoted word
+# What Hydra's grammar reads as one unquoted word: it knows no letters but those of ASCII.
+_PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+", re.ASCII)
 _VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
 _PLACE = re.compile(r"\{\w+\}")  # a place in a text, such as {labels}: no dict
 
@@ -160,7 +161,7 @@ def quote(argument: str, multirun: bool, root: type = Config) -> str:
     plus = "++" if re.match(OPEN, key) else plus
     word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
     quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
-    taken_as_is = not value or word or value == "null" or value.startswith("${") or quoted
+    taken_as_is = not value or word or value == "null" or (value.startswith("${") and "}" in value) or quoted
     holds = value[:1] in ("[", "{") and not _PLACE.match(value)
     free = key.startswith(("data.options.", "data.keep.")) and not _VALUE.fullmatch(value) and not holds
     if (key not in compose.string_keys(root) and not free) or taken_as_is or (multirun and "," in value):

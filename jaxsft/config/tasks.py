@@ -147,7 +147,7 @@ class Seq2SeqTask(TaskConfig):
     template: str = "auto"  # what is made of a source, with {source} in its place; auto: the source, and a new line after it for a decoder-only model
     start: Optional[list[str]] = None  # of an encoder-decoder model: the special tokens that a decoder starts from; null: bos, else pad
     scores: Optional[list[str]] = None  # of generated answers: exact_match | bleu | chrf | rouge_l; null: those whose library is installed
-    score_tokens: str = "13a"  # what BLEU and ROUGE-L count: 13a | intl | zh | char | none, as sacrebleu has them
+    score_tokens: str = "auto"  # what BLEU and ROUGE-L count: auto (by the script of the targets) | 13a | intl | zh | char | none, as in sacrebleu
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "task.features": ("tokens", "text"),
     "data.mixture.exhausted": ("stop", "repeat", "error"),
     "task.train_turns": ("all", "last"),
-    "task.score_tokens": ("13a", "intl", "zh", "char", "none"),
+    "task.score_tokens": ("auto", "13a", "intl", "zh", "char", "none"),
     "tokenizer.segment": ("spaces", "jieba"),
 }
 AT_LEAST_ONE = (
@@ -395,7 +395,7 @@ DEFAULTS = {
     "data.require_stop": True,
     "data.max_source_length": "auto",
     "task.start": None,
-    "task.score_tokens": "13a",
+    "task.score_tokens": "auto",
     "data.too_long": "error",
     "data.stride": None,
     "generate.allow_cut": False,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from jinja2 import Undefined, pass_context
+from jinja2 import Undefined
 from jinja2.runtime import Macro
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2.utils import Namespace
@@ -57,9 +57,7 @@ class Symbolic(Environment):
             "string": lambda value: value if type(value) in WRITABLE else filters["string"](value),
             "default": self._default,
             "d": self._default,
-            "random": _never,
         }
-        self.globals["lipsum"] = _never
 
     def given(self, value: Any) -> Any:
         return value
@@ -78,7 +76,7 @@ class Symbolic(Environment):
         items = [piece.value if type(piece) is Output else piece for piece in pieces]
         if not any(type(item) in OPAQUE for item in items):
             return super().concat(items)
-        self._spend(1)
+        self.spent.pay(1)
         parts = [part for item in items for part in holes.parts(item)]
         return parts[0][0] if len(parts) == 1 and not parts[0][1] else Text(self.state.session, parts)
 
@@ -102,10 +100,10 @@ class Symbolic(Environment):
 
     def call(self, context: Any, function: Any, /, *args: Any, **options: Any) -> Any:
         if type(function) is Method:
-            self._spend(1)
+            self.spent.pay(1)
             return function.owner.called(function.name, args, given_options(options))
         if type(function) is Macro or function is Namespace:
-            self._limit([value for value in (*args, *given_options(options).values()) if type(value) not in OPAQUE], {})
+            self.spent.pay(1)
             return SandboxedEnvironment.call(self, context, function, *args, **options)
         return super().call(context, function, *args, **options)
 
@@ -141,7 +139,6 @@ class Symbolic(Environment):
         return self.concat(out)
 
     def _tojson(self, value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> Any:
-        self._limit((indent,), {})
         form = (bool(ensure_ascii), indent, tuple(separators) if separators else None, bool(sort_keys))
         if not holes.bases(frozen := holes.frozen(value)):
             return super()._tojson(value, *form)
@@ -168,11 +165,6 @@ class Symbolic(Environment):
             return _TESTS[name][value.kind]
 
         return tested
-
-
-@pass_context  # keeps Jinja from running it when it compiles
-def _never(context: Any, *args: Any, **options: Any) -> Any:
-    raise Looked
 
 
 # --- conversations -----------------------------------------------------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ class Losses:
     def check_fields(self, chat: Chat, where: str) -> None:
         """Raises DataError for a field of a message that means something nobody knows: neither we nor the template read it."""
         for index, m in enumerate(chat.messages):
-            for name in m.extra:
-                if name in MEANINGLESS or name in self.mentions or name == "tool_calls":
+            for name, value in m.extra.items():
+                if value in ("", [], {}) or name in MEANINGLESS or name in self.mentions or name == "tool_calls":
                     continue
                 if name in THOUGHTS and any(other in self.mentions for other in ("thinking", "reasoning_content")):
                     continue

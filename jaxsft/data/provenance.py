@@ -3,7 +3,7 @@
 Data goes into a template as `Tracked` strings, which carry their marks through +, ~, slices, strip, split, replace, join, filters, macros and
 `{% set %}` blocks. What no method can follow (`%`, `format`, `escape`) comes out as UNKNOWN, never as written by the template.
 
-The templates are foreign code: they run in Jinja's immutable sandbox, and each render may spend so much and no more.
+The templates are foreign code: they run in Jinja's immutable sandbox, and each render may spend so much and no more (`template_budget`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from jinja2 import TemplateError, meta, nodes, pass_context
+from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes, pass_context
 from jinja2.ext import Extension
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.utils import Namespace
 
+from jaxsft.data import template_budget as budget
 from jaxsft.errors import DataError
 
 DATA, UNKNOWN = 1, 2  # who wrote a character; 0 is the template
 _TRAINED, _ODD = 4, 8  # inside {% generation %}; odd and even regions differ, so that two that touch stay two
-_BUDGET = 5_000_000  # steps of one render: an iteration, a call, or _STEP characters; some seconds at worst
-_STEP = 50
-_LARGEST = 100_000  # the largest number that a call may be given: Jinja's own limit for range()
 
 _only_source = bytes(mark & (DATA | UNKNOWN) for mark in range(256))
 _only_trained = bytes(mark & (_TRAINED | _ODD) for mark in range(256))
@@ -59,7 +59,7 @@ class Tracked(str):
     __rmul__ = __mul__
 
     def __getitem__(self, key: Any) -> Tracked:
-        return Tracked(str.__getitem__(self, key), self._marks[key] if isinstance(key, slice) else self._marks[key:][:1])
+        return Tracked(str.__getitem__(self, key), self._marks[key] if isinstance(key, slice) else bytes((self._marks[key],)))
 
     def __iter__(self) -> Iterator[Tracked]:
         return (self[index : index + 1] for index in range(len(self)))
@@ -120,11 +120,16 @@ def _same_length(name: str) -> Callable:
         text = getattr(str, name)(self)
         return Tracked(text, self._marks if len(text) == len(self) else None)  # no letter grows shorter, so equal length means letter by letter
 
+    method.__name__ = name
     return method
 
 
 def _untracked(name: str) -> Callable:
-    return lambda self, *args, **options: Tracked(getattr(str, name)(plain(self), *args, **options))
+    def method(self: Tracked, *args: Any, **options: Any) -> Tracked:
+        return Tracked(getattr(str, name)(plain(self), *args, **options))
+
+    method.__name__ = name
+    return method
 
 
 for _method in ("upper", "lower", "capitalize", "title", "casefold", "swapcase"):
@@ -191,6 +196,18 @@ def _leaves(value: Any) -> Iterator[str]:
             yield from _leaves(part)
 
 
+def _holds_data(value: Any, seen: set[int]) -> bool:
+    """Whether there is a string of the data inside an argument; what stands in it several times is looked at once."""
+    if isinstance(value, str):
+        return isinstance(value, Tracked)
+    if not isinstance(value, Mapping | list | tuple | Namespace) or id(value) in seen:
+        return False
+    seen.add(id(value))
+    if isinstance(value, Mapping):
+        return any(_holds_data(key, seen) or _holds_data(part, seen) for key, part in value.items())
+    return any(_holds_data(part, seen) for part in (budget.attributes(value).values() if isinstance(value, Namespace) else value))
+
+
 class _Generation(Extension):
     """`{% generation %} ... {% endgeneration %}`: what the model is trained to write."""
 
@@ -211,9 +228,8 @@ class _Generation(Extension):
 
 
 class _State(threading.local):
-    """What one render has used."""
+    """The regions of one render."""
 
-    spent = 0
     regions = 0
     session: Any = None  # of `layouts.py`
 
@@ -225,33 +241,53 @@ class Environment(ImmutableSandboxedEnvironment):
       marks_turns: whether the template compiled last has `{% generation %}`.
     """
 
-    intercepted_binops = frozenset(("+", "*", "%", "**"))
+    intercepted_binops = frozenset(("+", "-", "*", "%", "**"))
 
     def __init__(self, special: re.Pattern[str]) -> None:
         """`special` finds the strings of special tokens."""
-        super().__init__(trim_blocks=True, lstrip_blocks=True, finalize=self._finalize, extensions=[_Generation, "jinja2.ext.loopcontrols"])
+        # Not optimized: what is constant would be computed when it is compiled, and written into the program.
+        options = {"trim_blocks": True, "lstrip_blocks": True, "optimized": False}
+        super().__init__(**options, finalize=self._finalize, extensions=[_Generation, "jinja2.ext.loopcontrols"])
         self.special, self.state, self.marks_turns = special, _State(), False
-        self.filters = {name: self._guarded(function) for name, function in self.filters.items()}
-        self.filters |= {
+        self.spent = budget.Spent()
+        ours = {
             "tojson": self._tojson,
             "join": self._join,
             "replace": lambda text, old, new, count=-1: self._rebuilt(text).replace(str(old), str(new), -1 if count is None else count),
             "safe": lambda value: value,
             "string": self._finalize,
+        }
+        self.filters = {name: self._guarded(name, {**self.filters, **ours}[name]) for name in budget.FILTERS if name in self.filters or name in ours}
+        self.filters |= {
             "_concat": lambda *values: self.concat(map(self._finalize, values)),
             "_counted": self._counted,
+            "_compared": self._compared,
+            "_sliced": self._sliced,
+            "_pay": self._pay,
         }
+        self.tests = {name: budget.guarded_test(self.spent, name, test) for name, test in self.tests.items()}
         self.globals["raise_exception"] = _raise
+        del self.globals["lipsum"]
 
     def compiled(self, source: str) -> Any:
-        """The template, compiled. Raises jinja2.TemplateSyntaxError."""
+        """The template, compiled. Raises jinja2.TemplateSyntaxError, also for one that is too large or uses what is not offered."""
         self.marks_turns = False
-        tree = self.parse(source)
-        for node in list(tree.find_all(nodes.For)):
-            node.iter = nodes.Filter(node.iter, "_counted", [], [], None, None, lineno=node.lineno)
-        _replace_concat(tree)
-        tree.set_environment(self)
-        return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
+        self.spent.reset()
+        if len(source) > budget.CHARACTERS:
+            raise TemplateSyntaxError(f"it has {len(source):,} characters, more than {budget.CHARACTERS:,}, which no chat template needs", 1)
+        try:
+            tree = self.parse(source)
+            budget.instrument(tree)
+            tree.set_environment(self)
+            return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
+        except SecurityError as error:
+            raise TemplateSyntaxError(str(error.message), 1) from None
+        except TemplateError:
+            raise
+        except (RecursionError, MemoryError):
+            raise TemplateSyntaxError("it nests too deep", 1) from None
+        except (SyntaxError, ValueError, ArithmeticError) as error:  # what Python says of the program that Jinja made of it
+            raise TemplateSyntaxError(str(error), 1) from None
 
     def names(self, source: str) -> set[str]:
         """The names that a template expects to be given."""
@@ -273,7 +309,8 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def run(self, template: Any, variables: dict[str, Any], where: str) -> Tracked:
         """Render. Whatever the template raises is a DataError that begins with `where`, for it is the user's code."""
-        self.state.spent = self.state.regions = 0
+        self.state.regions = 0
+        self.spent.reset()
         try:
             return self.concat(template.root_render_func(template.new_context(variables)))
         except TemplateError as error:
@@ -284,67 +321,57 @@ class Environment(ImmutableSandboxedEnvironment):
     # --- what Jinja calls ----------------------------------------------------------------------------------------------------------------
     def concat(self, pieces: Iterable[str]) -> Tracked:
         """Jinja joins the output of templates, macros and blocks with this."""
-        text = join(pieces)
-        self._spend(1 + len(text) // _STEP)
-        return text
+        pieces = list(pieces)
+        self.spent.make(sum(map(len, pieces)), max(map(budget.width_of, pieces), default=1), len(pieces) / 8)
+        return join(pieces)
 
     def call(self, context: Any, function: Any, /, *args: Any, **options: Any) -> Any:
         """Every call that a template makes."""
         owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)  # Jinja wraps str.format
         name = getattr(function, "__name__", "")
-        given = given_options(options)
-        self._limit(args, given)
+        args, given = tuple(map(self._whole, args)), given_options(options)
+        budget.pay_call(self.spent, function, owner, args, given)
         if type(owner) is str and name in Tracked.__dict__:  # ", ".join(data): a plain string would forget the marks of its arguments
             function, owner = getattr(self._rebuilt(owner), name), None
-        if isinstance(owner, str) and name in ("format", "format_map"):
-            _limit_widths(owner)
-        if isinstance(owner, str) and name == "encode":
-            raise SecurityError("bytes cannot be told from data; use strings")
         return self._kept(super().call(context, function, *args, **options), (owner, args, given))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """The operators that can grow something without bound, and `%`."""
-        if operator in ("*", "**"):
-            sizes = [abs(value) if isinstance(value, int | float) else len(value) for value in (left, right)]
-            if (operator == "**" and max(sizes) > 1000) or (
-                (not isinstance(left, int | float) or not isinstance(right, int | float)) and (sizes[0] * sizes[1] > 10 * _LARGEST)
-            ):
-                raise SecurityError(f"the operator {operator} is given too large an operand")
-        if operator == "%" and isinstance(left, str):
-            _limit_widths(left)
-            self._limit(right if isinstance(right, tuple) else (right,), {})
+        budget.pay_operator(self.spent, operator, left, right)
         return self._kept(super().call_binop(context, operator, left, right), (left, right))
 
     # --- tracking ------------------------------------------------------------------------------------------------------------------------
-    def _spend(self, steps: int) -> None:
-        self.state.spent += steps
-        if self.state.spent > _BUDGET:
-            raise SecurityError(f"the template runs too long (more than {_BUDGET} steps for one row)")
-
-    def _limit(self, args: Iterable[Any], options: Mapping[str, Any]) -> None:
-        self._spend(1)
-        if any(isinstance(value, int | float) and abs(value) > _LARGEST for value in (*args, *options.values())):
-            raise SecurityError(f"the template calls something with a number larger than {_LARGEST}")
+    def _whole(self, value: Any) -> Any:
+        """A value that can be measured: the items of a generator as a list, each paid for."""
+        lazy = hasattr(type(value), "__next__") and not issubclass(type(value), LoopContext)
+        return list(self.spent.iterate(value)) if lazy else value
 
     def _kept(self, result: Any, given: Any) -> Any:
         """A result that forgot where it came from has an unknown source, if data went in."""
-        if not isinstance(result, str):
-            return result
-        self._spend(len(result) // _STEP)
-        return Tracked(result) if not isinstance(result, Tracked) and any(isinstance(leaf, Tracked) for leaf in _leaves(given)) else result
+        return Tracked(result) if isinstance(result, str) and not isinstance(result, Tracked) and _holds_data(given, set()) else result
 
     def _finalize(self, value: Any) -> Any:
         """What `{{ value }}` writes: a list or dict is written by Python, as one piece that may hold data."""
-        return value if isinstance(value, str) else self._kept(str(value), value)
+        if isinstance(value, str):
+            return value
+        self.spent.make(4 * budget.size_of(value).chars, 1)
+        return self._kept(str(value), value)
 
     def _rebuilt(self, value: Any) -> Tracked:
         return join((self._finalize(value),))
 
-    def _guarded(self, function: Callable) -> Callable:
+    def _guarded(self, name: str, function: Callable) -> Callable:
+        """A filter that pays for what it is given and makes."""
+        cost, first = budget.FILTERS[name], 1 if hasattr(function, "jinja_pass_arg") else 0
+
         @functools.wraps(function)
         def filtered(*args: Any, **options: Any) -> Any:
-            self._limit(args, options)
-            return self._kept(function(*args, **options), (args, options))
+            before, args = args[:first], args[first:]
+            args = (self.spent.iterate(args[0]), *args[1:]) if name in budget.LAZY and args else tuple(map(self._whole, args))
+            budget.check_numbers(*args, *options.values())
+            cost(self.spent, *args, **options)
+            result = self._kept(function(*before, *args, **options), (args, options))
+            return self.spent.iterate(result) if hasattr(type(result), "__next__") else result
 
         return filtered
 
@@ -355,7 +382,6 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def _tojson(self, value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
         """JSON as Hugging Face writes it: characters stay, keys keep their order. It is data, where data went in."""
-        self._limit((indent,), {})
         text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=tuple(separators) if separators else None, sort_keys=sort_keys)
         leaves = list(_leaves(value))
         if not any(isinstance(leaf, Tracked) for leaf in leaves):
@@ -366,9 +392,24 @@ class Environment(ImmutableSandboxedEnvironment):
     @staticmethod
     @pass_context  # keeps Jinja from running it when it compiles
     def _counted(context: Any, values: Iterable[Any]) -> Iterator[Any]:
-        for value in values:
-            context.environment._spend(1)
-            yield value
+        return context.environment.spent.iterate(values)
+
+    @staticmethod
+    @pass_context
+    def _compared(context: Any, left: Any, name: str, right: Any) -> Any:
+        budget.pay_comparison(context.environment.spent, name, left, right)
+        return budget.COMPARE[name](left, right)
+
+    @staticmethod
+    @pass_context
+    def _sliced(context: Any, value: Any, start: Any, stop: Any, step: Any) -> Any:
+        budget.pay_slice(context.environment.spent, value, slice(start, stop, step))
+        return value[start:stop:step]
+
+    @staticmethod
+    @pass_context
+    def _pay(context: Any, _: None, steps: int) -> None:
+        context.environment.spent.pay(steps)
 
 
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -378,25 +419,3 @@ def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _raise(message: str) -> None:
     raise TemplateError(str(message))
-
-
-def _limit_widths(form: str) -> None:
-    if re.search(r"\d{6}", form):
-        raise SecurityError("a format string asks for too wide a field")
-
-
-def _replace_concat(node: nodes.Node) -> None:
-    """Turn each `a ~ b` into a filter: Jinja's own operator makes plain strings."""
-    for field, value in node.iter_fields():
-        children = value if isinstance(value, list) else [value]
-        for index, child in enumerate(children):
-            if not isinstance(child, nodes.Node):
-                continue
-            _replace_concat(child)
-            if isinstance(child, nodes.Concat):
-                first, *rest = child.nodes
-                child = nodes.Filter(first, "_concat", rest, [], None, None, lineno=child.lineno)
-            if isinstance(value, list):
-                value[index] = child
-            else:
-                setattr(node, field, child)

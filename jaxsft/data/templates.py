@@ -286,7 +286,7 @@ class Template:
         for number, (start, end, token) in enumerate(pieces):
             inside = layout.inside(number, self.tokenizer)
             ids.extend([token] if token is not None else self.tokenizer.encode(plain(text[start:end]), inside))
-        self._check_bos(ids, where)
+        self._check_bos(ids[:2], where)
         return ids
 
     def written(self, chat: Chat, where: str) -> list[bool]:
@@ -416,7 +416,7 @@ class Template:
 
     # --- what a template is found to do --------------------------------------------------------------------------------------------------
     def _probe(self) -> None:
-        """Learn from a question and its answer the stop tokens, from two whether BOS comes once, and in which form contents and calls are read."""
+        """Learn from a question and its answer the stop tokens, from three whether BOS comes once, and in which form contents and calls are read."""
         try:
             text = self._probed_text()
             stops = self._turns.ends_of(text, self._drafts((), _PROBE)(_HELLO[:1], True))
@@ -425,7 +425,7 @@ class Template:
         call = self._probed_call()
         self._turns.stop_ids = tuple(dict.fromkeys((*stops, *(call[-1:] if stops else ()))))
         with contextlib.suppress(DataError):
-            bos, text = self.tokenizer.bos_id, self._drafts((), _PROBE)(_HELLO, False)
+            bos, text = self.tokenizer.bos_id, self._drafts((), _PROBE)((*_HELLO, *_HELLO[:2]), False)
             self._one_bos = bos is None or sum(match[2] == bos for match in self._turns.matches(text, (), _PROBE)) <= 1
 
     def _probed_text(self) -> Tracked:

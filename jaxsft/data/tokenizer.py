@@ -21,7 +21,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from jaxsft.data import chinese, tokenizer_files
 from jaxsft.data.template_files import TEMPLATES, named_templates
-from jaxsft.data.tokenizer_document import FLAGS, ROLES, checked, declare_roles
+from jaxsft.data.tokenizer_document import FLAGS, ROLES, checked, declare_roles, library_errors
 from jaxsft.data.tokenizer_document import content as _content
 from jaxsft.data.tokenizer_frame import Frames, Wrapped, frames, own_frames, processor
 from jaxsft.data.tokenizer_plain import PlainReader
@@ -55,15 +55,11 @@ class Tokenizer:
         self._config = {name: value for name, value in config.items() if value is not None}
         self._document = checked(document) | {"truncation": None, "padding": None}
         declare_roles(self._document, self._config)
-        try:
+        with library_errors("the tokenizer cannot be read ({error}); expected the content of a Hugging Face tokenizer.json"):
             self._full = tokenizers.Tokenizer.from_str(json.dumps(self._document))
             self._plain = PlainReader(self._document)
             self.prefix = self._plain.prefix
             self._inner = PlainReader(self._document, inside=True) if self.prefix != "none" else self._plain
-        except (ConfigError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # the library raises bare Exceptions, and panics, which are none
-            raise ConfigError(f"the tokenizer cannot be read ({error}); expected the content of a Hugging Face tokenizer.json") from None
         vocabulary = self._full.get_vocab(with_added_tokens=True)
         self.vocab_size: int = max(vocabulary.values(), default=-1) + 1
         self.added: dict[str, Any] = {token["content"]: token for token in self._document["added_tokens"]}

@@ -5,6 +5,7 @@ Every message names the key, what was found there and what was expected; the fil
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -16,6 +17,19 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 MOST = 1 << 24  # ids: an embedding of so many rows is larger than any that was published, by a factor of ten
 _SWITCHES = ("add_prefix_space", "do_lower_case", "tokenize_chinese_chars", "strip_accents", "add_bos_token", "add_eos_token")
 _STEPS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "post_processor": "processors", "decoder": "decoders"}
+
+
+@contextlib.contextmanager
+def library_errors(message: str) -> Iterator[None]:
+    """What the `tokenizers` library raises in the block as ConfigError; its panics are no Exception. `message` has a place `{error}`."""
+    try:
+        yield
+    except (ConfigError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ConfigError(message.replace("{error}", " ".join(str(error).split()))) from None
 
 
 def content(token: Any) -> str | None:

@@ -23,7 +23,7 @@ from typing import Any
 from jaxsft import documents
 from jaxsft.data import sentencepiece
 from jaxsft.data.template_files import TEMPLATES, templates_of
-from jaxsft.data.tokenizer_document import check_config, checked, content, declare, declared_special, is_id, token_of
+from jaxsft.data.tokenizer_document import check_config, checked, content, declare, declared_special, is_id, library_errors, token_of
 from jaxsft.errors import ConfigError
 
 NAMES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
@@ -234,8 +234,9 @@ def _sentencepiece(file: Path, config: dict[str, Any]) -> Read:
     own = {"pad_token": "<pad>"} if kind == "T5" else _ROBERTA if kind == "XLMRoberta" else {}
     config = sentencepiece.roles(model) | own | config
     special = declared_special(config)
-    document = sentencepiece.document(model, special)
     with named(file):
+        with library_errors("not a SentencePiece model, or damaged ({error})"):
+            document = sentencepiece.document(model, special)
         declare(document, config, frozenset(word for word in sentencepiece.words_of_users(model, special) if not sentencepiece.is_marker(word)))
     vocab = {piece.text: i for i, piece in enumerate(model.pieces)}
     begin, end = content(config.get("bos_token")), content(config.get("eos_token"))

@@ -6,12 +6,12 @@ import contextlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tokenizers
 
-from jaxsft.data.tokenizer_document import FLAGS
+from jaxsft.data.tokenizer_document import FLAGS, library_errors
 from jaxsft.errors import ConfigError
 
 _UNKNOWN = "\0"
@@ -105,17 +105,9 @@ class PlainReader:
         return [self._number.get(number, number) for number in ids] if self._renumbers else ids
 
 
-@contextlib.contextmanager
-def _readable(text: str) -> Iterator[None]:
-    """Errors of the library as ConfigError; its panics, of which some tokenizers with overlapping added tokens have one, are no Exception."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, ConfigError):
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise ConfigError(f"the tokenizer fails on a text ({error}); take another one, or mend its added tokens. The text: {text!r:.80}") from None
+def _readable(text: str) -> contextlib.AbstractContextManager[None]:
+    """Some tokenizers with added tokens that overlap make the library fail on a text."""
+    return library_errors(f"the tokenizer fails on a text ({{error}}); take another one, or mend its added tokens. The text: {text!r:.80}")
 
 
 def _read_as_tokens(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,10 @@ class Turns:
     special: re.Pattern[str]
     marked: bool
     stop_ids: tuple[int, ...] = ()
+
+    @functools.cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.special_id(name) for name in self.tokenizer.special_strings)
 
     # --- texts ---------------------------------------------------------------------------------------------------------------------------
     def layouts(self, messages: Sequence[Message], draft: Draft, where: str, session: Session | None) -> list[Layout]:
@@ -111,11 +116,13 @@ class Turns:
         return (len(before), ends[-1]) if ends and self._only_stops(alone, ends[-1]) else None
 
     def begins(self, text: Tracked, beginning: Tracked, matches: list[Match] | None = None) -> bool:
-        """Whether a text, with these special tokens, begins with another one and its special tokens, whoever wrote the other characters."""
+        """Whether a text, with these tokens, begins with another one, token by token: of special tokens the template must have written both, for data
+        are spelled out; others are read alike whoever wrote them."""
         if not text.startswith(plain(beginning)):
             return False
         found = self.matches(text, (), "") if matches is None else matches
-        return [match for match in found if match[1] <= len(beginning)] == self.matches(beginning, (), "")
+        of = lambda matches: [match for match in matches if match[1] <= len(beginning) and match[2] in self._special_ids]
+        return of(found) == of(self.matches(beginning, (), ""))
 
     def _regions(self, text: Tracked, begin: int, end: int, index: int, matches: list[Match], where: str) -> list[tuple[int, int, int]]:
         """What is trained of a turn: all of it, or what the template marks in it."""

@@ -7,9 +7,11 @@ import math
 from typing import Any
 
 from jaxsft.data.formats import Row, require_column
+from jaxsft.data.formats.rows import plain_number
 from jaxsft.errors import ConfigError, DataError
 
 NONE = "none"  # leave a column `weight` alone
+SMALLEST, LARGEST = 1e-37, 3e38  # what float32, in which losses are weighted, can tell from 0 and from infinity
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +44,11 @@ def weighted(record: Any, row: Row, columns: Any) -> Any:
     if not hasattr(record, "weight"):
         raise ConfigError(f"data.columns.weight={name[0]}: records of this task ({type(record).__name__}) carry no weight")
     value = require_column(row, name[0], "data.columns.weight")
+    spelled = plain_number(value) if isinstance(value, str) else value
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        number = math.nan if spelled is None or isinstance(spelled, bool) else float(spelled)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not 0 < number < math.inf:
+    if not SMALLEST < number < LARGEST:
         raise DataError(f"{row.where}: column {name[0]!r} holds {value!r:.60}, expected a finite weight above 0; remove rows that shall not train")
     return dataclasses.replace(record, weight=number)

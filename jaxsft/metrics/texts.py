@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ SCORES = ("exact_match", "bleu", "chrf", "rouge_l")
 TOKENIZERS = ("13a", "intl", "zh", "char", "none")  # of sacrebleu; those that download a model are left out
 
 Texts = Sequence[str]
+# Letters of scripts whose words have no space between them. Chinese has a tokenizer of its own in
+# sacrebleu; of the others each letter is a token (Thai, Lao, Burmese, Khmer, kana).
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003134f]")
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff]")
 
 
 def installed() -> tuple[str, ...]:
@@ -28,6 +33,19 @@ def installed() -> tuple[str, ...]:
 def left_out() -> tuple[str, ...]:
     """Returns the scores whose library is not there."""
     return tuple(name for name in SCORES if name not in installed())
+
+
+def tokens_for(references: Texts) -> str:
+    """Returns the one of TOKENIZERS that finds words in texts of this script.
+
+    13a, which cuts at spaces and ASCII punctuation, takes a whole sentence of Chinese for one word.
+    """
+    text = "".join(references)
+    letters = sum(map(str.isalpha, text))
+    unspaced, han = len(_UNSPACED.findall(text)), len(_HAN.findall(text))
+    if 2 * (unspaced + han) <= letters:
+        return "13a"
+    return "zh" if han > 4 * unspaced else "char"
 
 
 def check(names: Sequence[str]) -> None:

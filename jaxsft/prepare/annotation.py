@@ -16,14 +16,14 @@ from typing import Any
 
 import yaml
 
-from jaxsft.data import schemes
+from jaxsft import documents
+from jaxsft.data import graphemes, schemes
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 
 TYPES = ("class", "multi_label", "span", "relation", "rating", "pairwise")
 KEYS = ("type", "labels", "relations", "scale", "guidelines", "text", "id", "responses")
 POINTS = 101  # 0 to 100; every one is a class of its own for Dawid-Skene
-TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def load(path: str | Path) -> Schema:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     try:
-        node, found = yaml.compose(content, Loader=yaml.SafeLoader), yaml.safe_load(content)
+        node, found = yaml.compose(content, Loader=documents.Loader), yaml.safe_load(content)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: not YAML ({getattr(error, 'problem', None) or error})") from None
@@ -249,7 +249,7 @@ def _marked(fields: Mapping[str, Any], schema: Schema, where: str) -> Any:
 
 def tokens_of(text: str) -> list[tuple[int, int]]:
     """Where the tokens of a text stand: words, and every other visible character."""
-    return [found.span() for found in TOKEN.finditer(text)]
+    return graphemes.words(text)
 
 
 def spans_of_tokens(fields: Mapping[str, Any], where: str) -> list[dict[str, Any]]:

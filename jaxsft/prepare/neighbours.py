@@ -16,13 +16,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from jaxsft.data import split as splitting
+from jaxsft.data.graphemes import marks
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.texts import COMBINING, batches, is_unspaced
+from jaxsft.prepare.texts import batches, is_unspaced
 
 UNITS = ("auto", "word", "char")
 BATCH = 2**10  # texts whose signatures are made at once
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / the golden ratio, made odd (Knuth, TAOCP 6.4): of the rolling polynomial
-_punctuation = re.compile(f"[^\\w\\s{COMBINING}]|_")
+_punctuation = re.compile(f"[^\\w\\s{marks()}]|_")
 
 
 def normalise(text: str, case: bool = True, space: bool = True, punctuation: bool = False) -> str:

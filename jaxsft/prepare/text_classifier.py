@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxsft.data.graphemes import marks
 from jaxsft.errors import DataError
 
 BUCKETS = 2**12
@@ -25,7 +26,8 @@ BATCH = 256
 EPOCHS, RATE, DECAY = 12, 0.1, 1e-5
 LONGEST = 512  # different features of a text; of longer texts the rarest
 # A word, or one letter of a script that is written without spaces.
-_word = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]+")
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
+_word = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+(?:[{marks()}\u200c\u200d]+[^\\W{_UNSPACED}]*)*")
 
 
 def features(texts: Sequence[str]) -> tuple[Int[np.ndarray, "N L"], Float[np.ndarray, "N L"]]:

@@ -54,10 +54,15 @@ def compare(runs: Sequence[str | Path], most: int = 4) -> Comparison:
     places = [(split, name) for split in splits if split not in ("", "train") for name in names]
     shown = lambda numbers, place: facts.number_text(numbers[place]) if place in numbers else ""
     rows = [
-        [*(str(config.get(key, "")) for key in options), *(shown(numbers, place) for place in places)]
+        [*(_option(config.get(key, "")) for key in options), *(shown(numbers, place) for place in places)]
         for config, numbers in zip(configs, values, strict=True)
     ]
     return Comparison(runs, options, ["/".join(place) for place in places], chosen, rows)
+
+
+def _option(value: Any) -> str:
+    """Return a value of an option; one that a search drew has more digits than a reader wants."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def write(runs: Sequence[str | Path], path: str | Path) -> Path:

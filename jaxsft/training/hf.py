@@ -19,6 +19,7 @@ from jaxsft.data import hub
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.models import exported, pretrained, surgery, trained_heads
+from jaxsft.models.families.base import Head
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -65,7 +66,7 @@ def with_head_of_class(config: Config, source: pretrained.Source) -> Config:
         return config
     own = trained_heads.of_masked(source.family, source.values, task) if kind == "mlm" else trained_heads.options_of(head, source.values, type(task))
     trained = (trained_heads.head_of(source.family, source.values) or (None,))[0] == kind  # an option against it is an error later, which names it
-    return _unless_given(config, own, f"{source.family.architecture}{head.suffix}", always=trained)
+    return _unless_given(config, head, own, f"{source.family.architecture}{head.suffix}", always=trained)
 
 
 def with_head_of_family(config: Config) -> Config:
@@ -75,20 +76,25 @@ def with_head_of_family(config: Config) -> Config:
     if not config.unasked or config.model.causal or config.model.decoder_layers or config.model.kind != "transformer":
         return config
     head = exported.class_of(config.model, kind) if kind in ("text", "tag", "span") and getattr(task, "encoder", "cross") == "cross" else None
-    return config if head is None else _unless_given(config, trained_heads.nearest_options(head, task), f"...{head.suffix}", always=False)
+    return config if head is None else _unless_given(config, head, trained_heads.nearest_options(head, task), f"...{head.suffix}")
 
 
-def _unless_given(config: Config, own: Mapping[str, Any], name: str, always: bool) -> Config:
-    """The config with these options of the task, where nobody gave them; if one was given otherwise, they make no whole, and the task stays (but for
-    `always`). `Config.origins` says that they are those of the class `name`."""
+def _unless_given(config: Config, head: Head, own: Mapping[str, Any], name: str, always: bool = False) -> Config:
+    """The config with these options of the task, where nobody gave them; if one was given that the class does not compute with, they make no whole,
+    and the task stays (but for `always`). `Config.origins` says that they are those of the class `name`."""
     task, unasked = config.task, dict(config.unasked)
     standard = type(task)()
     nobody = lambda name: f"task.{name}" in unasked if unasked else getattr(task, name) == getattr(standard, name)
-    if not always and any(not nobody(name) and getattr(task, name) != value and name != "bias" for name, value in own.items()):
+    other = lambda key, value: key in head.options and key != "bias" and getattr(task, key) not in (head.options[key], value, *_several(head, key))
+    if not always and any(not nobody(key) and other(key, value) for key, value in own.items()):
         return config
     chosen = {key: value for key, value in own.items() if nobody(key)}
     told = tuple((f"task.{key}", f"as {name}") for key, value in chosen.items() if value != getattr(task, key))
     return dataclasses.replace(config, task=dataclasses.replace(task, **chosen), origins=(*config.origins, *told))
+
+
+def _several(head: Head, key: str) -> tuple[Any, ...]:
+    return head.options[key] if isinstance(head.options[key], tuple) else ()
 
 
 def _start(source: pretrained.Source) -> list[str] | None:

@@ -26,7 +26,6 @@ from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.metrics import states
-from jaxsft.metrics import texts as text_scores
 from jaxsft.models import surgery
 from jaxsft.sharding import hosts, platforms
 from jaxsft.sharding import mesh as meshes
@@ -297,8 +296,8 @@ class Loop:
                 f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
             )
         notes += self.ledger["train"].get("notes", [])
-        if (left_out := text_scores.left_out()) and hasattr(self.config.task, "scores"):
-            notes.append(f"{', '.join(left_out)} are left out: they need sacrebleu, which jaxsft[text] brings")
+        if (tokens := self.task.state.get("score_tokens", "13a")) != "13a" and self.config.task.score_tokens == "auto":
+            notes.append(f"BLEU and ROUGE-L count the tokens {tokens} of sacrebleu, which fit the script of the targets (task.score_tokens)")
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows

@@ -72,11 +72,11 @@ def resolve(config: Config) -> Config:
     check_columns(config, task.record)
     config = of_prepared(config, typed.columns_read(task.record))
     validate_values(compose.flat(compose.to_dict(config)))
+    config = config if config.model.pretrained else hf.with_head_of_family(config)
     if config.data.format != "auto":
         formats.named(config.data.format)
     config = dataclasses.replace(config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate))
     validate(config, metrics=task.metric_names(config), causal=task.causal, generates=task.generates, can_generate=task.can_generate)
-    config = config if config.model.pretrained else hf.with_head_of_family(config)
     metric = config.evaluation.metric if config.evaluation.metric != "auto" or task.metric is None else f"validation/{task.metric}"
     return dataclasses.replace(
         config,
@@ -197,8 +197,10 @@ def read_rows(config: Config, path: str, columns: Sequence[str], aside: list[Asi
 
 
 def left_out(config: Config) -> list[str]:
-    """A sentence for each folder or archive of data of which files are not read, as they describe the data."""
+    """A sentence for each folder or archive of data of which files are not read, as they describe the data; and for scores without their library."""
     d, out = config.data, []
+    if hasattr(config.task, "scores") and (missing := [name for name in text_scores.left_out() if name not in (config.task.scores or ())]):
+        out.append(f"{', '.join(missing)} are left out: they need sacrebleu, which jaxsft[text] brings")
     for path in dict.fromkeys(path for path in (d.path, d.train, d.validation, d.test, *(one.path for one in d.mixture.sources)) if path):
         out += formats.left_out_note(path, d.format)
     return out

@@ -4,10 +4,14 @@ import dataclasses
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
 from jaxsft.config import compose, optim, overrides, schema
 from jaxsft.errors import ConfigError
 
+_parser = OverridesParser.create()
 CONFIG = schema.Config(
     task=schema.ChatTask(variables={"enable_thinking": False, "names": ["a", "b"]}),
     data=schema.DataConfig(train="it's a=b, 中文.jsonl", columns=schema.Columns(prompt="0")),
@@ -121,3 +125,26 @@ def test_configs_share_nothing_that_can_be_changed():
     one.data.options["train"]["split"] = "b"
     assert other.data.options == {"train": {"split": "a"}}
     assert [compose.typed({**given, "seed": seed}).seed for seed in (1, 0, 1)] == [1, 0, 1]
+
+
+def test_variables_of_a_template_are_named_by_the_template():
+    chat = schema.Config(task=schema.ChatTask())
+    given = compose.override(chat, ["task.variables={date: 2026-01-31, deep: false}", "task.variables.mood=kind"])
+    assert given.task.variables == {"date": "2026-01-31", "deep": False, "mood": "kind"}
+    with pytest.raises(ConfigError, match="unknown option of task=lm"):
+        compose.override(dataclasses.replace(chat, task=schema.LMTask()), ["task.variables.mood=kind"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0$"), min_size=1, max_size=12))
+@example("données.jsonl")
+@example("数据.jsonl")
+@example("runs/läufe")
+@example("[data]/{a},b='c\\\\'.jsonl")
+@example("१.csv")
+def test_any_name_of_a_file_is_the_value_of_a_text_option(name):
+    """But for what Hydra means otherwise: null, and what stands in quotes of its own."""
+    assume(name != "null" and not (name[0] in "'\"" and name[-1] == name[0]))
+    for option in ("data.path", "run_dir"):
+        (override,) = _parser.parse_overrides([overrides.quote(f"{option}={name}", False)])
+        assert override.key_or_group == option and override.value() == name

@@ -219,5 +219,5 @@ def test_without_a_revision_the_error_gives_the_commit_of_now(monkeypatch, value
         hubid.parse(value, file=file)
     assert asked == [(value[4:].split("@")[0], kind)]
     monkeypatch.setattr(Api, "repo_info", lambda *a, **k: 1 / 0)
-    with pytest.raises(ConfigError, match="a tag or, better, a commit$"):
+    with pytest.raises(ConfigError, match=r"a tag or, better, a commit$"):
         hubid.parse(value, file=file)

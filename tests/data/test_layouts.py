@@ -24,6 +24,7 @@ CALLS = (
 # What a template may do with a content; the first are learnt, the others (LOOKS) rendered.
 PLACES = {
     "plain": "{{ m.content }}",
+    "number of parts": "{{ m.content.split() | length }}{{ m.content }}",
     "trim": "{{ m.content | trim }}",
     "strip": "{{ m['content'].strip('\\n').lstrip() + '\\n' }}",
     "joined": "{{ ['a', m.content] | join(' ') ~ (m.content ~ '!') }}",
@@ -65,7 +66,6 @@ LOOKS = {
     "number": "{{ m.content | int }}{{ m.content }}",
     "times": "{{ m.content * 2 }}",
     "group": "{% for g in [m] | groupby('content') %}{{ g.grouper }}{% endfor %}",
-    "number of parts": "{{ m.content.split() | length }}{{ m.content }}",
     "sequence": "{% if [m.content] | first is sequence %}{{ m.content }}{% endif %}{{ m.content.count('a') }}",
 }
 part = st.sampled_from([*SPECIAL, "<think>", "</think>", "<|", "\n", " ", "a", "b", "the cat", "é", "\U000f0000", "3"]) | st.text(

@@ -291,7 +291,7 @@ HOSTILE = {
     "range": "{% for i in range(1000000000) %}{% endfor %}",
     "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "times": "{{ 'a' * 1000000000 }}",
-    "power": "{{ 10 ** 10 ** 8 }}",
+    "power": "{{ 10 ** (10 ** 8) }}",
     "width": "{{ '%1000000000d' % 1 }}",
     "format": "{{ '{:1000000000}'.format('a') }}",
     "center": "{{ 'a'|center(1000000000) }}",

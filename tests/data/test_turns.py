@@ -122,7 +122,7 @@ def test_a_field_that_nobody_reads_is_an_error():
     source = HEAD + "{{ m.content }}{{ m.note }}<|im_end|>\n{% endfor %}" + OPEN + "{% endif %}"
     talk = lambda **extra: Chat((Message("user", "a", 1.0, extra), Message("assistant", "b")))
     mine = template(source)
-    assert mine.render(talk(note="n", name="Ann", id=3), "a:1").turns
+    assert mine.render(talk(note="n", name="Ann", id=3, annotations=[]), "a:1").turns
     for _ in range(2):
         with pytest.raises(DataError, match=r"a:1: .*does not write the lossy of message 1 \(user\)"):
             mine.render(talk(lossy=True), "a:1")
@@ -151,6 +151,17 @@ def test_a_prompt_that_no_answer_begins_with_says_what_would_fit():
     with pytest.raises(DataError, match=r"what would fit: task.variables=\{thinking_on: false\}"):
         template(switched).render(chat("a", "b"), "a:1")
     assert shown(template(switched, variables={"thinking_on": False}).render(chat("a", "b"), "a:1")) == ["user\na#\nassistant\n[b#]\n"]
+
+
+def test_a_thought_of_the_data_goes_on_from_that_of_the_prompt():
+    """A token that is not special is the same one, whoever wrote it."""
+    tokenizer = Tokenizer.load(real("tok_minimind"))
+    mine = Template(OPENED.replace("m.content.split('</think>') | last", "m.content"), tokenizer, "mine")
+    for _ in range(2):
+        rendered = mine.render(chat("a", "<think>\nx\n</think>b"), "a:1")
+        ((start, end, _),) = rendered.turns
+        assert rendered.ids[:start] == mine.prompt((Message("user", "a"),), "a:1") and tokenizer.special_id("<think>") in rendered.ids[:start]
+        assert tokenizer.decode(rendered.ids[start:end], skip_special=False) == "x\n</think>b<|im_end|>"
 
 
 def test_calls_whose_arguments_a_template_wants_as_text():

@@ -30,7 +30,7 @@ def test_a_weight_is_read_from_its_column_only():
         weighted(record, row(weight=3), Columns())
     with pytest.raises(DataError, match=r"missing column 'w'"):
         weighted(record, row(), Columns(weight="w"))
-    for bad in (0, -1, "nan", "heavy", None, True, float("inf")):
+    for bad in (0, -1, "nan", "heavy", None, True, float("inf"), "1_000", "２", "1e200", 1e200, 1e-200, 10**400):
         with pytest.raises(DataError, match=r"rows.csv:2: .*expected a finite weight above 0"):
             weighted(record, row(w=bad), Columns(weight="w"))
     with pytest.raises(ConfigError, match=r"carry no weight"):

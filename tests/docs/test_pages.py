@@ -84,7 +84,7 @@ def test_options_that_are_named_exist(page):
         for n in OPTION.findall(code)
         if not n.endswith((".py", ".md", ".yaml", ".jsonl", ".json", ".csv", ".txt", ".html", ".tsv", ".conll", ".conllu"))
     }
-    unknown = {n for n in names if n not in _known() and not n.startswith(("task.variables.", "data.options"))}
+    unknown = {n for n in names if n not in _known() and not n.startswith(("task.variables.", "data.options", "data.keep"))}
     assert not unknown, f"{page.name}: {unknown}"
 
 

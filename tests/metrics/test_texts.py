@@ -84,3 +84,28 @@ def test_scores_that_nobody_asked_for_are_those_that_are_installed(there, monkey
     assert texts.left_out() == (() if there else texts.SCORES[1:])
     asked = dataclasses.replace(config, task=dataclasses.replace(config.task, scores=("bleu",)))
     assert setup.resolve(asked).task.scores == ("bleu",)  # whose library is asked for when the task is made
+
+
+@pytest.mark.parametrize(
+    "given, tokens",
+    [
+        (["the cat sat on the mat"], "13a"),
+        (["Die Katze saß."], "13a"),
+        (["राहुल गांधी दिल्ली में रहते हैं"], "13a"),
+        (["我喜欢吃苹果。", "OK"], "zh"),
+        (["猫がマットの上に座っていた"], "char"),
+        (["แมวนั่งบนเสื่อ"], "char"),
+        (["고양이가 앉았다"], "13a"),
+        (["the word 猫 in a sentence"], "13a"),
+        (["12 34"], "13a"),
+        ([], "13a"),
+    ],
+)
+def test_tokens_fit_the_script(given, tokens):  # guards E14
+    assert texts.tokens_for(given) == tokens
+
+
+def test_a_chinese_answer_is_not_one_word():  # guards E14
+    pytest.importorskip("sacrebleu")
+    scores = lambda tokens: texts.scores(["bleu"], ["我喜欢吃红苹果。"], [["我喜欢吃苹果。"]], tokens)["bleu"]
+    assert scores(texts.tokens_for(["我喜欢吃苹果。"])) > 40 > 1 > scores("13a")

@@ -52,13 +52,24 @@ def works() -> bool:
         return False
 
 
-@pytest.fixture(scope="module", params=["two", "scripts", "many", "chat"])
+@pytest.fixture(scope="module", params=["two", "scripts", "dense", "many", "chat", "words"])
 def text(request, tmp_path_factory):
     if not works():
         pytest.skip("no Chromium: install the package chromium to see report.html in a browser")
-    labels = {"two": ["ham", "spam"], "scripts": LONG, "many": MANY, "chat": None}[request.param]
+    labels = {"two": ["ham", "spam"], "scripts": LONG, "many": MANY, "dense": [f"{n}_of_a_kind" for n in MANY[:20]], "chat": None, "words": None}[
+        request.param
+    ]
     run = make(tmp_path_factory.mktemp("run"), labels, broken=(7, 300))
-    if labels is None:  # what an untrained model says has no place to break a line
+    if request.param == "words":
+        row = {
+            "row": 0,
+            "tokens": ["قطة", "x" * 300, "好" * 90] * 9,
+            "tags": ["B-X", "O", "B-" + "Y" * 99] * 9,
+            "prediction": ["O"] * 27,
+            "correct": False,
+        }
+        (run / "predictions" / "test.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    elif labels is None:  # what an untrained model says has no place to break a line
         row = {"row": 0, "prompt": "قطة" * 60, "reference": "\x01" * 99, "prediction": "\ufffdx" * 200, "correct": False, "where": "x" * 99}
         (run / "predictions" / "test.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
     return page.write_page(run).read_text("utf-8")

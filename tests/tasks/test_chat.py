@@ -40,7 +40,7 @@ def test_all_turns_or_the_last_are_trained(tmp_path):
     assert len(last.written(TALK, "a:1")) == len(one.ids)
     silent = only_last(dataclasses.replace(TALK, messages=(*TALK.messages[:3], dataclasses.replace(TALK.messages[3], weight=0.0))))
     assert not last.encode_all([silent], ["a:1"])[0].weights.any()
-    with pytest.raises(ConfigError, match="task.train_turns=first: expected one of all, last"):
+    with pytest.raises(ConfigError, match=r"task\.train_turns=first: expected one of all, last"):
         task(tmp_path, train_turns="first")
 
 

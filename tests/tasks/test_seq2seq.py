@@ -87,7 +87,7 @@ def test_answers_are_scored_against_all_references():  # guards E14
         ({"template": "no place"}, r"expected \{source\} in it once"),
         ({"scores": ["bleu", "wer"]}, r"task.scores=\[wer\]"),
         ({"scores": []}, "expected at least one"),
-        ({"score_tokens": "moses"}, "expected one of 13a"),
+        ({"score_tokens": "moses"}, "expected one of auto, 13a"),
         ({"model": {"causal": False}}, "set model.causal=True"),
         ({"start": ["<|bos|>"]}, "task.start=.*is read with model.decoder_layers"),
         ({"data": {"max_source_length": 9}}, "data.max_source_length=9: is read with"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
 import shutil
 
 import pytest
@@ -15,6 +16,7 @@ from jaxsft.reports import facts
 from jaxsft.rundir import read_json, write_json
 from jaxsft.training import loop
 from tests import tiny
+from tools import fuzz_run
 
 ROWS = [{"text": f"{'good' if i % 2 else 'bad'} {i}", "y": i % 2, "w": 0.5 + i % 3} for i in range(12)]
 
@@ -177,3 +179,11 @@ def test_a_run_that_goes_on_writes_again_what_was_damaged_and_says_so(made, tmp_
     (run / "tokenizer" / "special_tokens_map.json").write_text("{}")
     with pytest.raises(jaxsft.CheckpointError, match=r"special_tokens_map\.json: is no file of this run .*remove it"):
         loop.train(again)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_edit_at_random_is_named_or_harmless(made, seed):
+    """`python -m tools.fuzz_run` makes many more."""
+    use = lambda run: jaxsft.load(run).predict(TEXTS)
+    place, change = next(fuzz_run.edits(made[1], random.Random(seed)))
+    assert fuzz_run.outcome(made[1], place, change, use, use(made[1]), seed)[0] in ("same", "named"), place

@@ -266,13 +266,13 @@ def test_the_pooler_of_a_body_is_that_of_a_head(tmp_path):
 def test_weights_are_held_once(tmp_path):
     """Layers are laid apart to generate, and together again to be evaluated; both are all that the model holds."""
     model = jaxsft.load(test_hf.folder(tmp_path / "in"), "precision=fp32")
-    before = flatten(jax.tree.map(np.asarray, model.params))
+    before = flatten(jax.tree.map(np.array, model.params))  # copies: a view would hold the array
     shape = before["layers/0/mlp/up/w"].shape[1:]  # of gate and up alone
     held = lambda: sum(leaf.shape[0] for leaf in jax.live_arrays() if leaf.shape[1:] == shape)
     assert held() == 6
     once, first = held(), model.generate("red", max_new_tokens=4)
     assert sorted(model._held.layers["layers"], key=int) == ["0", "1", "2"] and held() == once
-    after = flatten(jax.tree.map(np.asarray, model.params))
+    after = flatten(jax.tree.map(np.array, model.params))
     assert after.keys() == before.keys() and held() == once
     for path, value in before.items():
         np.testing.assert_array_equal(after[path], value)

@@ -50,7 +50,7 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
         "`0p1`):\n\n"
         "    data.train=corpus.de data.format=aligned data.options.target=corpus.en data.options.alignment=corpus.align\n\n"
         "or one file of lines `source ||| target`, perhaps `||| 0-0 1-2`; or files that are columns of a row, such as words, tags and intents:\n\n"
-        "    task=joint data.train=train/seq.in data.format=aligned data.options.files={tags:seq.out,label:label}\n\n"
+        "    task=joint data.train=train/seq.in data.format=aligned 'data.options.files={tags:seq.out,label:label}'\n\n"
         "Files of different length are an error that names both. Two CoNLL-U "
         "treebanks of "
         "the same sentences are paired by their ids:\n\n"

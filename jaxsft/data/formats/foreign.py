@@ -29,6 +29,13 @@ MAGIC = {
     b"\x1f\x8b": "a file packed by gzip; give its name the ending .gz",
     b"\x93NUMPY": "an array of numpy; write its rows as JSON lines",
     b"\x89HDF\r\n\x1a\n": "an HDF5 file; export its table as CSV",
+    b"FEA1": "a Feather file of version 1; write it as version 2, or as Parquet",
+    b"Obj\x01": "an Avro file; write its rows as Parquet or JSON lines",
+    b"$FL2@(#)": "an SPSS file; export its table as CSV",
+    b"<stata_dta>": "a Stata file; export its table as CSV",
+    b"RDX2\n": "a file of R; export its table as CSV",
+    b"RDX3\n": "a file of R; export its table as CSV",
+    b"MATLAB 5.0 MAT-file": "a MATLAB file; export its table as CSV",
     b"\x89PNG\r\n\x1a\n": "a picture",
     b"\xff\xd8\xff": "a picture",
     b"GIF8": "a picture",
@@ -61,6 +68,10 @@ def of_archive(name: str, members: Iterable[str]) -> str | None:
         return known or SUFFIXES.get(suffix, "an Office document; save it as CSV or plain text")
     if suffix in OPEN and "mimetype" in members:
         return OPEN[suffix]
+    if "META-INF/container.xml" in members:
+        return "an EPUB book; save it as plain text or HTML"
+    if any(member.endswith(".iwa") for member in members):
+        return "a Numbers or Pages document; export it as CSV or plain text"
     if members and all(member.endswith(".npy") for member in members):
         return "arrays of numpy; write their rows as JSON lines"
     return None

@@ -111,6 +111,9 @@ class Source:
 
     def _refuse_mark(self, begin: bytes, encoding: str) -> None:
         mark = _mark(begin)
+        if mark is None and len(begin) > 4 and begin.count(0, 0, HEAD) * 3 > len(begin[:HEAD]):
+            wide = "utf-16-be" if begin[0] == 0 else "utf-16-le"
+            raise DataError(f"{self.name}:1: every other byte is 0, as in UTF-16 without a byte-order mark; set data.encoding={wide}")
         if mark is not None and not encoding.lower().replace("_", "-").startswith(WIDE):
             raise DataError(f"{self.name}: the file begins with the byte-order mark of {mark.upper()}; set data.encoding={mark}")
 
@@ -142,7 +145,7 @@ class Source:
         _known(encoding)
         with self.open() as file:
             content = file.read()
-        self._refuse_mark(content[:4], encoding)
+        self._refuse_mark(content[:HEAD], encoding)
         try:
             return content.decode(encoding).removeprefix("\ufeff")
         except UnicodeError as error:

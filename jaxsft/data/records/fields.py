@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft import documents
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.formats.rows import Struct, plain_number, repeated
 from jaxsft.data.records import literals
@@ -143,7 +144,7 @@ def label_names(path: str) -> dict[str, int]:
 @functools.lru_cache(maxsize=8)
 def _label_names(path: str, changed: int) -> dict[str, int]:
     content = Path(path).read_text(encoding="utf-8-sig")
-    found = json.loads(content) if path.endswith(".json") else [line.strip() for line in content.split("\n")]
+    found = documents.decode(content) if path.endswith(".json") else [line.strip() for line in content.split("\n")]
     if isinstance(found, list) and not path.endswith(".json"):
         while found and not found[-1]:
             found.pop()
@@ -195,11 +196,16 @@ def finite(value: Any) -> float | None:
 def list_of(row: Row, name: str, option: str) -> list[Any]:
     """The list in a column, or in a JSON string there. Raises DataError (missing, or no list)."""
     value = require_column(row, name, option)
-    if isinstance(value, str) and value.lstrip().startswith("["):
+    if isinstance(value, str) and spells_list(value):
         value = listed_in(value, f"{row.where}: column {name!r}", f"; set {option}=<column>")
     if not isinstance(value, list | tuple):
         raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a list; set {option}=<column>")
     return list(value)
+
+
+def spells_list(cell: str) -> bool:
+    """Whether a cell is the spelling of a list, a tuple or a set, and not a text that begins with a bracket, such as `(a)`."""
+    return re.match(r"\s*(?:\[|[({]\s*['\"])", cell) is not None
 
 
 def listed_in(cell: str, where: str, cure: str = "") -> Any:

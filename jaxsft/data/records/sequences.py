@@ -10,15 +10,13 @@ from typing import Any
 from jaxsft.data import schemes
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.formats.spans import same
+from jaxsft.data.graphemes import words
 from jaxsft.data.records.fields import first_of, label_of, list_of, listed_in, show, text_of
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
 
 TOKENS = ("tokens", "form")  # columns of words, in this order, where none is named
 SCHEMES = ("none", "iob2", "iob1", "iobes", "bilou", "bmes", "bmeso")  # auto takes the first that fits
-# A CJK character, a kana or a Thai letter run has no spaces: ideographs stand alone, other letters form words, every other sign stands alone.
-_word = re.compile(r"[㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]|[^\W㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f]+|[^\w\s]")
-
 _unspaced = re.compile(r"[㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f぀-ヿ\u0e00-\u0e7f]")  # ideographs, kana, Thai
 
 
@@ -188,11 +186,6 @@ def _from_segments(found: Sequence[Mapping[str, Any]], where: str) -> Spans:
             spans.append((len(text), len(text) + len(part["text"]), str(label)))
         text += part["text"]
     return Spans(text, tuple(span for span in spans if span[0] < span[1]))
-
-
-def words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text stand, (start, end) in characters: runs of letters and digits; ideographs and other signs by themselves."""
-    return [match.span() for match in _word.finditer(text)]
 
 
 def tags_of(record: Spans, where: str, allow: bool = False) -> Tags:

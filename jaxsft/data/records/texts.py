@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.records.features import values_of
-from jaxsft.data.records.fields import Doubtful, first_of, label_of, list_of, number_of, one_hot, pair_of, show, text_of
+from jaxsft.data.records.fields import Doubtful, first_of, label_of, list_of, number_of, one_hot, pair_of, show, spells_list, text_of
 from jaxsft.data.records.settled import hot
 from jaxsft.data.weights import Record
 from jaxsft.errors import DataError
@@ -99,7 +99,7 @@ def multilabel_record(row: Row, columns: Any) -> MultiLabel:
     if isinstance(found, str) and found.lstrip().startswith('{"choices"'):  # as Label Studio writes it into a cell
         found = found[found.index(":") + 1 : found.rindex("}") if "}" in found else None].strip()
         row = Row({**row.fields, name: found}, row.file, row.line)
-    if isinstance(found, str) and not found.lstrip().startswith("["):
+    if isinstance(found, str) and not spells_list(found):
         parts: list[Any] = [part.strip() for part in found.split(columns.separator)] if found.strip() else []
     elif isinstance(found, int | float):
         parts = [found]

@@ -7,7 +7,6 @@ each; one that PEFT trained has one first factor for all of them, which every pa
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxsft import documents
 from jaxsft.config.adapters import IA3, AdapterConfig, LowRank, Prefix, Prompt
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError
@@ -86,13 +86,11 @@ def _opened(folder: Path) -> Source:
     import safetensors
     import safetensors.numpy
 
+    values = documents.read_json(folder / CONFIG, CheckpointError, dict, 1 << 24)
     try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         source = Source(folder, values, safetensors.numpy.load_file(folder / WEIGHTS))
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, CheckpointError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{folder / CONFIG}: found {values!r:.60}, expected an object")
     for name in ("rank_pattern", "alpha_pattern"):
         given = values.get(name) or {}
         if not isinstance(given, dict) or not all(isinstance(value, int | float) and 0 < value < math.inf for value in given.values()):

@@ -35,19 +35,23 @@ FAMILIES: dict[str, Family] = {
     for family in (
         llama.FAMILY,
         mistral.FAMILY,
+        mistral.MINISTRAL,
         qwen.QWEN2,
         qwen.QWEN3,
         phi3.FAMILY,
         olmo2.FAMILY,
+        gemma.GEMMA,
         gemma.GEMMA2,
         gemma.GEMMA3,
         experts.MIXTRAL,
         experts.QWEN3_MOE,
+        experts.OLMOE,
         gpt2.FAMILY,
         gpt_neox.FAMILY,
         bert.BERT,
         roberta.ROBERTA,
         roberta.XLM_ROBERTA,
+        roberta.CAMEMBERT,
         distilbert.FAMILY,
         t5.T5,
         t5.MT5,
@@ -74,7 +78,7 @@ def get(model_type: object, place: str) -> Family:
     """Raises ConfigError for a family that is not known."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         hint = HINTS.get(model_type) if isinstance(model_type, str) else None
-        near = difflib.get_close_matches(model_type, FAMILIES, 1, 0.75) if isinstance(model_type, str) and len(model_type) < 50 else []
+        near = difflib.get_close_matches(model_type, FAMILIES, 1, 0.65) if isinstance(model_type, str) and len(model_type) < 50 else []
         hint = hint or (f"the nearest, {near[0]}, computes otherwise" if near else None)
         told = f"model_type={shown(model_type)} is not known here{f' ({hint})' if hint else ''}"
         raise ConfigError(f"{place}: {told}; there are {', '.join(FAMILIES)}")

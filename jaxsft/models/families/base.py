@@ -153,7 +153,7 @@ class Family:
         """The fields of ModelConfig that a config.json stands for; `context` as of `Keys`. Raises ConfigError for a key that we would ignore."""
         keys = Keys(values, place, self.model_type, context)
         out = self.read(keys)
-        keys.finish(causal=out["causal"])
+        keys.finish(() if out.get("decoder_layers") else (out["causal"],))
         if out.get("positions") == "rope" or "rope_base" in out:
             _check_rotation(out, keys)
         for name, value in out.items():
@@ -198,7 +198,7 @@ def _check_rotation(model: Mapping[str, Any], keys: Keys) -> None:
     factors = model["rope_scaling"].factors if "rope_scaling" in model else None
     if factors is not None and len(factors) != dims // 2:
         raise ConfigError(
-            f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for each pair of dimensions"
+            f"{keys.place}: long_factor and short_factor have {len(factors)} numbers, expected {dims // 2}, one for a pair of dimensions"
         )
 
 

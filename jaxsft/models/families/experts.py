@@ -1,12 +1,13 @@
-"""Sparse experts: Mixtral (arXiv:2401.04088) and the mixtures of Qwen 3 (arXiv:2505.09388). No token is dropped. The weight of the loss that
-balances their routers is that of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses it."""
+"""Sparse experts: Mixtral (arXiv:2401.04088), OLMoE (arXiv:2409.02060) and the mixtures of Qwen 3 (arXiv:2505.09388). No token is dropped. The
+weight of the loss that balances their routers is that of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses
+it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from jaxsft.config.model import ModelConfig
-from jaxsft.models.families import decoders, qwen
+from jaxsft.models.families import decoders, olmo2, qwen
 from jaxsft.models.families.base import Entry, Family, Keys, span_head
 from jaxsft.models.families.transforms import LINEAR
 
@@ -46,6 +47,26 @@ def read_qwen3(keys: Keys) -> dict[str, Any]:
     }
 
 
+def read_olmoe(keys: Keys) -> dict[str, Any]:
+    out, bias = decoders.sizes(keys), keys.get("attention_bias")
+    keys.only("clip_qkv", None)
+    count, taken = keys.get("num_experts"), keys.get("num_experts_per_tok")
+    if taken > count:
+        keys.refuse("num_experts_per_tok", f"is more than num_experts={count}")
+    return {
+        **out,
+        **decoders.rope(keys, out["context"]),
+        "experts": count,
+        "experts_per_token": taken,
+        "expert_norm": keys.get("norm_topk_prob"),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
+        "qk_norm": "all",
+        "qkv_bias": bias,
+        "o_bias": bias,
+    }
+
+
 def write_mixtral(m: ModelConfig) -> dict[str, Any]:
     numbers = {"num_local_experts": m.experts, "num_experts_per_tok": m.experts_per_token, "sliding_window": m.window}
     return {**decoders.write_sizes(m), **numbers}
@@ -55,6 +76,11 @@ def write_qwen3(m: ModelConfig) -> dict[str, Any]:
     numbers = {"num_experts": m.experts, "num_experts_per_tok": m.experts_per_token, "norm_topk_prob": m.expert_norm}
     window = {"use_sliding_window": True, "sliding_window": m.window} if m.window else {}
     return {**decoders.write_sizes(m), **numbers, **window, "moe_intermediate_size": m.mlp, "attention_bias": m.qkv_bias}
+
+
+def write_olmoe(m: ModelConfig) -> dict[str, Any]:
+    numbers = {"num_experts": m.experts, "num_experts_per_tok": m.experts_per_token, "norm_topk_prob": m.expert_norm}
+    return {**{key: value for key, value in decoders.write_sizes(m).items() if key != "head_dim"}, **numbers, "attention_bias": m.qkv_bias}
 
 
 def _table(layer: str, gate: str, up: str, down: str) -> tuple[Entry, ...]:
@@ -86,5 +112,14 @@ QWEN3_MOE = Family(
     write=write_qwen3,
     table=(*_table("mlp", "gate_proj", "up_proj", "down_proj"), *qwen.QUERY_NORMS),
     heads=decoders.HEADS,
+    **_OPTIONS,
+)
+OLMOE = Family(
+    model_type="olmoe",
+    architecture="Olmoe",
+    read=read_olmoe,
+    write=write_olmoe,
+    table=(*_table("mlp", "gate_proj", "up_proj", "down_proj"), *olmo2.QUERY_NORMS),
+    heads={"lm": decoders.GENERIC["lm"]},
     **_OPTIONS,
 )

@@ -1,5 +1,5 @@
-"""Gemma 2 (arXiv:2408.00118) and the text models of Gemma 3 (arXiv:2503.19786): norms before and behind, windows in most layers, scales kept as
-their distance from 1, embeddings multiplied by the root of their size."""
+"""Gemma (arXiv:2403.08295), Gemma 2 (arXiv:2408.00118) and the text models of Gemma 3 (arXiv:2503.19786): scales kept as their distance from 1,
+embeddings multiplied by the root of their size; from the second on norms before and behind, and windows in most layers."""
 
 from __future__ import annotations
 
@@ -62,6 +62,22 @@ def read3(keys: Keys) -> dict[str, Any]:
     }
 
 
+def read1(keys: Keys) -> dict[str, Any]:
+    """Version 1: one norm before each part, no window, no cap."""
+    out, bias = decoders.sizes(keys), keys.get("attention_bias")
+    keys.only("use_bidirectional_attention", None, False)
+    return {
+        **out,
+        **decoders.rope(keys, out["context"]),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "norm_plus_one": True,
+        "activation": keys.named("hidden_act", {**decoders.ACTIVATIONS, "gelu": "gelu_tanh"}),  # what its first files mean by gelu
+        "qkv_bias": bias,
+        "o_bias": bias,
+        "embed_scale": math.sqrt(out["embed"]),
+    }
+
+
 def _scalar(m: ModelConfig) -> float | int:
     """The number whose root divides queries; a whole one where that is exact."""
     scale = m.head_dim**-0.5 if m.query_scale is None else m.query_scale
@@ -87,6 +103,15 @@ def write3(m: ModelConfig) -> dict[str, Any]:
 _COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.SANDWICH)
 _OPTIONS: dict[str, Any] = {"prefix": "model.", "skip": decoders.SKIP}
 
+GEMMA = Family(
+    model_type="gemma",
+    architecture="Gemma",
+    read=read1,
+    write=lambda m: {**decoders.write_sizes(m), "attention_bias": m.qkv_bias},
+    table=(decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.NORMS),
+    heads=decoders.TAGGED,
+    **_OPTIONS,
+)
 GEMMA2 = Family(model_type="gemma2", architecture="Gemma2", read=read2, write=write2, table=_COMMON, heads=decoders.TAGGED, **_OPTIONS)
 GEMMA3 = Family(
     model_type="gemma3_text",

@@ -18,9 +18,21 @@ from jaxsft.models.families.schema import shown, wrong
 
 # Read by classes, and no number of what we compute depends on it: what training here has options of its own for, initial values (files have the
 # weights), what a call returns, how it is computed, ids that the tokenizer knows, labels and options of heads (`trained_heads.py` reads them).
-NO_EFFECT = frozenset(
-    ["architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "hidden_dropout_prob", "embedding_dropout", "mlp_dropout", "dropout", "dropout_rate", "activation_dropout", "classifier_dropout", "cls_dropout", "seq_classif_dropout", "qa_dropout", "pooler_dropout", "encoder_layerdrop", "decoder_layerdrop", "summary_first_dropout", "summary_last_dropout", "classif_dropout", "initializer_range", "initializer_factor", "initializer_cutoff_factor", "init_std", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "gradient_checkpointing", "chunk_size_feed_forward", "attn_implementation", "pretraining_tp", "reorder_and_upcast_attn", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "decoder_start_token_id", "forced_eos_token_id", "id2label", "label2id", "num_labels", "problem_type", "pooler_hidden_act", "pooler_hidden_size", "legacy", "classifier_activation", "classifier_bias", "classifier_pooling", "decoder_bias", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "output_router_logits", "router_aux_loss_coef", "sinusoidal_pos_embds"]
-)
+_NO_EFFECT = """
+architectures model_type transformers_version torch_dtype dtype
+attention_dropout attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop hidden_dropout hidden_dropout_prob embedding_dropout mlp_dropout
+dropout dropout_rate activation_dropout classifier_dropout cls_dropout seq_classif_dropout qa_dropout pooler_dropout encoder_layerdrop
+decoder_layerdrop summary_first_dropout summary_last_dropout classif_dropout
+initializer_range initializer_factor initializer_cutoff_factor init_std
+use_cache output_attentions output_hidden_states return_dict gradient_checkpointing chunk_size_feed_forward attn_implementation pretraining_tp
+reorder_and_upcast_attn deterministic_flash_attn sparse_prediction sparse_pred_ignore_index
+bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id decoder_start_token_id forced_eos_token_id
+id2label label2id num_labels problem_type
+pooler_hidden_act pooler_hidden_size legacy classifier_activation classifier_bias classifier_pooling decoder_bias
+summary_type summary_use_proj summary_activation summary_proj_to_labels
+output_router_logits router_aux_loss_coef sinusoidal_pos_embds
+"""
+NO_EFFECT = frozenset(_NO_EFFECT.split())
 HARMLESS: dict[str, tuple[Any, ...]] = {  # what else is read, at values that change nothing
     "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
@@ -101,15 +113,16 @@ class Keys:
     def refuse(self, key: str, why: str) -> None:
         raise ConfigError(f"{self.place}: {self.written.get(key, key)}={shown(self.values.get(key))}: {why}")
 
-    def finish(self, causal: bool) -> None:
-        """Raises ConfigError that names the first key that was not read and is not without effect; `causal`: what the model is."""
-        harmless = {**HARMLESS, "is_causal": (causal,)}
+    def finish(self, causal: tuple[bool, ...]) -> None:
+        """Raises ConfigError that names the first key that was not read and is not without effect; `causal`: what
+        `is_causal` may say."""
+        harmless = {**HARMLESS, "is_causal": causal}
         reads = names_read(self.family)
         for key, value in self.values.items():
             if key in self.read_so_far or key in NO_EFFECT:
                 continue
             if key in reads and not any(value is known for known in harmless.get(key, ())):
-                known = f"; only {harmless[key][0]} can be loaded" if key in harmless else ""
+                known = f"; only {harmless[key][0]} can be loaded" if harmless.get(key) else ""
                 self.refuse(key, f"nothing here reads it, but the class of {self.family} does, so the numbers could differ{known}")
             if key not in reads and (meant := nearest(key, reads)):
                 self.refuse(key, f"nothing reads it; {meant} is what the class reads: write that, or take the key out")
@@ -134,8 +147,8 @@ def _names_of_others() -> frozenset[str]:
 
 
 def nearest(key: str, reads: frozenset[str]) -> str | None:
-    """The key that was meant by one that nothing reads: the same but for capitals and signs between words, or but for one letter that is wrong, missing,
-    too much, or has changed places with the next. A name that any family reads is no slip, nor a private one."""
+    """The key that was meant by one that nothing reads: the same but for capitals and signs between words, or but for one letter that is wrong,
+    missing, too much, or has changed places with the next. A name that any family reads is no slip, nor a private one."""
     if key in _names_of_others() or key.startswith("_") or not 6 <= len(key) <= 60:
         return None
     plain = _plain(key)

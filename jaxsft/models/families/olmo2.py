@@ -23,6 +23,10 @@ def read(keys: Keys) -> dict[str, Any]:
     }
 
 
+QUERY_NORMS = (
+    Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight", FLAT),
+    Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight", FLAT),
+)
 FAMILY = Family(
     model_type="olmo2",
     architecture="Olmo2",
@@ -32,8 +36,7 @@ FAMILY = Family(
         decoders.EMBEDDING,
         *decoders.attention(),
         *decoders.gated_mlp(),
-        Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight", FLAT),
-        Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight", FLAT),
+        *QUERY_NORMS,
         *norm("layers/*/attention_post_norm", "layers.*.post_attention_layernorm"),
         *norm("layers/*/mlp_post_norm", "layers.*.post_feedforward_layernorm"),
         *norm("norm", "norm"),

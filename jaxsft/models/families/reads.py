@@ -28,6 +28,15 @@ pad_token_id=null partial_rotary_factor rms_norm_eps=1e-06 rope_parameters=null 
 rope_theta sep_token_id sliding_window=4096 tie_word_embeddings=false use_cache=true
 vocab_size=32000
 """,
+    "ministral": """
+attention_chunk_size attention_dropout=0.0 bos_token_id=1 eos_token_id=2 head_dim=null
+hidden_act="silu" hidden_size=4096 initializer_range=0.02 intermediate_size=14336
+is_encoder_decoder=false kv_sharing_modes layer_types=null max_position_embeddings=131072
+num_attention_heads=32 num_hidden_layers=32 num_key_value_heads=8 original_max_position_embeddings
+pad_token_id=null partial_rotary_factor rms_norm_eps=1e-06 rope_parameters=null rope_scaling
+rope_theta sep_token_id sliding_window=4096 tie_word_embeddings=false use_cache=true
+vocab_size=32000
+""",
     "qwen2": """
 attention_chunk_size attention_dropout=0.0 bos_token_id=null eos_token_id=null head_dim
 hidden_act="silu" hidden_size=4096 initializer_range=0.02 intermediate_size=22016
@@ -63,6 +72,15 @@ max_position_embeddings=2048 num_attention_heads=32 num_hidden_layers=32 num_key
 original_max_position_embeddings pad_token_id=1 partial_rotary_factor rms_norm_eps=1e-05
 rope_parameters=null rope_scaling rope_theta sep_token_id sliding_window tie_word_embeddings=false
 use_cache=true vocab_size=50304
+""",
+    "gemma": """
+attention_bias=false attention_chunk_size attention_dropout=0.0 bos_token_id=2 eos_token_id=1
+head_dim=256 hidden_act="gelu_pytorch_tanh" hidden_size=3072 initializer_range=0.02
+intermediate_size=24576 is_encoder_decoder=false kv_sharing_modes layer_types
+max_position_embeddings=8192 num_attention_heads=16 num_hidden_layers=28 num_key_value_heads=16
+original_max_position_embeddings pad_token_id=0 partial_rotary_factor rms_norm_eps=1e-06
+rope_parameters=null rope_scaling rope_theta sep_token_id sliding_window tie_word_embeddings=true
+use_bidirectional_attention=null use_cache=true vocab_size=256000
 """,
     "gemma2": """
 attention_bias=false attention_chunk_size attention_dropout=0.0 attn_logit_softcapping=50.0
@@ -107,6 +125,16 @@ rope_parameters=null rope_scaling rope_theta router_aux_loss_coef=0.001 sep_toke
 sliding_window=4096 tie_word_embeddings=false use_cache=true use_sliding_window=false
 vocab_size=151936
 """,
+    "olmoe": """
+attention_bias=false attention_chunk_size attention_dropout=0.0 bos_token_id=null clip_qkv=null
+eos_token_id=50279 head_dim hidden_act="silu" hidden_size=2048 initializer_range=0.02
+intermediate_size=2048 is_encoder_decoder=false kv_sharing_modes layer_types
+max_position_embeddings=4096 norm_topk_prob=false num_attention_heads=16 num_experts=64
+num_experts_per_tok=8 num_hidden_layers=16 num_key_value_heads=null num_local_experts
+original_max_position_embeddings output_router_logits=false pad_token_id=1 partial_rotary_factor
+rms_norm_eps=1e-05 rope_parameters=null rope_scaling rope_theta router_aux_loss_coef=0.01
+sep_token_id sliding_window tie_word_embeddings=false use_cache=true vocab_size=50304
+""",
     "gpt2": """
 activation_function="gelu_new" add_cross_attention=false attention_chunk_size attn_pdrop=0.1
 bos_token_id=50256 classifier_dropout embd_pdrop=0.1 eos_token_id=50256 hidden_dropout hidden_size
@@ -147,6 +175,15 @@ sep_token_id sliding_window tie_word_embeddings=true type_vocab_size=2 use_cache
 vocab_size=50265
 """,
     "xlm-roberta": """
+add_cross_attention=false attention_chunk_size attention_probs_dropout_prob=0.1 bos_token_id=0
+classifier_dropout=null embedding_size eos_token_id=2 hidden_act="gelu" hidden_dropout_prob=0.1
+hidden_size=768 initializer_range=0.02 intermediate_size=3072 is_decoder=false
+is_encoder_decoder=false kv_sharing_modes layer_norm_eps=1e-12 layer_types
+max_position_embeddings=512 num_attention_heads=12 num_hidden_layers=12 pad_token_id=1
+sep_token_id sliding_window tie_word_embeddings=true type_vocab_size=2 use_cache=true
+vocab_size=30522
+""",
+    "camembert": """
 add_cross_attention=false attention_chunk_size attention_probs_dropout_prob=0.1 bos_token_id=0
 classifier_dropout=null embedding_size eos_token_id=2 hidden_act="gelu" hidden_dropout_prob=0.1
 hidden_size=768 initializer_range=0.02 intermediate_size=3072 is_decoder=false
@@ -231,6 +268,9 @@ ALIASES: dict[str, dict[str, str]] = {  # other names of keys
     },
     "qwen3_moe": {
         "num_experts": "num_local_experts",
+    },
+    "olmoe": {
+        "num_local_experts": "num_experts",
     },
     "gpt2": {
         "hidden_size": "n_embd",

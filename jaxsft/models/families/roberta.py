@@ -1,4 +1,4 @@
-"""RoBERTa (arXiv:1907.11692) and XLM-RoBERTa (arXiv:1911.02116)."""
+"""RoBERTa (arXiv:1907.11692), XLM-RoBERTa (arXiv:1911.02116) and CamemBERT (arXiv:1911.03894)."""
 
 from __future__ import annotations
 
@@ -34,3 +34,4 @@ _ROBERTA |= {"heads": bert.heads("classifier.dense", "classifier.out_proj", "tan
 _ROBERTA |= {"skip": (r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"), "renamed": RENAMED_NORMS}
 ROBERTA = Family(model_type="roberta", architecture="Roberta", **_ROBERTA)
 XLM_ROBERTA = Family(model_type="xlm-roberta", architecture="XLMRoberta", **_ROBERTA)
+CAMEMBERT = Family(model_type="camembert", architecture="Camembert", **_ROBERTA)

@@ -78,7 +78,7 @@ _KEYS: tuple[tuple[Kind, str], ...] = (
         classifier_activation classifier_pooling problem_type""",
     ),
     (EPSILON, "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps"),
-    (SCALE, "query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping"),
+    (SCALE, "query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping clip_qkv"),
     (RATIO, "rope_theta rotary_emb_base rope_local_base_freq global_rope_theta local_rope_theta"),
     (PART, "partial_rotary_factor rotary_pct"),
     (OBJECT, "rope_parameters rope_scaling"),
@@ -90,13 +90,13 @@ _KEYS: tuple[tuple[Kind, str], ...] = (
     (number("a number of at least 0", least=0), "router_jitter_noise"),
 )
 SCHEMA: dict[str, Kind] = {key: kind for kind, keys in _KEYS for key in keys.split()}
-NULLABLE = frozenset(  # where null has a meaning of its own in the classes: none, or what follows from another key
-    """
+# Where null has a meaning of its own in the classes: none, or what follows from another key.
+_NULLABLE = """
 num_key_value_heads head_dim n_inner sliding_window layer_types rope_parameters rope_scaling original_max_position_embeddings pad_token_id
 bos_token_id decoder_start_token_id attn_logit_softcapping final_logit_softcapping num_decoder_layers mlp_only_layers pos_att_type architectures
-use_bidirectional_attention partial_rotary_factor id2label num_labels problem_type
-""".split()
-)
+use_bidirectional_attention partial_rotary_factor clip_qkv id2label num_labels problem_type
+"""
+NULLABLE = frozenset(_NULLABLE.split())
 # Read of heads, by whoever takes one (`trained_heads.py`), and not by a family.
 OF_HEADS = ("architectures", "id2label", "num_labels", "problem_type", "decoder_start_token_id", "pooler_hidden_act", "classifier_activation")
 OF_HEADS += ("classifier_pooling", "classifier_bias", "decoder_bias")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from jaxsft.data.formats import Row
+from jaxsft.data.graphemes import marks
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Report, Stage, State, choice
@@ -259,7 +260,7 @@ def _listed(path: str) -> re.Pattern[str]:
     entries = sorted({line.lower() for line in lines_of(path, "stages.heuristics.bad_words")}, key=lambda entry: (-len(entry), entry))
     whole = "|".join(re.escape(entry) for entry in entries if not is_unspaced(entry))
     inside = "|".join(re.escape(entry) for entry in entries if is_unspaced(entry))
-    return re.compile("|".join(part for part in (rf"(?<!\w)(?:{whole})(?!\w)" if whole else "", inside) if part), re.I)
+    return re.compile("|".join(part for part in (rf"(?<!\w)(?:{whole})(?![\w{marks()}])" if whole else "", inside) if part), re.I)
 
 
 @functools.cache

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 from jaxsft.data import chinese
 from jaxsft.data.formats import Row
+from jaxsft.data.graphemes import marks
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Report, Stage, State, choice
-from jaxsft.prepare.texts import COMBINING, change_text, is_empty, lines_of, need
+from jaxsft.prepare.texts import change_text, is_empty, lines_of, need
 
 # Snowball's names of its algorithms, by ISO 639-1 code.
 SNOWBALL = {
@@ -23,7 +24,7 @@ SNOWBALL = {
     "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian",
     "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
-_word = rf"\w+(?:[{COMBINING}]+\w*)*"
+_word = rf"\w+(?:[{marks()}\u200c\u200d]+\w*)*"
 _token = re.compile(rf"{_word}(?:['’-]{_word})*|[^\w\s]")
 
 

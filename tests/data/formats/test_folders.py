@@ -115,6 +115,9 @@ def test_office_files_are_called_by_name(tmp_path, name):
             texts(zipped(tmp_path / name, [("[Content_Types].xml", "<Types/>")]), format=format)
     with pytest.raises(DataError, match="an Excel workbook"):
         texts(zipped(tmp_path / "b.csv", [("[Content_Types].xml", "<Types/>"), ("xl/workbook.xml", "")]))
+    for name, member in (("b.numbers", "Index/Document.iwa"), ("b.epub", "META-INF/container.xml"), ("b.npz", "x.npy")):
+        with pytest.raises(DataError, match=r"a Numbers or Pages document|an EPUB book|arrays of numpy"):
+            texts(zipped(tmp_path / name, [(member, "x")]))
     with pytest.raises(DataError, match="an OpenDocument spreadsheet; save it as CSV"):
         texts(zipped(tmp_path / "b.ods", [("mimetype", "x"), ("content.xml", "<a/>")]))
 
@@ -149,6 +152,14 @@ def test_a_byte_order_mark_proposes_the_encoding(tmp_path, encoding):
         with pytest.raises(DataError, match=f"{name}: the file begins with the byte-order mark of {mark.upper()}; set data.encoding={mark}"):
             texts(tmp_path / name)
         assert texts(tmp_path / name, encoding=mark) == ["ä", "b"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_proposed_too(tmp_path, encoding):
+    for name, content in (("a.csv", "text,label\na,x\n"), ("a.json", '[{"text": "a"}]')):
+        (tmp_path / name).write_bytes(content.encode(encoding))
+        with pytest.raises(DataError, match=f"{name}:1: every other byte is 0.* set data.encoding={encoding}"):
+            texts(tmp_path / name)
 
 
 def test_one_damaged_line_is_no_other_encoding(tmp_path):

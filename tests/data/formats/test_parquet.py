@@ -166,7 +166,7 @@ def test_files_that_are_broken_are_one_sentence(tmp_path):
         ("cut.parquet", whole[:-9], "damaged"),
         ("text.parquet", b"not at all", "damaged"),
         ("cut.arrow", arrow[: len(arrow) // 2], "damaged"),
-        ("v1.feather", b"FEA1" + whole, "damaged"),
+        ("v1.feather", b"FEA1" + whole, "a Feather file of version 1; write it as version 2"),
         ("twice.parquet", twice.getvalue(), "'a' occurs twice"),
     ):
         (tmp_path / name).write_bytes(content)

@@ -38,9 +38,15 @@ def test_what_is_no_list_is_refused(text):
         literals.read(text)
 
 
-@pytest.mark.parametrize("cell", ["['joy', 'fear']", '["joy", "fear"]', "('joy', 'fear')"[:0] + "[\"joy\", 'fear', ]"])
+@pytest.mark.parametrize("cell", ["['joy', 'fear']", '["joy", "fear"]', "('joy', 'fear')", "[\"joy\", 'fear', ]"])
 def test_labels_in_a_cell(cell):
     assert multilabel_record(row(text="x", labels=cell), Columns()).labels == ("joy", "fear")
+
+
+def test_a_set_in_a_cell_is_no_pair_of_labels():
+    with pytest.raises(DataError, match=r"a.csv:7: column 'labels' holds broken JSON"):
+        multilabel_record(row(text="x", labels="{'joy', 'fear'}"), Columns())
+    assert multilabel_record(row(text="x", labels="(a), {b}"), Columns()).labels == ("(a)", "{b}")
 
 
 def test_words_and_tags_in_cells():

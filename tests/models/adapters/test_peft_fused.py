@@ -66,9 +66,20 @@ def test_one_adapter_of_a_fused_layer_is_three_of_its_parts(name, tmp_path):  # 
 REFUSED = {
     "part": (("layers/.*/(q|v)",), None, "changes layers/0/attention/k, which has no adapter here; add it to adapter.target"),
     "rank": ((PARTS["phi3"],), lambda about, _: about.update(rank_pattern={"layers.0.self_attn.qkv_proj": 4}), "has rank 4, expected 2 or 6"),
-    "scale": ((PARTS["phi3"],), lambda about, _: about.update(alpha_pattern={"layers.0.self_attn.qkv_proj": 9}), "is scaled by 4.5, expected 1.5"),
     "pattern": ((PARTS["phi3"],), lambda about, _: about.update(rank_pattern={"down_proj": 2}), "rank_pattern has down_proj, which is no module"),
 }
+
+
+def test_another_scale_of_a_layer_is_in_its_second_factor(tmp_path):
+    config = options.LoRA(rank=2, alpha=3.0, target=(PARTS["phi3"],))
+    change = lambda about, _: about.update(alpha_pattern={"layers.0.self_attn.qkv_proj": 9})
+    for folder in ("plain", "scaled"):
+        (tmp_path / folder).mkdir()
+    plain, scaled = (trained("phi3", config, tmp_path / folder, how)[1] for folder, how in (("plain", None), ("scaled", change)))
+    for path, value in flatten(scaled["adapters"]).items():
+        times = np.ones(len(value)) if path.endswith("/a") else np.where(np.arange(len(value)) == 0, 3, 1)
+        expected = np.asarray(flatten(plain["adapters"])[path])
+        np.testing.assert_allclose(value, expected * times.reshape(-1, *[1] * (value.ndim - 1)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", REFUSED)

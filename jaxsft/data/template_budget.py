@@ -1,0 +1,476 @@
+"""What a chat template may spend: every operation pays for what it touches and makes, before it does so.
+
+A step is an iteration, a call, an item of a list, or `STEP` characters. What an operation touches is counted as it would be written: a list that
+stands in another one twice counts twice, for that is how often a comparison or `tojson` walks through it.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+import string
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import BuiltinFunctionType
+from typing import Any, NamedTuple
+
+from jinja2 import nodes
+from jinja2.runtime import Macro, Undefined
+from jinja2.sandbox import SecurityError
+from jinja2.utils import Namespace
+
+STEPS = 4_000_000  # of one render: some seconds at worst
+STEP = 50  # characters
+BYTES = 400_000_000  # that one render makes, whether it keeps them or not
+LARGEST = 100_000  # the largest number that a call may be given: Jinja's own limit for range()
+BITS = 10_000  # of an integer
+LEVELS = 60  # of lists and objects in each other
+ITEM = 120  # bytes of an item: a short string with its marks, or a number
+CHARACTERS = 500_000  # of a template; the largest that are published have some 50,000
+NODES = 20_000  # of its syntax tree
+
+COMPARE = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+    "in": lambda left, right: left in right,
+    "notin": lambda left, right: left not in right,
+}
+SIZED = (list, tuple, set, frozenset, range, Mapping, type({}.keys()), type({}.values()), type({}.items()))
+_LINES = ("\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
+
+
+class Size(NamedTuple):
+    """A value as it would be written: its items, its characters, the bytes of a character at most, and how deep it nests."""
+
+    items: int
+    chars: int
+    width: int
+    depth: int
+
+    @property
+    def steps(self) -> int:
+        return self.items + self.chars // STEP
+
+    @property
+    def bytes(self) -> int:
+        return self.chars * (self.width + 1) + self.items * ITEM  # a mark for each character
+
+
+class Spent(threading.local):
+    """What one render has used."""
+
+    steps = 0
+    bytes = 0
+
+    def reset(self) -> None:
+        self.steps = self.bytes = 0
+
+    def pay(self, steps: int, made: int = 0) -> None:
+        """Raises SecurityError where a render spends more than it may."""
+        self.steps += steps
+        self.bytes += made
+        if self.steps > STEPS:
+            raise SecurityError(f"the template runs too long (more than {STEPS:,} steps for one row)")
+        if self.bytes > BYTES:
+            raise SecurityError(f"the template makes too much text (more than {BYTES:,} bytes for one row)")
+
+    def touch(self, *values: Any) -> None:
+        """Pay for a look at all of some values."""
+        self.pay(1 + sum(size_of(value).steps for value in values))
+
+    def make(self, chars: float, width: int = 4, items: float = 0) -> None:
+        """Pay for a result of at most so many characters and items."""
+        self.pay(1 + int(chars // STEP + items), int(chars * (width + 1) + items * ITEM))
+
+    def iterate(self, values: Any) -> Iterator[Any]:
+        """The items of something, each of which costs a step."""
+        for value in values:
+            self.pay(1)
+            yield value
+
+
+def width_of(text: str) -> int:
+    """The bytes of a character, at most."""
+    return 1 if str.isascii(text) else 2 if sys.getsizeof(text) < 3 * len(text) else 4
+
+
+def attributes(value: Namespace) -> dict[str, Any]:
+    """What a namespace of the template holds."""
+    return object.__getattribute__(value, "_Namespace__attrs")
+
+
+def size_of(value: Any) -> Size:
+    """The size of a value as it would be written; what stands in it several times counts so often. Raises SecurityError for what nests too deep."""
+    return _size(value, {}, 0)
+
+
+def _size(value: Any, known: dict[int, Size], level: int) -> Size:
+    kind = type(value)
+    if issubclass(kind, str):
+        return Size(1, str.__len__(value), width_of(value), 0)
+    if issubclass(kind, int):
+        return Size(1, int(value.bit_length() * 0.31) + 2, 1, 0)
+    if issubclass(kind, Mapping):
+        parts: Any = (part for pair in value.items() for part in pair)
+    elif kind is not range and issubclass(kind, SIZED):
+        parts = value
+    elif kind is Namespace:
+        parts = attributes(value).values()
+    elif kind is range:
+        return Size(1 + len(value), 8 * len(value), 1, 1)
+    else:
+        return Size(1, 25, 1, 0)
+    if id(value) in known:
+        return known[id(value)]
+    if level > LEVELS:
+        raise SecurityError(f"lists and objects of the template stand in each other more than {LEVELS} deep")
+    items, chars, width, depth = 1, 2, 1, 0
+    for part in parts:
+        one = _size(part, known, level + 1)
+        items, chars, width, depth = items + one.items, chars + one.chars + 4, max(width, one.width), max(depth, one.depth)
+    known[id(value)] = size = Size(items, chars, width, depth + 1)
+    return size
+
+
+def check_numbers(*values: Any) -> None:
+    """Raises SecurityError for a number that no call needs."""
+    for value in values:
+        if issubclass(type(value), int | float) and abs(value) > LARGEST:
+            raise SecurityError(f"the template calls something with a number larger than {LARGEST}")
+
+
+def _len(value: Any) -> int:
+    """Its length, where it is of Python's own types: others may not be looked into."""
+    return str.__len__(value) if issubclass(type(value), str) else len(value) if issubclass(type(value), SIZED) else 0
+
+
+def _number(value: Any) -> int:
+    return min(abs(int(value)), LARGEST) if issubclass(type(value), int | float) else 0
+
+
+# --- filters: what each pays, from its arguments ---------------------------------------------------------------------------------------------
+Cost = Callable[..., None]
+
+
+def _shallow(spent: Spent, *args: Any, **options: Any) -> None:
+    spent.pay(1)
+
+
+def _text(times: float = 1) -> Cost:
+    """As many characters as its arguments have as texts, times a number."""
+
+    def cost(spent: Spent, *args: Any, **options: Any) -> None:
+        for value in (*args, *options.values()):
+            size = size_of(value)
+            spent.make(size.chars * times, size.width)
+
+    return cost
+
+
+def _items(spent: Spent, value: Any = (), *args: Any, **options: Any) -> None:
+    count = _len(value)
+    spent.make(count if issubclass(type(value), str) else 0, 4, count)
+
+
+def _sorted(spent: Spent, value: Any = (), *args: Any, **options: Any) -> None:
+    size = size_of(value)
+    spent.pay(1 + size.steps * (1 + int(math.log2(1 + _len(value)))), _len(value) * ITEM)
+
+
+def _replace(spent: Spent, text: Any, old: Any = "", new: Any = "", count: Any = None) -> None:
+    if not all(issubclass(type(part), str) for part in (text, old, new)):
+        return _text(2)(spent, text, old, new)
+    spent.touch(text)
+    times = str.count(text, old)
+    spent.make(len(text) + times * len(new), max(width_of(text), width_of(new)), times)
+
+
+def _join(spent: Spent, values: Any, d: Any = "", attribute: Any = None) -> None:
+    size, between = size_of(values), size_of(d)
+    spent.make(size.chars + between.chars * _len(values), max(size.width, between.width), size.items)
+
+
+def _padded(spent: Spent, text: Any, width: Any = 80, *args: Any) -> None:
+    size = size_of(text)
+    spent.make(size.chars + _number(width), size.width)
+
+
+def _indent(spent: Spent, text: Any, width: Any = 4, *args: Any, **options: Any) -> None:
+    size, width = size_of(text), options.get("width", width)
+    lines = sum(str.count(text, mark) for mark in _LINES) if issubclass(type(text), str) else 1
+    spent.make(size.chars + (lines + 1) * (len(width) if issubclass(type(width), str) else _number(width)), size.width, lines)
+
+
+def _tojson(spent: Spent, value: Any, ensure_ascii: Any = False, indent: Any = None, separators: Any = None, sort_keys: Any = False) -> None:
+    size = size_of(value)
+    space = len(indent) if issubclass(type(indent), str) else _number(indent)
+    between = sum(_len(part) for part in separators) if issubclass(type(separators), list | tuple) else 2
+    chars = size.chars * (6 if ensure_ascii else 2) + size.items * (1 + between + space * size.depth)
+    spent.pay(size.items + chars // 10)  # a writer of JSON is slower than a copy
+    spent.make(chars, size.width)
+
+
+def _parts(spent: Spent, value: Any, count: Any = 1, *args: Any, **options: Any) -> None:
+    check_numbers(count)
+    spent.make(0, 1, _len(value) + _number(count))
+
+
+def _wrapped(spent: Spent, text: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = None, break_on_hyphens: Any = True) -> None:
+    size = size_of(text)
+    lines = size.chars // max(1, _number(width)) + sum(str.count(text, mark) for mark in _LINES) + 1 if issubclass(type(text), str) else 1
+    spent.pay(size.chars)  # textwrap goes through a text many times
+    spent.make(size.chars + lines * (1 + _len(wrapstring or "")) * (2 if width else 1), 4, size.chars / 2)
+
+
+def _format(spent: Spent, form: Any, *args: Any, **options: Any) -> None:
+    """Of `%`: each directive writes at most the largest argument, or as wide as a number says."""
+    text = str.__str__(form) if issubclass(type(form), str) else ""
+    sizes = [size_of(value) for value in (*args, *options.values())]
+    numbers = [int(digits) for digits in re.findall(r"\d{1,9}", text)] if "%" in text else []
+    widest = max([*numbers, *(_number(value) for value in args), *(size.chars for size in sizes), 0])
+    if widest > 10 * LARGEST and numbers and max(numbers) > LARGEST:
+        raise SecurityError("a format string asks for too wide a field")
+    spent.make(len(text) + (text.count("%") + 1) * (widest + 30), 4)
+
+
+def _summed(spent: Spent, value: Any = (), attribute: Any = None, start: Any = 0) -> None:
+    size = size_of(value)
+    spent.pay(1 + size.steps)
+    if not issubclass(type(start), int | float):
+        raise SecurityError("the template sums what is no number")
+
+
+def _rounded(spent: Spent, value: Any, precision: Any = 0, *args: Any) -> None:
+    spent.pay(1)
+    if _number(precision) > 100:
+        raise SecurityError("the template rounds to more than 100 digits")
+
+
+FILTERS: dict[str, Cost] = {
+    **dict.fromkeys(("default", "d", "first", "last", "length", "count", "abs", "attr", "items", "safe"), _shallow),
+    **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), _shallow),
+    **dict.fromkeys(("trim", "string", "int", "float"), _text()),
+    **dict.fromkeys(("upper", "lower", "title", "capitalize"), _text(3)),
+    **dict.fromkeys(("escape", "e", "forceescape"), _text(6)),
+    **dict.fromkeys(("list", "reverse"), _items),
+    **dict.fromkeys(("sort", "dictsort", "unique", "groupby", "min", "max"), _sorted),
+    "truncate": _text(),
+    "wordcount": _text(10),
+    "replace": _replace,
+    "join": _join,
+    "center": _padded,
+    "indent": _indent,
+    "tojson": _tojson,
+    "batch": _parts,
+    "slice": _parts,
+    "wordwrap": _wrapped,
+    "format": _format,
+    "sum": _summed,
+    "round": _rounded,
+}
+LAZY = frozenset(("map", "select", "reject", "selectattr", "rejectattr"))  # each item is paid for when it is asked for
+DEEP_TESTS = frozenset(("eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "greaterthan", ">", "ge", ">=", "in"))
+
+
+def guarded_test(spent: Spent, name: str, test: Callable) -> Callable:
+    """A test of Jinja that pays for what it compares."""
+
+    def tested(value: Any, *args: Any) -> Any:
+        pay_comparison(spent, "in" if name == "in" else "eq", value, args[0] if args else None)
+        return test(value, *args)
+
+    return tested if name in DEEP_TESTS else test
+
+
+# --- operators -------------------------------------------------------------------------------------------------------------------------------
+def pay_comparison(spent: Spent, name: str, left: Any, right: Any) -> None:
+    """A text in a text, or a value among others, looks at all of the right one; of two texts that are compared the shorter one counts."""
+    if issubclass(type(left), str) and issubclass(type(right), str):
+        spent.pay(1 + (len(right) if "in" in name else min(len(left), len(right))) // STEP)
+    elif "in" in name and issubclass(type(right), Mapping | range):
+        spent.touch(left)
+    elif "in" in name:
+        spent.touch(left, right)
+    else:
+        spent.pay(1 + min(size_of(left).steps, size_of(right).steps))
+
+
+def pay_operator(spent: Spent, name: str, left: Any, right: Any) -> None:
+    """The operators that can grow something without bound, and `%`. Raises SecurityError."""
+    kinds = (type(left), type(right))
+    if all(issubclass(kind, int) for kind in kinds):
+        bits = left.bit_length(), right.bit_length()
+        most = max(bits) + 1 if name in ("+", "-") else sum(bits) if name == "*" else max(bits)
+        if most > BITS or (name == "**" and bits[0] * min(abs(right), BITS + 1) > BITS):
+            raise SecurityError(f"the operator {name} is given too large an operand")
+        spent.pay(1)
+    elif name == "%" and issubclass(kinds[0], str):
+        args = right if issubclass(kinds[1], tuple) else (right,)
+        check_numbers(*args)
+        _format(spent, left, *args)
+    elif name == "*":
+        value, times = (left, right) if not issubclass(kinds[0], int | float) else (right, left)
+        count = abs(int(times)) if issubclass(type(times), int) else 1
+        if _len(value) * count > 10 * LARGEST:
+            raise SecurityError("the operator * is given too large an operand")
+        if issubclass(type(value), str):
+            spent.make(len(value) * count, width_of(value))
+        else:
+            spent.make(0, 1, _len(value) * count)
+    elif all(issubclass(kind, str) for kind in kinds):
+        spent.make(len(left) + len(right), max(width_of(left), width_of(right)))
+    else:
+        spent.make(0, 1, _len(left) + _len(right))
+
+
+def pay_slice(spent: Spent, value: Any, key: slice) -> None:
+    """A part of a text or list."""
+    try:
+        count = len(range(*key.indices(_len(value))))
+    except (TypeError, ValueError):
+        count = _len(value)
+    if issubclass(type(value), str):
+        return spent.make(count, width_of(value))
+    return spent.make(0, 1, count)
+
+
+# --- methods ---------------------------------------------------------------------------------------------------------------------------------
+def _split(spent: Spent, text: str, sep: Any = None, maxsplit: Any = -1) -> None:
+    spent.touch(text)
+    count = str.count(text, sep) + 1 if issubclass(type(sep), str) and sep else len(text) // 2 + 1
+    spent.make(len(text), width_of(text), min(count, maxsplit + 1) if issubclass(type(maxsplit), int) and maxsplit >= 0 else count)
+
+
+def _split_lines(spent: Spent, text: str, *args: Any, **options: Any) -> None:
+    spent.touch(text)
+    spent.make(2 * len(text), width_of(text), 1 + sum(str.count(text, mark) for mark in _LINES))
+
+
+def _expand(spent: Spent, text: str, tabsize: Any = 8) -> None:
+    spent.touch(text)
+    spent.make(len(text) + str.count(text, "\t") * _number(tabsize), width_of(text))
+
+
+def _formatted(spent: Spent, text: str, *args: Any, **options: Any) -> None:
+    """Of `str.format`: each field writes at most the largest argument, or as wide as its format says."""
+    widest, fields = max((size_of(value).chars for value in (*args, *options.values())), default=0), 0
+    try:
+        for _, field, form, _ in string.Formatter().parse(text):
+            fields += field is not None
+            if form and "{" in form:
+                raise SecurityError("the width of a format string stands in another field; write it as a number")
+            if form and (digits := re.findall(r"\d+", form)):
+                if max(map(len, digits)) > 5:
+                    raise SecurityError("a format string asks for too wide a field")
+                widest = max(widest, *map(int, digits))
+    except ValueError:
+        pass  # Python says what is wrong with it
+    spent.make(len(text) + fields * (widest + 30), 4)
+
+
+def _touched(spent: Spent, value: Any, *args: Any, **options: Any) -> None:
+    spent.touch(value, *args)
+
+
+_COPY = ("strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "partition", "rpartition")
+_ASK = ("find", "rfind", "index", "rindex", "count", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric")
+STRING: dict[str, Cost] = {
+    **dict.fromkeys(_COPY, _text()),
+    **dict.fromkeys(("upper", "lower", "title", "capitalize", "casefold", "swapcase"), _text(3)),
+    **dict.fromkeys((*_ASK, "isprintable", "isspace", "istitle", "isupper"), _touched),
+    **dict.fromkeys(("startswith", "endswith"), lambda spent, text, *args: spent.touch(*args)),
+    **dict.fromkeys(("split", "rsplit"), _split),
+    **dict.fromkeys(("center", "ljust", "rjust", "zfill"), _padded),
+    **dict.fromkeys(("format", "format_map"), _formatted),
+    "splitlines": _split_lines,
+    "expandtabs": _expand,
+    "replace": _replace,
+    "join": lambda spent, text, values=(): _join(spent, values, text),
+}
+METHODS: dict[type, dict[str, Cost]] = {
+    str: STRING,
+    list: {"index": _touched, "count": _touched, "copy": _items},
+    tuple: {"index": _touched, "count": _touched},
+    dict: {"get": lambda spent, value, *args: spent.touch(*args[:1]), "items": _shallow, "keys": _shallow, "values": _shallow, "copy": _items},
+    float: {"is_integer": _shallow},
+}
+_FREE = (Macro, Undefined)  # what they are given, their bodies pay for
+
+
+def pay_call(spent: Spent, function: Any, owner: Any, args: tuple, options: Mapping[str, Any]) -> None:
+    """A call of a method of a text, list or dict, which must be one of those above; or of anything else. Raises SecurityError."""
+    check_numbers(*args, *options.values())
+    for base in (str, list, tuple, dict, int, float, range, set, frozenset, bytes):
+        if issubclass(type(owner), base) or owner is base:
+            name = getattr(function, "__name__", "")
+            cost = METHODS.get(base, {}).get(name) if owner is not base else None
+            if cost is None:
+                raise SecurityError(f"the template calls the method {name!r} of a {base.__name__}, which is not offered")
+            return cost(spent, owner, *args, **options)
+    if type(function) is BuiltinFunctionType:  # a static method of Python's own types
+        raise SecurityError(f"the template calls {function.__name__!r}, which is not offered")
+    if type(function) in _FREE:
+        return spent.pay(5)
+    return spent.touch(*args, *options.values())
+
+
+# --- the template ----------------------------------------------------------------------------------------------------------------------------
+def instrument(tree: nodes.Template) -> None:
+    """Let each node that can touch or make something pay for it: comparisons, slices, loops, macros. Raises SecurityError for what is not offered."""
+    for count, node in enumerate(tree.find_all(nodes.Node)):
+        if count > NODES:
+            raise SecurityError(f"it has more than {NODES:,} parts")
+        if isinstance(node, nodes.Filter) and node.name not in FILTERS and not node.name.startswith("_"):
+            raise SecurityError(f"the filter {node.name!r} is not offered; write it with others, of which there are {', '.join(sorted(FILTERS))}")
+    for node in list(tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock))):
+        weight = 1 + sum(1 for child in node.body for _ in child.find_all(nodes.Node)) // 4
+        node.body.insert(0, nodes.ExprStmt(_filter(nodes.Const(None), "_pay", [nodes.Const(weight)], node.lineno), lineno=node.lineno))
+        if isinstance(node, nodes.For):
+            node.iter = _filter(node.iter, "_counted", [], node.lineno)
+    _rewrite(tree)
+
+
+def _filter(value: nodes.Expr, name: str, args: list[nodes.Expr], line: int) -> nodes.Filter:
+    return nodes.Filter(value, name, args, [], None, None, lineno=line)
+
+
+def _rewrite(node: nodes.Node) -> None:
+    """Turn each `a ~ b`, each comparison and each slice into a filter. Of `~` Jinja's own operator makes plain strings."""
+    for field, value in node.iter_fields():
+        children = value if isinstance(value, list) else [value]
+        for index, child in enumerate(children):
+            if not isinstance(child, nodes.Node):
+                continue
+            _rewrite(child)
+            child = _rewritten(child)
+            if isinstance(value, list):
+                value[index] = child
+            else:
+                setattr(node, field, child)
+
+
+def _rewritten(node: nodes.Node) -> nodes.Node:
+    line = node.lineno
+    if isinstance(node, nodes.Concat):
+        first, *rest = node.nodes
+        return _filter(first, "_concat", rest, line)
+    if isinstance(node, nodes.Compare):
+        left, parts = node.expr, []
+        for operand in node.ops:
+            parts.append(_filter(left, "_compared", [nodes.Const(operand.op), operand.expr], line))
+            left = operand.expr
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = nodes.And(whole, part, lineno=line)
+        return whole
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
+        nothing = nodes.Const(None, lineno=line)
+        key = [part if part is not None else nothing for part in (node.arg.start, node.arg.stop, node.arg.step)]
+        return _filter(node.node, "_sliced", key, line)
+    return node
