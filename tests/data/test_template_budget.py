@@ -189,7 +189,7 @@ def test_what_cannot_be_a_template_is_refused_when_it_is_read(environment, sourc
 )
 @pytest.mark.parametrize("read", ["compiled", "names", "mentions"])
 def test_a_template_is_refused_by_whatever_reads_it_first(environment, read, source):
-    with pytest.raises(TemplateSyntaxError, match="nests too deep|characters"):
+    with pytest.raises(TemplateSyntaxError, match=r"nests too deep|characters"):
         getattr(environment, read)(source)
 
 
