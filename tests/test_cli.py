@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -306,6 +308,13 @@ def test_what_is_raised_in_a_job_comes_through_without_lines_of_hydra(monkeypatc
     with pytest.raises(BrokenPipeError):
         hydra_app.run(["task=classify", "data.path=a.csv"], broken)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_behind_the_output_is_a_sentence(number, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_dispatch", lambda argv: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    assert cli.main(["report", "run"]) == 1
+    assert capsys.readouterr().err == f"jaxsft: the output: cannot be used ({os.strerror(number)})\n"
 
 
 def test_after_a_failure_nothing_follows_the_one_line(monkeypatch, capsys):
