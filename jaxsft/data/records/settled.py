@@ -124,15 +124,15 @@ def label(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> An
       declared: `task.labels`: a label that is named there is a class, whatever it looks like.
 
     Raises:
-      Doubtful: -1 stands beside other whole numbers, or alone; or a label is what programs write for one that is missing.
+      Doubtful: -1 stands beside other whole numbers, or alone, or -100 among them; or a label is what programs write for one that is missing.
     """
     name = columns.label or first_of(rows[0], ("label", "intent"))
     found = [(row, text) for row in rows if (text := _text(row.fields.get(name))) is not None and text not in (columns.no_label, *declared)]
     texts = {text for _, text in found}
     doubts = [(row, text) for row, text in found if text.strip().lower() in NO_LABEL]
-    whole = all(re.fullmatch(r"-?\d+", text) for text in texts)
-    if whole and "-1" in texts and texts != {"-1", "1"} and columns.label_names is None:
-        doubts += [(row, text) for row, text in found if text == "-1"]
+    if all(re.fullmatch(r"-?\d+(\.0)?", text) for text in texts) and columns.label_names is None:
+        none = {text for text in texts if float(text) == -100 or (float(text) == -1 and {*map(float, texts)} != {-1, 1})}
+        doubts += [(row, text) for row, text in found if text in none]
     if doubts:
         row, text = doubts[0]
         count = sum(other == text for _, other in doubts)

@@ -71,7 +71,9 @@ def test_parts_of_speech_of_conllu_are_never_chunks(name):
     assert settled.tags(*tagged(["B", "E"], ["S"], tags=name)).scheme == "none"
 
 
-@pytest.mark.parametrize("labels", [[0, 1, -1], [-1, -1], ["1", "-1", "0"], ["a", "nan"], ["a", "NULL"], ["x", "<NA>"]])
+@pytest.mark.parametrize(
+    "labels", [[0, 1, -1], [-1, -1], [0, 1, -100], ["0", "1", "-1.0"], ["1", "-1", "0"], ["a", "nan"], ["a", "NULL"], ["x", "<NA>"]]
+)
 def test_what_stands_for_no_label_is_no_class(labels):
     rows = labelled(*labels)
     with pytest.raises(Doubtful, match=r"data\.columns\.no_label=") as error:
