@@ -219,7 +219,7 @@ def one_change(base: tuple[dict[str, Any], Any, np.ndarray], key: str, changed: 
         return ("refused", "") if read or slip else ("refused without reason", refusal)
     if model == base[1]:
         far = difference(wanted, base[2])
-        return ("same", "") if far == 0 else ("ignored", f"its class reads it: {far:.1e}")
+        return ("same", "") if far <= TOLERANCE else ("ignored", f"its class reads it: {far:.1e}")
     if not numbers:
         return "another model", ""
     try:

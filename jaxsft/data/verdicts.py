@@ -58,7 +58,7 @@ def used(rows: Sequence[Row], columns: Any, keep: Mapping[str, Any], split: str,
       DataError: no row is left.
       ConfigError: `keep` names a column that no row has.
     """
-    wanted = _of_split(keep, split)
+    wanted = of_split(keep, split)
     there = dict.fromkeys(name for row in rows for name in row.fields)
     if missing := [name for name in wanted if name not in there]:
         raise ConfigError(f"data.keep.{missing[0]}: no row of {rows[0].file} has this column; found {', '.join(map(repr, there))}")
@@ -72,7 +72,8 @@ def used(rows: Sequence[Row], columns: Any, keep: Mapping[str, Any], split: str,
     return rows
 
 
-def _of_split(keep: Mapping[str, Any], split: str) -> dict[str, Any]:
+def of_split(keep: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """Returns what `data.keep` says of the file of a split: by column its values."""
     own = keep.get(split) if isinstance(keep.get(split), Mapping) else {}
     return {name: value for name, value in keep.items() if not (name in FILES and isinstance(value, Mapping))} | dict(own)
 

@@ -311,9 +311,10 @@ def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
             annotations[item, annotator] = (one, row.where)
     if unknown:
         (_, (first, *_)), *_ = unknown.items()
-        shown = ", ".join(f"{label!r} ({len(places):,})" for label, places in sorted(unknown.items(), key=lambda one: -len(one[1])))
+        often = lambda places: f" ({len(places):,})" if len(unknown) > 1 or len(places) > 1 else ""
+        shown = ", ".join(f"{label!r}{often(places)}" for label, places in sorted(unknown.items(), key=lambda one: -len(one[1])))
         one = "the label" if len(unknown) == 1 else f"{len(unknown):,} labels"
-        raise DataError(f"{first}: found {one} {shown} that the schema does not have; it has {', '.join(schema.names)}; mend them, or the schema")
+        raise DataError(f"{first}: found {one} {shown}, which the schema does not have; it has {', '.join(schema.names)}")
     done = {item for item, _ in annotations}
     return Work(tuple(a for a, _ in annotations.values()), {i: t for i, (t, _) in texts.items()}, tuple(i for i in seen if i not in done))
 

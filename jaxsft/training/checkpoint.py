@@ -103,6 +103,7 @@ class Checkpoints:
 
     def __init__(self, run_dir: str | Path, warn: Callable[[str], None] = print, run: str | None = None):
         """`run` is the name that its steps carry (`seal`); None where they have none."""
+        _silence_late_reports()
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save there; its failures come as exceptions too
         self.run_dir, self.warn, self.run = remote.path(run_dir if remote.is_remote(run_dir) else Path(run_dir).absolute()), warn, run
         self._unrecorded: tuple[int, int | None] | None = None  # the step that is being written, and the best one
@@ -301,7 +302,6 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            _silence_late_reports()
             raise CheckpointError(f"{what} ({first_line(error)}); the steps {self._complete()} are intact") from error
 
     def _complete(self) -> list[int]:
@@ -349,7 +349,6 @@ def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
             cause = error
     rank, text = hosts.worst(rank, text)
     if rank:
-        _silence_late_reports()
         raise (Damaged if rank == 1 else CheckpointError)(text) from cause
     return out
 

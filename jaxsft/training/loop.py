@@ -455,10 +455,8 @@ class Loop:
                 checkpoints.forget_best(last)
                 progress.say(f"{error}{f'; moved to {moved}' if moved else ''}: the last weights are the result, not the best ones")
         elif self.best["step"] is None and "validation" in self.batches:
-            progress.say(
-                f"evaluation.metric={self.config.evaluation.metric} was no finite number in any evaluation, so that no step is the best one: "
-                "the last weights are the result; choose another evaluation.metric"
-            )
+            name = self.config.evaluation.metric
+            progress.say(f"evaluation.metric={name} was no finite number in any evaluation: the last weights are the result; choose another one")
         numbers = {"train/steps": last, "train/skipped_steps": skipped, "train/best_step": int(self.state.step)}
         names = [n for n in self.batches if n != "train"] + (["train"] if self.config.evaluation.on_train else [])
         for name in names:

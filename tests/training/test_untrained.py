@@ -134,7 +134,7 @@ def test_a_folder_without_its_head_is_one_sentence(tmp_path):
         ({"problem_type": "poetry"}, r"problem_type='poetry' is unknown; expected one of single_label_classification, multi_label_classification"),
         ({"id2label": {"a": "bad", "1": "good", "2": "mixed"}}, r"id2label=\{'a': 'bad', .*: expected the label of each output at its number"),
         ({"id2label": {"1": "bad", "2": "good", "3": "mixed"}}, r"expected the label of each output at its number, from 0"),
-        ({"id2label": ["bad", "good", "mixed"]}, r"expected the label of each output at its number"),
+        ({"id2label": ["bad", "good", "mixed"]}, r"id2label=.*: expected an object or null"),
         ({"problem_type": ["poetry"]}, r"problem_type="),
         ({"id2label": None, "num_labels": "3"}, r"num_labels='3'"),
         ({"id2label": None, "num_labels": 10**12}, r"num_labels=1000000000000"),

@@ -103,7 +103,7 @@ class _Read(dict[str, Any]):
 
 def _unread(rows: Sequence[Row], record: Callable[[Row, Any], Any], columns: Any, split: str, config: Config, findings: Findings) -> None:
     """The columns that nothing reads, as some rows show, evenly spaced: what they say of a row, nobody knows."""
-    read = {*config.data.keep, verdicts.ANSWER, *verdicts.SKIPPED}
+    read = {*verdicts.of_split(config.data.keep, split), verdicts.ANSWER, *verdicts.SKIPPED}
     for i in range(min(len(rows), READ)):
         row = rows[i * len(rows) // min(len(rows), READ)]
         with contextlib.suppress(DataError):
