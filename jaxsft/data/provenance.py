@@ -8,6 +8,7 @@ The templates are foreign code: they run in Jinja's immutable sandbox, and each 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -273,31 +274,23 @@ class Environment(ImmutableSandboxedEnvironment):
         """The template, compiled. Raises jinja2.TemplateSyntaxError, also for one that is too large or uses what is not offered."""
         self.marks_turns = False
         self.spent.reset()
-        if len(source) > budget.CHARACTERS:
-            raise TemplateSyntaxError(f"it has {len(source):,} characters, more than {budget.CHARACTERS:,}, which no chat template needs", 1)
-        try:
+        with _refused(source):
             tree = self.parse(source)
             budget.instrument(tree)
             tree.set_environment(self)
             return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
-        except SecurityError as error:
-            raise TemplateSyntaxError(str(error.message), 1) from None
-        except TemplateError:
-            raise
-        except (RecursionError, MemoryError):
-            raise TemplateSyntaxError("it nests too deep", 1) from None
-        except (SyntaxError, ValueError, ArithmeticError) as error:  # what Python says of the program that Jinja made of it
-            raise TemplateSyntaxError(str(error), 1) from None
 
     def names(self, source: str) -> set[str]:
-        """The names that a template expects to be given."""
-        return meta.find_undeclared_variables(self.parse(source))
+        """The names that a template expects to be given. Raises as `compiled`."""
+        with _refused(source):
+            return meta.find_undeclared_variables(self.parse(source))
 
     def mentions(self, source: str) -> set[str]:
-        """The attributes and constant strings of a template: among them is each field that it asks for by name."""
-        tree = self.parse(source)
-        strings = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
-        return strings | {node.attr for node in tree.find_all(nodes.Getattr)}
+        """The attributes and constant strings of a template: among them is each field that it asks for by name. Raises as `compiled`."""
+        with _refused(source):
+            tree = self.parse(source)
+            strings = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+            return strings | {node.attr for node in tree.find_all(nodes.Getattr)}
 
     def given(self, value: Any) -> Any:
         """Data as the template gets it."""
@@ -410,6 +403,23 @@ class Environment(ImmutableSandboxedEnvironment):
     @pass_context
     def _pay(context: Any, _: None, steps: int) -> None:
         context.environment.spent.pay(steps)
+
+
+@contextlib.contextmanager
+def _refused(source: str) -> Iterator[None]:
+    """Raises jinja2.TemplateSyntaxError for a template that is too large, and for whatever fails while it is parsed and compiled in the block."""
+    if len(source) > budget.CHARACTERS:
+        raise TemplateSyntaxError(f"it has {len(source):,} characters, more than {budget.CHARACTERS:,}, which no chat template needs", 1)
+    try:
+        yield
+    except SecurityError as error:
+        raise TemplateSyntaxError(str(error.message), 1) from None
+    except TemplateError:
+        raise
+    except (RecursionError, MemoryError):
+        raise TemplateSyntaxError("it nests too deep", 1) from None
+    except (SyntaxError, ValueError, ArithmeticError) as error:  # what Python says of the program that Jinja made of it
+        raise TemplateSyntaxError(str(error), 1) from None
 
 
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:

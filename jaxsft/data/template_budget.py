@@ -189,6 +189,7 @@ def _replace(spent: Spent, text: Any, old: Any = "", new: Any = "", count: Any =
     spent.touch(text)
     times = str.count(text, old)
     spent.make(len(text) + times * len(new), max(width_of(text), width_of(new)), times)
+    spent.pay(4 * times)  # as of a split
 
 
 def _join(spent: Spent, values: Any, d: Any = "", attribute: Any = None) -> None:
@@ -224,7 +225,7 @@ def _parts(spent: Spent, value: Any, count: Any = 1, *args: Any, **options: Any)
 def _wrapped(spent: Spent, text: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = None, break_on_hyphens: Any = True) -> None:
     size = size_of(text)
     lines = size.chars // max(1, _number(width)) + sum(str.count(text, mark) for mark in _LINES) + 1 if issubclass(type(text), str) else 1
-    spent.pay(size.chars)  # textwrap goes through a text many times
+    spent.pay(size.chars + size.chars * lines // 1000)  # textwrap goes through a text many times, and copies the rest of a long word for each line
     spent.make(size.chars + lines * (1 + _len(wrapstring or "")) * (2 if width else 1), 4, size.chars / 2)
 
 
@@ -344,7 +345,9 @@ def pay_slice(spent: Spent, value: Any, key: slice) -> None:
 def _split(spent: Spent, text: str, sep: Any = None, maxsplit: Any = -1) -> None:
     spent.touch(text)
     count = str.count(text, sep) + 1 if issubclass(type(sep), str) and sep else len(text) // 2 + 1
-    spent.make(len(text), width_of(text), min(count, maxsplit + 1) if issubclass(type(maxsplit), int) and maxsplit >= 0 else count)
+    count = min(count, maxsplit + 1) if issubclass(type(maxsplit), int) and maxsplit >= 0 else count
+    spent.make(len(text), width_of(text), count)
+    spent.pay(4 * count)  # each part is found again, with its marks
 
 
 def _split_lines(spent: Spent, text: str, *args: Any, **options: Any) -> None:
@@ -416,7 +419,7 @@ def pay_call(spent: Spent, function: Any, owner: Any, args: tuple, options: Mapp
     if type(function) is BuiltinFunctionType:  # a static method of Python's own types
         raise SecurityError(f"the template calls {function.__name__!r}, which is not offered")
     if type(function) in _FREE:
-        return spent.pay(5)
+        return spent.pay(20)  # slower than an iteration
     return spent.touch(*args, *options.values())
 
 

@@ -5,6 +5,7 @@ import tracemalloc
 
 import pytest
 from jinja2 import TemplateSyntaxError
+from jinja2.sandbox import SecurityError
 
 from jaxsft.data import template_budget as budget
 from jaxsft.data.provenance import Environment
@@ -181,6 +182,23 @@ def test_what_cannot_be_a_template_is_refused_when_it_is_read(environment, sourc
     with pytest.raises(TemplateSyntaxError) as error:
         environment.compiled(source)
     assert len(str(error.value.message)) < 500
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ " + "(" * 3000, "{{ a" + ".b" * 3000 + " }}", "{% if a %}" * 2000, "a" * 600_000], ids=["()", "a.b", "if", "size"]
+)
+@pytest.mark.parametrize("read", ["compiled", "names", "mentions"])
+def test_a_template_is_refused_by_whatever_reads_it_first(environment, read, source):
+    with pytest.raises(TemplateSyntaxError, match=r"nests too deep|characters"):
+        getattr(environment, read)(source)
+
+
+def test_a_wrapped_word_pays_for_each_copy_of_its_rest():
+    spent = budget.Spent()
+    with pytest.raises(SecurityError, match="runs too long"):
+        budget.FILTERS["wordwrap"](spent, "a" * 1_000_000, 1)
+    spent.reset()
+    budget.FILTERS["wordwrap"](spent, "word " * 20_000)
 
 
 @pytest.mark.parametrize(
