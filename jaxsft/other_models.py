@@ -17,9 +17,7 @@ def what_is(path: Path) -> str | None:
     if {"adapter_config.json", "adapter_model.safetensors"} & names:
         return "it holds an adapter of PEFT: give its base model as model.pretrained= and this folder as adapter.start_from="
     if found := _ending(names, ".gguf", ".ggml"):
-        return (
-            f"{found} is GGUF, which cannot be read: take the folder with config.json and safetensors that it was made from, or convert it"
-        )
+        return f"{found} is GGUF, which cannot be read: take the folder with config.json and safetensors that it was made from, or convert it"
     if found := _ending(names, ".onnx", ".tflite", ".mlpackage", ".engine"):
         return f"{found} is a compiled model, which cannot be trained: take the folder with config.json and safetensors that it was made from"
     if found := _ending(names, ".msgpack", ".h5", ".ckpt.index", ".pth", ".pt", ".bin"):

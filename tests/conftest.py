@@ -296,12 +296,16 @@ def bench(
     config: schema.Config | None = None,
     **groups: Any,
 ) -> Bench:
-    """The parts of a run on generated rows; `config` instead of what `make_config` gives."""
+    """The parts of a run on generated rows. With `config`, which stands for what `make_config` gives, weights are made when they are asked for."""
+    given = config is not None
     config, kind, tokenizer = config or make_config(name, **groups), tasks.get(name), _tokenizer()
     records = records or make_records(name, rows, longest=longest)
     parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, *records))
     batches = parts.batches(parts.split("train", records), training=True)
-    return Bench(config, parts, batches, bool(jax.config.jax_enable_x64))
+    made = Bench(config, parts, batches, bool(jax.config.jax_enable_x64))
+    if not given:
+        _ = made.params  # not first within a traced function
+    return made
 
 
 def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 1e-12) -> None:

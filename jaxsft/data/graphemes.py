@@ -8,7 +8,8 @@ import re
 import unicodedata
 
 IDEOGRAPHS = "㐀-䶿一-鿿豈-﫿\U00020000-\U0003134f"
-_JOINERS = "\u200c\u200d"  # inside words of Persian and of Indic scripts, and between the parts of an emoji
+# Inside words of Persian and of Indic scripts, between the parts of an emoji, and where a word may be broken at the end of a line.
+_JOINERS = "\u200c\u200d\u00ad\u2060"
 _FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
 _SKIN_AND_TAGS = "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
 

@@ -111,6 +111,16 @@ def row_length(longest: int, context: int, requested: Any) -> int:
     return min(-(-max(longest, 1) // ROW_MULTIPLE) * ROW_MULTIPLE, context)
 
 
+def row_lengths(encoded: Sequence[encode.Encoded | str], context: int, data: Any, least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+    """Positions of a row of a split, and of a row of its sources (0: there are none), both at least `least` where the context has room."""
+    kept = [e for e in encoded if not isinstance(e, str)]
+    limit = max(row_length(encode.longest(kept), context, data.max_length), min(least[0], context))
+    if all(e.source is None for e in kept):
+        return limit, 0
+    long = max(e.source_positions for e in kept)
+    return limit, max(row_length(long, context, data.max_source_length), min(least[1], context))
+
+
 def load_split(
     name: str,
     records: Sequence[Any],
@@ -142,12 +152,7 @@ def load_split(
 
     def build() -> tuple[dict, dict]:
         encoded = [encode.weighted(e, w) for e, w in zip(task.encode_all(records, where), weights, strict=True)]
-        kept = [e for e in encoded if not isinstance(e, str)]
-        limit = max(row_length(encode.longest(kept), context, data.max_length), min(min_length, context))
-        source_limit = 0
-        if any(e.source is not None for e in kept):
-            long = max(e.source_positions for e in kept)
-            source_limit = max(row_length(long, context, data.max_source_length), min(min_source, context))
+        limit, source_limit = row_lengths(encoded, context, data, (min_length, min_source))
         built, ledger, dropped = encode.build(
             encoded,
             where,

@@ -65,19 +65,21 @@ def split(tag: str) -> tuple[str, str] | None:
     return found[1], found[2] or ""
 
 
-OUTSIDE = ("O", "o", "0", "_", "-", "OTHER", "OUT", "NONE")  # what a word in no chunk has in other spellings
-_prefixed, _suffixed = re.compile(r"([BIESLUMbieslum])[-_:./|](.+)", re.DOTALL), re.compile(r"(.+)[-_:./|]([BIESLUMbieslum])", re.DOTALL)
+OUTSIDE = ("O", "o", "0", "_", "-", "OTHER", "OUT", "OUTSIDE", "NONE")  # what a word in no chunk has in other spellings
+_prefixed, _suffixed = re.compile(r"(\w+?)[-_:./|\s\u2010-\u2015](.+)", re.DOTALL), re.compile(r"(.+)[-_:./|\s\u2010-\u2015](\w+)", re.DOTALL)
+_PREFIXES = {word: word[0] for word in (*"BIESLUM", "BEGIN", "BEG", "INSIDE", "END", "SINGLE", "LAST", "UNIT", "MIDDLE")}
 
 
 def respelled(tag: str) -> str | None:
-    """A chunk tag as it is usually spelled, `B_PER`, `b-PER`, `B:PER` and `PER-B` as `B-PER`; None for what is no chunk tag in any spelling."""
+    """A chunk tag as it is usually spelled: `B_PER`, `b-PER`, `B:PER`, `BEGIN-PER` and `PER-B` as `B-PER`; None for what is no chunk tag in any
+    spelling."""
     if tag in OUTSIDE:
         return "O"
     if split(tag) is not None:
         return tag
-    if found := _prefixed.fullmatch(tag):
-        return f"{found[1].upper()}-{found[2]}"
-    return f"{found[2].upper()}-{found[1]}" if (found := _suffixed.fullmatch(tag)) else None
+    if (found := _prefixed.fullmatch(tag)) and (prefix := _PREFIXES.get(found[1].upper())):
+        return f"{prefix}-{found[2]}"
+    return f"{prefix}-{found[1]}" if (found := _suffixed.fullmatch(tag)) and (prefix := _PREFIXES.get(found[2].upper())) else None
 
 
 def problems(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:

@@ -31,10 +31,11 @@ def _names(text: str) -> frozenset[str]:
 OUT = _names(
     "skip skipped ignore ignored delete deleted remove removed discard discarded exclude excluded reject rejected invalid cancelled canceled"
 )
-OUT |= _names("drop dropped flagged bad broken unusable")
+OUT |= _names("drop dropped flagged bad broken unusable needsreview archived disabled mask masked noloss")
 IN = _names("valid keep kept include included use usable accept accepted approve approved confirmed reviewed validated trainable train")
+IN |= _names("training trainon loss lossmask enabled")
 GOLD = _names("gold golden goldstandard testquestion")
-VERDICTS = _names("answer verdict decision status state review reviewstatus annotationstatus responsestatus labelstatus")
+VERDICTS = _names("answer verdict decision status state review")  # and what ends in `status`
 SPLIT, FOLD = _names("split splits datasplit datasetsplit partition set"), _names("fold folds foldid cvfold kfold")
 PARTS = {"train": "train training trn", "validation": "validation valid val dev development", "test": "test testing tst eval evaluation heldout"}
 PART_OF = {name: part for part, names in PARTS.items() for name in names.split()}
@@ -118,6 +119,7 @@ def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | 
 def _doubtless(rows: Sequence[Row], name: str, split: str) -> Sequence[Row]:
     """The rows as they are. Raises DataError where the column has something to say about their use."""
     kind = re.sub(r"[^a-z]", "", name.lower())
+    kind = "status" if kind.endswith("status") else kind
     kind = next((k for k in (kind, kind.removeprefix("is"), kind.removeprefix("was"), kind.removeprefix("has")) if k in _KNOWN), kind)
     if kind not in _KNOWN:
         return rows

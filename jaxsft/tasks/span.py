@@ -66,8 +66,7 @@ class SpanTask(Task):
         questions = self.tokenizer.encode_batch([r.question for r in records])
         contexts = self.tokenizer.encode_batch([r.context for r in records])
         return [
-            no_text(r.question, a) or no_text(r.context, b) or self._encode(r, a, b)
-            for r, a, b in zip(records, questions, contexts, strict=True)
+            no_text(r.question, a) or no_text(r.context, b) or self._encode(r, a, b) for r, a, b in zip(records, questions, contexts, strict=True)
         ]
 
     def _encode(self, record: Question, question: list[int], context: list[int]) -> Encoded | str:

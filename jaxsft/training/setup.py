@@ -96,14 +96,15 @@ def with_template_tokens(config: Config) -> tuple[Config, bool]:
     source = config.model.pretrained or getattr(config.tokenizer, "path", None)
     known = {*(tokenizer_at(source).added if source else SPECIAL), *config.tokenizer.added}
     missing = chat_templates.lacking(name, known)
-    added = [*config.tokenizer.added, *missing]
+    added = (*config.tokenizer.added, *missing)
     return (dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, added=added)), True) if missing else (config, False)
 
 
 def _with_trained_rows(config: Config) -> Config:
     """The config whose adapter trains the rows of added tokens too, and no others: a token without a meaning would stay one."""
     rows = ["embed/tokens/.*", *([] if config.model.tied else ["head/.*"])]
-    adapter = dataclasses.replace(config.adapter, train=[*config.adapter.train, *(one for one in rows if one not in config.adapter.train)])
+    train = (*config.adapter.train, *(one for one in rows if one not in config.adapter.train))  # a tuple: a model with an adapter is hashed
+    adapter = dataclasses.replace(config.adapter, train=train)
     given = any(pattern.startswith("embed") for pattern in config.adapter.train)
     return dataclasses.replace(config, adapter=adapter, model=config.model if given else dataclasses.replace(config.model, train_rows="added"))
 

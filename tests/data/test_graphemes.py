@@ -34,6 +34,7 @@ from jaxsft.data.graphemes import words
         ("a_b 3.5, «x»", 8),
         ("か\u3099く", 1),
         ("😀😀", 2),
+        ("co\u00adop a\u2060b", 2),
     ],
 )
 def test_words_by_hand(text, count):

@@ -60,6 +60,10 @@ def test_what_is_rejected_of_one_class_is_a_negative(task, negative):
         ("split", ["train", "dev"]),
         ("set", ["training", "test"]),
         ("was discarded", [False, True]),
+        ("AssignmentStatus", ["Approved", "Rejected"]),
+        ("needs_review", [False, True]),
+        ("masked", [0, 1]),
+        ("loss", [True, False]),
     ],
 )
 @pytest.mark.parametrize("split", ["train", ""])
@@ -89,6 +93,8 @@ def test_a_column_that_speaks_against_rows_is_refused_with_the_option_that_decid
         ("answer", ["yes", "no"]),
         ("correct", [True, False]),
         ("verified", [True, False]),
+        ("loss", [1, 0.25]),
+        ("marital_status", ["single", "married"]),
         ("state", ["Ohio", "Utah"]),
     ],
 )

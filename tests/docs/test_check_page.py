@@ -27,6 +27,18 @@ def test_the_page_has_every_finding():
     sources = "".join(path.read_text(encoding="utf-8") for path in Path(check.__file__).parent.glob("*.py"))
     names = set(re.findall(r'findings\.add\(\s*"(\w+)"', sources)) | {*texts.RULES, *tokens.ABOUT.values(), *tokens.DROPPED}
     names |= {"no_record", "no_label", "very_long", "very_short", "target", "template", "tokens"}  # whose names are chosen in an expression
-    names |= {"verdict", "one_hot", "tag_spelling", "mixed_tags", "classes", "label_balance", "rejected", "ignored", "skipped", "not_answered"}
+    names |= {
+        "verdict",
+        "one_hot",
+        "label_separator",
+        "tag_spelling",
+        "mixed_tags",
+        "classes",
+        "label_balance",
+        "rejected",
+        "ignored",
+        "skipped",
+        "not_answered",
+    }
     table = "".join(line.split("|")[1] for line in pages.text("check.md").splitlines() if line.startswith("| `"))
     assert names == set(re.findall(r"`(\w+)`", table))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,8 @@ from jaxsft.errors import DataError
 
 FORMS = ("messages", "sharegpt", "alpaca", "prompt")
 LISTS = ("messages", "conversations")  # columns of turns, whichever form those have
-REJECTED = ("rejected", "rejected_response", "rejected_messages", "rejected_completion")  # columns of answers that shall not be learnt
-JUDGED = ("label", "labels", "reward")  # columns that may say how good an answer is
+REJECTED = re.compile(r"(?:.*_)?(?:rejected|dispreferred|negatives?)(?:_.*)?", re.IGNORECASE)  # columns of answers that shall not be learnt
+JUDGED = ("label", "labels", "reward", "preference", "preferred", "desirable", "kto_tag", "chosen", "thumbs_up", "is_good", "is_chosen")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,18 +131,23 @@ def _no_preference(row: Row, columns: Any) -> None:
     if columns.messages is not None or columns.completion is not None:
         return
     fields, out = row.fields, "preference data, which jaxsft does not train on as such"
-    if there := [name for name in REJECTED if fields.get(name) is not None]:
+    if there := [name for name, value in fields.items() if REJECTED.fullmatch(name) and value and isinstance(value, str | list | dict)]:
         field = "messages" if isinstance(fields.get("chosen"), list) and "prompt" not in fields else "completion"
         chosen = "chosen" if "chosen" in fields else "<column>"
         raise DataError(
             f"{row.where}: column {there[0]!r} holds an answer that was rejected: {out}; set data.columns.{field}={chosen} to learn the good "
             "answers alone"
         )
-    if judged := [name for name in JUDGED if isinstance(fields.get(name), bool) or (name == "reward" and fields.get(name) is not None)]:
+    if judged := [name for name in JUDGED if _judges(name, fields.get(name))]:
         raise DataError(
             f"{row.where}: column {judged[0]!r} holds {show(fields[judged[0]])}, which says how good the answer is: {out}; keep the rows with "
             "good answers and drop the column, or name that of the answers by data.columns.completion or data.columns.messages to learn them all"
         )
+
+
+def _judges(name: str, value: Any) -> bool:
+    """Whether a column beside an answer tells how good it is: a flag, as `true`, 0, 1 or -1, or any reward."""
+    return isinstance(value, bool) or (isinstance(value, int) and value in (-1, 0, 1)) or (name == "reward" and value is not None)
 
 
 def _functions(row: Row) -> tuple:

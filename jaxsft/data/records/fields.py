@@ -220,9 +220,12 @@ def listed_in(cell: str, where: str, cure: str = "") -> Any:
         raise DataError(f"{where} holds broken JSON ({broken}), and no list of Python ({error}), expected a list{cure}") from None
 
 
+_bits = re.compile(r"\s*(\[\s*)?[01](?:\.0)?(?:\s*[\s,;|]\s*[01](?:\.0)?)*\s*(?(1)\])\s*")
+
+
 def one_hot(value: Any) -> list[int] | None:
     """The zeros and ones of a list of at least two that holds nothing else, in a cell too; None for anything else."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*\[([01](?:\.0)?(?:,?\s+|,))*[01](?:\.0)?\s*\]\s*", value)):
+    if isinstance(value, str) and (found := _bits.fullmatch(value)):
         value = [int(float(number)) for number in re.findall(r"[01](?:\.0)?", found[0])]
     if not isinstance(value, list) or len(value) < 2:
         return None

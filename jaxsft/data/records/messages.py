@@ -15,15 +15,16 @@ from jaxsft.data.records.fields import show, without_none
 from jaxsft.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
-OTHER_ROLES = {"developer": "system", "function": "tool"}  # newer and older names of the same
 # What the roles are called elsewhere. A function_call is a turn of the assistant, an observation one of the tool.
-SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant"}
-SPEAKERS |= {"observation": "tool", "function_response": "tool", **OTHER_ROLES, **{role: role for role in ROLES}}
+SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant", "model": "assistant", "ai": "assistant"}
+SPEAKERS |= {"observation": "tool", "function_response": "tool", "function": "tool", "ipython": "tool", "developer": "system"}
+SPEAKERS |= {role: role for role in ROLES}
 CALLS = ("function_call", "tool_call")
 # Whether a turn is trained, by the names that it has in files for other tools, and what each says by true.
 FLAGS = {"train": True, "trainable": True, "training": True, "loss": True, "loss_mask": True, "masked": False}
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")  # beside the text, of a row or of a turn
+_media = re.compile(rf"(?:{'|'.join(MEDIA)}|pictures?|photos?)(?:_?(?:urls?|paths?|files?|file_?names?|bytes|base64))?", re.IGNORECASE)
 MARKER = re.compile(r"<(?:image|video|audio)>\n?")
 # Fields of a turn that say nothing to a model, unless its template reads them.
 MEANINGLESS = frozenset(
@@ -48,9 +49,9 @@ def message_of(found: Any, where: str, allow: Sequence[str] = ()) -> Message:
         raise DataError(f"{where} is {show(found)}, expected an object with role and content")
     fields = {key: part for key, part in without_none(found).items() if part is not None}
     role = fields.pop("role", None)
-    role = OTHER_ROLES.get(role, role) if isinstance(role, str) else role
-    if role not in ROLES:
-        raise DataError(f"{where} has the role {show(role)}, expected one of {', '.join((*ROLES, *OTHER_ROLES))}")
+    if not isinstance(role, str) or role not in SPEAKERS:
+        raise DataError(f"{where} has the role {show(role)}, expected one of {', '.join(dict.fromkeys((*ROLES, *SPEAKERS)))}")
+    role = SPEAKERS[role]
     if "function_call" in fields:
         fields = _with_former_call(fields, where)
     if "content" not in found and not fields.get("tool_calls"):
@@ -131,13 +132,14 @@ def _is_media(part: Mapping[str, Any]) -> bool:
 
 def without_media(fields: Mapping[str, Any], where: str, allow: Sequence[str]) -> tuple[dict[str, Any], bool]:
     """The fields without pictures, sounds and films, and whether there were some. Raises DataError where `allow` does not leave them out."""
-    there = [name for name in MEDIA if fields.get(name) not in (None, "", [], {})]
+    media = [name for name in fields if _media.fullmatch(name)]
+    there = [name for name in media if fields[name] not in (None, "", [], {})]
     if there and "media" not in allow:
         raise DataError(
             f"{where} has {there[0]} ({show(fields[there[0]])}), which a model of texts cannot see; set data.columns.allow=[media] to leave them "
             "out, and their marks in the texts with them"
         )
-    return {name: value for name, value in fields.items() if name not in MEDIA}, bool(there)
+    return {name: value for name, value in fields.items() if name not in media}, bool(there)
 
 
 def _thoughts(fields: dict[str, Any], where: str) -> dict[str, Any]:

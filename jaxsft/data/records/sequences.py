@@ -80,6 +80,8 @@ def tag_record(row: Row, columns: Any) -> Tags:
     if columns.spans is not None or (columns.tokens is None and name not in row.fields and "spans" in row.fields):
         record = span_record(row, columns)
         return tags_of(record, f"{row.where}: column {columns.spans or 'spans'!r}", allow="partial_words" in columns.allow)
+    if columns.tokens is None and name not in row.fields and (spans := _spans_column(row)):
+        raise DataError(f"{row.where}: missing column {name!r}: {_use_spans(spans)}")
     tokens = _words(row, name, "data.columns.tokens")
     tags = _words(row, columns.tags or "tags", "data.columns.tags")
     _same_length(row, {name: tokens, columns.tags or "tags": tags})
@@ -290,10 +292,21 @@ def _words(row: Row, name: str, option: str) -> tuple[str, ...]:
         raise DataError(f"{row.where}: column {name!r} is empty, expected at least one word; remove the row")
     for i, word in enumerate(found, start=1):
         if not isinstance(word, str | int) or isinstance(word, bool) or not str(word).strip():
-            spans = isinstance(word, dict) and option == "data.columns.tokens" and isinstance(row.fields.get("spans"), list)
-            hint = "there is a column 'spans' of its text: set data.columns.spans=spans" if spans else f"set {option}=<column>"
+            spans = _spans_column(row) if isinstance(word, dict) and option == "data.columns.tokens" else None
+            hint = _use_spans(spans) if spans else f"set {option}=<column>"
             raise DataError(f"{row.where}: column {name!r} has {show(word)} at place {i}, expected text; {hint}")
     return tuple(map(str, found))
+
+
+def _spans_column(row: Row) -> str | None:
+    """The column that seems to hold spans of the text of a row: objects or lists with where they begin and end, and their label."""
+    marks = lambda one: {"start", "end"} <= one.keys() if isinstance(one, dict) else isinstance(one, list) and [*map(type, one)] == [int, int, str]
+    lists = {name: found for name, found in row.fields.items() if isinstance(found, list) and name not in TOKENS}
+    return next((name for name, found in lists.items() if name == "spans" or (found and all(map(marks, found)))), None)
+
+
+def _use_spans(name: str) -> str:
+    return f"there is a column {name!r} of spans of its text: set data.columns.spans={name}"
 
 
 def _same_length(row: Row, lists: Mapping[str, Sequence[Any]]) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 from jaxsft.data import schemes
 from jaxsft.data.formats import Row
-from jaxsft.data.records.fields import Doubtful, first_of, label_names, one_hot, plain_label, show
+from jaxsft.data.records.fields import Doubtful, first_of, label_names, one_hot, plain_label, show, spells_list
 from jaxsft.errors import DataError
 
 UNCHUNKED = ("upos", "xpos")  # columns of parts of speech, whatever their tags look like
 NO_LABEL = ("nan", "null", "<na>", "nat", "#n/a")  # what programs write for a label that is missing, in lower case
+SIGNS = ("|", ";", "/", "+", "&", "#", " ")  # that part the labels of a cell in some files
 MOST = 0.9  # of the tags, or of the rows, from which the others are taken for mistakes
 
 
@@ -123,15 +124,15 @@ def label(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> An
       declared: `task.labels`: a label that is named there is a class, whatever it looks like.
 
     Raises:
-      Doubtful: -1 stands beside other whole numbers, or alone; or a label is what programs write for one that is missing.
+      Doubtful: -1 stands beside other whole numbers, or alone, or -100 among them; or a label is what programs write for one that is missing.
     """
     name = columns.label or first_of(rows[0], ("label", "intent"))
     found = [(row, text) for row in rows if (text := _text(row.fields.get(name))) is not None and text not in (columns.no_label, *declared)]
     texts = {text for _, text in found}
     doubts = [(row, text) for row, text in found if text.strip().lower() in NO_LABEL]
-    whole = all(re.fullmatch(r"-?\d+", text) for text in texts)
-    if whole and "-1" in texts and texts != {"-1", "1"} and columns.label_names is None:
-        doubts += [(row, text) for row, text in found if text == "-1"]
+    if all(re.fullmatch(r"-?\d+(\.0)?", text) for text in texts) and columns.label_names is None:
+        none = {text for text in texts if float(text) == -100 or (float(text) == -1 and {*map(float, texts)} != {-1, 1})}
+        doubts += [(row, text) for row, text in found if text in none]
     if doubts:
         row, text = doubts[0]
         count = sum(other == text for _, other in doubts)
@@ -152,16 +153,38 @@ def _text(value: Any) -> str | None:
 
 
 def labels(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> Any:
-    """The columns as they are. Raises Doubtful where the lists of all rows are one-hot and no option names their classes."""
+    """The columns as they are. Raises Doubtful where the lists of all rows are one-hot and no option names their classes, or where cells seem to be
+    parted by another sign than `data.columns.separator`."""
     if columns.labels:
         return columns
     name = columns.label or first_of(rows[0], ("labels", "label"))
     lists = [(row, found) for row in rows if (found := one_hot(row.fields.get(name))) is not None]
     there = sum(row.fields.get(name) not in (None, "", []) for row in rows)
+    if len(lists) < there:
+        _parted(rows, name, columns, declared)
     if len(lists) < 2 or len(lists) < there or len({len(found) for _, found in lists}) > 1 or set("01") <= set(declared):
         return columns
     row, found = lists[0]
     raise Doubtful(hot(row, name, found), "one_hot", "data.columns.labels=[<a name for each place>]")
+
+
+def _parted(rows: Sequence[Row], name: str, columns: Any, declared: Sequence[str]) -> None:
+    """Raises Doubtful where a cell holds `|` or `;`, or a sign between labels that stand alone in other cells, and no cell has the separator."""
+    cells = [(row, cell.strip()) for row in rows if isinstance(cell := row.fields.get(name), str) and cell.strip()]
+    if any(columns.separator in cell or spells_list(cell) for _, cell in cells):
+        return
+    alone = {cell for _, cell in cells}
+    for row, cell in cells:
+        for sign in SIGNS:
+            parts = [part.strip() for part in cell.split(sign)]
+            if cell in declared or len(parts) < 2 or not all(parts) or not (sign in "|;" or alone.issuperset(parts)):
+                continue
+            raise Doubtful(
+                f"{row.where}: column {name!r} holds {show(cell)}, in which {sign!r} seems to part {len(parts)} labels; set "
+                f"data.columns.separator='{sign}', or name {show(cell)} among task.labels=[...] where it is one label",
+                "label_separator",
+                f"data.columns.separator='{sign}'",
+            )
 
 
 def hot(row: Row, name: str, found: Sequence[Any]) -> str:

@@ -115,6 +115,12 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
             f"{len(once):,} {'class occurs' if len(once) == 1 else 'classes occur'} once in train: {some(once)}.",
         )
         findings.add("label_once", severity, message, split="train", count=len(once))
+    if not of_words and len(decimals := sorted(label for label in train if re.fullmatch(r"[-+]?\d*\.0*[1-9]\d*", label))) > 2:
+        message = (
+            f"{len(decimals):,} of the {len(train):,} classes are numbers with a fraction, {some(decimals)}: none is near another one as a class."
+        )
+        repair = "task.loss=mse with data.columns.score=<column>" if config.task.name == "pair" else "task=regress"
+        findings.add("number_labels", "warning", message, split="train", count=len(decimals), repair=repair)
     alike = defaultdict(set)
     for label in train:
         alike[normalise("".join(c for c in label if unicodedata.category(c) not in INVISIBLE))].add(label)

@@ -15,7 +15,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import encode
 from jaxsft.data.encode import Encoded
 from jaxsft.data.ledger import length_summary
-from jaxsft.data.pipeline import row_length
+from jaxsft.data.pipeline import row_lengths
 from jaxsft.data.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.check.findings import Findings, percent, rows
@@ -52,12 +52,11 @@ def encode_parts(config: Config, parts: Mapping[str, Part], findings: Findings) 
     except (ConfigError, DataError) as error:
         findings.add(_about(error) or "tokens", "error", f"The rows cannot be made into tokens: {error}.", repair=_named_options(error))
         return {}, [], ()
-    numbers, samples, limit = {}, [], 1
+    numbers, samples, limits = {}, [], (1, 1)
     for name, part in parts.items():
         encoded = _encoded(task, part, findings)
-        long = encode.longest([e for e in encoded if not isinstance(e, str)])
-        limit = max(row_length(long, config.model.context, config.data.max_length), min(limit, config.model.context))
-        numbers[name] = _fitted(config, part, encoded, limit, findings)
+        limits = row_lengths(encoded, config.model.context, config.data, limits)
+        numbers[name] = _fitted(config, part, encoded, *limits, findings)
         _audit(config, task, part, encoded, findings)
         samples += [_sample(task, part, encoded, i) for i in _evenly(encoded, config.check.samples if name == source.name else 0)]
     return numbers, samples, tokenizer.special_strings
@@ -118,31 +117,40 @@ def _encoded(task: Any, part: Part, findings: Findings) -> list[Encoded | str]:
     return out
 
 
-def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit: int, findings: Findings) -> dict[str, Any]:
-    """The lengths against the limit, and the ledger as training would write it."""
+def _fitted(config: Config, part: Part, encoded: Sequence[Encoded | str], limit: int, source_limit: int, findings: Findings) -> dict[str, Any]:
+    """The lengths against the limits, and the ledger as training would write it."""
     d = config.data
     lengths = np.array([one.positions for e in encoded if isinstance(e, Encoded) for one in e.texts], np.int64)
-    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and not e.chunk and encode.longest([e]) > limit]
+    over = [i for i, e in enumerate(encoded) if isinstance(e, Encoded) and encode.too_long_for(e, limit, source_limit)]
     policy = "drop" if d.too_long == "error" else d.too_long
     try:
         options = {"require_stop": d.require_stop, "max_dropped": 1.0, "split": part.name, "stride": d.stride, "aside": part.aside}
+        options["source_limit"] = source_limit
         _, ledger, gone = encode.build(encoded, part.where, limit, too_long=policy, **options)
     except DataError as error:
         if not all(isinstance(e, str) and e in TOLD for e in encoded):
-            repair = "data.max_length, model.context" if over else "mend the rows"
+            lengths_of = "data.max_length, data.max_source_length" if source_limit else "data.max_length"
+            repair = f"{lengths_of}, model.context" if over else "mend the rows"
             findings.add("nothing_left", "error", f"No row of {part.name} is left: {error}.", split=part.name, repair=repair)
         return {"limit": limit, "lengths": length_summary(lengths)}
     if over:
-        over.sort(key=lambda i: -encode.longest([encoded[i]]))
-        longest, where = encode.longest([encoded[over[0]]]), [part.where[i] for i in over]
-        cut = sum(max(one.positions - limit, 0) for i in over for one in encoded[i].texts)
+        sources = all(encode.longest([encoded[i]]) <= limit for i in over)
+        size = lambda i: encoded[i].source_positions if sources else encode.longest([encoded[i]])
+        over.sort(key=lambda i: -size(i))
+        longest, where = size(over[0]), [part.where[i] for i in over]
+        cut = sum(max(one.positions - limit, 0) + max(one.source_positions - source_limit, 0) for i in over for one in encoded[i].texts)
+        room, option = (
+            (f"{source_limit:,} tokens of a row of sources", "data.max_source_length")
+            if sources
+            else (f"{limit:,} tokens of a row", "data.max_length")
+        )
         become = {"error": "which training refuses", "drop": "dropped whole", "window": "which are cut into windows"}.get(
             d.too_long, f"of which {cut:,} tokens are cut off"
         )
-        message = f"{rows(len(over), part.name, len(encoded))}: longer than the {limit:,} tokens of a row (up to {longest:,}), {become}."
+        message = f"{rows(len(over), part.name, len(encoded))}: longer than the {room} (up to {longest:,}), {become}."
         policies = {"tag": "drop|window", "joint": "drop|window", "parse": "drop"}.get(config.task.name, "drop|truncate_left|truncate_right")
         others = f", or data.too_long={policies}" if d.too_long == "error" else ""
-        repair = f"model.context={-(-longest // 32) * 32} and data.max_length" + others
+        repair = f"model.context={-(-longest // 32) * 32} and {option}" + others
         severity = {"error": "error", "window": "info"}.get(d.too_long, "warning")
         findings.add("too_long", severity, message, where, split=part.name, repair=repair)
     for reason, (severity, what, repair) in DROPPED.items():

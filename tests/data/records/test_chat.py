@@ -54,7 +54,7 @@ def test_messages_weights_and_extra_fields():
         ([], "expected a list of messages"),
         ([USER], "no message is from the assistant"),
         ([USER, BOT, USER], "the last message is from 'user'"),
-        ([USER | {"role": "human"}, BOT], "message 1 has the role 'human', expected one of system"),
+        ([USER | {"role": "pirate"}, BOT], "message 1 has the role 'pirate', expected one of system"),
         ([USER | {"role": None}, BOT], "message 1 has the role null"),
         ([USER, BOT | {"content": None}], "message 2 has the content null"),
         ([USER, BOT | {"content": ["x"]}], "message 2 has the content ['x']"),
@@ -267,7 +267,7 @@ PICTURE = {"messages": [{"role": "user", "content": "<image>What is it?"}, BOT],
 
 
 def test_pictures_of_a_chat_are_an_error_or_left_out():
-    for name in ("images", "videos", "audios"):
+    for name in ("images", "videos", "audios", "image_url", "image_path", "videoFile"):
         fields = {"messages": PICTURE["messages"], name: ["0.jpg"]}
         with pytest.raises(DataError, match=rf"data.jsonl:117: the row has {name}.*data.columns.allow=\[media\]"):
             chat_record(row(**fields), columns())
@@ -285,6 +285,11 @@ def test_pictures_of_a_chat_are_an_error_or_left_out():
         ({"prompt": "a", "completion": "b", "label": False}, "keep the rows with good answers"),
         ({"prompt": "a", "completion": "b", "label": True}, "keep the rows with good answers"),
         ({"prompt": "a", "completion": "b", "reward": 0.1}, "keep the rows with good answers"),
+        ({"messages": [USER, BOT], "kto_tag": True}, "keep the rows with good answers"),
+        ({"prompt": "a", "completion": "b", "preference": 0}, "keep the rows with good answers"),
+        ({"prompt": "a", "completion": "b", "label": -1}, "keep the rows with good answers"),
+        ({"prompt": "a", "completion": "b", "negative": "c"}, "data.columns.completion=<column>"),
+        ({"instruction": "a", "output": "b", "response_rejected": "c"}, "data.columns.completion=<column>"),
     ],
 )
 def test_preferences_are_no_good_answers(fields, how):
@@ -297,6 +302,7 @@ def test_the_chosen_answers_can_be_named():
     taken = chat_record(row(prompt="a", chosen="b", rejected="c"), columns(completion="chosen"))
     assert said(taken) == said(chat_record(row(chosen=[USER, BOT], rejected=[]), columns(messages="chosen"))) == [("user", "a"), ("assistant", "b")]
     assert chat_record(row(prompt="a", completion="b", label="sports"), columns()).messages
+    assert chat_record(row(prompt="a", completion="b", label=7, rejected=False), columns()).messages
 
 
 def test_an_input_of_blanks_is_none():

@@ -30,9 +30,7 @@ def test_what_python_prints_is_read_back(found):
     assert literals.read(repr(found)) == found and literals.read(repr(tuple(found))) == found
 
 
-@pytest.mark.parametrize(
-    "text", ["['a' 'b']", "[a]", "['a'", "['a'] x", "[1,,2]", "[" * 5000, "{1: 2}", "['a', open('x')]", "", "[0x10]"]
-)
+@pytest.mark.parametrize("text", ["['a' 'b']", "[a]", "['a'", "['a'] x", "[1,,2]", "[" * 5000, "{1: 2}", "['a', open('x')]", "", "[0x10]"])
 def test_what_is_no_list_is_refused(text):
     with pytest.raises(ValueError, match=r"\w"):
         literals.read(text)

@@ -50,6 +50,8 @@ def test_zeros_and_ones_of_a_mask():
 def test_roles_by_their_newer_and_older_names():
     assert message_of({"role": "developer", "content": "s"}, WHERE) == message_of({"role": "system", "content": "s"}, WHERE)
     assert message_of({"role": "function", "name": "up", "content": "ok"}, WHERE) == Message("tool", "ok", 1.0, {"name": "up"})
+    for name, role in (("human", "user"), ("model", "assistant"), ("ai", "assistant"), ("ipython", "tool"), ("observation", "tool")):
+        assert message_of({"role": name, "content": "s"}, WHERE).role == shared_message({"from": name, "value": "s"}, WHERE).role == role
     assert shared_message({"from": "developer", "value": "s"}, WHERE).role == "system"
     for role in ("critic", 3, ["user"], None):
         fails("has the role", role=role)

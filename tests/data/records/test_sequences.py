@@ -229,3 +229,21 @@ def test_trees_of_parallel_treebanks(language):
 def test_tags_of_real_files(file, rows):
     records = [tag_record(found, Columns()) for found in formats.stream(real(file))]
     assert len(records) == rows and {r.scheme for r in records} == {"iob2"}
+
+
+@pytest.mark.parametrize(
+    "fields, name",
+    [
+        ({"text": "Ann", "entities": [[0, 3, "PER"]]}, "entities"),
+        ({"text": "Ann", "ents": [{"start": 0, "end": 3, "label": "PER"}]}, "ents"),
+        ({"text": "Ann", "tokens": [{"text": "Ann", "start": 0, "end": 3}], "spans": []}, "spans"),
+    ],
+)
+def test_a_column_of_spans_is_named_where_words_are_missing(fields, name):
+    with pytest.raises(DataError, match=rf"column '{name}' of spans of its text: set data\.columns\.spans={name}"):
+        tag_record(row(**fields), Columns())
+
+
+def test_other_lists_are_no_spans():
+    with pytest.raises(DataError, match=r"missing column 'tokens'.*set data\.columns\.tokens=<column>"):
+        tag_record(row(text="Ann", vector=[[0, 1, 2]], words=["Ann"]), Columns())

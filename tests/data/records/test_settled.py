@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Doubtful, multilabel_record, settled, tag_record
-from jaxsft.data.records.fields import declared_labels
+from jaxsft.data.records.fields import declared_labels, one_hot
+from jaxsft.data.records.settled import labels
 from jaxsft.data.schemes import respelled
 from jaxsft.errors import DataError
 
@@ -68,7 +71,9 @@ def test_parts_of_speech_of_conllu_are_never_chunks(name):
     assert settled.tags(*tagged(["B", "E"], ["S"], tags=name)).scheme == "none"
 
 
-@pytest.mark.parametrize("labels", [[0, 1, -1], [-1, -1], ["1", "-1", "0"], ["a", "nan"], ["a", "NULL"], ["x", "<NA>"]])
+@pytest.mark.parametrize(
+    "labels", [[0, 1, -1], [-1, -1], [0, 1, -100], ["0", "1", "-1.0"], ["1", "-1", "0"], ["a", "nan"], ["a", "NULL"], ["x", "<NA>"]]
+)
 def test_what_stands_for_no_label_is_no_class(labels):
     rows = labelled(*labels)
     with pytest.raises(Doubtful, match=r"data\.columns\.no_label=") as error:
@@ -116,3 +121,30 @@ def test_labels_of_options_are_spelled_as_the_data():
 
 def test_respelled():
     assert [respelled(tag) for tag in ("B-PER", "b_PER", "PER-I", "O", "o", "NOUN", "B")] == ["B-PER", "B-PER", "I-PER", "O", "O", None, "B"]
+    assert [respelled(tag) for tag in ("B PER", "I\u2013PER", "BEGIN-PER", "inside_PER")] == ["B-PER", "I-PER", "B-PER", "I-PER"]
+    assert [respelled(tag) for tag in ("START_TIME", "BERT-PER", "PER_MAX")] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("cells", "sign"),
+    [(["joy|fear", "joy"], "|"), (["joy; fear", "joy"], ";"), (["joy/fear", "joy", "fear"], "/"), (["joy fear", "joy", "fear"], " ")],
+)
+def test_cells_parted_by_another_sign_are_told(cells, sign):
+    with pytest.raises(Doubtful, match=re.escape(f"data.columns.separator='{sign}'")):
+        labels(labelled(*cells, name="labels"), Columns())
+    assert labels(labelled(*cells, name="labels"), Columns(separator=sign)).separator == sign
+    assert labels(labelled(*cells, name="labels"), Columns(), [cells[0]])
+
+
+@pytest.mark.parametrize("cells", [["joy", "fear"], ["joy, fear|anger", "joy"], ["hip/hop", "rock"], ["not spam", "spam"], ["['a|b']", "a"]])
+def test_cells_without_another_sign_are_left_alone(cells):
+    assert labels(labelled(*cells, name="labels"), Columns())
+
+
+@pytest.mark.parametrize("cells", [["0 1 0", "1 0 0"], ["0,1", "1,0"], ["0;1", "1;1"], ["[0 1]", "[1 0]"], ["0|1", "1|0"]])
+def test_zeros_and_ones_of_a_cell_are_one_hot(cells):
+    rows = labelled(*cells, name="labels")
+    with pytest.raises(Doubtful, match="one-hot"):
+        labels(rows, Columns())
+    names = list("abc")[: len(one_hot(cells[0]))]
+    assert multilabel_record(rows[0], Columns(labels=names)).labels == ("b",)

@@ -12,7 +12,9 @@ from tests import tiny
 TASKS = schema.GROUPS["task"]
 
 
-def config(task: str, folder: Path, splits: dict[str, Any], /, columns: dict | None = None, context: int = 2048, **groups: dict) -> schema.Config:
+def config(
+    task: str, folder: Path, splits: dict[str, Any], /, columns: dict | None = None, context: int = 2048, model: dict | None = None, **groups: dict
+) -> schema.Config:
     """Splits by name: rows (dicts, written as JSON lines; or text, as it is) or a path."""
     files = {}
     for name, rows in splits.items():
@@ -25,7 +27,8 @@ def config(task: str, folder: Path, splits: dict[str, Any], /, columns: dict | N
     data = schema.DataConfig(**files, columns=schema.Columns(**(columns or {})), **groups.pop("data", {}))
     looked = schema.CheckConfig(**groups.pop("check", {}))
     made = TASKS[task](**groups.pop("task", {}))
-    return schema.Config(task=made, data=data, check=looked, model=schema.ModelConfig(context=context, causal=task != "classify"), **groups)
+    shape = schema.ModelConfig(context=context, causal=task != "classify", **(model or {}))
+    return schema.Config(task=made, data=data, check=looked, model=shape, **groups)
 
 
 def look(*arguments: Any, **groups: Any) -> Result:

@@ -130,6 +130,15 @@ def test_every_task_of_the_config_has_a_kind_of_record():
     assert set(schema.GROUPS["task"]) == set(records.KINDS)
 
 
+def test_sources_of_an_encoder_have_rows_of_their_own(tmp_path):
+    rows = [{"source": f"{w} {'long ' * (i // 4)}", "target": w} for i, w in enumerate(WORDS)]
+    fits = look("seq2seq", tmp_path, {"train": rows}, model={"decoder_layers": 1})
+    assert ids(fits, "error") == set() and fits.numbers["train"]["ledger"]["rows"]["kept"] == len(rows)
+    longer = found(look("seq2seq", tmp_path, {"train": rows}, model={"decoder_layers": 1}, data={"max_source_length": 8}), "too_long")
+    assert "8 tokens of a row of sources" in longer.message and "data.max_source_length" in longer.repair
+    assert longer.count == sum(len(row["source"].encode()) + 1 > 8 for row in rows)
+
+
 def test_references_of_one_source_are_one_row(tmp_path):
     rows = [{"source": w, "target": f"a {w}"} for w in WORDS[:4]] + [{"source": w, "target": f"the {w}"} for w in WORDS[:4]]
     apart = look("seq2seq", tmp_path, {"train": rows})

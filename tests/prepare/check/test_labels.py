@@ -36,6 +36,14 @@ def test_imbalance(tmp_path, many, severity, id):
     assert balance.severity == severity and f"'most' ({many}) is {many} times as frequent as 'least' (1)" in balance.message
 
 
+def test_classes_that_are_measurements(tmp_path):
+    rows = [{"text": f"{row['text']} {i}", "label": f"{i % 4}.{5 * (i % 2)}"} for i, row in enumerate(TRAIN)]
+    assert found(look("classify", tmp_path, {"train": rows}), "number_labels") is None  # '1.5' and '3.5' alone
+    rows = [{**row, "label": f"{i % 4}.5"} for i, row in enumerate(rows)]
+    told = found(look("classify", tmp_path, {"train": rows}), "number_labels")
+    assert told.severity == "warning" and told.count == 4 and told.repair == "task=regress"
+
+
 def test_one_class_and_labels_that_differ_in_case(tmp_path):
     assert found(look("classify", tmp_path, {"train": [row for row in TRAIN if row["label"] == "a"]}), "one_class").severity == "error"
     spelled = [{**row, "label": row["label"].upper() if i == 4 else row["label"]} for i, row in enumerate(TRAIN)]
