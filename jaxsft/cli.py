@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import itertools
 import os
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from jaxsft import __version__, invocation
 from jaxsft.commands import COMMANDS
 from jaxsft.errors import JaxsftError
+
+_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)  # of a stream, which has no name: what it is written to is full or gone
 
 HELP = """usage: jaxsft <command> [key=value ...]
 
@@ -40,9 +43,9 @@ def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code:
     except BrokenPipeError:
         return end(141)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _OUTPUT:
             raise
-        print(f"jaxsft: {error.filename}: cannot be used ({error.strerror})", file=sys.stderr)
+        print(f"jaxsft: {error.filename or 'the output'}: cannot be used ({error.strerror})", file=sys.stderr)
         return end(1)
 
 

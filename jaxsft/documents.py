@@ -175,6 +175,12 @@ class Loader(yaml.SafeLoader):
         self.level -= 1
         return node
 
+    def fetch_flow_collection_start(self, kind: type[yaml.Token]) -> None:
+        """Refuse deep brackets as they are scanned: the scanner looks far ahead, and its work for each token grows with their depth."""
+        super().fetch_flow_collection_start(kind)
+        if self.flow_level > LEVELS:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {LEVELS} deep", problem_mark=self.get_mark())
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping; a merge key, or a key that another one would hide, is refused."""
         for key, _ in node.value:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 
 from jaxsft import cli, rundir
 from jaxsft.commands import hydra_app, predict
+from jaxsft.errors import ConfigError
 from tests import realdata, tiny
 from tests.tiny import jaxsft
 
@@ -307,6 +310,30 @@ def test_what_is_raised_in_a_job_comes_through_without_lines_of_hydra(monkeypatc
     with pytest.raises(BrokenPipeError):
         hydra_app.run(["task=classify", "data.path=a.csv"], broken)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [("seed: " + "[" * 300 + "]" * 300, "nested more than 100 deep"), ("a: &a [1]\nb: *a\n", "alias or anchor 'a'")],
+    ids=["nested", "alias"],
+)
+def test_a_preset_of_the_user_has_the_bounds_of_every_yaml_file(tmp_path, content, told):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{content}")
+    with pytest.raises(ConfigError, match=rf"mine\.yaml:\d.*{told}"):
+        hydra_app.run(["--config-dir", str(tmp_path), "experiment=mine", "task=classify", "data.path=a.csv"], lambda config: 0)
+
+
+def test_an_override_that_nests_without_end_is_refused_in_a_sentence():
+    with pytest.raises(ConfigError, match=r"^task\.variables: .* more than 50 deep"):
+        hydra_app.run(["task=chat", "task.variables={a: " + "[" * 3000 + "]" * 3000 + "}"], lambda config: 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_behind_the_output_is_a_sentence(number, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_dispatch", lambda argv: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    assert cli.main(["report", "run"]) == 1
+    assert capsys.readouterr().err == f"jaxsft: the output: cannot be used ({os.strerror(number)})\n"
 
 
 def test_after_a_failure_nothing_follows_the_one_line(monkeypatch, capsys):

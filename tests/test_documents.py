@@ -75,3 +75,11 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
         documents.read_json(tmp_path / "list", top=dict)
     with pytest.raises(DataError, match="more than 1 bytes"):
         documents.read_yaml(tmp_path / "list", limit=1)
+
+
+def test_deep_brackets_are_refused_as_they_are_scanned(monkeypatch):
+    scanned, whole = [], documents.Loader.fetch_flow_sequence_start
+    monkeypatch.setattr(documents.Loader, "fetch_flow_sequence_start", lambda self: scanned.append(1) or whole(self))
+    with pytest.raises(DataError, match="nested more than 100 deep"):
+        documents.parse_yaml("[" * 5000, "x.yaml")
+    assert len(scanned) == documents.LEVELS + 1

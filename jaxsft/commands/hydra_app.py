@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from jaxsft import invocation
+from jaxsft import documents, invocation
 from jaxsft.commands.sweep import Sweep
 from jaxsft.config import compose
 from jaxsft.config.overrides import OVERRIDE, ROOTS, as_config_error, config_folder, quote, typed
@@ -33,6 +34,18 @@ def _refuse_malformed(arguments: list[str]) -> None:
             raise ConfigError(f"{argument}: expected key=value{how if file else ''}")
 
 
+def _check_presets(arguments: Sequence[str]) -> None:
+    """Reads the presets chosen from `--config-dir` within the bounds of every YAML file, which Hydra does not have. Raises ConfigError."""
+    folders = [after for flag, after in itertools.pairwise(arguments) if flag in ("-cd", "--config-dir")]
+    folders += [argument.partition("=")[2] for argument in arguments if argument.startswith(("-cd=", "--config-dir="))]
+    for folder, argument in itertools.product(folders, arguments):
+        group, _, names = argument.lstrip("+").partition("=")
+        for name in names.split(",") if re.fullmatch(r"[\w/]+", group) else ():
+            file = Path(folder, group, f"{name.strip().removesuffix('.yaml')}.yaml")
+            if name.strip() and os.path.isfile(file):
+                documents.read_yaml(file, ConfigError)
+
+
 def run(arguments: list[str], function: Callable[[Any], int], name: str = "config", trains: bool = False) -> int:
     """Composes the config of each job and calls `function`; its exit code, or the worst of a multirun.
 
@@ -49,6 +62,7 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
     compose.register()
     root = ROOTS[name]
     _refuse_malformed(arguments)
+    _check_presets(arguments)
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     codes: list[int] = []
     failed: list[BaseException] = []  # raised behind Hydra, which would tell of it in lines of its own

@@ -27,6 +27,7 @@ OPEN = r"(task\.variables|data\.options|data\.keep)(\.|$)"  # the user names its
 # What Hydra's grammar reads as one unquoted word: it knows no letters but those of ASCII.
 _PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+", re.ASCII)
 _VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
+LEVELS = 50  # of lists and objects in each other
 _PLACE = re.compile(r"\{\w+\}")  # a place in a text, such as {labels}: no dict
 
 
@@ -151,8 +152,18 @@ def _hydra_text(value: Any) -> str:
     raise ConfigError(f"an option cannot be a {type(value).__name__} ({value!r}); expected text, a number, a list or a dict")
 
 
+def _check_levels(argument: str) -> None:
+    """Raises ConfigError for brackets so deep in each other that Hydra's parser, which calls itself for each, would run out of stack."""
+    level, value = 0, argument.partition("=")[2]
+    for letter in value if re.match(r"\s*\w*[\[{(]", value) and sum(map(value.count, "[{(")) > LEVELS else "":
+        level += (letter in "[{(") - (letter in "]})")
+        if level > LEVELS:
+            raise ConfigError(f"{argument.partition('=')[0]}: lists and objects stand in each other more than {LEVELS} deep, which no option needs")
+
+
 def quote(argument: str, multirun: bool, root: type = Config) -> str:
     """An override with its value quoted where the option is text and Hydra would read more into it."""
+    _check_levels(argument)
     match = re.fullmatch(r"(\+{0,2})([\w.]+)=(.*)", argument, re.DOTALL)
     if not match:
         return argument

@@ -153,8 +153,7 @@ class Loop:
             batches[name] = parts.batches(parts.split(name, part, like=training), training=name == "train")
             training = batches["train"].split  # evaluation shares the shape of training, unless its rows are longer
             ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
-            ledger[name] |= {"lacks": lacks[name]} if name in lacks else {}
-            ledger[name] |= {"notes": list(part.notes)} if part.notes else {}
+            ledger[name] |= ({"lacks": lacks[name]} if name in lacks else {}) | ({"notes": list(part.notes)} if part.notes else {})
             ledger[name] |= {} if part.rows is None else {"rows_of_the_file": part.rows}  # several references of a source
         return parts, batches, ledger
 
@@ -163,9 +162,8 @@ class Loop:
             stages.doing(what)
 
     def _place_state(self, trainable: Any) -> State:
-        shardings = self.parts.state_shardings(jax.eval_shape(self.program.init_state, trainable))
-        self.shardings = shardings
-        return jax.jit(self.program.init_state, out_shardings=shardings)(trainable)
+        self.shardings = self.parts.state_shardings(jax.eval_shape(self.program.init_state, trainable))
+        return jax.jit(self.program.init_state, out_shardings=self.shardings)(trainable)
 
     def _check_same(self) -> None:
         """What all processes must have alike, or their batches would differ, or one would wait for a step that another does not have."""
@@ -179,6 +177,8 @@ class Loop:
         if told := hosts.of_first(lambda: "\n".join(seal.heal(self.run_dir))):
             print(told, file=sys.stderr)
         if (done := self._complete()) is not None:
+            if told:
+                self._write_start(None)
             return done
         self.cached = backbone.attach(self.parts, self.params, list(self.batches.values()))
         facts = manifest.named(self.run_dir, facts)
@@ -222,13 +222,15 @@ class Loop:
             print(f"{self.mirror.place}: this run is complete; these are its numbers", file=sys.stderr)
         return Result(self.run_dir, rundir.read_json(path))
 
-    def _write_start(self, facts: dict[str, Any]) -> None:
-        """What the run is: written before it starts, so that a crash leaves a directory that explains itself."""
+    def _write_start(self, facts: dict[str, Any] | None) -> None:
+        """What the run is: written before it starts, so that a crash leaves a directory that explains itself. Without facts the run is complete."""
         hosts.sync("the run directory was read")
         if not hosts.first():
             return
         with seal.rewriting(self.run_dir, facts):
             self._write_files()
+            if facts is not None:
+                (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         self.mirror.push()
 
     def _write_files(self) -> None:
@@ -243,7 +245,6 @@ class Loop:
         if found := hf.facts(parts, lambda place: remote.opened(str(hub.run_dir(place)))):
             rundir.write_json(self.run_dir / hf.NAME, found)
             print(hf.told(found), flush=True)
-        (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
         rundir.write_text(self.run_dir / seal.CONFIG, compose.to_yaml(self.config))
 
     def _resume(self, checkpoints: Checkpoints) -> int:

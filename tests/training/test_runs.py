@@ -171,8 +171,12 @@ def test_a_run_that_goes_on_writes_again_what_was_damaged_and_says_so(made, tmp_
     edit(run / "task.json", "negative", "nagetive")
     (run / "tokenizer" / "tokenizer.json").unlink()
     again = dataclasses.replace(config, run_dir=str(run))
-    loop.train(again)  # complete: nothing is done, and nothing is written
+    numbers = (run / "result.json").read_bytes()
+    loop.train(again)  # complete: nothing is trained
     assert len([line for line in capsys.readouterr().err.splitlines() if "is written again" in line]) == 2
+    assert (run / "task.json").read_bytes() == whole and jaxsft.load(run).step
+    assert (run / "result.json").read_bytes() == numbers
+    edit(run / "task.json", "negative", "nagetive")
     (run / "result.json").unlink()
     loop.train(again)
     assert (run / "task.json").read_bytes() == whole and jaxsft.load(run).step
