@@ -47,6 +47,12 @@ def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code:
             raise
         print(f"jaxsft: {error.filename or 'the output'}: cannot be used ({error.strerror})", file=sys.stderr)
         return end(1)
+    except UnicodeEncodeError as error:
+        if error.encoding == "utf-8":
+            raise
+        letter = ascii(error.object[error.start])
+        print(f"jaxsft: the output is written in {error.encoding}, which has no {letter}; set PYTHONIOENCODING=utf-8", file=sys.stderr)
+        return end(1)
 
 
 def _dispatch(argv: list[str]) -> int:
