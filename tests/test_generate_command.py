@@ -218,7 +218,7 @@ def test_a_prompt_of_no_characters_is_refused(model, prompt):
 
 def test_letters_that_the_output_has_not_are_one_sentence(monkeypatch, capfd):
     """Not a traceback in the middle of an answer."""
-    monkeypatch.setattr(jaxsft.api, "load", lambda *given: types.SimpleNamespace(config=Talker.config, stream=lambda *given, **options: ["gr", "ü"]))
+    monkeypatch.setattr("jaxsft.api.load", lambda *given: types.SimpleNamespace(config=Talker.config, stream=lambda *given, **options: ["gr", "ü"]))
     monkeypatch.setattr(Talker.config.generate, "num_beams", 1)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
     assert cli.main(["generate", "run=x", "prompt=a"]) == 1
