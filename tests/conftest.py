@@ -69,12 +69,12 @@ SCHEDULES = schema.GROUPS["schedule"]
 
 # What `make test` runs: the trust suite, and of each room the files that would fail first. The rest is for `.ci/run`.
 HEART = """
-invariants losses metrics test_api.py test_cli.py test_patterns.py test_recipes.py test_rundir.py
+invariants losses metrics test_cli.py test_patterns.py test_recipes.py test_rundir.py
 config/test_compose.py config/test_pretrained_defaults.py config/test_validate.py
 data/test_encode.py data/test_packing_plan.py data/test_split.py data/test_templates.py data/test_tokenizer.py data/test_words.py
 data/formats/test_common.py data/formats/test_dialect.py data/records
 models/test_attention.py models/test_heads.py models/test_layers.py models/test_rope.py models/test_sampling.py models/test_transformer.py
-models/adapters/test_in_models.py models/families/test_parity.py
+models/adapters/test_low_rank.py models/families/test_parity.py
 optim/test_schedules.py prepare/check prepare/test_run.py prepare/test_training.py reports/test_report.py sharding/test_mesh.py
 tasks/test_tag.py tasks/test_span.py training/test_checkpoint.py training/test_runs.py
 """
