@@ -264,6 +264,7 @@ def test_an_answer_that_cannot_be_reached_is_an_error(files, tmp_path):
 
 
 # --- real files --------------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_ledger_of_gsm8k_is_full(tmp_path):  # guards B6
     folder = realdata.real("gsm8k")
     columns = ("data.columns.prompt=question", "data.columns.completion=answer")

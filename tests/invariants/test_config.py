@@ -279,7 +279,7 @@ class Fingerprint:
 
     @functools.cached_property
     def start(self) -> list:
-        return [np.asarray(x).tobytes() for x in jax.tree.leaves(self.bench.params)]
+        return [np.asarray(x).tobytes() for x in jax.tree.leaves(conftest.fresh_params(self.bench.parts))]
 
 
 @functools.cache

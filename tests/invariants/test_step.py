@@ -284,6 +284,7 @@ def equations(jaxpr):
 
 
 # --- trials ----------------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_stacked_trial_equals_its_solo_run():  # guards I6
     """Learning rate, weight decay, dropout, initial weights and order of the data differ; three steps."""
     options = {"loss": LOSS, "train": {"batch_size": 4, "accumulate": 2, "ema": 0.9}, "model": {"dropout": 0.3}, "optim": optim.AdamW(clip_norm=0.5)}
@@ -307,7 +308,10 @@ def test_a_stacked_trial_equals_its_solo_run():  # guards I6
     assert len({float(x) for x in sums.terms["cross_entropy"]}) == 3
 
 
-@pytest.mark.parametrize("name", list(optim.OPTIMIZERS))
+OFTEN = ("adamw", "muon")  # the others for .ci/run
+
+
+@pytest.mark.parametrize("name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in optim.OPTIMIZERS])
 def test_every_optimizer_steps_in_a_stack(name):
     """Two steps under jit and vmap: finite, the trial of rate 0 stays, the other one moves every weight."""
     with jax.enable_x64(False):

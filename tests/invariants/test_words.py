@@ -85,6 +85,7 @@ def test_any_cut_into_micro_batches_is_one_step(variant):  # guards A1
     assert_close(a.terms, c.terms, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["tag, crf", "parse"])
 def test_the_same_on_several_devices(variant):
     task, options = VARIANTS[variant]
