@@ -123,4 +123,4 @@ def test_from_the_command_line(files):
     assert [(one["examples"], one["rows_per_epoch"], one["share"]) for one in told] == [(30, 6, 0.5), (6, 6, 0.5)]
     assert read_json(files / "run" / "result.json")["train/steps"] == 6
     code, out, err = tiny.jaxsft("check", "task=classify", given)
-    assert code == 0 and "'x' (18)" in out, out + err  # of both sources together
+    assert code == 0 and "(18 each)" in out, out + err  # of both sources together

@@ -70,4 +70,4 @@ def test_a_chat_is_judged_by_the_texts_of_its_turns():
     rows, _ = one(make("quality_score", context, method="model", threshold=100.0), {"messages": chat})
     assert rows[0].fields["quality"] == len("Hello there my friend\nHi")
     with pytest.raises(DataError, match="holds a list, expected text"):
-        one(make("heuristics", context, min_words=5), {"messages": ["a"]})
+        one(make("heuristics", context, min_words=5), {"messages": [1]})

@@ -60,7 +60,7 @@ def test_numbers_as_text(value, measure, text):
 @pytest.mark.parametrize(("width", "dark"), [(400, False), (400, True), (1400, True)])
 @pytest.mark.parametrize("kind", ["card", "comparison"])
 def test_the_page_fits_and_is_quiet(made, tmp_path, kind, width, dark):
-    if not browser._works():
+    if not browser.works():
         pytest.skip("no Chromium: install the package chromium to see card.html in a browser")
     if kind == "card":
         text = pages.html(made, "data")

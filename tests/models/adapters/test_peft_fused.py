@@ -92,7 +92,7 @@ def test_what_the_parts_cannot_say_is_an_error(name, tmp_path):
 @pytest.mark.parametrize(
     "about, message",
     [
-        ([1], r"adapter_config.json: found \[1\], expected an object"),
+        ([1], r"adapter_config.json: found a list, expected an object"),
         ({"rank_pattern": [2]}, r"rank_pattern=\[2\]: expected numbers above 0 by the names of modules"),
         ({"alpha_pattern": {"qkv_proj": "x"}}, r"alpha_pattern=\{'qkv_proj': 'x'\}: expected numbers"),
         ({"rank_pattern": {"qkv_proj": 0}}, r"rank_pattern=\{'qkv_proj': 0\}: expected numbers"),
