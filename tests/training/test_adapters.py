@@ -70,6 +70,9 @@ def test_another_run_starts_from_one_with_an_adapter(place):  # guards F2, F3, G
 
     text = (place / "first" / "config.yaml").read_text(encoding="utf-8")
     (place / "first" / "config.yaml").write_text(text.replace(str(place / "base"), str(place / "merged")), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is not as it was written"):
+        runs.open_run(place / "first")
+    tiny.unsealed(place / "first")  # as a run from before there were hashes
     with pytest.raises(CheckpointError, match="are not those that this run was trained with"):
         runs.open_run(place / "first")
 
