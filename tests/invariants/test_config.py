@@ -364,7 +364,10 @@ def adapted(name: str, part: str, *options: tuple):
     return repr(b.hyper) if part == "hyper" else jax.jit(b.program.step).lower(b.state(), b.apart[1], b.batches[0], b.hyper).as_text()
 
 
-@pytest.mark.parametrize("name, key", [(name, key) for name, keys in ADAPTERS.items() for key in keys])
+OF_ADAPTERS = [(name, key) for name, keys in ADAPTERS.items() for key in keys]
+
+
+@pytest.mark.parametrize("name, key", [pair if pair[0] == "lora" else pytest.param(*pair, marks=pytest.mark.slow) for pair in OF_ADAPTERS])
 def test_an_option_of_an_adapter_changes_what_is_computed(name, key):  # guards H5
     value, part = ADAPTERS[name][key]
     assert value != getattr(adapters.ADAPTERS[name](), key)

@@ -91,10 +91,10 @@ def worse_and_worse(monkeypatch) -> None:
 @pytest.mark.parametrize(
     "whole, places",
     [
-        ("chat", [("_read", 3)]),
+        pytest.param("chat", [("_read", 3)], marks=pytest.mark.slow),
         ("chat", [("_save", 2), ("_finish", 1)]),
         ("classify", [("_read", 6), ("_read", 4)]),
-        ("frozen", [("_save", 2), ("_finish", 1)]),
+        pytest.param("frozen", [("_save", 2), ("_finish", 1)], marks=pytest.mark.slow),
     ],
     ids=["chat, early", "chat, save and end", "classify, twice", "frozen, save and end"],
     indirect=["whole"],
