@@ -15,14 +15,15 @@ from jaxsft.config.schema import Config
 
 # Peak rates of Adam and AdamW. Whole models: BERT, appendix A.3 (arXiv:1810.04805: 2e-5 to 5e-5),
 # and Llama 2, section 3.1 (arXiv:2307.09288: 2e-5). Adapters: QLoRA, table 9 (arXiv:2305.14314:
-# 1e-4 to 2e-4), T-Few, appendix (arXiv:2205.05638: 3e-3), prompt tuning (arXiv:2104.08691: 0.3 by
-# Adafactor, which is 3e-2 here), prefix tuning and BitFit by their default trainings.
+# 1e-4 to 2e-4), T-Few, section 3.3 (arXiv:2205.05638: 3e-3), BitFit (arXiv:2106.10199: 1e-4 to
+# 1e-3). Those of prefix and prompt are usual ones, and were not studied here.
 RATES = {"decoder": 2e-5, "encoder": 5e-5, "encoder-decoder": 5e-5}
 ADAPTER_RATES = {"lora": 2e-4, "dora": 2e-4, "ia3": 3e-3, "bitfit": 5e-4, "prefix": 1e-2, "prompt": 3e-2}
 # From this width on those rates hold. A narrower model takes a larger one, by the square of how much
 # narrower it is: 2e-4 for MiniLM (384), 4.5e-4 for a small ELECTRA (256; its authors took 3e-4,
 # arXiv:2003.10555), and never more than what a model from scratch takes.
 WIDTH, LARGEST = 768, 1e-3
+ROWS = 8  # of a step of an encoder: each row holds several short texts
 DROPOUTS = ("hidden_dropout_prob", "hidden_dropout", "resid_pdrop", "resid_dropout", "dropout_rate", "dropout")
 
 
@@ -66,8 +67,9 @@ def _defaults(config: Config, source: Source) -> dict[str, tuple[Any, str]]:
     }
     if not cached and validate_backbone.FROZEN not in config.train.freeze:
         out["train.duration"] = ("3epochs", "a pretrained model")
-        if source.kind == "encoder":  # rows hold several texts
-            out["train.batch_size"] = (min(config.train.batch_size, 8), "a pretrained model")
+        rows, cuts = min(config.train.batch_size, ROWS), config.train.accumulate
+        if source.kind == "encoder" and rows % cuts == 0:
+            out["train.batch_size"] = (rows, "a pretrained model")
         if config.optim.name in ("adam", "adamw"):
             out["optim.learning_rate"] = _rate(config, source)
     return out

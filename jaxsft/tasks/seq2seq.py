@@ -74,7 +74,7 @@ class Seq2SeqTask(CausalTask):
             "start_ids": start,
             "stop_ids": [tokenizer.eos_id],
             "longest_answer": 1 + max((len(ids) for ids in tokenizer.encode_batch(longest)), default=0),
-            "score_tokens": text_scores.tokens_for([r.target for r in records]),
+            "score_tokens": text_scores.tokens_for([r.target for r in records]) if records else None,
         }
 
     def encode_all(self, records: Sequence[Seq2Seq], where: Sequence[str]) -> list[Encoded | str]:
@@ -139,7 +139,9 @@ class Seq2SeqTask(CausalTask):
     def score(self, answers: Sequence[str], records: Sequence[Seq2Seq], where: Sequence[str]) -> dict[str, float]:
         references = [self.references(record, place) for record, place in zip(records, where, strict=True)]
         asked = self.config.task.score_tokens
-        tokens = self.state["score_tokens"] if asked == "auto" else asked
+        # A folder that was never trained here has seen no target: those that are scored decide.
+        learnt = self.state.get("score_tokens") or text_scores.tokens_for([text for texts in references for text in texts])
+        tokens = learnt if asked == "auto" else asked
         return text_scores.scores(self.scores, answers, references, tokens)
 
     def describe(self, record: Seq2Seq, where: str, answer: str | None) -> dict[str, Any]:

@@ -297,7 +297,7 @@ class Loop:
                 f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
             )
         notes += self.ledger["train"].get("notes", [])
-        if (tokens := self.task.state.get("score_tokens", "13a")) != "13a" and self.config.task.score_tokens == "auto":
+        if (tokens := self.task.state.get("score_tokens") or "13a") != "13a" and self.config.task.score_tokens == "auto":
             notes.append(f"BLEU and ROUGE-L count the tokens {tokens} of sacrebleu, which fit the script of the targets (task.score_tokens)")
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")

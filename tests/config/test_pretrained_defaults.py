@@ -49,6 +49,11 @@ def test_regularisation_and_duration_are_those_of_fine_tuning():
     assert given.origins == () and (given.model.dropout, given.train.duration) == (0.3, "7epochs")
 
 
+def test_rows_stay_divisible_by_the_micro_batches():
+    assert applied(BERT).train.batch_size == applied(BERT, "train.accumulate=4").train.batch_size == 8
+    assert applied(BERT, "train.accumulate=16").train.batch_size == 16
+
+
 def test_an_experiment_is_an_answer():
     config = applied(BERT, "debug=overfit")
     assert (config.model.dropout, config.train.duration) == (0, "200steps")

@@ -81,6 +81,16 @@ def test_answers_are_scored_against_all_references():  # guards E14
     assert set(scores("13a")) == {"bleu", "rouge_l"} and scores("13a") != scores("none")
 
 
+def test_tokens_of_scores_are_learnt_or_those_of_what_is_scored():  # guards E14
+    """By the targets of training; a model that was not trained here has none."""
+    pytest.importorskip("sacrebleu")
+    chinese = [Seq2Seq("a", "我喜欢吃苹果。")]
+    score = lambda task: task.score(["我喜欢吃红苹果。"], chinese, [""])["bleu"]
+    trained, untrained = task_of(chinese, scores=["bleu"]), task_of([], scores=["bleu"])
+    assert (trained.state["score_tokens"], untrained.state["score_tokens"]) == ("zh", None)
+    assert score(trained) == score(untrained) > 40 > 1 > score(task_of(chinese, scores=["bleu"], score_tokens="13a"))
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

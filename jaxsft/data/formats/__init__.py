@@ -27,7 +27,6 @@ from jaxsft.data.formats import (
     doccano,
     fasttext,
     folders,
-    foreign,
     html,
     jsonl,
     labelstudio,
@@ -38,6 +37,7 @@ from jaxsft.data.formats import (
     squad,
     text,
     tfds,
+    unsupported,
     voc,
 )
 from jaxsft.data.formats.rows import Bad, Format, Row, listed, require_column
@@ -173,7 +173,7 @@ def detect(source: Source | Tree) -> Format:
     head = source if is_tree else source.head()
     suffix = None if is_tree else _by_suffix(source.name)
     if not is_tree:
-        foreign.refuse(source.name, foreign.of_file(source.name, head))
+        unsupported.refuse(source.name, unsupported.of_file(source.name, head))
     for kind in FORMATS.values():
         strict = kind.name not in GENERIC or suffix is None
         if kind.tree == is_tree and strict and kind.looks_like is not None and kind.looks_like(head):
@@ -202,7 +202,7 @@ def _format_of(source: Source, format: str) -> Format:
     """The format that is asked for, or that a file is told to be. Raises ConfigError (cannot be told) and DataError (of another program)."""
     if format == "auto":
         return detect(source)
-    foreign.refuse(source.name, foreign.of_file(source.name, source.head()))
+    unsupported.refuse(source.name, unsupported.of_file(source.name, source.head()))
     return named(format)
 
 

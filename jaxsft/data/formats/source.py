@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from jaxsft.data import hub
-from jaxsft.data.formats import foreign
+from jaxsft.data.formats import unsupported
 from jaxsft.data.formats.rows import Bad, repeated
 from jaxsft.errors import ConfigError, DataError
 
@@ -212,7 +212,7 @@ def tree(path: str | Path) -> Tree:
             files = {n: Source(f"{text.rstrip('/')}/{_printable(n)}", p) for n, p in zip(names, inside, strict=True) if not _hidden(n)}
         elif os.path.isfile(plain) and _is_zip(plain):
             with zipfile.ZipFile(plain) as archive:
-                foreign.refuse(text, foreign.of_archive(text, archive.namelist()))
+                unsupported.refuse(text, unsupported.of_archive(text, archive.namelist()))
                 files = {i.filename: Source(f"{text}/{_printable(i.filename)}", plain, i.filename) for i in _members(archive, text)}
             files = dict(sorted(files.items()))
         elif os.path.exists(plain):

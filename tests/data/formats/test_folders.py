@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from jaxsft.data import formats, hub
-from jaxsft.data.formats import Bad, folders, foreign
+from jaxsft.data.formats import Bad, folders, unsupported
 from jaxsft.errors import ConfigError, DataError
 
 DOCUMENTS = ["README.md", "readme.txt", "Readme", "README.de.md", "LICENSE", "LICENSE.txt", "LICENCE-2.0", "dataset_info.json", "CITATION.cff"]
@@ -141,7 +141,7 @@ def test_files_of_other_programs_are_called_by_name(tmp_path, head, part):
     for format in ("auto", "csv"):
         with pytest.raises(DataError, match=part):
             texts(zipped(tmp_path / "a.zip", [("t.xls", head + b"xx")]), format=format)
-    assert foreign.of_file("a.txt", b"BZhang went home") is None and foreign.of_file("a.txt", b"a plain text") is None
+    assert unsupported.of_file("a.txt", b"BZhang went home") is None and unsupported.of_file("a.txt", b"a plain text") is None
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])

@@ -78,6 +78,6 @@ def of_archive(name: str, members: Iterable[str]) -> str | None:
 
 
 def refuse(name: str, what: str | None) -> None:
-    """Raises DataError where a file is foreign."""
+    """Raises DataError where a file is of a kind that is not read."""
     if what is not None:
         raise DataError(f"{name}: found {what}")
