@@ -213,7 +213,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
 
 
 def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
-    """Whether an option may be changed for a folder of Hugging Face: nobody has trained with the variables of its template."""
+    """Returns whether an option may be changed for a folder of Hugging Face: nobody has trained with the variables of its template."""
     if isinstance(run, Result) or not (key == "task.variables" or key.startswith("task.variables.")):
         return False
     return pretrained.is_source(remote.opened(str(hub.run_dir(str(run)))))

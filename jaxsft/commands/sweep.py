@@ -17,7 +17,7 @@ from jaxsft.errors import JaxsftError
 
 
 class Sweep:
-    """What the jobs of one sweep share: the folder in which they lie, and which of them were run."""
+    """Holds what the jobs of one sweep share: the folder in which they lie, and which of them were run."""
 
     def __init__(self, given: Sequence[str]):
         """`given`: the words of the command line; what a job has under a key that is not fixed there was swept."""
