@@ -4,9 +4,9 @@
     result = jaxsft.train("task=chat", "data.train=train.jsonl", seed=1)
     print(jaxsft.load(result).generate("translate: red cat"))
 
-`compose`, `batches`, `check`, `quality`, `train`, `load`, `export`, `Model` and `Result` are those of jaxsft/api.py; JAX is imported when one is
-asked for.
-`from_pandas` and `to_pandas` are those of jaxsft/data/frames.py.
+`compose`, `batches`, `check`, `quality`, `train`, `load`, `export`, `Model` and `Result` are those
+of jaxsft/api.py; JAX is imported when one is asked for. `from_pandas` and `to_pandas` are those of
+jaxsft/data/frames.py.
 """
 
 import importlib
@@ -33,7 +33,10 @@ __all__ = [
     "train",
 ]
 _LAZY = {
-    **dict.fromkeys(("Model", "Result", "batches", "check", "compose", "export", "load", "quality", "train"), "jaxsft.api"),
+    **dict.fromkeys(
+        ("Model", "Result", "batches", "check", "compose", "export", "load", "quality", "train"),
+        "jaxsft.api",
+    ),
     **dict.fromkeys(("from_pandas", "to_pandas"), "jaxsft.data.frames"),
 }
 

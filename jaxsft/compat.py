@@ -15,5 +15,7 @@ def enable_x64(enabled: bool = True):
 
 
 def auto_axes(n: int) -> tuple:
-    """`make_mesh` makes explicit axes by default since 0.10; sharding by propagation needs automatic ones."""
+    """`make_mesh` makes explicit axes by default since 0.10; sharding by propagation needs
+    automatic ones.
+    """
     return (jax.sharding.AxisType.Auto,) * n

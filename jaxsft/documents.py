@@ -1,7 +1,8 @@
-"""Reads JSON and YAML files that anybody may have written: bounded in size and nesting, each key once, numbers finite, no aliases.
+"""Reads JSON and YAML files that anybody may have written: bounded in size and nesting, each key
+once, numbers finite, no aliases.
 
-What is wrong is one sentence that begins with the file, raised as the error that the caller names. The type of the whole is the caller's to
-check, or `top` says it.
+What is wrong is one sentence that begins with the file, raised as the error that the caller names.
+The type of the whole is the caller's to check, or `top` says it.
 """
 
 import json
@@ -15,23 +16,40 @@ import yaml
 
 from jaxsft.errors import DataError, JaxsftError
 
-LEVELS = 100  # of lists and objects in each other: what walks them calls itself per level, and Python may call 1,000 deep
+# of lists and objects in each other: what walks them calls itself per level, and Python may call
+# 1,000 deep
+LEVELS = 100
 JSON_BYTES = 1 << 30  # a large tokenizer.json has some 30 MB
 YAML_BYTES = 1 << 24  # the parser takes a second per megabyte
 _ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _HALF = re.compile("[\ud800-\udfff]")
 _DEEP = f"lists and objects stand in each other more than {LEVELS} deep, which no such file needs"
-_TYPES = {dict: "object", list: "list", str: "text", bool: "boolean", int: "number", float: "number", type(None): "null"}
+_TYPES = {
+    dict: "object",
+    list: "list",
+    str: "text",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    type(None): "null",
+}
 
 
-def read_json(path: str | Path, error: type[JaxsftError] = DataError, top: type | None = None, limit: int = JSON_BYTES, halves: bool = False) -> Any:
+def read_json(
+    path: str | Path,
+    error: type[JaxsftError] = DataError,
+    top: type | None = None,
+    limit: int = JSON_BYTES,
+    halves: bool = False,
+) -> Any:
     """Return the content of a JSON file in UTF-8.
 
     Args:
         error: what is raised.
         top: dict or list, where only that is expected.
         limit: the most bytes that are read.
-        halves: whether a text may hold half of a surrogate pair, as what was read from broken data may.
+        halves: whether a text may hold half of a surrogate pair, as what was read from broken data
+          may.
 
     Raises:
         JaxsftError: the file cannot be read, is too large, or is not as `parse_json` wants it.
@@ -39,12 +57,19 @@ def read_json(path: str | Path, error: type[JaxsftError] = DataError, top: type 
     return parse_json(read_text(path, error, limit), path, error, top, halves)
 
 
-def parse_json(text: str | bytes, where: str | Path, error: type[JaxsftError] = DataError, top: type | None = None, halves: bool = False) -> Any:
+def parse_json(
+    text: str | bytes,
+    where: str | Path,
+    error: type[JaxsftError] = DataError,
+    top: type | None = None,
+    halves: bool = False,
+) -> Any:
     """Return the value of a JSON text; `where` begins each message.
 
     Raises:
-        JaxsftError: it is no JSON (RFC 8259: `NaN` is none), nests deeper than `LEVELS`, has a key twice in an object, a number that is
-            no finite float, or, without `halves`, half of a surrogate pair, which is no character.
+        JaxsftError: it is no JSON (RFC 8259: `NaN` is none), nests deeper than `LEVELS`, has a key
+            twice in an object, a number that is no finite float, or, without `halves`, half of a
+            surrogate pair, which is no character.
     """
     try:
         value = decode(text.decode("utf-8-sig") if isinstance(text, bytes) else text, halves)
@@ -63,22 +88,35 @@ def decode(text: str, halves: bool = False) -> Any:
         raise ValueError(_DEEP) from None
     if _depth(value) > LEVELS:
         raise ValueError(_DEEP)
-    if not halves and _ESCAPED_HALF.search(text) and _HALF.search(json.dumps(value, ensure_ascii=False)):
+    if (
+        not halves
+        and _ESCAPED_HALF.search(text)
+        and _HALF.search(json.dumps(value, ensure_ascii=False))
+    ):
         raise ValueError("a text holds half of a surrogate pair, which is no character")
     return value
 
 
-def read_yaml(path: str | Path, error: type[JaxsftError] = DataError, top: type | None = None, limit: int = YAML_BYTES) -> Any:
-    """Return the content of a YAML file in UTF-8. Arguments as `read_json`. Raises JaxsftError as `read_json` and `parse_yaml`."""
+def read_yaml(
+    path: str | Path,
+    error: type[JaxsftError] = DataError,
+    top: type | None = None,
+    limit: int = YAML_BYTES,
+) -> Any:
+    """Return the content of a YAML file in UTF-8. Arguments as `read_json`. Raises JaxsftError as
+    `read_json` and `parse_yaml`.
+    """
     return parse_yaml(read_text(path, error, limit), path, error, top)
 
 
-def parse_yaml(text: str, where: str | Path, error: type[JaxsftError] = DataError, top: type | None = None) -> Any:
+def parse_yaml(
+    text: str, where: str | Path, error: type[JaxsftError] = DataError, top: type | None = None
+) -> Any:
     """Return the value of a YAML document; `where` begins each message, with the line behind it.
 
     Raises:
-        JaxsftError: it is no YAML, has an alias, an anchor or a merge key (`*a`, `&a`, `<<`), which can grow without measure, nests deeper
-            than `LEVELS`, or has a key twice in a mapping.
+        JaxsftError: it is no YAML, has an alias, an anchor or a merge key (`*a`, `&a`, `<<`), which
+            can grow without measure, nests deeper than `LEVELS`, or has a key twice in a mapping.
     """
     try:
         value = yaml.load(text, Loader=Loader)
@@ -89,15 +127,21 @@ def parse_yaml(text: str, where: str | Path, error: type[JaxsftError] = DataErro
         raise error(f"{where}{line}: not a readable YAML file ({what})") from cause
     except RecursionError:
         raise error(f"{where}: {_DEEP}") from None
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as cause:  # what SafeLoader makes of `!!int x` and its kind
+    # what SafeLoader makes of `!!int x` and its kind
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as cause:
         raise error(f"{where}: not a readable YAML file ({cause})") from cause
     return _of_type(value, where, error, top)
 
 
-def read_text(path: str | Path, error: type[JaxsftError] = DataError, limit: int = JSON_BYTES) -> str:
-    """Return a text file in UTF-8, without a byte order mark. Raises JaxsftError where it cannot be read, or has more than `limit` bytes."""
+def read_text(
+    path: str | Path, error: type[JaxsftError] = DataError, limit: int = JSON_BYTES
+) -> str:
+    """Return a text file in UTF-8, without a byte order mark. Raises JaxsftError where it cannot be
+    read, or has more than `limit` bytes.
+    """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a device may never end, and a pipe never begin
+        # a device may never end, and a pipe never begin
+        if not stat.S_ISREG(Path(path).stat().st_mode):
             raise error(f"{path}: cannot read (it is no file)")
         with open(path, "rb") as file:
             content = file.read(limit + 1)
@@ -110,9 +154,12 @@ def read_text(path: str | Path, error: type[JaxsftError] = DataError, limit: int
         raise error(f"{path}: cannot read ({cause})") from cause
 
 
-# --- JSON ------------------------------------------------------------------------------------------------------------------------------------
+# --- JSON
+# --------------------------------------------------------------------------------------------------
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object whose keys all count: of two equal ones the standard decoder forgets the first without a word."""
+    """Return an object whose keys all count: of two equal ones the standard decoder forgets the
+    first without a word.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
@@ -138,7 +185,9 @@ def _finite(digits: str) -> float:
     return value
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite, parse_int=_integer)
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite, parse_int=_integer
+)
 
 
 def _depth(value: Any) -> int:
@@ -146,7 +195,12 @@ def _depth(value: Any) -> int:
     level, depth = [value] if isinstance(value, dict | list) else [], 0
     while level and depth <= LEVELS:
         depth += 1
-        level = [part for whole in level for part in (whole.values() if type(whole) is dict else whole) if type(part) is dict or type(part) is list]
+        level = [
+            part
+            for whole in level
+            for part in (whole.values() if type(whole) is dict else whole)
+            if type(part) is dict or type(part) is list
+        ]
     return depth
 
 
@@ -154,11 +208,15 @@ def _of_type(value: Any, where: str | Path, error: type[JaxsftError], top: type 
     if top is not None and type(value) is not top:
         found = _TYPES.get(type(value), type(value).__name__)
         article = "an" if found[0] in "aeiou" else "a"
-        raise error(f"{where}: found {'null' if value is None else f'{article} {found}'}, expected {'an object' if top is dict else 'a list'}")
+        raise error(
+            f"{where}: found {'null' if value is None else f'{article} {found}'}, expected"
+            f" {'an object' if top is dict else 'a list'}"
+        )
     return value
 
 
-# --- YAML ------------------------------------------------------------------------------------------------------------------------------------
+# --- YAML
+# --------------------------------------------------------------------------------------------------
 class Loader(yaml.SafeLoader):
     """A SafeLoader that refuses what a config does not need and what can hang or hide something."""
 
@@ -167,29 +225,43 @@ class Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise yaml.MarkedYAMLError(problem=f"found the alias or anchor {event.anchor!r}; write the value itself", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"found the alias or anchor {event.anchor!r}; write the value itself",
+                problem_mark=event.start_mark,
+            )
         if self.level >= LEVELS and not isinstance(event, yaml.ScalarEvent):
-            raise yaml.MarkedYAMLError(problem=f"nested more than {LEVELS} deep", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"nested more than {LEVELS} deep", problem_mark=event.start_mark
+            )
         self.level += 1
         node = super().compose_node(parent, index)
         self.level -= 1
         return node
 
     def fetch_flow_collection_start(self, kind: type[yaml.Token]) -> None:
-        """Refuse deep brackets as they are scanned: the scanner looks far ahead, and its work for each token grows with their depth."""
+        """Refuse deep brackets as they are scanned: the scanner looks far ahead, and its work for
+        each token grows with their depth.
+        """
         super().fetch_flow_collection_start(kind)
         if self.flow_level > LEVELS:
-            raise yaml.MarkedYAMLError(problem=f"nested more than {LEVELS} deep", problem_mark=self.get_mark())
+            raise yaml.MarkedYAMLError(
+                problem=f"nested more than {LEVELS} deep", problem_mark=self.get_mark()
+            )
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping; a merge key, or a key that another one would hide, is refused."""
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.MarkedYAMLError(problem="found a merge key, <<; write the values themselves", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem="found a merge key, <<; write the values themselves",
+                    problem_mark=key.start_mark,
+                )
         found, seen = super().construct_mapping(node, deep), set()
         for key, _ in node.value if len(found) < len(node.value) else ():
             name = self.construct_object(key, deep)
             if name in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {name!r} was given before", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {name!r} was given before", problem_mark=key.start_mark
+                )
             seen.add(name)
         return found

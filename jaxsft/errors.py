@@ -1,8 +1,12 @@
-"""The errors that a user can mend. The command line prints each as one line and exits 1; anything else is a bug and keeps its traceback."""
+"""The errors that a user can mend. The command line prints each as one line and exits 1; anything
+else is a bug and keeps its traceback.
+"""
 
 
 class JaxsftError(Exception):
-    """A problem that the user can mend. Its message names what was found, what was expected, and the override that relaxes it."""
+    """A problem that the user can mend. Its message names what was found, what was expected, and
+    the override that relaxes it.
+    """
 
 
 class ConfigError(JaxsftError):
@@ -18,5 +22,7 @@ class CheckpointError(JaxsftError):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library said, short enough to stand inside a sentence of ours: its first line, or the kind of error where it said nothing."""
+    """What a library said, short enough to stand inside a sentence of ours: its first line, or the
+    kind of error where it said nothing.
+    """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

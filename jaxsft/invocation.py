@@ -15,5 +15,7 @@ def remember(command: Sequence[str]) -> None:
 
 
 def command() -> list[str]:
-    """Return the words of the command line; those of the Python program where no command of jaxsft runs."""
+    """Return the words of the command line; those of the Python program where no command of jaxsft
+    runs.
+    """
     return list(sys.argv) if _command is None else list(_command)

@@ -1,8 +1,10 @@
 """Strategy by pattern: ordered (regex, value) lists over virtual parameter paths, first match wins.
 
-A stack of layers is one array with a leading layer axis, at `.../layers/<first layer>/...`. Patterns see the layers one by one: the leaf
-`layers/4/attention/q/w` with shape [n, ...] stands for `layers/4/attention/q/w` ... `layers/{4+n-1}/attention/q/w`. A pattern matches a whole path
-(`re.fullmatch`). One that has no effect is an error: a typing mistake in it would silently train another model.
+A stack of layers is one array with a leading layer axis, at `.../layers/<first layer>/...`.
+Patterns see the layers one by one: the leaf `layers/4/attention/q/w` with shape [n, ...] stands for
+`layers/4/attention/q/w` ... `layers/{4+n-1}/attention/q/w`. A pattern matches a whole path
+(`re.fullmatch`). One that has no effect is an error: a typing mistake in it would silently train
+another model.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def path_string(keypath: Sequence[Any]) -> str:
 
 
 def virtual_paths(specs: Any) -> list[str]:
-    """Every parameter of a tree of `WeightSpec`, layer by layer, in the order of the tree's leaves."""
+    """Every parameter of a tree of `WeightSpec`, layer by layer, in the order of the tree's
+    leaves."""
     leaves = jax.tree_util.tree_flatten_with_path(specs)[0]
     return [path for keypath, spec in leaves for path in paths_of(path_string(keypath), spec)]
 
@@ -38,14 +41,17 @@ def resolve(rules: Sequence[tuple[str, T]], specs: Any, default: T, *, option: s
     """The value of each parameter.
 
     Args:
-      rules: (regex, value), in order; the first regex that matches the whole virtual path gives the value.
+      rules: (regex, value), in order; the first regex that matches the whole virtual path gives the
+        value.
       specs: a tree of `WeightSpec`.
       default: the value where no regex matches.
       option: the name of the config option that holds the rules, for error messages.
 
     Returns:
-      A tree like `specs`. A leaf is one value where all its layers agree (always so for a leaf that is no stack); else a numpy vector [n] of float64
-      for numbers, a list of n values for anything else (flags too). Map over it as `jax.tree.map(f, specs, values)`, so that lists count as leaves.
+      A tree like `specs`. A leaf is one value where all its layers agree (always so for a leaf that
+      is no stack); else a numpy vector [n] of float64 for numbers, a list of n values for anything
+      else (flags too). Map over it as `jax.tree.map(f, specs, values)`, so that lists count as
+      leaves.
 
     Raises:
       ConfigError: a regex is invalid, matches no parameter, or is hidden by the ones before it.
@@ -60,10 +66,17 @@ def resolve(rules: Sequence[tuple[str, T]], specs: Any, default: T, *, option: s
                 return value
         return default
 
-    values = jax.tree_util.tree_map_with_path(lambda keypath, spec: _collapse([value_of(p) for p in paths_of(path_string(keypath), spec)]), specs)
+    values = jax.tree_util.tree_map_with_path(
+        lambda keypath, spec: _collapse(
+            [value_of(p) for p in paths_of(path_string(keypath), spec)]
+        ),
+        specs,
+    )
     for i, (regex, _) in enumerate(compiled):
         if i not in deciding:
-            raise ConfigError(_without_effect(regex, [r for r, _ in compiled[:i]], virtual_paths(specs), option))
+            raise ConfigError(
+                _without_effect(regex, [r for r, _ in compiled[:i]], virtual_paths(specs), option)
+            )
     return values
 
 
@@ -80,14 +93,18 @@ def paths_of(path: str, spec: Any) -> list[str]:
     for i in range(len(keys) - 1):
         if keys[i] == _LAYERS and keys[i + 1].isdigit():
             first, before, after = int(keys[i + 1]), keys[: i + 1], keys[i + 2 :]
-            return ["/".join([*before, str(first + layer), *after]) for layer in range(spec.shape[0])]
+            return [
+                "/".join([*before, str(first + layer), *after]) for layer in range(spec.shape[0])
+            ]
     raise ValueError(f"{path}: a stack of layers must lie at .../{_LAYERS}/<first layer>/...")
 
 
 def _collapse(values: list[Any]) -> Any:
     if all(value == values[0] for value in values[1:]):
         return values[0]
-    numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    numeric = all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) for value in values
+    )
     return np.array(values, np.float64) if numeric else values
 
 
@@ -98,14 +115,17 @@ def _compile(pattern: str, option: str) -> re.Pattern[str]:
         raise ConfigError(f"{option}: {pattern!r} is not a regular expression: {error}") from error
 
 
-def _without_effect(regex: re.Pattern[str], earlier: Iterable[re.Pattern[str]], paths: list[str], option: str) -> str:
+def _without_effect(
+    regex: re.Pattern[str], earlier: Iterable[re.Pattern[str]], paths: list[str], option: str
+) -> str:
     """The message about a pattern that decides nothing."""
     matched = [path for path in paths if regex.fullmatch(path)]
     if matched:
         hiding = dict.fromkeys(e.pattern for path in matched for e in earlier if e.fullmatch(path))
         return (
-            f"{option}: pattern {regex.pattern!r} has no effect: all that it matches ({_listed(matched)}) "
-            f"is matched before by {', '.join(map(repr, hiding))}; the first match wins, so put the narrower pattern first"
+            f"{option}: pattern {regex.pattern!r} has no effect: all that it matches"
+            f" ({_listed(matched)}) is matched before by {', '.join(map(repr, hiding))}; the first"
+            " match wins, so put the narrower pattern first"
         )
     message = f"{option}: pattern {regex.pattern!r} matches no parameter"
     if any(regex.search(path) for path in paths):
@@ -118,9 +138,17 @@ def _without_effect(regex: re.Pattern[str], earlier: Iterable[re.Pattern[str]], 
 
 
 def _one_per_stack(paths: list[str]) -> list[str]:
-    """The paths without their repetitions in other layers, which would crowd out everything else."""
-    return list({re.sub(rf"(^|/){_LAYERS}/\d+/", rf"\1{_LAYERS}/#/", path): path for path in reversed(paths)}.values())[::-1]
+    """The paths without their repetitions in other layers, which would crowd out everything
+    else."""
+    return list(
+        {
+            re.sub(rf"(^|/){_LAYERS}/\d+/", rf"\1{_LAYERS}/#/", path): path
+            for path in reversed(paths)
+        }.values()
+    )[::-1]
 
 
 def _listed(paths: list[str]) -> str:
-    return ", ".join(paths[:_SHOWN]) + (f", ... ({len(paths)} in all)" if len(paths) > _SHOWN else "")
+    return ", ".join(paths[:_SHOWN]) + (
+        f", ... ({len(paths)} in all)" if len(paths) > _SHOWN else ""
+    )

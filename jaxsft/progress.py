@@ -1,4 +1,6 @@
-"""What is being done before anything can be shown: a line for each stage that takes longer than a moment."""
+"""What is being done before anything can be shown: a line for each stage that takes longer than a
+moment.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ _timer: threading.Timer | None = None
 
 
 def doing(what: str) -> None:
-    """Say on standard error what has begun, if it has not ended within a moment; the stage before it has ended."""
+    """Say on standard error what has begun, if it has not ended within a moment; the stage before
+    it has ended.
+    """
     global _timer
     done()
     _timer = threading.Timer(AFTER, _tell, [what])

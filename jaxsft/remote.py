@@ -1,9 +1,12 @@
-"""Run directories in object stores (`gs://bucket/run`): a working copy on this machine, and what makes the two alike.
+"""Run directories in object stores (`gs://bucket/run`): a working copy on this machine, and what
+makes the two alike.
 
-An object store has no rename, no append and no locks; an object appears whole or not at all. So the small files of a run are written to a working
-copy on the local disk, as everywhere else, and copied object by object; `result.json`, which says that a run is complete, comes last. Where both
-exist the store is right: opening a run throws its working copy away. Checkpoints are no small files: Orbax reads and writes them at the store
-itself, each process its own shards, and marks a complete step by an object that it writes last.
+An object store has no rename, no append and no locks; an object appears whole or not at all. So the
+small files of a run are written to a working copy on the local disk, as everywhere else, and copied
+object by object; `result.json`, which says that a run is complete, comes last. Where both exist the
+store is right: opening a run throws its working copy away. Checkpoints are no small files: Orbax
+reads and writes them at the store itself, each process its own shards, and marks a complete step by
+an object that it writes last.
 """
 
 from __future__ import annotations
@@ -31,30 +34,43 @@ def is_remote(place: str | Path) -> bool:
 
 
 def path(place: str | Path) -> Any:
-    """A `Path`, or its like at the store. Raises ConfigError where the scheme is not supported here."""
+    """A `Path`, or its like at the store. Raises ConfigError where the scheme is not supported
+    here.
+    """
     if not is_remote(place):
         return Path(place)
     scheme = str(place).partition("://")[0]
     if scheme != "gs":
-        raise ConfigError(f"{place}: {scheme}:// is not supported; give a local folder, or gs://bucket/folder")
+        raise ConfigError(
+            f"{place}: {scheme}:// is not supported; give a local folder, or gs://bucket/folder"
+        )
     from etils import epath
 
     try:
         import gcsfs  # noqa: F401 - what fsspec and etils reach Google Cloud Storage through
     except ImportError as error:
-        raise ConfigError(f"{place}: Google Cloud Storage needs the extra `gcs`: pip install 'jaxsft[gcs]'") from error
+        raise ConfigError(
+            f"{place}: Google Cloud Storage needs the extra `gcs`: pip install 'jaxsft[gcs]'"
+        ) from error
     import fsspec
 
-    fsspec.filesystem("gcs", finalize_on_close=True).invalidate_cache()  # that of etils; another machine may have written since it listed
+    # that of etils; another machine may have written since it listed
+    fsspec.filesystem("gcs", finalize_on_close=True).invalidate_cache()
     return epath.Path(place)
 
 
 def join(place: str | Path, *parts: str | Path) -> str | Path:
-    return "/".join((str(place).rstrip("/"), *map(str, parts))) if is_remote(place) else Path(place, *parts)
+    return (
+        "/".join((str(place).rstrip("/"), *map(str, parts)))
+        if is_remote(place)
+        else Path(place, *parts)
+    )
 
 
 def working_copy(place: str | Path, process: int = 0) -> Path:
-    """Where the small files of a run lie on this machine: the run itself, or a folder of the user's cache, one for each process."""
+    """Where the small files of a run lie on this machine: the run itself, or a folder of the user's
+    cache, one for each process.
+    """
     if not is_remote(place):
         return Path(place)
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxsft" / "runs"
@@ -81,10 +97,14 @@ class Mirror:
 
     def __init__(self, place: str | Path, copy: Path):
         self.place, self.copy = place, copy
-        self._sent = {name: _stamp(file) for name, file in _small_files(copy)} if is_remote(place) else {}
+        self._sent = (
+            {name: _stamp(file) for name, file in _small_files(copy)} if is_remote(place) else {}
+        )
 
     def push(self) -> None:
-        """Raises JaxsftError; the store then has each file as it was or as it is, and no `result.json` of this push."""
+        """Raises JaxsftError; the store then has each file as it was or as it is, and no
+        `result.json` of this push.
+        """
         if not is_remote(self.place):
             return
         with friendly(self.place, "write"):
@@ -101,7 +121,9 @@ class Mirror:
 
 @functools.cache
 def opened(place: str) -> Path:
-    """The small files of a run to read from: the run itself, or a copy of it that lives as long as this process. Raises JaxsftError."""
+    """The small files of a run to read from: the run itself, or a copy of it that lives as long as
+    this process. Raises JaxsftError.
+    """
     if not is_remote(place):
         return Path(place)
     copy = Path(tempfile.mkdtemp(prefix="jaxsft-"))
@@ -114,7 +136,9 @@ def files(folder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(name, file) of every file below a folder, here or at a store."""
     for entry in sorted(_entries(folder), key=lambda p: p.name):
         if entry.name in ("", ".", "..") or set(entry.name) & set("/\\"):
-            raise JaxsftError(f"{folder}: has a file of the name {entry.name!r}, which cannot be one of a run")
+            raise JaxsftError(
+                f"{folder}: has a file of the name {entry.name!r}, which cannot be one of a run"
+            )
         if entry.is_dir():
             yield from files(entry, f"{prefix}{entry.name}/")
         else:
@@ -122,14 +146,18 @@ def files(folder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _entries(folder: Any) -> Iterator[Any]:
-    """What lies in a folder. An empty object whose name ends in a slash marks a folder; it is listed in it, by the folder's own name."""
+    """What lies in a folder. An empty object whose name ends in a slash marks a folder; it is
+    listed in it, by the folder's own name.
+    """
     for entry in folder.iterdir() if folder.is_dir() else ():
         if not (is_remote(folder) and entry.name == folder.name and not entry.exists()):
             yield entry
 
 
 def move(source: Any, target: Any) -> None:
-    """A folder to another place of the same kind. At a store object by object: cut off in the middle, both places have a part."""
+    """A folder to another place of the same kind. At a store object by object: cut off in the
+    middle, both places have a part.
+    """
     if not is_remote(source):
         source.replace(target)
         return
@@ -143,7 +171,9 @@ def _small_files(folder: Any) -> Iterator[tuple[str, Any]]:
     """Those of a run that are copied."""
     for entry in _entries(folder):
         if entry.name in ("", ".", ".."):
-            raise JaxsftError(f"{folder}: has a file of the name {entry.name!r}, which cannot be one of a run")
+            raise JaxsftError(
+                f"{folder}: has a file of the name {entry.name!r}, which cannot be one of a run"
+            )
         if entry.name not in APART:
             found = files(entry, f"{entry.name}/") if entry.is_dir() else [(entry.name, entry)]
             yield from ((name, file) for name, file in found if not name.endswith(".tmp"))
@@ -160,5 +190,6 @@ def friendly(place: str | Path, doing: str) -> Iterator[None]:
         yield
     except JaxsftError:
         raise
-    except Exception as error:  # whatever the client of a store raises: no credentials, no bucket, no network
+    # whatever the client of a store raises: no credentials, no bucket, no network
+    except Exception as error:
         raise JaxsftError(f"{place}: cannot {doing} ({first_line(error)})") from error

@@ -1,10 +1,13 @@
-"""The files of a run directory: made once, written whole or not at all, appended line by line, hashed, and locked by one process.
+"""The files of a run directory: made once, written whole or not at all, appended line by line,
+hashed, and locked by one process.
 
-Files that are replaced (`result.json`, figures, predictions) are written aside in the same directory, flushed to the disk and renamed:
-a reader, or a run that comes back after a crash, sees the old content or the new one, never a part. `metrics.jsonl` grows by whole lines.
+Files that are replaced (`result.json`, figures, predictions) are written aside in the same
+directory, flushed to the disk and renamed: a reader, or a run that comes back after a crash, sees
+the old content or the new one, never a part. `metrics.jsonl` grows by whole lines.
 
-JSON is strict: a number that is not finite is written as the string "NaN", "Infinity" or "-Infinity", so that every JSON reader takes
-the file. `read_json` and `read_jsonl` leave those strings as they are; `number` turns one into a float where a number is expected.
+JSON is strict: a number that is not finite is written as the string "NaN", "Infinity" or
+"-Infinity", so that every JSON reader takes the file. `read_json` and `read_jsonl` leave those
+strings as they are; `number` turns one into a float where a number is expected.
 """
 
 import contextlib
@@ -38,10 +41,11 @@ _written: set[Path] = set()  # aside, by this process
 
 
 def create(path: str | Path | None, *, stem: str) -> Path:
-    """Return a run directory that exists: `path`, made if missing, or a new `runs/<stem>-<YYYYmmdd-HHMMSS>` in the working directory.
+    """Return a run directory that exists: `path`, made if missing, or a new
+    `runs/<stem>-<YYYYmmdd-HHMMSS>` in the working directory.
 
-    A new one is made exclusively, with `-2`, `-3` ... behind its name when it is taken, so that two runs never share one by chance.
-    Characters of `stem` that are awkward in a file name become `-`.
+    A new one is made exclusively, with `-2`, `-3` ... behind its name when it is taken, so that two
+    runs never share one by chance. Characters of `stem` that are awkward in a file name become `-`.
 
     Raises:
         JaxsftError: the directory cannot be made (no permission, a file in its place, a full disk).
@@ -49,7 +53,10 @@ def create(path: str | Path | None, *, stem: str) -> Path:
     if "://" in str(path):
         raise JaxsftError(f"{path}: expected a local folder here")
     if any("\ud800" <= letter <= "\udfff" for letter in str(path or "")):
-        raise JaxsftError(f"{path}: the name of a run directory must be UTF-8; checkpoints cannot be written there")
+        raise JaxsftError(
+            f"{path}: the name of a run directory must be UTF-8; checkpoints cannot be written"
+            " there"
+        )
     if path is not None:
         with _friendly(path, "make the run directory"):
             Path(path).mkdir(parents=True, exist_ok=True)
@@ -68,13 +75,17 @@ def create(path: str | Path | None, *, stem: str) -> Path:
 
 @contextlib.contextmanager
 def atomic_lines(path: str | Path) -> Iterator[IO[str]]:
-    """Give a text file (UTF-8, `\\n`) to write to; it takes the place of `path` when the block ends well, and vanishes when it does not.
+    """Give a text file (UTF-8, `\\n`) to write to; it takes the place of `path` when the block ends
+    well, and vanishes when it does not.
 
     Raises:
         JaxsftError: the file cannot be written; what stood at `path` before is untouched.
     """
-    # A lone surrogate (half of a broken emoji) is written as \udXXX, which inside a JSON string is exactly its escape.
-    with _aside(Path(path), mode="w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+    # A lone surrogate (half of a broken emoji) is written as \udXXX, which inside a JSON string is
+    # exactly its escape.
+    with _aside(
+        Path(path), mode="w", encoding="utf-8", errors="backslashreplace", newline="\n"
+    ) as file:
         yield file
 
 
@@ -87,7 +98,8 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of `path` when the block ends well, and vanishes when it does not.
+    """Give an empty folder to fill; it takes the place of `path` when the block ends well, and
+    vanishes when it does not.
 
     Raises:
         JaxsftError: the folder cannot be written; what stood at `path` before is untouched.
@@ -110,22 +122,30 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Replace `path` by `text`, all or nothing, and return the path. Raises JaxsftError if it cannot be written."""
+    """Replace `path` by `text`, all or nothing, and return the path. Raises JaxsftError if it
+    cannot be written.
+    """
     with atomic_lines(path) as file:
         file.write(text)
     return Path(path)
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Replace `path` by `content`, all or nothing, and return the path. Raises JaxsftError if it cannot be written."""
+    """Replace `path` by `content`, all or nothing, and return the path. Raises JaxsftError if it
+    cannot be written.
+    """
     with atomic_file(path) as file:
         file.write(content)
     return Path(path)
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Replace `path` by `value` as indented strict JSON (arrays become lists), and return the path. Raises JaxsftError as `write_text`."""
-    return write_text(path, json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    """Replace `path` by `value` as indented strict JSON (arrays become lists), and return the path.
+    Raises JaxsftError as `write_text`.
+    """
+    return write_text(
+        path, json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    )
 
 
 def read_json(path: str | Path) -> Any:
@@ -138,26 +158,40 @@ def read_json(path: str | Path) -> Any:
 
 
 class Stored(dict):
-    """What was read from a file that another version may have written: a key that is not there is an error that names the file."""
+    """What was read from a file that another version may have written: a key that is not there is
+    an error that names the file.
+    """
 
     def __init__(self, values: Any, where: str):
         """`where` is the file. Raises CheckpointError where it holds no object."""
         if not isinstance(values, dict):
             raise CheckpointError(f"{where}: holds a {type(values).__name__}, expected an object")
-        super().__init__({key: Stored(value, f"{where}: {key}") if isinstance(value, dict) else value for key, value in values.items()})
+        super().__init__(
+            {
+                key: Stored(value, f"{where}: {key}") if isinstance(value, dict) else value
+                for key, value in values.items()
+            }
+        )
         self.where = where
 
     def __missing__(self, key: str) -> Any:
-        raise CheckpointError(f"{self.where} has no {key!r}: another version of jaxsft wrote it, or it was changed; use that version, or train again")
+        raise CheckpointError(
+            f"{self.where} has no {key!r}: another version of jaxsft wrote it, or it was changed;"
+            " use that version, or train again"
+        )
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return `value` as one line of strict JSON, or indented; non-finite numbers as strings, other scripts unescaped."""
+    """Return `value` as one line of strict JSON, or indented; non-finite numbers as strings, other
+    scripts unescaped.
+    """
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def number(value: Any) -> float:
-    """Return a value of a JSON file as a float: a number, or one of "NaN", "Infinity" and "-Infinity". Raises DataError otherwise."""
+    """Return a value of a JSON file as a float: a number, or one of "NaN", "Infinity" and
+    "-Infinity". Raises DataError otherwise.
+    """
     if isinstance(value, int | float):
         return float(value)
     if isinstance(value, str) and value in _NOT_FINITE:
@@ -166,13 +200,17 @@ def number(value: Any) -> float:
 
 
 class JsonLines:
-    """Appends objects to a file, one JSON line each, handed to the system per line so that a killed process loses none.
+    """Appends objects to a file, one JSON line each, handed to the system per line so that a killed
+    process loses none.
 
-    Opening the file cuts off a half line that a crash left, so that the next line never sticks to it.
+    Opening the file cuts off a half line that a crash left, so that the next line never sticks to
+    it.
     """
 
     def __init__(self, path: str | Path):
-        """Open `path` for appending; its directory is made if missing. Raises JaxsftError if it cannot be opened."""
+        """Open `path` for appending; its directory is made if missing. Raises JaxsftError if it
+        cannot be opened.
+        """
         self.path = Path(path)
         with _friendly(self.path, "open"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +218,9 @@ class JsonLines:
             self._end = self._mend()
 
     def _mend(self) -> int:
-        """Return the length of the file after its last line was completed or, when it is only a part, cut off."""
+        """Return the length of the file after its last line was completed or, when it is only a
+        part, cut off.
+        """
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             return 0  # a device or a pipe has no last line; reading one may never end
         self._file.seek(0)
@@ -194,12 +234,15 @@ class JsonLines:
         return len(whole)
 
     def append(self, row: dict) -> None:
-        """Write one line. Raises JaxsftError if it cannot be written; nothing of it is left in the file then."""
+        """Write one line. Raises JaxsftError if it cannot be written; nothing of it is left in the
+        file then.
+        """
         line = (json_text(row) + "\n").encode("utf-8", "backslashreplace")
         with _friendly(self.path, "write"):
             try:
                 written = 0
-                while written < len(line):  # a nearly full disk takes a part of the line, and refuses the rest
+                # a nearly full disk takes a part of the line, and refuses the rest
+                while written < len(line):
                     written += self._file.write(line[written:])
             except OSError:
                 with contextlib.suppress(OSError):
@@ -208,7 +251,9 @@ class JsonLines:
         self._end += len(line)
 
     def sync(self) -> None:
-        """Force the lines onto the disk, so that they survive a power cut: call it before a checkpoint that refers to them."""
+        """Force the lines onto the disk, so that they survive a power cut: call it before a
+        checkpoint that refers to them.
+        """
         with _friendly(self.path, "write"):
             os.fsync(self._file.fileno())
 
@@ -236,16 +281,20 @@ def read_jsonl(path: str | Path) -> list[dict]:
 
 
 def truncate_jsonl(path: str | Path, keep: Callable[[dict], bool]) -> None:
-    """Rewrite a JSON-lines file, all or nothing, with the rows that `keep` accepts, byte for byte; a half last line goes too.
+    """Rewrite a JSON-lines file, all or nothing, with the rows that `keep` accepts, byte for byte;
+    a half last line goes too.
 
-    A file that does not exist is left so. Raises JaxsftError and DataError as `read_jsonl` and `write_text`.
+    A file that does not exist is left so. Raises JaxsftError and DataError as `read_jsonl` and
+    `write_text`.
     """
     if Path(path).exists():
         write_bytes(path, b"".join(line + b"\n" for row, line in _lines(path) if keep(row)))
 
 
 def sha256_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal. Raises JaxsftError if it cannot be read."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal. Raises JaxsftError if it cannot be
+    read.
+    """
     with _friendly(path, "read"), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -257,19 +306,28 @@ def sha256_text(text: str) -> str:
 
 def sha256_json(value: Any) -> str:
     """Return the SHA-256 of a JSON value, whatever the order of its keys, in hexadecimal."""
-    return sha256_text(json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False))
+    return sha256_text(
+        json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    )
 
 
 class RunLock:
-    """The right to write to one run directory, held until `release`, the end of the `with` block, or the end of the process."""
+    """The right to write to one run directory, held until `release`, the end of the `with` block,
+    or the end of the process.
+    """
 
     NAME = "run.lock"
 
-    def __init__(self, run_dir: str | Path, busy: str = "is writing to this run directory; wait for it, or choose another run_dir="):
+    def __init__(
+        self,
+        run_dir: str | Path,
+        busy: str = "is writing to this run directory; wait for it, or choose another run_dir=",
+    ):
         """Take the lock, `run.lock` in `run_dir`; `busy` is what the message says of who holds it.
 
         Raises:
-            JaxsftError: another process (or another lock in this one) holds it, or the file cannot be made.
+            JaxsftError: another process (or another lock in this one) holds it, or the file cannot
+              be made.
         """
         path = Path(run_dir) / self.NAME
         with _friendly(path, "open"):
@@ -290,14 +348,21 @@ class RunLock:
             self._file.seek(0)
             holder = self._file.read(200).decode("utf-8", "replace").strip() or "another process"
             raise JaxsftError(f"{path.parent}: {holder} {busy}") from error
-        except OSError as error:  # some network file systems have no locks at all; refusing every run there would help nobody
-            warnings.warn(f"{path}: no lock on this file system ({error}); start only one run in this directory", stacklevel=4)
+        # some network file systems have no locks at all; refusing every run there would help nobody
+        except OSError as error:
+            warnings.warn(
+                f"{path}: no lock on this file system ({error}); start only one run in this"
+                " directory",
+                stacklevel=4,
+            )
         with contextlib.suppress(OSError):  # who holds it is only for the message above
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
 
     def release(self) -> None:
-        """Give the lock back; a second call does nothing. The file stays: removing it would let two processes lock two files."""
+        """Give the lock back; a second call does nothing. The file stays: removing it would let two
+        processes lock two files.
+        """
         self._file.close()
         _held.discard(self)
 
@@ -314,7 +379,9 @@ _held: set[RunLock] = set()
 
 
 def _forget_locks() -> None:
-    """Close a forked child's copies of the locks: it would keep them held after its parent was killed."""
+    """Close a forked child's copies of the locks: it would keep them held after its parent was
+    killed.
+    """
     for held in tuple(_held):
         held.release()
 
@@ -331,14 +398,21 @@ def _beside(path: Path) -> Path:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what processes of this machine that are dead wrote aside into a directory and its folders; whoever calls this owns it."""
+    """Remove what processes of this machine that are dead wrote aside into a directory and its
+    folders; whoever calls this owns it.
+    """
     for folder, folders, files in os.walk(directory):
         for name in [*folders, *files]:
             path, found = Path(folder, name), _ASIDE.fullmatch(name)
             if found and found[1] == _HOST and path not in _written and not _alive(int(found[2])):
                 _remove(path)
-        folders[:] = [name for name in folders if name not in ("checkpoints", "damaged") and not _ASIDE.fullmatch(name)]
-    for path in Path(directory, "checkpoints").glob("*.orbax-checkpoint-tmp*"):  # a step that was being written
+        folders[:] = [
+            name
+            for name in folders
+            if name not in ("checkpoints", "damaged") and not _ASIDE.fullmatch(name)
+        ]
+    # a step that was being written
+    for path in Path(directory, "checkpoints").glob("*.orbax-checkpoint-tmp*"):
         _remove(path)
 
 
@@ -348,7 +422,9 @@ def _remove(path: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    """Return whether a process other than this one runs; its number may be that of a dead one before it."""
+    """Return whether a process other than this one runs; its number may be that of a dead one
+    before it.
+    """
     if process == os.getpid():
         return False
     try:
@@ -382,7 +458,9 @@ def _aside(path: Path, **how: Any) -> Iterator[IO[Any]]:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename survive a power cut; file systems that cannot sync a directory order the rename themselves."""
+    """Make a rename survive a power cut; file systems that cannot sync a directory order the rename
+    themselves.
+    """
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:
@@ -393,7 +471,9 @@ def _sync_directory(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _friendly(path: str | Path, doing: str, also: Path | None = None) -> Iterator[None]:
-    """Turn an OSError about `path` (or about no named file: a write) into a JaxsftError; one about another file stays what it is."""
+    """Turn an OSError about `path` (or about no named file: a write) into a JaxsftError; one about
+    another file stays what it is.
+    """
     try:
         yield
     except OSError as error:
@@ -406,7 +486,8 @@ def _friendly(path: str | Path, doing: str, also: Path | None = None) -> Iterato
 def _lines(path: str | Path) -> list[tuple[dict, bytes]]:
     with _friendly(path, "read"):
         content = Path(path).read_bytes()
-    found, lines = [], content.split(b"\n")  # not splitlines: a JSON string may hold other line separators
+    # not splitlines: a JSON string may hold other line separators
+    found, lines = [], content.split(b"\n")
     for i, line in enumerate(lines, start=1):
         try:
             row = documents.decode(line.decode("utf-8"), halves=True) if line.strip() else None
@@ -429,15 +510,24 @@ def _is_json(text: bytes) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` in the types of strict JSON: arrays as lists, paths as text, numbers that are not finite as strings."""
+    """Return `value` in the types of strict JSON: arrays as lists, paths as text, numbers that are
+    not finite as strings.
+    """
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+        return (
+            float(value)
+            if math.isfinite(value)
+            else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+        )
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+        return [
+            _plain(item)
+            for item in (sorted(value) if isinstance(value, set | frozenset) else value)
+        ]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):  # NumPy and JAX arrays and scalars, without importing either
@@ -455,6 +545,11 @@ def duration_text(seconds: float) -> str:
     ('1 h 2 min', '1 min 0 s')
     """
     whole = round(seconds)
-    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    parts = [
+        (whole // 86400, "d"),
+        (whole // 3600 % 24, "h"),
+        (whole // 60 % 60, "min"),
+        (whole % 60, "s"),
+    ]
     first = next((i for i, (count, _) in enumerate(parts) if count), 3)
     return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2])

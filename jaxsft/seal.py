@@ -1,6 +1,8 @@
-"""Binds a run directory to itself: `manifest.json` has the SHA-256 of each file that its weights are used with, and the name that its steps carry.
+"""Binds a run directory to itself: `manifest.json` has the SHA-256 of each file that its weights
+are used with, and the name that its steps carry.
 
-A directory that was written before there was this is opened as it is: its manifest has neither, and its steps carry no name.
+A directory that was written before there was this is opened as it is: its manifest has neither, and
+its steps carry no name.
 """
 
 import contextlib
@@ -22,20 +24,29 @@ _COPY = "take it from a copy of the run; where training goes on, it is written a
 
 
 def name_of(facts: Mapping[str, Any]) -> str:
-    """Return what the steps of a run are called after: a hash of config, data, tokenizer and task, as a manifest has them."""
-    return rundir.sha256_json({key: facts[key] for key in ("config", "data", "tokenizer", "task")})[:16]
+    """Return what the steps of a run are called after: a hash of config, data, tokenizer and task,
+    as a manifest has them.
+    """
+    return rundir.sha256_json({key: facts[key] for key in ("config", "data", "tokenizer", "task")})[
+        :16
+    ]
 
 
 def read(run_dir: Path) -> dict[str, Any]:
-    """Return the manifest of a run. Raises CheckpointError where there is none, or it is damaged."""
+    """Return the manifest of a run. Raises CheckpointError where there is none, or it is
+    damaged."""
     path = run_dir / MANIFEST
     if not path.exists():
-        raise CheckpointError(f"{path}: is missing; it says what the run was made of, so that nothing vouches for its files without it")
+        raise CheckpointError(
+            f"{path}: is missing; it says what the run was made of, so that nothing vouches for its"
+            " files without it"
+        )
     return documents.read_json(path, CheckpointError, dict, halves=True)
 
 
 def check(run_dir: Path) -> str | None:
-    """Return the name that the steps of a run carry; None for a directory from before there were names.
+    """Return the name that the steps of a run carry; None for a directory from before there were
+    names.
 
     Raises:
         CheckpointError: a file is missing, additional, or not as it was written.
@@ -45,16 +56,24 @@ def check(run_dir: Path) -> str | None:
         return None
     name, files = manifest.get("run"), manifest.get("files")
     if isinstance(name, str) and files is None and "files" in manifest:
-        raise CheckpointError(f"{run_dir}: was stopped while its files were written; run the same command again")
+        raise CheckpointError(
+            f"{run_dir}: was stopped while its files were written; run the same command again"
+        )
     if not isinstance(name, str) or not isinstance(files, dict):
-        raise CheckpointError(f"{run_dir / MANIFEST}: does not say what the files of this run are (run, files); it was changed")
+        raise CheckpointError(
+            f"{run_dir / MANIFEST}: does not say what the files of this run are (run, files); it"
+            " was changed"
+        )
     for file, how in _differences(run_dir, files):
-        raise CheckpointError(f"{run_dir / file}: {how}; {_WAYS.get(how) or (_OPTION if file == CONFIG else _COPY)}")
+        raise CheckpointError(
+            f"{run_dir / file}: {how}; {_WAYS.get(how) or (_OPTION if file == CONFIG else _COPY)}"
+        )
     return name
 
 
 def heal(run_dir: Path) -> list[str]:
-    """Return a sentence for each file of a run that is missing or not as it was written, for a run that goes on and writes them again.
+    """Return a sentence for each file of a run that is missing or not as it was written, for a run
+    that goes on and writes them again.
 
     Raises:
         CheckpointError: there is a file that is none of this run's, which would be used with it.
@@ -81,10 +100,12 @@ def _differences(run_dir: Path, files: Mapping[str, Any]) -> Iterator[tuple[str,
 
 @contextlib.contextmanager
 def rewriting(run_dir: Path, facts: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Write the files of a run in the block, and their hashes behind it; a run that is stopped in between says so when it is opened.
+    """Write the files of a run in the block, and their hashes behind it; a run that is stopped in
+    between says so when it is opened.
 
     Args:
-        facts: the manifest without `files`; None: as it is. Without `run` it is of a directory from before there were hashes, and stays so.
+        facts: the manifest without `files`; None: as it is. Without `run` it is of a directory from
+          before there were hashes, and stays so.
     """
     path = run_dir / MANIFEST
     facts = {k: v for k, v in (read(run_dir) if facts is None else facts).items() if k != "files"}
@@ -94,12 +115,24 @@ def rewriting(run_dir: Path, facts: Mapping[str, Any] | None = None) -> Iterator
         return
     rundir.write_json(path, {**facts, "files": None})
     yield
-    rundir.write_json(path, {**facts, "files": {name: rundir.sha256_file(file) for name, file in sorted(_there(run_dir).items())}})
+    rundir.write_json(
+        path,
+        {
+            **facts,
+            "files": {
+                name: rundir.sha256_file(file) for name, file in sorted(_there(run_dir).items())
+            },
+        },
+    )
 
 
 def _there(run_dir: Path) -> dict[str, Path]:
-    """Return the files that a run is used with, by name; hidden ones, which nothing reads, left out."""
+    """Return the files that a run is used with, by name; hidden ones, which nothing reads, left
+    out.
+    """
     found = {name: run_dir / name for name in FILES if (run_dir / name).exists()}
     folder = run_dir / FOLDER
     inside = sorted(folder.iterdir()) if folder.is_dir() else ([folder] if folder.exists() else [])
-    return found | {str(path.relative_to(run_dir)): path for path in inside if not path.name.startswith(".")}
+    return found | {
+        str(path.relative_to(run_dir)): path for path in inside if not path.name.startswith(".")
+    }

@@ -1,6 +1,8 @@
-"""A bucket in memory behind the part of the JSON API of Google Cloud Storage that fsspec, TensorStore and google-cloud-storage use.
+"""A bucket in memory behind the part of the JSON API of Google Cloud Storage that fsspec,
+TensorStore and google-cloud-storage use.
 
-Objects appear whole, or not at all; there are no folders and no rename: a program that needs either fails here as it would there.
+Objects appear whole, or not at all; there are no folders and no rename: a program that needs either
+fails here as it would there.
 """
 
 from __future__ import annotations
@@ -29,13 +31,20 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Silent."""
 
-    def _answer(self, code: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
+    def _answer(
+        self, code: int, body: bytes, kind: str = "application/json", **headers: str
+    ) -> None:
         self.send_response(code)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            **headers,
+        }.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
-            with contextlib.suppress(BrokenPipeError):  # a client that reads ahead and changes its mind
+            # a client that reads ahead and changes its mind
+            with contextlib.suppress(BrokenPipeError):
                 self.wfile.write(body)
 
     def _json(self, value: object, code: int = 200, **headers: str) -> None:
@@ -58,8 +67,21 @@ class _Handler(BaseHTTPRequestHandler):
         generation, content = self.server.objects[name]
         md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
         time = "2026-01-01T00:00:00.000Z"
-        facts = {"kind": "storage#object", "id": f"{BUCKET}/{name}/{generation}", "name": name, "bucket": BUCKET, "size": str(len(content))}
-        return facts | {"generation": str(generation), "metageneration": "1", "md5Hash": md5, "etag": md5, "updated": time, "timeCreated": time}
+        facts = {
+            "kind": "storage#object",
+            "id": f"{BUCKET}/{name}/{generation}",
+            "name": name,
+            "bucket": BUCKET,
+            "size": str(len(content)),
+        }
+        return facts | {
+            "generation": str(generation),
+            "metageneration": "1",
+            "md5Hash": md5,
+            "etag": md5,
+            "updated": time,
+            "timeCreated": time,
+        }
 
     def _store(self, name: str, content: bytes, query: dict) -> None:
         with self.server.lock:
@@ -73,13 +95,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _route(self) -> tuple[str, str | None, dict]:
         parts = urlsplit(self.path)
-        match = re.fullmatch(r"(?:/(upload|download))?/storage/v1/b/([^/]+)(?:/o(?:/(.*))?)?", parts.path)
-        return parts.path, unquote(match[3]) if match and match[3] else None, parse_qs(parts.query, keep_blank_values=True)
+        match = re.fullmatch(
+            r"(?:/(upload|download))?/storage/v1/b/([^/]+)(?:/o(?:/(.*))?)?", parts.path
+        )
+        return (
+            parts.path,
+            unquote(match[3]) if match and match[3] else None,
+            parse_qs(parts.query, keep_blank_values=True),
+        )
 
     def do_GET(self) -> None:
         path, name, query = self._route()
         if name is None:
-            self._list(query) if path.endswith("/o") else self._json({"kind": "storage#bucket", "name": BUCKET, "id": BUCKET, "location": "HERE"})
+            (
+                self._list(query)
+                if path.endswith("/o")
+                else self._json(
+                    {"kind": "storage#bucket", "name": BUCKET, "id": BUCKET, "location": "HERE"}
+                )
+            )
         elif name not in self.server.objects:
             self._missing()
         elif query.get("alt") == ["media"] or path.startswith("/download"):
@@ -93,7 +127,9 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= len(content):
                 return self._answer(416, b"")
             place = {"Content_Range": f"bytes {start}-{stop - 1}/{len(content)}"}
-            self._answer(206, content[start:stop], "application/octet-stream", **generation, **place)
+            self._answer(
+                206, content[start:stop], "application/octet-stream", **generation, **place
+            )
         else:
             self._json(self._resource(name))
 
@@ -109,34 +145,59 @@ class _Handler(BaseHTTPRequestHandler):
                 folders.add(prefix + rest.split(delimiter)[0] + delimiter)
             else:
                 names.append(name)
-        self._json({"kind": "storage#objects", "items": [self._resource(n) for n in names], "prefixes": sorted(folders)})
+        self._json(
+            {
+                "kind": "storage#objects",
+                "items": [self._resource(n) for n in names],
+                "prefixes": sorted(folders),
+            }
+        )
 
     def do_POST(self) -> None:
         _, name, query = self._route()
         if "upload_id" in query:
             return self.do_PUT()
         body = self._body()
-        if copy := re.fullmatch(r"/storage/v1/b/[^/]+/o/(.*)/(?:rewriteTo|copyTo)/b/[^/]+/o/(.*)", urlsplit(self.path).path):
+        if copy := re.fullmatch(
+            r"/storage/v1/b/[^/]+/o/(.*)/(?:rewriteTo|copyTo)/b/[^/]+/o/(.*)",
+            urlsplit(self.path).path,
+        ):
             source, target = unquote(copy[1]), unquote(copy[2])
             if source not in self.server.objects:
                 return self._missing()
             with self.server.lock:
                 self.server.generation += 1
-                self.server.objects[target] = (self.server.generation, self.server.objects[source][1])
+                self.server.objects[target] = (
+                    self.server.generation,
+                    self.server.objects[source][1],
+                )
             size = str(len(self.server.objects[target][1]))
             return self._json(
-                {"kind": "storage#rewriteResponse", "done": True, "totalBytesRewritten": size, "objectSize": size, "resource": self._resource(target)}
+                {
+                    "kind": "storage#rewriteResponse",
+                    "done": True,
+                    "totalBytesRewritten": size,
+                    "objectSize": size,
+                    "resource": self._resource(target),
+                }
             )
         kind = query.get("uploadType", [""])[0]
         if kind == "multipart":
-            message = message_from_bytes(b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body)
+            message = message_from_bytes(
+                b"Content-Type: " + self.headers["Content-Type"].encode() + b"\r\n\r\n" + body
+            )
             facts, content = message.get_payload()
-            return self._store(json.loads(facts.get_payload())["name"], content.get_payload(decode=True), query)
+            return self._store(
+                json.loads(facts.get_payload())["name"], content.get_payload(decode=True), query
+            )
         if kind == "resumable":
             name = query.get("name", [None])[0] or json.loads(body)["name"]
             key = str(len(self.server.uploads))
             self.server.uploads[key] = (name, bytearray(), query)
-            return self._json({}, Location=f"{self.server.url}/upload/storage/v1/b/{BUCKET}/o?uploadType=resumable&upload_id={key}")
+            return self._json(
+                {},
+                Location=f"{self.server.url}/upload/storage/v1/b/{BUCKET}/o?uploadType=resumable&upload_id={key}",
+            )
         if kind == "media":
             return self._store(query["name"][0], body, query)
         return self._missing()
@@ -170,10 +231,18 @@ def _server() -> ThreadingHTTPServer:
 
 @contextlib.contextmanager
 def bucket() -> Iterator[Objects]:
-    """The objects of `gs://bucket`, none at first, with this process (and those that it starts) pointed at it."""
+    """The objects of `gs://bucket`, none at first, with this process (and those that it starts)
+    pointed at it.
+    """
     url = _server().url
-    env = {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url, "GOOGLE_CLOUD_PROJECT": "none", "NO_GCE_CHECK": "true"}
-    env["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # it would ask who we are, of a service that is not here
+    env = {
+        "STORAGE_EMULATOR_HOST": url,
+        "TENSORSTORE_GCS_HTTP_URL": url,
+        "GOOGLE_CLOUD_PROJECT": "none",
+        "NO_GCE_CHECK": "true",
+    }
+    # it would ask who we are, of a service that is not here
+    env["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
     _server().objects.clear()
     with mock.patch.dict(os.environ, env):
         yield _server().objects

@@ -1,4 +1,6 @@
-"""How the time of a function grows with its input, as a ratio within one run: no machine is too slow for it."""
+"""How the time of a function grows with its input, as a ratio within one run: no machine is too
+slow for it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ RESOLUTION = 2e-3  # seconds; below it, a reading of the processor's clock says 
 
 
 def ratio(run: Callable[[int], Any], size: int = 3_000, times: int = 4, tries: int = 2) -> float:
-    """Returns how many times as long `run(times * size)` takes as `run(size)`: about `times` where it is linear, its square where it is quadratic."""
+    """Returns how many times as long `run(times * size)` takes as `run(size)`: about `times` where
+    it is linear, its square where it is quadratic.
+    """
 
     def seconds(n: int) -> float:
         readings = []
@@ -24,5 +28,7 @@ def ratio(run: Callable[[int], Any], size: int = 3_000, times: int = 4, tries: i
 
 
 def is_linear(run: Callable[[int], Any], size: int = 3_000) -> bool:
-    """Returns whether four times the input takes less than ten times as long (linear: 4, quadratic: 16)."""
+    """Returns whether four times the input takes less than ten times as long (linear: 4, quadratic:
+    16).
+    """
     return ratio(run, size) < 10

@@ -1,4 +1,6 @@
-"""The command line as a user meets it: every command, and one clear line for everything that is wrong."""
+"""The command line as a user meets it: every command, and one clear line for everything that is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,12 @@ def files(tmp_path_factory):
 def classified(files, tmp_path_factory):
     run = tmp_path_factory.mktemp("classify") / "run"
     code, out, err = jaxsft(
-        "train", "task=classify", f"data.train={files / 'labels.jsonl'}", f"data.test={files / 'labels_held.jsonl'}", f"run_dir={run}", *tiny.FAST
+        "train",
+        "task=classify",
+        f"data.train={files / 'labels.jsonl'}",
+        f"data.test={files / 'labels_held.jsonl'}",
+        f"run_dir={run}",
+        *tiny.FAST,
     )
     assert code == 0, err
     return run, out
@@ -36,15 +43,23 @@ def classified(files, tmp_path_factory):
 @pytest.fixture(scope="module")
 def chatted(files, tmp_path_factory):
     run = tmp_path_factory.mktemp("chat") / "run"
-    code, _, err = jaxsft("train", "task=chat", f"data.train={files / 'chat.jsonl'}", f"run_dir={run}", *tiny.FAST)
+    code, _, err = jaxsft(
+        "train", "task=chat", f"data.train={files / 'chat.jsonl'}", f"run_dir={run}", *tiny.FAST
+    )
     assert code == 0, err
     return run
 
 
-# --- what works --------------------------------------------------------------------------------------------------------------------------------
+# --- what works
+# --------------------------------------------------------------------------------------------------
 def test_help_answers_without_jax():
-    code = "import sys; from jaxsft import cli; cli.main(['--help']); cli.main(['train', '--help']); print('jax' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    code = (
+        "import sys; from jaxsft import cli; cli.main(['--help']); cli.main(['train', '--help']);"
+        " print('jax' in sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert out.endswith("False\n") and "usage: jaxsft" in out and "debug=overfit" in out
 
 
@@ -66,9 +81,17 @@ def test_a_run_directory_is_whole(classified):
     numbers = rundir.read_json(run / "result.json")
     assert numbers["test/rows"] == 12 and "{" not in out
     table = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
-    assert table["accuracy"] == ["*", f"{numbers['test/accuracy']:.4g}"] and table["report:"] == [str(run / "report.html")]
+    assert table["accuracy"] == ["*", f"{numbers['test/accuracy']:.4g}"] and table["report:"] == [
+        str(run / "report.html")
+    ]
     assert rundir.read_json(run / "manifest.json")["command"][:2] == ["jaxsft", "train"]
-    assert rundir.read_jsonl(run / "times.jsonl")[0].keys() >= {"started", "seconds", "host", "first_step", "last_step"}
+    assert rundir.read_jsonl(run / "times.jsonl")[0].keys() >= {
+        "started",
+        "seconds",
+        "host",
+        "first_step",
+        "last_step",
+    }
     lines = rundir.read_jsonl(run / "predictions" / "test.jsonl")
     assert [line["row"] for line in lines] == list(range(12))
     assert sum(line["correct"] for line in lines) / 12 == numbers["test/accuracy"]
@@ -76,7 +99,9 @@ def test_a_run_directory_is_whole(classified):
 
 def test_eval_gives_the_numbers_of_training(classified, files):  # guards A10, E1
     run, _ = classified
-    code, out, err = jaxsft("eval", f"run={run}", f"data.path={files / 'labels_held.jsonl'}", "evaluation.batch_size=3")
+    code, out, err = jaxsft(
+        "eval", f"run={run}", f"data.path={files / 'labels_held.jsonl'}", "evaluation.batch_size=3"
+    )
     assert code == 0, err
     again, numbers = json.loads(out), rundir.read_json(run / "result.json")
     for name in ("accuracy", "f1_macro", "rows", "loss"):
@@ -86,13 +111,26 @@ def test_eval_gives_the_numbers_of_training(classified, files):  # guards A10, E
 def test_predict_answers_every_row_in_order(classified, chatted, files, tmp_path):  # guards E2, E3
     texts = [r["text"] for r in rundir.read_jsonl(files / "labels_held.jsonl")]
     tiny.write_lines(tmp_path / "in.jsonl", [{"text": t} for t in texts])
-    code, _, err = jaxsft("predict", f"run={classified[0]}", f"input={tmp_path / 'in.jsonl'}", f"output={tmp_path / 'out.jsonl'}")
+    code, _, err = jaxsft(
+        "predict",
+        f"run={classified[0]}",
+        f"input={tmp_path / 'in.jsonl'}",
+        f"output={tmp_path / 'out.jsonl'}",
+    )
     assert code == 0, err
-    lines, before = rundir.read_jsonl(tmp_path / "out.jsonl"), rundir.read_jsonl(classified[0] / "predictions" / "test.jsonl")
+    lines, before = (
+        rundir.read_jsonl(tmp_path / "out.jsonl"),
+        rundir.read_jsonl(classified[0] / "predictions" / "test.jsonl"),
+    )
     assert [x["text"] for x in lines] == texts
     assert [x["prediction"] for x in lines] == [x["prediction"] for x in before]
     tiny.write_lines(tmp_path / "ask.jsonl", [{"prompt": t} for t in texts[:3]])
-    code, _, err = jaxsft("predict", f"run={chatted}", f"input={tmp_path / 'ask.jsonl'}", f"output={tmp_path / 'answers.jsonl'}")
+    code, _, err = jaxsft(
+        "predict",
+        f"run={chatted}",
+        f"input={tmp_path / 'ask.jsonl'}",
+        f"output={tmp_path / 'answers.jsonl'}",
+    )
     assert code == 0, err
     answers = rundir.read_jsonl(tmp_path / "answers.jsonl")
     assert [x["prompt"] for x in answers] == texts[:3]
@@ -113,7 +151,10 @@ def test_one_file_is_split_and_a_second_start_repeats_the_numbers(files, tmp_pat
     code, out, err = jaxsft(*args)
     assert code == 0, err
     ledger = rundir.read_json(tmp_path / "run" / "ledger.json")
-    assert set(ledger) == {"train", "validation", "test"} and sum(part["rows"]["read"] for part in ledger.values()) == 40
+    assert (
+        set(ledger) == {"train", "validation", "test"}
+        and sum(part["rows"]["read"] for part in ledger.values()) == 40
+    )
     code, again, err = jaxsft(*args)
     assert code == 0 and "is complete" in err and out.endswith(again) and "accuracy *" in again
 
@@ -121,36 +162,78 @@ def test_one_file_is_split_and_a_second_start_repeats_the_numbers(files, tmp_pat
 def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = jaxsft(
-        "train", "-m", "task=lm", f"data.train={files / 'book.txt'}", "model.kv_heads=3,1,2", *[o for o in tiny.FAST if "kv_heads" not in o]
+        "train",
+        "-m",
+        "task=lm",
+        f"data.train={files / 'book.txt'}",
+        "model.kv_heads=3,1,2",
+        *[o for o in tiny.FAST if "kv_heads" not in o],
     )
-    assert code == 1 and err.count("jaxsft: ") == 1 and "model.kv_heads=3: does not divide model.heads=2" in err
+    assert (
+        code == 1
+        and err.count("jaxsft: ") == 1
+        and "model.kv_heads=3: does not divide model.heads=2" in err
+    )
     runs = sorted(tmp_path.glob("**/result.json"))
-    assert [p.parent.name for p in runs] == ["model.kv_heads=1", "model.kv_heads=2"] and len({p.parent.parent for p in runs}) == 1
+    assert [p.parent.name for p in runs] == ["model.kv_heads=1", "model.kv_heads=2"] and len(
+        {p.parent.parent for p in runs}
+    ) == 1
     table = [line.split() for line in out[out.rindex("\nrun ") + 1 :].splitlines()]
-    assert [line[:2] for line in table[:3]] == [["run", "model.kv_heads"], ["model.kv_heads=1", "1"], ["model.kv_heads=2", "2"]]
+    assert [line[:2] for line in table[:3]] == [
+        ["run", "model.kv_heads"],
+        ["model.kv_heads=1", "1"],
+        ["model.kv_heads=2", "2"],
+    ]
     assert (runs[0].parent.parent / "comparison.html").is_file()
     command = rundir.read_json(runs[0].parent / "manifest.json")["command"]
-    assert "-m" not in command and "model.kv_heads=1" in command and f"run_dir={runs[0].parent.relative_to(tmp_path)}" in command
+    assert (
+        "-m" not in command
+        and "model.kv_heads=1" in command
+        and f"run_dir={runs[0].parent.relative_to(tmp_path)}" in command
+    )
 
 
-@pytest.mark.parametrize("given", ["task.variables={mood: kind, deep: false}", "task.variables.mood=kind +task.variables.deep=false"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "task.variables={mood: kind, deep: false}",
+        "task.variables.mood=kind +task.variables.deep=false",
+    ],
+)
 def test_the_user_names_the_variables_of_a_template(given, files, tmp_path):
     given = given.split(" ") if "{" not in given else [given]
-    turn, prompt = "<|user|>{{ mood }}{{ deep }}{{ m.content }}<|end|>", "<|user|>{{ mood }}{{ deep }}"
-    template = "{% for m in messages %}" + turn + "{% endfor %}{% if add_generation_prompt %}" + prompt + "{% endif %}"
+    turn, prompt = (
+        "<|user|>{{ mood }}{{ deep }}{{ m.content }}<|end|>",
+        "<|user|>{{ mood }}{{ deep }}",
+    )
+    template = (
+        "{% for m in messages %}"
+        + turn
+        + "{% endfor %}{% if add_generation_prompt %}"
+        + prompt
+        + "{% endif %}"
+    )
     (tmp_path / "mine.jinja").write_text(template)
     given += [f"task.template={tmp_path / 'mine.jinja'}", f"run_dir={tmp_path / 'run'}"]
-    code, _, err = jaxsft("train", "task=chat", f"data.train={files / 'chat.jsonl'}", *tiny.FAST, *given)
+    code, _, err = jaxsft(
+        "train", "task=chat", f"data.train={files / 'chat.jsonl'}", *tiny.FAST, *given
+    )
     assert code == 0, err
-    assert rundir.read_json(tmp_path / "run" / "task.json")["template"]["variables"] == {"mood": "kind", "deep": False}
+    assert rundir.read_json(tmp_path / "run" / "task.json")["template"]["variables"] == {
+        "mood": "kind",
+        "deep": False,
+    }
 
 
 def test_text_is_taken_as_it_stands(tmp_path):
     code, _, err = jaxsft("train", "task=lm", f"data.train={tmp_path}/it's a=b, 中文 (x).txt")
-    assert code == 1 and err == f"jaxsft: {tmp_path}/it's a=b, 中文 (x).txt: there is no such file\n"
+    assert (
+        code == 1 and err == f"jaxsft: {tmp_path}/it's a=b, 中文 (x).txt: there is no such file\n"
+    )
 
 
-# --- what is wrong -----------------------------------------------------------------------------------------------------------------------------
+# --- what is wrong
+# --------------------------------------------------------------------------------------------------
 FILES = {
     "empty.csv": b"",
     "bytes.csv": b"text,label\nx,a\n\xff,b\n",
@@ -165,19 +248,46 @@ WRONG = [
     (["train"], "no training data: set data.train=FILE"),
     (["train", "task=classify", "data.train=none.csv"], "none.csv: there is no such file"),
     (["train", "task=classify", "data.train=empty.csv"], "empty.csv:1: the file is empty"),
-    (["train", "task=classify", "data.train=bytes.csv"], "bytes.csv:3: byte 15 (0xff) is not valid utf-8"),
+    (
+        ["train", "task=classify", "data.train=bytes.csv"],
+        "bytes.csv:3: byte 15 (0xff) is not valid utf-8",
+    ),
     (["train", "task=classify", "data.train=columns.csv"], "columns.csv:1: missing column 'text'"),
     (["train", "task=classify", "data.train=cells.csv"], "cells.csv:3: found 3 cells, expected 2"),
-    (["train", "task=classify", "data.train=good.csv", "data.test=label.csv"], "label.csv:3: label 'q' is not in the vocabulary of 2 labels"),
+    (
+        ["train", "task=classify", "data.train=good.csv", "data.test=label.csv"],
+        "label.csv:3: label 'q' is not in the vocabulary of 2 labels",
+    ),
     (["train", "task=chat", "data.train=broken.jsonl"], "broken.jsonl:2: broken JSON"),
     (["train", "task=chat", "data.train=long.jsonl"], "long.jsonl:1: "),
-    (["train", "task=clasify", "data.train=good.csv"], "task=clasify: unknown; there are chat, classify, joint, lm"),
-    (["train", "data.train=good.csv", "optim.lr=1"], "optim.lr: unknown option of optim=adamw; did you mean optim.learning_rate?"),
-    (["train", "task=classify", "data.train=good.csv", "optim=sgd", "optim.b1=0.9"], "optim.b1: unknown option"),
-    (["train", "task=classify", "data.train=good.csv", "evaluation.metric=validation/foo"], "evaluation.metric=validation/foo: unknown"),
-    (["train", "task=classify", "data.train=good.csv", "train.duration=5"], "train.duration=5: expected a number with a unit"),
-    (["train", "task=classify", "data.train=good.csv", "mesh.data=16"], "mesh.data=16 mesh.fsdp=1 mesh.tensor=1 needs 16 devices, found 8"),
-    (["train", "task=classify", "data.train=good.csv", "data.path=good.csv"], "data.path excludes data.train"),
+    (
+        ["train", "task=clasify", "data.train=good.csv"],
+        "task=clasify: unknown; there are chat, classify, joint, lm",
+    ),
+    (
+        ["train", "data.train=good.csv", "optim.lr=1"],
+        "optim.lr: unknown option of optim=adamw; did you mean optim.learning_rate?",
+    ),
+    (
+        ["train", "task=classify", "data.train=good.csv", "optim=sgd", "optim.b1=0.9"],
+        "optim.b1: unknown option",
+    ),
+    (
+        ["train", "task=classify", "data.train=good.csv", "evaluation.metric=validation/foo"],
+        "evaluation.metric=validation/foo: unknown",
+    ),
+    (
+        ["train", "task=classify", "data.train=good.csv", "train.duration=5"],
+        "train.duration=5: expected a number with a unit",
+    ),
+    (
+        ["train", "task=classify", "data.train=good.csv", "mesh.data=16"],
+        "mesh.data=16 mesh.fsdp=1 mesh.tensor=1 needs 16 devices, found 8",
+    ),
+    (
+        ["train", "task=classify", "data.train=good.csv", "data.path=good.csv"],
+        "data.path excludes data.train",
+    ),
     (["train", "task=classify", "data.train=good.csv", "train.freeze=[nothing]"], "nothing"),
     (["train", "data.train"], "data.train: expected key=value"),
     (["eval", "run=none", "data.path=good.csv"], "none: not a run directory"),
@@ -187,8 +297,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("arguments, message", WRONG, ids=lambda x: " ".join(x[-2:]) if isinstance(x, list) else "")
-def test_what_is_wrong_is_one_line(arguments, message, tmp_path, monkeypatch):  # guards D9, D12, E8, H5
+@pytest.mark.parametrize(
+    "arguments, message", WRONG, ids=lambda x: " ".join(x[-2:]) if isinstance(x, list) else ""
+)
+# guards D9, D12, E8, H5
+def test_what_is_wrong_is_one_line(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
@@ -199,48 +312,104 @@ def test_what_is_wrong_is_one_line(arguments, message, tmp_path, monkeypatch):  
 
 
 def test_what_a_run_cannot_change_is_refused(classified, files):
-    code, _, err = jaxsft("eval", f"run={classified[0]}", f"data.path={files / 'labels_held.jsonl'}", "model.layers=9")
+    code, _, err = jaxsft(
+        "eval", f"run={classified[0]}", f"data.path={files / 'labels_held.jsonl'}", "model.layers=9"
+    )
     assert code == 1 and "model.layers: cannot be changed for a trained run" in err
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused(classified, files):
-    given = ("eval", f"run={classified[0]}", f"data.path={files / 'labels_held.jsonl'}", "mesh.data=8")
+    given = (
+        "eval",
+        f"run={classified[0]}",
+        f"data.path={files / 'labels_held.jsonl'}",
+        "mesh.data=8",
+    )
     code, _, err = jaxsft(*given, "evaluation.batch_size=3")
-    assert code == 1 and "evaluation.batch_size=3: not divisible by mesh.data x mesh.fsdp=8" in err and "Traceback" not in err
+    assert (
+        code == 1
+        and "evaluation.batch_size=3: not divisible by mesh.data x mesh.fsdp=8" in err
+        and "Traceback" not in err
+    )
     assert jaxsft(*given, "evaluation.batch_size=8")[0] == 0
 
 
 def test_a_row_that_is_dropped_has_its_line_in_a_file_of_cells(classified, tmp_path):  # guards E3
     """First or not, and where predictions have columns by their names."""
     for texts in (["", "red cat", "a dog"], ["red cat", ""]):
-        tiny.write_lines(tmp_path / "in.jsonl", [{"id": i, "text": text} for i, text in enumerate(texts)])
-        code, _, err = jaxsft("predict", f"run={classified[0]}", f"input={tmp_path / 'in.jsonl'}", f"output={tmp_path / 'out.csv'}")
+        tiny.write_lines(
+            tmp_path / "in.jsonl", [{"id": i, "text": text} for i, text in enumerate(texts)]
+        )
+        code, _, err = jaxsft(
+            "predict",
+            f"run={classified[0]}",
+            f"input={tmp_path / 'in.jsonl'}",
+            f"output={tmp_path / 'out.csv'}",
+        )
         assert code == 0, err
         lines = list(csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8")))
         assert [(int(x["id"]), x["text"], x["dropped"], bool(x["prediction"])) for x in lines] == [
             (i, text, "" if text else "empty", bool(text)) for i, text in enumerate(texts)
         ]
-    lost, whole = {"text": "", "prediction": None, "dropped": "empty"}, {"text": "a", "prediction": {"x": 1, "y": 2}, "probability": {"x": 0.5}}
+    lost, whole = (
+        {"text": "", "prediction": None, "dropped": "empty"},
+        {
+            "text": "a",
+            "prediction": {"x": 1, "y": 2},
+            "probability": {"x": 0.5},
+        },
+    )
     rows = predict.table([lost, whole], ";")
-    assert rows[1] == {"text": "a", "prediction_x": 1, "prediction_y": 2, "probability_x": 0.5, "dropped": None}
-    assert rows[0] == {"text": "", "prediction_x": None, "prediction_y": None, "probability_x": None, "dropped": "empty"}
-    assert list(rows[0]) == list(rows[1]) and predict.table([lost], ";") == [lost] and "dropped" not in predict.table([whole], ";")[0]
+    assert rows[1] == {
+        "text": "a",
+        "prediction_x": 1,
+        "prediction_y": 2,
+        "probability_x": 0.5,
+        "dropped": None,
+    }
+    assert rows[0] == {
+        "text": "",
+        "prediction_x": None,
+        "prediction_y": None,
+        "probability_x": None,
+        "dropped": "empty",
+    }
+    assert (
+        list(rows[0]) == list(rows[1])
+        and predict.table([lost], ";") == [lost]
+        and "dropped" not in predict.table([whole], ";")[0]
+    )
 
 
 def test_predictions_are_written_whole_or_not_at_all(classified, tmp_path):
     (tmp_path / "in.csv").write_bytes(b"text\nfine\n\xff\n")
-    code, _, err = jaxsft("predict", f"run={classified[0]}", f"input={tmp_path / 'in.csv'}", f"output={tmp_path / 'out.jsonl'}")
+    code, _, err = jaxsft(
+        "predict",
+        f"run={classified[0]}",
+        f"input={tmp_path / 'in.csv'}",
+        f"output={tmp_path / 'out.jsonl'}",
+    )
     assert code == 1 and "in.csv:3: byte" in err and not (tmp_path / "out.jsonl").exists()
 
 
 def test_a_run_of_many_devices_opens_on_one(classified, files, tmp_path, monkeypatch):
     import jax
 
-    given = ("train", "task=classify", f"data.train={files / 'labels.jsonl'}", f"data.test={files / 'labels_held.jsonl'}", *tiny.FAST)
-    code, _, err = jaxsft(*given, "mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", f"run_dir={tmp_path / 'run'}")
+    given = (
+        "train",
+        "task=classify",
+        f"data.train={files / 'labels.jsonl'}",
+        f"data.test={files / 'labels_held.jsonl'}",
+        *tiny.FAST,
+    )
+    code, _, err = jaxsft(
+        *given, "mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", f"run_dir={tmp_path / 'run'}"
+    )
     assert code == 0, err
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    code, out, err = jaxsft("eval", f"run={tmp_path / 'run'}", f"data.path={files / 'labels_held.jsonl'}")
+    code, out, err = jaxsft(
+        "eval", f"run={tmp_path / 'run'}", f"data.path={files / 'labels_held.jsonl'}"
+    )
     assert code == 0 and "trained on 8 devices; running on one of 1" in err
     again, numbers = json.loads(out), rundir.read_json(tmp_path / "run" / "result.json")
     assert again["labels_held/loss"] == pytest.approx(numbers["test/loss"], rel=1e-5)
@@ -257,19 +426,31 @@ def test_an_answer_that_cannot_be_reached_is_an_error(files, tmp_path):
     ]
     given = [*given, "evaluation.generate=end"]
     code, _, err = jaxsft(*given)
-    assert code == 1 and "chat_held.jsonl:" in err and "more than generate.max_new_tokens=4" in err and "generate.allow_cut=true" in err
+    assert (
+        code == 1
+        and "chat_held.jsonl:" in err
+        and "more than generate.max_new_tokens=4" in err
+        and "generate.allow_cut=true" in err
+    )
     assert not (tmp_path / "run").exists()
     code, out, err = jaxsft(*given, "generate.allow_cut=true")
     assert code == 0 and "references are longer and count as wrong" in out
 
 
-# --- real files --------------------------------------------------------------------------------------------------------------------------------
+# --- real files
+# --------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_the_ledger_of_gsm8k_is_full(tmp_path):  # guards B6
     folder = realdata.real("gsm8k")
     columns = ("data.columns.prompt=question", "data.columns.completion=answer")
     code, _, err = jaxsft(
-        "train", "task=chat", f"data.train={folder / 'test.jsonl'}", *columns, f"run_dir={tmp_path / 'run'}", *tiny.FAST, "model.context=2048"
+        "train",
+        "task=chat",
+        f"data.train={folder / 'test.jsonl'}",
+        *columns,
+        f"run_dir={tmp_path / 'run'}",
+        *tiny.FAST,
+        "model.context=2048",
     )
     assert code == 0, err
     rows = rundir.read_json(tmp_path / "run" / "ledger.json")["train"]["rows"]
@@ -300,8 +481,14 @@ def test_a_name_that_no_file_can_have_is_one_line(arguments, tmp_path, monkeypat
     (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\n")
     code, out, err = jaxsft(*arguments)
     told = err.strip() or out.strip()
-    as_finding = arguments[0] == "check" and "unreadable: train cannot be read" in told and "refused: 1 error" in told
-    assert code == 1 and (as_finding or len(told.splitlines()) == 1) and "Traceback" not in told, ascii(told)
+    as_finding = (
+        arguments[0] == "check"
+        and "unreadable: train cannot be read" in told
+        and "refused: 1 error" in told
+    )
+    assert code == 1 and (as_finding or len(told.splitlines()) == 1) and "Traceback" not in told, (
+        ascii(told)
+    )
 
 
 def test_what_is_raised_in_a_job_comes_through_without_lines_of_hydra(monkeypatch, capsys):
@@ -315,30 +502,44 @@ def test_what_is_raised_in_a_job_comes_through_without_lines_of_hydra(monkeypatc
 
 @pytest.mark.parametrize(
     "content, told",
-    [("seed: " + "[" * 300 + "]" * 300, "nested more than 100 deep"), ("a: &a [1]\nb: *a\n", "alias or anchor 'a'")],
+    [
+        ("seed: " + "[" * 300 + "]" * 300, "nested more than 100 deep"),
+        ("a: &a [1]\nb: *a\n", "alias or anchor 'a'"),
+    ],
     ids=["nested", "alias"],
 )
 def test_a_preset_of_the_user_has_the_bounds_of_every_yaml_file(tmp_path, content, told):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{content}")
     with pytest.raises(ConfigError, match=rf"mine\.yaml:\d.*{told}"):
-        hydra_app.run(["--config-dir", str(tmp_path), "experiment=mine", "task=classify", "data.path=a.csv"], lambda config: 0)
+        hydra_app.run(
+            ["--config-dir", str(tmp_path), "experiment=mine", "task=classify", "data.path=a.csv"],
+            lambda config: 0,
+        )
 
 
 def test_an_override_that_nests_without_end_is_refused_in_a_sentence():
     with pytest.raises(ConfigError, match=r"^task\.variables: .* more than 50 deep"):
-        hydra_app.run(["task=chat", "task.variables={a: " + "[" * 3000 + "]" * 3000 + "}"], lambda config: 0)
+        hydra_app.run(
+            ["task=chat", "task.variables={a: " + "[" * 3000 + "]" * 3000 + "}"], lambda config: 0
+        )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_full_disk_behind_the_output_is_a_sentence(number, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_dispatch", lambda argv: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    monkeypatch.setattr(
+        cli, "_dispatch", lambda argv: (_ for _ in ()).throw(OSError(number, os.strerror(number)))
+    )
     assert cli.main(["report", "run"]) == 1
-    assert capsys.readouterr().err == f"jaxsft: the output: cannot be used ({os.strerror(number)})\n"
+    assert (
+        capsys.readouterr().err == f"jaxsft: the output: cannot be used ({os.strerror(number)})\n"
+    )
 
 
 def test_after_a_failure_nothing_follows_the_one_line(monkeypatch, capsys):
-    """The process ends while the exception is held: what it holds is not collected, and says nothing."""
+    """The process ends while the exception is held: what it holds is not collected, and says
+    nothing.
+    """
 
     class Loud:
         def __del__(self):
@@ -349,10 +550,20 @@ def test_after_a_failure_nothing_follows_the_one_line(monkeypatch, capsys):
         raise rundir.JaxsftError("no") from RuntimeError(loud)
 
     ends = []
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: type("M", (), {"main": staticmethod(failing)}))
-    assert cli.main(["report", "x"], end=lambda code: ends.append((code, capsys.readouterr().err)) or code) == 1
+    monkeypatch.setattr(
+        cli.importlib, "import_module", lambda name: type("M", (), {"main": staticmethod(failing)})
+    )
+    assert (
+        cli.main(
+            ["report", "x"], end=lambda code: ends.append((code, capsys.readouterr().err)) or code
+        )
+        == 1
+    )
     assert ends == [(1, "jaxsft: no\n")]
 
 
 def test_numbers_that_are_not_finite_are_printed_as_json_has_them():
-    assert json.loads(rundir.json_text({"r2": float("nan"), "x": [float("-inf")]}, indent=1)) == {"r2": "NaN", "x": ["-Infinity"]}
+    assert json.loads(rundir.json_text({"r2": float("nan"), "x": [float("-inf")]}, indent=1)) == {
+        "r2": "NaN",
+        "x": ["-Infinity"],
+    }

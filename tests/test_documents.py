@@ -49,16 +49,28 @@ def test_json_that_no_file_needs_is_one_sentence(text, tmp_path):
 
 @pytest.mark.parametrize("text", YAML)
 def test_yaml_that_no_file_needs_is_one_sentence(text):
-    with pytest.raises(DataError, match="^f.yaml" + YAML[text] if YAML[text][0] == ":" else YAML[text]) as caught:
+    with pytest.raises(
+        DataError, match="^f.yaml" + YAML[text] if YAML[text][0] == ":" else YAML[text]
+    ) as caught:
         documents.parse_yaml(text, "f.yaml")
     assert "\n" not in str(caught.value)
 
 
 def test_what_files_need_is_read(tmp_path):
-    value = {"a": [1, -2.5e-3, 10**30, True, None, {"ü😀": "\u2028"}], "deep": json.loads("[" * 98 + "]" * 98)}
+    value = {
+        "a": [1, -2.5e-3, 10**30, True, None, {"ü😀": "\u2028"}],
+        "deep": json.loads("[" * 98 + "]" * 98),
+    }
     text = json.dumps(value)
-    assert documents.parse_json(text, "f") == documents.parse_json(b"\xef\xbb\xbf" + text.encode(), "f") == value
-    assert documents.parse_yaml("a: [1, {b: .inf}]\nc: ~", "f") == {"a": [1, {"b": float("inf")}], "c": None}
+    assert (
+        documents.parse_json(text, "f")
+        == documents.parse_json(b"\xef\xbb\xbf" + text.encode(), "f")
+        == value
+    )
+    assert documents.parse_yaml("a: [1, {b: .inf}]\nc: ~", "f") == {
+        "a": [1, {"b": float("inf")}],
+        "c": None,
+    }
     (tmp_path / "f.json").write_text(text, encoding="utf-8")
     assert documents.read_json(tmp_path / "f.json", top=dict) == value
     assert documents.parse_json('["\\ud83d"]', "f", halves=True) == ["\ud83d"]
@@ -68,7 +80,15 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "bytes").write_bytes(b"\xff")
     (tmp_path / "list").write_text("[]")
-    for path in ("/dev/zero", tmp_path, tmp_path / "pipe", tmp_path / "bytes", tmp_path / "absent", "n" * 300, "a\0"):
+    for path in (
+        "/dev/zero",
+        tmp_path,
+        tmp_path / "pipe",
+        tmp_path / "bytes",
+        tmp_path / "absent",
+        "n" * 300,
+        "a\0",
+    ):
         with pytest.raises(DataError, match="cannot read"):
             documents.read_json(path)
     with pytest.raises(DataError, match=r"list: found a list, expected an object"):
@@ -79,7 +99,9 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
 
 def test_deep_brackets_are_refused_as_they_are_scanned(monkeypatch):
     scanned, whole = [], documents.Loader.fetch_flow_sequence_start
-    monkeypatch.setattr(documents.Loader, "fetch_flow_sequence_start", lambda self: scanned.append(1) or whole(self))
+    monkeypatch.setattr(
+        documents.Loader, "fetch_flow_sequence_start", lambda self: scanned.append(1) or whole(self)
+    )
     with pytest.raises(DataError, match="nested more than 100 deep"):
         documents.parse_yaml("[" * 5000, "x.yaml")
     assert len(scanned) == documents.LEVELS + 1

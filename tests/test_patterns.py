@@ -18,8 +18,14 @@ def spec(*axes: str, n: int = 3, inputs: int = 0) -> WeightSpec:
 SPECS = {
     "embedding": {"w": spec("vocab", "embed")},
     "layers": {
-        "0": {"attention": {"q": {"w": spec("layers", "embed", "heads", n=4, inputs=1)}}, "norm": {"scale": spec("layers", "embed", n=4)}},
-        "4": {"attention": {"q": {"w": spec("layers", "embed", "heads", n=8, inputs=1)}}, "norm": {"scale": spec("layers", "embed", n=8)}},
+        "0": {
+            "attention": {"q": {"w": spec("layers", "embed", "heads", n=4, inputs=1)}},
+            "norm": {"scale": spec("layers", "embed", n=4)},
+        },
+        "4": {
+            "attention": {"q": {"w": spec("layers", "embed", "heads", n=8, inputs=1)}},
+            "norm": {"scale": spec("layers", "embed", n=8)},
+        },
     },
 }
 
@@ -27,7 +33,9 @@ SPECS = {
 def test_virtual_paths_number_layers_across_segments():
     paths = patterns.virtual_paths(SPECS)
     assert len(paths) == len(set(paths)) == 1 + 2 * 12
-    assert [p for p in paths if p.endswith("q/w")] == [f"layers/{i}/attention/q/w" for i in range(12)]
+    assert [p for p in paths if p.endswith("q/w")] == [
+        f"layers/{i}/attention/q/w" for i in range(12)
+    ]
     assert "embedding/w" in paths
 
 
@@ -47,7 +55,10 @@ def test_path_string():
     class Node:
         x: int
 
-    assert patterns.path_string(jax.tree_util.tree_flatten_with_path({"a": [Node(1)]})[0][0][0]) == "a/0/x"
+    assert (
+        patterns.path_string(jax.tree_util.tree_flatten_with_path({"a": [Node(1)]})[0][0][0])
+        == "a/0/x"
+    )
 
 
 def test_first_match_wins_and_partial_matches_become_vectors():
@@ -57,7 +68,9 @@ def test_first_match_wins_and_partial_matches_become_vectors():
     assert found["embedding"]["w"] == 1.0
     assert found["layers"]["0"]["attention"]["q"]["w"] == 3.0
     assert found["layers"]["0"]["norm"]["scale"] == 1.0
-    np.testing.assert_array_equal(found["layers"]["4"]["attention"]["q"]["w"], [3, 0.5, 0.5, 0.5, 0.5, 0.5, 2, 2])
+    np.testing.assert_array_equal(
+        found["layers"]["4"]["attention"]["q"]["w"], [3, 0.5, 0.5, 0.5, 0.5, 0.5, 2, 2]
+    )
     np.testing.assert_array_equal(found["layers"]["4"]["norm"]["scale"], [1, 1, 1, 1, 1, 1, 2, 2])
     assert found["layers"]["4"]["norm"]["scale"].dtype == np.float64
 
@@ -80,10 +93,23 @@ def test_no_rules():
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ([("layers/./atention/.*", 0.0)], ["train.freeze", "'layers/./atention/.*'", "matches no parameter", "attention/q/w", "embedding/w"]),
-        ([("attention", 0.0)], ["matches no parameter", "'.*attention.*'"]),  # a search would have matched
+        (
+            [("layers/./atention/.*", 0.0)],
+            [
+                "train.freeze",
+                "'layers/./atention/.*'",
+                "matches no parameter",
+                "attention/q/w",
+                "embedding/w",
+            ],
+        ),
+        # a search would have matched
+        ([("attention", 0.0)], ["matches no parameter", "'.*attention.*'"]),
         ([("layers/12/.*", 0.0)], ["matches no parameter"]),  # one layer too many
-        ([("layers/.*", 0.0), ("layers/3/.*", 1.0)], ["'layers/3/.*' has no effect", "'layers/.*'", "first match wins"]),
+        (
+            [("layers/.*", 0.0), ("layers/3/.*", 1.0)],
+            ["'layers/3/.*' has no effect", "'layers/.*'", "first match wins"],
+        ),
         ([("embedding/w", 0.0), ("embedding/w", 1.0)], ["has no effect"]),
         ([("layers/(", 0.0)], ["train.freeze", "'layers/('", "not a regular expression"]),
     ],
@@ -96,7 +122,11 @@ def test_a_pattern_without_effect_is_an_error(rules, said):
 
 
 def test_close_paths_of_many_layers_do_not_crowd_out_others():
-    specs = {"layers": {"0": {name: {"w": spec("layers", "embed", n=48)} for name in ("gate", "up", "down")}}}
+    specs = {
+        "layers": {
+            "0": {name: {"w": spec("layers", "embed", n=48)} for name in ("gate", "up", "down")}
+        }
+    }
     with pytest.raises(ConfigError) as error:
         patterns.resolve([("layers/7/gatee/w", 0.0)], specs, 1.0, option="o")
     for name in ("gate", "up", "down"):

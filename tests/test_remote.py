@@ -1,4 +1,6 @@
-"""Run directories at an object store, which here is a bucket in memory behind Google's JSON API: no rename, no append, no locks."""
+"""Run directories at an object store, which here is a bucket in memory behind Google's JSON API: no
+rename, no append, no locks.
+"""
 
 import dataclasses
 import importlib.util
@@ -17,7 +19,9 @@ from tests.invariants.test_resume import Killed, kill_at
 from tests.sharding import test_hosts
 
 HOME = "gs://bucket/runs/one"
-needs_client = pytest.mark.skipif(importlib.util.find_spec("gcsfs") is None, reason="gcsfs is not installed (the extra `gcs`)")
+needs_client = pytest.mark.skipif(
+    importlib.util.find_spec("gcsfs") is None, reason="gcsfs is not installed (the extra `gcs`)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,23 +72,45 @@ def outcome_at(home, folder):
 
 
 @needs_client
-def test_a_run_at_a_store_is_the_run_that_it_is_here(files, local, objects, machine, tmp_path):  # guards F1, F9
+# guards F1, F9
+def test_a_run_at_a_store_is_the_run_that_it_is_here(files, local, objects, machine, tmp_path):
     train(files)
     assert outcome_at(HOME, tmp_path / "copy") == local
-    assert {name.split("/")[2] for name in objects} >= {"config.yaml", "manifest.json", "ledger.json", "metrics.jsonl", "result.json", "checkpoints"}
+    assert {name.split("/")[2] for name in objects} >= {
+        "config.yaml",
+        "manifest.json",
+        "ledger.json",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints",
+    }
     assert not any("lock" in name or name.endswith(".tmp") for name in objects)
     machine("second")  # reads the store alone
-    code, _, err = tiny.jaxsft("predict", f"run={HOME}", f"input={files / 'labels_held.jsonl'}", f"output={tmp_path / 'out.jsonl'}")
+    code, _, err = tiny.jaxsft(
+        "predict",
+        f"run={HOME}",
+        f"input={files / 'labels_held.jsonl'}",
+        f"output={tmp_path / 'out.jsonl'}",
+    )
     assert code == 0, err
     here = [line["prediction"] for line in rundir.read_jsonl(tmp_path / "out.jsonl")]
-    assert here == [line["prediction"] for line in rundir.read_jsonl(tmp_path / "copy" / "predictions" / "validation.jsonl")]
-    assert loop.train(config(files)).numbers == local["result"]  # complete: nothing is trained again
+    assert here == [
+        line["prediction"]
+        for line in rundir.read_jsonl(tmp_path / "copy" / "predictions" / "validation.jsonl")
+    ]
+    # complete: nothing is trained again
+    assert loop.train(config(files)).numbers == local["result"]
 
 
 @needs_client
 @pytest.mark.slow
-@pytest.mark.parametrize("place", [("_read", 7), ("_finish", 1)], ids=["in the middle", "before the results"])
-def test_another_machine_continues_a_killed_run(place, files, local, objects, machine, monkeypatch, tmp_path):  # guards F1, F4, F6
+@pytest.mark.parametrize(
+    "place", [("_read", 7), ("_finish", 1)], ids=["in the middle", "before the results"]
+)
+# guards F1, F4, F6
+def test_another_machine_continues_a_killed_run(
+    place, files, local, objects, machine, monkeypatch, tmp_path
+):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, *place)
         loop.train(config(files))
@@ -97,18 +123,29 @@ def test_another_machine_continues_a_killed_run(place, files, local, objects, ma
 @needs_client
 @pytest.mark.slow
 def test_two_processes_share_a_run_at_a_store(files, objects, machine, tmp_path):  # guards I8
-    processes = test_hosts.start(test_hosts.given(files, "mesh.data=1", "mesh.fsdp=auto", f"run_dir={HOME}", steps=6), tmp_path)
+    processes = test_hosts.start(
+        test_hosts.given(files, "mesh.data=1", "mesh.fsdp=auto", f"run_dir={HOME}", steps=6),
+        tmp_path,
+    )
     assert [code for code, _ in test_hosts.finish(processes)] == [0, 0]
     there, here = tmp_path / "there", tmp_path / "here"
     remote.pull(HOME, there)
-    solo = test_hosts.start(test_hosts.given(files, "mesh.data=1", f"run_dir={here}", steps=6), tmp_path, count=1, devices=1)
+    solo = test_hosts.start(
+        test_hosts.given(files, "mesh.data=1", f"run_dir={here}", steps=6),
+        tmp_path,
+        count=1,
+        devices=1,
+    )
     assert [code for code, _ in test_hosts.finish(solo)] == [0]
     test_hosts.same(there, here)
 
 
 @pytest.mark.slow
 @needs_client
-def test_a_damaged_step_is_set_aside_object_by_object(files, local, objects, machine, monkeypatch, tmp_path):  # guards F9
+# guards F9
+def test_a_damaged_step_is_set_aside_object_by_object(
+    files, local, objects, machine, monkeypatch, tmp_path
+):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, "_read", 11)
         loop.train(config(files))
@@ -123,7 +160,8 @@ def test_a_damaged_step_is_set_aside_object_by_object(files, local, objects, mac
 
 
 @needs_client
-def test_a_step_that_was_not_completed_is_no_step(files, objects, machine, monkeypatch):  # guards F9
+# guards F9
+def test_a_step_that_was_not_completed_is_no_step(files, objects, machine, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, "_read", 11)
         loop.train(config(files))
@@ -154,10 +192,18 @@ def test_a_refused_run_leaves_no_working_copy_of_any_process(files, objects, mac
 @needs_client
 def test_objects_that_mark_folders_are_no_files(objects, tmp_path):
     """The Cloud Console makes empty objects whose names end in a slash."""
-    for name, content in (("", b""), ("a.txt", b"1"), ("deep/", b""), ("deep/b.txt", b"2"), ("deep/empty/", b"")):
+    for name, content in (
+        ("", b""),
+        ("a.txt", b"1"),
+        ("deep/", b""),
+        ("deep/b.txt", b"2"),
+        ("deep/empty/", b""),
+    ):
         objects[f"runs/one/{name}"] = (1, content)
     remote.pull(HOME, tmp_path / "copy")
-    assert sorted(str(p.relative_to(tmp_path / "copy")) for p in (tmp_path / "copy").rglob("*") if p.is_file()) == ["a.txt", "deep/b.txt"]
+    assert sorted(
+        str(p.relative_to(tmp_path / "copy")) for p in (tmp_path / "copy").rglob("*") if p.is_file()
+    ) == ["a.txt", "deep/b.txt"]
     mirror = remote.Mirror(HOME, tmp_path / "copy")
     (tmp_path / "copy" / "c.txt").write_text("3")
     mirror.push()
@@ -170,9 +216,20 @@ def test_the_results_arrive_last_and_go_first(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "is_remote", lambda place: str(place) == "x://store")
     monkeypatch.setattr(remote, "path", lambda place: store if str(place) == "x://store" else place)
     write = type(store).write_bytes
-    monkeypatch.setattr(type(store), "write_bytes", lambda self, data: (order.append(self.name), write(self, data))[1])
+    monkeypatch.setattr(
+        type(store),
+        "write_bytes",
+        lambda self, data: (order.append(self.name), write(self, data))[1],
+    )
     store.mkdir()
-    for name in ("result.json", "zzz.txt", "deep/a.txt", "run.lock", "checkpoints/1/data", "half.tmp"):
+    for name in (
+        "result.json",
+        "zzz.txt",
+        "deep/a.txt",
+        "run.lock",
+        "checkpoints/1/data",
+        "half.tmp",
+    ):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         write(copy / name, b"1")
     mirror = remote.Mirror("x://store", tmp_path / "empty")

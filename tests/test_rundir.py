@@ -1,4 +1,6 @@
-"""Run directories are never shared by chance, files are whole or absent, half lines are mended, and one process writes at a time."""
+"""Run directories are never shared by chance, files are whole or absent, half lines are mended, and
+one process writes at a time.
+"""
 
 import errno
 import json
@@ -42,7 +44,11 @@ def test_create_never_shares_a_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made, threads = [], []
     for _ in range(8):
-        threads.append(threading.Thread(target=lambda: made.extend(rundir.create(None, stem="chat") for _ in range(10))))
+        threads.append(
+            threading.Thread(
+                target=lambda: made.extend(rundir.create(None, stem="chat") for _ in range(10))
+            )
+        )
         threads[-1].start()
     for thread in threads:
         thread.join()
@@ -51,7 +57,9 @@ def test_create_never_shares_a_directory(tmp_path, monkeypatch):
     assert any(path.name.endswith("-2") for path in made)
 
 
-@pytest.mark.parametrize(("stem", "start"), [("../a b/c", "a-b-c-"), ("中文", "中文-"), ("..", "run-")])
+@pytest.mark.parametrize(
+    ("stem", "start"), [("../a b/c", "a-b-c-"), ("中文", "中文-"), ("..", "run-")]
+)
 def test_create_makes_a_safe_name(tmp_path, monkeypatch, stem, start):
     monkeypatch.chdir(tmp_path)
     made = rundir.create(None, stem=stem)
@@ -67,7 +75,8 @@ def test_create_where_runs_is_a_file(tmp_path, monkeypatch):
 
 def test_json_is_strict_and_numbers_come_back(tmp_path):
     value = {
-        "loss": math.nan, "most": np.float32(math.inf), "least": -math.inf, "array": np.array([[1, 2]]), "count": np.int64(3),
+        "loss": math.nan, "most": np.float32(math.inf), "least": -math.inf,
+        "array": np.array([[1, 2]]), "count": np.int64(3),
         "path": Path("a/b"), "中文": "猫\u2028\ud83d", 7: (True, None), "set": {"b", "a"},
     }  # fmt: skip
     path = rundir.write_json(tmp_path / "new" / "result.json", value)
@@ -75,9 +84,19 @@ def test_json_is_strict_and_numbers_come_back(tmp_path):
     read = json.loads(path.read_text("utf-8"), parse_constant=pytest.fail)
     assert read == rundir.read_json(path)
     assert read["loss"] == "NaN" and read["most"] == "Infinity" and read["least"] == "-Infinity"
-    assert read["array"] == [[1, 2]] and read["count"] == 3 and read["path"] == "a/b" and read["7"] == [True, None] and read["set"] == ["a", "b"]
+    assert (
+        read["array"] == [[1, 2]]
+        and read["count"] == 3
+        and read["path"] == "a/b"
+        and read["7"] == [True, None]
+        and read["set"] == ["a", "b"]
+    )
     assert read["中文"] == "猫\u2028\ud83d"
-    assert math.isnan(rundir.number(read["loss"])) and rundir.number(read["least"]) == -math.inf and rundir.number(3) == 3.0
+    assert (
+        math.isnan(rundir.number(read["loss"]))
+        and rundir.number(read["least"]) == -math.inf
+        and rundir.number(3) == 3.0
+    )
     for wrong in ("nan", "1", None, [1]):
         with pytest.raises(DataError, match="expected a number"):
             rundir.number(wrong)
@@ -89,7 +108,12 @@ def test_json_is_strict_and_numbers_come_back(tmp_path):
 def test_jax_like_scalars_are_numbers(tmp_path):
     import ml_dtypes
 
-    values = [ml_dtypes.bfloat16(1.5), np.array([0.5, math.nan], ml_dtypes.bfloat16), np.float16(2.0), np.bool_(True)]
+    values = [
+        ml_dtypes.bfloat16(1.5),
+        np.array([0.5, math.nan], ml_dtypes.bfloat16),
+        np.float16(2.0),
+        np.bool_(True),
+    ]
     assert json.loads(rundir.json_text(values)) == [1.5, [0.5, "NaN"], 2.0, True]
 
 
@@ -104,8 +128,14 @@ def test_reading_what_is_not_there_or_not_json(tmp_path):
 def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, full_disk):
     path = tmp_path / "result.json"
     path.write_text("old")
-    for write in (lambda: rundir.write_json(path, {}), lambda: rundir.write_text(path, "new"), lambda: rundir.write_bytes(path, b"new")):
-        with pytest.raises(JaxsftError, match=r"result.json: cannot write \(No space left on device\)"):
+    for write in (
+        lambda: rundir.write_json(path, {}),
+        lambda: rundir.write_text(path, "new"),
+        lambda: rundir.write_bytes(path, b"new"),
+    ):
+        with pytest.raises(
+            JaxsftError, match=r"result.json: cannot write \(No space left on device\)"
+        ):
             write()
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["result.json"]
 
@@ -114,16 +144,23 @@ def test_a_write_that_the_system_refuses(tmp_path):
     path = tmp_path / "result.json"
     path.write_text("old")
     code = (
-        "import resource, signal, sys; from jaxsft import rundir\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "lines = rundir.JsonLines(sys.argv[2]); lines.append({'step': 1})\n"
-        "for do in (lambda: rundir.write_text(sys.argv[1], 'x' * 100_000), lambda: lines.append({'long': 'x' * 100_000})):\n"
-        "    try: do()\n"
-        "    except rundir.JaxsftError as error: print(error)\n"
-        "lines.append({'step': 2})"
+        "import resource, signal, sys; from jaxsft import rundir\nsignal.signal(signal.SIGXFSZ,"
+        " signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\nlines ="
+        " rundir.JsonLines(sys.argv[2]); lines.append({'step': 1})\nfor do in (lambda:"
+        " rundir.write_text(sys.argv[1], 'x' * 100_000), lambda: lines.append({'long': 'x' *"
+        " 100_000})):\n    try: do()\n    except rundir.JaxsftError as error:"
+        " print(error)\nlines.append({'step': 2})"
     )
-    done = subprocess.run([sys.executable, "-c", code, path, tmp_path / "m.jsonl"], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [f"{path}: cannot write (File too large)", f"{tmp_path / 'm.jsonl'}: cannot write (File too large)"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, tmp_path / "m.jsonl"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        f"{path}: cannot write (File too large)",
+        f"{tmp_path / 'm.jsonl'}: cannot write (File too large)",
+    ]
     assert path.read_text() == "old" and sorted(os.listdir(tmp_path)) == ["m.jsonl", "result.json"]
     assert rundir.read_jsonl(tmp_path / "m.jsonl") == [{"step": 1}, {"step": 2}]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 20_000
@@ -146,21 +183,27 @@ def test_atomic_lines(tmp_path):
     with pytest.raises(ZeroDivisionError), rundir.atomic_lines(path) as file:
         file.write("b\n")
         raise ZeroDivisionError
-    with pytest.raises(FileNotFoundError, match="elsewhere"), rundir.atomic_lines(path):  # not this file's trouble
+    # not this file's trouble
+    with pytest.raises(FileNotFoundError, match="elsewhere"), rundir.atomic_lines(path):
         open(tmp_path / "elsewhere")  # noqa: SIM115
     assert path.read_bytes() == b"a\n" and os.listdir(path.parent) == ["test.jsonl"]
 
 
 def test_json_lines_survive_a_kill(tmp_path):
     code = "import os, sys; from jaxsft.rundir import JsonLines\nlines = JsonLines(sys.argv[1])\n"
-    code += "for i in range(50): lines.append({'step': i, 'loss': float('nan')})\nos.kill(os.getpid(), 9)"
+    code += (
+        "for i in range(50): lines.append({'step': i, 'loss':"
+        " float('nan')})\nos.kill(os.getpid(), 9)"
+    )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "m.jsonl"], check=False)
     assert done.returncode == -signal.SIGKILL
     rows = rundir.read_jsonl(tmp_path / "m.jsonl")
     assert [row["step"] for row in rows] == list(range(50)) and rows[0]["loss"] == "NaN"
 
 
-@pytest.mark.parametrize("tail", [b'{"step": 3, "lo', '{"word": "猫'.encode()[:-1], b"\x00\x00\x00"])
+@pytest.mark.parametrize(
+    "tail", [b'{"step": 3, "lo', '{"word": "猫'.encode()[:-1], b"\x00\x00\x00"]
+)
 def test_half_a_line(tmp_path, tail):
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + tail)
@@ -209,15 +252,24 @@ def test_truncate(tmp_path, monkeypatch):
 
 def test_hashes(tmp_path):
     (tmp_path / "a").write_bytes("猫".encode())
-    assert rundir.sha256_file(tmp_path / "a") == rundir.sha256_text("猫") and len(rundir.sha256_text("")) == 64
-    assert rundir.sha256_json({"a": 1, "b": math.nan}) == rundir.sha256_json({"b": math.nan, "a": 1}) != rundir.sha256_json({"a": 1})
+    assert (
+        rundir.sha256_file(tmp_path / "a") == rundir.sha256_text("猫")
+        and len(rundir.sha256_text("")) == 64
+    )
+    assert (
+        rundir.sha256_json({"a": 1, "b": math.nan})
+        == rundir.sha256_json({"b": math.nan, "a": 1})
+        != rundir.sha256_json({"a": 1})
+    )
     with pytest.raises(JaxsftError, match="cannot read"):
         rundir.sha256_file(tmp_path / "none")
 
 
 def test_lock_is_exclusive_and_given_back(tmp_path):
     with RunLock(tmp_path) as lock:
-        with pytest.raises(JaxsftError, match=f"process {os.getpid()} on .* is writing to this run directory"):
+        with pytest.raises(
+            JaxsftError, match=f"process {os.getpid()} on .* is writing to this run directory"
+        ):
             RunLock(tmp_path)
         lock.release()
         RunLock(tmp_path).release()
@@ -234,7 +286,9 @@ def test_lock_of_a_killed_process_is_free_though_its_child_lives(tmp_path):
         "if child == 0: time.sleep(60); os._exit(0)\n"
         "time.sleep(0.2); print(child, flush=True); time.sleep(60)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True
+    )
     child = int(holder.stdout.readline())
     try:
         with pytest.raises(JaxsftError, match=f"process {holder.pid} on"):
@@ -259,27 +313,46 @@ def test_no_locks_on_this_file_system(tmp_path, monkeypatch):
 
 
 def test_imports_no_jax():
-    code = "import sys, jaxsft.rundir, jaxsft.data.synthetic; sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
+    code = (
+        "import sys, jaxsft.rundir, jaxsft.data.synthetic; sys.exit('jax' in sys.modules or 'numpy'"
+        " in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_what_another_version_did_not_write_is_told():
     stored = rundir.Stored({"a": {"b": 1}, "c": [1]}, "run/task.json")
     assert stored == {"a": {"b": 1}, "c": [1]} and stored["a"]["b"] == 1 and stored.get("d") is None
-    for read, where in ((lambda: stored["d"], "run/task.json has no 'd'"), (lambda: stored["a"]["x"], "run/task.json: a has no 'x'")):
+    for read, where in (
+        (lambda: stored["d"], "run/task.json has no 'd'"),
+        (lambda: stored["a"]["x"], "run/task.json: a has no 'x'"),
+    ):
         with pytest.raises(CheckpointError, match=where):
             read()
-    with pytest.raises(CheckpointError, match=r"run/task.json: holds a NoneType, expected an object"):
+    with pytest.raises(
+        CheckpointError, match=r"run/task.json: holds a NoneType, expected an object"
+    ):
         rundir.Stored(None, "run/task.json")
 
 
 def test_what_dead_processes_left_aside_is_swept(tmp_path):
-    """Files and folders of this machine whose process is dead; not those of a live one, of another machine, or of this process."""
+    """Files and folders of this machine whose process is dead; not those of a live one, of another
+    machine, or of this process.
+    """
     dead = subprocess.Popen(["true"])
     dead.wait()
     host, folder = rundir._HOST, tmp_path / "predictions"
-    gone = [f".v.jsonl.{host}-{dead.pid}-0.tmp", f".v.jsonl.{host}-{os.getpid()}-12345678.tmp", f".a b.{host}-99999999999999999999-3.tmp"]
-    kept = [f".v.jsonl.{host}-{os.getppid()}-0.tmp", f".v.jsonl.abcdef-{dead.pid}-0.tmp", ".v.jsonl", "v.jsonl.tmp"]
+    gone = [
+        f".v.jsonl.{host}-{dead.pid}-0.tmp",
+        f".v.jsonl.{host}-{os.getpid()}-12345678.tmp",
+        f".a b.{host}-99999999999999999999-3.tmp",
+    ]
+    kept = [
+        f".v.jsonl.{host}-{os.getppid()}-0.tmp",
+        f".v.jsonl.abcdef-{dead.pid}-0.tmp",
+        ".v.jsonl",
+        "v.jsonl.tmp",
+    ]
     folder.mkdir()
     for name in gone + kept:
         (folder / name).write_text("half")

@@ -1,13 +1,18 @@
-"""Compares what jaxsft and transformers compute from the same config.json: from those that makers publish, and from those with one key changed.
+"""Compares what jaxsft and transformers compute from the same config.json: from those that makers
+publish, and from those with one key changed.
 
-    python -m tools.config_fuzz published [only=NAME]                  every file of tests/models/families/published.json, shrunk
-    python -m tools.config_fuzz keys [only=FAMILY] [numbers=true]      one file of each family, key by key
+    python -m tools.config_fuzz published [only=NAME]                  every file of
+      tests/models/families/published.json, shrunk
+    python -m tools.config_fuzz keys [only=FAMILY] [numbers=true]      one file of each family, key
+      by key
 
-Of that one file every key is changed, taken out and set to null, and keys are added that its class reads, or that those of others do. With
-numbers=false, what would be another model here is not computed: minutes instead of an hour.
+Of that one file every key is changed, taken out and set to null, and keys are added that its class
+reads, or that those of others do. With numbers=false, what would be another model here is not
+computed: minutes instead of an hour.
 
-Needs transformers and torch. Weights are drawn from a seed by transformers; a folder of both is what jaxsft reads. What must hold: equal outputs; or
-an error of jaxsft that names a key which the class reads, or one that is a slip of the pen away from such a key. Where transformers itself fails,
+Needs transformers and torch. Weights are drawn from a seed by transformers; a folder of both is
+what jaxsft reads. What must hold: equal outputs; or an error of jaxsft that names a key which the
+class reads, or one that is a slip of the pen away from such a key. Where transformers itself fails,
 jaxsft may do as it likes, but for a traceback; where jaxsft computes all the same, that is listed.
 """
 
@@ -36,12 +41,42 @@ PUBLISHED = Path(__file__).parents[1] / "tests" / "models" / "families" / "publi
 VOCABULARY, LENGTH, TOLERANCE = 61, 23, 1e-5
 SMALL = {  # sizes by key; what is not smaller already becomes this
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim"), 32),
-    **dict.fromkeys(("intermediate_size", "d_ff", "n_inner", "hidden_dim", "encoder_ffn_dim", "decoder_ffn_dim"), 40),
-    **dict.fromkeys(("num_attention_heads", "num_heads", "n_head", "n_heads", "encoder_attention_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(
+        (
+            "intermediate_size",
+            "d_ff",
+            "n_inner",
+            "hidden_dim",
+            "encoder_ffn_dim",
+            "decoder_ffn_dim",
+        ),
+        40,
+    ),
+    **dict.fromkeys(
+        (
+            "num_attention_heads",
+            "num_heads",
+            "n_head",
+            "n_heads",
+            "encoder_attention_heads",
+            "decoder_attention_heads",
+        ),
+        4,
+    ),
     **dict.fromkeys(("head_dim", "d_kv", "embedding_size"), 8),
     **dict.fromkeys(("num_local_experts", "num_experts", "position_buckets"), 6),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), 64),
-    **dict.fromkeys(("num_layers", "num_decoder_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers"), 2),
+    **dict.fromkeys(
+        (
+            "num_layers",
+            "num_decoder_layers",
+            "n_layer",
+            "n_layers",
+            "encoder_layers",
+            "decoder_layers",
+        ),
+        2,
+    ),
     **dict.fromkeys(("moe_intermediate_size",), 12),
     **dict.fromkeys(("sliding_window", "local_attention"), 6),
     **dict.fromkeys(("original_max_position_embeddings", "relative_attention_max_distance"), 16),
@@ -54,7 +89,9 @@ SMALL = {  # sizes by key; what is not smaller already becomes this
 
 
 def shrink(values: dict[str, Any]) -> dict[str, Any]:
-    """A config with small sizes, and everything else as it is written: which keys there are, and how sizes hang together."""
+    """A config with small sizes, and everything else as it is written: which keys there are, and
+    how sizes hang together.
+    """
     out = copy.deepcopy(values)
     for key, size in SMALL.items():
         if isinstance(out.get(key), int) and not isinstance(out[key], bool):
@@ -64,7 +101,9 @@ def shrink(values: dict[str, Any]) -> dict[str, Any]:
     if values["model_type"] == "gemma3_text":
         out["num_hidden_layers"] = 7
     if isinstance(kv := values.get("num_key_value_heads"), int):
-        out["num_key_value_heads"] = 1 if kv == 1 else 4 if kv == values["num_attention_heads"] else 2
+        out["num_key_value_heads"] = (
+            1 if kv == 1 else 4 if kv == values["num_attention_heads"] else 2
+        )
     if values.get("embedding_size") == values.get("hidden_size"):
         out |= {"embedding_size": out["hidden_size"]} if "embedding_size" in out else {}
     if values["model_type"] in ("roberta", "xlm-roberta", "camembert"):
@@ -87,26 +126,40 @@ def _shrink_rope(values: dict[str, Any], key: str) -> None:
         return
     if "original_max_position_embeddings" in scaling:
         scaling["original_max_position_embeddings"] = 16
-    dims = values.get("head_dim", values["hidden_size"] // values["num_attention_heads"]) * values.get("partial_rotary_factor", 1.0)
+    dims = values.get(
+        "head_dim", values["hidden_size"] // values["num_attention_heads"]
+    ) * values.get("partial_rotary_factor", 1.0)
     for name in ("long_factor", "short_factor"):
         if name in scaling:
             scaling[name] = scaling[name][: int(dims) // 2]
 
 
-# --- the two sides -------------------------------------------------------------------------------------------------------------------------------
+# --- the two sides
+# --------------------------------------------------------------------------------------------------
 IDS = np.random.default_rng(7).integers(3, VOCABULARY, (2, LENGTH))
 
 
 def theirs(values: dict[str, Any], folder: Path | None = None) -> np.ndarray:
-    """What transformers computes; its weights are saved into `folder`, beside the config as it is given."""
+    """What transformers computes; its weights are saved into `folder`, beside the config as it is
+    given.
+    """
     import torch
     import transformers
 
     cls = type(transformers.AutoConfig.for_model(values["model_type"]))
     config = cls.from_dict(copy.deepcopy(values))
     config._attn_implementation = "eager"
-    causal, pairs = families.FAMILIES[values["model_type"]].heads.get("lm"), config.is_encoder_decoder
-    auto = transformers.AutoModelForSeq2SeqLM if pairs else transformers.AutoModelForCausalLM if causal else transformers.AutoModel
+    causal, pairs = (
+        families.FAMILIES[values["model_type"]].heads.get("lm"),
+        config.is_encoder_decoder,
+    )
+    auto = (
+        transformers.AutoModelForSeq2SeqLM
+        if pairs
+        else transformers.AutoModelForCausalLM
+        if causal
+        else transformers.AutoModel
+    )
     model = auto.from_config(config, dtype=torch.float32).eval()
     torch.manual_seed(0)
     with torch.no_grad():
@@ -125,8 +178,14 @@ def ours(folder: Path) -> np.ndarray:
     from jaxsft.models.attention import Tokens
     from tests.models.families import hf, test_pairs
 
-    where = Tokens(jnp.ones(IDS.shape, jnp.int32), jnp.broadcast_to(jnp.arange(LENGTH, dtype=jnp.int32), IDS.shape))
-    ids, family = jnp.asarray(IDS), families.FAMILIES[json.loads((folder / "config.json").read_text())["model_type"]]
+    where = Tokens(
+        jnp.ones(IDS.shape, jnp.int32),
+        jnp.broadcast_to(jnp.arange(LENGTH, dtype=jnp.int32), IDS.shape),
+    )
+    ids, family = (
+        jnp.asarray(IDS),
+        families.FAMILIES[json.loads((folder / "config.json").read_text())["model_type"]],
+    )
     if family.encoder is not None:
         _, model, params = test_pairs.load(folder)
         run = lambda p, i: model.logits(p, model.hidden(p, i[:, ::-1], where, source=(i, where)))
@@ -140,7 +199,11 @@ def ours(folder: Path) -> np.ndarray:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.abs(a - b).max() / max(1.0, np.abs(b).max())) if a.shape == b.shape and np.isfinite(a).all() else float("inf")
+    return (
+        float(np.abs(a - b).max() / max(1.0, np.abs(b).max()))
+        if a.shape == b.shape and np.isfinite(a).all()
+        else float("inf")
+    )
 
 
 def compared(values: dict[str, Any]) -> float:
@@ -150,8 +213,10 @@ def compared(values: dict[str, Any]) -> float:
         return difference(ours(Path(folder)), wanted)
 
 
-# --- changes -----------------------------------------------------------------------------------------------------------------------------------
-LEFT = ("model_type", "architectures", "vocab_size", "transformers_version", "auto_map")  # not changed here
+# --- changes
+# --------------------------------------------------------------------------------------------------
+# not changed here
+LEFT = ("model_type", "architectures", "vocab_size", "transformers_version", "auto_map")
 OF_ANY = (None, False, True, 0, 1, 2, 0.5, "x", [], {})
 
 
@@ -164,7 +229,11 @@ def changes(values: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
         yield key, "dropped", {k: v for k, v in values.items() if k != key}
         for other in _others(value):
             yield key, f"= {other!r}", values | {key: other}
-        yield key + key[-1], "misspelt", {(key + key[-1] if k == key else k): v for k, v in values.items()}
+        yield (
+            key + key[-1],
+            "misspelt",
+            {(key + key[-1] if k == key else k): v for k, v in values.items()},
+        )
     for key in sorted(names_read(family) - set(values) - set(LEFT)):
         for other in OF_ANY:
             yield key, f"added = {other!r}", values | {key: other}
@@ -186,7 +255,15 @@ def _others(value: Any) -> tuple[Any, ...]:
     if isinstance(value, list):
         return (None, [], value[::-1], "x", {})
     if isinstance(value, dict):
-        return (None, {}, [], "x", {"rope_type": "linear", "factor": 2.0}, {"type": "yarn", "factor": 2.0, "rope_theta": 100.0}, {"type": 3})
+        return (
+            None,
+            {},
+            [],
+            "x",
+            {"rope_type": "linear", "factor": 2.0},
+            {"type": "yarn", "factor": 2.0, "rope_theta": 100.0},
+            {"type": 3},
+        )
     return (False, True, 0, 1, 5, 0.5, "x", [], {})
 
 
@@ -198,7 +275,9 @@ class Result(collections.Counter):
         self.failures: list[str] = []
 
 
-def one_change(base: tuple[dict[str, Any], Any, np.ndarray], key: str, changed: dict[str, Any], numbers: bool) -> tuple[str, str]:
+def one_change(
+    base: tuple[dict[str, Any], Any, np.ndarray], key: str, changed: dict[str, Any], numbers: bool
+) -> tuple[str, str]:
     """(outcome, what is wrong or "")."""
     family = changed["model_type"]
     try:
@@ -233,11 +312,20 @@ def one_change(base: tuple[dict[str, Any], Any, np.ndarray], key: str, changed: 
 def keys(only: str, numbers: bool) -> Result:
     """Changes one config of each family, key by key."""
     out, published = Result(), json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    firsts = {values["model_type"]: (name, shrink(values)) for name, values in reversed(published.items())}
+    firsts = {
+        values["model_type"]: (name, shrink(values)) for name, values in reversed(published.items())
+    }
     for family, (name, values) in firsts.items():
         if only not in ("all", family):
             continue
-        base, counts = (values, families.of(values, name).model(values), theirs(values)), collections.Counter()
+        base, counts = (
+            (
+                values,
+                families.of(values, name).model(values),
+                theirs(values),
+            ),
+            collections.Counter(),
+        )
         for key, what, changed in changes(values):
             outcome, wrong = one_change(base, key, changed, numbers)
             counts[outcome] += 1
@@ -273,7 +361,9 @@ def main(arguments: Sequence[str]) -> int:
     transformers.logging.disable_progress_bar()
     jax.config.update("jax_platforms", "cpu")
     given = dict(argument.split("=", 1) for argument in arguments[1:])
-    found = {"published": published, "keys": keys}[arguments[0]](given.get("only", "all"), given.get("numbers", "true") == "true")
+    found = {"published": published, "keys": keys}[arguments[0]](
+        given.get("only", "all"), given.get("numbers", "true") == "true"
+    )
     print(f"{dict(found)}; {len(found.failures)} failures")
     print("\n".join(found.failures))
     return 1 if found.failures else 0

@@ -1,11 +1,14 @@
-"""Finds the keys of config.json that the classes of each family read, in the sources of the installed transformers.
+"""Finds the keys of config.json that the classes of each family read, in the sources of the
+installed transformers.
 
-    python -m tools.config_keys check    compares them with jaxsft/models/families/reads.py, for a new version of transformers
+    python -m tools.config_keys check    compares them with jaxsft/models/families/reads.py, for a
+      new version of transformers
     python -m tools.config_keys write    writes them there
 
-A key is read where the modeling files of a family, or what every model shares, look at an attribute of a config (`config.name`, `getattr(config,
-"name")`), where a config class looks at its own, takes it from its keyword arguments, or declares it as a field. Other names of a key
-(`attribute_map`) are read as the key is. Needs transformers; it imports config classes only, no torch.
+A key is read where the modeling files of a family, or what every model shares, look at an attribute
+of a config (`config.name`, `getattr(config, "name")`), where a config class looks at its own, takes
+it from its keyword arguments, or declares it as a field. Other names of a key (`attribute_map`) are
+read as the key is. Needs transformers; it imports config classes only, no torch.
 """
 
 from __future__ import annotations
@@ -23,34 +26,53 @@ from typing import Any
 from jaxsft.models import families
 
 TARGET = Path(families.__file__).with_name("reads.py")
-# What code that models share reads of a config and can change numbers by: of every family, of those with rotary positions, of those with a causal
-# mask (and, for generation, a cache of keys and values). `tools/config_fuzz.py` is what shows that the rest of it changes none.
+# What code that models share reads of a config and can change numbers by: of every family, of those
+# with rotary positions, of those with a causal mask (and, for generation, a cache of keys and
+# values). `tools/config_fuzz.py` is what shows that the rest of it changes none.
 SHARED = """
-architectures model_type dtype torch_dtype attn_implementation output_attentions output_hidden_states return_dict chunk_size_feed_forward
-gradient_checkpointing initializer_range is_encoder_decoder id2label label2id num_labels problem_type tie_word_embeddings quantization_config
+architectures model_type dtype torch_dtype attn_implementation output_attentions
+output_hidden_states return_dict chunk_size_feed_forward
+gradient_checkpointing initializer_range is_encoder_decoder id2label label2id num_labels
+problem_type tie_word_embeddings quantization_config
 per_layer_config is_causal pad_token_id bos_token_id eos_token_id sep_token_id vocab_size
 """
-ROTARY = "rope_parameters rope_scaling rope_theta partial_rotary_factor original_max_position_embeddings"
+ROTARY = (
+    "rope_parameters rope_scaling rope_theta partial_rotary_factor original_max_position_embeddings"
+)
 CAUSAL = "attention_chunk_size sliding_window layer_types kv_sharing_modes"
 
 SIMPLE = (int, float, bool, str, type(None))  # defaults that the table keeps
-OF_IMAGES = {"text_config", "vision_config", "image_token_id", "mm_tokens_per_image"}  # of classes beside those of text in the same file
+# of classes beside those of text in the same file
+OF_IMAGES = {"text_config", "vision_config", "image_token_id", "mm_tokens_per_image"}
 
 
 def is_config(node: ast.expr) -> bool:
-    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    name = (
+        node.id
+        if isinstance(node, ast.Name)
+        else node.attr
+        if isinstance(node, ast.Attribute)
+        else ""
+    )
     return name.endswith("config") and not name.startswith("vision")
 
 
 def attributes(tree: ast.AST, own: bool) -> Iterator[str]:
-    """Names that a source reads of a config; `own`: it is that of config classes, so that `self` is one and fields are declared."""
+    """Names that a source reads of a config; `own`: it is that of config classes, so that `self` is
+    one and fields are declared.
+    """
     is_self = lambda node: own and isinstance(node, ast.Name) and node.id == "self"
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and (is_config(node.value) or is_self(node.value)):
             yield node.attr
         elif isinstance(node, ast.Call):
             yield from _by_call(node, is_self, own)
-        elif own and isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and "ClassVar" not in ast.dump(node.annotation):
+        elif (
+            own
+            and isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and "ClassVar" not in ast.dump(node.annotation)
+        ):
             yield node.target.id
 
 
@@ -59,9 +81,17 @@ def _by_call(node: ast.Call, is_self: Any, own: bool) -> Iterator[str]:
     words = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     if not words:
         return
-    if isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr") and (is_config(node.args[0]) or is_self(node.args[0])):
+    if (
+        isinstance(node.func, ast.Name)
+        and node.func.id in ("getattr", "hasattr")
+        and (is_config(node.args[0]) or is_self(node.args[0]))
+    ):
         yield words[0]
-    taken = isinstance(node.func, ast.Attribute) and node.func.attr in ("pop", "get") and isinstance(node.func.value, ast.Name)
+    taken = (
+        isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("pop", "get")
+        and isinstance(node.func.value, ast.Name)
+    )
     if own and taken and node.func.value.id == "kwargs":
         yield words[0]
 
@@ -69,7 +99,11 @@ def _by_call(node: ast.Call, is_self: Any, own: bool) -> Iterator[str]:
 def of_file(path: Path, own: bool, only: str | None = None) -> set[str]:
     """The names of a source; `only`: of the classes whose name contains it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    parts = [tree] if only is None else [n for n in tree.body if isinstance(n, ast.ClassDef) and only in n.name]
+    parts = (
+        [tree]
+        if only is None
+        else [n for n in tree.body if isinstance(n, ast.ClassDef) and only in n.name]
+    )
     return {name for part in parts for name in attributes(part, own)}
 
 
@@ -85,15 +119,30 @@ def keys_of(model_type: str) -> tuple[set[str], dict[str, str]]:
     source = Path(importlib.import_module(cls.__module__).__file__)
     models = list(source.parent.glob("modeling_*.py"))
     fields = {field.name for field in dataclasses.fields(cls)}
-    own = set().union(*(of_file(path, False) for path in models)) | of_file(source, True, cls.__name__)
-    code = {name for name in own - fields if hasattr(cls, name)}  # methods and properties
-    own = {name for name in (own - code) | fields if not name.startswith("_") and name == name.lower()} - OF_IMAGES
-    shared = f"{SHARED} {ROTARY if 'rope_parameters' in fields else ''} "
-    shared += CAUSAL if any("create_causal_mask" in path.read_text(encoding="utf-8") for path in models) else ""
-    default = {f.name: f"{f.name}={json.dumps(f.default)}" for f in dataclasses.fields(cls) if isinstance(f.default, SIMPLE)}
-    return {default.get(key, key) for key in own | set(shared.split()) | set(cls.attribute_map) | set(cls.attribute_map.values())}, dict(
-        cls.attribute_map
+    own = set().union(*(of_file(path, False) for path in models)) | of_file(
+        source, True, cls.__name__
     )
+    code = {name for name in own - fields if hasattr(cls, name)}  # methods and properties
+    own = {
+        name for name in (own - code) | fields if not name.startswith("_") and name == name.lower()
+    } - OF_IMAGES
+    shared = f"{SHARED} {ROTARY if 'rope_parameters' in fields else ''} "
+    shared += (
+        CAUSAL
+        if any("create_causal_mask" in path.read_text(encoding="utf-8") for path in models)
+        else ""
+    )
+    default = {
+        f.name: f"{f.name}={json.dumps(f.default)}"
+        for f in dataclasses.fields(cls)
+        if isinstance(f.default, SIMPLE)
+    }
+    return {
+        default.get(key, key)
+        for key in (
+            own | set(shared.split()) | set(cls.attribute_map) | set(cls.attribute_map.values())
+        )
+    }, dict(cls.attribute_map)
 
 
 def found() -> tuple[str, dict[str, set[str]], dict[str, dict[str, str]]]:
@@ -101,15 +150,24 @@ def found() -> tuple[str, dict[str, set[str]], dict[str, dict[str, str]]]:
     import transformers
 
     both = {name: keys_of(name) for name in families.FAMILIES}
-    return transformers.__version__, {n: reads for n, (reads, _) in both.items()}, {n: other for n, (_, other) in both.items() if other}
+    return (
+        transformers.__version__,
+        {n: reads for n, (reads, _) in both.items()},
+        {n: other for n, (_, other) in both.items() if other},
+    )
 
 
 def text(version: str, reads: dict[str, set[str]], aliases: dict[str, dict[str, str]]) -> str:
     """The source of reads.py."""
-    wrap = lambda words: "\n".join(textwrap.wrap(" ".join(sorted(words)), 98, break_on_hyphens=False, break_long_words=False))
+    wrap = lambda words: "\n".join(
+        textwrap.wrap(" ".join(sorted(words)), 98, break_on_hyphens=False, break_long_words=False)
+    )
     shared = set.intersection(*reads.values())
     lines = [
-        '"""The keys of config.json that the classes of transformers read, by family. Made by `python -m tools.config_keys write`."""',
+        (
+            '"""The keys of config.json that the classes of transformers read, by family. Made by'
+            ' `python -m tools.config_keys write`."""'
+        ),
         "",
         "from __future__ import annotations",
         "",
@@ -118,9 +176,17 @@ def text(version: str, reads: dict[str, set[str]], aliases: dict[str, dict[str, 
         "_OWN = {",
         *(f'    "{name}": """\n{wrap(words - shared)}\n""",' for name, words in reads.items()),
         "}",
-        'READS: dict[str, frozenset[str]] = {name: frozenset(f"{_SHARED} {words}".split()) for name, words in _OWN.items()}  # key or key=default',
+        (
+            'READS: dict[str, frozenset[str]] = {name: frozenset(f"{_SHARED} {words}".split()) for'
+            " name, words in _OWN.items()}  # key or key=default"
+        ),
         "ALIASES: dict[str, dict[str, str]] = {  # other names of keys",
-        *(f'    "{name}": {{\n' + "".join(f'        "{a}": "{b}",\n' for a, b in other.items()) + "    }," for name, other in aliases.items()),
+        *(
+            f'    "{name}": {{\n'
+            + "".join(f'        "{a}": "{b}",\n' for a, b in other.items())
+            + "    },"
+            for name, other in aliases.items()
+        ),
         "}",
         "",
     ]

@@ -1,10 +1,12 @@
-"""Changes the JSON files of model folders and of adapters, and tells where opening them does not do what it promises.
+"""Changes the JSON files of model folders and of adapters, and tells where opening them does not do
+what it promises.
 
 python -m tools.fuzz_models [cases=1000] [seed=0]
 
-A config.json of a published family (shrunk), a generation_config.json, a model.safetensors.index.json or an adapter_config.json is changed in one to
-three places: values of other types, names, depth, or damage to the text. Reading it ends in a model or in one sentence of ConfigError or
-CheckpointError that names the file. A case follows from seed and number.
+A config.json of a published family (shrunk), a generation_config.json, a
+model.safetensors.index.json or an adapter_config.json is changed in one to three places: values of
+other types, names, depth, or damage to the text. Reading it ends in a model or in one sentence of
+ConfigError or CheckpointError that names the file. A case follows from seed and number.
 """
 
 from __future__ import annotations
@@ -33,13 +35,72 @@ from tools.config_fuzz import PUBLISHED, shrink
 from tools.fuzz import cut, flip, insert, repeat
 
 SECONDS, LONGEST = 10, 2000
-STRANGE: tuple[Any, ...] = (None, True, False, 0, 1, -1, 2, 1.5, -0.5, 1e308, 10**40, 2**31, 2**63, "", "x", "0", "null", "é\u2028", "a" * 9999)
-STRANGE += ([], {}, [[]], [None], [1, "a"], {"a": 1}, {"": None}, {"rope_type": "linear"}, {"type": "yarn", "factor": "2"}, ["full_attention"])
+STRANGE: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2,
+    1.5,
+    -0.5,
+    1e308,
+    10**40,
+    2**31,
+    2**63,
+    "",
+    "x",
+    "0",
+    "null",
+    "é\u2028",
+    "a" * 9999,
+)
+STRANGE += (
+    [],
+    {},
+    [[]],
+    [None],
+    [1, "a"],
+    {"a": 1},
+    {"": None},
+    {"rope_type": "linear"},
+    {"type": "yarn", "factor": "2"},
+    ["full_attention"],
+)
 STRANGE += ({"full_attention": 3}, ["LlamaForCausalLM"])
-ADDED = ("quantization_config", "is_causal", "rope_parameters", "id2label", "layer_types", "x", "per_layer_config")
-GENERATION = {"eos_token_id": [2, 3], "bos_token_id": 1, "do_sample": True, "temperature": 0.6, "top_p": 0.95, "max_length": 99}
-ADAPTER = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
-ADAPTER |= {"base_model_name_or_path": "a", "task_type": "CAUSAL_LM", "init_lora_weights": True, "rank_pattern": {}, "alpha_pattern": {}}
+ADDED = (
+    "quantization_config",
+    "is_causal",
+    "rope_parameters",
+    "id2label",
+    "layer_types",
+    "x",
+    "per_layer_config",
+)
+GENERATION = {
+    "eos_token_id": [2, 3],
+    "bos_token_id": 1,
+    "do_sample": True,
+    "temperature": 0.6,
+    "top_p": 0.95,
+    "max_length": 99,
+}
+ADAPTER = {
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 8,
+    "lora_dropout": 0.0,
+    "target_modules": ["q_proj", "v_proj"],
+    "bias": "none",
+}
+ADAPTER |= {
+    "base_model_name_or_path": "a",
+    "task_type": "CAUSAL_LM",
+    "init_lora_weights": True,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+}
 ADAPTER |= {"use_rslora": False, "fan_in_fan_out": False}
 
 
@@ -62,9 +123,19 @@ def changed(rng: random.Random, values: dict[str, Any]) -> dict[str, Any]:
     elif how == "name":
         out[key[: rng.randint(0, len(key))] + rng.choice("_aZ é") + key] = out.pop(key, None)
     elif how == "add":
-        out[rng.choice(("quantization_config", "is_causal", "rope_parameters", "id2label", "layer_types", "x", "per_layer_config"))] = rng.choice(
-            STRANGE
-        )
+        out[
+            rng.choice(
+                (
+                    "quantization_config",
+                    "is_causal",
+                    "rope_parameters",
+                    "id2label",
+                    "layer_types",
+                    "x",
+                    "per_layer_config",
+                )
+            )
+        ] = rng.choice(STRANGE)
     elif how == "inside" and isinstance(out.get(key), dict) and out[key]:
         out[key] = changed(rng, out[key])
     else:
@@ -92,7 +163,9 @@ def reader(kind: str, folder: Path) -> Callable[[], Any]:
         return lambda: generation_config.stop_ids(folder)
     if kind == pretrained.INDEX:
         return lambda: pretrained.Tensors(folder)
-    return lambda: peft_config.check(folder / CONFIG, peft_read._opened(folder).values, LoRA(rank=4, alpha=8.0))
+    return lambda: peft_config.check(
+        folder / CONFIG, peft_read._opened(folder).values, LoRA(rank=4, alpha=8.0)
+    )
 
 
 def check(kind: str, folder: Path) -> str:
@@ -104,7 +177,10 @@ def check(kind: str, folder: Path) -> str:
     except JaxsftError as error:
         message = str(error)
         if "\n" in message or len(message) > LONGEST:
-            return f"an error that is no sentence of one line: {len(message)} characters: {message[:300]!r}"
+            return (
+                f"an error that is no sentence of one line: {len(message)} characters:"
+                f" {message[:300]!r}"
+            )
         return "" if str(folder) in message else f"an error without a file: {message[:300]}"
     except Hang:
         return f"no end after {SECONDS} s"
@@ -117,8 +193,15 @@ def check(kind: str, folder: Path) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     given = dict(argument.split("=", 1) for argument in arguments)
-    cases, seed, begin, failed = int(given.get("cases", 1000)), int(given.get("seed", 0)), time.monotonic(), 0
-    configs = [shrink(values) for values in json.loads(PUBLISHED.read_text(encoding="utf-8")).values()]
+    cases, seed, begin, failed = (
+        int(given.get("cases", 1000)),
+        int(given.get("seed", 0)),
+        time.monotonic(),
+        0,
+    )
+    configs = [
+        shrink(values) for values in json.loads(PUBLISHED.read_text(encoding="utf-8")).values()
+    ]
     folder = Path(tempfile.mkdtemp(prefix="fuzz_models_"))
     for name in ("a.safetensors", WEIGHTS):
         save_file({"a": np.zeros(1, np.float32)}, folder / name)
@@ -133,7 +216,11 @@ def main(arguments: Sequence[str]) -> int:
         (folder / kind).write_bytes(text(rng, values))
         if wrong := check(kind, folder):
             failed += 1
-            print(f"seed={seed} case {number}: {kind}: {(folder / kind).read_bytes()[:300]!r}\n    {wrong.strip()}\n", flush=True)
+            print(
+                f"seed={seed} case {number}: {kind}: {(folder / kind).read_bytes()[:300]!r}\n   "
+                f" {wrong.strip()}\n",
+                flush=True,
+            )
     print(f"{cases} cases, {failed} failures, {time.monotonic() - begin:.0f} s")
     return 1 if failed else 0
 

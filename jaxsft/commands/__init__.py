@@ -1,18 +1,74 @@
-"""The commands, one module each with `main(arguments) -> exit code`. The command line imports only the one that runs."""
+"""The commands, one module each with `main(arguments) -> exit code`. The command line imports only
+the one that runs.
+"""
 
 # name: (module, what it does), in the order of the help
 COMMANDS = {
-    "demo": ("demo", "fine-tune a small model on a bilingual data set made on the spot, score it, write a report (two minutes)"),
-    "prepare": ("prepare", "clean, deduplicate, split, balance ...: jaxsft prepare data.path=FILE stages=[clean,dedup,split] output.dir=DIR"),
-    "train": ("train", "fine-tune: jaxsft train task=NAME data.train=FILE ... (jaxsft train --help lists the tasks)"),
-    "check": ("check", "look at a data set before training: rows, labels, lengths, leaks, tokens: jaxsft check task=... data.train=FILE"),
+    "demo": (
+        "demo",
+        (
+            "fine-tune a small model on a bilingual data set made on the spot, score it, write a"
+            " report (two minutes)"
+        ),
+    ),
+    "prepare": (
+        "prepare",
+        (
+            "clean, deduplicate, split, balance ...: jaxsft prepare data.path=FILE"
+            " stages=[clean,dedup,split] output.dir=DIR"
+        ),
+    ),
+    "train": (
+        "train",
+        (
+            "fine-tune: jaxsft train task=NAME data.train=FILE ... (jaxsft train --help lists the"
+            " tasks)"
+        ),
+    ),
+    "check": (
+        "check",
+        (
+            "look at a data set before training: rows, labels, lengths, leaks, tokens: jaxsft check"
+            " task=... data.train=FILE"
+        ),
+    ),
     "eval": ("evaluate", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
-    "predict": ("predict", "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE"),
-    "generate": ("generate", "answer a prompt, hold a conversation, answer a file: jaxsft generate run=DIR [prompt=TEXT | input=FILE]"),
-    "export": ("export", "write a run as a folder that transformers loads: jaxsft export run=DIR to=FOLDER"),
-    "quality": ("quality", "measure a data set before training on it: jaxsft quality data.path=FILE, or data.train=FILE data.test=FILE"),
-    "annotate": ("annotate", "tasks for annotators, and one answer out of several: jaxsft annotate export|import schema=FILE ..."),
-    "report": ("report", "write the report of a run again, or set several side by side: jaxsft report DIR [DIR ...]"),
+    "predict": (
+        "predict",
+        "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE",
+    ),
+    "generate": (
+        "generate",
+        (
+            "answer a prompt, hold a conversation, answer a file: jaxsft generate run=DIR"
+            " [prompt=TEXT | input=FILE]"
+        ),
+    ),
+    "export": (
+        "export",
+        "write a run as a folder that transformers loads: jaxsft export run=DIR to=FOLDER",
+    ),
+    "quality": (
+        "quality",
+        (
+            "measure a data set before training on it: jaxsft quality data.path=FILE, or"
+            " data.train=FILE data.test=FILE"
+        ),
+    ),
+    "annotate": (
+        "annotate",
+        (
+            "tasks for annotators, and one answer out of several: jaxsft annotate export|import"
+            " schema=FILE ..."
+        ),
+    ),
+    "report": (
+        "report",
+        "write the report of a run again, or set several side by side: jaxsft report DIR [DIR ...]",
+    ),
     "env": ("env", "versions, devices, CUDA, extras: jaxsft env"),
-    "completion": ("completion", "complete commands and options by a tab: jaxsft completion bash|zsh|fish"),
+    "completion": (
+        "completion",
+        "complete commands and options by a tab: jaxsft completion bash|zsh|fish",
+    ),
 }

@@ -1,12 +1,13 @@
-"""Looks at a data set before training: every row, the labels, the tokens, the leaks; nothing is trained.
+"""Looks at a data set before training: every row, the labels, the tokens, the leaks; nothing is
+trained.
 
 jaxsft check task=classify data.train=train.csv data.test=test.csv
 jaxsft check task=chat data.path=chats.jsonl tokenizer=pretrained tokenizer.path=FOLDER
 jaxsft check task=tag data.train=words.conll check.output=checked     check.json and check.html
 jaxsft check ... check.json=- | jq .counts
 
-The options are those of jaxsft train.
-The exit code is 1 where there is an error, else 0. check.accept=[leak_exact] accepts an error by its name.
+The options are those of jaxsft train. The exit code is 1 where there is an error, else 0.
+check.accept=[leak_exact] accepts an error by its name.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def main(arguments: list[str]) -> int:
 def run(config: Config) -> int:
     import os
 
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed: no accelerator is taken from another run
+    # nothing is computed: no accelerator is taken from another run
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
     if "jax" not in sys.modules:
         check_files(config)

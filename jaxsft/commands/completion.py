@@ -12,29 +12,56 @@ from collections.abc import Iterable
 from jaxsft.commands import COMMANDS
 from jaxsft.errors import ConfigError
 
-# Bash cuts words at `=`: what stands before it is taken off each answer. Without an answer, files are completed.
+# Bash cuts words at `=`: what stands before it is taken off each answer. Without an answer, files
+# are completed.
 BASH = r"""_jaxsft() {
   local line="${COMP_LINE:0:COMP_POINT}" IFS=$'\n'
   local word="${line##* }"
   COMPREPLY=($(command jaxsft completion query "$line" 2>/dev/null))
-  if [[ $word == *=* && $COMP_WORDBREAKS == *=* ]]; then COMPREPLY=("${COMPREPLY[@]#"${word%%=*}="}"); fi
+  if [[ $word == *=* && $COMP_WORDBREAKS == *=* ]]; then
+    COMPREPLY=("${COMPREPLY[@]#"${word%%=*}="}")
+  fi
 }
 complete -o default -o nospace -F _jaxsft jaxsft
 """
 SCRIPTS = {
     "bash": BASH,
     "zsh": "autoload -U +X bashcompinit && bashcompinit\n" + BASH,
-    "fish": "complete -c jaxsft -a '(command jaxsft completion query (commandline -cp) 2>/dev/null)'\n",
+    "fish": (
+        "complete -c jaxsft -a '(command jaxsft completion query (commandline -cp) 2>/dev/null)'\n"
+    ),
 }
 OF_RUN = {
     "eval": ("run", "data.path", "output"),
     "predict": ("run", "input", "output"),
     "generate": ("run", "prompt", "input", "output"),
-    "export": ("run", "to", "export.dtype", "export.family", "export.shard", "export.adapter", "export.head"),
+    "export": (
+        "run",
+        "to",
+        "export.dtype",
+        "export.family",
+        "export.shard",
+        "export.adapter",
+        "export.head",
+    ),
 }
-PARTS_OF_RUN = {"eval": ("data", "evaluation", "generate", "mesh"), "predict": ("data", "generate", "mesh"), "generate": ("generate",)}
-ROOTS = {"train": "config", "check": "config", "demo": "config", "prepare": "prepare", "quality": "quality"}
-VALUES = {"export.dtype": ("fp32", "bf16", "fp16"), "export.adapter": ("merge", "peft"), "export.head": ("class", "body")}
+PARTS_OF_RUN = {
+    "eval": ("data", "evaluation", "generate", "mesh"),
+    "predict": ("data", "generate", "mesh"),
+    "generate": ("generate",),
+}
+ROOTS = {
+    "train": "config",
+    "check": "config",
+    "demo": "config",
+    "prepare": "prepare",
+    "quality": "quality",
+}
+VALUES = {
+    "export.dtype": ("fp32", "bf16", "fp16"),
+    "export.adapter": ("merge", "peft"),
+    "export.head": ("class", "body"),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -48,7 +75,9 @@ def main(arguments: list[str]) -> int:
 
 
 def answers(line: str) -> list[str]:
-    """Return what the last word of a command line, cut at the cursor, may become; nothing where a file is meant."""
+    """Return what the last word of a command line, cut at the cursor, may become; nothing where a
+    file is meant.
+    """
     *before, word = line.split(" ")
     before = [part for part in before if part]
     if len(before) < 2:
@@ -57,12 +86,18 @@ def answers(line: str) -> list[str]:
     keys, values = _of_run(command) if command in OF_RUN else _of_config(command)
     key, sign, _ = word.partition("=")
     if sign:
-        return sorted(f"{key}={value} " for value in values.get(key, ()) if f"{key}={value}".startswith(word))
-    return _next_parts([key for key in keys if key not in [b.partition("=")[0] for b in before]], word)
+        return sorted(
+            f"{key}={value} " for value in values.get(key, ()) if f"{key}={value}".startswith(word)
+        )
+    return _next_parts(
+        [key for key in keys if key not in [b.partition("=")[0] for b in before]], word
+    )
 
 
 def _next_parts(keys: Iterable[str], word: str) -> list[str]:
-    """Return the keys that begin with a word, each up to its next dot: `train.` before all of `train.duration=`."""
+    """Return the keys that begin with a word, each up to its next dot: `train.` before all of
+    `train.duration=`.
+    """
     out = set()
     for key in keys:
         if key.startswith(word):
@@ -81,7 +116,9 @@ def _of_run(command: str) -> tuple[list[str], dict[str, Iterable[str]]]:
 
 
 def _of_config(command: str) -> tuple[list[str], dict[str, Iterable[str]]]:
-    """Return every option of the configs of a command, those of all choices of a group among them, and what each may be."""
+    """Return every option of the configs of a command, those of all choices of a group among them,
+    and what each may be.
+    """
     if command not in ROOTS:
         return [], {}
     from jaxsft.config import compose, overrides, validate
@@ -93,6 +130,14 @@ def _of_config(command: str) -> tuple[list[str], dict[str, Iterable[str]]]:
     for group, classes in compose.GROUPS.items():
         keys |= {f"{group}.{name}" for cls in classes.values() for name in cls.__dataclass_fields__}
     folders = [folder for folder in overrides.config_folder().iterdir() if folder.is_dir()]
-    groups = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders if folder.name != "recipe"}
-    keys = {key for key in keys if not key.endswith((".name", ".kind")) or key in ("trackers.name", "model.kind")}
+    groups = {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in folders
+        if folder.name != "recipe"
+    }
+    keys = {
+        key
+        for key in keys
+        if not key.endswith((".name", ".kind")) or key in ("trackers.name", "model.kind")
+    }
     return sorted(keys | set(groups)), {**validate.CHOICES, **groups}

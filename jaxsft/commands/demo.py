@@ -1,4 +1,5 @@
-"""Fine-tunes a small model on a bilingual instruction data set that is made on the spot, scores it on held-out prompts and writes a report.
+"""Fine-tunes a small model on a bilingual instruction data set that is made on the spot, scores it
+on held-out prompts and writes a report.
 
   jaxsft demo [run_dir=DIR] [any option of jaxsft train]
 
@@ -29,7 +30,9 @@ def main(arguments: list[str]) -> int:
         synthetic.write(data, seed=0, rows=ROWS)
     print(f"{ROWS:,} instructions in English and Chinese: {data}\n")
     own = [f"data.path={data}", "data.fractions=[0.9,0.05,0.05]", f"run_dir={run_dir}"]
-    return hydra_app.run(["experiment=demo", *own, *(a for a in arguments if not a.startswith("run_dir="))], run)
+    return hydra_app.run(
+        ["experiment=demo", *own, *(a for a in arguments if not a.startswith("run_dir="))], run
+    )
 
 
 def run(config: Config) -> int:
@@ -46,16 +49,26 @@ def run(config: Config) -> int:
     print(f"\nexact match on {len(lines)} held-out prompts: {score:.3f}")
     print("\ntry next:")
     print(f'  jaxsft generate run={run_dir} prompt="{lines[0]["prompt"]}"')
-    print("  jaxsft train task=chat data.path=FILE.jsonl          on your own prompts and completions, or messages")
-    print("  jaxsft train -m experiment=demo data.path=" + str(run_dir / "data.jsonl") + " optim=adamw,muon   an ablation of two optimizers")
+    print(
+        "  jaxsft train task=chat data.path=FILE.jsonl          on your own prompts and"
+        " completions, or messages"
+    )
+    print(
+        "  jaxsft train -m experiment=demo data.path="
+        + str(run_dir / "data.jsonl")
+        + " optim=adamw,muon   an ablation of two optimizers"
+    )
     return 0
 
 
 def check_held_out(run_dir: Path) -> None:
     """No prompt of the test set may be in the training set. Raises JaxsftError."""
     prompts = [row["prompt"] for row in rundir.read_jsonl(run_dir / "data.jsonl")]
-    leaks = json.loads((run_dir / "ledger.json").read_text(encoding="utf-8"))["test"]["also_in_train"]
+    leaks = json.loads((run_dir / "ledger.json").read_text(encoding="utf-8"))["test"][
+        "also_in_train"
+    ]
     if leaks or len(set(prompts)) != len(prompts):
         raise JaxsftError(
-            f"{run_dir / 'data.jsonl'}: {leaks} test rows are in the training set, {len(prompts) - len(set(prompts))} prompts are repeated"
+            f"{run_dir / 'data.jsonl'}: {leaks} test rows are in the training set,"
+            f" {len(prompts) - len(set(prompts))} prompts are repeated"
         )

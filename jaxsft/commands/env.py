@@ -1,4 +1,5 @@
-"""What is installed here, and what JAX finds: versions, devices, CUDA, extras, caches. To be pasted into a question or a report of a fault.
+"""What is installed here, and what JAX finds: versions, devices, CUDA, extras, caches. To be pasted
+into a question or a report of a fault.
 
 jaxsft env
 """
@@ -17,10 +18,29 @@ from pathlib import Path
 from jaxsft import __version__
 from jaxsft.errors import ConfigError, JaxsftError
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "hydra-core", "numpy", "tokenizers", "safetensors")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "hydra-core",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+)
 ACCELERATORS = ("jax-cuda13-plugin", "jax-cuda12-plugin", "jax-rocm7-plugin", "libtpu")
-NEEDED = {"cuda13": ["jax-cuda13-plugin"], "cuda12": ["jax-cuda12-plugin"], "tpu": ["libtpu"]}  # what an extra of JAX brings
-VARIABLES = ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES", "XLA_FLAGS", "XLA_PYTHON_CLIENT_MEM_FRACTION", "JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")
+# what an extra of JAX brings
+NEEDED = {"cuda13": ["jax-cuda13-plugin"], "cuda12": ["jax-cuda12-plugin"], "tpu": ["libtpu"]}
+VARIABLES = (
+    "JAX_PLATFORMS",
+    "CUDA_VISIBLE_DEVICES",
+    "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "JAX_COMPILATION_CACHE_DIR",
+    "XDG_CACHE_HOME",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -34,14 +54,23 @@ def main(arguments: list[str]) -> int:
 def lines() -> Iterator[tuple[str, str]]:
     """Yield (what, value) of this installation and machine; what cannot be found out says why."""
     yield "jaxsft", f"{__version__} in {Path(__file__).resolve().parents[1]}"
-    yield "python", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} processors"
+    yield (
+        "python",
+        f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} processors",
+    )
     for name in (*PACKAGES, *ACCELERATORS):
         if found := _version(name):
             yield name, found
     yield "devices", _devices()
     yield "NVIDIA driver", _driver()
-    yield "extras installed", ", ".join(sorted(name for name, whole in extras().items() if whole)) or "none"
-    yield "extras not installed", ", ".join(sorted(name for name, whole in extras().items() if not whole)) or "none"
+    yield (
+        "extras installed",
+        ", ".join(sorted(name for name, whole in extras().items() if whole)) or "none",
+    )
+    yield (
+        "extras not installed",
+        ", ".join(sorted(name for name, whole in extras().items() if not whole)) or "none",
+    )
     from jaxsft.data import cache
 
     yield "cache", str(cache.root(None))
@@ -75,13 +104,19 @@ def _driver() -> str:
         return "none (there is no nvidia-smi)"
     try:
         query = [program, "--query-gpu=driver_version,name,memory.total", "--format=csv,noheader"]
-        return "; ".join(subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.strip().splitlines())
+        return "; ".join(
+            subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+            .stdout.strip()
+            .splitlines()
+        )
     except (OSError, subprocess.SubprocessError) as error:
         return f"nvidia-smi fails: {error}"
 
 
 def extras() -> dict[str, bool]:
-    """Return whether all packages of each extra are there; empty where jaxsft itself is not installed."""
+    """Return whether all packages of each extra are there; empty where jaxsft itself is not
+    installed.
+    """
     try:
         asked = importlib.metadata.requires("jaxsft") or []
     except importlib.metadata.PackageNotFoundError:
@@ -91,7 +126,8 @@ def extras() -> dict[str, bool]:
         if match := re.match(r"([\w.-]+)(?:\[([\w,]+)\])?.*extra\s*==\s*['\"]([\w-]+)['\"]", line):
             name, of, extra = match.groups()
             there = _version(name) is not None and all(
-                _version(f"{name}-{part}-plugin") or part not in ("cuda13", "cuda12") for part in (of or "").split(",")
+                _version(f"{name}-{part}-plugin") or part not in ("cuda13", "cuda12")
+                for part in (of or "").split(",")
             )
             out[extra] = out.get(extra, True) and there
     return out

@@ -1,10 +1,12 @@
 """Scores a run on a file, from the run directory alone.
 
-  jaxsft eval run=runs/mine data.path=test.jsonl [output=FOLDER] [evaluation.generate_rows=null] [data.columns.prompt=question]
+  jaxsft eval run=runs/mine data.path=test.jsonl [output=FOLDER] [evaluation.generate_rows=null]
+  [data.columns.prompt=question]
 
-All rows of the file are scored. The numbers are printed (as a table on a terminal, as JSON into a file or a pipe) and, with predictions, written
-to FOLDER (default: RUN/evaluations/<file>). A folder of Hugging Face is no run directory, and stays as it is: without output= the numbers of its
-model are only printed.
+All rows of the file are scored. The numbers are printed (as a table on a terminal, as JSON into a
+file or a pipe) and, with predictions, written to FOLDER (default: RUN/evaluations/<file>). A folder
+of Hugging Face is no run directory, and stays as it is: without output= the numbers of its model
+are only printed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from jaxsft.commands import from_run
 
 
 def main(arguments: list[str]) -> int:
-    mine, overrides = from_run.arguments(arguments, ("run", "output", "data.path"), ("run", "data.path"))
+    mine, overrides = from_run.arguments(
+        arguments, ("run", "output", "data.path"), ("run", "data.path")
+    )
 
     from jaxsft import api
     from jaxsft.evaluation.evaluate import write_results
@@ -25,7 +29,9 @@ def main(arguments: list[str]) -> int:
     from jaxsft.training import setup
 
     model, aside = api.load(mine["run"], *overrides), []
-    split, result, numbers = model.scored(mine["data.path"], Path(mine["data.path"]).name.split(".")[0], aside)
+    split, result, numbers = model.scored(
+        mine["data.path"], Path(mine["data.path"]).name.split(".")[0], aside
+    )
     numbers = {f"{split.name}/{name}": value for name, value in numbers.items()}
     untrained = pretrained.is_source(model.folder)
     if mine.get("output") or not untrained:
@@ -37,7 +43,11 @@ def main(arguments: list[str]) -> int:
         if not untrained:
             mirror.push()
     else:
-        print(f"{mine['run']} is no run directory, so that nothing is written; output=FOLDER keeps the predictions", file=sys.stderr)
+        print(
+            f"{mine['run']} is no run directory, so that nothing is written; output=FOLDER keeps"
+            " the predictions",
+            file=sys.stderr,
+        )
     if sys.stdout.isatty():
         from jaxsft.reports import scores
 

@@ -1,4 +1,6 @@
-"""What `eval`, `predict` and `generate` share: arguments of their own, and the overrides that go to the run."""
+"""What `eval`, `predict` and `generate` share: arguments of their own, and the overrides that go to
+the run.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,19 @@ from collections.abc import Sequence
 from jaxsft.errors import ConfigError
 
 
-def arguments(given: Sequence[str], own: Sequence[str], needed: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """(own arguments, overrides) of a command line of `key=value`. Raises ConfigError for one that is missing, given twice, or misspelt."""
+def arguments(
+    given: Sequence[str], own: Sequence[str], needed: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """(own arguments, overrides) of a command line of `key=value`. Raises ConfigError for one that
+    is missing, given twice, or misspelt.
+    """
     keys = [a.partition("=")[0] for a in given]
     for key, argument in zip(keys, given, strict=True):
         if "=" not in argument:
-            raise ConfigError(f"{argument}: expected key=value; there are {', '.join(f'{k}=' for k in own)} and options of the run")
+            raise ConfigError(
+                f"{argument}: expected key=value; there are {', '.join(f'{k}=' for k in own)} and"
+                " options of the run"
+            )
         if key in own and keys.count(key) > 1:
             raise ConfigError(f"{key}= is given twice; give one")
         if "." not in key and key not in own and (near := difflib.get_close_matches(key, own, 1)):

@@ -1,12 +1,18 @@
-"""Answers, from the run directory alone: the template, the stop tokens and the tokenizer are those of training.
+"""Answers, from the run directory alone: the template, the stop tokens and the tokenizer are those
+of training.
 
-  jaxsft generate run=runs/mine                                a conversation; /reset forgets it, /exit ends
-  jaxsft generate run=runs/mine prompt="translate: red cat"    one answer; a run of task=lm continues the text
-  jaxsft generate run=runs/mine input=FILE [output=FILE.jsonl] a line of JSON for each row: its fields, prediction and stopped
-  ... [generate.temperature=0.7 generate.top_p=0.9 generate.max_new_tokens=64 'generate.stop=["\\n\\n"]' seed=1]
+  jaxsft generate run=runs/mine                                a conversation; /reset forgets it,
+    /exit ends
+  jaxsft generate run=runs/mine prompt="translate: red cat"    one answer; a run of task=lm
+    continues the text
+  jaxsft generate run=runs/mine input=FILE [output=FILE.jsonl] a line of JSON for each row: its
+    fields, prediction and stopped
+  ... [generate.temperature=0.7 generate.top_p=0.9 generate.max_new_tokens=64
+    'generate.stop=["\\n\\n"]' seed=1]
 
-run= may also be a folder in the layout of Hugging Face, of a model that was never trained here: with a chat template it answers, else it continues a
-text. Answers appear as they are written. Ctrl-C ends an answer; at the prompt, or twice, it ends the conversation.
+run= may also be a folder in the layout of Hugging Face, of a model that was never trained here:
+with a chat template it answers, else it continues a text. Answers appear as they are written.
+Ctrl-C ends an answer; at the prompt, or twice, it ends the conversation.
 """
 
 from __future__ import annotations
@@ -32,7 +38,9 @@ def main(arguments: list[str]) -> int:
     if "output" in mine and "input" not in mine:
         raise ConfigError("output= is read with input= only; leave it out")
     if not (output := mine.get("output", ".jsonl")).lower().endswith(".jsonl"):
-        raise ConfigError(f"output={output}: lines of JSON are written; give a name that ends in .jsonl")
+        raise ConfigError(
+            f"output={output}: lines of JSON are written; give a name that ends in .jsonl"
+        )
 
     from jaxsft import api
 
@@ -43,7 +51,10 @@ def main(arguments: list[str]) -> int:
         write(pieces(model, mine["prompt"], model.config.seed))
         return 0
     if model.task.name != "chat":
-        raise ConfigError(f"run={mine['run']}: task={model.task.name} holds no conversation; give prompt= or input=")
+        raise ConfigError(
+            f"run={mine['run']}: task={model.task.name} holds no conversation; give prompt= or"
+            " input="
+        )
     return converse(model)
 
 
@@ -55,7 +66,9 @@ def pieces(model: Model, prompt: str | list[dict[str, str]], seed: int) -> Itera
 
 
 def write(answer: Iterator[str]) -> str:
-    """Prints the pieces and the end of the line; what was printed. After Ctrl-C, the part that was there."""
+    """Prints the pieces and the end of the line; what was printed. After Ctrl-C, the part that was
+    there.
+    """
     told, refused = "", False
     try:
         for piece in answer:
@@ -81,7 +94,9 @@ def answer_file(model: Model, path: str, output: str | None) -> int:
 
 
 def converse(model: Model) -> int:
-    """Questions from the terminal, or a line each from a pipe, and the answers; all turns so far are in the prompt."""
+    """Questions from the terminal, or a line each from a pipe, and the answers; all turns so far
+    are in the prompt.
+    """
     asked, history = sys.stdin.isatty(), []
     if asked:
         import contextlib
@@ -106,12 +121,17 @@ def _question(asked: bool) -> str | None:
             print()  # what the shell says next begins a line
         return None
     except UnicodeDecodeError as error:
-        raise DataError(f"the input is no {error.encoding} (found the byte 0x{error.object[error.start]:02x}); set PYTHONIOENCODING") from None
+        raise DataError(
+            f"the input is no {error.encoding} (found the byte 0x{error.object[error.start]:02x});"
+            " set PYTHONIOENCODING"
+        ) from None
     return None if text == "/exit" else text
 
 
 def _turn(model: Model, history: list[dict[str, str]], text: str) -> list[dict[str, str]]:
-    """The conversation with one more question and its answer; without them where there is no answer."""
+    """The conversation with one more question and its answer; without them where there is no
+    answer.
+    """
     messages, told = [*history, {"role": "user", "content": text}], []
     seed = (model.config.seed + len(history)) % 2**32  # another question is another draw
 

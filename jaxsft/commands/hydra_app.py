@@ -1,4 +1,6 @@
-"""Runs a function of the composed config as a Hydra application: `-m`, `--cfg job`, `--resolve`, `experiment=` and completion work."""
+"""Runs a function of the composed config as a Hydra application: `-m`, `--cfg job`, `--resolve`,
+`experiment=` and completion work.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,19 @@ from jaxsft.config import compose
 from jaxsft.config.overrides import OVERRIDE, ROOTS, as_config_error, config_folder, quote, typed
 from jaxsft.errors import ConfigError, JaxsftError
 
-WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cd", "--config-dir", "-i", "--info", "-sc", "--shell-completion", "--experimental-rerun")
+WITH_VALUE = (
+    "-c",
+    "--cfg",
+    "-p",
+    "--package",
+    "-cd",
+    "--config-dir",
+    "-i",
+    "--info",
+    "-sc",
+    "--shell-completion",
+    "--experimental-rerun",
+)
 FLAGS = ("-m", "--multirun", "--resolve", *WITH_VALUE)  # those of Hydra that make sense here
 
 
@@ -30,14 +44,25 @@ def _refuse_malformed(arguments: list[str]) -> None:
                 raise ConfigError(f"{argument}: unknown flag; there are {', '.join(FLAGS)}")
         elif before not in WITH_VALUE and not re.match(OVERRIDE, argument):
             file = argument.endswith((".yaml", ".yml"))
-            how = f"; a file of options is read as --config-dir FOLDER experiment={Path(argument).stem}, where it lies in FOLDER/experiment/"
+            how = (
+                "; a file of options is read as --config-dir FOLDER"
+                f" experiment={Path(argument).stem}, where it lies in FOLDER/experiment/"
+            )
             raise ConfigError(f"{argument}: expected key=value{how if file else ''}")
 
 
 def _check_presets(arguments: Sequence[str]) -> None:
-    """Reads the presets chosen from `--config-dir` within the bounds of every YAML file, which Hydra does not have. Raises ConfigError."""
-    folders = [after for flag, after in itertools.pairwise(arguments) if flag in ("-cd", "--config-dir")]
-    folders += [argument.partition("=")[2] for argument in arguments if argument.startswith(("-cd=", "--config-dir="))]
+    """Reads the presets chosen from `--config-dir` within the bounds of every YAML file, which
+    Hydra does not have. Raises ConfigError.
+    """
+    folders = [
+        after for flag, after in itertools.pairwise(arguments) if flag in ("-cd", "--config-dir")
+    ]
+    folders += [
+        argument.partition("=")[2]
+        for argument in arguments
+        if argument.startswith(("-cd=", "--config-dir="))
+    ]
     for folder, argument in itertools.product(folders, arguments):
         group, _, names = argument.lstrip("+").partition("=")
         for name in names.split(",") if re.fullmatch(r"[\w/]+", group) else ():
@@ -46,12 +71,16 @@ def _check_presets(arguments: Sequence[str]) -> None:
                 documents.read_yaml(file, ConfigError)
 
 
-def run(arguments: list[str], function: Callable[[Any], int], name: str = "config", trains: bool = False) -> int:
-    """Composes the config of each job and calls `function`; its exit code, or the worst of a multirun.
+def run(
+    arguments: list[str], function: Callable[[Any], int], name: str = "config", trains: bool = False
+) -> int:
+    """Composes the config of each job and calls `function`; its exit code, or the worst of a
+    multirun.
 
     Args:
       name: the file of `conf/` to start from, of `overrides.ROOTS`.
-      trains: each job leaves a run directory; those of a multirun get names and are compared, and their numbers go to Hydra's sweeper.
+      trains: each job leaves a run directory; those of a multirun get names and are compared, and
+        their numbers go to Hydra's sweeper.
 
     Raises:
       ConfigError: the overrides do not compose, in one line.
@@ -65,7 +94,8 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
     _check_presets(arguments)
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     codes: list[int] = []
-    failed: list[BaseException] = []  # raised behind Hydra, which would tell of it in lines of its own
+    # raised behind Hydra, which would tell of it in lines of its own
+    failed: list[BaseException] = []
     words = [quote(a, multirun, root) for a in arguments]
     sweep = Sweep(words) if multirun and trains else None
 
@@ -77,11 +107,22 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
             with as_config_error(root):
                 OmegaConf.resolve(node)
             hydra_config = HydraConfig.get()
-            folders = [Path(source.path) for source in hydra_config.runtime.config_sources if source.schema == "file"]
+            folders = [
+                Path(source.path)
+                for source in hydra_config.runtime.config_sources
+                if source.schema == "file"
+            ]
             config = typed(node, root, hydra_config.overrides.task, folders)
             if sweep is not None:
                 config = sweep.placed(config, hydra_config.overrides.task)
-                invocation.remember(["jaxsft", "train", *_pasteable(hydra_config.overrides.task), f"run_dir={config.run_dir}"])
+                invocation.remember(
+                    [
+                        "jaxsft",
+                        "train",
+                        *_pasteable(hydra_config.overrides.task),
+                        f"run_dir={config.run_dir}",
+                    ]
+                )
             codes.append(function(config))
         except JaxsftError as error:
             if not multirun:
@@ -95,14 +136,21 @@ def run(arguments: list[str], function: Callable[[Any], int], name: str = "confi
             return None
         return None if sweep is None or config is None else sweep.result(config)
 
-    before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"  # errors come as exceptions, not as text and an exit
+    # errors come as exceptions, not as text and an exit
+    before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"
     argv, sys.argv = sys.argv, ["jaxsft", *words]
     try:
         with as_config_error(root):
-            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(job)()
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(
+                job
+            )()
     finally:
         sys.argv = argv
-        os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.__setitem__("HYDRA_FULL_ERROR", before)
+        (
+            os.environ.pop("HYDRA_FULL_ERROR")
+            if before is None
+            else os.environ.__setitem__("HYDRA_FULL_ERROR", before)
+        )
     if failed:
         raise failed[0]
     if sweep is not None:

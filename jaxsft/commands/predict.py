@@ -2,12 +2,14 @@
 
   jaxsft predict run=runs/mine input=new.jsonl output=predictions.jsonl
 
-The output (.jsonl, .csv or .tsv) has one line per input row, in order: its fields and what was predicted. It is written whole or not at all.
-A row of which nothing can be predicted, such as an empty text, has no prediction and says why in `dropped`.
-In .conll and .conllu, of task=tag and task=parse, predicted tags, heads and relations stand in the columns that they were learnt from.
-A number of the input that is not finite, which JSON does not have, becomes the text NaN, Infinity or -Infinity.
-With checkpoint=STEP or checkpoint=newest another step than the best is used; a damaged one is an error, never replaced.
-With data.on_bad_row=quarantine rows that cannot be read are left out and told in OUTPUT.quarantine.jsonl.
+The output (.jsonl, .csv or .tsv) has one line per input row, in order: its fields and what was
+predicted. It is written whole or not at all. A row of which nothing can be predicted, such as an
+empty text, has no prediction and says why in `dropped`. In .conll and .conllu, of task=tag and
+task=parse, predicted tags, heads and relations stand in the columns that they were learnt from. A
+number of the input that is not finite, which JSON does not have, becomes the text NaN, Infinity or
+-Infinity. With checkpoint=STEP or checkpoint=newest another step than the best is used; a damaged
+one is an error, never replaced. With data.on_bad_row=quarantine rows that cannot be read are left
+out and told in OUTPUT.quarantine.jsonl.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ from jaxsft.errors import DataError
 
 
 def main(arguments: list[str]) -> int:
-    mine, overrides = from_run.arguments(arguments, ("run", "input", "output"), ("run", "input", "output"))
+    mine, overrides = from_run.arguments(
+        arguments, ("run", "input", "output"), ("run", "input", "output")
+    )
 
     from jaxsft import api
     from jaxsft.training import setup
 
     model, aside = api.load(mine["run"], *overrides), []
     lines = model.predict(model.read(mine["input"], aside))
-    strict = [json.loads(rundir.json_text(line)) for line in lines]  # no answer is lost to a NaN in a column of the input
+    # no answer is lost to a NaN in a column of the input
+    strict = [json.loads(rundir.json_text(line)) for line in lines]
     name = Path(mine["output"]).name.lower().removesuffix(".gz")
     if name.endswith((".csv", ".tsv")):
         strict = table(strict, model.config.data.columns.separator)
@@ -39,7 +44,10 @@ def main(arguments: list[str]) -> int:
         strict = list(annotated(model.task, strict))
     formats.write(strict, mine["output"])
     setup.write_quarantine(told := f"{mine['output']}.quarantine.jsonl", {"input": aside})
-    print(f"{len(lines)} rows: {mine['output']}" + (f"; {len(aside)} unreadable rows: {told}" if aside else ""))
+    print(
+        f"{len(lines)} rows: {mine['output']}"
+        + (f"; {len(aside)} unreadable rows: {told}" if aside else "")
+    )
     return 0
 
 
@@ -51,22 +59,37 @@ def annotated(task: Any, lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, 
     """
     for number, line in enumerate(lines, start=1):
         if line["prediction"] is None:
-            raise DataError(f"row {number}: nothing was predicted ({line['dropped']}), so that its columns have no values; write .jsonl instead")
+            raise DataError(
+                f"row {number}: nothing was predicted ({line['dropped']}), so that its columns have"
+                " no values; write .jsonl instead"
+            )
         yield task.annotated(line)
 
 
 def table(lines: Sequence[dict[str, Any]], separator: str) -> list[dict[str, Any]]:
-    """Lines for a file of cells. Where a row was dropped there is a column `dropped` with the reason, and its predictions are empty."""
-    rows, lost = [cells(line, separator) for line in lines], [line["prediction"] is None and "dropped" in line for line in lines]
+    """Lines for a file of cells. Where a row was dropped there is a column `dropped` with the
+    reason, and its predictions are empty.
+    """
+    rows, lost = (
+        [cells(line, separator) for line in lines],
+        [line["prediction"] is None and "dropped" in line for line in lines],
+    )
     if not any(lost):
         return rows
-    whole = next((row for row, gone in zip(rows, lost, strict=True) if not gone), {"prediction": None})
-    rows = [{k: v for k, v in row.items() if not gone or k != "prediction" or k in whole} for row, gone in zip(rows, lost, strict=True)]
+    whole = next(
+        (row for row, gone in zip(rows, lost, strict=True) if not gone), {"prediction": None}
+    )
+    rows = [
+        {k: v for k, v in row.items() if not gone or k != "prediction" or k in whole}
+        for row, gone in zip(rows, lost, strict=True)
+    ]
     return [{**dict.fromkeys([*whole, "dropped"]), **row} for row in rows]
 
 
 def cells(line: dict[str, Any], separator: str) -> dict[str, Any]:
-    """A line for a file of cells: several predictions are joined by `data.columns.separator`, those that have names get a column each."""
+    """A line for a file of cells: several predictions are joined by `data.columns.separator`, those
+    that have names get a column each.
+    """
     out: dict[str, Any] = {}
     for name, value in line.items():
         if name in ("prediction", "probability") and isinstance(value, dict):

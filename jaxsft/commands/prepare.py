@@ -1,13 +1,19 @@
-"""Takes a data set through a list of stages and leaves a folder with its splits and a manifest of everything that was done.
+"""Takes a data set through a list of stages and leaves a folder with its splits and a manifest of
+everything that was done.
 
 jaxsft prepare data.path=dirty.csv stages=[clean,dedup,split] output.dir=prepared
-jaxsft prepare data.path=dirty.csv 'stages=[clean,{dedup:{threshold:0.8}},{split:{fractions:[0.8,0.1,0.1]}}]' output.dir=prepared
-jaxsft prepare data.train=a.csv data.test=b.csv 'stages=[{missing:{fields:[age],strategy:median}}]' output.dir=prepared workers=4
-jaxsft prepare data.path=dirty.csv recipe=text output.dir=prepared        the stages of conf/recipe/text.yaml
-jaxsft prepare data.path=dirty.csv 'stages=[denoise]' run=runs/mine output.dir=prepared      asks the model of a run
+jaxsft prepare data.path=dirty.csv
+  'stages=[clean,{dedup:{threshold:0.8}},{split:{fractions:[0.8,0.1,0.1]}}]' output.dir=prepared
+jaxsft prepare data.train=a.csv data.test=b.csv 'stages=[{missing:{fields:[age],strategy:median}}]'
+  output.dir=prepared workers=4
+jaxsft prepare data.path=dirty.csv recipe=text output.dir=prepared        the stages of
+  conf/recipe/text.yaml
+jaxsft prepare data.path=dirty.csv 'stages=[denoise]' run=runs/mine output.dir=prepared      asks
+  the model of a run
 jaxsft train task=classify data.path=prepared                              trains on its splits
 
-The same command again does nothing; after an interruption it goes on behind the last stage that was done.
+The same command again does nothing; after an interruption it goes on behind the last stage that was
+done.
 """
 
 from __future__ import annotations
@@ -33,7 +39,9 @@ def run(config: PrepareConfig) -> int:
         models = api.model_functions(config.run)
     manifest, done = preparing.prepare(config, models)
     print(summary(manifest))
-    for path in filter(None, (config.data.path, config.data.train, config.data.validation, config.data.test)):
+    for path in filter(
+        None, (config.data.path, config.data.train, config.data.validation, config.data.test)
+    ):
         for note in formats.left_out_note(path, config.data.format):
             print(note)
     what = "written" if done else "there already: same files, stages and seed; nothing was done"
@@ -49,7 +57,11 @@ def summary(manifest: dict[str, Any]) -> str:
             parts = [f"{counts['read']:,} rows"]
             parts += [f"- {n:,} {reason}" for reason, n in counts["dropped"].items()]
             parts += [f"+ {n:,} {reason}" for reason, n in counts.get("added", {}).items()]
-            parts += [f"{n:,} {reason}" for kind in ("changed", "marked") for reason, n in counts.get(kind, {}).items()]
+            parts += [
+                f"{n:,} {reason}"
+                for kind in ("changed", "marked")
+                for reason, n in counts.get(kind, {}).items()
+            ]
             lines.append(f"{told['stage']:<14}{split:<12}{', '.join(parts)}")
     splits = ", ".join(f"{name} {split['rows']:,}" for name, split in manifest["splits"].items())
     return "\n".join([*lines, f"{'rows':<14}{splits}"])

@@ -1,4 +1,6 @@
-"""The runs of `jaxsft train -m`: each has a directory named by what was swept, and at the end they are set side by side."""
+"""The runs of `jaxsft train -m`: each has a directory named by what was swept, and at the end they
+are set side by side.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +19,47 @@ from jaxsft.errors import JaxsftError
 
 
 class Sweep:
-    """Holds what the jobs of one sweep share: the folder in which they lie, and which of them were run."""
+    """Holds what the jobs of one sweep share: the folder in which they lie, and which of them were
+    run.
+    """
 
     def __init__(self, given: Sequence[str]):
-        """`given`: the words of the command line; what a job has under a key that is not fixed there was swept."""
-        self._fixed = {word.partition("=")[0] for word in given if "=" in word and not _sweeps(word)}
+        """`given`: the words of the command line; what a job has under a key that is not fixed
+        there was swept.
+        """
+        self._fixed = {
+            word.partition("=")[0] for word in given if "=" in word and not _sweeps(word)
+        }
         self._names: dict[str, int] = {}
         self._folder: Path | None = None
         self.runs: list[Path] = []
 
     def placed(self, config: Config, overrides: Sequence[str]) -> Config:
-        """Return the config with a run directory of its own: in `run_dir`, or in a new folder of `runs/`."""
+        """Return the config with a run directory of its own: in `run_dir`, or in a new folder of
+        `runs/`.
+        """
         if config.run_dir is not None and remote.is_remote(config.run_dir):
             return config
         if self._folder is None:
             stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
             self._folder = Path(config.run_dir or f"runs/{config.task.name}-sweep-{stamp}")
-        name = re.sub(r"[^\w.=,+-]+", "-", ",".join(o for o in overrides if o.partition("=")[0] not in self._fixed))[:120].strip("-.") or "run"
+        name = (
+            re.sub(
+                r"[^\w.=,+-]+",
+                "-",
+                ",".join(o for o in overrides if o.partition("=")[0] not in self._fixed),
+            )[:120].strip("-.")
+            or "run"
+        )
         self._names[name] = count = self._names.get(name, 0) + 1
-        return dataclasses.replace(config, run_dir=str(self._folder / (name if count == 1 else f"{name}-{count}")))
+        return dataclasses.replace(
+            config, run_dir=str(self._folder / (name if count == 1 else f"{name}-{count}"))
+        )
 
     def result(self, config: Config) -> float | None:
-        """Return the number by which a finished job is judged, NaN of one that failed; None where it has no validation data or lies at a store."""
+        """Return the number by which a finished job is judged, NaN of one that failed; None where
+        it has no validation data or lies at a store.
+        """
         if remote.is_remote(str(config.run_dir)):
             return None
         run_dir = Path(config.run_dir or "")
@@ -57,7 +78,9 @@ class Sweep:
             return
         try:
             print("\n" + "\n".join(compare.compare(self.runs).lines()))
-            print(f"comparison: {compare.write(self.runs, self.runs[0].parent / 'comparison.html')}")
+            print(
+                f"comparison: {compare.write(self.runs, self.runs[0].parent / 'comparison.html')}"
+            )
         except JaxsftError as error:  # the runs are whole all the same
             print(f"jaxsft: {error}", file=sys.stderr)
 

@@ -1,9 +1,12 @@
-"""Fine-tunes on the user's own data and leaves a run directory with weights, numbers, predictions and a report.
+"""Fine-tunes on the user's own data and leaves a run directory with weights, numbers, predictions
+and a report.
 
-jaxsft train task=chat data.train=train.jsonl data.test=test.jsonl data.columns.prompt=question data.columns.completion=answer
+jaxsft train task=chat data.train=train.jsonl data.test=test.jsonl data.columns.prompt=question
+  data.columns.completion=answer
 jaxsft train task=classify data.path=all.csv                 split 70/15/15 by content
 jaxsft train task=lm data.train=book.txt data.unit=paragraph
-jaxsft train ... run_dir=runs/mine                           the same command again continues an unfinished run
+jaxsft train ... run_dir=runs/mine                           the same command again continues an
+  unfinished run
 jaxsft train ... debug=overfit                               learn ten rows by heart first
 """
 
@@ -45,8 +48,20 @@ def run(config: Config) -> int:
 
 
 def check_files(config: Config) -> None:
-    """Raises DataError for a file that is not there, before JAX is imported, which takes seconds."""
+    """Raises DataError for a file that is not there, before JAX is imported, which takes
+    seconds."""
     d = config.data
-    for place in (d.path, d.train, d.validation, d.test, *(source.path for source in d.mixture.sources)):
-        if place and not place.startswith("hub:") and not remote.is_remote(place) and not os.path.exists(place):
+    for place in (
+        d.path,
+        d.train,
+        d.validation,
+        d.test,
+        *(source.path for source in d.mixture.sources),
+    ):
+        if (
+            place
+            and not place.startswith("hub:")
+            and not remote.is_remote(place)
+            and not os.path.exists(place)
+        ):
             formats.files(place)  # a pattern, a part of an archive, or an error

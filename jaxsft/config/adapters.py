@@ -1,7 +1,9 @@
-"""The options of every adapter: a small tree of weights that is trained beside a frozen model. One that does not apply does not exist in the class.
+"""The options of every adapter: a small tree of weights that is trained beside a frozen model. One
+that does not apply does not exist in the class.
 
-`target` holds patterns of module paths (`layers/3/attention/q`), of which each must match something; `train` those of further parameters that are
-trained. The adapter and the head of the task always are, everything else is frozen. Defaults are tuples: a model with an adapter is hashed.
+`target` holds patterns of module paths (`layers/3/attention/q`), of which each must match
+something; `train` those of further parameters that are trained. The adapter and the head of the
+task always are, everything else is frozen. Defaults are tuples: a model with an adapter is hashed.
 """
 
 from __future__ import annotations
@@ -9,7 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-# Every linear layer of a block: what QLoRA found to be needed (arXiv:2305.14314, section 4). Of a recurrent cell w is of its inputs, u of its state.
+from jaxsft.config.option import option
+
+# Every linear layer of a block: what QLoRA found to be needed (arXiv:2305.14314, section 4). Of a
+# recurrent cell w is of its inputs, u of its state.
 BLOCK_LINEAR = ".*layers/.*/(q|k|v|o|gate|up|down|w|u)"
 
 
@@ -25,14 +30,27 @@ class NoAdapter(AdapterConfig):
 
 @dataclass(frozen=True)
 class LowRank(AdapterConfig):
-    rank: int = 8  # columns of a and rows of b: the size of the adapter (`r`, `lora_r` elsewhere)
-    alpha: float = 16.0  # what scale is made of, beside the rank
-    scaling: str = "rank"  # rank: alpha / rank | sqrt: alpha / sqrt(rank), which is stable for large ranks (rsLoRA, arXiv:2312.03732)
-    dropout: float = 0.0  # of the adapter's input
-    lr_ratio: float = 1.0  # the learning rate of b over that of a (LoRA+, arXiv:2402.12354, which advises 16)
-    target: list[str] = (BLOCK_LINEAR,)  # patterns of the modules that get an adapter, such as .*/attention/(q|v); each must match
-    train: list[str] = ()  # patterns of further parameters that are trained
-    start_from: Optional[str] = None  # a folder of the library PEFT: its weights are those that the adapter starts from
+    rank: int = option(
+        8, "columns of a and rows of b: the size of the adapter (`r`, `lora_r` elsewhere)"
+    )
+    alpha: float = option(16.0, "what scale is made of, beside the rank")
+    scaling: str = option(
+        "rank",
+        "rank: alpha / rank | sqrt: alpha / sqrt(rank), which is stable for large ranks (rsLoRA,"
+        " arXiv:2312.03732)",
+    )
+    dropout: float = option(0.0, "of the adapter's input")
+    lr_ratio: float = option(
+        1.0, "the learning rate of b over that of a (LoRA+, arXiv:2402.12354, which advises 16)"
+    )
+    target: list[str] = option(
+        (BLOCK_LINEAR,),
+        "patterns of the modules that get an adapter, such as .*/attention/(q|v); each must match",
+    )
+    train: list[str] = option((), "patterns of further parameters that are trained")
+    start_from: Optional[str] = option(
+        None, "a folder of the library PEFT: its weights are those that the adapter starts from"
+    )
 
 
 @dataclass(frozen=True)
@@ -40,46 +58,64 @@ class LoRA(LowRank):
     """Hu et al. 2021, arXiv:2106.09685: `y = x w + scale x a b`."""
 
     name: str = "lora"
-    init: str = "zero"  # zero: b is 0 | pissa: the principal part of w is trained (arXiv:2404.02948)
+    init: str = option(
+        "zero", "zero: b is 0 | pissa: the principal part of w is trained (arXiv:2404.02948)"
+    )
 
 
 @dataclass(frozen=True)
 class DoRA(LowRank):
-    """Liu et al. 2024, arXiv:2402.09353: LoRA for the direction of each column, and its length by itself."""
+    """Liu et al. 2024, arXiv:2402.09353: LoRA for the direction of each column, and its length by
+    itself.
+    """
 
     name: str = "dora"
 
 
 @dataclass(frozen=True)
 class IA3(AdapterConfig):
-    """Liu et al. 2022, arXiv:2205.05638: vectors that multiply keys, values and the inner activations of the MLP."""
+    """Liu et al. 2022, arXiv:2205.05638: vectors that multiply keys, values and the inner
+    activations of the MLP.
+    """
 
     name: str = "ia3"
-    target: list[str] = (".*layers/.*/attention/(k|v)",)  # their outputs are scaled
-    target_inputs: list[str] = (".*layers/.*/mlp/down",)  # their inputs are scaled
-    train: list[str] = ()  # patterns of further parameters that are trained
-    start_from: Optional[str] = None  # a folder of the library PEFT: its weights are those that the adapter starts from
+    target: list[str] = option((".*layers/.*/attention/(k|v)",), "their outputs are scaled")
+    target_inputs: list[str] = option((".*layers/.*/mlp/down",), "their inputs are scaled")
+    train: list[str] = option((), "patterns of further parameters that are trained")
+    start_from: Optional[str] = option(
+        None, "a folder of the library PEFT: its weights are those that the adapter starts from"
+    )
 
 
 @dataclass(frozen=True)
 class Prefix(AdapterConfig):
-    """Li and Liang 2021, arXiv:2101.00190: learned keys and values before the first token, in every targeted attention."""
+    """Li and Liang 2021, arXiv:2101.00190: learned keys and values before the first token, in every
+    targeted attention.
+    """
 
     name: str = "prefix"
-    tokens: int = 20  # learned keys and values before each text
-    target: list[str] = (".*layers/.*/attention",)  # patterns of the attention modules that get them
-    train: list[str] = ()  # patterns of further parameters that are trained
-    start_from: Optional[str] = None  # a folder of the library PEFT: its weights are those that the adapter starts from
+    tokens: int = option(20, "learned keys and values before each text")
+    target: list[str] = option(
+        (".*layers/.*/attention",), "patterns of the attention modules that get them"
+    )
+    train: list[str] = option((), "patterns of further parameters that are trained")
+    start_from: Optional[str] = option(
+        None, "a folder of the library PEFT: its weights are those that the adapter starts from"
+    )
 
 
 @dataclass(frozen=True)
 class Prompt(AdapterConfig):
-    """Lester et al. 2021, arXiv:2104.08691: learned vectors in place of the embeddings of tokens that stand before every text."""
+    """Lester et al. 2021, arXiv:2104.08691: learned vectors in place of the embeddings of tokens
+    that stand before every text.
+    """
 
     name: str = "prompt"
-    tokens: int = 20  # learned vectors before each text
-    train: list[str] = ()  # patterns of further parameters that are trained
-    start_from: Optional[str] = None  # a folder of the library PEFT: its weights are those that the adapter starts from
+    tokens: int = option(20, "learned vectors before each text")
+    train: list[str] = option((), "patterns of further parameters that are trained")
+    start_from: Optional[str] = option(
+        None, "a folder of the library PEFT: its weights are those that the adapter starts from"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,7 +123,7 @@ class BitFit(AdapterConfig):
     """Ben Zaken et al. 2022, arXiv:2106.10199: only the biases are trained."""
 
     name: str = "bitfit"
-    train: list[str] = ()  # patterns of further parameters that are trained
+    train: list[str] = option((), "patterns of further parameters that are trained")
 
 
 ADAPTERS: dict[str, type[AdapterConfig]] = {

@@ -1,6 +1,7 @@
 """From Hydra's composed config to the frozen, typed objects of `schema.py`, and back to YAML.
 
-OmegaConf cannot merge into frozen dataclasses, so Hydra gets plain twins of them, made here, with the same fields, types and defaults.
+OmegaConf cannot merge into frozen dataclasses, so Hydra gets plain twins of them, made here, with
+the same fields, types and defaults.
 """
 
 from __future__ import annotations
@@ -27,8 +28,19 @@ from jaxsft.other_models import what_is
 
 OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
 GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
-# What may differ when a run goes on: where it lies, how long it is, the devices that it has, how it is looked at, and who is told of it.
-CHANGEABLE = ("run_dir", "train.duration", "mesh.", "hosts.", "profile", "compilation_cache", "trackers.", "check.", "train.backbone_limit")
+# What may differ when a run goes on: where it lies, how long it is, the devices that it has, how it
+# is looked at, and who is told of it.
+CHANGEABLE = (
+    "run_dir",
+    "train.duration",
+    "mesh.",
+    "hosts.",
+    "profile",
+    "compilation_cache",
+    "trackers.",
+    "check.",
+    "train.backbone_limit",
+)
 
 
 def option_fields(cls: Any) -> list[dataclasses.Field]:
@@ -45,11 +57,17 @@ def plain(cls: type) -> type:
     for f in option_fields(cls):
         if f.default_factory is not dataclasses.MISSING:
             example = f.default_factory()
-            factory = plain(type(example)) if dataclasses.is_dataclass(example) else f.default_factory
-            fields.append((f.name, _twin(hints[f.name]), dataclasses.field(default_factory=factory)))
+            factory = (
+                plain(type(example)) if dataclasses.is_dataclass(example) else f.default_factory
+            )
+            fields.append(
+                (f.name, _twin(hints[f.name]), dataclasses.field(default_factory=factory))
+            )
         else:
             fields.append((f.name, _twin(hints[f.name]), dataclasses.field(default=f.default)))
-    return dataclasses.make_dataclass(cls.__name__, fields, bases=bases, namespace={"__module__": __name__})
+    return dataclasses.make_dataclass(
+        cls.__name__, fields, bases=bases, namespace={"__module__": __name__}
+    )
 
 
 def _twin(hint: Any) -> Any:
@@ -74,12 +92,17 @@ def register() -> None:
 
 
 def _root() -> type:
-    """The root's twin with its groups open: which class a group has is decided by the option that is composed into it."""
+    """The root's twin with its groups open: which class a group has is decided by the option that
+    is composed into it.
+    """
     opened = [(group, Any, dataclasses.field(default=MISSING)) for group in GROUPS]
-    return dataclasses.make_dataclass("Root", opened, bases=(plain(schema.Config),), namespace={"__module__": __name__})
+    return dataclasses.make_dataclass(
+        "Root", opened, bases=(plain(schema.Config),), namespace={"__module__": __name__}
+    )
 
 
-# --- to typed objects ------------------------------------------------------------------------------------------------------------------------
+# --- to typed objects
+# --------------------------------------------------------------------------------------------------
 def typed(node: Any, root: type = schema.Config) -> Any:
     """Frozen objects from a composed config (OmegaConf or plain dicts, as in a run's config.yaml).
 
@@ -89,10 +112,13 @@ def typed(node: Any, root: type = schema.Config) -> Any:
     Raises:
       ConfigError: an unknown key, a wrong type, a missing value or an unknown option of a group.
     """
-    values = (OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node).copy()
+    values = (
+        OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    ).copy()
     hints, classes = typing.get_type_hints(root), {}
     for group, options in GROUPS.items() if root is schema.Config else ():
-        absent = "none" if group not in values and "none" in options else None  # the config of a run from before there was a choice
+        # the config of a run from before there was a choice
+        absent = "none" if group not in values and "none" in options else None
         name = (values.get(group) or {}).get("name" if group != "tokenizer" else "kind", absent)
         if name not in options:
             raise ConfigError(f"{group}={name}: unknown; there are {', '.join(options)}")
@@ -103,7 +129,12 @@ def typed(node: Any, root: type = schema.Config) -> Any:
             if dataclasses.is_dataclass(hints[f.name]):
                 part = {f.name: values.pop(f.name)} if f.name in values else {}
                 container |= _merged(root, (f.name,), classes.get(f.name), _Given(part))
-        container |= _merged(root, tuple(f.name for f in option_fields(root) if f.name not in container), None, _Given(values))
+        container |= _merged(
+            root,
+            tuple(f.name for f in option_fields(root) if f.name not in container),
+            None,
+            _Given(values),
+        )
     except errors.OmegaConfBaseException as error:
         raise ConfigError(one_line(error, root)) from error
     return _freeze(root, copy.deepcopy(container), classes)
@@ -120,13 +151,18 @@ class _Given(dict):
 
 
 @functools.lru_cache(maxsize=1024)
-def _merged(root: type, names: tuple[str, ...], chosen: type | None, given: _Given) -> dict[str, Any]:
-    """Some fields of the root, checked and filled up, as plain values. OmegaConf takes 0.1 s for a whole one, most of which was seen before.
+def _merged(
+    root: type, names: tuple[str, ...], chosen: type | None, given: _Given
+) -> dict[str, Any]:
+    """Some fields of the root, checked and filled up, as plain values. OmegaConf takes 0.1 s for a
+    whole one, most of which was seen before.
 
     Args:
       chosen: the class of the option of a group, of the one field that is named.
     """
-    part = dataclasses.make_dataclass(root.__name__, [_opened(root, name) for name in names], namespace={"__module__": __name__})
+    part = dataclasses.make_dataclass(
+        root.__name__, [_opened(root, name) for name in names], namespace={"__module__": __name__}
+    )
     base = OmegaConf.structured(part)
     if chosen is not None:
         base[names[0]] = OmegaConf.structured(plain(chosen))
@@ -140,7 +176,8 @@ def _opened(root: type, name: str) -> tuple[str, Any, dataclasses.Field]:
 
 
 def filled(cls: type, given: Any, prefix: str, skip: Sequence[str] = ()) -> Any:
-    """A frozen dataclass from options that are given by name, typed; for classes that no group of `conf/` has.
+    """A frozen dataclass from options that are given by name, typed; for classes that no group of
+    `conf/` has.
 
     Args:
       skip: fields that are no options.
@@ -153,12 +190,21 @@ def filled(cls: type, given: Any, prefix: str, skip: Sequence[str] = ()) -> Any:
     known = [f.name for f in dataclasses.fields(cls) if f.name not in skip]
     for name in given:
         if name not in known:
-            raise ConfigError(f"{prefix}.{name}: unknown option{_suggest(str(name), known)}; it has {', '.join(known) or 'none'}")
+            raise ConfigError(
+                f"{prefix}.{name}: unknown option{_suggest(str(name), known)}; it has"
+                f" {', '.join(known) or 'none'}"
+            )
     chosen = [f for f in dataclasses.fields(cls) if f.name in known]
     hints = typing.get_type_hints(cls)
-    twin = dataclasses.make_dataclass(cls.__name__, [(f.name, _twin(hints[f.name]), _default(f)) for f in chosen], namespace={"__module__": __name__})
+    twin = dataclasses.make_dataclass(
+        cls.__name__,
+        [(f.name, _twin(hints[f.name]), _default(f)) for f in chosen],
+        namespace={"__module__": __name__},
+    )
     try:
-        container = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(twin), dict(given)), throw_on_missing=True)
+        container = OmegaConf.to_container(
+            OmegaConf.merge(OmegaConf.structured(twin), dict(given)), throw_on_missing=True
+        )
     except errors.OmegaConfBaseException as error:
         raise ConfigError(f"{prefix}: {one_line(error)}") from error
     values = {name: tuple(v) if isinstance(v := container[name], list) else v for name in known}
@@ -172,7 +218,9 @@ def _default(f: dataclasses.Field) -> Any:
     return dataclasses.field(default=MISSING if f.default is dataclasses.MISSING else f.default)
 
 
-def _freeze(cls: type, values: dict[str, Any], classes: dict[str, type] = types.MappingProxyType({})) -> Any:
+def _freeze(
+    cls: type, values: dict[str, Any], classes: dict[str, type] = types.MappingProxyType({})
+) -> Any:
     hints, out = typing.get_type_hints(cls), {}
     for f in option_fields(cls):
         value, hint = values[f.name], classes.get(f.name, hints[f.name])
@@ -180,9 +228,13 @@ def _freeze(cls: type, values: dict[str, Any], classes: dict[str, type] = types.
             value = _freeze(hint, value)
         elif isinstance(value, list):
             inner = typing.get_args(hint)[0] if typing.get_args(hint) else None
-            inner = typing.get_args(inner)[0] if typing.get_origin(inner) is list else inner  # Optional[list[...]]
-            value = tuple(_freeze(inner, v) if dataclasses.is_dataclass(inner) else v for v in value)
-        elif hint is str and value in ("True", "False"):  # a bare true or false of a YAML file, where an option takes words
+            # Optional[list[...]]
+            inner = typing.get_args(inner)[0] if typing.get_origin(inner) is list else inner
+            value = tuple(
+                _freeze(inner, v) if dataclasses.is_dataclass(inner) else v for v in value
+            )
+        # a bare true or false of a YAML file, where an option takes words
+        elif hint is str and value in ("True", "False"):
             value = value.lower()
         out[f.name] = value
     return cls(**out)
@@ -190,7 +242,10 @@ def _freeze(cls: type, values: dict[str, Any], classes: dict[str, type] = types.
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain values, ready for YAML and JSON."""
-    return {k: _plain_value(v) for k, v in ((f.name, getattr(config, f.name)) for f in option_fields(config))}
+    return {
+        k: _plain_value(v)
+        for k, v in ((f.name, getattr(config, f.name)) for f in option_fields(config))
+    }
 
 
 def _plain_value(value: Any) -> Any:
@@ -218,15 +273,24 @@ def check_there(path: Path) -> None:
         there = path.exists()
         folder = path.parent.is_dir() or not path.parent.exists()
     except (OSError, ValueError) as error:  # a name that is too long
-        raise ConfigError(f"{path.parent}: not a run directory ({getattr(error, 'strerror', None) or error})") from error
+        raise ConfigError(
+            f"{path.parent}: not a run directory ({getattr(error, 'strerror', None) or error})"
+        ) from error
     if not there:
-        why = "it is a file" if not folder else f"it has no {path.name}" if path.parent.exists() else "there is no such folder"
+        why = (
+            "it is a file"
+            if not folder
+            else f"it has no {path.name}"
+            if path.parent.exists()
+            else "there is no such folder"
+        )
         other = what_is(path.parent) if path.name == "config.yaml" else None
         raise ConfigError(f"{path.parent}: not a run directory ({other or why})")
 
 
 def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
-    """The config with `a.b=value` overrides, strict: for commands that start from a run's own config. The value is raw text.
+    """The config with `a.b=value` overrides, strict: for commands that start from a run's own
+    config. The value is raw text.
 
     Raises:
       ConfigError: no `=`, an unknown key, or a value of the wrong type.
@@ -238,11 +302,18 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"{text}: expected key=value")
-        free = key.startswith(("data.options.", "data.keep.", "task.variables"))  # the format, the file or the template knows its names
+        # the format, the file or the template knows its names
+        free = key.startswith(("data.options.", "data.keep.", "task.variables"))
         if key not in known and not free:
             raise ConfigError(f"{key}: unknown option{_suggest(key, known)}")
-        given = value if key in string_keys() and value != "null" else _without_dates(documents.parse_yaml(value, text, ConfigError))
-        if isinstance(OmegaConf.select(node, key), ListConfig) and not isinstance(given, list | None):
+        given = (
+            value
+            if key in string_keys() and value != "null"
+            else _without_dates(documents.parse_yaml(value, text, ConfigError))
+        )
+        if isinstance(OmegaConf.select(node, key), ListConfig) and not isinstance(
+            given, list | None
+        ):
             raise ConfigError(f"{text}: expected a list, such as {key}=[{value}]")
         OmegaConf.update(node, key, given, force_add=free)
     return typed(node)
@@ -261,7 +332,9 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
     out = {}
     for key, value in values.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        out |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        )
     return out
 
 
@@ -274,7 +347,9 @@ def string_keys(root: type = schema.Config) -> frozenset[str]:
         for name, hint in typing.get_type_hints(cls).items():
             if dataclasses.is_dataclass(hint):
                 out |= walk(hint, f"{prefix}{name}.")
-            elif hint is str or (typing.get_origin(hint) is typing.Union and str in typing.get_args(hint)):
+            elif hint is str or (
+                typing.get_origin(hint) is typing.Union and str in typing.get_args(hint)
+            ):
                 out.add(prefix + name)
         return out
 
@@ -285,25 +360,36 @@ def string_keys(root: type = schema.Config) -> frozenset[str]:
     return frozenset(keys)
 
 
-# --- messages --------------------------------------------------------------------------------------------------------------------------------
+# --- messages
+# --------------------------------------------------------------------------------------------------
 def one_line(error: BaseException, root: type = schema.Config) -> str:
-    """What Hydra and OmegaConf say over several lines, with their advice to set variables left out, as one line."""
+    """What Hydra and OmegaConf say over several lines, with their advice to set variables left out,
+    as one line.
+    """
     cause = error
     while cause.__cause__ is not None and not isinstance(cause, errors.OmegaConfBaseException):
         cause = cause.__cause__
     text = str(cause)
     key = re.search(r"full_key: (\S+)", text)
     first = re.split(r"\n\s*full_key:|\n\s*object_type|\nSet the environment", text)[0]
-    if option := re.search(r"Could not find '(\w+)/([^']+)'\s+Available options in '\w+':\s+([\w\s]+?)\s+Config search path", first):
+    if option := re.search(
+        r"Could not find '(\w+)/([^']+)'\s+Available options in '\w+':\s+([\w\s]+?)\s+Config search"
+        r" path",
+        first,
+    ):
         meant = MEANT.get(option[1], "").format(option[2])
-        return f"{option[1]}={option[2]}: unknown; there are {', '.join(option[3].split())}" + (f"; {meant}" if meant else "")
+        return f"{option[1]}={option[2]}: unknown; there are {', '.join(option[3].split())}" + (
+            f"; {meant}" if meant else ""
+        )
     found = re.search(r"Key '([^']+)' (?:is not in struct|not in '(\w+)')", first)
     if found:
         name = key[1] if key else found[1]
         return _unknown(name, str(cause), root)
     if isinstance(cause, errors.MissingMandatoryValue) and key:
         return f"{key[1]}: must be given, as there is no default"
-    wrong = re.search(r"Invalid type assigned: \w+ is not a subclass of \w+\. value: (.*)", first, re.DOTALL)
+    wrong = re.search(
+        r"Invalid type assigned: \w+ is not a subclass of \w+\. value: (.*)", first, re.DOTALL
+    )
     if key and wrong and (told := _no_part(key[1], wrong[1], root)):
         return told
     line = " ".join(part.strip() for part in first.splitlines() if part.strip())
@@ -311,13 +397,22 @@ def one_line(error: BaseException, root: type = schema.Config) -> str:
 
 
 def _unknown(name: str, text: str, root: type) -> str:
-    """The message for an option that does not exist; the error names the class that lacks it, so the options of that one are suggested."""
+    """The message for an option that does not exist; the error names the class that lacks it, so
+    the options of that one are suggested.
+    """
     group = name.partition(".")[0]
     chosen = re.search(r"object_type=(?:\w+\.)*(\w+)", text)
     for option, cls in GROUPS.get(group, {}).items():
         if chosen and cls.__name__ == chosen[1]:
-            known = [f"{group}.{f.name}" for f in dataclasses.fields(cls) if f.name not in ("name", "kind")]
-            near = _suggest(name, known, 0.8) or f"; it has {', '.join(known) or 'none'}{_elsewhere(name, group, option)}"
+            known = [
+                f"{group}.{f.name}"
+                for f in dataclasses.fields(cls)
+                if f.name not in ("name", "kind")
+            ]
+            near = (
+                _suggest(name, known, 0.8)
+                or f"; it has {', '.join(known) or 'none'}{_elsewhere(name, group, option)}"
+            )
             return f"{name}: unknown option of {group}={option}{near}"
     known = flat(OmegaConf.to_container(OmegaConf.structured(plain(root))))
     return f"{name}: unknown option{_suggest(name, list(known))}"
@@ -325,7 +420,13 @@ def _unknown(name: str, text: str, root: type) -> str:
 
 def _suggest(key: str, known: Sequence[str], alike: float = 0.6) -> str:
     last = key.rsplit(".", 1)[-1]
-    short = [k for k in known if key == k.rsplit(".", 1)[0] + "." + "".join(word[0] for word in k.rsplit(".", 1)[-1].split("_"))]  # optim.lr
+    # optim.lr
+    short = [
+        k
+        for k in known
+        if key
+        == k.rsplit(".", 1)[0] + "." + "".join(word[0] for word in k.rsplit(".", 1)[-1].split("_"))
+    ]
     if not short and (told := foreign.hint(key)):
         return f"; {told}"
     same = [k for k in known if k.rsplit(".", 1)[-1] == last]
@@ -335,11 +436,21 @@ def _suggest(key: str, known: Sequence[str], alike: float = 0.6) -> str:
 
 def _elsewhere(name: str, group: str, option: str) -> str:
     """Return which other choices of a group have an option that this one lacks."""
-    having = [other for other, cls in GROUPS[group].items() if other != option and name.partition(".")[2] in cls.__dataclass_fields__]
-    return f"; {' and '.join(f'{group}={other}' for other in having[:3])} {'have' if len(having) > 1 else 'has'} this one" if having else ""
+    having = [
+        other
+        for other, cls in GROUPS[group].items()
+        if other != option and name.partition(".")[2] in cls.__dataclass_fields__
+    ]
+    return (
+        f"; {' and '.join(f'{group}={other}' for other in having[:3])}"
+        f" {'have' if len(having) > 1 else 'has'} this one"
+        if having
+        else ""
+    )
 
 
-# What somebody means who gives a file or a name where a group of `conf/`, or a part of the config, is meant.
+# What somebody means who gives a file or a name where a group of `conf/`, or a part of the config,
+# is meant.
 MEANT = {
     "data": "a file is data.path={0} (split here) or data.train={0}",
     "model": "a folder of weights is model.pretrained={0}",
@@ -351,10 +462,14 @@ MEANT = {
 
 
 def _no_part(name: str, value: Any, root: type) -> str | None:
-    """Return the message for a value in place of a part of the config (`trackers=wandb`), None where the name is no part."""
+    """Return the message for a value in place of a part of the config (`trackers=wandb`), None
+    where the name is no part.
+    """
     hint = typing.get_type_hints(root).get(name)
     if hint is None or not dataclasses.is_dataclass(hint):
         return None
     meant = MEANT.get(name, "").format(value)
     options = ", ".join(f"{name}.{f.name}=" for f in option_fields(hint)[:4])
-    return f"{name}={value}: {name} holds several options; " + (meant or f"give them by name, such as {options}")
+    return f"{name}={value}: {name} holds several options; " + (
+        meant or f"give them by name, such as {options}"
+    )

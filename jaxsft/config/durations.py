@@ -13,7 +13,9 @@ _PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)\s*(steps?|epochs?|examples?|
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """What turns a duration into steps: steps and examples of one epoch, and the steps of the whole training (for percent)."""
+    """What turns a duration into steps: steps and examples of one epoch, and the steps of the whole
+    training (for percent).
+    """
 
     steps_per_epoch: int
     examples_per_epoch: int
@@ -24,7 +26,10 @@ def parse(text: str, option: str) -> tuple[float, str]:
     """`"3epochs"` -> `(3.0, "epoch")`. Raises ConfigError for anything else."""
     match = _PATTERN.fullmatch(str(text).strip())
     if not match:
-        raise ConfigError(f"{option}={text}: expected a number with a unit, such as 60steps, 3epochs, 10000examples or 5%")
+        raise ConfigError(
+            f"{option}={text}: expected a number with a unit, such as 60steps, 3epochs,"
+            " 10000examples or 5%"
+        )
     return float(match[1]), match[2].rstrip("s")
 
 
@@ -32,7 +37,9 @@ def profile_steps(text: str) -> tuple[int, int]:
     """`"steps:10-15"` -> `(10, 15)`. Raises ConfigError for anything else."""
     match = re.fullmatch(r"steps:(\d+)-(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ConfigError(f"profile={text}: expected steps:FIRST-LAST, counted from 1, such as steps:10-15")
+        raise ConfigError(
+            f"profile={text}: expected steps:FIRST-LAST, counted from 1, such as steps:10-15"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -46,7 +53,9 @@ def steps(text: str, clock: Clock, option: str) -> int:
     if unit == "example":
         return _up(value * clock.steps_per_epoch / max(clock.examples_per_epoch, 1))
     if clock.total is None:
-        raise ConfigError(f"{option}={text}: a percentage needs a whole; give steps, epochs or examples")
+        raise ConfigError(
+            f"{option}={text}: a percentage needs a whole; give steps, epochs or examples"
+        )
     return _up(value * clock.total / 100)
 
 

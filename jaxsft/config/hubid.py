@@ -1,4 +1,6 @@
-"""Names of files on the Hugging Face Hub: `hub:owner/name@revision`, and `hub:owner/name@revision/path/file.jsonl` in a data set."""
+"""Names of files on the Hugging Face Hub: `hub:owner/name@revision`, and
+`hub:owner/name@revision/path/file.jsonl` in a data set.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,12 @@ def _current(repo: str, *, data: bool) -> str:
     try:
         import huggingface_hub
 
-        return str(huggingface_hub.HfApi().repo_info(repo, repo_type="dataset" if data else "model", timeout=PATIENCE).sha or "")
+        return str(
+            huggingface_hub.HfApi()
+            .repo_info(repo, repo_type="dataset" if data else "model", timeout=PATIENCE)
+            .sha
+            or ""
+        )
     except Exception:  # it only adds to a message: no library, no network, no such repository
         return ""
 
@@ -42,7 +49,8 @@ def parse(value: str, *, file: bool) -> HubId:
     """The parts of a name. `file`: whether it is one of a file in a data set.
 
     Raises:
-      ConfigError: not such a name; no revision, or the main branch, so that the same command would read something else tomorrow.
+      ConfigError: not such a name; no revision, or the main branch, so that the same command would
+        read something else tomorrow.
     """
     expected = f"{PREFIX}owner/name@revision" + ("/path/file.jsonl" if file else "")
     match = _NAME.fullmatch(value.removeprefix(PREFIX))
@@ -52,7 +60,11 @@ def parse(value: str, *, file: bool) -> HubId:
         found = f"@{match['revision']} moves" if match["revision"] else "no revision"
         commit = _current(match["repo"], data=file)
         now = f"; its commit is now {commit}" if commit else ""
-        raise ConfigError(f"{value}: {found}; expected {expected}, with a tag or, better, a commit{now}")
+        raise ConfigError(
+            f"{value}: {found}; expected {expected}, with a tag or, better, a commit{now}"
+        )
     if file != bool(match["path"]):
-        raise ConfigError(f"{value}: {'names no file' if file else 'names a file'}; expected {expected}")
+        raise ConfigError(
+            f"{value}: {'names no file' if file else 'names a file'}; expected {expected}"
+        )
     return HubId(match["repo"], match["revision"], match["path"] or "")

@@ -1,6 +1,7 @@
 """Overrides, as on the command line and as Python values, composed over the groups of `conf/`.
 
-Hydra's grammar has opinions on quotes, commas, `=` and other characters; where an option is text, the value is taken as it stands.
+Hydra's grammar has opinions on quotes, commas, `=` and other characters; where an option is text,
+the value is taken as it stands.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from jaxsft.config.schema import Config, PrepareConfig, QualityConfig
 from jaxsft.errors import ConfigError
 
 OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
-OPEN = r"(task\.variables|data\.options|data\.keep)(\.|$)"  # the user names its keys, so that adding one is no mistake
+# the user names its keys, so that adding one is no mistake
+OPEN = r"(task\.variables|data\.options|data\.keep)(\.|$)"
 # What Hydra's grammar reads as one unquoted word: it knows no letters but those of ASCII.
 _PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+", re.ASCII)
-_VALUE = re.compile(r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE)  # ... but not as a word
+# ... but not as a word
+_VALUE = re.compile(
+    r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE
+)
 LEVELS = 50  # of lists and objects in each other
 _PLACE = re.compile(r"\{\w+\}")  # a place in a text, such as {labels}: no dict
 
@@ -37,20 +42,27 @@ def config_folder() -> Path:
     return next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
 
 
-NOTED = ("model", "tokenizer", "task", "loss", "optim", "train")  # parts of which it is noted what the user asked for
-ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}  # the files of conf/ that whole configs are composed from
+# parts of which it is noted what the user asked for
+NOTED = ("model", "tokenizer", "task", "loss", "optim", "train")
+# the files of conf/ that whole configs are composed from
+ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}
 
 
 def composed(arguments: Sequence[str], name: str = "config") -> Any:
-    """The config of `jaxsft train` (of `jaxsft prepare` by the name `prepare`, and so on) with these overrides. Raises ConfigError as `node`."""
+    """The config of `jaxsft train` (of `jaxsft prepare` by the name `prepare`, and so on) with
+    these overrides. Raises ConfigError as `node`.
+    """
     composed = node(arguments, name)
     with as_config_error(ROOTS[name]):
         OmegaConf.resolve(composed)
     return typed(composed, ROOTS[name], arguments)
 
 
-def typed(node: DictConfig, root: type, arguments: Sequence[str], folders: Sequence[Path] = ()) -> Any:
-    """`compose.typed` of what was composed from these overrides, with a note of what nobody asked for (`Config.unasked`).
+def typed(
+    node: DictConfig, root: type, arguments: Sequence[str], folders: Sequence[Path] = ()
+) -> Any:
+    """`compose.typed` of what was composed from these overrides, with a note of what nobody asked
+    for (`Config.unasked`).
 
     Args:
       folders: where further presets lie, beside `conf/`.
@@ -60,8 +72,16 @@ def typed(node: DictConfig, root: type, arguments: Sequence[str], folders: Seque
         return config
     asked = _asked(arguments, [config_folder(), *folders])
     values = compose.flat({part: compose.to_dict(getattr(config, part)) for part in NOTED})
-    mine = lambda name, value: any((name == one or name.startswith(f"{one}.")) and given in (..., value) for one, given in asked.items())
-    return dataclasses.replace(config, unasked=tuple((name, fixed(value)) for name, value in values.items() if not mine(name, value)))
+    mine = lambda name, value: any(
+        (name == one or name.startswith(f"{one}.")) and given in (..., value)
+        for one, given in asked.items()
+    )
+    return dataclasses.replace(
+        config,
+        unasked=tuple(
+            (name, fixed(value)) for name, value in values.items() if not mine(name, value)
+        ),
+    )
 
 
 def fixed(value: Any) -> Any:
@@ -69,9 +89,11 @@ def fixed(value: Any) -> Any:
 
 
 def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
-    """Returns what the user gave of the parts in `NOTED`, by name: in overrides, whatever they came to (`...`), or by choosing a preset that gives
-    this value. The preset of a task or an optimizer gives nothing: each has one, which must suit those who start from scratch; it may take the
-    place of another preset's."""
+    """Returns what the user gave of the parts in `NOTED`, by name: in overrides, whatever they came
+    to (`...`), or by choosing a preset that gives this value. The preset of a task or an optimizer
+    gives nothing: each has one, which must suit those who start from scratch; it may take the place
+    of another preset's.
+    """
     presets: dict[str, Any] = {}
     direct: dict[str, Any] = {}
     for argument in arguments:
@@ -85,12 +107,20 @@ def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _of_preset(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """Returns what a file of `conf/` gives of the parts in `NOTED`, by name; with the files that its defaults list."""
+    """Returns what a file of `conf/` gives of the parts in `NOTED`, by name; with the files that
+    its defaults list.
+    """
     path = next((p for folder in folders if (p := folder / group / f"{name}.yaml").is_file()), None)
     values = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if group == "model":
-        return compose.flat({"model": {key: value for key, value in values.items() if key != "defaults"}})
-    out = {"tokenizer": ...} if group == "tokenizer" else compose.flat({top: values.get(top) or {} for top in NOTED})
+        return compose.flat(
+            {"model": {key: value for key, value in values.items() if key != "defaults"}}
+        )
+    out = (
+        {"tokenizer": ...}
+        if group == "tokenizer"
+        else compose.flat({top: values.get(top) or {} for top in NOTED})
+    )
     for entry in values.get("defaults") or [] if group == "experiment" else []:
         for key, value in entry.items() if isinstance(entry, dict) else [(group, entry)]:
             chosen = key.split("@")[0].removeprefix("override").strip().removeprefix("/")
@@ -100,7 +130,8 @@ def _of_preset(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]
 
 
 def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
-    """What Hydra composes from these overrides; the working directory and a Hydra application around it stay as they are.
+    """What Hydra composes from these overrides; the working directory and a Hydra application
+    around it stay as they are.
 
     Raises:
       ConfigError: the overrides do not compose, in one line.
@@ -115,7 +146,10 @@ def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
     around = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with as_config_error(ROOTS[name]), hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        with (
+            as_config_error(ROOTS[name]),
+            hydra.initialize_config_dir(str(config_folder()), version_base="1.3"),
+        ):
             return hydra.compose(name, [quote(a, False, ROOTS[name]) for a in arguments])
     finally:
         if around is not None:
@@ -123,7 +157,9 @@ def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
 
 
 def from_values(options: Mapping[str, Any]) -> list[str]:
-    """Overrides from Python values: `{"task": "classify", "data": {"train": path}, "seed": 1}`. A mapping holds the options of a group."""
+    """Overrides from Python values: `{"task": "classify", "data": {"train": path}, "seed": 1}`. A
+    mapping holds the options of a group.
+    """
     groups = {p.name for p in config_folder().iterdir() if p.is_dir()}
     out = []
     for key, value in options.items():
@@ -149,20 +185,31 @@ def _hydra_text(value: Any) -> str:
         return "{" + ",".join(f"{name}:{_hydra_text(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, Sequence):
         return "[" + ",".join(_hydra_text(inner) for inner in value) + "]"
-    raise ConfigError(f"an option cannot be a {type(value).__name__} ({value!r}); expected text, a number, a list or a dict")
+    raise ConfigError(
+        f"an option cannot be a {type(value).__name__} ({value!r}); expected text, a number, a list"
+        " or a dict"
+    )
 
 
 def _check_levels(argument: str) -> None:
-    """Raises ConfigError for brackets so deep in each other that Hydra's parser, which calls itself for each, would run out of stack."""
+    """Raises ConfigError for brackets so deep in each other that Hydra's parser, which calls itself
+    for each, would run out of stack.
+    """
     level, value = 0, argument.partition("=")[2]
-    for letter in value if re.match(r"\s*\w*[\[{(]", value) and sum(map(value.count, "[{(")) > LEVELS else "":
+    for letter in (
+        value if re.match(r"\s*\w*[\[{(]", value) and sum(map(value.count, "[{(")) > LEVELS else ""
+    ):
         level += (letter in "[{(") - (letter in "]})")
         if level > LEVELS:
-            raise ConfigError(f"{argument.partition('=')[0]}: lists and objects stand in each other more than {LEVELS} deep, which no option needs")
+            raise ConfigError(
+                f"{argument.partition('=')[0]}: lists and objects stand in each other more than"
+                f" {LEVELS} deep, which no option needs"
+            )
 
 
 def quote(argument: str, multirun: bool, root: type = Config) -> str:
-    """An override with its value quoted where the option is text and Hydra would read more into it."""
+    """An override with its value quoted where the option is text and Hydra would read more into
+    it."""
     _check_levels(argument)
     match = re.fullmatch(r"(\+{0,2})([\w.]+)=(.*)", argument, re.DOTALL)
     if not match:
@@ -172,10 +219,20 @@ def quote(argument: str, multirun: bool, root: type = Config) -> str:
     plus = "++" if re.match(OPEN, key) else plus
     word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
     quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
-    taken_as_is = not value or word or value == "null" or (value.startswith("${") and "}" in value) or quoted
+    taken_as_is = (
+        not value or word or value == "null" or (value.startswith("${") and "}" in value) or quoted
+    )
     holds = value[:1] in ("[", "{") and not _PLACE.match(value)
-    free = key.startswith(("data.options.", "data.keep.")) and not _VALUE.fullmatch(value) and not holds
-    if (key not in compose.string_keys(root) and not free) or taken_as_is or (multirun and "," in value):
+    free = (
+        key.startswith(("data.options.", "data.keep."))
+        and not _VALUE.fullmatch(value)
+        and not holds
+    )
+    if (
+        (key not in compose.string_keys(root) and not free)
+        or taken_as_is
+        or (multirun and "," in value)
+    ):
         return f"{plus}{key}={value}"
     return f"{plus}{key}={_quoted(value)}"
 
@@ -192,8 +249,9 @@ def as_config_error(root: type = Config) -> Iterator[None]:
         yield
     except OverrideParseException as error:
         raise ConfigError(
-            f"{error.override}: not a value; close every bracket, and put text of more than plain letters and digits in quotes, as in ['é b'], "
-            "with other quotes around all of it for the shell"
+            f"{error.override}: not a value; close every bracket, and put text of more than plain"
+            " letters and digits in quotes, as in ['é b'], with other quotes around all of it for"
+            " the shell"
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(compose.one_line(error, root)) from error

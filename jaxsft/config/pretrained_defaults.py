@@ -1,6 +1,8 @@
-"""Defaults of a run that starts from `model.pretrained`: those of fine-tuning, not those of a small model from scratch.
+"""Defaults of a run that starts from `model.pretrained`: those of fine-tuning, not those of a small
+model from scratch.
 
-An option that anybody asked for, on the command line or in an experiment, is never changed (`Config.unasked`).
+An option that anybody asked for, on the command line or in an experiment, is never changed
+(`Config.unasked`).
 """
 
 from __future__ import annotations
@@ -18,13 +20,27 @@ from jaxsft.config.schema import Config
 # 1e-4 to 2e-4), T-Few, section 3.3 (arXiv:2205.05638: 3e-3), BitFit (arXiv:2106.10199: 1e-4 to
 # 1e-3). Those of prefix and prompt are usual ones, and were not studied here.
 RATES = {"decoder": 2e-5, "encoder": 5e-5, "encoder-decoder": 5e-5}
-ADAPTER_RATES = {"lora": 2e-4, "dora": 2e-4, "ia3": 3e-3, "bitfit": 5e-4, "prefix": 1e-2, "prompt": 3e-2}
-# From this width on those rates hold. A narrower model takes a larger one, by the square of how much
-# narrower it is: 2e-4 for MiniLM (384), 4.5e-4 for a small ELECTRA (256; its authors took 3e-4,
-# arXiv:2003.10555), and never more than what a model from scratch takes.
+ADAPTER_RATES = {
+    "lora": 2e-4,
+    "dora": 2e-4,
+    "ia3": 3e-3,
+    "bitfit": 5e-4,
+    "prefix": 1e-2,
+    "prompt": 3e-2,
+}
+# From this width on those rates hold. A narrower model takes a larger one, by the square of how
+# much narrower it is: 2e-4 for MiniLM (384), 4.5e-4 for a small ELECTRA (256; its authors took
+# 3e-4, arXiv:2003.10555), and never more than what a model from scratch takes.
 WIDTH, LARGEST = 768, 1e-3
 ROWS = 8  # of a step of an encoder: each row holds several short texts
-DROPOUTS = ("hidden_dropout_prob", "hidden_dropout", "resid_pdrop", "resid_dropout", "dropout_rate", "dropout")
+DROPOUTS = (
+    "hidden_dropout_prob",
+    "hidden_dropout",
+    "resid_pdrop",
+    "resid_dropout",
+    "dropout_rate",
+    "dropout",
+)
 
 
 class Source(NamedTuple):
@@ -38,7 +54,8 @@ class Source(NamedTuple):
 
 
 def dropout_of(values: Mapping[str, Any]) -> float:
-    """Returns the dropout of hidden states that a Hugging Face config.json names; 0 where none is."""
+    """Returns the dropout of hidden states that a Hugging Face config.json names; 0 where none
+    is."""
     found = next((values[key] for key in DROPOUTS if values.get(key) is not None), 0.0)
     number = isinstance(found, int | float) and not isinstance(found, bool)
     return float(found) if number and 0 <= found < 1 else 0.0
@@ -55,7 +72,9 @@ def apply(config: Config, source: Source) -> Config:
         group, name = key.split(".")
         changed = dataclasses.replace(getattr(config, group), **{name: value})
         config = dataclasses.replace(config, **{group: changed})
-    return dataclasses.replace(config, origins=(*config.origins, *((k, why) for k, (_, why) in values.items())))
+    return dataclasses.replace(
+        config, origins=(*config.origins, *((k, why) for k, (_, why) in values.items()))
+    )
 
 
 def _defaults(config: Config, source: Source) -> dict[str, tuple[Any, str]]:
@@ -63,7 +82,9 @@ def _defaults(config: Config, source: Source) -> dict[str, tuple[Any, str]]:
     cached = config.train.backbone == "cached"
     out = {
         "loss.label_smoothing": (source.label_smoothing, "as the source"),
-        "model.dropout": (0.0, "a cached backbone") if cached else (source.dropout, "as the source"),
+        "model.dropout": (
+            (0.0, "a cached backbone") if cached else (source.dropout, "as the source")
+        ),
     }
     if not cached and validate_backbone.FROZEN not in config.train.freeze:
         out["train.duration"] = ("3epochs", "a pretrained model")

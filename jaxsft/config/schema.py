@@ -1,7 +1,8 @@
-"""Every option of jaxsft, typed. These frozen objects are what the code sees; `config/compose.py` builds them from the composed Hydra config.
+"""Every option of jaxsft, typed. These frozen objects are what the code sees; `config/compose.py`
+builds them from the composed Hydra config.
 
-A field that does not apply to an option does not exist in that option's class. Durations are strings with a unit: `60steps`, `3epochs`,
-`10000examples`, `5%` (of the whole training).
+A field that does not apply to an option does not exist in that option's class. Durations are
+strings with a unit: `60steps`, `3epochs`, `10000examples`, `5%` (of the whole training).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Optional
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.optim import AdamW, OptimConfig
+from jaxsft.config.option import option
 from jaxsft.config.tasks import (  # noqa: F401
     TASKS,
     ChatTask,
@@ -41,108 +43,211 @@ from jaxsft.config.tokenizers import (
 )
 
 
-# --- data ------------------------------------------------------------------------------------------------------------------------------------
+# --- data
+# --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Columns:
-    """Which column of the file holds what, null being the field's own name (for headerless files, a number), and how what is found there is read."""
+    """Which column of the file holds what, null being the field's own name (for headerless files, a
+    number), and how what is found there is read.
+    """
 
-    form: str = "auto"  # of chats; auto: as the columns tell
-    prompt: Optional[str] = None  # in the form alpaca the instruction
-    completion: Optional[str] = None  # in the form alpaca the output
-    messages: Optional[str] = None  # of the form sharegpt too, where null is conversations
-    input: Optional[str] = None  # of the form alpaca: what the instruction is about
-    history: Optional[str] = None  # of the form alpaca: a list of [question, answer]
-    system: Optional[str] = None  # a text that becomes the first message
-    tools: Optional[str] = None  # the functions that a chat may call, as a list of JSON schemas
-    text: Optional[str] = None  # what is read; null: text
-    text_pair: Optional[str] = None  # null: there is no second text
-    label: Optional[str] = None  # the class of a text; null: label
-    weight: Optional[str] = None  # of training rows: multiplies their loss; none: a column `weight` is left alone (it is an error where this is null)
-    labels: list[str] = field(default_factory=list)  # one-hot columns of 0 and 1, each named as its class
-    targets: list[str] = field(default_factory=list)  # numbers; none: the column of the label
-    answers: Optional[str] = None  # of a question: texts, and the characters of the context at which they begin
-    score: Optional[str] = None  # of a pair: how near its texts are; null: pairs have a label, or nothing
-    source: Optional[str] = None  # of seq2seq: what is read; null: source
-    target: Optional[str] = None  # of seq2seq: what is written; null: target
-    references: Optional[str] = None  # a list of targets
-    tokens: Optional[str] = None  # a list of words; null: tokens, or form (CoNLL-U)
-    tags: Optional[str] = None  # a list of tags, one for each word; null: tags
-    heads: Optional[str] = None  # null: head or heads
-    deprels: Optional[str] = None  # null: deprel or deprels
-    spans: Optional[str] = None  # of a text: they become tags of its words
-    label_names: Optional[str] = None  # a file with the names of the classes by id: a name a line, or JSON
-    no_label: Optional[str] = None  # the mark of a row that has no label, such as -: it is dropped and counted
-    separator: str = ","  # between the labels of one cell
-    features: list[str] = field(default_factory=list)  # further columns that are given beside a text: numbers, and names of classes
-    categories: list[str] = field(default_factory=list)  # those of the features that are classes although they look like numbers
-    missing: str = "error"  # what becomes of a row with a target, or a feature, that is not there
-    scheme: str = "auto"  # how chunks are written in tags; none: a tag stands for itself; auto: the first that fits
-    allow: list[str] = field(default_factory=list)  # assistant_first|repeated_role|no_answer|media|several_roots|partial_words|discontinuous|absent
-    group_references: bool = False  # rows of one source are one row with several references
+    form: str = option("auto", "of chats; auto: as the columns tell")
+    prompt: Optional[str] = option(None, "in the form alpaca the instruction")
+    completion: Optional[str] = option(None, "in the form alpaca the output")
+    messages: Optional[str] = option(None, "of the form sharegpt too, where null is conversations")
+    input: Optional[str] = option(None, "of the form alpaca: what the instruction is about")
+    history: Optional[str] = option(None, "of the form alpaca: a list of [question, answer]")
+    system: Optional[str] = option(None, "a text that becomes the first message")
+    tools: Optional[str] = option(
+        None, "the functions that a chat may call, as a list of JSON schemas"
+    )
+    text: Optional[str] = option(None, "what is read; null: text")
+    text_pair: Optional[str] = option(None, "null: there is no second text")
+    label: Optional[str] = option(None, "the class of a text; null: label")
+    weight: Optional[str] = option(
+        None,
+        "of training rows: multiplies their loss; none: a column `weight` is left alone (it is an"
+        " error where this is null)",
+    )
+    labels: list[str] = option([], "one-hot columns of 0 and 1, each named as its class")
+    targets: list[str] = option([], "numbers; none: the column of the label")
+    answers: Optional[str] = option(
+        None, "of a question: texts, and the characters of the context at which they begin"
+    )
+    score: Optional[str] = option(
+        None, "of a pair: how near its texts are; null: pairs have a label, or nothing"
+    )
+    source: Optional[str] = option(None, "of seq2seq: what is read; null: source")
+    target: Optional[str] = option(None, "of seq2seq: what is written; null: target")
+    references: Optional[str] = option(None, "a list of targets")
+    tokens: Optional[str] = option(None, "a list of words; null: tokens, or form (CoNLL-U)")
+    tags: Optional[str] = option(None, "a list of tags, one for each word; null: tags")
+    heads: Optional[str] = option(None, "null: head or heads")
+    deprels: Optional[str] = option(None, "null: deprel or deprels")
+    spans: Optional[str] = option(None, "of a text: they become tags of its words")
+    label_names: Optional[str] = option(
+        None, "a file with the names of the classes by id: a name a line, or JSON"
+    )
+    no_label: Optional[str] = option(
+        None, "the mark of a row that has no label, such as -: it is dropped and counted"
+    )
+    separator: str = option(",", "between the labels of one cell")
+    features: list[str] = option(
+        [], "further columns that are given beside a text: numbers, and names of classes"
+    )
+    categories: list[str] = option(
+        [], "those of the features that are classes although they look like numbers"
+    )
+    missing: str = option(
+        "error", "what becomes of a row with a target, or a feature, that is not there"
+    )
+    scheme: str = option(
+        "auto",
+        "how chunks are written in tags; none: a tag stands for itself; auto: the first that fits",
+    )
+    allow: list[str] = option(
+        [],
+        "assistant_first|repeated_role|no_answer|media|several_roots|partial_words|discontinuous|absent",
+    )
+    group_references: bool = option(False, "rows of one source are one row with several references")
 
     def named(self) -> list[str]:
         """The columns of the file that are named here."""
-        how = ("form", "label_names", "no_label", "separator", "missing", "scheme", "allow", "group_references")
-        given = [value for name, value in vars(self).items() if name not in how and value and (name, value) != ("weight", "none")]
-        return [column for value in given for column in ([value] if isinstance(value, str) else value)]
+        how = (
+            "form",
+            "label_names",
+            "no_label",
+            "separator",
+            "missing",
+            "scheme",
+            "allow",
+            "group_references",
+        )
+        given = [
+            value
+            for name, value in vars(self).items()
+            if name not in how and value and (name, value) != ("weight", "none")
+        ]
+        return [
+            column for value in given for column in ([value] if isinstance(value, str) else value)
+        ]
 
 
 @dataclass(frozen=True)
 class DataFiles:
     """Which files hold the rows, and how they are read."""
 
-    train: Optional[str] = None  # a file, a pattern, a folder, an archive or a part of one; or hub:owner/name@revision/path
-    validation: Optional[str] = None  # as train: its numbers choose the checkpoint and stop training early
-    test: Optional[str] = None  # as train: scored once, with the best checkpoint
-    path: Optional[str] = None  # one file, split by `fractions`, or a prepared set; excludes train, validation and test
-    format: str = "auto"  # auto, or a name from the page of formats
-    header: str = "auto"  # whether the first row of a delimited file names its columns: auto | true | false
-    encoding: str = "utf-8"  # of text files, such as utf-16 or latin-1
-    unit: str = "line"  # of a .txt file: file | line | paragraph
-    options: dict[str, Any] = field(default_factory=dict)  # further options of the format, by name; at train, validation or test those of one split
+    train: Optional[str] = option(
+        None,
+        "a file, a pattern, a folder, an archive or a part of one; or hub:owner/name@revision/path",
+    )
+    validation: Optional[str] = option(
+        None, "as train: its numbers choose the checkpoint and stop training early"
+    )
+    test: Optional[str] = option(None, "as train: scored once, with the best checkpoint")
+    path: Optional[str] = option(
+        None,
+        "one file, split by `fractions`, or a prepared set; excludes train, validation and test",
+    )
+    format: str = option("auto", "auto, or a name from the page of formats")
+    header: str = option(
+        "auto", "whether the first row of a delimited file names its columns: auto | true | false"
+    )
+    encoding: str = option("utf-8", "of text files, such as utf-16 or latin-1")
+    unit: str = option("line", "of a .txt file: file | line | paragraph")
+    options: dict[str, Any] = option(
+        {},
+        "further options of the format, by name; at train, validation or test those of one split",
+    )
     columns: Columns = field(default_factory=Columns)
-    on_bad_row: str = "error"  # quarantine: rows that cannot be read, or give no record, are put aside, counted, and told in quarantine.jsonl
-    max_dropped: float = 0.1  # the fraction of rows that may be dropped before it is an error
+    on_bad_row: str = option(
+        "error",
+        "quarantine: rows that cannot be read, or give no record, are put aside, counted, and told"
+        " in quarantine.jsonl",
+    )
+    max_dropped: float = option(
+        0.1, "the fraction of rows that may be dropped before it is an error"
+    )
 
 
 @dataclass(frozen=True)
 class MixtureSource:
-    path: str = "???"  # as data.train
-    weight: Optional[float] = None  # its share of the rows of training, relative to the other weights; all sources have one, or none
+    path: str = option("???", "as data.train")
+    weight: Optional[float] = option(
+        None,
+        "its share of the rows of training, relative to the other weights; all sources have one, or"
+        " none",
+    )
 
 
 @dataclass(frozen=True)
 class Mixture:
     """Several data sets of one task, with the same columns, as the training split."""
 
-    sources: list[MixtureSource] = field(default_factory=list)  # instead of data.train
-    temperature: float = 1.0  # without weights: 1 is proportional to the sizes, more is nearer to equal shares
-    exhausted: str = "stop"  # stop: an epoch ends with the first source that is used up | repeat: with the last one | error: no row is read twice
+    sources: list[MixtureSource] = option([], "instead of data.train")
+    temperature: float = option(
+        1.0, "without weights: 1 is proportional to the sizes, more is nearer to equal shares"
+    )
+    exhausted: str = option(
+        "stop",
+        "stop: an epoch ends with the first source that is used up | repeat: with the last one |"
+        " error: no row is read twice",
+    )
 
 
 @dataclass(frozen=True)
 class DataConfig(DataFiles):
     mixture: Mixture = field(default_factory=Mixture)
-    fractions: list[float] = field(default_factory=lambda: [0.7, 0.15, 0.15])  # shares of train, validation and test of `data.path`; they sum to 1
-    split_seed: int = 0  # of the split of `data.path`
-    keep: dict[str, Any] = field(default_factory=dict)  # by column, the values of rows that are used (any: all); at train ... those of one split
-    unseen_labels: str = "error"  # of validation and test rows: error | drop (they are counted) | learn (the labels of all splits are learnt)
-    max_length: Any = "auto"  # tokens of a row; auto: the longest example, up to model.context
-    max_source_length: Any = "auto"  # of an encoder-decoder model: tokens of a row of sources; auto: the longest source, up to model.context
-    too_long: str = "error"  # a row above max_length: error | drop | truncate_left | truncate_right | window | head_tail | sentence
-    stride: Optional[int] = None  # with too_long=window: tokens between the beginnings of two windows; null: half a window
-    require_stop: bool = True  # the last trained token of every assistant turn is a stop token
-    limit: Optional[int] = None  # train on so many rows only, evenly spaced; labels and tokenizer are learnt from all
-    packing: bool = True  # several short texts share a row, and do not see each other; false: a row for each text
-    plan_seed: int = 0  # of the contents of packed rows; the same for every data seed
-    cache_dir: Optional[str] = None  # null: the user's cache folder
+    fractions: list[float] = option(
+        [0.7, 0.15, 0.15], "shares of train, validation and test of `data.path`; they sum to 1"
+    )
+    split_seed: int = option(0, "of the split of `data.path`")
+    keep: dict[str, Any] = option(
+        {},
+        "by column, the values of rows that are used (any: all); at train ... those of one split",
+    )
+    unseen_labels: str = option(
+        "error",
+        "of validation and test rows: error | drop (they are counted) | learn (the labels of all"
+        " splits are learnt)",
+    )
+    max_length: Any = option(
+        "auto", "tokens of a row; auto: the longest example, up to model.context"
+    )
+    max_source_length: Any = option(
+        "auto",
+        "of an encoder-decoder model: tokens of a row of sources; auto: the longest source, up to"
+        " model.context",
+    )
+    too_long: str = option(
+        "error",
+        "a row above max_length: error | drop | truncate_left | truncate_right | window | head_tail"
+        " | sentence",
+    )
+    stride: Optional[int] = option(
+        None,
+        "with too_long=window: tokens between the beginnings of two windows; null: half a window",
+    )
+    require_stop: bool = option(
+        True, "the last trained token of every assistant turn is a stop token"
+    )
+    limit: Optional[int] = option(
+        None, "train on so many rows only, evenly spaced; labels and tokenizer are learnt from all"
+    )
+    packing: bool = option(
+        True,
+        "several short texts share a row, and do not see each other; false: a row for each text",
+    )
+    plan_seed: int = option(0, "of the contents of packed rows; the same for every data seed")
+    cache_dir: Optional[str] = option(None, "null: the user's cache folder")
 
 
-# --- schedule --------------------------------------------------------------------------------------------------------------------------------
+# --- schedule
+# --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ScheduleConfig:
     name: str = "???"
-    warmup: str = "0steps"  # a duration in which the rate rises from 0 to its peak
+    warmup: str = option("0steps", "a duration in which the rate rises from 0 to its peak")
 
 
 @dataclass(frozen=True)
@@ -153,13 +258,13 @@ class Constant(ScheduleConfig):
 @dataclass(frozen=True)
 class Linear(ScheduleConfig):
     name: str = "linear"
-    final: float = 0.0  # as a fraction of the peak
+    final: float = option(0.0, "as a fraction of the peak")
 
 
 @dataclass(frozen=True)
 class Cosine(ScheduleConfig):
     name: str = "cosine"
-    final: float = 0.0  # the last rate, as a fraction of the peak
+    final: float = option(0.0, "the last rate, as a fraction of the peak")
 
 
 @dataclass(frozen=True)
@@ -170,128 +275,210 @@ class InverseSqrt(ScheduleConfig):
 @dataclass(frozen=True)
 class WSD(ScheduleConfig):
     name: str = "wsd"
-    decay: str = "20%"  # a duration, at the end, in which the rate falls
-    final: float = 0.0  # the last rate, as a fraction of the peak
+    decay: str = option("20%", "a duration, at the end, in which the rate falls")
+    final: float = option(0.0, "the last rate, as a fraction of the peak")
 
 
-# --- loss and training -----------------------------------------------------------------------------------------------------------------------
+# --- loss and training
+# --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Penalty:
-    kind: str = "l2"  # sum of the absolute values (l1) or of the squares (l2): l1 | l2
-    pattern: str = ".*"  # a regex for the whole path of the parameters
-    weight: float = 0.0  # what the sum is multiplied by in the loss
+    kind: str = option("l2", "sum of the absolute values (l1) or of the squares (l2): l1 | l2")
+    pattern: str = option(".*", "a regex for the whole path of the parameters")
+    weight: float = option(0.0, "what the sum is multiplied by in the loss")
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    label_smoothing: float = 0.0  # share of the target that is spread over all classes
-    z_loss: float = 0.0  # weight of the squared logarithm of the softmax's denominator
-    balance: float = 0.0  # weight of the loss that spreads tokens over experts (arXiv:2101.03961, eq. 4); config.json calls it router_aux_loss_coef
-    router_z: float = 0.0  # weight of the loss that keeps the scores of their routers small (arXiv:2202.08906, eq. 5)
-    chunk: Any = "auto"  # rows of tokens whose logits are held at once: auto | none | a number
-    penalties: list[Penalty] = field(default_factory=list)  # of weights, each with kind, pattern and weight
+    label_smoothing: float = option(0.0, "share of the target that is spread over all classes")
+    z_loss: float = option(0.0, "weight of the squared logarithm of the softmax's denominator")
+    balance: float = option(
+        0.0,
+        "weight of the loss that spreads tokens over experts (arXiv:2101.03961, eq. 4); config.json"
+        " calls it router_aux_loss_coef",
+    )
+    router_z: float = option(
+        0.0,
+        "weight of the loss that keeps the scores of their routers small (arXiv:2202.08906, eq. 5)",
+    )
+    chunk: Any = option(
+        "auto", "rows of tokens whose logits are held at once: auto | none | a number"
+    )
+    penalties: list[Penalty] = option([], "of weights, each with kind, pattern and weight")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    duration: str = "3epochs"  # how long training goes (elsewhere `num_train_epochs`, `max_steps`): 3epochs, 500steps
-    batch_size: int = 8  # rows of a step
-    accumulate: int = 1  # gradient accumulation: micro-batches that a step is cut into, with the same numbers and less memory
-    on_nan: str = "stop"  # what becomes of a step whose gradient is not finite: stop | skip
-    ema: Optional[float] = None  # decay of a moving average of the weights, which is then evaluated and saved; null: none
-    neftune: Optional[float] = None  # how strong the noise on the embeddings of training is; 5 to 15 in the paper (arXiv:2310.05914)
-    freeze: list[str] = field(default_factory=list)  # patterns of parameter paths
-    backbone: str = "trained"  # cached: all below the head is frozen, reads every text once, and what it gives is kept for all epochs and later runs
-    backbone_limit: Optional[float] = None  # GiB of such features, of all runs, that the cache keeps: the longest unused go first; null: all stay
-    unfreeze_every: Optional[str] = None  # a duration: the head trains from the start, then layer after layer from the top, the embedding last
-    init_from: Optional[str] = None  # a run directory (or hub: name) whose weights training starts from
-    init_fresh: list[str] = field(default_factory=list)  # patterns of parameters that are not taken from it
-    log_every: str = "10steps"  # a duration: how often the loss is told and written
+    duration: str = option(
+        "3epochs",
+        "how long training goes (elsewhere `num_train_epochs`, `max_steps`): 3epochs, 500steps",
+    )
+    batch_size: int = option(8, "rows of a step")
+    accumulate: int = option(
+        1,
+        "gradient accumulation: micro-batches that a step is cut into, with the same numbers and"
+        " less memory",
+    )
+    on_nan: str = option("stop", "what becomes of a step whose gradient is not finite: stop | skip")
+    ema: Optional[float] = option(
+        None,
+        "decay of a moving average of the weights, which is then evaluated and saved; null: none",
+    )
+    neftune: Optional[float] = option(
+        None,
+        "how strong the noise on the embeddings of training is; 5 to 15 in the paper"
+        " (arXiv:2310.05914)",
+    )
+    freeze: list[str] = option([], "patterns of parameter paths")
+    backbone: str = option(
+        "trained",
+        "cached: all below the head is frozen, reads every text once, and what it gives is kept for"
+        " all epochs and later runs",
+    )
+    backbone_limit: Optional[float] = option(
+        None,
+        "GiB of such features, of all runs, that the cache keeps: the longest unused go first;"
+        " null: all stay",
+    )
+    unfreeze_every: Optional[str] = option(
+        None,
+        "a duration: the head trains from the start, then layer after layer from the top, the"
+        " embedding last",
+    )
+    init_from: Optional[str] = option(
+        None, "a run directory (or hub: name) whose weights training starts from"
+    )
+    init_fresh: list[str] = option([], "patterns of parameters that are not taken from it")
+    log_every: str = option("10steps", "a duration: how often the loss is told and written")
 
 
 @dataclass(frozen=True)
 class Seeds:
     """Null is the run's `seed`."""
 
-    init: Optional[int] = None  # of new weights
-    data: Optional[int] = None  # of the order of rows
-    dropout: Optional[int] = None  # of dropout and noise
+    init: Optional[int] = option(None, "of new weights")
+    data: Optional[int] = option(None, "of the order of rows")
+    dropout: Optional[int] = option(None, "of dropout and noise")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    every: str = "1epochs"  # a duration: how often state and optimizer are saved, so that a killed run goes on
-    include_base: bool = False  # copy frozen weights into the checkpoint, instead of naming where they come from
+    every: str = option(
+        "1epochs",
+        "a duration: how often state and optimizer are saved, so that a killed run goes on",
+    )
+    include_base: bool = option(
+        False, "copy frozen weights into the checkpoint, instead of naming where they come from"
+    )
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    every: str = "1epochs"  # a duration: how often the validation split is scored
-    metric: str = "auto"  # which metric chooses the best checkpoint, e.g. validation/loss; auto: the task's
-    patience: Optional[int] = None  # early stopping: evaluations without improvement before training stops; null: it does not
-    batch_size: Optional[int] = None  # rows; null: train.batch_size
-    on_train: bool = False  # evaluate the training split too, at the end
-    generate: str = "end"  # end | always | never: when answers are generated and scored
-    generate_rows: Optional[int] = 512  # generate for the first rows of a split only; null: for all of them
+    every: str = option("1epochs", "a duration: how often the validation split is scored")
+    metric: str = option(
+        "auto", "which metric chooses the best checkpoint, e.g. validation/loss; auto: the task's"
+    )
+    patience: Optional[int] = option(
+        None,
+        "early stopping: evaluations without improvement before training stops; null: it does not",
+    )
+    batch_size: Optional[int] = option(None, "rows; null: train.batch_size")
+    on_train: bool = option(False, "evaluate the training split too, at the end")
+    generate: str = option("end", "end | always | never: when answers are generated and scored")
+    generate_rows: Optional[int] = option(
+        512, "generate for the first rows of a split only; null: for all of them"
+    )
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    max_new_tokens: Any = "auto"  # auto: what the longest reference needs; without references, twice the longest answer of training
-    allow_cut: bool = False  # references longer than max_new_tokens count as wrong, instead of being an error
-    allow_long: bool = False  # prompts longer than model.context are continued at rotary positions that training never saw, instead of being an error
-    temperature: float = 0.0  # 0: greedy
-    top_k: Optional[int] = None  # draw from the k likeliest tokens
-    top_p: Optional[float] = None  # draw from the likeliest tokens that have this probability together
-    min_p: Optional[float] = None  # draw from tokens at least so likely as this times the likeliest
-    repetition_penalty: float = 1.0  # more than 1: tokens of the prompt and of the answer become less likely; 1: off
-    num_beams: int = 1  # more than 1: beam search
-    length_penalty: float = 1.0  # of beams: the log-probability of an answer is divided by its length to this power
-    stop: list[str] = field(default_factory=list)  # texts that end an answer, which is cut there; beside the stop tokens of training
-    batch_size: int = 64  # answers that are generated together
+    max_new_tokens: Any = option(
+        "auto",
+        "auto: what the longest reference needs; without references, twice the longest answer of"
+        " training",
+    )
+    allow_cut: bool = option(
+        False, "references longer than max_new_tokens count as wrong, instead of being an error"
+    )
+    allow_long: bool = option(
+        False,
+        "prompts longer than model.context are continued at rotary positions that training never"
+        " saw, instead of being an error",
+    )
+    temperature: float = option(0.0, "0: greedy")
+    top_k: Optional[int] = option(None, "draw from the k likeliest tokens")
+    top_p: Optional[float] = option(
+        None, "draw from the likeliest tokens that have this probability together"
+    )
+    min_p: Optional[float] = option(
+        None, "draw from tokens at least so likely as this times the likeliest"
+    )
+    repetition_penalty: float = option(
+        1.0, "more than 1: tokens of the prompt and of the answer become less likely; 1: off"
+    )
+    num_beams: int = option(1, "more than 1: beam search")
+    length_penalty: float = option(
+        1.0, "of beams: the log-probability of an answer is divided by its length to this power"
+    )
+    stop: list[str] = option(
+        [], "texts that end an answer, which is cut there; beside the stop tokens of training"
+    )
+    batch_size: int = option(64, "answers that are generated together")
 
 
 @dataclass(frozen=True)
 class CheckConfig:
     """Of `jaxsft check`, which looks at data and trains nothing."""
 
-    output: Optional[str] = None  # a folder for check.json and check.html
-    json: Optional[str] = None  # a file for the findings as JSON; -: the standard output, instead of the text
-    accept: list[str] = field(default_factory=list)  # ids of findings that are known and no error, e.g. leak_near
-    samples: int = 3  # rows that are shown token by token
-    places: int = 5  # rows that a finding names
-    near: float = 0.8  # the Jaccard similarity from which two texts are near duplicates; 0: near ones are not looked for
+    output: Optional[str] = option(None, "a folder for check.json and check.html")
+    json: Optional[str] = option(
+        None, "a file for the findings as JSON; -: the standard output, instead of the text"
+    )
+    accept: list[str] = option([], "ids of findings that are known and no error, e.g. leak_near")
+    samples: int = option(3, "rows that are shown token by token")
+    places: int = option(5, "rows that a finding names")
+    near: float = option(
+        0.8,
+        "the Jaccard similarity from which two texts are near duplicates; 0: near ones are not"
+        " looked for",
+    )
 
 
 @dataclass(frozen=True)
 class MeshConfig:
     """Devices along each axis; one of them may be `auto`: what the others leave of all devices."""
 
-    data: Any = "auto"  # rows of a batch are spread over data x fsdp
-    fsdp: Any = 1  # weights, gradients and optimizer state are spread over it, and gathered where they are used
-    tensor: Any = 1  # heads, MLP and vocabulary are spread over it
-    show: bool = False  # print where every array lies
-    allow_replicated: bool = False  # a large array that every device holds whole is a note, not an error
+    data: Any = option("auto", "rows of a batch are spread over data x fsdp")
+    fsdp: Any = option(
+        1,
+        "weights, gradients and optimizer state are spread over it, and gathered where they are"
+        " used",
+    )
+    tensor: Any = option(1, "heads, MLP and vocabulary are spread over it")
+    show: bool = option(False, "print where every array lies")
+    allow_replicated: bool = option(
+        False, "a large array that every device holds whole is a note, not an error"
+    )
 
 
 @dataclass(frozen=True)
 class HostsConfig:
     """The processes of one run. Null: as a TPU pod or SLURM says, else this process alone."""
 
-    coordinator: Optional[str] = None  # host:port of process 0
-    count: Optional[int] = None  # processes of the run
-    index: Optional[int] = None  # which of them this is, from 0
-    timeout: int = 60  # seconds without a sign of life after which a process is lost
-    wait: int = 300  # seconds that the processes wait for each other at the start
+    coordinator: Optional[str] = option(None, "host:port of process 0")
+    count: Optional[int] = option(None, "processes of the run")
+    index: Optional[int] = option(None, "which of them this is, from 0")
+    timeout: int = option(60, "seconds without a sign of life after which a process is lost")
+    wait: int = option(300, "seconds that the processes wait for each other at the start")
 
 
 @dataclass(frozen=True)
 class TrackersConfig:
     """Where the numbers go beside `metrics.jsonl` and TensorBoard, which are always written."""
 
-    use: list[str] = field(default_factory=list)  # wandb | mlflow | trackio; each needs the extra of its name
-    project: str = "jaxsft"  # in MLflow the experiment
-    name: Optional[str] = None  # of the run; null: the name of its directory
+    use: list[str] = option([], "wandb | mlflow | trackio; each needs the extra of its name")
+    project: str = option("jaxsft", "in MLflow the experiment")
+    name: Optional[str] = option(None, "of the run; null: the name of its directory")
 
 
 @dataclass(frozen=True)
@@ -312,26 +499,46 @@ class Config:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
-    precision: str = "auto"  # of activations and products, not of weights: auto (bf16) | fp32 | bf16
-    seed: int = 0  # of everything that has no seed of its own in `seeds`
+    precision: str = option(
+        "auto", "of activations and products, not of weights: auto (bf16) | fp32 | bf16"
+    )
+    seed: int = option(0, "of everything that has no seed of its own in `seeds`")
     seeds: Seeds = field(default_factory=Seeds)
-    run_dir: Optional[str] = None  # where the run is written; the same command continues it there; null: a new folder in runs/
-    profile: Optional[str] = None  # steps:10-15 writes a trace of these steps into profile/ of the run directory
-    compilation_cache: str = "auto"  # where compiled programs are kept between runs: auto (the user's cache) | none | a folder
-    # No options. What presets came to and nobody asked for, as (name, value); empty: nobody knows, of a config made by hand.
-    unasked: tuple[tuple[str, Any], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
-    # Of options whose value was chosen for this run (`pretrained_defaults`), where it comes from, as (name, reason).
-    origins: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False, metadata={"option": False})
+    run_dir: Optional[str] = option(
+        None,
+        "where the run is written; the same command continues it there; null: a new folder in"
+        " runs/",
+    )
+    profile: Optional[str] = option(
+        None, "steps:10-15 writes a trace of these steps into profile/ of the run directory"
+    )
+    compilation_cache: str = option(
+        "auto",
+        "where compiled programs are kept between runs: auto (the user's cache) | none | a folder",
+    )
+    # No options. What presets came to and nobody asked for, as (name, value); empty: nobody knows,
+    # of a config made by hand.
+    unasked: tuple[tuple[str, Any], ...] = field(
+        default=(), compare=False, repr=False, metadata={"option": False}
+    )
+    # Of options whose value was chosen for this run (`pretrained_defaults`), where it comes from,
+    # as (name, reason).
+    origins: tuple[tuple[str, str], ...] = field(
+        default=(), compare=False, repr=False, metadata={"option": False}
+    )
 
 
-# --- preparation -----------------------------------------------------------------------------------------------------------------------------
+# --- preparation
+# --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class OutputConfig:
-    dir: Optional[str] = None  # the folder of the prepared set
-    format: str = "jsonl"  # jsonl | json | csv | tsv | parquet | array_record (in the layout of TFDS)
-    shards: int = 1  # files per split
-    origin: bool = False  # add the column `origin`: file:line of every row
-    overwrite: bool = False  # replace another prepared set that stands in the folder
+    dir: Optional[str] = option(None, "the folder of the prepared set")
+    format: str = option(
+        "jsonl", "jsonl | json | csv | tsv | parquet | array_record (in the layout of TFDS)"
+    )
+    shards: int = option(1, "files per split")
+    origin: bool = option(False, "add the column `origin`: file:line of every row")
+    overwrite: bool = option(False, "replace another prepared set that stands in the folder")
 
 
 @dataclass(frozen=True)
@@ -339,23 +546,31 @@ class PrepareConfig:
     """The options of `jaxsft prepare`."""
 
     data: DataFiles = field(default_factory=DataFiles)
-    stages: list[Any] = field(default_factory=list)  # in their order: a name, or {name: {option: value}}
+    stages: list[Any] = option([], "in their order: a name, or {name: {option: value}}")
     output: OutputConfig = field(default_factory=OutputConfig)
-    run: Optional[str] = None  # a run directory, for stages that need a model (`model` is a group of Hydra's)
-    seed: int = 0  # of what stages draw
-    workers: int = 1  # processes for the stages that are slow
+    run: Optional[str] = option(
+        None, "a run directory, for stages that need a model (`model` is a group of Hydra's)"
+    )
+    seed: int = option(0, "of what stages draw")
+    workers: int = option(1, "processes for the stages that are slow")
 
 
 @dataclass(frozen=True)
 class RatingsConfig:
-    """Labels of several annotators: columns of the data, one per annotator, or a file with a row per item and annotator."""
+    """Labels of several annotators: columns of the data, one per annotator, or a file with a row
+    per item and annotator.
+    """
 
-    columns: list[str] = field(default_factory=list)  # of the data, one per annotator
-    file: Optional[str] = None  # instead of columns
-    item: str = "id"  # of the file: the column that names the item
-    annotator: Optional[str] = None  # of the file: the column that names the annotator; null: they cannot be told apart
-    values: list[str] = field(default_factory=list)  # of the file: the columns that hold a rating, each measured by itself
-    level: str = "nominal"  # nominal | ordinal | interval | ratio
+    columns: list[str] = option([], "of the data, one per annotator")
+    file: Optional[str] = option(None, "instead of columns")
+    item: str = option("id", "of the file: the column that names the item")
+    annotator: Optional[str] = option(
+        None, "of the file: the column that names the annotator; null: they cannot be told apart"
+    )
+    values: list[str] = option(
+        [], "of the file: the columns that hold a rating, each measured by itself"
+    )
+    level: str = option("nominal", "nominal | ordinal | interval | ratio")
 
 
 @dataclass(frozen=True)
@@ -363,27 +578,57 @@ class QualityConfig:
     """The options of `jaxsft quality`."""
 
     data: DataFiles = field(default_factory=DataFiles)
-    output: Optional[str] = None  # a folder; null: quality-NAME, by the name of the first file
-    compare: Optional[str] = None  # the card.json of other data, or of these data before
-    split_column: Optional[str] = None  # the column that names the split of each row; with data.path
-    multilabel: bool = False  # a cell holds several labels, between data.columns.separator
-    benchmarks: list[str] = field(default_factory=list)  # files whose rows must not be in the data
-    ngram: Any = 13  # words of a run that two texts may not share; auto: the rule of GPT-3, 8 to 13
-    languages: bool = False  # also the languages of 2000 texts per split; needs jaxsft[text]
-    sample: int = 20_000  # rows per split that the measures of diversity look at; a split that is not larger is measured as a whole
-    clusters: int = 0  # of k-means; 0: the square root of half the number of texts, 50 at most
-    embeddings: Optional[str] = None  # .npy [rows, size], a row per row of data.path, in place of hashed n-grams
+    output: Optional[str] = option(
+        None, "a folder; null: quality-NAME, by the name of the first file"
+    )
+    compare: Optional[str] = option(None, "the card.json of other data, or of these data before")
+    split_column: Optional[str] = option(
+        None, "the column that names the split of each row; with data.path"
+    )
+    multilabel: bool = option(False, "a cell holds several labels, between data.columns.separator")
+    benchmarks: list[str] = option([], "files whose rows must not be in the data")
+    ngram: Any = option(
+        13, "words of a run that two texts may not share; auto: the rule of GPT-3, 8 to 13"
+    )
+    languages: bool = option(
+        False, "also the languages of 2000 texts per split; needs jaxsft[text]"
+    )
+    sample: int = option(
+        20_000,
+        "rows per split that the measures of diversity look at; a split that is not larger is"
+        " measured as a whole",
+    )
+    clusters: int = option(
+        0, "of k-means; 0: the square root of half the number of texts, 50 at most"
+    )
+    embeddings: Optional[str] = option(
+        None, ".npy [rows, size], a row per row of data.path, in place of hashed n-grams"
+    )
     ratings: RatingsConfig = field(default_factory=RatingsConfig)
-    folds: int = 0  # of the classifier that looks for wrong labels; 0: it does not
-    listed: int = 20  # rows shown for each finding; all of them are in findings.jsonl
-    seed: int = 0  # of the sample, of k-means and of the folds
+    folds: int = option(0, "of the classifier that looks for wrong labels; 0: it does not")
+    listed: int = option(20, "rows shown for each finding; all of them are in findings.jsonl")
+    seed: int = option(0, "of the sample, of k-means and of the folds")
 
 
 GROUPS: dict[str, dict[str, type]] = {
     "task": TASKS,
     "tokenizer": {
         cls.kind: cls
-        for cls in (BytesTokenizer, BpeTokenizer, CharTokenizer, WordTokenizer, WordPieceTokenizer, UnigramTokenizer, PretrainedTokenizer)
+        for cls in (
+            BytesTokenizer,
+            BpeTokenizer,
+            CharTokenizer,
+            WordTokenizer,
+            WordPieceTokenizer,
+            UnigramTokenizer,
+            PretrainedTokenizer,
+        )
     },
-    "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt, "wsd": WSD},
+    "schedule": {
+        "constant": Constant,
+        "linear": Linear,
+        "cosine": Cosine,
+        "inverse_sqrt": InverseSqrt,
+        "wsd": WSD,
+    },
 }

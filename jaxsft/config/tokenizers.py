@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
+
+from jaxsft.config.option import option
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
     kind: str = "bytes"
-    added: list[str] = field(default_factory=list)  # further special tokens, with the ids after all others; their rows start at the mean of the rest
+    added: list[str] = option(
+        [],
+        "further special tokens, with the ids after all others; their rows start at the mean of the"
+        " rest",
+    )
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,8 @@ class BytesTokenizer(TokenizerConfig):
 @dataclass(frozen=True)
 class BpeTokenizer(TokenizerConfig):
     kind: str = "bpe"
-    vocab_size: int = 4096  # tokens at most, special ones included
-    lowercase: bool = False  # text is lowercased before it is read
+    vocab_size: int = option(4096, "tokens at most, special ones included")
+    lowercase: bool = option(False, "text is lowercased before it is read")
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,8 @@ class CharTokenizer(TokenizerConfig):
     """A token per character of the training split."""
 
     kind: str = "char"
-    min_count: int = 1  # a character that is rarer is unknown
-    lowercase: bool = False  # text is lowercased before it is read
+    min_count: int = option(1, "a character that is rarer is unknown")
+    lowercase: bool = option(False, "text is lowercased before it is read")
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,10 @@ class WordTokenizer(TokenizerConfig):
     """A token per word of the training split."""
 
     kind: str = "word"
-    min_count: int = 2  # a word that is rarer is unknown
-    vocab_size: Optional[int] = None  # the most frequent words only
-    lowercase: bool = True  # text is lowercased before it is read
-    segment: str = "spaces"  # spaces | jieba (Chinese; needs jaxsft[text])
+    min_count: int = option(2, "a word that is rarer is unknown")
+    vocab_size: Optional[int] = option(None, "the most frequent words only")
+    lowercase: bool = option(True, "text is lowercased before it is read")
+    segment: str = option("spaces", "spaces | jieba (Chinese; needs jaxsft[text])")
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,8 @@ class WordPieceTokenizer(TokenizerConfig):
     """Pieces of words with BERT's cleaning, special tokens and frame."""
 
     kind: str = "wordpiece"
-    vocab_size: int = 8192  # tokens at most, special ones included
-    lowercase: bool = True  # text is lowercased before it is read
+    vocab_size: int = option(8192, "tokens at most, special ones included")
+    lowercase: bool = option(True, "text is lowercased before it is read")
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,14 @@ class UnigramTokenizer(TokenizerConfig):
     """Pieces by SentencePiece; needs jaxsft[sentencepiece]."""
 
     kind: str = "unigram"
-    vocab_size: int = 8192  # tokens at most, special ones included
-    lowercase: bool = False  # text is lowercased before it is read
+    vocab_size: int = option(8192, "tokens at most, special ones included")
+    lowercase: bool = option(False, "text is lowercased before it is read")
 
 
 @dataclass(frozen=True)
 class PretrainedTokenizer(TokenizerConfig):
     kind: str = "pretrained"
-    path: str = "???"  # a folder with a vocabulary, that file itself, a run directory, or hub:owner/name@revision
+    path: str = option(
+        "???",
+        "a folder with a vocabulary, that file itself, a run directory, or hub:owner/name@revision",
+    )

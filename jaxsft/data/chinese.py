@@ -1,4 +1,6 @@
-"""Words of Chinese, by jieba (github.com/fxsjy/jieba): a dictionary and a hidden Markov model. In the extra `text`."""
+"""Words of Chinese, by jieba (github.com/fxsjy/jieba): a dictionary and a hidden Markov model. In
+the extra `text`.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ BORDER = "\x1f"  # between words; ASCII's separator of units
 
 @functools.cache
 def segmenter(asked: str) -> Any:
-    """A jieba segmenter; `lcut(text)` gives the words of a text, which together are the text. Raises ConfigError, which names the option `asked`.
+    """A jieba segmenter; `lcut(text)` gives the words of a text, which together are the text.
+    Raises ConfigError, which names the option `asked`.
 
-    Its dictionary is read here: jieba's own start keeps a marshalled copy among temporary files, and trusts what it finds there.
+    Its dictionary is read here: jieba's own start keeps a marshalled copy among temporary files,
+    and trusts what it finds there.
     """
     try:
         tokenizer = importlib.import_module("jieba").Tokenizer()
@@ -27,7 +31,9 @@ def segmenter(asked: str) -> Any:
 
 
 def bordered(text: str) -> tuple[str, list[int]]:
-    """The text with a border between its words, and of each place in it the place in the text, `len + 1` numbers."""
+    """The text with a border between its words, and of each place in it the place in the text, `len
+    + 1` numbers.
+    """
     out, places, at = [], [], 0
     for word in segmenter("tokenizer.segment=jieba").lcut(text):
         if out:

@@ -1,7 +1,8 @@
-"""Values that a template can put in their places and cannot look into, and what is written down of what it does with them.
+"""Values that a template can put in their places and cannot look into, and what is written down of
+what it does with them.
 
-The proof that `layouts.py` stands on: a hole is no string and holds no characters. What comes out of it is another hole, or the answer to a question
-that is written down; anything else raises.
+The proof that `layouts.py` stands on: a hole is no string and holds no characters. What comes out
+of it is another hole, or the answer to a question that is written down; anything else raises.
 """
 
 from __future__ import annotations
@@ -18,15 +19,30 @@ _FIRST = 0xF0000  # a hole is written as one character of a private plane
 PARTS = ("split", "rsplit", "splitlines", "partition", "rpartition")
 STRIPS = ("strip", "lstrip", "rstrip")
 DERIVED = (*STRIPS, "removeprefix", "removesuffix")
-ASKED = ("startswith", "endswith", "isspace", "isdigit", "isnumeric", "isdecimal", "isalpha", "isalnum", "isupper", "islower", "isascii")
+ASKED = (
+    "startswith",
+    "endswith",
+    "isspace",
+    "isdigit",
+    "isnumeric",
+    "isdecimal",
+    "isalpha",
+    "isalnum",
+    "isupper",
+    "islower",
+    "isascii",
+)
 STRING, MAPPING, NUMBER = range(3)  # the kinds of hole
 
-# ("data", i), ("call", expression, method, arguments, options), ("item", expression, i), ("slice", expression, start, stop, step), ("json", ...)
+# ("data", i), ("call", expression, method, arguments, options), ("item", expression, i), ("slice",
+# expression, start, stop, step), ("json", ...)
 Expression = tuple
 
 
 class Looked(BaseException):
-    """A template does more with a value than put it in its place. No Exception: Jinja turns some of those into answers."""
+    """A template does more with a value than put it in its place. No Exception: Jinja turns some of
+    those into answers.
+    """
 
 
 class Opened(Looked):
@@ -46,9 +62,61 @@ class Opaque:
 
 
 for _name in (
-    *("eq", "ne", "lt", "le", "gt", "ge", "hash", "bool", "len", "iter", "contains", "getitem", "reversed", "str", "repr", "format", "bytes"),
-    *("add", "radd", "mul", "rmul", "mod", "rmod", "sub", "rsub", "truediv", "rtruediv", "floordiv", "rfloordiv", "pow", "rpow", "index", "int"),
-    *("float", "complex", "round", "trunc", "floor", "ceil", "neg", "pos", "abs", "and", "rand", "or", "ror", "xor", "rxor", "invert"),
+    *(
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "hash",
+        "bool",
+        "len",
+        "iter",
+        "contains",
+        "getitem",
+        "reversed",
+        "str",
+        "repr",
+        "format",
+        "bytes",
+    ),
+    *(
+        "add",
+        "radd",
+        "mul",
+        "rmul",
+        "mod",
+        "rmod",
+        "sub",
+        "rsub",
+        "truediv",
+        "rtruediv",
+        "floordiv",
+        "rfloordiv",
+        "pow",
+        "rpow",
+        "index",
+        "int",
+    ),
+    *(
+        "float",
+        "complex",
+        "round",
+        "trunc",
+        "floor",
+        "ceil",
+        "neg",
+        "pos",
+        "abs",
+        "and",
+        "rand",
+        "or",
+        "ror",
+        "xor",
+        "rxor",
+        "invert",
+    ),
 ):
     setattr(Opaque, f"__{_name}__", Opaque._look)
 
@@ -82,11 +150,19 @@ class Hole(Opaque):
     def __getitem__(self, key: Any) -> Hole:
         if type(key) is not slice:
             raise Looked
-        return Hole(self.session, ("slice", self.expression, *_simple((key.start, key.stop, key.step))))
+        return Hole(
+            self.session, ("slice", self.expression, *_simple((key.start, key.stop, key.step)))
+        )
 
     def called(self, name: str, args: tuple, options: dict) -> Any:
         """What the method of a string of this name gives."""
-        call = ("call", self.expression, name, _simple(args), tuple(zip(options, _simple(options.values()), strict=True)))
+        call = (
+            "call",
+            self.expression,
+            name,
+            _simple(args),
+            tuple(zip(options, _simple(options.values()), strict=True)),
+        )
         if name in ASKED:
             return self.session.ask(call)
         return Hole(self.session, call) if name in DERIVED else Parts(self.session, call)
@@ -116,7 +192,9 @@ class Parts(Opaque):
 
 
 class Sealed(Opaque):
-    """A number, or an object that is given as one value: a schema of a tool, the arguments of a call."""
+    """A number, or an object that is given as one value: a schema of a tool, the arguments of a
+    call.
+    """
 
     __slots__ = ("expression", "kind", "session")
 
@@ -133,7 +211,9 @@ class Sealed(Opaque):
 
 
 class Text(Opaque):
-    """Strings and holes in a row; each with its mark of what is trained, which a string has in itself."""
+    """Strings and holes in a row; each with its mark of what is trained, which a string has in
+    itself.
+    """
 
     __slots__ = ("parts", "session")
 
@@ -150,7 +230,11 @@ class Text(Opaque):
         for end, method in ((0, "lstrip"), (-1, "rstrip")):
             while parts and method in (name, "l" + name, "r" + name):
                 part, flag = parts[end]
-                part = part.called(method, args, {}) if type(part) is Hole else getattr(part, method)(*_simple(args))
+                part = (
+                    part.called(method, args, {})
+                    if type(part) is Hole
+                    else getattr(part, method)(*_simple(args))
+                )
                 parts[end] = (part, flag)
                 if part:
                     break
@@ -168,7 +252,9 @@ class Method:
 
 
 class Output(str):
-    """A hole on its way through Jinja's output, which is made of strings; `concat` takes it out again."""
+    """A hole on its way through Jinja's output, which is made of strings; `concat` takes it out
+    again.
+    """
 
     __slots__ = ("value",)
 
@@ -186,7 +272,13 @@ def _simple(values: Any) -> tuple:
     for value in values:
         if type(value) in OPAQUE or not isinstance(value, str | int | tuple | None):
             raise Looked
-        out.append(_simple(value) if isinstance(value, tuple) else plain(value) if isinstance(value, str) else value)
+        out.append(
+            _simple(value)
+            if isinstance(value, tuple)
+            else plain(value)
+            if isinstance(value, str)
+            else value
+        )
     return tuple(out)
 
 
@@ -197,7 +289,13 @@ def reader(expression: Expression) -> Callable[[Sequence[Any]], Any]:
         return operator.itemgetter(expression[1])
     if kind == "json":
         _, given, (ensure_ascii, indent, separators, sort_keys) = expression
-        dumps = functools.partial(json.dumps, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        dumps = functools.partial(
+            json.dumps,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=separators,
+            sort_keys=sort_keys,
+        )
         return lambda data: dumps(_thawed(given, data))
     steps = {
         "call": lambda: operator.methodcaller(expression[2], *expression[3], **dict(expression[4])),
@@ -219,7 +317,10 @@ def frozen(value: Any) -> tuple:
     if type(value) in OPAQUE:
         raise Looked
     if isinstance(value, Mapping):
-        return "mapping", tuple((plain(key) if isinstance(key, str) else key, frozen(part)) for key, part in value.items())
+        return "mapping", tuple(
+            (plain(key) if isinstance(key, str) else key, frozen(part))
+            for key, part in value.items()
+        )
     if isinstance(value, list | tuple):
         return "list", tuple(map(frozen, value))
     if not isinstance(value, str | int | float | None):
@@ -241,13 +342,20 @@ def bases(expression: Expression) -> set[int]:
     kind, inner = expression[:2]
     if kind in ("data", "value"):
         return {inner} if kind == "data" else set()
-    parts = [part for _, part in inner] if kind == "mapping" else inner if kind == "list" else [inner]
+    parts = (
+        [part for _, part in inner] if kind == "mapping" else inner if kind == "list" else [inner]
+    )
     return set().union(*map(bases, parts))
 
 
 def stripped(expression: Expression) -> int | None:
-    """The number of the data of which an expression is all but white space at the ends, if it is."""
-    while expression[0] == "call" and expression[2] in STRIPS and all(part is None or not part.strip() for part in expression[3]):
+    """The number of the data of which an expression is all but white space at the ends, if it
+    is."""
+    while (
+        expression[0] == "call"
+        and expression[2] in STRIPS
+        and all(part is None or not part.strip() for part in expression[3])
+    ):
         expression = expression[1]
     return expression[1] if expression[0] == "data" else None
 
@@ -302,8 +410,12 @@ class Session:
         return out
 
     def sure(self, text: Tracked, other: Tracked, agreed: int) -> None:
-        """Raises Looked if two texts that agree so far may, with the holes filled, agree further."""
-        if any(ord(letter) >= _FIRST for letter in plain(text)[agreed : agreed + 1] + plain(other)[agreed : agreed + 1]):
+        """Raises Looked if two texts that agree so far may, with the holes filled, agree
+        further."""
+        if any(
+            ord(letter) >= _FIRST
+            for letter in plain(text)[agreed : agreed + 1] + plain(other)[agreed : agreed + 1]
+        ):
             raise Looked
 
 

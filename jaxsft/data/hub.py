@@ -1,7 +1,8 @@
-"""Files from the Hugging Face Hub, by name and revision, through its local cache. What is fetched is read as data; no code of it ever runs.
+"""Files from the Hugging Face Hub, by name and revision, through its local cache. What is fetched
+is read as data; no code of it ever runs.
 
-Only the files named here are fetched. What the cache holds needs no network; HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they
-mean everywhere.
+Only the files named here are fetched. What the cache holds needs no network; HF_HOME, HF_ENDPOINT,
+HF_TOKEN and HF_HUB_OFFLINE mean what they mean everywhere.
 """
 
 from __future__ import annotations
@@ -19,22 +20,63 @@ from jaxsft.data import template_files, tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 
 # What is read of a run directory, and of a model of transformers.
-RUN = ("config.yaml", "manifest.json", "steps.json", "task.json", "prepared.json", "pretrained.json", "label_names.json")
+RUN = (
+    "config.yaml",
+    "manifest.json",
+    "steps.json",
+    "task.json",
+    "prepared.json",
+    "pretrained.json",
+    "label_names.json",
+)
 RUN += ("tokenizer/*.json", "checkpoints/*")
-MODEL = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
-TOKENIZER = (*tokenizer_files.NAMES, *tokenizer_files.BESIDE, f"{template_files.FURTHER}/*.jinja", "tokenizer/*.json")
+MODEL = (
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+)
+TOKENIZER = (
+    *tokenizer_files.NAMES,
+    *tokenizer_files.BESIDE,
+    f"{template_files.FURTHER}/*.jinja",
+    "tokenizer/*.json",
+)
 
 
 _REPOSITORY = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 # Endings of files: a name with one of them is a path.
-FILES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".gz", ".zip", ".parquet", ".arrow", ".conll", ".conllu", ".xml", ".md", ".html", ".yaml")
+FILES = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".json",
+    ".jsonl",
+    ".gz",
+    ".zip",
+    ".parquet",
+    ".arrow",
+    ".conll",
+    ".conllu",
+    ".xml",
+    ".md",
+    ".html",
+    ".yaml",
+)
 
 
 def hint(value: str | Path, *, file: bool) -> str:
-    """What the error about a path that is not there adds, where the path could be a repository of the hub: its name here; "" where it could not."""
+    """What the error about a path that is not there adds, where the path could be a repository of
+    the hub: its name here; "" where it could not.
+    """
     name = str(value)
     owner = name.rpartition("/")[0]
-    if len(name) > 96 or not _REPOSITORY.fullmatch(name) or Path(name).suffix.lower() in FILES or (owner and Path(owner).exists()):
+    if (
+        len(name) > 96
+        or not _REPOSITORY.fullmatch(name)
+        or Path(name).suffix.lower() in FILES
+        or (owner and Path(owner).exists())
+    ):
         return ""
     if not owner and not re.search(r"\d|[A-Za-z]-[A-Za-z]|[A-Za-z]{4}", name):
         return ""
@@ -50,7 +92,8 @@ def _not_there(path: str | Path, what: str) -> None:
 
 
 def data_file(path: str | Path) -> Path:
-    """A data file on this machine: a path as it is, or `hub:owner/name@revision/path/file.jsonl` of a data set, fetched.
+    """A data file on this machine: a path as it is, or `hub:owner/name@revision/path/file.jsonl` of
+    a data set, fetched.
 
     Raises:
       ConfigError: the name is malformed, or huggingface_hub is missing.
@@ -60,26 +103,38 @@ def data_file(path: str | Path) -> Path:
 
 
 def run_dir(path: str | Path) -> str | Path:
-    """A run directory, or a model in the layout of transformers: `hub:owner/name@revision`, fetched, or any other name as it stands.
+    """A run directory, or a model in the layout of transformers: `hub:owner/name@revision`,
+    fetched, or any other name as it stands.
 
     Raises:
-      ConfigError: as `data_file`, or it is neither; or there is no such folder, and the name could be one of the hub.
+      ConfigError: as `data_file`, or it is neither; or there is no such folder, and the name could
+        be one of the hub.
     """
     if not is_hub(path):
         _not_there(path, "not a run directory")
         return path
     name = parse(str(path), file=False)
-    folder = _snapshot(name, ("config.yaml", "config.json"))  # which of the two it is, before anything large is fetched
+    # which of the two it is, before anything large is fetched
+    folder = _snapshot(name, ("config.yaml", "config.json"))
     if (folder / "config.json").is_file() and not (folder / "config.yaml").is_file():
         return _snapshot(name, (*MODEL, *TOKENIZER))
     folder = _snapshot(name, RUN)
-    if missing := [part for part in ("config.yaml", "task.json", "tokenizer/tokenizer.json", "checkpoints") if not (folder / part).exists()]:
-        raise ConfigError(f"{name}: not a run directory of jaxsft (it has no {missing[0]}), and no model of transformers (it has no config.json)")
+    if missing := [
+        part
+        for part in ("config.yaml", "task.json", "tokenizer/tokenizer.json", "checkpoints")
+        if not (folder / part).exists()
+    ]:
+        raise ConfigError(
+            f"{name}: not a run directory of jaxsft (it has no {missing[0]}), and no model of"
+            " transformers (it has no config.json)"
+        )
     return folder
 
 
 def tokenizer_dir(path: str | Path) -> str | Path:
-    """A folder with a vocabulary, or a run directory: `hub:owner/name@revision`, fetched, or any other name as it stands. Raises ConfigError."""
+    """A folder with a vocabulary, or a run directory: `hub:owner/name@revision`, fetched, or any
+    other name as it stands. Raises ConfigError.
+    """
     if not is_hub(path):
         _not_there(path, "no tokenizer")
         return path
@@ -90,17 +145,31 @@ def tokenizer_dir(path: str | Path) -> str | Path:
     return folder
 
 
-READ = (*(f"data.{name}" for name in ("train", "validation", "test", "path")), "tokenizer.path", "model.pretrained", "train.init_from")
+READ = (
+    *(f"data.{name}" for name in ("train", "validation", "test", "path")),
+    "tokenizer.path",
+    "model.pretrained",
+    "train.init_from",
+)
 
 
 def commits(values: Mapping[str, Any]) -> dict[str, str]:
-    """Of every name of the hub in a flat config, the commit that was read. They are all in the cache by now."""
+    """Of every name of the hub in a flat config, the commit that was read. They are all in the
+    cache by now.
+    """
     out = {}
     for key, value in values.items():
         if is_hub(value) and key in READ:
-            local = data_file(value) if key.startswith("data.") else tokenizer_dir(value) if key.startswith("tokenizer.") else run_dir(value)
+            local = (
+                data_file(value)
+                if key.startswith("data.")
+                else tokenizer_dir(value)
+                if key.startswith("tokenizer.")
+                else run_dir(value)
+            )
             parts = Path(local).parts
-            out[value] = parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]  # .../snapshots/<commit>/...
+            # .../snapshots/<commit>/...
+            out[value] = parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
     return out
 
 
@@ -109,7 +178,11 @@ def _data_file(name: HubId) -> Path:
     with _friendly(name, DataError):
         import huggingface_hub
 
-        return Path(huggingface_hub.hf_hub_download(name.repo, name.path, repo_type="dataset", revision=name.revision))
+        return Path(
+            huggingface_hub.hf_hub_download(
+                name.repo, name.path, repo_type="dataset", revision=name.revision
+            )
+        )
 
 
 @functools.lru_cache(maxsize=64)
@@ -117,7 +190,11 @@ def _snapshot(name: HubId, files: Sequence[str]) -> Path:
     with _friendly(name, ConfigError):
         import huggingface_hub
 
-        return Path(huggingface_hub.snapshot_download(name.repo, revision=name.revision, allow_patterns=list(files)))
+        return Path(
+            huggingface_hub.snapshot_download(
+                name.repo, revision=name.revision, allow_patterns=list(files)
+            )
+        )
 
 
 @contextlib.contextmanager
@@ -131,15 +208,27 @@ def _friendly(name: HubId, kind: type[ConfigError | DataError]) -> Iterator[None
         yield
     except errors.LocalEntryNotFoundError as error:
         raise kind(
-            f"{name}: there is no copy in the cache and the hub cannot be reached; fetch it once with a network ({first_line(error)})"
+            f"{name}: there is no copy in the cache and the hub cannot be reached; fetch it once"
+            f" with a network ({first_line(error)})"
         ) from None
     except errors.GatedRepoError:
-        raise kind(f"{name}: access must be granted first; ask for it on the page of {name.repo}, and log in") from None
+        raise kind(
+            f"{name}: access must be granted first; ask for it on the page of {name.repo}, and"
+            " log in"
+        ) from None
     except errors.RepositoryNotFoundError:
-        raise kind(f"{name}: there is no {name.repo}, or it is private and you are not logged in") from None
+        raise kind(
+            f"{name}: there is no {name.repo}, or it is private and you are not logged in"
+        ) from None
     except errors.RevisionNotFoundError:
         raise kind(f"{name}: {name.repo} has no revision {name.revision}") from None
     except errors.EntryNotFoundError:
         raise kind(f"{name}: {name.repo} has no file {name.path} at {name.revision}") from None
-    except (errors.HTTPError, errors.HFValidationError, errors.RevisionResolutionError, OSError, ValueError) as error:
+    except (
+        errors.HTTPError,
+        errors.HFValidationError,
+        errors.RevisionResolutionError,
+        OSError,
+        ValueError,
+    ) as error:
         raise kind(f"{name}: cannot be fetched ({first_line(error)})") from None

@@ -1,14 +1,18 @@
-"""What a template makes of every conversation of one kind, learnt by running it once on values that it cannot look into.
+"""What a template makes of every conversation of one kind, learnt by running it once on values that
+it cannot look into.
 
-A render is slow, and most templates only put contents in their places. So a template runs on holes in place of the strings of the data. A hole is
-no string and holds no characters: whatever would look into it raises, but for three things that are written down as they happen,
+A render is slow, and most templates only put contents in their places. So a template runs on holes
+in place of the strings of the data. A hole is no string and holds no characters: whatever would
+look into it raises, but for three things that are written down as they happen,
 
     derived    what gives a part of it, such as strip, split or a slice: another hole
-    asked      what is answered by yes, no or a number, such as its truth, `in`, `==` or startswith: the answer is that of the row at hand
+    asked      what is answered by yes, no or a number, such as its truth, `in`, `==` or startswith:
+      the answer is that of the row at hand
     tojson     of holes and of what they stand in: another hole
 
-Two rows of which all that was asked has the same answers therefore give the same text, but for what is put into the holes. The questions form a
-tree; a row that finds its way to a leaf is never rendered. Where a template does anything else, the row is rendered as it ever was.
+Two rows of which all that was asked has the same answers therefore give the same text, but for what
+is put into the holes. The questions form a tree; a row that finds its way to a leaf is never
+rendered. Where a template does anything else, the row is rendered as it ever was.
 """
 
 from __future__ import annotations
@@ -24,8 +28,33 @@ from jinja2.sandbox import SandboxedEnvironment
 from jinja2.utils import Namespace
 
 from jaxsft.data import holes
-from jaxsft.data.holes import ASKED, DERIVED, OPAQUE, PARTS, STRIPS, WRITABLE, Hole, Looked, Method, Opened, Output, Parts, Sealed, Session, Text
-from jaxsft.data.provenance import DATA, Environment, Tracked, given_options, join, sources, track, trained
+from jaxsft.data.holes import (
+    ASKED,
+    DERIVED,
+    OPAQUE,
+    PARTS,
+    STRIPS,
+    WRITABLE,
+    Hole,
+    Looked,
+    Method,
+    Opened,
+    Output,
+    Parts,
+    Sealed,
+    Session,
+    Text,
+)
+from jaxsft.data.provenance import (
+    DATA,
+    Environment,
+    Tracked,
+    given_options,
+    join,
+    sources,
+    track,
+    trained,
+)
 from jaxsft.data.records import Chat, Message
 
 PATHS = 64  # of one kind of conversation; what goes another way is rendered
@@ -51,9 +80,16 @@ class Symbolic(Environment):
 
     def __init__(self, special: Any) -> None:
         super().__init__(special)
-        filters, self.tests = dict(self.filters), {name: self._tested(name, test) for name, test in self.tests.items()}
+        filters, self.tests = (
+            dict(self.filters),
+            {name: self._tested(name, test) for name, test in self.tests.items()},
+        )
         self.filters |= {
-            "trim": lambda value, chars=None: self._stripped(value, chars) if type(value) in WRITABLE else filters["trim"](value, chars),
+            "trim": lambda value, chars=None: (
+                self._stripped(value, chars)
+                if type(value) in WRITABLE
+                else filters["trim"](value, chars)
+            ),
             "string": lambda value: value if type(value) in WRITABLE else filters["string"](value),
             "default": self._default,
             "d": self._default,
@@ -68,9 +104,16 @@ class Symbolic(Environment):
     def trained(self, text: Any, flag: int) -> Any:
         if type(text) not in WRITABLE:
             return trained(text, flag)
-        return Text(self.state.session, [(part, flag) if type(part) is Hole else (trained(part, flag), 0) for part, _ in holes.parts(text)])
+        return Text(
+            self.state.session,
+            [
+                (part, flag) if type(part) is Hole else (trained(part, flag), 0)
+                for part, _ in holes.parts(text)
+            ],
+        )
 
-    # --- what Jinja calls ----------------------------------------------------------------------------------------------------------------
+    # --- what Jinja calls
+    # ----------------------------------------------------------------------------------------------
     def concat(self, pieces: Any) -> Any:
         """Strings as ever; a text where there is a hole."""
         items = [piece.value if type(piece) is Output else piece for piece in pieces]
@@ -78,14 +121,18 @@ class Symbolic(Environment):
             return super().concat(items)
         self.spent.pay(1)
         parts = [part for item in items for part in holes.parts(item)]
-        return parts[0][0] if len(parts) == 1 and not parts[0][1] else Text(self.state.session, parts)
+        return (
+            parts[0][0] if len(parts) == 1 and not parts[0][1] else Text(self.state.session, parts)
+        )
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if type(obj) not in OPAQUE:
             return super().getattr(obj, attribute)
         if type(obj) is Sealed:
             obj._open()
-        known = STRIPS if type(obj) is Text else (*DERIVED, *PARTS, *ASKED) if type(obj) is Hole else ()
+        known = (
+            STRIPS if type(obj) is Text else (*DERIVED, *PARTS, *ASKED) if type(obj) is Hole else ()
+        )
         if attribute not in known:
             raise Looked
         return Method(obj, attribute)
@@ -110,13 +157,21 @@ class Symbolic(Environment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if type(left) not in OPAQUE and type(right) not in OPAQUE:
             return super().call_binop(context, operator, left, right)
-        if operator != "+" or not all(type(value) in WRITABLE or (type(value) not in OPAQUE and isinstance(value, str)) for value in (left, right)):
+        if operator != "+" or not all(
+            type(value) in WRITABLE or (type(value) not in OPAQUE and isinstance(value, str))
+            for value in (left, right)
+        ):
             raise Looked
         return self.concat((left, right))
 
-    # --- what the template's own functions become -------------------------------------------------------------------------------------------
+    # --- what the template's own functions become
+    # -------------------------------------------------------------------------------------------
     def _kept(self, result: Any, given: Any) -> Any:
-        return result if type(result) in OPAQUE or type(result) is Method else super()._kept(result, given)
+        return (
+            result
+            if type(result) in OPAQUE or type(result) is Method
+            else super()._kept(result, given)
+        )
 
     def _finalize(self, value: Any) -> Any:
         if type(value) not in WRITABLE:
@@ -138,11 +193,26 @@ class Symbolic(Environment):
             out += [between, self._finalize(value)] if out else [self._finalize(value)]
         return self.concat(out)
 
-    def _tojson(self, value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> Any:
-        form = (bool(ensure_ascii), indent, tuple(separators) if separators else None, bool(sort_keys))
+    def _tojson(
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ) -> Any:
+        form = (
+            bool(ensure_ascii),
+            indent,
+            tuple(separators) if separators else None,
+            bool(sort_keys),
+        )
         if not holes.bases(frozen := holes.frozen(value)):
             return super()._tojson(value, *form)
-        if any(self.special.search(leaf) and set(sources(join((leaf,)), 0, len(leaf))) != {DATA} for leaf in holes.strings(value)):
+        if any(
+            self.special.search(leaf) and set(sources(join((leaf,)), 0, len(leaf))) != {DATA}
+            for leaf in holes.strings(value)
+        ):
             raise Looked
         return Hole(self.state.session, ("json", frozen, form))
 
@@ -167,9 +237,12 @@ class Symbolic(Environment):
         return tested
 
 
-# --- conversations -----------------------------------------------------------------------------------------------------------------------------
+# --- conversations
+# --------------------------------------------------------------------------------------------------
 def _taken(value: Any, data: list[Any], sealed: bool, seal: bool = False) -> Any:
-    """The shape of nested data; its strings and numbers go into `data`. Objects that are sealed go as a whole."""
+    """The shape of nested data; its strings and numbers go into `data`. Objects that are sealed go
+    as a whole.
+    """
     if isinstance(value, str):
         data.append(value)
         return "string"
@@ -182,14 +255,19 @@ def _taken(value: Any, data: list[Any], sealed: bool, seal: bool = False) -> Any
         if seal:
             data.append(value)
             return "sealed"
-        return "mapping", tuple((key, _taken(part, data, sealed, sealed and key == "arguments")) for key, part in value.items())
+        return "mapping", tuple(
+            (key, _taken(part, data, sealed, sealed and key == "arguments"))
+            for key, part in value.items()
+        )
     if isinstance(value, list | tuple):
         return "list", tuple(_taken(part, data, sealed, seal) for part in value)
     raise Looked
 
 
 def kind_of(chat: Chat, sealed: bool) -> tuple[tuple, list[Any]]:
-    """What conversations must have in common for their texts to differ in holes only, and the data of this one."""
+    """What conversations must have in common for their texts to differ in holes only, and the data
+    of this one.
+    """
     data: list[Any] = [m.content for m in chat.messages]
     turns = tuple([(m.role, m.weight > 0) for m in chat.messages])
     if not chat.tools and not sum([len(m.extra) for m in chat.messages]):
@@ -203,7 +281,9 @@ def _holes(shape: Any, session: Session, numbers: Iterator[int]) -> Any:
     if shape == "string":
         return Hole(session, ("data", next(numbers)))
     if shape in ("number", "sealed"):
-        return Sealed(session, ("data", next(numbers)), holes.NUMBER if shape == "number" else holes.MAPPING)
+        return Sealed(
+            session, ("data", next(numbers)), holes.NUMBER if shape == "number" else holes.MAPPING
+        )
     kind, inner = shape
     if kind == "value":
         return inner[1]
@@ -221,7 +301,10 @@ def on_holes(chat: Chat, kind: tuple, session: Session) -> Chat:
     if len(session.data) > len(contents) or chat.tools or any(m.extra for m in chat.messages):
         extras = [_holes(shape, session, numbers) for shape in kind[1]]
         tools = _holes(kind[2], session, numbers)
-    messages = [Message(m.role, content, m.weight, extra) for m, content, extra in zip(chat.messages, contents, extras, strict=True)]
+    messages = [
+        Message(m.role, content, m.weight, extra)
+        for m, content, extra in zip(chat.messages, contents, extras, strict=True)
+    ]
     return Chat(tuple(messages), tuple(tools))
 
 
@@ -237,8 +320,16 @@ class _Question:
 class Layouts:
     """The layouts of one template, by kind of conversation and by the answers to what it asks."""
 
-    def __init__(self, special: Any, source: str, learn: Callable[[Chat, Session], Any], given: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """`learn` makes the layout of a conversation of holes; what it raises says that there is none. `given`: functions for the template."""
+    def __init__(
+        self,
+        special: Any,
+        source: str,
+        learn: Callable[[Chat, Session], Any],
+        given: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """`learn` makes the layout of a conversation of holes; what it raises says that there is
+        none. `given`: functions for the template.
+        """
         self.environment = Symbolic(special)
         self.environment.globals |= given
         self.template = self.environment.compiled(source)
@@ -247,7 +338,9 @@ class Layouts:
         self._paths: dict[tuple, int] = {}
 
     def find(self, chat: Chat) -> tuple[Any, list[Any]] | None:
-        """The layout of a conversation and the data that fill it, or None where it must be rendered."""
+        """The layout of a conversation and the data that fill it, or None where it must be
+        rendered.
+        """
         try:
             kind, data = kind_of(chat, self._sealed)
         except Looked:

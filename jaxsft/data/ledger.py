@@ -3,8 +3,9 @@
     rows read   = kept + dropped (by reason)
     tokens read = kept + dropped (by reason);  kept tokens = trained + masked
 
-A token counts once, as a target: the first one of a record is never predicted, so it is masked. Sources that an encoder reads are a stream of their
-own, of which nothing is trained: tokens read = kept + dropped (by reason).
+A token counts once, as a target: the first one of a record is never predicted, so it is masked.
+Sources that an encoder reads are a stream of their own, of which nothing is trained: tokens read =
+kept + dropped (by reason).
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Aside:
-    """A row that was put aside before it became ids: `unreadable`, `no_record`, `no_label` or the verdict on it, with the sentence that tells why.
-    One that is `declared`, by its file or an option, to be left out is no damage, and does not count against `data.max_dropped`."""
+    """A row that was put aside before it became ids: `unreadable`, `no_record`, `no_label` or the
+    verdict on it, with the sentence that tells why. One that is `declared`, by its file or an
+    option, to be left out is no damage, and does not count against `data.max_dropped`.
+    """
 
     file: str
     line: int
     reason: str
     message: str
-    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)  # what can be read of it all the same
+    # what can be read of it all the same
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
     declared: bool = False
 
     @property
@@ -50,11 +54,22 @@ class Ledger:
     source_read: int = 0
     source_kept: int = 0
     source_dropped: Counter[str] = dataclasses.field(default_factory=Counter)
-    several_texts: int = 0  # rows that are several examples: turns of a chat that its template writes otherwise once others follow
+    # rows that are several examples: turns of a chat that its template writes otherwise once others
+    # follow
+    several_texts: int = 0
 
-    def keep(self, tokens: int, trained: int, cut: int = 0, reason: str = "", source: int = 0, source_cut: int = 0) -> None:
-        """A row that stays, with `tokens` left (of which `trained` carry weight) after `cut` were taken off for `reason`, and `source` left of its
-        source after `source_cut` were."""
+    def keep(
+        self,
+        tokens: int,
+        trained: int,
+        cut: int = 0,
+        reason: str = "",
+        source: int = 0,
+        source_cut: int = 0,
+    ) -> None:
+        """A row that stays, with `tokens` left (of which `trained` carry weight) after `cut` were
+        taken off for `reason`, and `source` left of its source after `source_cut` were.
+        """
         self.rows_read += 1
         self.rows_kept += 1
         self.tokens_read += tokens + cut
@@ -87,28 +102,46 @@ class Ledger:
     def check(self) -> None:
         """Raises AssertionError where the ledger does not add up: a bug, never the user's data."""
         assert self.rows_read == self.rows_kept + sum(self.rows_dropped.values()), self
-        assert self.tokens_read == self.trained + self.masked + sum(self.tokens_dropped.values()), self
+        assert self.tokens_read == self.trained + self.masked + sum(self.tokens_dropped.values()), (
+            self
+        )
         assert self.source_read == self.source_kept + sum(self.source_dropped.values()), self
 
     def as_dict(self) -> dict[str, Any]:
         """The layout of `ledger.json`."""
         self.check()
-        rows = {"read": self.rows_read, "kept": self.rows_kept, "dropped": dict(self.rows_dropped), "truncated": self.truncated_rows}
+        rows = {
+            "read": self.rows_read,
+            "kept": self.rows_kept,
+            "dropped": dict(self.rows_dropped),
+            "truncated": self.truncated_rows,
+        }
         if self.several_texts:
             rows["several_texts"] = self.several_texts
         kept = self.trained + self.masked
-        tokens = {"read": self.tokens_read, "kept": kept, "dropped": dict(self.tokens_dropped), "trained": self.trained, "masked": self.masked}
+        tokens = {
+            "read": self.tokens_read,
+            "kept": kept,
+            "dropped": dict(self.tokens_dropped),
+            "trained": self.trained,
+            "masked": self.masked,
+        }
         if not self.source_read:
             return {"rows": rows, "tokens": tokens}
-        source = {"read": self.source_read, "kept": self.source_kept, "dropped": dict(self.source_dropped)}
+        source = {
+            "read": self.source_read,
+            "kept": self.source_kept,
+            "dropped": dict(self.source_dropped),
+        }
         return {"rows": rows, "tokens": tokens, "source_tokens": source}
 
 
 def length_summary(lengths: np.ndarray) -> dict[str, Any]:
     """What is told of the lengths of a split's examples, `[examples]` in positions.
 
-    Returns: `min`, `mean`, `max`, `quantiles` by name (`p50` is the median), and a `histogram` of `counts` between neighbouring `edges`: whole
-    numbers, the last one outside, so that the counts add up to the examples.
+    Returns: `min`, `mean`, `max`, `quantiles` by name (`p50` is the median), and a `histogram` of
+    `counts` between neighbouring `edges`: whole numbers, the last one outside, so that the counts
+    add up to the examples.
     """
     lengths = np.asarray(lengths, np.int64)
     if not len(lengths):
@@ -121,6 +154,8 @@ def length_summary(lengths: np.ndarray) -> dict[str, Any]:
         "min": low,
         "mean": float(lengths.mean()),
         "max": high,
-        "quantiles": {f"p{100 * q:.0f}": int(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
+        "quantiles": {
+            f"p{100 * q:.0f}": int(value) for q, value in zip(QUANTILES, quantiles, strict=True)
+        },
         "histogram": {"edges": edges.tolist(), "counts": np.histogram(lengths, edges)[0].tolist()},
     }

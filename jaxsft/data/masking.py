@@ -1,6 +1,8 @@
-"""Which tokens of a text a masked language model must guess, and what it sees in their place (Devlin et al., 2019, arXiv:1810.04805, section 3.1).
+"""Which tokens of a text a masked language model must guess, and what it sees in their place
+(Devlin et al., 2019, arXiv:1810.04805, section 3.1).
 
-Everything goes by position: a token that a text happens to share with a special one is masked like any other.
+Everything goes by position: a token that a text happens to share with a special one is masked like
+any other.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Masking:
 
     Attributes:
       share: of the tokens of a text, how many are guessed; at least one.
-      random, kept: of these, how many are replaced by a random token, and how many stay as they are; the others become `mask_id`.
+      random, kept: of these, how many are replaced by a random token, and how many stay as they
+        are; the others become `mask_id`.
       mask_id: what stands in place of a masked token.
       ordinary: `[n]` int32, the ids that a random token is drawn from.
       inner: `[V]` bool, pieces that go on with a word; where given, whole words are chosen.
@@ -46,7 +49,9 @@ class Masking:
         return min(int(self.share * length) + texts, length)
 
     def count(self, length: int) -> int:
-        """How many tokens of a text of so many ids are guessed: with whole words no more than these."""
+        """How many tokens of a text of so many ids are guessed: with whole words no more than
+        these.
+        """
         inside = length - sum(self.frame)
         return max(int(self.share * inside), 1) if inside > 0 else 0
 
@@ -56,7 +61,13 @@ class Masking:
         if not len(places):
             return Masked(ids, chosen)
         wanted = self.count(len(ids))
-        chosen[self._words(ids, places, wanted, rng) if self.inner is not None else rng.choice(places, wanted, replace=False)] = True
+        chosen[
+            (
+                self._words(ids, places, wanted, rng)
+                if self.inner is not None
+                else rng.choice(places, wanted, replace=False)
+            )
+        ] = True
         at = np.flatnonzero(chosen)
         draw, out = rng.random(len(at)), ids.copy()
         other = draw < self.random
@@ -64,8 +75,12 @@ class Masking:
         out[at[draw >= self.random + self.kept]] = self.mask_id
         return Masked(out, chosen)
 
-    def _words(self, ids: np.ndarray, places: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-        """The places of whole words in a random order, as long as they fit into `wanted`; where none does, the first places of the first word."""
+    def _words(
+        self, ids: np.ndarray, places: np.ndarray, wanted: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The places of whole words in a random order, as long as they fit into `wanted`; where
+        none does, the first places of the first word.
+        """
         begins = ~self.inner[ids[places]]
         begins[0] = True
         words = np.split(places, np.flatnonzero(begins)[1:])
@@ -78,13 +93,19 @@ class Masking:
         return np.concatenate(out) if out else words[rng.integers(len(words))][:wanted]
 
     def batch(self, batch: Batch, seed: int, epoch: int) -> Batch:
-        """A batch with inputs, targets and weights, each text by (seed, epoch, its number): however rows are packed, cut or spread. A chosen
-        place has the weight of its text."""
+        """A batch with inputs, targets and weights, each text by (seed, epoch, its number): however
+        rows are packed, cut or spread. A chosen place has the weight of its text.
+        """
         tokens, weights = batch.tokens.copy(), np.zeros(batch.tokens.shape, np.float32)
         for row, examples in enumerate(batch.example_ids):
             for j, example in enumerate(examples):
                 if example >= 0:
                     place = batch.segment_ids[row] == j + 1
-                    masked = self.text(batch.tokens[row, place], np.random.default_rng([seed, epoch, int(example)]))
-                    tokens[row, place], weights[row, place] = masked.ids, masked.chosen * batch.segment["weight"][row, j]
+                    masked = self.text(
+                        batch.tokens[row, place], np.random.default_rng([seed, epoch, int(example)])
+                    )
+                    tokens[row, place], weights[row, place] = (
+                        masked.ids,
+                        masked.chosen * batch.segment["weight"][row, j],
+                    )
         return batch._replace(tokens=tokens, targets=batch.tokens, loss_weight=weights)

@@ -1,11 +1,16 @@
-"""A mixture of data sets as index arithmetic: how many packed rows of each source an epoch has, and which ones.
+"""A mixture of data sets as index arithmetic: how many packed rows of each source an epoch has, and
+which ones.
 
     rows of the sources   [100, 40]     shares [0.5, 0.5]
-    exhausted=stop        40 + 40       the epoch ends with the shortest source; the next one goes on where the longer one stopped
-    exhausted=repeat      100 + 100     it ends with the longest one; the shorter one is read two and a half times
-    exhausted=error       40 + 40       as stop, and a training that is longer than this is refused: no row is ever read twice
+    exhausted=stop        40 + 40       the epoch ends with the shortest source; the next one goes
+      on where the longer one stopped
+    exhausted=repeat      100 + 100     it ends with the longest one; the shorter one is read two
+      and a half times
+    exhausted=error       40 + 40       as stop, and a training that is longer than this is refused:
+      no row is ever read twice
 
-What is mixed are packed rows, which are equally long, so that shares are those of the places that the model computes.
+What is mixed are packed rows, which are equally long, so that shares are those of the places that
+the model computes.
 """
 
 from __future__ import annotations
@@ -20,8 +25,10 @@ EXHAUSTED = ("stop", "repeat", "error")
 
 
 def shares(rows: Sequence[int], weights: Sequence[float | None], temperature: float) -> np.ndarray:
-    """The share of each source in an epoch, `[sources]`, adding to 1: its weight; or without weights `rows ** (1 / temperature)`, proportional to its
-    size for 1 and equal for infinity (Arivazhagan et al., 2019, arXiv:1907.05019, section 4.3)."""
+    """The share of each source in an epoch, `[sources]`, adding to 1: its weight; or without
+    weights `rows ** (1 / temperature)`, proportional to its size for 1 and equal for infinity
+    (Arivazhagan et al., 2019, arXiv:1907.05019, section 4.3).
+    """
     given = np.array(rows if weights[0] is None else weights, np.float64)
     parts = given ** (1 / temperature) if weights[0] is None else given
     return parts / parts.sum()
@@ -39,13 +46,15 @@ def counts(rows: Sequence[int], share: np.ndarray, exhausted: str) -> np.ndarray
     if (out == 0).any():
         i = int(np.argmin(out))
         raise ConfigError(
-            f"data.mixture: source {i + 1} has a share of {share[i]:.3g} of {int(total)} rows, so that none of it is read; raise its weight"
+            f"data.mixture: source {i + 1} has a share of {share[i]:.3g} of {int(total)} rows, so"
+            " that none of it is read; raise its weight"
         )
     return out
 
 
 def rows_of(count: int, size: int, seed: int, source: int, epoch: int) -> np.ndarray:
-    """Which of the `size` rows of a source an epoch reads: the next `count` of endless permutations of them, each from (seed, source, number).
+    """Which of the `size` rows of a source an epoch reads: the next `count` of endless permutations
+    of them, each from (seed, source, number).
 
     Every row is read once before any is read again, over all epochs.
     """

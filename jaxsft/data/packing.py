@@ -1,6 +1,8 @@
-"""The plan: which examples share a row. From lengths and a fixed plan seed, so every data seed has the same number of steps.
+"""The plan: which examples share a row. From lengths and a fixed plan seed, so every data seed has
+the same number of steps.
 
-Examples of an encoder-decoder model have two lengths, that of the source and that of the target: those that share a row fit into it in both streams.
+Examples of an encoder-decoder model have two lengths, that of the source and that of the target:
+those that share a row fit into it in both streams.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import dataclasses
 
 import numpy as np
 
-WINDOW = 8192  # examples that are packed together: bounds the work, and keeps the plan close to a shuffle
+# examples that are packed together: bounds the work, and keeps the plan close to a shuffle
+WINDOW = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +45,18 @@ class Plan:
         return self.members[self.offsets[i] : self.offsets[i + 1]]
 
     def as_dict(self) -> dict:
-        facts = {"rows": self.rows, "row_length": self.row_length, "examples": len(self.members), "max_texts_per_row": self.texts}
+        facts = {
+            "rows": self.rows,
+            "row_length": self.row_length,
+            "examples": len(self.members),
+            "max_texts_per_row": self.texts,
+        }
         facts |= _fill(self.tokens, self.rows * self.row_length)
         if self.source_length:
-            facts["source"] = {"row_length": self.source_length, **_fill(self.source_tokens, self.rows * self.source_length)}
+            facts["source"] = {
+                "row_length": self.source_length,
+                **_fill(self.source_tokens, self.rows * self.source_length),
+            }
         return facts
 
 
@@ -62,11 +73,13 @@ def plan(
     source_lengths: np.ndarray | None = None,
     source_length: int = 0,
 ) -> Plan:
-    """Best-fit-decreasing within windows of a seeded shuffle; without packing, one example a row, in order.
+    """Best-fit-decreasing within windows of a seeded shuffle; without packing, one example a row,
+    in order.
 
     Args:
       lengths: `[examples]`, positions of each example, all `<= row_length`.
-      source_lengths: `[examples]`, those of its source, all `<= source_length`; None where there is one stream.
+      source_lengths: `[examples]`, those of its source, all `<= source_length`; None where there is
+        one stream.
 
     Raises:
       ValueError: an example is longer than a row or empty; nothing is ever cut here.
@@ -83,25 +96,41 @@ def plan(
             rows = [row for ids in windows for row in _best_fit(ids, lengths, row_length)]
         else:
             sizes = np.stack([lengths, source_lengths], axis=1)
-            rows = [row for ids in windows for row in _best_fit_of_two(ids, sizes, np.array([row_length, source_length]))]
+            rows = [
+                row
+                for ids in windows
+                for row in _best_fit_of_two(ids, sizes, np.array([row_length, source_length]))
+            ]
     else:
         rows = [[i] for i in range(len(lengths))]
     sizes = np.array([len(row) for row in rows], np.int64)
     members = np.fromiter((i for row in rows for i in row), np.int64, len(lengths))
-    made = Plan(members, np.concatenate([[0], np.cumsum(sizes)]), row_length, int(sizes.max(initial=1)), int(lengths.sum()))
+    made = Plan(
+        members,
+        np.concatenate([[0], np.cumsum(sizes)]),
+        row_length,
+        int(sizes.max(initial=1)),
+        int(lengths.sum()),
+    )
     if source_lengths is None:
         return made
-    return dataclasses.replace(made, source_length=source_length, source_tokens=int(source_lengths.sum()))
+    return dataclasses.replace(
+        made, source_length=source_length, source_tokens=int(source_lengths.sum())
+    )
 
 
 def _check(lengths: np.ndarray, row_length: int, what: str) -> None:
     if len(lengths) and not (lengths.min() > 0 and lengths.max() <= row_length):
-        raise ValueError(f"lengths{what} from {lengths.min()} to {lengths.max()} for rows of {row_length}")
+        raise ValueError(
+            f"lengths{what} from {lengths.min()} to {lengths.max()} for rows of {row_length}"
+        )
 
 
 def _best_fit_of_two(ids: np.ndarray, sizes: np.ndarray, room: np.ndarray) -> list[list[int]]:
-    """The largest first (the larger share of a row that one of its streams takes), each into the open row that takes both streams and has the least
-    space, streams weighed by their length. `sizes` is `[examples, 2]`, `room` the two row lengths."""
+    """The largest first (the larger share of a row that one of its streams takes), each into the
+    open row that takes both streams and has the least space, streams weighed by their length.
+    `sizes` is `[examples, 2]`, `room` the two row lengths.
+    """
     rows: list[list[int]] = []
     space = np.zeros((len(ids), 2), np.int64)  # of the rows so far
     for i in ids[np.lexsort((-(sizes[ids] / room).sum(1), -(sizes[ids] / room).max(1)))].tolist():

@@ -1,4 +1,6 @@
-"""From a split's rows to batches of fixed shapes. The batch of step k is a pure function of (plan, data seed, k)."""
+"""From a split's rows to batches of fixed shapes. The batch of step k is a pure function of (plan,
+data seed, k).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,13 @@ from jaxsft.data import cache, encode, mixture, packing
 from jaxsft.data.ledger import Aside, Ledger, length_summary
 from jaxsft.errors import DataError
 
-ROW_MULTIPLE = 32  # row lengths are rounded up to it: matrix units like it, and near lengths share a compiled program
+# row lengths are rounded up to it: matrix units like it, and near lengths share a compiled program
+ROW_MULTIPLE = 32
 
 
 class Source(NamedTuple):
-    """What the encoder of an encoder-decoder model reads: B rows of T positions. Segment i is the source of the texts' segment i; 0 is padding.
+    """What the encoder of an encoder-decoder model reads: B rows of T positions. Segment i is the
+    source of the texts' segment i; 0 is padding.
 
     Attributes:
       tokens, segment_ids, positions: `[B, T]` int32.
@@ -31,20 +35,25 @@ class Source(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B rows of S positions with up to G texts each. Segment 0, example -1 and weight 0 mark what is not there.
+    """B rows of S positions with up to G texts each. Segment 0, example -1 and weight 0 mark what
+    is not there.
 
     Attributes:
-      tokens, targets: `[B, S]` int32; targets are shifted already; None where nothing is predicted token by token.
+      tokens, targets: `[B, S]` int32; targets are shifted already; None where nothing is predicted
+        token by token.
       loss_weight: `[B, S]` float32.
       segment_ids: `[B, S]` int32, from 1. positions: `[B, S]` int32, from 0 in each segment.
       example_ids: `[B, G]` int32 into the split's examples.
       segment: `[B, G]` or `[B, G, n]` arrays by name: what belongs to a whole text.
-      words: `[B, W]` arrays by name, one word of the row after another; None where nothing is said of words. `segment` is that of the word, 0 where
-        there is none; `start` and `stop` its positions in the row; `index` its number in its text, `last` whether no other follows there, `own`
-        whether this window of the text answers for it; `weight` that of its loss; `head` another word of the row, from 1 (0: none).
+      words: `[B, W]` arrays by name, one word of the row after another; None where nothing is said
+        of words. `segment` is that of the word, 0 where there is none; `start` and `stop` its
+        positions in the row; `index` its number in its text, `last` whether no other follows there,
+        `own` whether this window of the text answers for it; `weight` that of its loss; `head`
+        another word of the row, from 1 (0: none).
       source: the second stream; None where there is one stream.
       types: `[B, S]` int32, BERT's token types; None where all are 0.
-      backbone: what a frozen backbone gave of these texts before training, `[B, S, D]` or of pooled texts `[B, T, D]`; None: it is run in the step.
+      backbone: what a frozen backbone gave of these texts before training, `[B, S, D]` or of pooled
+        texts `[B, T, D]`; None: it is run in the step.
     """
 
     tokens: Any
@@ -100,8 +109,13 @@ class Split:
         return int(self.arrays["word_offsets"][-1]) if "word_offsets" in self.arrays else 0
 
     def with_backbone(self, found: np.ndarray) -> Split:
-        """With what the backbone gave: of each token `[tokens, D]`, or of each example the vectors of its texts `[examples, texts, D]`."""
-        return dataclasses.replace(self, arrays={**self.arrays, "backbone" if found.ndim == 2 else "segment.backbone": found})
+        """With what the backbone gave: of each token `[tokens, D]`, or of each example the vectors
+        of its texts `[examples, texts, D]`.
+        """
+        return dataclasses.replace(
+            self,
+            arrays={**self.arrays, "backbone" if found.ndim == 2 else "segment.backbone": found},
+        )
 
 
 def row_length(longest: int, context: int, requested: Any) -> int:
@@ -111,8 +125,15 @@ def row_length(longest: int, context: int, requested: Any) -> int:
     return min(-(-max(longest, 1) // ROW_MULTIPLE) * ROW_MULTIPLE, context)
 
 
-def row_lengths(encoded: Sequence[encode.Encoded | str], context: int, data: Any, least: tuple[int, int] = (1, 1)) -> tuple[int, int]:
-    """Positions of a row of a split, and of a row of its sources (0: there are none), both at least `least` where the context has room."""
+def row_lengths(
+    encoded: Sequence[encode.Encoded | str],
+    context: int,
+    data: Any,
+    least: tuple[int, int] = (1, 1),
+) -> tuple[int, int]:
+    """Positions of a row of a split, and of a row of its sources (0: there are none), both at least
+    `least` where the context has room.
+    """
     kept = [e for e in encoded if not isinstance(e, str)]
     limit = max(row_length(encode.longest(kept), context, data.max_length), min(least[0], context))
     if all(e.source is None for e in kept):
@@ -138,20 +159,37 @@ def load_split(
     Args:
       task: gives `encode(record, where) -> Encoded | reason` and `digest`.
       data: the DataConfig.
-      min_length, min_source: rows, and rows of sources, are at least so long (evaluation splits share the training split's shape where they can).
+      min_length, min_source: rows, and rows of sources, are at least so long (evaluation splits
+        share the training split's shape where they can).
       aside: rows of the split that gave no record: they are in the ledger, read and dropped.
 
     Raises:
       DataError: see `encode.build`.
     """
-    options = {name: getattr(data, name) for name in ("max_length", "too_long", "stride", "max_dropped", "require_stop")}
+    options = {
+        name: getattr(data, name)
+        for name in ("max_length", "too_long", "stride", "max_dropped", "require_stop")
+    }
     options |= {"max_source_length": data.max_source_length, "min_source": min_source}
-    told, weights = [dataclasses.astuple(bad) for bad in aside], [getattr(r, "weight", 1.0) for r in records]
-    hashed = {"aside": told, "records": [repr(r) for r in records], "weights": weights, "task": task.digest, "context": context, "min": min_length}
+    told, weights = (
+        [dataclasses.astuple(bad) for bad in aside],
+        [getattr(r, "weight", 1.0) for r in records],
+    )
+    hashed = {
+        "aside": told,
+        "records": [repr(r) for r in records],
+        "weights": weights,
+        "task": task.digest,
+        "context": context,
+        "min": min_length,
+    }
     key = cache.key(hashed | options)
 
     def build() -> tuple[dict, dict]:
-        encoded = [encode.weighted(e, w) for e, w in zip(task.encode_all(records, where), weights, strict=True)]
+        encoded = [
+            encode.weighted(e, w)
+            for e, w in zip(task.encode_all(records, where), weights, strict=True)
+        ]
         limit, source_limit = row_lengths(encoded, context, data, (min_length, min_source))
         built, ledger, dropped = encode.build(
             encoded,
@@ -165,18 +203,34 @@ def load_split(
             stride=data.stride,
             source_limit=source_limit,
         )
-        facts = {"ledger": ledger.as_dict(), "dropped": {str(k): v for k, v in dropped.items()}, "limit": limit, "source_limit": source_limit}
+        facts = {
+            "ledger": ledger.as_dict(),
+            "dropped": {str(k): v for k, v in dropped.items()},
+            "limit": limit,
+            "source_limit": source_limit,
+        }
         return encode.flat(built), facts
 
     with _uncollected():
         arrays, facts = cache.load_or_build(cache.root(data.cache_dir) / key, build)
     dropped = {int(k): v for k, v in facts["dropped"].items()}
-    return Split(name, arrays, records, where, dropped, facts["ledger"], facts["limit"], facts["source_limit"])
+    return Split(
+        name,
+        arrays,
+        records,
+        where,
+        dropped,
+        facts["ledger"],
+        facts["limit"],
+        facts["source_limit"],
+    )
 
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the collector of cycles: it would look at a million small objects again and again (a third of the time), and they hold none."""
+    """Without the collector of cycles: it would look at a million small objects again and again (a
+    third of the time), and they hold none.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
@@ -187,7 +241,9 @@ def _uncollected() -> Iterator[None]:
 
 
 class Batches:
-    """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for Grain."""
+    """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for
+    Grain.
+    """
 
     def __init__(
         self,
@@ -201,12 +257,20 @@ class Batches:
         mix: Mix | None = None,
         places: int = 0,
     ):
-        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this process reads; None: all of them.
-        `corrupt(batch, seed, epoch)` changes what is read; without a seed it is given `fixed` and epoch 0, in training epochs from 1.
-        `places` stand before each text, at positions from `-places` to -1, for tokens that are not of the data."""
+        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this
+        process reads; None: all of them. `corrupt(batch, seed, epoch)` changes what is read;
+        without a seed it is given `fixed` and epoch 0, in training epochs from 1. `places` stand
+        before each text, at positions from `-places` to -1, for tokens that are not of the data.
+        """
         self._corrupt, self._fixed, self.mix = corrupt, fixed, mix
         self.rows = plan.rows if mix is None else int(mix.taken.sum())
-        self.split, self.plan, self.batch_size, self.seed, self.places = split, plan, batch_size, seed, places
+        self.split, self.plan, self.batch_size, self.seed, self.places = (
+            split,
+            plan,
+            batch_size,
+            seed,
+            places,
+        )
         self.here = np.arange(batch_size) if here is None else here
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
         self.words = _most_words(split, plan)
@@ -226,8 +290,13 @@ class Batches:
         if self.mix is not None:
             order = mixture.order(self.mix.starts, self.mix.taken, self.seed, epoch)
         else:
-            order = np.arange(rows) if self.seed is None else np.random.default_rng([self.seed, epoch]).permutation(rows)
-        return np.concatenate([order, np.full(len(self) * self.batch_size - rows, -1)])  # the last batch is filled with empty rows
+            order = (
+                np.arange(rows)
+                if self.seed is None
+                else np.random.default_rng([self.seed, epoch]).permutation(rows)
+            )
+        # the last batch is filled with empty rows
+        return np.concatenate([order, np.full(len(self) * self.batch_size - rows, -1)])
 
     def rows_of(self, step: int) -> np.ndarray:
         """The plan rows `[B]` of a step, -1 for empty ones."""
@@ -235,7 +304,8 @@ class Batches:
         return self._order(epoch)[k * self.batch_size : (k + 1) * self.batch_size]
 
     def example_ids(self, step: int) -> np.ndarray:
-        """Which examples a step has, on all processes together: `[B, G]`, -1 where there is none."""
+        """Which examples a step has, on all processes together: `[B, G]`, -1 where there is
+        none."""
         out = np.full((self.batch_size, self.plan.texts), -1, np.int32)
         for i, row in enumerate(self.rows_of(step)):
             examples = self.plan.row(row) if row >= 0 else ()
@@ -243,10 +313,18 @@ class Batches:
         return out
 
     def word_ids(self, step: int) -> np.ndarray:
-        """Which words of the split a step has, on all processes together: `[B, W]`, -1 where there is none."""
-        out, offsets = np.full((self.batch_size, self.words), -1, np.int64), self.split.arrays.get("word_offsets")
+        """Which words of the split a step has, on all processes together: `[B, W]`, -1 where there
+        is none.
+        """
+        out, offsets = (
+            np.full((self.batch_size, self.words), -1, np.int64),
+            self.split.arrays.get("word_offsets"),
+        )
         for i, row in enumerate(self.rows_of(step) if self.words else ()):
-            found = [np.arange(*offsets[example : example + 2]) for example in (self.plan.row(row) if row >= 0 else ())]
+            found = [
+                np.arange(*offsets[example : example + 2])
+                for example in (self.plan.row(row) if row >= 0 else ())
+            ]
             ids = np.concatenate([*found, np.zeros(0, np.int64)])
             out[i, : len(ids)] = ids
         return out
@@ -257,25 +335,40 @@ class Batches:
         return self.split.lengths[ids[ids >= 0]]
 
     def sizes(self, step: int) -> np.ndarray:
-        """`lengths`; where there are two streams `[texts, 2]`, with the tokens of the sources of these texts."""
+        """`lengths`; where there are two streams `[texts, 2]`, with the tokens of the sources of
+        these texts.
+        """
         ids = self.example_ids(step)
         sources = self.split.source_lengths
-        return self.lengths(step) if sources is None else np.stack([self.lengths(step), sources[ids[ids >= 0]]], axis=1)
+        return (
+            self.lengths(step)
+            if sources is None
+            else np.stack([self.lengths(step), sources[ids[ids >= 0]]], axis=1)
+        )
 
     def __getitem__(self, step: int) -> Batch:
         """The rows of a step that this process reads: arrays `[rows, S]`."""
         rows = self.rows_of(step)[self.here]
         arrays, b, s, g = self.split.arrays, len(rows), self.plan.row_length, self.plan.texts
-        by_token = {"tokens": np.zeros((b, s), np.int32), "segment_ids": np.zeros((b, s), np.int32), "positions": np.zeros((b, s), np.int32)}
+        by_token = {
+            "tokens": np.zeros((b, s), np.int32),
+            "segment_ids": np.zeros((b, s), np.int32),
+            "positions": np.zeros((b, s), np.int32),
+        }
         copied = ["tokens"]
         if "targets" in arrays:
-            by_token |= {"targets": np.zeros((b, s), np.int32), "loss_weight": np.zeros((b, s), np.float32)}
+            by_token |= {
+                "targets": np.zeros((b, s), np.int32),
+                "loss_weight": np.zeros((b, s), np.float32),
+            }
             copied += ["targets", "loss_weight"]
         if "types" in arrays:
             by_token["types"] = np.zeros((b, s), np.int32)
             copied.append("types")
         if "backbone" in arrays:
-            by_token["backbone"] = np.zeros((b, s, *arrays["backbone"].shape[1:]), arrays["backbone"].dtype)
+            by_token["backbone"] = np.zeros(
+                (b, s, *arrays["backbone"].shape[1:]), arrays["backbone"].dtype
+            )
             copied.append("backbone")
         example_ids, words = np.full((b, g), -1, np.int32), self._no_words(b)
         for i, row in enumerate(rows):
@@ -293,7 +386,11 @@ class Batches:
                     word = self._add_words(words, i, word, j + 1, example, place.start)
         present = example_ids >= 0
         segment = {
-            name.removeprefix("segment."): np.where(present.reshape(b, g, *[1] * (values.ndim - 1)), values[example_ids], 0).astype(values.dtype)
+            name.removeprefix("segment."): (
+                np.where(
+                    present.reshape(b, g, *[1] * (values.ndim - 1)), values[example_ids], 0
+                ).astype(values.dtype)
+            )
             for name, values in arrays.items()
             if name.startswith("segment.")
         }
@@ -313,7 +410,9 @@ class Batches:
         )
         if self._corrupt is None:
             return batch
-        return self._corrupt(batch, *((self._fixed, 0) if self.seed is None else (self.seed, 1 + step // len(self))))
+        return self._corrupt(
+            batch, *((self._fixed, 0) if self.seed is None else (self.seed, 1 + step // len(self)))
+        )
 
     def _source(self, rows: np.ndarray) -> Source:
         """The second stream of plan rows, laid out as the first."""
@@ -332,12 +431,26 @@ class Batches:
     def _no_words(self, rows: int) -> dict[str, np.ndarray] | None:
         if not self.words:
             return None
-        named = {name.removeprefix("word."): values for name, values in self.split.arrays.items() if name.startswith("word.")}
+        named = {
+            name.removeprefix("word."): values
+            for name, values in self.split.arrays.items()
+            if name.startswith("word.")
+        }
         words = {name: np.zeros((rows, self.words), values.dtype) for name, values in named.items()}
         return words | {"segment": np.zeros((rows, self.words), np.int32)}
 
-    def _add_words(self, words: dict[str, np.ndarray], row: int, at: int, segment: int, example: int, position: int) -> int:
-        """Writes the words of an example into a row, from `at` on; what points to a position or a word of the text points into the row."""
+    def _add_words(
+        self,
+        words: dict[str, np.ndarray],
+        row: int,
+        at: int,
+        segment: int,
+        example: int,
+        position: int,
+    ) -> int:
+        """Writes the words of an example into a row, from `at` on; what points to a position or a
+        word of the text points into the row.
+        """
         first, last = self.split.arrays["word_offsets"][example : example + 2]
         place = slice(at, at + int(last - first))
         for name, values in words.items():
@@ -362,7 +475,9 @@ def _most_words(split: Split, plan: packing.Plan) -> int:
 
 
 class Mix(NamedTuple):
-    """Which rows of a plan are those of which source, `[sources + 1]`, how many of each an epoch has, and how many examples each has: `[sources]`."""
+    """Which rows of a plan are those of which source, `[sources + 1]`, how many of each an epoch
+    has, and how many examples each has: `[sources]`.
+    """
 
     starts: np.ndarray
     taken: np.ndarray
@@ -371,18 +486,33 @@ class Mix(NamedTuple):
 
     def as_dict(self) -> list[dict[str, Any]]:
         rows, share = np.diff(self.starts).tolist(), (self.taken / self.taken.sum()).tolist()
-        columns = zip(self.paths, self.examples.tolist(), rows, self.taken.tolist(), share, strict=True)
-        return [dict(zip(("path", "examples", "rows", "rows_per_epoch", "share"), values, strict=True)) for values in columns]
+        columns = zip(
+            self.paths, self.examples.tolist(), rows, self.taken.tolist(), share, strict=True
+        )
+        return [
+            dict(zip(("path", "examples", "rows", "rows_per_epoch", "share"), values, strict=True))
+            for values in columns
+        ]
 
 
 def _mixed(split: Split, data: Any, make: Any) -> tuple[packing.Plan, Mix]:
-    """The plan of a mixture: each source is packed by itself, so that a row is of one source. `make(examples)` plans some of the examples."""
-    m, ids = data.mixture, [np.flatnonzero(split.mixed == i) for i in range(len(data.mixture.sources))]
+    """The plan of a mixture: each source is packed by itself, so that a row is of one source.
+    `make(examples)` plans some of the examples.
+    """
+    m, ids = (
+        data.mixture,
+        [np.flatnonzero(split.mixed == i) for i in range(len(data.mixture.sources))],
+    )
     if empty := [s.path for s, mine in zip(m.sources, ids, strict=True) if not len(mine)]:
-        raise DataError(f"data.mixture: no row of {empty[0]} can be trained on; see the reasons by jaxsft check data.train={empty[0]}")
+        raise DataError(
+            f"data.mixture: no row of {empty[0]} can be trained on; see the reasons by jaxsft check"
+            f" data.train={empty[0]}"
+        )
     plans = [make(mine) for mine in ids]
     rows = [plan.rows for plan in plans]
-    taken = mixture.counts(rows, mixture.shares(rows, [s.weight for s in m.sources], m.temperature), m.exhausted)
+    taken = mixture.counts(
+        rows, mixture.shares(rows, [s.weight for s in m.sources], m.temperature), m.exhausted
+    )
     sizes = [np.diff(plan.offsets) for plan in plans]
     whole = dataclasses.replace(
         plans[0],
@@ -392,7 +522,12 @@ def _mixed(split: Split, data: Any, make: Any) -> tuple[packing.Plan, Mix]:
         tokens=sum(plan.tokens for plan in plans),
         source_tokens=sum(plan.source_tokens for plan in plans),
     )
-    return whole, Mix(np.concatenate([[0], np.cumsum(rows)]), taken, np.array([len(mine) for mine in ids]), tuple(s.path for s in m.sources))
+    return whole, Mix(
+        np.concatenate([[0], np.cumsum(rows)]),
+        taken,
+        np.array([len(mine) for mine in ids]),
+        tuple(s.path for s in m.sources),
+    )
 
 
 class _Steps:
@@ -409,40 +544,76 @@ class _Steps:
 
 
 def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
-    """The batches of steps `[start, stop)`, read ahead by one thread. Resuming is starting elsewhere: nothing is skipped or stored."""
+    """The batches of steps `[start, stop)`, read ahead by one thread. Resuming is starting
+    elsewhere: nothing is skipped or stored.
+    """
     if stop <= start:
         return iter(())
     import grain  # heavy, and only training and evaluation need it
 
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)  # more threads only fight over the interpreter lock
+    # more threads only fight over the interpreter lock
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(grain.MapDataset.source(_Steps(batches, start, stop)).to_iter_dataset(options))
 
 
 def make_batches(
-    split: Split, data: Any, batch_size: int, seed: int | None, here: np.ndarray | None = None, corrupt: Any = None, places: int = 0
+    split: Split,
+    data: Any,
+    batch_size: int,
+    seed: int | None,
+    here: np.ndarray | None = None,
+    corrupt: Any = None,
+    places: int = 0,
 ) -> Batches:
     """Plans a split and gives its batches; `here`, `corrupt` and `places` as in `Batches`."""
 
     def make(examples: Any) -> packing.Plan:
         sources = None if split.source_lengths is None else split.source_lengths[examples]
-        options = {"seed": data.plan_seed, "packing": data.packing, "source_lengths": sources, "source_length": split.source_limit}
+        options = {
+            "seed": data.plan_seed,
+            "packing": data.packing,
+            "source_lengths": sources,
+            "source_length": split.source_limit,
+        }
         return packing.plan(split.lengths[examples] + places, split.limit + places, **options)
 
-    plan, mix = _mixed(split, data, make) if split.mixed is not None and seed is not None else (make(slice(None)), None)
+    plan, mix = (
+        _mixed(split, data, make)
+        if split.mixed is not None and seed is not None
+        else (make(slice(None)), None)
+    )
     return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed, mix, places)
 
 
 def weight_summary(split: Split) -> dict[str, Any]:
-    """`weights`: least, mean and largest weight of the rows that are kept (`data.columns.weight`); nothing where every row weighs 1."""
-    weights = np.array([getattr(record, "weight", 1.0) for i, record in enumerate(split.records) if i not in split.dropped])
+    """`weights`: least, mean and largest weight of the rows that are kept (`data.columns.weight`);
+    nothing where every row weighs 1.
+    """
+    weights = np.array(
+        [
+            getattr(record, "weight", 1.0)
+            for i, record in enumerate(split.records)
+            if i not in split.dropped
+        ]
+    )
     if np.all(weights == 1):
         return {}
-    return {"weights": {"min": float(weights.min()), "mean": float(weights.mean()), "max": float(weights.max())}}
+    return {
+        "weights": {
+            "min": float(weights.min()),
+            "mean": float(weights.mean()),
+            "max": float(weights.max()),
+        }
+    }
 
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:
     """The split's part of `ledger.json`."""
-    entry = {**batches.split.ledger, "packing": batches.plan.as_dict(), "lengths": length_summary(batches.split.lengths)}
+    entry = {
+        **batches.split.ledger,
+        "packing": batches.plan.as_dict(),
+        "lengths": length_summary(batches.split.lengths),
+    }
     if batches.mix is not None:
         entry["mixture"] = batches.mix.as_dict()
     entry |= weight_summary(batches.split)
@@ -450,4 +621,15 @@ def ledger_entry(batches: Batches) -> dict[str, Any]:
     return entry if sources is None else entry | {"source_lengths": length_summary(sources)}
 
 
-__all__ = ["Batch", "Batches", "Ledger", "Source", "Split", "ledger_entry", "load_split", "make_batches", "row_length", "stream"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "Ledger",
+    "Source",
+    "Split",
+    "ledger_entry",
+    "load_split",
+    "make_batches",
+    "row_length",
+    "stream",
+]

@@ -1,4 +1,6 @@
-"""How the ids of a conversation are put together: from a rendered text to a plan that other conversations can fill."""
+"""How the ids of a conversation are put together: from a rendered text to a plan that other
+conversations can fill.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,23 @@ from jaxsft.data.tokenizer import Tokenizer
 
 @dataclasses.dataclass(slots=True)
 class Layout:
-    """A rendered text, its trained regions (start, end, message) and its pieces (start, end, id of a special token or None for plain text)."""
+    """A rendered text, its trained regions (start, end, message) and its pieces (start, end, id of
+    a special token or None for plain text).
+    """
 
     text: Tracked
     regions: list[tuple[int, int, int]]
     pieces: list[tuple[int, int, int | None]]
 
     def inside(self, number: int, tokenizer: Tokenizer) -> bool:
-        """Whether a piece of plain text goes on with what stands before it, so that the tokenizer puts no space there, as in the text as a whole."""
-        return number > 0 and tokenizer.prefix != "none" and (tokenizer.prefix == "first" or self.pieces[number - 1][2] is None)
+        """Whether a piece of plain text goes on with what stands before it, so that the tokenizer
+        puts no space there, as in the text as a whole.
+        """
+        return (
+            number > 0
+            and tokenizer.prefix != "none"
+            and (tokenizer.prefix == "first" or self.pieces[number - 1][2] is None)
+        )
 
 
 @dataclasses.dataclass(slots=True)
@@ -33,17 +43,21 @@ class Plan:
 
     Attributes:
       parts: ids that are always the same, or None where a text is encoded.
-      texts: per text that is encoded, what gives it for the data of a conversation, and whether it goes on with what stands before it.
+      texts: per text that is encoded, what gives it for the data of a conversation, and whether it
+        goes on with what stands before it.
       regions: (first part, end part, message) of each trained region.
       written: per piece, special tokens too, what gives its characters.
-      borders: per region but the last, what gives the plain text before and behind its first character, up to the special tokens beside it.
+      borders: per region but the last, what gives the plain text before and behind its first
+        character, up to the special tokens beside it.
     """
 
     parts: list[list[int] | None]
     texts: list[tuple[Callable[[Sequence[Any]], str], bool]]
     regions: list[tuple[int, int, int]]
     written: list[Callable[[Sequence[Any]], str]]
-    borders: list[tuple[Callable[[Sequence[Any]], str], Callable[[Sequence[Any]], str], bool]] = dataclasses.field(default_factory=list)
+    borders: list[tuple[Callable[[Sequence[Any]], str], Callable[[Sequence[Any]], str], bool]] = (
+        dataclasses.field(default_factory=list)
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,8 +68,9 @@ class Rendered:
       ids: token ids.
       turns: (first token, end token, index of the message) of each trained region.
       turn_weights: the weight of the turn of each.
-      others: further texts of the conversation, each up to an earlier turn that the template writes otherwise when later turns follow, and that is
-        trained there as the model would have to write it.
+      others: further texts of the conversation, each up to an earlier turn that the template writes
+        otherwise when later turns follow, and that is trained there as the model would have to
+        write it.
     """
 
     ids: list[int]
@@ -86,9 +101,17 @@ def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Pl
     first = lambda border: bisect.bisect_left(starts, border)  # a piece belongs to where it begins
     borders = {first(border) for start, end, _ in layout.regions for border in (start, end)}
     for number, (start, end, token) in enumerate(layout.pieces):
-        pieces = session.pieces(layout.text[start:end]) if session else [plain(layout.text[start:end])]
+        pieces = (
+            session.pieces(layout.text[start:end]) if session else [plain(layout.text[start:end])]
+        )
         inside, fixed = layout.inside(number, tokenizer), session and _constant(pieces)
-        ids = [token] if token is not None else tokenizer.encode("".join(pieces), inside) if fixed else None
+        ids = (
+            [token]
+            if token is not None
+            else tokenizer.encode("".join(pieces), inside)
+            if fixed
+            else None
+        )
         plan.written.append(_filled(pieces))
         insides.append(inside)
         if ids is not None and number not in borders and plan.parts and plan.parts[-1] is not None:
@@ -101,8 +124,13 @@ def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Pl
     plan.regions = [(at(start), at(end), index) for start, end, index in layout.regions]
     for start, _, _ in layout.regions[:-1]:
         number = first(start)
-        if 0 < number < len(layout.pieces) and layout.pieces[number][2] is None is layout.pieces[number - 1][2]:
-            plan.borders.append((plan.written[number - 1], plan.written[number], insides[number - 1]))
+        if (
+            0 < number < len(layout.pieces)
+            and layout.pieces[number][2] is None is layout.pieces[number - 1][2]
+        ):
+            plan.borders.append(
+                (plan.written[number - 1], plan.written[number], insides[number - 1])
+            )
     return plan
 
 

@@ -1,7 +1,9 @@
-"""What `jaxsft prepare` leaves, as training sees it: a folder with the rows of each split and a manifest of where they come from.
+"""What `jaxsft prepare` leaves, as training sees it: a folder with the rows of each split and a
+manifest of where they come from.
 
 DIR/train.jsonl  validation.jsonl  test.jsonl     or in parts: train-00000-of-00004.jsonl ...
-DIR/manifest.json     inputs with their hashes, stages with options, what they learnt and counts, splits with files and hashes
+DIR/manifest.json     inputs with their hashes, stages with options, what they learnt and counts,
+  splits with files and hashes
 DIR/dropped.jsonl     every row that is not there: file:line, stage, reason
 """
 
@@ -23,12 +25,15 @@ from jaxsft.data.formats import Row, tfds
 from jaxsft.errors import ConfigError, DataError
 
 KIND = "jaxsft prepared set"
-ARRAY_RECORD = "array_record"  # output.format: ArrayRecord in the layout of TFDS, which is one data set and not a file per split
+# output.format: ArrayRecord in the layout of TFDS, which is one data set and not a file per split
+ARRAY_RECORD = "array_record"
 SPLITS = ("train", "validation", "test")
 
 
 def manifest(folder: str | Path) -> dict[str, Any] | None:
-    """The manifest of a prepared set; None where the folder is none. Raises DataError where the file is damaged."""
+    """The manifest of a prepared set; None where the folder is none. Raises DataError where the
+    file is damaged.
+    """
     path = Path(folder) / "manifest.json"
     if not os.path.isfile(path):  # a name that is too long is none either
         return None
@@ -37,19 +42,26 @@ def manifest(folder: str | Path) -> dict[str, Any] | None:
 
 
 def around(file: str | Path) -> dict[str, Any] | None:
-    """The manifest of the prepared set that a file, a pattern of files or a split of TFDS (`tfds:DIR:split`) belongs to; another file that lies
-    beside them is none of its rows."""
+    """The manifest of the prepared set that a file, a pattern of files or a split of TFDS
+    (`tfds:DIR:split`) belongs to; another file that lies beside them is none of its rows.
+    """
     if str(file).startswith("tfds:"):
         return manifest(tfds.located(str(file))[0])
     if not file or os.path.isdir(file):
         return manifest(file) if file else None
     found = manifest(unescaped(Path(file).parent))
     name = Path(file).name
-    return found if found and any(fnmatchcase(part["file"], name) or part["file"] == name for part in _parts(found)) else None
+    return (
+        found
+        if found
+        and any(fnmatchcase(part["file"], name) or part["file"] == name for part in _parts(found))
+        else None
+    )
 
 
 def unescaped(folder: Path) -> Path:
-    """The folder of a pattern of files that `located` made: glob.escape puts each sign in brackets."""
+    """The folder of a pattern of files that `located` made: glob.escape puts each sign in
+    brackets."""
     return folder if folder.is_dir() else Path(re.sub(r"\[([*?[])\]", r"\1", str(folder)))
 
 
@@ -63,34 +75,46 @@ def treatment(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def check_alike(files: Mapping[str, str]) -> None:
-    """Raises DataError where the rows of a split did not go through what cleaned, filled and scaled the training rows: a score on them would say
-    nothing of the model. `files` are those of all splits, by name."""
+    """Raises DataError where the rows of a split did not go through what cleaned, filled and scaled
+    the training rows: a score on them would say nothing of the model. `files` are those of all
+    splits, by name.
+    """
     treated = {name: _replayed(around(file)) for name, file in files.items()}
     for name, file in files.items():
         if treated[name] != treated["train"]:
-            stages = ", ".join(dict.fromkeys(told[0] for told in (treated["train"] or treated[name])))
+            stages = ", ".join(dict.fromkeys(told[0] for told in treated["train"] or treated[name]))
             raise DataError(
-                f"data.{name}={file} was not prepared as data.train={files['train']} was ({stages}); prepare them in one command, "
-                f"jaxsft prepare data.train=... data.{name}=..."
+                f"data.{name}={file} was not prepared as data.train={files['train']} was"
+                f" ({stages}); prepare them in one command, jaxsft prepare data.train=..."
+                f" data.{name}=..."
             )
 
 
 def check_raw(path: str) -> None:
-    """Raises DataError where a source of a mixture went through stages that `predict` would have to repeat: it knows one training set only."""
+    """Raises DataError where a source of a mixture went through stages that `predict` would have to
+    repeat: it knows one training set only.
+    """
     if stages := _replayed(around(path)):
         raise DataError(
-            f"data.mixture: {path} is of a prepared set, whose stages ({', '.join(dict.fromkeys(told[0] for told in stages))}) predict could not "
-            "repeat for a mixture; mix the raw files and prepare them together"
+            f"data.mixture: {path} is of a prepared set, whose stages"
+            f" ({', '.join(dict.fromkeys(told[0] for told in stages))}) predict could not repeat"
+            " for a mixture; mix the raw files and prepare them together"
         )
 
 
 def _replayed(found: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
     """The stages that `predict` repeats; none for files that are of no prepared set."""
-    return [(told["stage"], told["options"], told["state"]) for told in (found or {"stages": ()})["stages"] if told.get("replayed")]
+    return [
+        (told["stage"], told["options"], told["state"])
+        for told in (found or {"stages": ()})["stages"]
+        if told.get("replayed")
+    ]
 
 
 def located(folder: str | Path, found: Mapping[str, Any], split: str) -> str:
-    """What `data.train` and the like are, for a split of a prepared set: a file, a pattern of files, or a split of TFDS."""
+    """What `data.train` and the like are, for a split of a prepared set: a file, a pattern of
+    files, or a split of TFDS.
+    """
     if found["format"] == ARRAY_RECORD:
         return f"tfds:{folder}:{split}"
     files = [part["file"] for part in found["splits"][split]["files"]]
@@ -105,7 +129,9 @@ def told(given: Columns) -> dict[str, Any]:
 
 
 def columns(found: Mapping[str, Any], given: Columns, read: Sequence[str] | None = None) -> Columns:
-    """The columns of a prepared set, of those the ones that are `read` (None: all); those that are given go before."""
+    """The columns of a prepared set, of those the ones that are `read` (None: all); those that are
+    given go before.
+    """
     carried = {k: v for k, v in found["columns"].items() if read is None or k in read}
     chosen = {**_listed(Columns()), **carried, **told(given)}
     return Columns(**{k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()})
@@ -117,9 +143,14 @@ def _listed(given: Columns) -> dict[str, Any]:
 
 
 def paths(folder: str | Path, found: Mapping[str, Any]) -> dict[str, str]:
-    """What `data.train`, `data.validation` and `data.test` are, for a prepared set. Raises ConfigError where it has no training split."""
+    """What `data.train`, `data.validation` and `data.test` are, for a prepared set. Raises
+    ConfigError where it has no training split.
+    """
     if "train" not in found["splits"]:
-        raise ConfigError(f"{folder}: the prepared set has no training split (found {', '.join(found['splits'])}); add the stage split")
+        raise ConfigError(
+            f"{folder}: the prepared set has no training split (found"
+            f" {', '.join(found['splits'])}); add the stage split"
+        )
     return {split: located(folder, found, split) for split in SPLITS if split in found["splits"]}
 
 

@@ -1,9 +1,12 @@
-"""Jinja output that knows, per character, whether the template or the data wrote it: the ground on which `templates.py` stands.
+"""Jinja output that knows, per character, whether the template or the data wrote it: the ground on
+which `templates.py` stands.
 
-Data goes into a template as `Tracked` strings, which carry their marks through +, ~, slices, strip, split, replace, join, filters, macros and
-`{% set %}` blocks. What no method can follow (`%`, `format`, `escape`) comes out as UNKNOWN, never as written by the template.
+Data goes into a template as `Tracked` strings, which carry their marks through +, ~, slices, strip,
+split, replace, join, filters, macros and `{% set %}` blocks. What no method can follow (`%`,
+`format`, `escape`) comes out as UNKNOWN, never as written by the template.
 
-The templates are foreign code: they run in Jinja's immutable sandbox, and each render may spend so much and no more (`template_budget`).
+The templates are foreign code: they run in Jinja's immutable sandbox, and each render may spend so
+much and no more (`template_budget`).
 """
 
 from __future__ import annotations
@@ -26,11 +29,15 @@ from jaxsft.data import template_budget as budget
 from jaxsft.errors import DataError
 
 DATA, UNKNOWN = 1, 2  # who wrote a character; 0 is the template
-_TRAINED, _ODD = 4, 8  # inside {% generation %}; odd and even regions differ, so that two that touch stay two
+# inside {% generation %}; odd and even regions differ, so that two that touch stay two
+_TRAINED, _ODD = 4, 8
 
 _only_source = bytes(mark & (DATA | UNKNOWN) for mark in range(256))
 _only_trained = bytes(mark & (_TRAINED | _ODD) for mark in range(256))
-_trained = {flag: bytes(mark & (DATA | UNKNOWN) | flag for mark in range(256)) for flag in (_TRAINED, _TRAINED | _ODD)}
+_trained = {
+    flag: bytes(mark & (DATA | UNKNOWN) | flag for mark in range(256))
+    for flag in (_TRAINED, _TRAINED | _ODD)
+}
 
 
 class Tracked(str):
@@ -60,7 +67,10 @@ class Tracked(str):
     __rmul__ = __mul__
 
     def __getitem__(self, key: Any) -> Tracked:
-        return Tracked(str.__getitem__(self, key), self._marks[key] if isinstance(key, slice) else bytes((self._marks[key],)))
+        return Tracked(
+            str.__getitem__(self, key),
+            self._marks[key] if isinstance(key, slice) else bytes((self._marks[key],)),
+        )
 
     def __iter__(self) -> Iterator[Tracked]:
         return (self[index : index + 1] for index in range(len(self)))
@@ -88,7 +98,13 @@ class Tracked(str):
 
     def splitlines(self, keepends: bool = False) -> list[Tracked]:
         whole = self._located(str.splitlines(self, True), "")
-        return whole if keepends else [line[: len(short)] for line, short in zip(whole, str.splitlines(self), strict=True)]
+        return (
+            whole
+            if keepends
+            else [
+                line[: len(short)] for line, short in zip(whole, str.splitlines(self), strict=True)
+            ]
+        )
 
     def partition(self, sep: str) -> tuple[Tracked, ...]:
         return self._parted(str.partition(self, sep))
@@ -97,13 +113,19 @@ class Tracked(str):
         return self._parted(str.rpartition(self, sep))
 
     def replace(self, old: str, new: str, count: int = -1) -> Tracked:
-        return join(self.split(old, count), new) if old else Tracked(str.replace(self, old, new, count))
+        return (
+            join(self.split(old, count), new)
+            if old
+            else Tracked(str.replace(self, old, new, count))
+        )
 
     def join(self, items: Iterable[str]) -> Tracked:
         return join(items, self)
 
     def _located(self, parts: list[str], sep: str | None) -> list[Tracked]:
-        """The parts of a split, in order, as slices of self. Without a separator a part begins at its first occurrence after white space."""
+        """The parts of a split, in order, as slices of self. Without a separator a part begins at
+        its first occurrence after white space.
+        """
         found, position = [], 0
         for part in parts:
             position = self.find(part, position) if sep is None else position
@@ -119,7 +141,8 @@ class Tracked(str):
 def _same_length(name: str) -> Callable:
     def method(self: Tracked) -> Tracked:
         text = getattr(str, name)(self)
-        return Tracked(text, self._marks if len(text) == len(self) else None)  # no letter grows shorter, so equal length means letter by letter
+        # no letter grows shorter, so equal length means letter by letter
+        return Tracked(text, self._marks if len(text) == len(self) else None)
 
     method.__name__ = name
     return method
@@ -135,7 +158,16 @@ def _untracked(name: str) -> Callable:
 
 for _method in ("upper", "lower", "capitalize", "title", "casefold", "swapcase"):
     setattr(Tracked, _method, _same_length(_method))
-for _method in ("center", "ljust", "rjust", "zfill", "expandtabs", "translate", "__mod__", "__rmod__"):
+for _method in (
+    "center",
+    "ljust",
+    "rjust",
+    "zfill",
+    "expandtabs",
+    "translate",
+    "__mod__",
+    "__rmod__",
+):
     setattr(Tracked, _method, _untracked(_method))
 
 
@@ -172,7 +204,9 @@ def template_runs(text: Tracked) -> list[tuple[int, int]]:
 
 def trained_runs(text: Tracked) -> list[tuple[int, int]]:
     """(start, end) of what stands inside {% generation %}."""
-    return [match.span() for match in re.finditer(rb"\x04+|\x0c+", text._marks.translate(_only_trained))]
+    return [
+        match.span() for match in re.finditer(rb"\x04+|\x0c+", text._marks.translate(_only_trained))
+    ]
 
 
 def trained(text: str, flag: int) -> Tracked:
@@ -198,7 +232,9 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _holds_data(value: Any, seen: set[int]) -> bool:
-    """Whether there is a string of the data inside an argument; what stands in it several times is looked at once."""
+    """Whether there is a string of the data inside an argument; what stands in it several times is
+    looked at once.
+    """
     if isinstance(value, str):
         return isinstance(value, Tracked)
     if not isinstance(value, Mapping | list | tuple | Namespace) or id(value) in seen:
@@ -206,7 +242,10 @@ def _holds_data(value: Any, seen: set[int]) -> bool:
     seen.add(id(value))
     if isinstance(value, Mapping):
         return any(_holds_data(key, seen) or _holds_data(part, seen) for key, part in value.items())
-    return any(_holds_data(part, seen) for part in (budget.attributes(value).values() if isinstance(value, Namespace) else value))
+    return any(
+        _holds_data(part, seen)
+        for part in (budget.attributes(value).values() if isinstance(value, Namespace) else value)
+    )
 
 
 class _Generation(Extension):
@@ -246,19 +285,30 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def __init__(self, special: re.Pattern[str]) -> None:
         """`special` finds the strings of special tokens."""
-        # Not optimized: what is constant would be computed when it is compiled, and written into the program.
+        # Not optimized: what is constant would be computed when it is compiled, and written into
+        # the program.
         options = {"trim_blocks": True, "lstrip_blocks": True, "optimized": False}
-        super().__init__(**options, finalize=self._finalize, extensions=[_Generation, "jinja2.ext.loopcontrols"])
+        super().__init__(
+            **options, finalize=self._finalize, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+        )
         self.special, self.state, self.marks_turns = special, _State(), False
         self.spent = budget.Spent()
         ours = {
             "tojson": self._tojson,
             "join": self._join,
-            "replace": lambda text, old, new, count=-1: self._rebuilt(text).replace(str(old), str(new), -1 if count is None else count),
+            "replace": (
+                lambda text, old, new, count=-1: self._rebuilt(text).replace(
+                    str(old), str(new), -1 if count is None else count
+                )
+            ),
             "safe": lambda value: value,
             "string": self._finalize,
         }
-        self.filters = {name: self._guarded(name, {**self.filters, **ours}[name]) for name in budget.FILTERS if name in self.filters or name in ours}
+        self.filters = {
+            name: self._guarded(name, {**self.filters, **ours}[name])
+            for name in budget.FILTERS
+            if name in self.filters or name in ours
+        }
         self.filters |= {
             "_concat": lambda *values: self.concat(map(self._finalize, values)),
             "_counted": self._counted,
@@ -266,12 +316,16 @@ class Environment(ImmutableSandboxedEnvironment):
             "_sliced": self._sliced,
             "_pay": self._pay,
         }
-        self.tests = {name: budget.guarded_test(self.spent, name, test) for name, test in self.tests.items()}
+        self.tests = {
+            name: budget.guarded_test(self.spent, name, test) for name, test in self.tests.items()
+        }
         self.globals["raise_exception"] = _raise
         del self.globals["lipsum"]
 
     def compiled(self, source: str) -> Any:
-        """The template, compiled. Raises jinja2.TemplateSyntaxError, also for one that is too large or uses what is not offered."""
+        """The template, compiled. Raises jinja2.TemplateSyntaxError, also for one that is too large
+        or uses what is not offered.
+        """
         self.marks_turns = False
         self.spent.reset()
         with _refused(source):
@@ -286,10 +340,14 @@ class Environment(ImmutableSandboxedEnvironment):
             return meta.find_undeclared_variables(self.parse(source))
 
     def mentions(self, source: str) -> set[str]:
-        """The attributes and constant strings of a template: among them is each field that it asks for by name. Raises as `compiled`."""
+        """The attributes and constant strings of a template: among them is each field that it asks
+        for by name. Raises as `compiled`.
+        """
         with _refused(source):
             tree = self.parse(source)
-            strings = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+            strings = {
+                node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)
+            }
             return strings | {node.attr for node in tree.find_all(nodes.Getattr)}
 
     def given(self, value: Any) -> Any:
@@ -301,7 +359,9 @@ class Environment(ImmutableSandboxedEnvironment):
         return trained(text, flag)
 
     def run(self, template: Any, variables: dict[str, Any], where: str) -> Tracked:
-        """Render. Whatever the template raises is a DataError that begins with `where`, for it is the user's code."""
+        """Render. Whatever the template raises is a DataError that begins with `where`, for it is
+        the user's code.
+        """
         self.state.regions = 0
         self.spent.reset()
         try:
@@ -309,22 +369,29 @@ class Environment(ImmutableSandboxedEnvironment):
         except TemplateError as error:
             raise DataError(f"{where}: {error.message or type(error).__name__}") from None
         except Exception as error:
-            raise DataError(f"{where} fails ({type(error).__name__}: {error}); fix the template or the row") from None
+            raise DataError(
+                f"{where} fails ({type(error).__name__}: {error}); fix the template or the row"
+            ) from None
 
-    # --- what Jinja calls ----------------------------------------------------------------------------------------------------------------
+    # --- what Jinja calls
+    # ----------------------------------------------------------------------------------------------
     def concat(self, pieces: Iterable[str]) -> Tracked:
         """Jinja joins the output of templates, macros and blocks with this."""
         pieces = list(pieces)
-        self.spent.make(sum(map(len, pieces)), max(map(budget.width_of, pieces), default=1), len(pieces) / 8)
+        self.spent.make(
+            sum(map(len, pieces)), max(map(budget.width_of, pieces), default=1), len(pieces) / 8
+        )
         return join(pieces)
 
     def call(self, context: Any, function: Any, /, *args: Any, **options: Any) -> Any:
         """Every call that a template makes."""
-        owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)  # Jinja wraps str.format
+        # Jinja wraps str.format
+        owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)
         name = getattr(function, "__name__", "")
         args, given = tuple(map(self._whole, args)), given_options(options)
         budget.pay_call(self.spent, function, owner, args, given)
-        if type(owner) is str and name in Tracked.__dict__:  # ", ".join(data): a plain string would forget the marks of its arguments
+        # ", ".join(data): a plain string would forget the marks of its arguments
+        if type(owner) is str and name in Tracked.__dict__:
             function, owner = getattr(self._rebuilt(owner), name), None
         return self._kept(super().call(context, function, *args, **options), (owner, args, given))
 
@@ -333,7 +400,8 @@ class Environment(ImmutableSandboxedEnvironment):
         budget.pay_operator(self.spent, operator, left, right)
         return self._kept(super().call_binop(context, operator, left, right), (left, right))
 
-    # --- tracking ------------------------------------------------------------------------------------------------------------------------
+    # --- tracking
+    # ----------------------------------------------------------------------------------------------
     def _whole(self, value: Any) -> Any:
         """A value that can be measured: the items of a generator as a list, each paid for."""
         lazy = hasattr(type(value), "__next__") and not issubclass(type(value), LoopContext)
@@ -341,10 +409,18 @@ class Environment(ImmutableSandboxedEnvironment):
 
     def _kept(self, result: Any, given: Any) -> Any:
         """A result that forgot where it came from has an unknown source, if data went in."""
-        return Tracked(result) if isinstance(result, str) and not isinstance(result, Tracked) and _holds_data(given, set()) else result
+        return (
+            Tracked(result)
+            if isinstance(result, str)
+            and not isinstance(result, Tracked)
+            and _holds_data(given, set())
+            else result
+        )
 
     def _finalize(self, value: Any) -> Any:
-        """What `{{ value }}` writes: a list or dict is written by Python, as one piece that may hold data."""
+        """What `{{ value }}` writes: a list or dict is written by Python, as one piece that may
+        hold data.
+        """
         if isinstance(value, str):
             return value
         self.spent.make(4 * budget.size_of(value).chars, 1)
@@ -360,7 +436,11 @@ class Environment(ImmutableSandboxedEnvironment):
         @functools.wraps(function)
         def filtered(*args: Any, **options: Any) -> Any:
             before, args = args[:first], args[first:]
-            args = (self.spent.iterate(args[0]), *args[1:]) if name in budget.LAZY and args else tuple(map(self._whole, args))
+            args = (
+                (self.spent.iterate(args[0]), *args[1:])
+                if name in budget.LAZY and args
+                else tuple(map(self._whole, args))
+            )
             budget.check_numbers(*args, *options.values())
             cost(self.spent, *args, **options)
             result = self._kept(function(*before, *args, **options), (args, options))
@@ -368,18 +448,38 @@ class Environment(ImmutableSandboxedEnvironment):
 
         return filtered
 
-    def _join(self, values: Iterable[Any], d: Any = "", attribute: str | int | None = None) -> Tracked:
+    def _join(
+        self, values: Iterable[Any], d: Any = "", attribute: str | int | None = None
+    ) -> Tracked:
         if attribute is not None:
             values = [self.getitem(value, attribute) for value in values]
         return join([self._finalize(value) for value in values], self._finalize(d))
 
-    def _tojson(self, value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
-        """JSON as Hugging Face writes it: characters stay, keys keep their order. It is data, where data went in."""
-        text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=tuple(separators) if separators else None, sort_keys=sort_keys)
+    def _tojson(
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: Any = None,
+        sort_keys: bool = False,
+    ) -> str:
+        """JSON as Hugging Face writes it: characters stay, keys keep their order. It is data, where
+        data went in.
+        """
+        text = json.dumps(
+            value,
+            ensure_ascii=ensure_ascii,
+            indent=indent,
+            separators=tuple(separators) if separators else None,
+            sort_keys=sort_keys,
+        )
         leaves = list(_leaves(value))
         if not any(isinstance(leaf, Tracked) for leaf in leaves):
             return text
-        mixed = any(self.special.search(leaf) and set(_marks_of(leaf).translate(_only_source)) != {DATA} for leaf in leaves)
+        mixed = any(
+            self.special.search(leaf) and set(_marks_of(leaf).translate(_only_source)) != {DATA}
+            for leaf in leaves
+        )
         return Tracked(text, bytes([UNKNOWN if mixed else DATA]) * len(text))
 
     @staticmethod
@@ -407,9 +507,15 @@ class Environment(ImmutableSandboxedEnvironment):
 
 @contextlib.contextmanager
 def _refused(source: str) -> Iterator[None]:
-    """Raises jinja2.TemplateSyntaxError for a template that is too large, and for whatever fails while it is parsed and compiled in the block."""
+    """Raises jinja2.TemplateSyntaxError for a template that is too large, and for whatever fails
+    while it is parsed and compiled in the block.
+    """
     if len(source) > budget.CHARACTERS:
-        raise TemplateSyntaxError(f"it has {len(source):,} characters, more than {budget.CHARACTERS:,}, which no chat template needs", 1)
+        raise TemplateSyntaxError(
+            f"it has {len(source):,} characters, more than {budget.CHARACTERS:,}, which no chat"
+            " template needs",
+            1,
+        )
     try:
         yield
     except SecurityError as error:
@@ -418,13 +524,18 @@ def _refused(source: str) -> Iterator[None]:
         raise
     except (RecursionError, MemoryError):
         raise TemplateSyntaxError("it nests too deep", 1) from None
-    except (SyntaxError, ValueError, ArithmeticError) as error:  # what Python says of the program that Jinja made of it
+    # what Python says of the program that Jinja made of it
+    except (SyntaxError, ValueError, ArithmeticError) as error:
         raise TemplateSyntaxError(str(error), 1) from None
 
 
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by name of a call, without the variables of the loop and block that Jinja passes beside them."""
-    return {name: value for name, value in options.items() if name not in ("_loop_vars", "_block_vars")}
+    """The arguments by name of a call, without the variables of the loop and block that Jinja
+    passes beside them.
+    """
+    return {
+        name: value for name, value in options.items() if name not in ("_loop_vars", "_block_vars")
+    }
 
 
 def _raise(message: str) -> None:

@@ -1,9 +1,12 @@
-"""SentencePiece models (unigram and BPE; Kudo and Richardson, 2018, arXiv:1808.06226) as the document of a tokenizer.json.
+"""SentencePiece models (unigram and BPE; Kudo and Richardson, 2018, arXiv:1808.06226) as the
+document of a tokenizer.json.
 
-A `.model` file is a protobuf message: pieces with score and type, the options of training, and the normalisation. Only the fields that decide
-about ids are read, by their numbers in `sentencepiece_model.proto`. What the ids depend on and a tokenizer.json cannot say is an error.
+A `.model` file is a protobuf message: pieces with score and type, the options of training, and the
+normalisation. Only the fields that decide about ids are read, by their numbers in
+`sentencepiece_model.proto`. What the ids depend on and a tokenizer.json cannot say is an error.
 
-Where two cuts of a unigram model have the same score (`xxxxx` from `xxx`+`xx` or `xx`+`xxx`), either may come out; measured, 16 of 5,356 odd texts.
+Where two cuts of a unigram model have the same score (`xxxxx` from `xxx`+`xx` or `xx`+`xxx`),
+either may come out; measured, 16 of 5,356 odd texts.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from jaxsft.errors import ConfigError
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE = 1, 2
 SPACE = "\u2581"
-_ROLES = {"unk_token": (40, 0), "bos_token": (41, 1), "eos_token": (42, 2), "pad_token": (43, -1)}  # field of TrainerSpec, its default
+# field of TrainerSpec, its default
+_ROLES = {"unk_token": (40, 0), "bos_token": (41, 1), "eos_token": (42, 2), "pad_token": (43, -1)}
 
 
 class Piece(NamedTuple):
@@ -33,7 +37,9 @@ class Piece(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What a `.model` file says: pieces by id, then the options of TrainerSpec and NormalizerSpec by field number."""
+    """What a `.model` file says: pieces by id, then the options of TrainerSpec and NormalizerSpec
+    by field number.
+    """
 
     pieces: list[Piece]
     trainer: dict[int, Any]
@@ -53,7 +59,9 @@ def read(file: Path) -> Model:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{file}: cannot read the tokenizer ({error.strerror}); expected a SentencePiece model") from None
+        raise ConfigError(
+            f"{file}: cannot read the tokenizer ({error.strerror}); expected a SentencePiece model"
+        ) from None
     return parse(data, str(file))
 
 
@@ -64,7 +72,13 @@ def parse(data: bytes, file: str) -> Model:
         for field, value in _fields(data):
             if field == 1:
                 found = dict(_fields(value))
-                pieces.append(Piece(found[1].decode("utf-8"), _float(found.get(2, b"\0\0\0\0")), found.get(3, NORMAL)))
+                pieces.append(
+                    Piece(
+                        found[1].decode("utf-8"),
+                        _float(found.get(2, b"\0\0\0\0")),
+                        found.get(3, NORMAL),
+                    )
+                )
             elif field in (2, 3):
                 (trainer if field == 2 else normalizer).update(_fields(value))
     except (IndexError, KeyError, ValueError, AttributeError, TypeError, struct.error):
@@ -81,20 +95,30 @@ def parse(data: bytes, file: str) -> Model:
         (sum(p.type == UNKNOWN for p in pieces) != 1, "it has not exactly one unknown piece"),
     ):
         if wrong:
-            raise ConfigError(f"{file}: {what}, which is not supported; convert it to a tokenizer.json")
+            raise ConfigError(
+                f"{file}: {what}, which is not supported; convert it to a tokenizer.json"
+            )
     return model
 
 
 def document(model: Model, special: Collection[str] = ()) -> dict[str, Any]:
     """tokenizer.json of a model; `special`: user-defined pieces that a text shall not write."""
     words = words_of_users(model, special)
-    by_name = lambda piece: piece.type == USER_DEFINED and (piece.text in special or is_marker(piece.text))
-    added = [(i, p) for i, p in enumerate(model.pieces) if p.type in (CONTROL, UNKNOWN) or by_name(p)]
+    by_name = lambda piece: (
+        piece.type == USER_DEFINED and (piece.text in special or is_marker(piece.text))
+    )
+    added = [
+        (i, p) for i, p in enumerate(model.pieces) if p.type in (CONTROL, UNKNOWN) or by_name(p)
+    ]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": i, "content": p.text, "special": p.text not in words} | dict.fromkeys(FLAGS, False) for i, p in added],
+        "added_tokens": [
+            {"id": i, "content": p.text, "special": p.text not in words}
+            | dict.fromkeys(FLAGS, False)
+            for i, p in added
+        ],
         "normalizer": _normalizer(model, words),
         "pre_tokenizer": _cut(words),
         "post_processor": None,
@@ -104,12 +128,16 @@ def document(model: Model, special: Collection[str] = ()) -> dict[str, Any]:
 
 
 def words_of_users(model: Model, special: Collection[str] = ()) -> list[str]:
-    """User-defined pieces, but for those that are declared special: text is cut at them before anything else."""
+    """User-defined pieces, but for those that are declared special: text is cut at them before
+    anything else.
+    """
     return [p.text for p in model.pieces if p.type == USER_DEFINED and p.text not in special]
 
 
 def is_marker(text: str) -> bool:
-    """Whether a piece is in brackets, such as [MASK] or <|im_end|>: a chat template may write it as a token, so that it is known as an added one."""
+    """Whether a piece is in brackets, such as [MASK] or <|im_end|>: a chat template may write it as
+    a token, so that it is known as an added one.
+    """
     return bool(re.fullmatch(r"<.*>|\[.*\]", text, re.DOTALL))
 
 
@@ -126,11 +154,14 @@ def roles(model: Model) -> dict[str, str]:
 def _normalizer(model: Model, words: list[str]) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     if chars := model.normalizer.get(2):
-        steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(chars).decode("ascii")})
+        steps.append(
+            {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(chars).decode("ascii")}
+        )
         raw = normalizers.Precompiled(chars)
         if changed := [text for text in words if raw.normalize_str(text) != text]:
             raise ConfigError(
-                f"the user-defined piece {changed[0]!r} is changed by the model's own normalisation, so that it cannot be found in a text"
+                f"the user-defined piece {changed[0]!r} is changed by the model's own"
+                " normalisation, so that it cannot be found in a text"
             )
     if model.normalizer.get(4, 1):  # remove_extra_whitespaces
         steps += [_replace({"Regex": r"\A +|[ \u2581]+\z"}, ""), _replace({"Regex": " {2,}"}, " ")]
@@ -166,7 +197,12 @@ def _decoder(model: Model) -> dict[str, Any]:
 def _unigram(model: Model, words: list[str]) -> dict[str, Any]:
     unknown = next(i for i, p in enumerate(model.pieces) if p.type == UNKNOWN)
     vocab = [[p.text, 0.0 if p.text in words else p.score] for p in model.pieces]
-    return {"type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": model.byte_fallback}
+    return {
+        "type": "Unigram",
+        "unk_id": unknown,
+        "vocab": vocab,
+        "byte_fallback": model.byte_fallback,
+    }
 
 
 def _bpe(model: Model, words: list[str]) -> dict[str, Any]:
@@ -174,8 +210,15 @@ def _bpe(model: Model, words: list[str]) -> dict[str, Any]:
     normal = {p.text: p.score for p in model.pieces if p.type == NORMAL}
     merges = []
     for text, score in normal.items():
-        cuts = [(text[:i], text[i:]) for i in range(1, len(text)) if text[:i] in normal and text[i:] in normal]
-        merges += [(-score, ids[text], n, cut) for n, cut in enumerate(sorted(cuts, key=lambda cut: (ids[cut[0]], ids[cut[1]])))]
+        cuts = [
+            (text[:i], text[i:])
+            for i in range(1, len(text))
+            if text[:i] in normal and text[i:] in normal
+        ]
+        merges += [
+            (-score, ids[text], n, cut)
+            for n, cut in enumerate(sorted(cuts, key=lambda cut: (ids[cut[0]], ids[cut[1]])))
+        ]
     unknown = next(p.text for p in model.pieces if p.type == UNKNOWN)
     return {
         "type": "BPE",
@@ -185,15 +228,19 @@ def _bpe(model: Model, words: list[str]) -> dict[str, Any]:
         "end_of_word_suffix": None,
         "fuse_unk": True,
         "byte_fallback": model.byte_fallback,
-        "ignore_merges": bool(words),  # what was cut out as user-defined is one piece; no merges lead there
+        # what was cut out as user-defined is one piece; no merges lead there
+        "ignore_merges": bool(words),
         "vocab": ids,
         "merges": [list(cut) for *_, cut in sorted(merges)],
     }
 
 
-# --- protobuf --------------------------------------------------------------------------------------------------------------------------------
+# --- protobuf
+# --------------------------------------------------------------------------------------------------
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of a message: ints, or bytes for what has a length or is a float. Raises IndexError or ValueError where it is no message."""
+    """(number, value) of a message: ints, or bytes for what has a length or is a float. Raises
+    IndexError or ValueError where it is no message.
+    """
     at = 0
     while at < len(data):
         key, at = _varint(data, at)

@@ -1,11 +1,13 @@
-"""Spans of a text taken out and asked for: the pretraining of T5 (Raffel et al., 2020, arXiv:1910.10683, section 3.1.4).
+"""Spans of a text taken out and asked for: the pretraining of T5 (Raffel et al., 2020,
+arXiv:1910.10683, section 3.1.4).
 
     text      Thank you for inviting me to your party last week
     source    Thank you <0> me to your party <1> week eos
     target    <0> for inviting <1> last eos
 
-How many tokens and spans are taken out follows from the length of a text, so that its examples have fixed lengths; which, from a seed. Until then
-the source holds the first tokens of the text, and the target the others.
+How many tokens and spans are taken out follows from the length of a text, so that its examples have
+fixed lengths; which, from a seed. Until then the source holds the first tokens of the text, and the
+target the others.
 """
 
 from __future__ import annotations
@@ -25,9 +27,13 @@ def sizes(length: int, share: float, mean: float) -> tuple[int, int]:
 
 
 def mask(length: int, noise: int, spans: int, rng: np.random.Generator) -> np.ndarray:
-    """Which tokens are taken out, `[length]` bool: spans of random lengths, with tokens between them. T5's own end with a span always, which of a
-    short text with one span would ever ask for the end."""
-    cut = lambda total, parts: np.diff([0, *np.sort(rng.choice(np.arange(1, total), parts - 1, replace=False)), total])
+    """Which tokens are taken out, `[length]` bool: spans of random lengths, with tokens between
+    them. T5's own end with a span always, which of a short text with one span would ever ask for
+    the end.
+    """
+    cut = lambda total, parts: np.diff(
+        [0, *np.sort(rng.choice(np.arange(1, total), parts - 1, replace=False)), total]
+    )
     stays = cut(length - noise + 2, spans + 1)
     stays[[0, -1]] -= 1  # nothing need stand before the first span or behind the last
     out, at = np.zeros(length, bool), 0
@@ -64,7 +70,12 @@ class Spans:
         target = np.concatenate([self.start, ids[stays:], blank, self.end]).astype(np.int32)
         weights = np.ones(len(target), np.float32)
         weights[: len(self.start)] = 0
-        return Encoded(target, weights, segment={"spans": spans}, source=np.concatenate([ids[:stays], blank, self.end]).astype(np.int32))
+        return Encoded(
+            target,
+            weights,
+            segment={"spans": spans},
+            source=np.concatenate([ids[:stays], blank, self.end]).astype(np.int32),
+        )
 
     def corrupted(self, ids: np.ndarray, gone: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Source and target (without `start`) of a text and a mask."""
@@ -75,22 +86,45 @@ class Spans:
             source += [ids[at:begin], self.sentinels[i : i + 1]]
             target += [self.sentinels[i : i + 1], ids[begin:end]]
             at = end
-        return np.concatenate([*source, ids[at:], self.end]).astype(np.int32), np.concatenate([*target, self.end]).astype(np.int32)
+        return np.concatenate([*source, ids[at:], self.end]).astype(np.int32), np.concatenate(
+            [*target, self.end]
+        ).astype(np.int32)
 
     def batch(self, batch: Batch, seed: int, epoch: int) -> Batch:
-        """The batch with spans taken out, each text by (seed, epoch, its number): however rows are packed, cut or spread."""
-        tokens, targets, sources = batch.tokens.copy(), batch.targets.copy(), batch.source.tokens.copy()
+        """The batch with spans taken out, each text by (seed, epoch, its number): however rows are
+        packed, cut or spread.
+        """
+        tokens, targets, sources = (
+            batch.tokens.copy(),
+            batch.targets.copy(),
+            batch.source.tokens.copy(),
+        )
         before = len(self.start) - 1
         for row, examples in enumerate(batch.example_ids):
             for j, example in enumerate(examples):
                 if example < 0:
                     continue
                 spans = int(batch.segment["spans"][row, j])
-                here, there = batch.segment_ids[row] == j + 1, batch.source.segment_ids[row] == j + 1
+                here, there = (
+                    batch.segment_ids[row] == j + 1,
+                    batch.source.segment_ids[row] == j + 1,
+                )
                 known = lambda values: values[: len(values) - spans - len(self.end)]
-                stays, others = known(batch.source.tokens[row, there]), known(batch.targets[row, here][before:])
-                ids, rng = np.concatenate([stays, others]), np.random.default_rng([seed, epoch, int(example)])
+                stays, others = (
+                    known(batch.source.tokens[row, there]),
+                    known(batch.targets[row, here][before:]),
+                )
+                ids, rng = (
+                    np.concatenate([stays, others]),
+                    np.random.default_rng([seed, epoch, int(example)]),
+                )
                 source, target = self.corrupted(ids, mask(len(ids), len(others), spans, rng))
                 whole = np.concatenate([self.start, target])
-                sources[row, there], tokens[row, here], targets[row, here] = source, whole[:-1], whole[1:]
-        return batch._replace(tokens=tokens, targets=targets, source=batch.source._replace(tokens=sources))
+                sources[row, there], tokens[row, here], targets[row, here] = (
+                    source,
+                    whole[:-1],
+                    whole[1:],
+                )
+        return batch._replace(
+            tokens=tokens, targets=targets, source=batch.source._replace(tokens=sources)
+        )

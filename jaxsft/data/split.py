@@ -1,4 +1,6 @@
-"""Split one file into training, validation and test rows by content: no order, no seed of the machine, and no leak of equal rows."""
+"""Split one file into training, validation and test rows by content: no order, no seed of the
+machine, and no leak of equal rows.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,17 @@ from jaxsft.errors import ConfigError
 
 
 def canonical(row: Row) -> str:
-    """The fields as JSON with sorted keys: equal for rows with equal content, wherever they stand."""
+    """The fields as JSON with sorted keys: equal for rows with equal content, wherever they
+    stand."""
     return json.dumps(row.fields, sort_keys=True, separators=(",", ":"))
 
 
-def normalise(text: str, case: bool = True, space: bool = True, punctuation: re.Pattern[str] | None = None) -> str:
-    """The text in NFC, without what should not count: case, the amount of white space, and what `punctuation` finds."""
+def normalise(
+    text: str, case: bool = True, space: bool = True, punctuation: re.Pattern[str] | None = None
+) -> str:
+    """The text in NFC, without what should not count: case, the amount of white space, and what
+    `punctuation` finds.
+    """
     text = unicodedata.normalize("NFC", text)
     if case:
         text = unicodedata.normalize("NFC", text.casefold())
@@ -30,14 +37,18 @@ def normalise(text: str, case: bool = True, space: bool = True, punctuation: re.
 
 
 def text_key(given: Sequence[str]) -> str:
-    """Joins what a model is given of a row (`records.Kind.given`) into the text by which rows are equal: for the split of a file, for the stages
-    `dedup` and `split`, for the overlap that a check finds, and for the count of a run."""
+    """Joins what a model is given of a row (`records.Kind.given`) into the text by which rows are
+    equal: for the split of a file, for the stages `dedup` and `split`, for the overlap that a check
+    finds, and for the count of a run.
+    """
     return "\n".join(map(normalise, given))
 
 
 def keys(rows: Sequence[Row], alike: Sequence[str]) -> list[str]:
-    """Returns per row what makes it equal to others for `split_rows`: the least content of all rows with its `text_key`, so that a file without
-    such rows is split by the contents alone. `alike`: the `text_key` of each row."""
+    """Returns per row what makes it equal to others for `split_rows`: the least content of all rows
+    with its `text_key`, so that a file without such rows is split by the contents alone. `alike`:
+    the `text_key` of each row.
+    """
     least: dict[str, str] = {}
     for row, key in zip(rows, alike, strict=True):
         content = canonical(row)
@@ -54,22 +65,32 @@ def split_rows(
 ) -> tuple[list[Row], list[Row], list[Row]]:
     """Split rows into (train, validation, test), each in the order of the file.
 
-    Within a stratum the distinct contents are sorted by the hash of content and seed and cut at the quantiles, so the parts do not depend on the
-    order of the rows, and rows of equal content share a part. A stratum of at least three contents has one in each part of a positive fraction.
+    Within a stratum the distinct contents are sorted by the hash of content and seed and cut at the
+    quantiles, so the parts do not depend on the order of the rows, and rows of equal content share
+    a part. A stratum of at least three contents has one in each part of a positive fraction.
 
     Args:
       rows: of one file.
       fractions: of the distinct contents for each part; they sum to 1.
       seed: another one gives another split.
-      stratify: the label of a row; each label is split by itself. Without it all rows are one stratum.
-      key: what makes two rows equal (such as the text alone); by default all fields. Equal rows with several labels go with the smallest label.
+      stratify: the label of a row; each label is split by itself. Without it all rows are one
+        stratum.
+      key: what makes two rows equal (such as the text alone); by default all fields. Equal rows
+        with several labels go with the smallest label.
 
     Raises:
       ConfigError: the fractions are not three numbers of at least 0 that sum to 1.
     """
     shares = [float(fraction) for fraction in fractions]
-    if len(shares) != 3 or not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-        raise ConfigError(f"data.fractions={list(fractions)}: expected three numbers of at least 0 that sum to 1 (train, validation, test)")
+    if (
+        len(shares) != 3
+        or not all(0 <= share <= 1 for share in shares)
+        or abs(sum(shares) - 1) > 1e-6
+    ):
+        raise ConfigError(
+            f"data.fractions={list(fractions)}: expected three numbers of at least 0 that sum to 1"
+            " (train, validation, test)"
+        )
     hashes = [_hash(key(row) if key else canonical(row), seed) for row in rows]
     label_of: dict[bytes, str] = {}
     for row, content in zip(rows, hashes, strict=True):
@@ -92,13 +113,15 @@ def split_rows(
 def split_file(
     rows: Sequence[Row], records: Sequence[Any], kind: Any, fractions: Sequence[float], seed: int
 ) -> tuple[list[tuple[list[Row], list[Any]]], int]:
-    """Splits the rows of a file as training does: rows that say the same share a part, each label is spread evenly, and no part but the first has
-    a label that the first one lacks.
+    """Splits the rows of a file as training does: rows that say the same share a part, each label
+    is spread evenly, and no part but the first has a label that the first one lacks.
 
     Args:
-      records: of the rows. kind: what gives their `text_key`, `stratum` and `classes` (a task, or its `records.Kind`).
+      records: of the rows. kind: what gives their `text_key`, `stratum` and `classes` (a task, or
+        its `records.Kind`).
 
-    Returns: for train, validation and test their rows and records, and how many rows went to train for a label that it would lack.
+    Returns: for train, validation and test their rows and records, and how many rows went to train
+    for a label that it would lack.
     """
     record_of = {id(row): record for row, record in zip(rows, records, strict=True)}
     alike = keys(rows, [kind.text_key(record) for record in records])
@@ -107,7 +130,9 @@ def split_file(
     parts, moved = split_rows(rows, fractions, seed, stratify, key), []
     if float(fractions[0]) > 0:
         order = {id(row): place for place, row in enumerate(rows)}
-        parts, moved = with_every_label(parts, key, lambda row: kind.classes(record_of[id(row)]), order, seed)
+        parts, moved = with_every_label(
+            parts, key, lambda row: kind.classes(record_of[id(row)]), order, seed
+        )
     return [(part, [record_of[id(row)] for row in part]) for part in parts], len(moved)
 
 
@@ -118,11 +143,13 @@ def with_every_label(
     order: Mapping[int, int],
     seed: int = 0,
 ) -> tuple[tuple[list[Row], ...], list[Row]]:
-    """Moves to the first part, training, the rows of the others that have a label which it lacks: it could never be learnt, and no score could tell
-    of it. Of the rows of a label those of one content go, the first by hash, and what is equal to them by `key`.
+    """Moves to the first part, training, the rows of the others that have a label which it lacks:
+    it could never be learnt, and no score could tell of it. Of the rows of a label those of one
+    content go, the first by hash, and what is equal to them by `key`.
 
     Args:
-      parts: of `split_rows`. key: as there. labels: all labels of a row. order: by `id` of a row, its place in the file.
+      parts: of `split_rows`. key: as there. labels: all labels of a row. order: by `id` of a row,
+        its place in the file.
 
     Returns: the parts, and the rows that were moved.
     """
@@ -147,7 +174,9 @@ def _hash(content: str, seed: int) -> bytes:
 
 
 def _sizes(count: int, shares: list[float]) -> list[int]:
-    """How many of `count` contents each part gets: rounded quantiles, then one from the largest part for each empty part, while it has two."""
+    """How many of `count` contents each part gets: rounded quantiles, then one from the largest
+    part for each empty part, while it has two.
+    """
     first, second = round(count * shares[0]), round(count * (shares[0] + shares[1]))
     sizes = [first, second - first, count - second]
     for part, share in enumerate(shares):

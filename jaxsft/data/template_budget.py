@@ -1,7 +1,9 @@
-"""What a chat template may spend: every operation pays for what it touches and makes, before it does so.
+"""What a chat template may spend: every operation pays for what it touches and makes, before it
+does so.
 
-A step is an iteration, a call, an item of a list, or `STEP` characters. What an operation touches is counted as it would be written: a list that
-stands in another one twice counts twice, for that is how often a comparison or `tojson` walks through it.
+A step is an iteration, a call, an item of a list, or `STEP` characters. What an operation touches
+is counted as it would be written: a list that stands in another one twice counts twice, for that is
+how often a comparison or `tojson` walks through it.
 """
 
 from __future__ import annotations
@@ -41,12 +43,24 @@ COMPARE = {
     "in": lambda left, right: left in right,
     "notin": lambda left, right: left not in right,
 }
-SIZED = (list, tuple, set, frozenset, range, Mapping, type({}.keys()), type({}.values()), type({}.items()))
+SIZED = (
+    list,
+    tuple,
+    set,
+    frozenset,
+    range,
+    Mapping,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
 _LINES = ("\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
 
 
 class Size(NamedTuple):
-    """A value as it would be written: its items, its characters, the bytes of a character at most, and how deep it nests."""
+    """A value as it would be written: its items, its characters, the bytes of a character at most,
+    and how deep it nests.
+    """
 
     items: int
     chars: int
@@ -76,9 +90,13 @@ class Spent(threading.local):
         self.steps += steps
         self.bytes += made
         if self.steps > STEPS:
-            raise SecurityError(f"the template runs too long (more than {STEPS:,} steps for one row)")
+            raise SecurityError(
+                f"the template runs too long (more than {STEPS:,} steps for one row)"
+            )
         if self.bytes > BYTES:
-            raise SecurityError(f"the template makes too much text (more than {BYTES:,} bytes for one row)")
+            raise SecurityError(
+                f"the template makes too much text (more than {BYTES:,} bytes for one row)"
+            )
 
     def touch(self, *values: Any) -> None:
         """Pay for a look at all of some values."""
@@ -106,7 +124,9 @@ def attributes(value: Namespace) -> dict[str, Any]:
 
 
 def size_of(value: Any) -> Size:
-    """The size of a value as it would be written; what stands in it several times counts so often. Raises SecurityError for what nests too deep."""
+    """The size of a value as it would be written; what stands in it several times counts so often.
+    Raises SecurityError for what nests too deep.
+    """
     return _size(value, {}, 0)
 
 
@@ -129,11 +149,18 @@ def _size(value: Any, known: dict[int, Size], level: int) -> Size:
     if id(value) in known:
         return known[id(value)]
     if level > LEVELS:
-        raise SecurityError(f"lists and objects of the template stand in each other more than {LEVELS} deep")
+        raise SecurityError(
+            f"lists and objects of the template stand in each other more than {LEVELS} deep"
+        )
     items, chars, width, depth = 1, 2, 1, 0
     for part in parts:
         one = _size(part, known, level + 1)
-        items, chars, width, depth = items + one.items, chars + one.chars + 4, max(width, one.width), max(depth, one.depth)
+        items, chars, width, depth = (
+            items + one.items,
+            chars + one.chars + 4,
+            max(width, one.width),
+            max(depth, one.depth),
+        )
     known[id(value)] = size = Size(items, chars, width, depth + 1)
     return size
 
@@ -147,14 +174,21 @@ def check_numbers(*values: Any) -> None:
 
 def _len(value: Any) -> int:
     """Its length, where it is of Python's own types: others may not be looked into."""
-    return str.__len__(value) if issubclass(type(value), str) else len(value) if issubclass(type(value), SIZED) else 0
+    return (
+        str.__len__(value)
+        if issubclass(type(value), str)
+        else len(value)
+        if issubclass(type(value), SIZED)
+        else 0
+    )
 
 
 def _number(value: Any) -> int:
     return min(abs(int(value)), LARGEST) if issubclass(type(value), int | float) else 0
 
 
-# --- filters: what each pays, from its arguments ---------------------------------------------------------------------------------------------
+# --- filters: what each pays, from its arguments
+# ---------------------------------------------------------------------------------------------
 Cost = Callable[..., None]
 
 
@@ -194,7 +228,9 @@ def _replace(spent: Spent, text: Any, old: Any = "", new: Any = "", count: Any =
 
 def _join(spent: Spent, values: Any, d: Any = "", attribute: Any = None) -> None:
     size, between = size_of(values), size_of(d)
-    spent.make(size.chars + between.chars * _len(values), max(size.width, between.width), size.items)
+    spent.make(
+        size.chars + between.chars * _len(values), max(size.width, between.width), size.items
+    )
 
 
 def _padded(spent: Spent, text: Any, width: Any = 80, *args: Any) -> None:
@@ -205,14 +241,29 @@ def _padded(spent: Spent, text: Any, width: Any = 80, *args: Any) -> None:
 def _indent(spent: Spent, text: Any, width: Any = 4, *args: Any, **options: Any) -> None:
     size, width = size_of(text), options.get("width", width)
     lines = sum(str.count(text, mark) for mark in _LINES) if issubclass(type(text), str) else 1
-    spent.make(size.chars + (lines + 1) * (len(width) if issubclass(type(width), str) else _number(width)), size.width, lines)
+    spent.make(
+        size.chars + (lines + 1) * (len(width) if issubclass(type(width), str) else _number(width)),
+        size.width,
+        lines,
+    )
 
 
-def _tojson(spent: Spent, value: Any, ensure_ascii: Any = False, indent: Any = None, separators: Any = None, sort_keys: Any = False) -> None:
+def _tojson(
+    spent: Spent,
+    value: Any,
+    ensure_ascii: Any = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: Any = False,
+) -> None:
     size = size_of(value)
     space = len(indent) if issubclass(type(indent), str) else _number(indent)
-    between = sum(_len(part) for part in separators) if issubclass(type(separators), list | tuple) else 2
-    chars = size.chars * (6 if ensure_ascii else 2) + size.items * (1 + between + space * size.depth)
+    between = (
+        sum(_len(part) for part in separators) if issubclass(type(separators), list | tuple) else 2
+    )
+    chars = size.chars * (6 if ensure_ascii else 2) + size.items * (
+        1 + between + space * size.depth
+    )
     spent.pay(size.items + chars // 10)  # a writer of JSON is slower than a copy
     spent.make(chars, size.width)
 
@@ -222,11 +273,25 @@ def _parts(spent: Spent, value: Any, count: Any = 1, *args: Any, **options: Any)
     spent.make(0, 1, _len(value) + _number(count))
 
 
-def _wrapped(spent: Spent, text: Any, width: Any = 79, break_long_words: Any = True, wrapstring: Any = None, break_on_hyphens: Any = True) -> None:
+def _wrapped(
+    spent: Spent,
+    text: Any,
+    width: Any = 79,
+    break_long_words: Any = True,
+    wrapstring: Any = None,
+    break_on_hyphens: Any = True,
+) -> None:
     size = size_of(text)
-    lines = size.chars // max(1, _number(width)) + sum(str.count(text, mark) for mark in _LINES) + 1 if issubclass(type(text), str) else 1
-    spent.pay(size.chars + size.chars * lines // 1000)  # textwrap goes through a text many times, and copies the rest of a long word for each line
-    spent.make(size.chars + lines * (1 + _len(wrapstring or "")) * (2 if width else 1), 4, size.chars / 2)
+    lines = (
+        size.chars // max(1, _number(width)) + sum(str.count(text, mark) for mark in _LINES) + 1
+        if issubclass(type(text), str)
+        else 1
+    )
+    # textwrap goes through a text many times, and copies the rest of a long word for each line
+    spent.pay(size.chars + size.chars * lines // 1000)
+    spent.make(
+        size.chars + lines * (1 + _len(wrapstring or "")) * (2 if width else 1), 4, size.chars / 2
+    )
 
 
 def _format(spent: Spent, form: Any, *args: Any, **options: Any) -> None:
@@ -234,7 +299,9 @@ def _format(spent: Spent, form: Any, *args: Any, **options: Any) -> None:
     text = str.__str__(form) if issubclass(type(form), str) else ""
     sizes = [size_of(value) for value in (*args, *options.values())]
     numbers = [int(digits) for digits in re.findall(r"\d{1,9}", text)] if "%" in text else []
-    widest = max([*numbers, *(_number(value) for value in args), *(size.chars for size in sizes), 0])
+    widest = max(
+        [*numbers, *(_number(value) for value in args), *(size.chars for size in sizes), 0]
+    )
     if widest > 10 * LARGEST and numbers and max(numbers) > LARGEST:
         raise SecurityError("a format string asks for too wide a field")
     spent.make(len(text) + (text.count("%") + 1) * (widest + 30), 4)
@@ -254,7 +321,10 @@ def _rounded(spent: Spent, value: Any, precision: Any = 0, *args: Any) -> None:
 
 
 FILTERS: dict[str, Cost] = {
-    **dict.fromkeys(("default", "d", "first", "last", "length", "count", "abs", "attr", "items", "safe"), _shallow),
+    **dict.fromkeys(
+        ("default", "d", "first", "last", "length", "count", "abs", "attr", "items", "safe"),
+        _shallow,
+    ),
     **dict.fromkeys(("map", "select", "reject", "selectattr", "rejectattr"), _shallow),
     **dict.fromkeys(("trim", "string", "int", "float"), _text()),
     **dict.fromkeys(("upper", "lower", "title", "capitalize"), _text(3)),
@@ -275,8 +345,28 @@ FILTERS: dict[str, Cost] = {
     "sum": _summed,
     "round": _rounded,
 }
-LAZY = frozenset(("map", "select", "reject", "selectattr", "rejectattr"))  # each item is paid for when it is asked for
-DEEP_TESTS = frozenset(("eq", "equalto", "==", "ne", "!=", "lt", "lessthan", "<", "le", "<=", "gt", "greaterthan", ">", "ge", ">=", "in"))
+# each item is paid for when it is asked for
+LAZY = frozenset(("map", "select", "reject", "selectattr", "rejectattr"))
+DEEP_TESTS = frozenset(
+    (
+        "eq",
+        "equalto",
+        "==",
+        "ne",
+        "!=",
+        "lt",
+        "lessthan",
+        "<",
+        "le",
+        "<=",
+        "gt",
+        "greaterthan",
+        ">",
+        "ge",
+        ">=",
+        "in",
+    )
+)
 
 
 def guarded_test(spent: Spent, name: str, test: Callable) -> Callable:
@@ -289,9 +379,12 @@ def guarded_test(spent: Spent, name: str, test: Callable) -> Callable:
     return tested if name in DEEP_TESTS else test
 
 
-# --- operators -------------------------------------------------------------------------------------------------------------------------------
+# --- operators
+# --------------------------------------------------------------------------------------------------
 def pay_comparison(spent: Spent, name: str, left: Any, right: Any) -> None:
-    """A text in a text, or a value among others, looks at all of the right one; of two texts that are compared the shorter one counts."""
+    """A text in a text, or a value among others, looks at all of the right one; of two texts that
+    are compared the shorter one counts.
+    """
     if issubclass(type(left), str) and issubclass(type(right), str):
         spent.pay(1 + (len(right) if "in" in name else min(len(left), len(right))) // STEP)
     elif "in" in name and issubclass(type(right), Mapping | range):
@@ -341,7 +434,8 @@ def pay_slice(spent: Spent, value: Any, key: slice) -> None:
     return spent.make(0, 1, count)
 
 
-# --- methods ---------------------------------------------------------------------------------------------------------------------------------
+# --- methods
+# --------------------------------------------------------------------------------------------------
 def _split(spent: Spent, text: str, sep: Any = None, maxsplit: Any = -1) -> None:
     spent.touch(text)
     count = str.count(text, sep) + 1 if issubclass(type(sep), str) and sep else len(text) // 2 + 1
@@ -361,13 +455,20 @@ def _expand(spent: Spent, text: str, tabsize: Any = 8) -> None:
 
 
 def _formatted(spent: Spent, text: str, *args: Any, **options: Any) -> None:
-    """Of `str.format`: each field writes at most the largest argument, or as wide as its format says."""
-    widest, fields = max((size_of(value).chars for value in (*args, *options.values())), default=0), 0
+    """Of `str.format`: each field writes at most the largest argument, or as wide as its format
+    says.
+    """
+    widest, fields = (
+        max((size_of(value).chars for value in (*args, *options.values())), default=0),
+        0,
+    )
     try:
         for _, field, form, _ in string.Formatter().parse(text):
             fields += field is not None
             if form and "{" in form:
-                raise SecurityError("the width of a format string stands in another field; write it as a number")
+                raise SecurityError(
+                    "the width of a format string stands in another field; write it as a number"
+                )
             if form and (digits := re.findall(r"\d+", form)):
                 if max(map(len, digits)) > 5:
                     raise SecurityError("a format string asks for too wide a field")
@@ -382,7 +483,21 @@ def _touched(spent: Spent, value: Any, *args: Any, **options: Any) -> None:
 
 
 _COPY = ("strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "partition", "rpartition")
-_ASK = ("find", "rfind", "index", "rindex", "count", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric")
+_ASK = (
+    "find",
+    "rfind",
+    "index",
+    "rindex",
+    "count",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+)
 STRING: dict[str, Cost] = {
     **dict.fromkeys(_COPY, _text()),
     **dict.fromkeys(("upper", "lower", "title", "capitalize", "casefold", "swapcase"), _text(3)),
@@ -400,21 +515,34 @@ METHODS: dict[type, dict[str, Cost]] = {
     str: STRING,
     list: {"index": _touched, "count": _touched, "copy": _items},
     tuple: {"index": _touched, "count": _touched},
-    dict: {"get": lambda spent, value, *args: spent.touch(*args[:1]), "items": _shallow, "keys": _shallow, "values": _shallow, "copy": _items},
+    dict: {
+        "get": lambda spent, value, *args: spent.touch(*args[:1]),
+        "items": _shallow,
+        "keys": _shallow,
+        "values": _shallow,
+        "copy": _items,
+    },
     float: {"is_integer": _shallow},
 }
 _FREE = (Macro, Undefined)  # what they are given, their bodies pay for
 
 
-def pay_call(spent: Spent, function: Any, owner: Any, args: tuple, options: Mapping[str, Any]) -> None:
-    """A call of a method of a text, list or dict, which must be one of those above; or of anything else. Raises SecurityError."""
+def pay_call(
+    spent: Spent, function: Any, owner: Any, args: tuple, options: Mapping[str, Any]
+) -> None:
+    """A call of a method of a text, list or dict, which must be one of those above; or of anything
+    else. Raises SecurityError.
+    """
     check_numbers(*args, *options.values())
     for base in (str, list, tuple, dict, int, float, range, set, frozenset, bytes):
         if issubclass(type(owner), base) or owner is base:
             name = getattr(function, "__name__", "")
             cost = METHODS.get(base, {}).get(name) if owner is not base else None
             if cost is None:
-                raise SecurityError(f"the template calls the method {name!r} of a {base.__name__}, which is not offered")
+                raise SecurityError(
+                    f"the template calls the method {name!r} of a {base.__name__}, which is not"
+                    " offered"
+                )
             return cost(spent, owner, *args, **options)
     if type(function) is BuiltinFunctionType:  # a static method of Python's own types
         raise SecurityError(f"the template calls {function.__name__!r}, which is not offered")
@@ -423,17 +551,33 @@ def pay_call(spent: Spent, function: Any, owner: Any, args: tuple, options: Mapp
     return spent.touch(*args, *options.values())
 
 
-# --- the template ----------------------------------------------------------------------------------------------------------------------------
+# --- the template
+# --------------------------------------------------------------------------------------------------
 def instrument(tree: nodes.Template) -> None:
-    """Let each node that can touch or make something pay for it: comparisons, slices, loops, macros. Raises SecurityError for what is not offered."""
+    """Let each node that can touch or make something pay for it: comparisons, slices, loops,
+    macros. Raises SecurityError for what is not offered.
+    """
     for count, node in enumerate(tree.find_all(nodes.Node)):
         if count > NODES:
             raise SecurityError(f"it has more than {NODES:,} parts")
-        if isinstance(node, nodes.Filter) and node.name not in FILTERS and not node.name.startswith("_"):
-            raise SecurityError(f"the filter {node.name!r} is not offered; write it with others, of which there are {', '.join(sorted(FILTERS))}")
+        if (
+            isinstance(node, nodes.Filter)
+            and node.name not in FILTERS
+            and not node.name.startswith("_")
+        ):
+            raise SecurityError(
+                f"the filter {node.name!r} is not offered; write it with others, of which there are"
+                f" {', '.join(sorted(FILTERS))}"
+            )
     for node in list(tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock))):
         weight = 1 + sum(1 for child in node.body for _ in child.find_all(nodes.Node)) // 4
-        node.body.insert(0, nodes.ExprStmt(_filter(nodes.Const(None), "_pay", [nodes.Const(weight)], node.lineno), lineno=node.lineno))
+        node.body.insert(
+            0,
+            nodes.ExprStmt(
+                _filter(nodes.Const(None), "_pay", [nodes.Const(weight)], node.lineno),
+                lineno=node.lineno,
+            ),
+        )
         if isinstance(node, nodes.For):
             node.iter = _filter(node.iter, "_counted", [], node.lineno)
     _rewrite(tree)
@@ -444,7 +588,9 @@ def _filter(value: nodes.Expr, name: str, args: list[nodes.Expr], line: int) -> 
 
 
 def _rewrite(node: nodes.Node) -> None:
-    """Turn each `a ~ b`, each comparison and each slice into a filter. Of `~` Jinja's own operator makes plain strings."""
+    """Turn each `a ~ b`, each comparison and each slice into a filter. Of `~` Jinja's own operator
+    makes plain strings.
+    """
     for field, value in node.iter_fields():
         children = value if isinstance(value, list) else [value]
         for index, child in enumerate(children):
@@ -474,6 +620,9 @@ def _rewritten(node: nodes.Node) -> nodes.Node:
         return whole
     if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
         nothing = nodes.Const(None, lineno=line)
-        key = [part if part is not None else nothing for part in (node.arg.start, node.arg.stop, node.arg.step)]
+        key = [
+            part if part is not None else nothing
+            for part in (node.arg.start, node.arg.stop, node.arg.step)
+        ]
         return _filter(node.node, "_sliced", key, line)
     return node

@@ -1,4 +1,6 @@
-"""What a chat template is given beside the conversation (`task.variables`): checked, and written as Jinja where a template leaves the run."""
+"""What a chat template is given beside the conversation (`task.variables`): checked, and written as
+Jinja where a template leaves the run.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +20,45 @@ GIVEN = ("messages", "tools", "documents", "add_generation_prompt")  # by every 
 
 
 def clock(variables: Mapping[str, Any]) -> dict[str, Callable[[str], str]]:
-    """`strftime_now` of the date that was given; nothing where none was, for a run must repeat. Raises ConfigError."""
+    """`strftime_now` of the date that was given; nothing where none was, for a run must repeat.
+    Raises ConfigError.
+    """
     if variables.get(DATE) is None:
         return {}
     try:
         date = datetime.datetime.fromisoformat(str(variables[DATE]))
     except ValueError:
-        raise ConfigError(f"task.variables: date={variables[DATE]} is no date; expected one such as 2026-01-31") from None
+        raise ConfigError(
+            f"task.variables: date={variables[DATE]} is no date; expected one such as 2026-01-31"
+        ) from None
     return {CLOCK: lambda form: date.strftime(str(form))}
 
 
 def check(variables: Mapping[str, Any], names: Collection[str], template: str) -> None:
-    """Raises ConfigError for a variable that the template, which expects these names, never reads, or that every conversation gives itself."""
+    """Raises ConfigError for a variable that the template, which expects these names, never reads,
+    or that every conversation gives itself.
+    """
     if taken := sorted(variables.keys() & set(GIVEN)):
         raise ConfigError(f"task.variables: {taken[0]} is given by each conversation; leave it out")
     known = {*names} | ({DATE} if CLOCK in names else set())
     if unread := sorted(variables.keys() - known):
-        raise ConfigError(f"task.variables: template {template!r} reads no {unread[0]}; it reads {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"task.variables: template {template!r} reads no {unread[0]}; it reads"
+            f" {', '.join(sorted(known))}"
+        )
 
 
 def pinned(source: str, variables: Mapping[str, Any]) -> str:
-    """The template with the variables at its head, so that it writes the same wherever it is used. Raises ConfigError where Jinja cannot say one."""
+    """The template with the variables at its head, so that it writes the same wherever it is used.
+    Raises ConfigError where Jinja cannot say one.
+    """
     head = [f"{{%- set {name} = {literal(value)} " for name, value in variables.items()]
-    if (date := clock(variables)) and (forms := {form: date[CLOCK](form) for form in _forms(source)}):
+    if (date := clock(variables)) and (
+        forms := {form: date[CLOCK](form) for form in _forms(source)}
+    ):
         head.append(f"{{%- macro {CLOCK}(form) -%}}{{{{ {literal(forms)}[form] }}}}{{%- endmacro ")
-    end = "%}\n" if source[:1].isspace() else "-%}\n"  # a minus would take the white space that the template begins with
+    # a minus would take the white space that the template begins with
+    end = "%}\n" if source[:1].isspace() else "-%}\n"
     return "".join(part + end for part in head) + source
 
 
@@ -53,23 +69,44 @@ def literal(value: Any) -> str:
     if isinstance(value, int | float) and math.isfinite(value):
         return repr(value)
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("{", "\\x7b").replace("}", "\\x7d").replace("#", "\\x23")
+        return (
+            json.dumps(value, ensure_ascii=False)
+            .replace("{", "\\x7b")
+            .replace("}", "\\x7d")
+            .replace("#", "\\x23")
+        )
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{literal(str(key))}: {literal(part)}" for key, part in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{literal(str(key))}: {literal(part)}" for key, part in value.items())
+            + "}"
+        )
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(literal, value)) + "]"
-    raise ConfigError(f"task.variables: {value!r} cannot be written into a template; expected text, numbers, true, false, null, lists or objects")
+    raise ConfigError(
+        f"task.variables: {value!r} cannot be written into a template; expected text, numbers,"
+        " true, false, null, lists or objects"
+    )
 
 
 def _forms(source: str) -> list[str]:
     """How a template asks for the date. Raises ConfigError where it makes the form up."""
     try:
-        calls = list(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_without_marks(source)).find_all(nodes.Call))
+        calls = list(
+            Environment(extensions=["jinja2.ext.loopcontrols"])
+            .parse(_without_marks(source))
+            .find_all(nodes.Call)
+        )
     except TemplateSyntaxError as error:
         raise ConfigError(f"the chat template, line {error.lineno}: {error.message}") from None
-    asked = [call for call in calls if isinstance(call.node, nodes.Name) and call.node.name == CLOCK]
+    asked = [
+        call for call in calls if isinstance(call.node, nodes.Name) and call.node.name == CLOCK
+    ]
     if not all(len(call.args) == 1 and isinstance(call.args[0], nodes.Const) for call in asked):
-        raise ConfigError("the chat template asks for the date in a form that it makes up, so that the date of the run cannot be written into it")
+        raise ConfigError(
+            "the chat template asks for the date in a form that it makes up, so that the date of"
+            " the run cannot be written into it"
+        )
     return [call.args[0].value for call in asked]
 
 

@@ -1,4 +1,6 @@
-"""The special tokens around a text, or two, that a model was pretrained with: read from the post processor of a tokenizer.json."""
+"""The special tokens around a text, or two, that a model was pretrained with: read from the post
+processor of a tokenizer.json.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ class Wrapped(NamedTuple):
     Attributes:
       ids: with the special tokens.
       types: of each id, 0 or 1: BERT's token types.
-      head, tail: how many ids at the beginning and at the end are special; what is cut is cut between them.
+      head, tail: how many ids at the beginning and at the end are special; what is cut is cut
+        between them.
     """
 
     ids: list[int]
@@ -44,18 +47,26 @@ class Frames(NamedTuple):
 
 
 def frames(document: dict[str, Any], bos: int | None, eos: int | None) -> Frames:
-    """The frames of a tokenizer.json. Where its own do not close a text (or there are none), a text is framed as the documents of pretraining are:
-    `bos a eos`, and two texts `bos a eos b eos`.
+    """The frames of a tokenizer.json. Where its own do not close a text (or there are none), a text
+    is framed as the documents of pretraining are: `bos a eos`, and two texts `bos a eos b eos`.
 
     Raises:
-      ConfigError: the post processor is of a kind that is not known, or what it names is not in the vocabulary.
+      ConfigError: the post processor is of a kind that is not known, or what it names is not in the
+        vocabulary.
     """
     found = own_frames(document)
     if found is None or found.single[-1][0] == A or found.pair[-1][0] == B:
         begin, end = ([] if token is None else [(token, 0)] for token in (bos, eos))
         found = Frames((*begin, (A, 0), *end), (*begin, (A, 0), *end, (B, 0), *end))
-    if bos is not None and bos != eos and any(sum(part == bos for part, _ in frame) > 1 for frame in found):
-        raise ConfigError("the post processor of the tokenizer writes the first token of a text twice; correct its tokenizer.json")
+    if (
+        bos is not None
+        and bos != eos
+        and any(sum(part == bos for part, _ in frame) > 1 for frame in found)
+    ):
+        raise ConfigError(
+            "the post processor of the tokenizer writes the first token of a text twice; correct"
+            " its tokenizer.json"
+        )
     return found
 
 
@@ -64,33 +75,58 @@ def processor(frame: Frames, token_of: Callable[[int], str]) -> dict[str, Any]:
     tokens = {part: token_of(part) for half in frame for part, _ in half if part not in (A, B)}
 
     def half(parts: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        sequence = lambda part, kind: {"Sequence": {"id": "A" if part == A else "B", "type_id": kind}}
+        sequence = lambda part, kind: {
+            "Sequence": {"id": "A" if part == A else "B", "type_id": kind}
+        }
         special = lambda part, kind: {"SpecialToken": {"id": tokens[part], "type_id": kind}}
         return [sequence(*one) if one[0] in (A, B) else special(*one) for one in parts]
 
-    special = {token: {"id": token, "ids": [part], "tokens": [token]} for part, token in tokens.items()}
-    return {"type": "TemplateProcessing", "single": half(frame.single), "pair": half(frame.pair), "special_tokens": special}
+    special = {
+        token: {"id": token, "ids": [part], "tokens": [token]} for part, token in tokens.items()
+    }
+    return {
+        "type": "TemplateProcessing",
+        "single": half(frame.single),
+        "pair": half(frame.pair),
+        "special_tokens": special,
+    }
 
 
 def own_frames(document: dict[str, Any]) -> Frames | None:
-    """Those of its post processor; None where it has none that adds tokens. Raises ConfigError as `frames`."""
+    """Those of its post processor; None where it has none that adds tokens. Raises ConfigError as
+    `frames`.
+    """
     steps = _steps(document.get("post_processor"))
     if len(steps) > 1:
-        raise ConfigError(f"the post processor of the tokenizer has {len(steps)} steps that add tokens, expected one")
+        raise ConfigError(
+            f"the post processor of the tokenizer has {len(steps)} steps that add tokens,"
+            " expected one"
+        )
     if not steps:
         return None
     (step,) = steps
     try:
         if step["type"] == "TemplateProcessing":
-            return Frames(*(tuple(_part(part, step["special_tokens"]) for part in step[name]) for name in ("single", "pair")))
+            return Frames(
+                *(
+                    tuple(_part(part, step["special_tokens"]) for part in step[name])
+                    for name in ("single", "pair")
+                )
+            )
         if step["type"] in ("BertProcessing", "RobertaProcessing"):
             begin, end, bert = step["cls"][1], step["sep"][1], step["type"] == "BertProcessing"
             between = ((end, 0),) if bert else ((end, 0), (end, 0))
-            return Frames(((begin, 0), (A, 0), (end, 0)), ((begin, 0), (A, 0), *between, (B, int(bert)), (end, int(bert))))
+            return Frames(
+                ((begin, 0), (A, 0), (end, 0)),
+                ((begin, 0), (A, 0), *between, (B, int(bert)), (end, int(bert))),
+            )
     except (KeyError, IndexError, TypeError, ValueError):
-        raise ConfigError(f"the post processor of the tokenizer is not as expected: {step!s:.200}") from None
+        raise ConfigError(
+            f"the post processor of the tokenizer is not as expected: {step!s:.200}"
+        ) from None
     raise ConfigError(
-        f"the post processor of the tokenizer is a {step.get('type')}, expected TemplateProcessing, BertProcessing or RobertaProcessing"
+        f"the post processor of the tokenizer is a {step.get('type')}, expected TemplateProcessing,"
+        " BertProcessing or RobertaProcessing"
     )
 
 

@@ -1,10 +1,9 @@
-"""Word vectors from files: word2vec (text and binary, Mikolov et al. 2013) and GloVe (Pennington et al. 2014), read as streams, also from .gz.
+"""Word vectors from files: word2vec (text and binary, Mikolov et al. 2013) and GloVe (Pennington et
+al. 2014), read as streams, also from .gz.
 
-| format | file |
-|---|---|
-| word2vec | a first line `words dimensions`, then a line `word x1 ... xD` each |
-| word2vec_binary | the same first line, then each word, a space, D little-endian float32 and perhaps a line end |
-| glove | lines `word x1 ... xD` only |
+| format | file | |---|---| | word2vec | a first line `words dimensions`, then a line `word x1 ...
+xD` each | | word2vec_binary | the same first line, then each word, a space, D little-endian float32
+and perhaps a line end | | glove | lines `word x1 ... xD` only |
 """
 
 from __future__ import annotations
@@ -36,7 +35,12 @@ class Vectors:
 
 
 def read(
-    path: str | Path, *, format: str = "auto", vocabulary: Container[str] | None = None, most: int | None = None, repeated: str = "error"
+    path: str | Path,
+    *,
+    format: str = "auto",
+    vocabulary: Container[str] | None = None,
+    most: int | None = None,
+    repeated: str = "error",
 ) -> Vectors:
     """The vectors of a file, in its order.
 
@@ -48,28 +52,40 @@ def read(
       repeated: a word that comes twice: error | first (as some large files have it).
 
     Raises:
-      DataError: the file is missing or cut off, a line is broken (named by `file:line`, in a binary file by the number of its word), or no word is
-        in the vocabulary.
+      DataError: the file is missing or cut off, a line is broken (named by `file:line`, in a binary
+        file by the number of its word), or no word is in the vocabulary.
       ConfigError: an option has a value that does not exist.
     """
     if format not in FORMATS or repeated not in ("error", "first"):
-        raise ConfigError(f"format={format}, repeated={repeated}: expected format {', '.join(FORMATS)} and repeated error or first")
+        raise ConfigError(
+            f"format={format}, repeated={repeated}: expected format {', '.join(FORMATS)} and"
+            " repeated error or first"
+        )
     words, found, seen = [], [], {}
     for where, word, vector in stream(path, format=format, vocabulary=vocabulary, most=most):
         if word in seen:
             if repeated == "error":
-                raise DataError(f"{where}: the word {word!r} again, after {seen[word]}; repeated=first keeps the first")
+                raise DataError(
+                    f"{where}: the word {word!r} again, after {seen[word]}; repeated=first keeps"
+                    " the first"
+                )
             continue
         seen[word] = where
         words.append(word)
         found.append(vector)
     if not words:
-        raise DataError(f"{path}: none of its words is in the vocabulary; check its language and case")
+        raise DataError(
+            f"{path}: none of its words is in the vocabulary; check its language and case"
+        )
     return Vectors(words, np.stack(found))
 
 
 def stream(
-    path: str | Path, *, format: str = "auto", vocabulary: Container[str] | None = None, most: int | None = None
+    path: str | Path,
+    *,
+    format: str = "auto",
+    vocabulary: Container[str] | None = None,
+    most: int | None = None,
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """(where, word, `[D]` float32) of the words wanted. Raises as `read`."""
     files = sources(path)
@@ -92,7 +108,11 @@ def _detect(source: Source) -> str:
         return "glove"
     line = rest.partition(b"\n")[0].rstrip()
     try:
-        return "word2vec" if len([float(v) for v in line.rsplit(b" ", size[1])[1:]]) == size[1] else "word2vec_binary"
+        return (
+            "word2vec"
+            if len([float(v) for v in line.rsplit(b" ", size[1])[1:]]) == size[1]
+            else "word2vec_binary"
+        )
     except ValueError:
         return "word2vec_binary"
 
@@ -105,7 +125,9 @@ def _header(line: bytes | str) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-def _text(source: Source, header: bool, vocabulary: Container[str] | None, most: int | None) -> Iterator[tuple[str, str, np.ndarray]]:
+def _text(
+    source: Source, header: bool, vocabulary: Container[str] | None, most: int | None
+) -> Iterator[tuple[str, str, np.ndarray]]:
     declared = dimensions = None
     count = 0
     for line in source.lines("utf-8"):
@@ -116,7 +138,8 @@ def _text(source: Source, header: bool, vocabulary: Container[str] | None, most:
         if header and number == 1:
             if (size := _header(text)) is None:
                 raise DataError(
-                    f"{where}: found {text!r:.60}, expected the number of words and of dimensions; set format=glove if there is no such line"
+                    f"{where}: found {text!r:.60}, expected the number of words and of dimensions;"
+                    " set format=glove if there is no such line"
                 )
             declared, dimensions = size
             continue
@@ -129,11 +152,16 @@ def _text(source: Source, header: bool, vocabulary: Container[str] | None, most:
         dimensions = dimensions or len(text.split(" ")) - 1
         word, *parts = text.rsplit(" ", dimensions)  # a word of GloVe may hold spaces
         if len(parts) != dimensions or not dimensions or not word:
-            raise DataError(f"{where}: found {len(parts)} numbers, expected a word and {dimensions} numbers")
+            raise DataError(
+                f"{where}: found {len(parts)} numbers, expected a word and {dimensions} numbers"
+            )
         if vocabulary is None or word in vocabulary:
             yield where, word, _vector(parts, where)
     if declared is not None and declared != count and most is None:
-        raise DataError(f"{source.name}:1: {declared} words are declared, found {count}: the file is cut off or damaged")
+        raise DataError(
+            f"{source.name}:1: {declared} words are declared, found {count}: the file is cut off or"
+            " damaged"
+        )
     if not count:
         raise DataError(f"{source.name}:1: the file has no vectors")
 
@@ -142,7 +170,10 @@ def _vector(parts: Sequence[str], where: str) -> np.ndarray:
     try:
         vector = np.array([float(part) for part in parts], np.float32)
     except ValueError:
-        raise DataError(f"{where}: found {' '.join(parts)!r:.60}, expected {len(parts)} numbers as in the lines before") from None
+        raise DataError(
+            f"{where}: found {' '.join(parts)!r:.60}, expected {len(parts)} numbers as in the lines"
+            " before"
+        ) from None
     return _finite(vector, where)
 
 
@@ -152,11 +183,16 @@ def _finite(vector: np.ndarray, where: str) -> np.ndarray:
     return vector
 
 
-def _binary(source: Source, vocabulary: Container[str] | None, most: int | None) -> Iterator[tuple[str, str, np.ndarray]]:
+def _binary(
+    source: Source, vocabulary: Container[str] | None, most: int | None
+) -> Iterator[tuple[str, str, np.ndarray]]:
     with source.open() as file:
         size = _header(file.readline(LONGEST))
         if size is None:
-            raise DataError(f"{source.name}:1: expected the number of words and of dimensions, as word2vec writes them")
+            raise DataError(
+                f"{source.name}:1: expected the number of words and of dimensions, as word2vec"
+                " writes them"
+            )
         words, dimensions = size
         buffer = _Buffer(file)
         for number in range(1, (words if most is None else min(words, most)) + 1):
@@ -181,7 +217,10 @@ class _Buffer:
         while len(self.held) < count:
             more = self.file.read(max(count - len(self.held), 2**16))
             if not more:
-                raise DataError(f"{where}: the file ends here, before its declared number of words: it is cut off")
+                raise DataError(
+                    f"{where}: the file ends here, before its declared number of words: it is"
+                    " cut off"
+                )
             self.held += more
         out, self.held = self.held[:count], self.held[count:]
         return out
@@ -189,21 +228,30 @@ class _Buffer:
     def until(self, mark: bytes, where: str) -> bytes:
         while (at := self.held.find(mark)) < 0:
             if len(self.held) > LONGEST:
-                raise DataError(f"{where}: no word ends within {LONGEST} bytes: the file is damaged, or its declared dimensions are wrong")
+                raise DataError(
+                    f"{where}: no word ends within {LONGEST} bytes: the file is damaged, or its"
+                    " declared dimensions are wrong"
+                )
             more = self.file.read(2**16)
             if not more:
-                raise DataError(f"{where}: the file ends here, before its declared number of words: it is cut off")
+                raise DataError(
+                    f"{where}: the file ends here, before its declared number of words: it is"
+                    " cut off"
+                )
             self.held += more
         out, self.held = self.held[:at], self.held[at + len(mark) :]
         return out
 
 
-def matrix(vectors: Vectors, vocabulary: Sequence[str], *, lower: bool = False, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def matrix(
+    vectors: Vectors, vocabulary: Sequence[str], *, lower: bool = False, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """A table to start an embedding from.
 
     Args:
       lower: a word that is not there is looked up in lower case.
-      seed: of the rows of words that are not there, drawn with the mean and deviation that each dimension has among those found.
+      seed: of the rows of words that are not there, drawn with the mean and deviation that each
+        dimension has among those found.
 
     Returns: `[V, D]` float32 in the order of `vocabulary`, and which rows were found, `[V]` bool.
 
@@ -211,18 +259,30 @@ def matrix(vectors: Vectors, vocabulary: Sequence[str], *, lower: bool = False, 
       DataError: none is found.
     """
     index = vectors.index
-    rows = np.array([index.get(word, index.get(word.lower(), -1) if lower else -1) for word in vocabulary], np.int64)
+    rows = np.array(
+        [index.get(word, index.get(word.lower(), -1) if lower else -1) for word in vocabulary],
+        np.int64,
+    )
     found = rows >= 0
     if not found.any():
-        raise DataError(f"none of the {len(vocabulary)} words of the vocabulary has a vector; check case and language")
+        raise DataError(
+            f"none of the {len(vocabulary)} words of the vocabulary has a vector; check case and"
+            " language"
+        )
     known = vectors.vectors[rows[found]]
-    out = np.random.default_rng(seed).normal(known.mean(0), known.std(0), (len(rows), known.shape[1])).astype(np.float32)
+    out = (
+        np.random.default_rng(seed)
+        .normal(known.mean(0), known.std(0), (len(rows), known.shape[1]))
+        .astype(np.float32)
+    )
     out[found] = known
     return out, found
 
 
 class Rows(NamedTuple):
-    """Which rows of an embedding have a vector, `[n]`, these vectors, `[n, D]` float32, and how many of the rows stand for a word at all."""
+    """Which rows of an embedding have a vector, `[n]`, these vectors, `[n, D]` float32, and how
+    many of the rows stand for a word at all.
+    """
 
     rows: np.ndarray
     vectors: np.ndarray
@@ -230,7 +290,8 @@ class Rows(NamedTuple):
 
 
 def rows_of(path: str | Path, words: Sequence[str | None]) -> Rows:
-    """The vectors of the rows of an embedding; a word that the file has not is looked up in lower case.
+    """The vectors of the rows of an embedding; a word that the file has not is looked up in lower
+    case.
 
     Args:
       words: of each row; None where it stands for none.
@@ -239,15 +300,23 @@ def rows_of(path: str | Path, words: Sequence[str | None]) -> Rows:
     """
     wanted = {form for word in words if word is not None for form in (word, word.lower())}
     index = (found := read(path, vocabulary=wanted)).index
-    at = np.array([-1 if word is None else index.get(word, index.get(word.lower(), -1)) for word in words], np.int64)
+    at = np.array(
+        [-1 if word is None else index.get(word, index.get(word.lower(), -1)) for word in words],
+        np.int64,
+    )
     rows = np.flatnonzero(at >= 0)
     return Rows(rows, found.vectors[at[rows]], sum(word is not None for word in words))
 
 
 def pooled(vectors: Vectors, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean vector of the words of each text, as `words_of` cuts them, `[N, D]` float32, and how many had one, `[N]`; zeros where none had."""
+    """The mean vector of the words of each text, as `words_of` cuts them, `[N, D]` float32, and how
+    many had one, `[N]`; zeros where none had.
+    """
     index = vectors.index
-    out, count = np.zeros((len(texts), vectors.vectors.shape[1]), np.float32), np.zeros(len(texts), np.int64)
+    out, count = (
+        np.zeros((len(texts), vectors.vectors.shape[1]), np.float32),
+        np.zeros(len(texts), np.int64),
+    )
     for i, text in enumerate(texts):
         rows = [index[word] for word in words_of(text) if word in index]
         count[i] = len(rows)

@@ -1,4 +1,6 @@
-"""A text that is longer than a row, as overlapping windows of it: where they lie, and which of them answers for which word."""
+"""A text that is longer than a row, as overlapping windows of it: where they lie, and which of them
+answers for which word.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-HEAD = 0.25  # of what is kept under head_tail: 128 of 510 tokens in Sun et al., 2019 (arXiv:1905.05583), section 5.3.1
+# of what is kept under head_tail: 128 of 510 tokens in Sun et al., 2019 (arXiv:1905.05583), section
+# 5.3.1
+HEAD = 0.25
 SENTENCE = re.compile(r"(?:[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[”’」』）]*|\n)\s*")
 
 Window = tuple[int, int]  # begin and end, the end outside
 
 
 def windows(length: int, limit: int, stride: int) -> list[Window]:
-    """Windows of `limit` units over `length` of them, one every `stride`; the last one ends with the text, so that each of them is full.
+    """Windows of `limit` units over `length` of them, one every `stride`; the last one ends with
+    the text, so that each of them is full.
 
     windows(10, 4, 3)    [(0, 4), (3, 7), (6, 10)]
 
@@ -25,7 +30,8 @@ def windows(length: int, limit: int, stride: int) -> list[Window]:
 
 
 def word_windows(offsets: np.ndarray, limit: int, stride: int) -> list[Window]:
-    """`windows` in words that have several pieces: no word is cut, and no window has more than `limit` pieces.
+    """`windows` in words that have several pieces: no word is cut, and no window has more than
+    `limit` pieces.
 
     Args:
       offsets: `[words + 1]`, how many pieces stand before each word.
@@ -46,15 +52,20 @@ def word_windows(offsets: np.ndarray, limit: int, stride: int) -> list[Window]:
     while True:
         last = int(np.searchsorted(offsets, offsets[first] + limit, side="right")) - 1
         if last >= words:
-            return [*found, (int(np.searchsorted(offsets, offsets[words] - limit)) if found else 0, words)]
+            return [
+                *found,
+                (int(np.searchsorted(offsets, offsets[words] - limit)) if found else 0, words),
+            ]
         found.append((first, last))
         first = min(max(int(np.searchsorted(offsets, offsets[first] + stride)), first + 1), last)
 
 
 def owners(found: Sequence[Window], length: int) -> np.ndarray:
-    """Of each unit the number of the window that shows most of what surrounds it, `[length]` int64: the nearer end of the window is farthest from it.
+    """Of each unit the number of the window that shows most of what surrounds it, `[length]` int64:
+    the nearer end of the window is farthest from it.
 
-    The ends of the text are no ends of a window. Of windows that are alike, the first. What a window answers for is one stretch.
+    The ends of the text are no ends of a window. Of windows that are alike, the first. What a
+    window answers for is one stretch.
     """
     best, owner = np.full(length, -1, np.int64), np.zeros(length, np.int64)
     for number, (first, last) in enumerate(found):
@@ -68,12 +79,15 @@ def owners(found: Sequence[Window], length: int) -> np.ndarray:
 
 
 def sentences(text: str) -> list[int]:
-    """The characters at which a sentence begins, after the first: behind a stop with its closing quotes, or a line break. Abbreviations cut too."""
+    """The characters at which a sentence begins, after the first: behind a stop with its closing
+    quotes, or a line break. Abbreviations cut too.
+    """
     return [found.end() for found in SENTENCE.finditer(text) if found.end() < len(text)]
 
 
 def sentence_windows(breaks: Sequence[int], length: int, limit: int) -> list[Window]:
-    """Consecutive windows of as many whole sentences as fit into `limit` units; a sentence that is longer is cut.
+    """Consecutive windows of as many whole sentences as fit into `limit` units; a sentence that is
+    longer is cut.
 
     sentence_windows([3, 5, 9], 12, 6)    [(0, 5), (5, 9), (9, 12)]
 
@@ -92,10 +106,12 @@ def sentence_windows(breaks: Sequence[int], length: int, limit: int) -> list[Win
 
 
 def cut_places(length: int, bodies: Sequence[Window], excess: int, how: str) -> np.ndarray:
-    """Which of `length` places stay, in order, where `excess` of those in one or two `bodies` go: always from the longer one.
+    """Which of `length` places stay, in order, where `excess` of those in one or two `bodies` go:
+    always from the longer one.
 
     Args:
-      how: truncate_left takes from its beginning, head_tail from its middle (`HEAD`), any other from its end.
+      how: truncate_left takes from its beginning, head_tail from its middle (`HEAD`), any other
+        from its end.
     """
     sizes = [stop - start for start, stop in bodies]
     rest = sum(sizes) - excess
@@ -107,6 +123,8 @@ def cut_places(length: int, bodies: Sequence[Window], excess: int, how: str) -> 
     keep = np.ones(length, bool)
     for (start, stop), size in zip(bodies, left, strict=True):
         gone = stop - start - size
-        first = {"truncate_left": start, "head_tail": start + round(HEAD * size)}.get(how, stop - gone)
+        first = {"truncate_left": start, "head_tail": start + round(HEAD * size)}.get(
+            how, stop - gone
+        )
         keep[first : first + gone] = False
     return np.flatnonzero(keep)

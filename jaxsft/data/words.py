@@ -1,4 +1,6 @@
-"""Texts that are given as words, as token ids word by word: each word is encoded as it stands in its text, and none is lost."""
+"""Texts that are given as words, as token ids word by word: each word is encoded as it stands in
+its text, and none is lost.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,21 @@ def frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 def spelled_with_space(tokenizer: Tokenizer) -> bool:
-    """Whether a word behind a space is spelled with it, as in byte-level BPE; a tokenizer that marks the beginning of a word by itself is told by
-    what it makes of two words."""
+    """Whether a word behind a space is spelled with it, as in byte-level BPE; a tokenizer that
+    marks the beginning of a word by itself is told by what it makes of two words.
+    """
     one, behind, both = (tokenizer.encode(text) for text in ("a", " b", "a b"))
     return one + behind == both
 
 
 def encode_words(
-    tokenizer: Tokenizer, texts: Sequence[Sequence[str]], glued: Sequence[Sequence[int]], where: Sequence[str]
+    tokenizer: Tokenizer,
+    texts: Sequence[Sequence[str]],
+    glued: Sequence[Sequence[int]],
+    where: Sequence[str],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per text its ids `[n]`, framed, and `[words + 1]` offsets: where each word begins in them. Every word has at least one id.
+    """Per text its ids `[n]`, framed, and `[words + 1]` offsets: where each word begins in them.
+    Every word has at least one id.
 
     Args:
       texts: per text, its words.
@@ -50,16 +57,33 @@ def encode_words(
             if unknown is None:
                 at = next(i for i, ids in enumerate(found) if not ids)
                 raise DataError(
-                    f"{place}: word {at + 1}, {words[at].strip()!r}, gives no token, and the tokenizer has no unk_token; remove the word, or take "
-                    "another tokenizer"
+                    f"{place}: word {at + 1}, {words[at].strip()!r}, gives no token, and the"
+                    " tokenizer has no unk_token; remove the word, or take another tokenizer"
                 )
             found = [ids or [unknown] for ids in found]
         offsets = len(begin) + np.concatenate([[0], np.cumsum([len(ids) for ids in found])])
-        out.append((np.array([*begin, *(i for ids in found for i in ids), *end], np.int32), offsets.astype(np.int32)))
+        out.append(
+            (
+                np.array([*begin, *(i for ids in found for i in ids), *end], np.int32),
+                offsets.astype(np.int32),
+            )
+        )
     return out
 
 
-def encoded(ids: np.ndarray, offsets: np.ndarray, values: dict[str, np.ndarray], segment: dict[str, float] | None = None) -> Encoded:
-    """A text of `encode_words`, with `values` `[words]` by name; without a `weight` among them the loss of each word has the weight 1."""
+def encoded(
+    ids: np.ndarray,
+    offsets: np.ndarray,
+    values: dict[str, np.ndarray],
+    segment: dict[str, float] | None = None,
+) -> Encoded:
+    """A text of `encode_words`, with `values` `[words]` by name; without a `weight` among them the
+    loss of each word has the weight 1.
+    """
     words = Words(offsets, {"weight": np.ones(len(offsets) - 1, np.float32), **values})
-    return Encoded(ids, segment=segment or {}, frame=(int(offsets[0]), len(ids) - int(offsets[-1])), words=words)
+    return Encoded(
+        ids,
+        segment=segment or {},
+        frame=(int(offsets[0]), len(ids) - int(offsets[-1])),
+        words=words,
+    )

@@ -1,4 +1,6 @@
-"""Evaluation of a split: one jitted pass for the loss, the metric states and the columns; generated answers after it."""
+"""Evaluation of a split: one jitted pass for the loss, the metric states and the columns; generated
+answers after it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from jaxsft.tasks.base import Task
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Numbers by name, columns `[examples, ...]` (`word.NAME`: `[words, ...]`), and generated answers by row (None: none were asked for)."""
+    """Numbers by name, columns `[examples, ...]` (`word.NAME`: `[words, ...]`), and generated
+    answers by row (None: none were asked for).
+    """
 
     numbers: dict[str, float]
     columns: dict[str, np.ndarray]
@@ -32,9 +36,12 @@ class Evaluation:
 
 
 def run_pass(
-    run: Callable[[Batch], tuple[Any, Mapping[str, Any]]], batches: Batches, decoded: Callable[[dict], dict] = lambda columns: columns
+    run: Callable[[Batch], tuple[Any, Mapping[str, Any]]],
+    batches: Batches,
+    decoded: Callable[[dict], dict] = lambda columns: columns,
 ) -> tuple[Any, dict[str, np.ndarray]]:
-    """Merged (terms, totals, states) and columns of a split, each example and word exactly once. The device is read one batch late.
+    """Merged (terms, totals, states) and columns of a split, each example and word exactly once.
+    The device is read one batch late.
 
     Args:
       decoded: what the host makes of the columns of a batch.
@@ -48,7 +55,9 @@ def run_pass(
         ids, words = batches.example_ids(step), batches.word_ids(step)
         np.add.at(seen, ids[ids >= 0], 1)
         for name, value in decoded(values).items():
-            to, count = (words, batches.split.words) if name.startswith("word.") else (ids, len(seen))
+            to, count = (
+                (words, batches.split.words) if name.startswith("word.") else (ids, len(seen))
+            )
             column = columns.setdefault(name, np.zeros((count, *value.shape[2:]), value.dtype))
             column[to[to >= 0]] = value[to >= 0]
 
@@ -63,7 +72,13 @@ def run_pass(
     return sums, columns
 
 
-def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objective: Callable[[Any, Any], float], tune: bool = False) -> Evaluation:
+def evaluate(
+    run: Callable[[Batch], Any],
+    task: Task,
+    batches: Batches,
+    objective: Callable[[Any, Any], float],
+    tune: bool = False,
+) -> Evaluation:
     """Loss and metrics of a split.
 
     Args:
@@ -75,7 +90,9 @@ def evaluate(run: Callable[[Batch], Any], task: Task, batches: Batches, objectiv
     if tune:
         task.tune(batches.split, columns)
     numbers = {"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}
-    return Evaluation(numbers | (merged["experts"].compute() if "experts" in merged else {}), columns)
+    return Evaluation(
+        numbers | (merged["experts"].compute() if "experts" in merged else {}), columns
+    )
 
 
 def rows_to_answer(split: Split, rows: int | None) -> list[int]:
@@ -84,7 +101,9 @@ def rows_to_answer(split: Split, rows: int | None) -> list[int]:
 
 
 def check_prompts(lengths: Sequence[int], config: Config, where: Sequence[str]) -> None:
-    """Raises ConfigError where a prompt is longer than the positions that are learnt, whatever training did with such rows."""
+    """Raises ConfigError where a prompt is longer than the positions that are learnt, whatever
+    training did with such rows.
+    """
     context, learned = config.model.context, config.model.positions == "learned"
     if not learned and (config.model.positions != "rope" or config.generate.allow_long):
         return
@@ -92,52 +111,96 @@ def check_prompts(lengths: Sequence[int], config: Config, where: Sequence[str]) 
         if length > context:
             relaxed = "take model.positions=rope" if learned else "set generate.allow_long=true"
             raise ConfigError(
-                f"{place}: the prompt has {length} tokens, but model.positions={config.model.positions} is learnt up to model.context={context} "
-                f"only; raise that, {relaxed}, or set evaluation.generate=never"
+                f"{place}: the prompt has {length} tokens, but"
+                f" model.positions={config.model.positions} is learnt up to model.context={context}"
+                f" only; raise that, {relaxed}, or set evaluation.generate=never"
             )
 
 
 def answer_limit(task: Task, split: Split, config: Config) -> tuple[int, int]:
-    """(new tokens that are generated for the rows of a split, how many of their references need more).
+    """(new tokens that are generated for the rows of a split, how many of their references need
+    more).
 
     Raises:
-      ConfigError: a reference needs more than `generate.max_new_tokens`, so that it could not match whatever the model learns; or a prompt is longer
-        than the positions that are learnt.
+      ConfigError: a reference needs more than `generate.max_new_tokens`, so that it could not match
+        whatever the model learns; or a prompt is longer than the positions that are learnt.
     """
-    kept, limit = rows_to_answer(split, config.evaluation.generate_rows), config.generate.max_new_tokens
+    kept, limit = (
+        rows_to_answer(split, config.evaluation.generate_rows),
+        config.generate.max_new_tokens,
+    )
     where = [split.where[row] for row in kept]
-    check_prompts([len(task.prompt(split.records[row], place)) for row, place in zip(kept, where, strict=True)], config, where)
+    check_prompts(
+        [
+            len(task.prompt(split.records[row], place))
+            for row, place in zip(kept, where, strict=True)
+        ],
+        config,
+        where,
+    )
     needed = [len(task.answer(split.records[row], split.where[row])) for row in kept]
     if limit == "auto":
-        return -(-max(needed, default=1) // 64) * 64, 0  # splits that are alike share a compiled program
+        # splits that are alike share a compiled program
+        return -(-max(needed, default=1) // 64) * 64, 0
     long = [i for i, n in enumerate(needed) if n > limit]
     if long and not config.generate.allow_cut:
         raise ConfigError(
-            f"{split.where[kept[long[0]]]}: the answer has {needed[long[0]]} tokens with its stop token, more than generate.max_new_tokens={limit}, "
-            f"and cannot match ({len(long)} of {len(kept)} such rows); set generate.max_new_tokens=auto, or generate.allow_cut=true to count them "
-            "as wrong"
+            f"{split.where[kept[long[0]]]}: the answer has {needed[long[0]]} tokens with its stop"
+            f" token, more than generate.max_new_tokens={limit}, and cannot match ({len(long)} of"
+            f" {len(kept)} such rows); set generate.max_new_tokens=auto, or generate.allow_cut=true"
+            " to count them as wrong"
         )
     return limit, len(long)
 
 
 def generate_answers(
-    task: Task, model: Transformer, params: Params, records: Sequence[Any], where: Sequence[str], config: Config, limit: int, mesh: Mesh
+    task: Task,
+    model: Transformer,
+    params: Params,
+    records: Sequence[Any],
+    where: Sequence[str],
+    config: Config,
+    limit: int,
+    mesh: Mesh,
 ) -> tuple[list[str], list[bool]]:
-    """The generated last turn of each record, of at most `limit` tokens, and whether it ended with a stop token."""
+    """The generated last turn of each record, of at most `limit` tokens, and whether it ended with
+    a stop token.
+    """
     prompts = [task.prompt(record, place) for record, place in zip(records, where, strict=True)]
-    # Special tokens inside an answer are part of it: only the stop token, which is gone by now, is not.
-    read = functools.partial(task.tokenizer.decode if task.generates else task.tokenizer.continued, skip_special=False)
-    given = {"max_new_tokens": limit, "stop_ids": task.stop_ids, "seed": config.seed, "mesh": mesh, "read": read, "start": task.start_ids}
+    # Special tokens inside an answer are part of it: only the stop token, which is gone by now, is
+    # not.
+    read = functools.partial(
+        task.tokenizer.decode if task.generates else task.tokenizer.continued, skip_special=False
+    )
+    given = {
+        "max_new_tokens": limit,
+        "stop_ids": task.stop_ids,
+        "seed": config.seed,
+        "mesh": mesh,
+        "read": read,
+        "start": task.start_ids,
+    }
     out = generate(model, params, prompts, config.generate, pieces=task.tokenizer.pieces, **given)
     return [answer.text for answer in out], [answer.stopped for answer in out]
 
 
-def answer(task: Task, model: Transformer, params: Params, split: Split, config: Config, mesh: Mesh) -> tuple[dict[int, str], dict[str, float]]:
-    """Generates the answers of the first `evaluation.generate_rows` kept rows and has the task score them. Raises as `answer_limit`."""
-    kept, (limit, _) = rows_to_answer(split, config.evaluation.generate_rows), answer_limit(task, split, config)
+def answer(
+    task: Task, model: Transformer, params: Params, split: Split, config: Config, mesh: Mesh
+) -> tuple[dict[int, str], dict[str, float]]:
+    """Generates the answers of the first `evaluation.generate_rows` kept rows and has the task
+    score them. Raises as `answer_limit`.
+    """
+    kept, (limit, _) = (
+        rows_to_answer(split, config.evaluation.generate_rows),
+        answer_limit(task, split, config),
+    )
     records, where = [split.records[row] for row in kept], [split.where[row] for row in kept]
     texts, stopped = generate_answers(task, model, params, records, where, config, limit, mesh)
-    numbers = {**task.score(texts, records, where), "stopped": float(np.mean(stopped)), "generated_rows": len(kept)}
+    numbers = {
+        **task.score(texts, records, where),
+        "stopped": float(np.mean(stopped)),
+        "generated_rows": len(kept),
+    }
     return dict(zip(kept, texts, strict=True)), numbers
 
 
@@ -151,10 +214,18 @@ def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -
 
 
 def write_results(run_dir: Any, task: Task, split: Split, result: Evaluation) -> None:
-    """`predictions/<split>.jsonl`, the tables of the task, and the confusion matrix where it has one."""
+    """`predictions/<split>.jsonl`, the tables of the task, and the confusion matrix where it has
+    one.
+    """
     write_predictions(run_dir / "predictions" / f"{split.name}.jsonl", task, split, result)
     for name, (heads, rows) in task.tables(split, result.columns).items():
-        rundir.write_json(run_dir / "figures" / f"table_{name}_{split.name}.json", {"columns": heads, "rows": rows})
+        rundir.write_json(
+            run_dir / "figures" / f"table_{name}_{split.name}.json",
+            {"columns": heads, "rows": rows},
+        )
     if hasattr(task, "confusion"):
         matrix = task.confusion(split, result.columns).matrix
-        rundir.write_json(run_dir / "figures" / f"confusion_{split.name}.json", {"labels": task.labels, "matrix": matrix.tolist()})
+        rundir.write_json(
+            run_dir / "figures" / f"confusion_{split.name}.json",
+            {"labels": task.labels, "matrix": matrix.tolist()},
+        )

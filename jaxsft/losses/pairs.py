@@ -1,4 +1,6 @@
-"""Losses between the vectors of two texts: values per pair, without any reduction but that over the pairs of a batch."""
+"""Losses between the vectors of two texts: values per pair, without any reduction but that over the
+pairs of a batch.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,25 @@ def cosine(x: Float[Array, "... 2 embed"]) -> Float[Array, ...]:
     return (unit[..., 0, :] * unit[..., 1, :]).sum(-1)
 
 
-def cosine_embedding(cosine: Float[Array, ...], together: Bool[Array, ...], margin) -> Float[Array, ...]:
-    """`1 - cos` of texts that belong together, `max(0, cos - margin)` of others (Hadsell et al., 2006, with cosines in place of distances)."""
+def cosine_embedding(
+    cosine: Float[Array, ...], together: Bool[Array, ...], margin
+) -> Float[Array, ...]:
+    """`1 - cos` of texts that belong together, `max(0, cos - margin)` of others (Hadsell et al.,
+    2006, with cosines in place of distances).
+    """
     return jnp.where(together, 1 - cosine, jnp.maximum(cosine - margin, 0))
 
 
-def contrastive(u: Float[Array, "batch texts embed"], v: Float[Array, "batch texts embed"], present: Bool[Array, "batch texts"], temperature):
-    """InfoNCE with the other pairs of the whole batch as negatives (van den Oord et al., 2018, arXiv:1807.03748), the mean of both directions as in
-    CLIP (Radford et al., 2021): `-log softmax_j(u_i v_j / t)[i]` and the same with u and v changed. It does not add over micro-batches.
+def contrastive(
+    u: Float[Array, "batch texts embed"],
+    v: Float[Array, "batch texts embed"],
+    present: Bool[Array, "batch texts"],
+    temperature,
+):
+    """InfoNCE with the other pairs of the whole batch as negatives (van den Oord et al., 2018,
+    arXiv:1807.03748), the mean of both directions as in CLIP (Radford et al., 2021): `-log
+    softmax_j(u_i v_j / t)[i]` and the same with u and v changed. It does not add over
+    micro-batches.
 
     Args:
       u, v: unit vectors; absent pairs are no negatives.

@@ -1,4 +1,6 @@
-"""L1 and L2 penalties on parameters by pattern. They do not depend on the batch, so the step adds them once, after the last micro-batch."""
+"""L1 and L2 penalties on parameters by pattern. They do not depend on the batch, so the step adds
+them once, after the last micro-batch.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,26 @@ KINDS = {"l1": jnp.abs, "l2": jnp.square}
 
 
 def masks(penalties: Sequence[Penalty], specs: Any) -> list[Any]:
-    """Per penalty, a tree of factors 0 or 1 (per layer of a stack where they differ). A pattern that matches nothing is a ConfigError."""
+    """Per penalty, a tree of factors 0 or 1 (per layer of a stack where they differ). A pattern
+    that matches nothing is a ConfigError.
+    """
     for penalty in penalties:
         if penalty.kind not in KINDS:
             raise ConfigError(f"loss.penalties: unknown kind {penalty.kind}; there are l1 and l2")
-    return [patterns.resolve([(p.pattern, 1.0)], specs, 0.0, option="loss.penalties") for p in penalties]
+    return [
+        patterns.resolve([(p.pattern, 1.0)], specs, 0.0, option="loss.penalties") for p in penalties
+    ]
 
 
 def penalty(kind: str, params: Any, mask: Any) -> Array:
     """`sum |w|` (l1) or `sum w^2` (l2, no factor 1/2) over the matching parameters."""
 
     def one(w, m):
-        factor = jnp.reshape(jnp.asarray(m, w.dtype), (-1,) + (1,) * (w.ndim - 1)) if getattr(m, "ndim", 0) else m
+        factor = (
+            jnp.reshape(jnp.asarray(m, w.dtype), (-1,) + (1,) * (w.ndim - 1))
+            if getattr(m, "ndim", 0)
+            else m
+        )
         return (KINDS[kind](w) * factor).sum()
 
     return sum(jax.tree.leaves(jax.tree.map(one, params, mask)))

@@ -1,4 +1,6 @@
-"""Per-example losses by name: values without any reduction, their scalars traced. Whoever calls them weighs and sums; the step alone divides."""
+"""Per-example losses by name: values without any reduction, their scalars traced. Whoever calls
+them weighs and sums; the step alone divides.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,23 @@ from jaxtyping import Array, Float, Int
 from jaxsft.errors import ConfigError
 
 
-def cross_entropy(logits: Float[Array, "... classes"], labels: Int[Array, ...], label_smoothing=0.0) -> Float[Array, ...]:
-    """Negative log likelihood of the label. With smoothing e the target is `(1 - e) onehot + e / classes` (Szegedy et al., 2016, eq. 9)."""
+def cross_entropy(
+    logits: Float[Array, "... classes"], labels: Int[Array, ...], label_smoothing=0.0
+) -> Float[Array, ...]:
+    """Negative log likelihood of the label. With smoothing e the target is `(1 - e) onehot + e /
+    classes` (Szegedy et al., 2016, eq. 9).
+    """
     log_p = jax.nn.log_softmax(logits, axis=-1)
     gold = jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
     return -(1.0 - label_smoothing) * gold - label_smoothing * log_p.mean(-1)
 
 
-def binary_cross_entropy(logits: Float[Array, ...], targets: Float[Array, ...]) -> Float[Array, ...]:
-    """`-t log s(x) - (1 - t) log(1 - s(x))` with the sigmoid s, in the form that does not overflow. Targets in [0, 1]."""
+def binary_cross_entropy(
+    logits: Float[Array, ...], targets: Float[Array, ...]
+) -> Float[Array, ...]:
+    """`-t log s(x) - (1 - t) log(1 - s(x))` with the sigmoid s, in the form that does not overflow.
+    Targets in [0, 1].
+    """
     return optax.losses.sigmoid_binary_cross_entropy(logits, targets)
 
 
@@ -34,7 +44,9 @@ def mae(predictions: Float[Array, ...], targets: Float[Array, ...]) -> Float[Arr
     return jnp.abs(predictions - targets)
 
 
-def huber(predictions: Float[Array, ...], targets: Float[Array, ...], delta=1.0) -> Float[Array, ...]:
+def huber(
+    predictions: Float[Array, ...], targets: Float[Array, ...], delta=1.0
+) -> Float[Array, ...]:
     """`e^2 / 2` up to |e| = delta, then `delta (|e| - delta / 2)` (Huber, 1964)."""
     error = jnp.abs(predictions - targets)
     inside = jnp.minimum(error, delta)

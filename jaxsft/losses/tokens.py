@@ -1,4 +1,6 @@
-"""Cross-entropy over the vocabulary for every token, without ever holding the logits of all of them."""
+"""Cross-entropy over the vocabulary for every token, without ever holding the logits of all of
+them.
+"""
 
 from __future__ import annotations
 
@@ -50,10 +52,12 @@ def token_stats(
     shards: int = 1,
     finish: Callable[[Array], Array] = lambda logits: logits,
 ) -> TokenStats:
-    """`from_logits(finish(hidden @ w), targets)`, chunk by chunk where the logits are many; a chunk is recomputed in the backward pass.
+    """`from_logits(finish(hidden @ w), targets)`, chunk by chunk where the logits are many; a chunk
+    is recomputed in the backward pass.
 
     Args:
-      chunk: tokens of a device whose logits are held at once, rounded to whole columns of its rows: auto | none | a number.
+      chunk: tokens of a device whose logits are held at once, rounded to whole columns of its rows:
+        auto | none | a number.
       shards: how many devices share the rows.
       finish: what a model does to its logits, each by itself (a bias, a soft cap).
 
@@ -68,7 +72,8 @@ def token_stats(
     tokens = chunk_rows(chunk, -(-b // shards) * s, w.shape[1])
     if tokens is None:
         return one(hidden, targets)
-    columns = min(max(tokens * shards // b, 1), s)  # columns, not rows: every device has a part of each chunk
+    # columns, not rows: every device has a part of each chunk
+    columns = min(max(tokens * shards // b, 1), s)
     count = -(-s // columns)
 
     def cut(x):  # [B, S, ...] -> [count, B, columns, ...]
@@ -85,5 +90,7 @@ def smoothed(stats: TokenStats, label_smoothing) -> Float[Array, ...]:
 
 
 def z_loss(stats: TokenStats) -> Float[Array, ...]:
-    """`log(Z)^2`, which keeps the softmax's denominator near 1 (Chowdhery et al., PaLM, 2022, section 5)."""
+    """`log(Z)^2`, which keeps the softmax's denominator near 1 (Chowdhery et al., PaLM, 2022,
+    section 5).
+    """
     return jnp.square(stats.log_z)

@@ -1,4 +1,6 @@
-"""How well an extracted answer matches a reader's: exact match and F1 of words, as in SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250)."""
+"""How well an extracted answer matches a reader's: exact match and F1 of words, as in SQuAD
+(Rajpurkar et al., 2016, arXiv:1606.05250).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(text: str) -> str:
-    """In lower case, without punctuation, without the articles a, an and the, and with single spaces."""
+    """In lower case, without punctuation, without the articles a, an and the, and with single
+    spaces.
+    """
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(PUNCTUATION)).split())
 
 
@@ -20,7 +24,9 @@ def exact(answer: str, reference: str) -> float:
 
 
 def f1(answer: str, reference: str) -> float:
-    """Harmonic mean of precision and recall of the words, each as often as it stands; of an answer without words, whether both have none."""
+    """Harmonic mean of precision and recall of the words, each as often as it stands; of an answer
+    without words, whether both have none.
+    """
     a, b = normalised(answer).split(), normalised(reference).split()
     if not a or not b:
         return float(a == b)

@@ -1,4 +1,5 @@
-"""What routers do with the tokens: the loss that balances them, and how uneven their experts are used.
+"""What routers do with the tokens: the loss that balances them, and how uneven their experts are
+used.
 
 Letters: B batch, S sequence, E experts, C chosen per token, L layers.
 """
@@ -33,18 +34,34 @@ class Routing(State):
     tokens: Any
 
     @classmethod
-    def update(cls, scores: Float[Array, "batch seq experts"], chosen: Int[Array, "batch seq chosen"], there: Bool[Array, "batch seq"]) -> Routing:
+    def update(
+        cls,
+        scores: Float[Array, "batch seq experts"],
+        chosen: Int[Array, "batch seq chosen"],
+        there: Bool[Array, "batch seq"],
+    ) -> Routing:
         """Of one layer."""
-        uses = (jax.nn.one_hot(chosen, scores.shape[-1], dtype=jnp.int32) * there[..., None, None]).sum((0, 1, 2))
+        uses = (
+            jax.nn.one_hot(chosen, scores.shape[-1], dtype=jnp.int32) * there[..., None, None]
+        ).sum((0, 1, 2))
         probability = jnp.where(there[..., None], jax.nn.softmax(scores, axis=-1), 0).sum((0, 1))
         square = jnp.where(there, jnp.square(jax.nn.logsumexp(scores, axis=-1)), 0).sum()
         return cls(uses, probability, square, there.sum(dtype=jnp.int32))
 
     def compute(self) -> dict[str, float]:
-        """`expert_load`: how many tokens the expert of most use has, against the mean of its layer, in the layer where that is most; 1 is even."""
+        """`expert_load`: how many tokens the expert of most use has, against the mean of its layer,
+        in the layer where that is most; 1 is even.
+        """
         tokens = float(np.sum(self.tokens))
         if not tokens:
             return {"balance_loss": math.nan, "router_z_loss": math.nan, "expert_load": math.nan}
-        balance, z = losses.balance(self.chosen, self.probability, tokens), losses.router_z(self.square, tokens)
+        balance, z = (
+            losses.balance(self.chosen, self.probability, tokens),
+            losses.router_z(self.square, tokens),
+        )
         chosen = np.asarray(self.chosen, np.float64)
-        return {"balance_loss": float(balance), "router_z_loss": float(z), "expert_load": float((chosen.max(1) / chosen.mean(1)).max())}
+        return {
+            "balance_loss": float(balance),
+            "router_z_loss": float(z),
+            "expert_load": float((chosen.max(1) / chosen.mean(1)).max()),
+        }

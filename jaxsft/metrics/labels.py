@@ -1,4 +1,6 @@
-"""Scores of texts with any number of labels, as scikit-learn defines them (0/0 is 0), and the thresholds from which labels are given."""
+"""Scores of texts with any number of labels, as scikit-learn defines them (0/0 is 0), and the
+thresholds from which labels are given.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ import numpy as np
 from jaxsft.metrics.states import State
 
 AVERAGES = ("macro", "micro", "weighted", "samples")
-NAMES = (*(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES), "subset_accuracy", "hamming_loss", "rows")
+NAMES = (
+    *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES),
+    "subset_accuracy",
+    "hamming_loss",
+    "rows",
+)
 
 
 class LabelCounts(State):
@@ -39,11 +46,16 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _scores(hit, given, gold) -> dict[str, Any]:
-    return {"precision": _divide(hit, given), "recall": _divide(hit, gold), "f1": _divide(2 * hit, gold + given)}
+    return {
+        "precision": _divide(hit, given),
+        "recall": _divide(hit, gold),
+        "f1": _divide(2 * hit, gold + given),
+    }
 
 
 def scores(gold: np.ndarray, given: np.ndarray) -> dict[str, float]:
-    """The numbers of `NAMES`. subset_accuracy: rows whose labels are all right; hamming_loss: the share of wrong cells.
+    """The numbers of `NAMES`. subset_accuracy: rows whose labels are all right; hamming_loss: the
+    share of wrong cells.
 
     Args:
       gold, given: `[rows, L]` bool.
@@ -51,28 +63,42 @@ def scores(gold: np.ndarray, given: np.ndarray) -> dict[str, float]:
     if not len(gold):
         return {name: math.nan for name in NAMES if name != "rows"} | {"rows": 0}
     hit = (gold & given).astype(np.float64)
-    counts = lambda axis: (hit.sum(axis), given.sum(axis).astype(np.float64), gold.sum(axis).astype(np.float64))
+    counts = lambda axis: (
+        hit.sum(axis),
+        given.sum(axis).astype(np.float64),
+        gold.sum(axis).astype(np.float64),
+    )
     support, out = gold.sum(0), {}
     for name, value in _scores(*counts(0)).items():
         out[f"{name}_macro"] = value.mean()
         out[f"{name}_weighted"] = (value * support).sum() / support.sum() if support.sum() else 0.0
     out |= {f"{name}_micro": value for name, value in _scores(*counts(None)).items()}
     out |= {f"{name}_samples": value.mean() for name, value in _scores(*counts(1)).items()}
-    out |= {"subset_accuracy": (gold == given).all(1).mean(), "hamming_loss": (gold != given).mean()}
+    out |= {
+        "subset_accuracy": (gold == given).all(1).mean(),
+        "hamming_loss": (gold != given).mean(),
+    }
     return {name: float(out[name]) for name in NAMES if name != "rows"} | {"rows": len(gold)}
 
 
-def per_label(labels: Sequence[str], gold: np.ndarray, given: np.ndarray, thresholds: np.ndarray) -> list[list[Any]]:
+def per_label(
+    labels: Sequence[str], gold: np.ndarray, given: np.ndarray, thresholds: np.ndarray
+) -> list[list[Any]]:
     """Of each label: name, support, times given, threshold, precision, recall and F1."""
     support, times = gold.sum(0), given.sum(0)
-    found = _scores((gold & given).sum(0).astype(np.float64), times.astype(np.float64), support.astype(np.float64))
+    found = _scores(
+        (gold & given).sum(0).astype(np.float64),
+        times.astype(np.float64),
+        support.astype(np.float64),
+    )
     columns = (support, times, thresholds, *found.values())
     return [[label, *(column[i].item() for column in columns)] for i, label in enumerate(labels)]
 
 
 def best_thresholds(gold: np.ndarray, probability: np.ndarray, default: float = 0.5) -> np.ndarray:
-    """Of each label, the threshold with the highest F1: halfway between the two probabilities that it parts; among equals, the one that gives the
-    label least often. A label that no row has, or every row, keeps the default: the rows say nothing of it.
+    """Of each label, the threshold with the highest F1: halfway between the two probabilities that
+    it parts; among equals, the one that gives the label least often. A label that no row has, or
+    every row, keeps the default: the rows say nothing of it.
 
     Args:
       gold: `[rows, L]` bool; probability: `[rows, L]`.

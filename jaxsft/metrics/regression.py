@@ -1,4 +1,6 @@
-"""Scores of numbers, as scikit-learn and scipy define them. Targets that are missing (NaN) count nowhere."""
+"""Scores of numbers, as scikit-learn and scipy define them. Targets that are missing (NaN) count
+nowhere.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class SquaredErrors(State):
     @classmethod
     def update(cls, predicted, targets, mask) -> SquaredErrors:
         """predicted, targets, mask: any equal shape."""
-        return cls(jnp.where(mask, jnp.square(predicted - targets), 0).sum(), mask.sum(dtype=jnp.int32))
+        return cls(
+            jnp.where(mask, jnp.square(predicted - targets), 0).sum(), mask.sum(dtype=jnp.int32)
+        )
 
     def brief(self) -> dict[str, float]:
         return {"mse_scaled": float(self.total) / int(self.count) if self.count else math.nan}
@@ -38,7 +42,9 @@ def ranks(x: np.ndarray) -> np.ndarray:
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """The correlation of two samples (Pearson, 1895); NaN where one does not vary or there are fewer than two."""
+    """The correlation of two samples (Pearson, 1895); NaN where one does not vary or there are
+    fewer than two.
+    """
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
     x, y = x - x.mean(), y - y.mean()
@@ -51,7 +57,8 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def scores(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """The numbers of `NAMES` of one target, over the rows that have it. r2 is 1 - the squared error / that of the mean; NaN where gold does not vary.
+    """The numbers of `NAMES` of one target, over the rows that have it. r2 is 1 - the squared error
+    / that of the mean; NaN where gold does not vary.
 
     Args:
       gold, predicted: `[rows]`.
@@ -69,4 +76,7 @@ def scores(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
 def table(names: Sequence[str], gold: np.ndarray, predicted: np.ndarray) -> list[list[Any]]:
     """Of each target: its name, the rows that have it, and the numbers of `NAMES`."""
-    return [[name, int(np.isfinite(gold[:, i]).sum()), *scores(gold[:, i], predicted[:, i]).values()] for i, name in enumerate(names)]
+    return [
+        [name, int(np.isfinite(gold[:, i]).sum()), *scores(gold[:, i], predicted[:, i]).values()]
+        for i, name in enumerate(names)
+    ]

@@ -1,4 +1,6 @@
-"""How well a text finds its partner among those of a whole split, by cosine. It does not depend on the batch size."""
+"""How well a text finds its partner among those of a whole split, by cosine. It does not depend on
+the batch size.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ NAMES = ("mrr", *(f"recall_at_{k}" for k in AT), "rows")
 
 
 def ranks(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """The rank, from 1, of candidate i for query i; equal scores stand before it, so that vectors that are all alike find nothing.
+    """The rank, from 1, of candidate i for query i; equal scores stand before it, so that vectors
+    that are all alike find nothing.
 
     Args:
       queries, candidates: `[rows, D]`, unit vectors.
@@ -28,8 +31,14 @@ def ranks(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def scores(queries: np.ndarray, candidates: np.ndarray) -> dict[str, float]:
-    """Mean reciprocal rank (Voorhees, 1999), and the share of queries whose partner is among the first k."""
+    """Mean reciprocal rank (Voorhees, 1999), and the share of queries whose partner is among the
+    first k.
+    """
     if not len(queries):
         return {name: math.nan for name in NAMES if name != "rows"} | {"rows": 0}
     found = ranks(queries, candidates)
-    return {"mrr": float((1 / found).mean())} | {f"recall_at_{k}": float((found <= k).mean()) for k in AT} | {"rows": len(found)}
+    return (
+        {"mrr": float((1 / found).mean())}
+        | {f"recall_at_{k}": float((found <= k).mean()) for k in AT}
+        | {"rows": len(found)}
+    )

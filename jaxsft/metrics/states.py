@@ -1,7 +1,9 @@
-"""Mergeable metric states. `update` runs inside jit, `merge` adds anywhere, `compute` gives numbers on the host.
+"""Mergeable metric states. `update` runs inside jit, `merge` adds anywhere, `compute` gives numbers
+on the host.
 
-Counts are integers and every sum is merged on the host in float64, so a metric does not depend on the batch size or the order.
-Metrics count with the mask of what is there, never with the loss weight.
+Counts are integers and every sum is merged on the host in float64, so a metric does not depend on
+the batch size or the order. Metrics count with the mask of what is there, never with the loss
+weight.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class State(struct.PyTreeNode):
 
 def widen(tree: Any) -> Any:
     """Device sums on the host, in float64 and int64, ready to be merged."""
-    wide = lambda x: np.asarray(x, np.int64 if np.issubdtype(np.asarray(x).dtype, np.integer) else np.float64)
+    wide = lambda x: np.asarray(
+        x, np.int64 if np.issubdtype(np.asarray(x).dtype, np.integer) else np.float64
+    )
     return jax.tree.map(wide, tree)
 
 
@@ -58,7 +62,11 @@ class Tokens(State):
         if not n:
             return {"perplexity": math.nan, "token_accuracy": math.nan, "tokens": 0}
         mean = float(self.nll) / n
-        return {"perplexity": math.inf if mean > 700 else math.exp(mean), "token_accuracy": int(self.correct) / n, "tokens": n}
+        return {
+            "perplexity": math.inf if mean > 700 else math.exp(mean),
+            "token_accuracy": int(self.correct) / n,
+            "tokens": n,
+        }
 
 
 class Hits(State):
@@ -90,19 +98,26 @@ class Confusion(State):
         return cls(counts[:-1].reshape(classes, classes))
 
     def compute(self) -> dict[str, float]:
-        """Accuracy; precision, recall and F1: macro (over classes that occur), micro, weighted by support. 0/0 is 0, as in scikit-learn."""
+        """Accuracy; precision, recall and F1: macro (over classes that occur), micro, weighted by
+        support. 0/0 is 0, as in scikit-learn.
+        """
         m = np.asarray(self.matrix, np.float64)
         total, hit, gold, predicted = m.sum(), np.diag(m), m.sum(1), m.sum(0)
         if not total:
             return {"accuracy": math.nan, "rows": 0}
         divide = lambda a, b: np.divide(a, b, out=np.zeros_like(a), where=b > 0)
-        scores = {"precision": divide(hit, predicted), "recall": divide(hit, gold), "f1": divide(2 * hit, gold + predicted)}
+        scores = {
+            "precision": divide(hit, predicted),
+            "recall": divide(hit, gold),
+            "f1": divide(2 * hit, gold + predicted),
+        }
         occurs = (gold + predicted) > 0
         out = {"accuracy": hit.sum() / total, "rows": int(total)}
         for name, value in scores.items():
             out[f"{name}_macro"] = value[occurs].mean()
             out[f"{name}_weighted"] = (value * gold).sum() / total
-            out[f"{name}_micro"] = hit.sum() / total  # with one label a text, all three are the accuracy
+            # with one label a text, all three are the accuracy
+            out[f"{name}_micro"] = hit.sum() / total
         return {k: v if isinstance(v, int) else float(v) for k, v in out.items()}
 
     def brief(self) -> dict[str, float]:

@@ -1,6 +1,8 @@
-"""Scores of generated texts against references: exact match, BLEU, chrF and ROUGE-L, of a whole corpus. Host code; the tokenizer is always named.
+"""Scores of generated texts against references: exact match, BLEU, chrF and ROUGE-L, of a whole
+corpus. Host code; the tokenizer is always named.
 
-BLEU and chrF are those of sacrebleu, and ROUGE-L takes its tokens, so that all three depend on nothing but the texts and the name of a tokenizer.
+BLEU and chrF are those of sacrebleu, and ROUGE-L takes its tokens, so that all three depend on
+nothing but the texts and the name of a tokenizer.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import numpy as np
 from jaxsft.errors import ConfigError
 
 SCORES = ("exact_match", "bleu", "chrf", "rouge_l")
-TOKENIZERS = ("13a", "intl", "zh", "char", "none")  # of sacrebleu; those that download a model are left out
+# of sacrebleu; those that download a model are left out
+TOKENIZERS = ("13a", "intl", "zh", "char", "none")
 
 Texts = Sequence[str]
 # Letters of scripts whose words have no space between them. Chinese has a tokenizer of its own in
@@ -52,10 +55,15 @@ def check(names: Sequence[str]) -> None:
     """Raises ConfigError where a score needs a library that is not installed."""
     needing = [name for name in names if name != "exact_match"]
     if needing and importlib.util.find_spec("sacrebleu") is None:
-        raise ConfigError(f"task.scores: {', '.join(needing)} need sacrebleu; install jaxsft[text], or set task.scores=[exact_match]")
+        raise ConfigError(
+            f"task.scores: {', '.join(needing)} need sacrebleu; install jaxsft[text], or set"
+            " task.scores=[exact_match]"
+        )
 
 
-def scores(names: Sequence[str], answers: Texts, references: Sequence[Texts], tokens: str) -> dict[str, float]:
+def scores(
+    names: Sequence[str], answers: Texts, references: Sequence[Texts], tokens: str
+) -> dict[str, float]:
     """The scores by name, over all answers.
 
     Args:
@@ -79,25 +87,37 @@ def exact_match(answers: Texts, references: Sequence[Texts], tokens: str) -> flo
 
 
 def bleu(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
-    """Corpus BLEU of up to four tokens, case kept, smoothed exponentially (Papineni et al., 2002; Post, 2018)."""
+    """Corpus BLEU of up to four tokens, case kept, smoothed exponentially (Papineni et al., 2002;
+    Post, 2018).
+    """
     from sacrebleu.metrics import BLEU
 
     return float(BLEU(tokenize=tokens).corpus_score(list(answers), _streams(references)).score)
 
 
 def chrf(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
-    """chrF2 of up to six characters (Popović, 2015); words play no part in it, so it suits any language."""
+    """chrF2 of up to six characters (Popović, 2015); words play no part in it, so it suits any
+    language.
+    """
     from sacrebleu.metrics import CHRF
 
     return float(CHRF().corpus_score(list(answers), _streams(references)).score)
 
 
 def rouge_l(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
-    """Mean over the answers of the F1 of the longest common subsequence of tokens, against the reference where it is largest (Lin, 2004), in lower
-    case."""
+    """Mean over the answers of the F1 of the longest common subsequence of tokens, against the
+    reference where it is largest (Lin, 2004), in lower case.
+    """
     cut = tokenizer(tokens)
     split = lambda text: cut(text.lower()).split()
-    return 100 * float(np.mean([max(_f1(split(a), split(r)) for r in rs) for a, rs in zip(answers, references, strict=True)]))
+    return 100 * float(
+        np.mean(
+            [
+                max(_f1(split(a), split(r)) for r in rs)
+                for a, rs in zip(answers, references, strict=True)
+            ]
+        )
+    )
 
 
 @functools.cache
@@ -110,7 +130,9 @@ def tokenizer(name: str) -> Callable[[str], str]:
 
 def _streams(references: Sequence[Texts]) -> list[list[Any]]:
     """One list per number of the reference, None where an answer has fewer."""
-    return [[r[i] if i < len(r) else None for r in references] for i in range(max(map(len, references)))]
+    return [
+        [r[i] if i < len(r) else None for r in references] for i in range(max(map(len, references)))
+    ]
 
 
 def _f1(a: Sequence[str], b: Sequence[str]) -> float:

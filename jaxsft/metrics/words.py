@@ -1,4 +1,6 @@
-"""Scores of what was said of words, on the host: by class or by chunk, and of trees. Every gold word counts, predicted or not."""
+"""Scores of what was said of words, on the host: by class or by chunk, and of trees. Every gold
+word counts, predicted or not.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,18 @@ class Counts:
     predicted: Counter[str] = dataclasses.field(default_factory=Counter)
     hit: Counter[str] = dataclasses.field(default_factory=Counter)
 
-    def add(self, gold: Iterable[Any], predicted: Iterable[Any], name: Any = lambda item: item) -> None:
-        """Items of one text, which are equal where a prediction is right; `name` is the class of an item."""
+    def add(
+        self, gold: Iterable[Any], predicted: Iterable[Any], name: Any = lambda item: item
+    ) -> None:
+        """Items of one text, which are equal where a prediction is right; `name` is the class of an
+        item.
+        """
         gold, predicted = Counter(gold), Counter(predicted)
-        for counter, items in ((self.gold, gold), (self.predicted, predicted), (self.hit, gold & predicted)):
+        for counter, items in (
+            (self.gold, gold),
+            (self.predicted, predicted),
+            (self.hit, gold & predicted),
+        ):
             for item, count in items.items():
                 counter[name(item)] += count
 
@@ -33,8 +43,13 @@ class Counts:
         return sorted(self.gold.keys() | self.predicted.keys())
 
     def scores(self) -> dict[str, float]:
-        """Precision, recall and F1: micro (of all items together), macro (the mean of the classes that occur), weighted by support; 0/0 is 0."""
-        lines, support = [self._of([name]) for name in self.names], [self.gold[name] for name in self.names]
+        """Precision, recall and F1: micro (of all items together), macro (the mean of the classes
+        that occur), weighted by support; 0/0 is 0.
+        """
+        lines, support = (
+            [self._of([name]) for name in self.names],
+            [self.gold[name] for name in self.names],
+        )
         out = {}
         for i, score in enumerate(("precision", "recall", "f1")):
             values = [line[i] for line in lines]
@@ -45,14 +60,20 @@ class Counts:
         return out
 
     def _of(self, names: Sequence[str]) -> tuple[float, float, float]:
-        gold, predicted, hit = (sum(counter[name] for name in names) for counter in (self.gold, self.predicted, self.hit))
+        gold, predicted, hit = (
+            sum(counter[name] for name in names)
+            for counter in (self.gold, self.predicted, self.hit)
+        )
         precision, recall = hit / predicted if predicted else 0.0, hit / gold if gold else 0.0
         return precision, recall, 2 * hit / (gold + predicted) if gold + predicted else 0.0
 
     def table(self, what: str) -> tuple[list[str], list[list[Any]]]:
         """The names of columns, and a row for each class, the most frequent first."""
         names = sorted(self.names, key=lambda name: (-self.gold[name], name))
-        lines = [[name or "(none)", self.gold[name], self.predicted[name], *self._of([name])] for name in names]
+        lines = [
+            [name or "(none)", self.gold[name], self.predicted[name], *self._of([name])]
+            for name in names
+        ]
         return [what, "support", "predicted", "precision", "recall", "f1"], lines
 
 
@@ -64,15 +85,27 @@ def of_classes(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] 
     return counts
 
 
-def of_chunks(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] | None], scheme: str) -> Counts:
-    """Chunks by type, as the strict mode of seqeval counts them: right where beginning, end and type are."""
+def of_chunks(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] | None], scheme: str
+) -> Counts:
+    """Chunks by type, as the strict mode of seqeval counts them: right where beginning, end and
+    type are.
+    """
     counts = Counts()
     for true, guess in zip(gold, predicted, strict=True):
-        counts.add(schemes.strict(true, scheme), schemes.strict(guess or (), scheme), name=lambda span: span[2])
+        counts.add(
+            schemes.strict(true, scheme),
+            schemes.strict(guess or (), scheme),
+            name=lambda span: span[2],
+        )
     return counts
 
 
-def accuracy(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any] | None], keep: Sequence[Sequence[bool]] | None = None) -> float:
+def accuracy(
+    gold: Sequence[Sequence[Any]],
+    predicted: Sequence[Sequence[Any] | None],
+    keep: Sequence[Sequence[bool]] | None = None,
+) -> float:
     """The share of words that are right; `keep` tells which of them count. NaN where none does."""
     right = total = 0
     for i, (true, guess) in enumerate(zip(gold, predicted, strict=True)):

@@ -1,11 +1,14 @@
-"""The deep biaffine parser (Dozat and Manning, 2017, arXiv:1611.01734) over the words of packed sentences.
+"""The deep biaffine parser (Dozat and Manning, 2017, arXiv:1611.01734) over the words of packed
+sentences.
 
-Every word chooses its head among the root and the other words of its sentence, and a relation to it. With `[v; 1]` a vector and a one below it:
+Every word chooses its head among the root and the other words of its sentence, and a relation to
+it. With `[v; 1]` a vector and a one below it:
 
     arc(i, j)      = dep_i^T U head_j + u^T head_j                   eq. 6 of the paper
     label(i, j, r) = [dep_i; 1]^T U_r [head_j; 1]                    eq. 8 and 9, as one form
 
-Letters: B batch, W words of a row, H = 1 + W candidates (0 is the root), A size of arcs, L size of labels, R relations.
+Letters: B batch, W words of a row, H = 1 + W candidates (0 is the root), A size of arcs, L size of
+labels, R relations.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ class Views(NamedTuple):
 
 
 class Biaffine(nn.Module):
-    """`[B, W, D]` -> `Views`. The root is a vector of its own; `tags` parts of speech are told from the same states by a linear layer."""
+    """`[B, W, D]` -> `Views`. The root is a vector of its own; `tags` parts of speech are told from
+    the same states by a linear layer.
+    """
 
     embed: int
     arc: int
@@ -45,40 +50,90 @@ class Biaffine(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch words embed"], noise: Dropout | None = None) -> Views:
         x = dropout(x, noise, 0)
-        root = self.param("root", declare(nn.initializers.normal(1.0), ("embed",)), (self.embed,)).astype(x.dtype)
-        candidates = jnp.concatenate([jnp.broadcast_to(root, (x.shape[0], 1, self.embed)), x], axis=1)  # [B, H, D]
-        arc_dep, arc_head = self._view("arc_dep", x, self.arc, noise, 1), self._view("arc_head", candidates, self.arc, noise, 2)
-        dep, head = self._view("label_dep", x, self.label, noise, 3), self._view("label_head", candidates, self.label, noise, 4)
+        root = self.param(
+            "root", declare(nn.initializers.normal(1.0), ("embed",)), (self.embed,)
+        ).astype(x.dtype)
+        # [B, H, D]
+        candidates = jnp.concatenate(
+            [jnp.broadcast_to(root, (x.shape[0], 1, self.embed)), x], axis=1
+        )
+        arc_dep, arc_head = (
+            self._view("arc_dep", x, self.arc, noise, 1),
+            self._view("arc_head", candidates, self.arc, noise, 2),
+        )
+        dep, head = (
+            self._view("label_dep", x, self.label, noise, 3),
+            self._view("label_head", candidates, self.label, noise, 4),
+        )
 
-        w = self.param("arcs", declare(fan_in_normal(1), ("classes", "mlp"), inputs=1), (self.arc, self.arc))
+        w = self.param(
+            "arcs", declare(fan_in_normal(1), ("classes", "mlp"), inputs=1), (self.arc, self.arc)
+        )
         prior = self.param("arc_prior", declare(nn.initializers.zeros, ("mlp",)), (self.arc,))
-        arcs = contract("bwa,bha->bwh", contract("bwa,ac->bwc", arc_dep, w, self.precision) + prior, arc_head, self.precision) * self.arc**-0.5
+        arcs = (
+            contract(
+                "bwa,bha->bwh",
+                contract("bwa,ac->bwc", arc_dep, w, self.precision) + prior,
+                arc_head,
+                self.precision,
+            )
+            * self.arc**-0.5
+        )
         size = self.label + 1
-        labels = self.param("labels", declare(fan_in_normal(1), ("classes", "classes", "mlp"), inputs=1), (size, self.relations, size))
+        labels = self.param(
+            "labels",
+            declare(fan_in_normal(1), ("classes", "classes", "mlp"), inputs=1),
+            (size, self.relations, size),
+        )
         tags = None
         if self.tags:
-            tags = Linear("bsd,dc->bsc", (self.embed, self.tags), ("embed", "classes"), self.precision, bias=True, name="tags")(x)
+            tags = Linear(
+                "bsd,dc->bsc",
+                (self.embed, self.tags),
+                ("embed", "classes"),
+                self.precision,
+                bias=True,
+                name="tags",
+            )(x)
         one = lambda v: jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
-        return Views(arcs.astype(at_least_fp32(arcs.dtype)), one(dep), one(head), labels * size**-0.5, tags)
+        return Views(
+            arcs.astype(at_least_fp32(arcs.dtype)), one(dep), one(head), labels * size**-0.5, tags
+        )
 
     def _view(self, name: str, x: Array, size: int, noise: Dropout | None, site: int) -> Array:
-        y = Linear("bsd,da->bsa", (self.embed, size), ("embed", "mlp"), self.precision, bias=True, name=name)(x)
+        y = Linear(
+            "bsd,da->bsa",
+            (self.embed, size),
+            ("embed", "mlp"),
+            self.precision,
+            bias=True,
+            name=name,
+        )(x)
         return dropout(jax.nn.leaky_relu(y, 0.1), noise, site)
 
 
 def candidates(segment: Int[Array, "batch words"]) -> Array:
-    """Which heads a word may have, `[B, W, H]` bool: the root, and the other words of its sentence."""
+    """Which heads a word may have, `[B, W, H]` bool: the root, and the other words of its
+    sentence."""
     words = segment.shape[1]
-    same = (segment[:, :, None] == segment[:, None, :]) & (segment[:, None, :] > 0) & ~jnp.eye(words, dtype=bool)
+    same = (
+        (segment[:, :, None] == segment[:, None, :])
+        & (segment[:, None, :] > 0)
+        & ~jnp.eye(words, dtype=bool)
+    )
     return jnp.concatenate([jnp.ones_like(same[..., :1]), same], axis=-1)
 
 
-def masked_arcs(views: Views, segment: Int[Array, "batch words"]) -> Float[Array, "batch words heads"]:
+def masked_arcs(
+    views: Views, segment: Int[Array, "batch words"]
+) -> Float[Array, "batch words heads"]:
     """The scores of arcs, and a number below all of them where there can be none."""
     return jnp.where(candidates(segment), views.arcs, -1e9)
 
 
-def label_logits(views: Views, heads: Int[Array, "batch words"], precision: str) -> Float[Array, "batch words relations"]:
+def label_logits(
+    views: Views, heads: Int[Array, "batch words"], precision: str
+) -> Float[Array, "batch words relations"]:
     """The scores of the relations of each word to the head that is given."""
     head = jnp.take_along_axis(views.head, heads[..., None], axis=1)  # [B, W, L + 1]
     left = contract("bwl,lrm->bwrm", views.dep, views.labels, precision)
@@ -86,15 +141,25 @@ def label_logits(views: Views, heads: Int[Array, "batch words"], precision: str)
 
 
 def best_labels(views: Views, precision: str) -> Int[Array, "batch words heads"]:
-    """The relation of the highest score for every word and every head: relation by relation, so that `[B, W, H, R]` is never held."""
+    """The relation of the highest score for every word and every head: relation by relation, so
+    that `[B, W, H, R]` is never held.
+    """
 
     def one(best, relation):
         weights, number = relation
-        score = contract("bwl,bhl->bwh", contract("bwl,lm->bwm", views.dep, weights, precision), views.head, precision)
+        score = contract(
+            "bwl,bhl->bwh",
+            contract("bwl,lm->bwm", views.dep, weights, precision),
+            views.head,
+            precision,
+        )
         higher = score > best[0]
         return (jnp.where(higher, score, best[0]), jnp.where(higher, number, best[1])), None
 
     shape = (*views.dep.shape[:2], views.head.shape[1])
     start = (jnp.full(shape, -jnp.inf, at_least_fp32(views.dep.dtype)), jnp.zeros(shape, jnp.int32))
-    numbered = (jnp.moveaxis(views.labels, 1, 0), jnp.arange(views.labels.shape[1], dtype=jnp.int32))
+    numbered = (
+        jnp.moveaxis(views.labels, 1, 0),
+        jnp.arange(views.labels.shape[1], dtype=jnp.int32),
+    )
     return lax.scan(one, start, numbered)[0][1]

@@ -1,5 +1,7 @@
-"""Attention block by block, skipping every block in which no query may look at any key: memory linear in the length, work linear in what a packed
-row really needs. The algorithm is FlashAttention-2 (Dao, 2023, arXiv:2307.08691, algorithms 1 and 2) with a softmax that is never stored.
+"""Attention block by block, skipping every block in which no query may look at any key: memory
+linear in the length, work linear in what a packed row really needs. The algorithm is
+FlashAttention-2 (Dao, 2023, arXiv:2307.08691, algorithms 1 and 2) with a softmax that is never
+stored.
 
 Letters: S queries, T keys, K kv heads, G query heads of a kv head, N head dim, C block.
 """
@@ -22,7 +24,9 @@ _LOW = -1e30  # below any score; finite, so that a row without keys gives no NaN
 
 
 class _Row(NamedTuple):
-    """One row, cut into blocks: queries `[blocks, K, G, C, N]`, keys and values `[blocks, K, C, N]`, and what the mask reads `[blocks, C]`."""
+    """One row, cut into blocks: queries `[blocks, K, G, C, N]`, keys and values `[blocks, K, C,
+    N]`, and what the mask reads `[blocks, C]`.
+    """
 
     q: Array
     k: Array
@@ -35,7 +39,8 @@ class Rules(NamedTuple):
     """What a block of scores goes through. The functions close over no traced value.
 
     Attributes:
-      mask: from what is known of the queries and of the keys, `[C]` each, to `[C, C]`. Padding has segment 0 and sees nothing.
+      mask: from what is known of the queries and of the keys, `[C]` each, to `[C, C]`. Padding has
+        segment 0 and sees nothing.
       cap: of scores, before the mask.
       slope: the derivative of `cap`, from its value.
     """
@@ -46,7 +51,9 @@ class Rules(NamedTuple):
     precision: str
 
 
-def attend(q: Array, k: Array, v: Array, q_where: tuple, k_where: tuple, rules: Rules) -> Float[Array, "batch queries heads head_dim"]:
+def attend(
+    q: Array, k: Array, v: Array, q_where: tuple, k_where: tuple, rules: Rules
+) -> Float[Array, "batch queries heads head_dim"]:
     """Softmax attention.
 
     Args:
@@ -90,7 +97,10 @@ def _forward(rules, q, k, v, q_where, k_where):
 def _backward(rules, saved, g):
     q, k, v, q_where, k_where, out, lse = saved
     delta = (out * g).sum(-1)  # [B, blocks, K, G, C]
-    dq, dk, dv = lax.map(lambda x: _row_backward(rules, _Row(*x[:5]), *x[5:]), (q, k, v, q_where, k_where, lse, delta, g))
+    dq, dk, dv = lax.map(
+        lambda x: _row_backward(rules, _Row(*x[:5]), *x[5:]),
+        (q, k, v, q_where, k_where, lse, delta, g),
+    )
     return dq, dk, dv, None, None
 
 
@@ -117,12 +127,18 @@ def _row_forward(rules: Rules, row: _Row):
                 new = jnp.maximum(high, s.max(-1))
                 p = jnp.where(allowed, jnp.exp(s - new[..., None]), 0)
                 scale = jnp.exp(high - new)
-                acc = acc * scale[..., None] + contract("kgst,ktn->kgsn", p, _at(row.v, j), rules.precision)
+                acc = acc * scale[..., None] + contract(
+                    "kgst,ktn->kgsn", p, _at(row.v, j), rules.precision
+                )
                 return new, total * scale + p.sum(-1), acc
 
             return lax.cond(allowed.any(), add, lambda carry: carry, carry)
 
-        start = (jnp.full(q.shape[:-1], _LOW, q.dtype), jnp.zeros(q.shape[:-1], q.dtype), jnp.zeros_like(q))
+        start = (
+            jnp.full(q.shape[:-1], _LOW, q.dtype),
+            jnp.zeros(q.shape[:-1], q.dtype),
+            jnp.zeros_like(q),
+        )
         high, total, acc = lax.fori_loop(0, row.k.shape[0], visit, start)
         total = jnp.where(total > 0, total, 1)  # a padding query has no key at all: its output is 0
         return acc / total[..., None], high + jnp.log(total)
@@ -131,7 +147,9 @@ def _row_forward(rules: Rules, row: _Row):
 
 
 def _row_backward(rules: Rules, row: _Row, lse, delta, g):
-    """dq, dk, dv in the layout of `row`; probabilities are computed again from the saved denominators."""
+    """dq, dk, dv in the layout of `row`; probabilities are computed again from the saved
+    denominators.
+    """
 
     def scores_and_gradient(i, j, allowed):
         q, lse_i, delta_i, g_i = _at((row.q, lse, delta, g), i)
@@ -160,11 +178,15 @@ def _row_backward(rules: Rules, row: _Row, lse, delta, g):
             def add(carry):
                 p, ds, q, _, g_i = scores_and_gradient(i, j, allowed)
                 dk, dv = carry
-                return dk + contract("kgst,kgsn->ktn", ds, q, rules.precision), dv + contract("kgst,kgsn->ktn", p, g_i, rules.precision)
+                return dk + contract("kgst,kgsn->ktn", ds, q, rules.precision), dv + contract(
+                    "kgst,kgsn->ktn", p, g_i, rules.precision
+                )
 
             return lax.cond(allowed.any(), add, lambda carry: carry, carry)
 
-        return lax.fori_loop(0, row.q.shape[0], visit, (jnp.zeros_like(row.k[0]), jnp.zeros_like(row.v[0])))
+        return lax.fori_loop(
+            0, row.q.shape[0], visit, (jnp.zeros_like(row.k[0]), jnp.zeros_like(row.v[0]))
+        )
 
     dq = lax.map(of_queries, jnp.arange(row.q.shape[0]))
     dk, dv = lax.map(of_keys, jnp.arange(row.k.shape[0]))

@@ -1,7 +1,9 @@
-"""A linear chain over the words of packed texts (Lafferty et al., 2001): log-likelihood by the forward algorithm, the best tags by Viterbi's.
+"""A linear chain over the words of packed texts (Lafferty et al., 2001): log-likelihood by the
+forward algorithm, the best tags by Viterbi's.
 
-A row holds several chains side by side. A chain is a run of words of one number, and 0 is no word. It begins with the scores of `start` where its
-first word begins a text, and ends with those of `end` where its last one ends it: a window of a longer text has neither at its cut ends.
+A row holds several chains side by side. A chain is a run of words of one number, and 0 is no word.
+It begins with the scores of `start` where its first word begins a text, and ends with those of
+`end` where its last one ends it: a window of a longer text has neither at its cut ends.
 
 Letters: B batch, W words of a row, C classes.
 """
@@ -38,7 +40,9 @@ class Chains(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Of a tag behind another, `[before, after]`, and of a tag at the beginning and at the end of a text."""
+    """Of a tag behind another, `[before, after]`, and of a tag at the beginning and at the end of a
+    text.
+    """
 
     transitions: Float[Array, "classes classes"]
     start: Float[Array, " classes"]
@@ -46,13 +50,17 @@ class Scores(NamedTuple):
 
 
 class TagHead(TokenHead):
-    """Logits of each word, `[B, W, D] -> [B, W, C]`; with `crf` it declares the scores of a chain too."""
+    """Logits of each word, `[B, W, D] -> [B, W, C]`; with `crf` it declares the scores of a chain
+    too.
+    """
 
     classes: int = 2
     crf: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch words embed"], noise: Dropout | None = None) -> Float[Array, "batch words classes"]:
+    def __call__(
+        self, x: Float[Array, "batch words embed"], noise: Dropout | None = None
+    ) -> Float[Array, "batch words classes"]:
         c, zeros = self.classes, nn.initializers.zeros
         y = self.logits(x, c, noise)
         if self.crf:
@@ -62,16 +70,24 @@ class TagHead(TokenHead):
         return y
 
 
-def negative_log_likelihood(logits: Float[Array, "batch words classes"], tags: Int[Array, "batch words"], chains: Chains, scores: Scores) -> Array:
+def negative_log_likelihood(
+    logits: Float[Array, "batch words classes"],
+    tags: Int[Array, "batch words"],
+    chains: Chains,
+    scores: Scores,
+) -> Array:
     """`log Z - score(tags)` of each chain, at its last word, and 0 elsewhere: `[B, W]`.
 
-    `score(t) = start[t_1] + sum_i logits[i, t_i] + sum_i transitions[t_i, t_i+1] + end[t_n]`, and Z sums `exp score` over all tags.
+    `score(t) = start[t_1] + sum_i logits[i, t_i] + sum_i transitions[t_i, t_i+1] + end[t_n]`, and Z
+    sums `exp score` over all tags.
     """
     logits = logits.astype(at_least_fp32(logits.dtype))
     gold = jnp.take_along_axis(logits, tags[..., None], axis=-1)[..., 0]  # [B, W]
     before = jnp.pad(tags, ((0, 0), (1, 0)))[:, :-1]
     begins, ends = chains.begins, chains.ends
-    gold = gold + jnp.where(begins, jnp.where(chains.first, scores.start[tags], 0), scores.transitions[before, tags])
+    gold = gold + jnp.where(
+        begins, jnp.where(chains.first, scores.start[tags], 0), scores.transitions[before, tags]
+    )
     gold = gold + jnp.where(ends & chains.last, scores.end[tags], 0)
 
     def step(carry, word):
@@ -91,7 +107,9 @@ def negative_log_likelihood(logits: Float[Array, "batch words classes"], tags: I
     return jnp.where(ends, log_z - total, 0)
 
 
-def viterbi(logits: Float[Array, "batch words classes"], chains: Chains, scores: Scores) -> Int[Array, "batch words"]:
+def viterbi(
+    logits: Float[Array, "batch words classes"], chains: Chains, scores: Scores
+) -> Int[Array, "batch words"]:
     """The tags of the highest score in each chain (Viterbi, 1967); 0 where there is no word."""
     logits = logits.astype(at_least_fp32(logits.dtype))
 
@@ -103,8 +121,11 @@ def viterbi(logits: Float[Array, "batch words classes"], chains: Chains, scores:
         return best, (best, candidates.argmax(1).astype(jnp.int32))
 
     along = lambda *arrays: tuple(jnp.moveaxis(x, 1, 0) for x in arrays)
-    _, (best, came_from) = lax.scan(forward, jnp.zeros_like(logits[:, 0]), along(logits, chains.begins, chains.first))
-    next_came_from = jnp.concatenate([came_from[1:], jnp.zeros_like(came_from[:1])])  # of the word behind each
+    _, (best, came_from) = lax.scan(
+        forward, jnp.zeros_like(logits[:, 0]), along(logits, chains.begins, chains.first)
+    )
+    # of the word behind each
+    next_came_from = jnp.concatenate([came_from[1:], jnp.zeros_like(came_from[:1])])
 
     def backward(tag, word):
         best, came_from, end, last = word
@@ -113,5 +134,7 @@ def viterbi(logits: Float[Array, "batch words classes"], chains: Chains, scores:
         return tag, tag
 
     ends = along(chains.ends, chains.last)
-    _, tags = lax.scan(backward, jnp.zeros(logits.shape[0], jnp.int32), (best, next_came_from, *ends), reverse=True)
+    _, tags = lax.scan(
+        backward, jnp.zeros(logits.shape[0], jnp.int32), (best, next_came_from, *ends), reverse=True
+    )
     return jnp.where(chains.number > 0, jnp.moveaxis(tags, 0, 1), 0)

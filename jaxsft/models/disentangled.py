@@ -1,5 +1,6 @@
-"""Disentangled attention: scores of content with relative positions, both ways, beside those of content with content (He et al., 2020,
-arXiv:2006.03654, eq. 4; shared projections and logarithmic buckets as in DeBERTa-v3, arXiv:2111.09543).
+"""Disentangled attention: scores of content with relative positions, both ways, beside those of
+content with content (He et al., 2020, arXiv:2006.03654, eq. 4; shared projections and logarithmic
+buckets as in DeBERTa-v3, arXiv:2111.09543).
 
 Letters: B batch, S queries, T keys, H heads, N head dim, D embed, R relative positions.
 """
@@ -19,23 +20,31 @@ from jaxsft.sharding.weights import declare
 
 
 def bucket_of_distance(buckets: int, longest: int) -> np.ndarray:
-    """The bucket of each distance `[longest + 1]`: its own up to half of the buckets, beyond that by its logarithm; `buckets` for all from `longest`
-    on. In float32, as the published weights were trained."""
+    """The bucket of each distance `[longest + 1]`: its own up to half of the buckets, beyond that
+    by its logarithm; `buckets` for all from `longest` on. In float32, as the published weights were
+    trained.
+    """
     half, distance = buckets // 2, np.arange(longest + 1, dtype=np.float32)
-    ratio = np.log(np.maximum(distance, 1) / np.float32(half)) / np.log(np.float32((longest - 1) / half))
+    ratio = np.log(np.maximum(distance, 1) / np.float32(half)) / np.log(
+        np.float32((longest - 1) / half)
+    )
     grown = np.ceil(ratio * np.float32(half - 1)) + half
     return np.where(distance <= half, distance, grown).astype(np.int32)
 
 
 def row_of(behind: Int[Array, ...], buckets: int, longest: int) -> Int[Array, ...]:
-    """The row of the table for keys that stand so far behind their query: the middle is the token itself."""
+    """The row of the table for keys that stand so far behind their query: the middle is the token
+    itself.
+    """
     table = jnp.asarray(bucket_of_distance(buckets, longest))
     bucket = jnp.sign(behind) * table[jnp.minimum(jnp.abs(behind), longest)]
     return jnp.clip(bucket + buckets, 0, 2 * buckets - 1)
 
 
 class Disentangled(nn.Module):
-    """The table of relative positions `[R, D]`, normed, which all layers share, and its row for each query and key `[B, S, T]`."""
+    """The table of relative positions `[R, D]`, normed, which all layers share, and its row for
+    each query and key `[B, S, T]`.
+    """
 
     config: ModelConfig
 
@@ -44,7 +53,11 @@ class Disentangled(nn.Module):
         self, queries: Int[Array, "batch queries"], keys: Int[Array, "batch keys"]
     ) -> tuple[Float[Array, "rows embed"], Int[Array, "batch queries keys"]]:
         c = self.config
-        w = self.param("w", declare(nn.initializers.normal(c.embed**-0.5), ("positions", "embed")), (2 * c.relative_buckets, c.embed))
+        w = self.param(
+            "w",
+            declare(nn.initializers.normal(c.embed**-0.5), ("positions", "embed")),
+            (2 * c.relative_buckets, c.embed),
+        )
         behind = queries[:, :, None] - keys[:, None, :]
         return Norm.of(c, name="norm")(w), row_of(behind, c.relative_buckets, c.relative_distance)
 
@@ -57,7 +70,9 @@ def bias(
     rows: Int[Array, "batch queries keys"],
     precision: str,
 ) -> Float[Array, "batch heads queries keys"]:
-    """Content of the query with the position of the key, and content of the key with that of the query."""
+    """Content of the query with the position of the key, and content of the key with that of the
+    query.
+    """
     to_position = contract("bshn,rhn->bhsr", q, position_k, precision)
     from_position = contract("bthn,rhn->bhtr", k, position_q, precision)
     there = jnp.take_along_axis(to_position, rows[:, None], axis=3)

@@ -1,9 +1,11 @@
-"""An encoder and a decoder of the same blocks (Vaswani et al., 2017): one sees all of the source, the other that and what it has written.
+"""An encoder and a decoder of the same blocks (Vaswani et al., 2017): one sees all of the source,
+the other that and what it has written.
 
-    params = {"embed": {"tokens": {"w"}}, "encoder": {"layers", ["norm"], ["relative"], ["embed"]}, "decoder": the same, ["head"]}
+    params = {"embed": {"tokens": {"w"}}, "encoder": {"layers", ["norm"], ["relative"], ["embed"]},
+    "decoder": the same, ["head"]}
 
-`embed` of a half holds what its vectors have of their own (learned positions, a norm). Rows are packed in both streams: what is in segment i of the
-target sees segment i of the source.
+`embed` of a half holds what its vectors have of their own (learned positions, a norm). Rows are
+packed in both streams: what is in segment i of the target sees segment i of the source.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ DECODER = 2**20  # its dropout is apart from the encoder's
 
 
 class Memory(NamedTuple):
-    """What a decoder sees of its source: the encoder's states, or the keys and values that a layer made of them."""
+    """What a decoder sees of its source: the encoder's states, or the keys and values that a layer
+    made of them.
+    """
 
     tokens: Tokens
     states: Float[Array, "batch source embed"] | None = None
@@ -39,13 +43,17 @@ class Memory(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """What the layers of a decoder keep of the sources while they write: 0 where a row has no token, and the keys and values of each layer."""
+    """What the layers of a decoder keep of the sources while they write: 0 where a row has no
+    token, and the keys and values of each layer.
+    """
 
     segment_ids: Int[Array, "batch source"]
     kv: tuple[tuple[Array, Array], ...]  # [B, T, K, N]
 
     def of(self, layer: int) -> Memory:
-        return Memory(Tokens(self.segment_ids, jnp.zeros_like(self.segment_ids)), None, *self.kv[layer])
+        return Memory(
+            Tokens(self.segment_ids, jnp.zeros_like(self.segment_ids)), None, *self.kv[layer]
+        )
 
 
 class CrossCache(NamedTuple):
@@ -65,25 +73,52 @@ class CrossAttention(nn.Module):
     precision: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch seq embed"], tokens: Tokens, memory: Memory) -> Float[Array, "batch seq embed"]:
+    def __call__(
+        self, x: Float[Array, "batch seq embed"], tokens: Tokens, memory: Memory
+    ) -> Float[Array, "batch seq embed"]:
         c, d, precision = self.config, x.shape[-1], self.precision
         q = _projection(c, precision, c.heads, "heads", name="q")(x)
         k, v = memory.k, memory.v
         if k is None:
-            k, v = (_projection(c, precision, c.kv_heads, "kv_heads", name=name)(memory.states) for name in ("k", "v"))
+            k, v = (
+                _projection(c, precision, c.kv_heads, "kv_heads", name=name)(memory.states)
+                for name in ("k", "v")
+            )
         else:
             precision = "bf16" if k.dtype == jnp.bfloat16 else "fp32"
         keys = memory.tokens
         if self.has_variable("adapters", "adapter"):
             k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
-        how = Scores(causal=False, scale=c.head_dim**-0.5 if c.query_scale is None else c.query_scale, softcap=c.attention_softcap)
+        how = Scores(
+            causal=False,
+            scale=c.head_dim**-0.5 if c.query_scale is None else c.query_scale,
+            softcap=c.attention_softcap,
+        )
         with jax.named_scope("attend"):
-            y = PATHS[choose(c.attention, q.shape[1], k.shape[1])](q, k, v, tokens, keys, how, precision)  # [B, S, H, N]
-        shape, axes, scale = (c.heads, c.head_dim, d), ("heads", "head_dim", "embed"), (2 * c.layers) ** -0.5
-        return Linear("bshn,hnd->bsd", shape, axes, self.precision, inputs=2, scale=scale, bias=c.o_bias, name="o")(y)
+            # [B, S, H, N]
+            y = PATHS[choose(c.attention, q.shape[1], k.shape[1])](
+                q, k, v, tokens, keys, how, precision
+            )
+        shape, axes, scale = (
+            (c.heads, c.head_dim, d),
+            ("heads", "head_dim", "embed"),
+            (2 * c.layers) ** -0.5,
+        )
+        return Linear(
+            "bshn,hnd->bsd",
+            shape,
+            axes,
+            self.precision,
+            inputs=2,
+            scale=scale,
+            bias=c.o_bias,
+            name="o",
+        )(y)
 
 
-def _projection(config: ModelConfig, precision: str, heads: int, axis: str, name: str | None = None) -> Linear:
+def _projection(
+    config: ModelConfig, precision: str, heads: int, axis: str, name: str | None = None
+) -> Linear:
     shape, axes = (config.embed, heads, config.head_dim), ("embed", axis, "head_dim")
     return Linear("bsd,dhn->bshn", shape, axes, precision, bias=config.qkv_bias, name=name)
 
@@ -93,22 +128,35 @@ class DecoderBlock(Block):
 
     @nn.compact
     def __call__(
-        self, x: Array, tokens: Tokens, table: Any, layer: Layer, noise: Dropout | None, cache: CrossCache | None = None, memory: Memory | None = None
+        self,
+        x: Array,
+        tokens: Tokens,
+        table: Any,
+        layer: Layer,
+        noise: Dropout | None,
+        cache: CrossCache | None = None,
+        memory: Memory | None = None,
     ) -> tuple[Array, CrossCache | None]:
         c, scale = self.config, (2 * self.config.layers) ** -0.5
         if self.is_initializing():
             memory = Memory(tokens, x)
         own = None if cache is None else Cache(*cache[:4])
         with jax.named_scope("attention"):
-            y, own = Attention(c, self.precision, name="attention")(self._before("attention_norm", x, layer), tokens, table, own, layer.window)
+            y, own = Attention(c, self.precision, name="attention")(
+                self._before("attention_norm", x, layer), tokens, table, own, layer.window
+            )
             x = self._after("attention_norm", x, dropout(y, noise, 0))  # [B, S, D]
         with jax.named_scope("cross"):
             memory = memory if cache is None else cache.memory
-            y = CrossAttention(c, self.precision, name="cross")(self._before("cross_norm", x, None), tokens, memory)
+            y = CrossAttention(c, self.precision, name="cross")(
+                self._before("cross_norm", x, None), tokens, memory
+            )
             x = self._after("cross_norm", x, dropout(y, noise, 2))
         with jax.named_scope("mlp"):
             mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
-            x = self._after("mlp_norm", x, dropout(mlp(self._before("mlp_norm", x, None)), noise, 1))
+            x = self._after(
+                "mlp_norm", x, dropout(mlp(self._before("mlp_norm", x, None)), noise, 1)
+            )
         return x, None if cache is None else CrossCache(*own, memory)
 
 
@@ -119,7 +167,14 @@ class Decoder(Transformer):
     def block(self) -> DecoderBlock:
         return DecoderBlock(self.config, self.precision)
 
-    def states(self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, memory: Memory, noise: Dropout | None) -> Array:
+    def states(
+        self,
+        params: Params,
+        tokens: Int[Array, "batch seq"],
+        where: Tokens,
+        memory: Memory,
+        noise: Dropout | None,
+    ) -> Array:
         """`Transformer.hidden`, with a source."""
         x = self._embed(params, tokens, where, noise)
         tables = self._positions(params, where, where, x.dtype)
@@ -127,44 +182,92 @@ class Decoder(Transformer):
         def body(x, scanned):
             stack, beside, layer = scanned
             at = noise.at(layer.index) if noise else None
-            return self._rows(self.block().apply({"params": stack} | self._adapters(beside, at), x, where, tables, layer, at, None, memory)[0]), None
+            return (
+                self._rows(
+                    self.block().apply(
+                        {"params": stack} | self._adapters(beside, at),
+                        x,
+                        where,
+                        tables,
+                        layer,
+                        at,
+                        None,
+                        memory,
+                    )[0]
+                ),
+                None,
+            )
 
         if self.config.remat:
             body = jax.checkpoint(body)
         for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
-            x, _ = lax.scan(body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth))
+            x, _ = lax.scan(
+                body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth)
+            )
         return self._norm(params, x)
 
     def sources(self, params: Params, memory: Memory, dtype: Any) -> Sources:
         """Every layer's keys and values of the source."""
-        project, out = _projection(self.config, self.precision, self.config.kv_heads, "kv_heads"), []
+        project, out = (
+            _projection(self.config, self.precision, self.config.kv_heads, "kv_heads"),
+            [],
+        )
         for _, stack, beside in self._segments(params):
             for i in range(jax.tree.leaves(stack)[0].shape[0]):
                 own, extra = jax.tree.map(lambda a: a[i], (stack["cross"], beside.get("cross", {})))
                 both = [(own[name], self._adapters(extra.get(name, {}))) for name in ("k", "v")]
-                out.append(tuple(project.apply({"params": w} | more, memory.states).astype(dtype) for w, more in both))
+                out.append(
+                    tuple(
+                        project.apply({"params": w} | more, memory.states).astype(dtype)
+                        for w, more in both
+                    )
+                )
         return Sources(memory.tokens.segment_ids, tuple(out))
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoder(Transformer):
-    """The static half of a model whose config has `decoder_layers`; as `Transformer`, but for a source."""
+    """The static half of a model whose config has `decoder_layers`; as `Transformer`, but for a
+    source.
+    """
 
     @functools.cached_property
     def encoder(self) -> Transformer:
         config = dataclasses.replace(self.config, causal=False)
-        return Transformer(config, self.vocab, self.precision, None, self.mesh, self.adapter, self._prefixed("encoder", config.layers))
+        return Transformer(
+            config,
+            self.vocab,
+            self.precision,
+            None,
+            self.mesh,
+            self.adapter,
+            self._prefixed("encoder", config.layers),
+        )
 
     @functools.cached_property
     def decoder(self) -> Decoder:
         config = dataclasses.replace(self.config, causal=True, layers=self.config.decoder_layers)
-        return Decoder(config, self.vocab, self.precision, None, self.mesh, self.adapter, self._prefixed("decoder", config.layers))
+        return Decoder(
+            config,
+            self.vocab,
+            self.precision,
+            None,
+            self.mesh,
+            self.adapter,
+            self._prefixed("decoder", config.layers),
+        )
 
     def _prefixed(self, half: str, layers: int) -> bool:
-        """Whether the tokens of a half stand behind a prefix: one of its layers has one among the keys of its own tokens."""
+        """Whether the tokens of a half stand behind a prefix: one of its layers has one among the
+        keys of its own tokens.
+        """
         targets = getattr(self.adapter, "target", ())
-        return any(re.fullmatch(target, f"{half}/layers/{i}/attention") for target in targets for i in range(layers))
+        return any(
+            re.fullmatch(target, f"{half}/layers/{i}/attention")
+            for target in targets
+            for i in range(layers)
+        )
 
     @property
     def shift(self) -> int:
@@ -175,35 +278,57 @@ class EncoderDecoder(Transformer):
         """The boxed parameters, those of both halves from keys of their own."""
         encoder_key, decoder_key, head_key = jax.random.split(key, 3)
         bare = lambda half: dataclasses.replace(half, adapter=NONE)
-        encoder, decoder = bare(self.encoder).init(encoder_key), bare(self.decoder).init(decoder_key)
+        encoder, decoder = (
+            bare(self.encoder).init(encoder_key),
+            bare(self.decoder).init(decoder_key),
+        )
         params = {"embed": {"tokens": encoder["embed"]["tokens"]}}
         for name, half in (("encoder", encoder), ("decoder", decoder)):
             own = {k: v for k, v in half["embed"].items() if k != "tokens"}
-            params[name] = {k: v for k, v in half.items() if k != "embed"} | ({"embed": own} if own else {})
+            params[name] = {k: v for k, v in half.items() if k != "embed"} | (
+                {"embed": own} if own else {}
+            )
         if self.head is not None:
-            params["head"] = self.head.init(head_key, jnp.zeros((1, 1, self.config.embed)))["params"]
+            params["head"] = self.head.init(head_key, jnp.zeros((1, 1, self.config.embed)))[
+                "params"
+            ]
         if adapters.of(self.adapter):
-            params[adapters.NAME] = adapters.init(self.adapter, weights.specs(params), jax.random.fold_in(key, 4))
+            params[adapters.NAME] = adapters.init(
+                self.adapter, weights.specs(params), jax.random.fold_in(key, 4)
+            )
         return params
 
     def hidden(
-        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None, *, source: tuple[Array, Tokens]
+        self,
+        params: Params,
+        tokens: Int[Array, "batch seq"],
+        where: Tokens,
+        noise: Dropout | None = None,
+        *,
+        source: tuple[Array, Tokens],
     ) -> Float[Array, "batch seq embed"]:
         """The last hidden state of every token of the target.
 
         Args:
-          source: its tokens `[B, T]`, and where they stand; segment i is that of the target's segment i.
+          source: its tokens `[B, T]`, and where they stand; segment i is that of the target's
+            segment i.
         """
         memory = Memory(source[1], self.encoder.hidden(half(params, "encoder"), *source, noise))
-        x = self.decoder.states(half(params, "decoder"), tokens, where, memory, noise.at(DECODER) if noise else None)
+        x = self.decoder.states(
+            half(params, "decoder"), tokens, where, memory, noise.at(DECODER) if noise else None
+        )
         return x * self.config.output_scale
 
     def start(self, params: Params, source: tuple[Array, Tokens], dtype: Any) -> Sources:
-        """What decoding needs of the source: it is encoded once, and every layer keeps its keys and values."""
+        """What decoding needs of the source: it is encoded once, and every layer keeps its keys and
+        values.
+        """
         memory = Memory(source[1], self.encoder.hidden(half(params, "encoder"), *source))
         return self.decoder.sources(half(params, "decoder"), memory, dtype)
 
-    def decode(self, params: Params, tokens: Array, where: Tokens, caches: tuple[CrossCache, ...]) -> tuple[Array, tuple[CrossCache, ...]]:
+    def decode(
+        self, params: Params, tokens: Array, where: Tokens, caches: tuple[CrossCache, ...]
+    ) -> tuple[Array, tuple[CrossCache, ...]]:
         """`hidden` of new tokens of the target, with caches that hold what `start` gave."""
         x, caches = self.decoder.decode(half(params, "decoder"), tokens, where, caches)
         return x * self.config.output_scale, caches

@@ -1,6 +1,8 @@
-"""Sparse mixture of experts: each token goes through a few of the MLPs of its layer, and none is dropped.
+"""Sparse mixture of experts: each token goes through a few of the MLPs of its layer, and none is
+dropped.
 
-Letters: B batch, S sequence, D embed, F hidden, E experts, C chosen per token, T = B * S tokens, U = T * C uses.
+Letters: B batch, S sequence, D embed, F hidden, E experts, C chosen per token, T = B * S tokens, U
+= T * C uses.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ ROUTING = "routing"  # the collection of what routers said, kept where it is mut
 
 
 class Experts(nn.Module):
-    """Mixtral's layer (Jiang et al., 2024, arXiv:2401.04088, section 2.1): a softmax over all experts, the largest `experts_per_token` of it, and
-    the sum of these experts by their weights. [B, S, D] -> [B, S, D]. Tokens do not compete for places, so that a text does not depend on its batch.
+    """Mixtral's layer (Jiang et al., 2024, arXiv:2401.04088, section 2.1): a softmax over all
+    experts, the largest `experts_per_token` of it, and the sum of these experts by their weights.
+    [B, S, D] -> [B, S, D]. Tokens do not compete for places, so that a text does not depend on its
+    batch.
     """
 
     config: ModelConfig
@@ -34,20 +38,40 @@ class Experts(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         c, d = self.config, x.shape[-1]
-        scores = Linear("bsd,de->bse", (d, c.experts), ("embed", "experts_out"), "fp32", name="router")(x)  # in full precision: a tie decides much
-        weights, chosen = lax.top_k(jax.nn.softmax(scores.astype(at_least_fp32(scores.dtype)), axis=-1), c.experts_per_token)  # [B, S, C]
+        # in full precision: a tie decides much
+        scores = Linear(
+            "bsd,de->bse", (d, c.experts), ("embed", "experts_out"), "fp32", name="router"
+        )(x)
+        # [B, S, C]
+        weights, chosen = lax.top_k(
+            jax.nn.softmax(scores.astype(at_least_fp32(scores.dtype)), axis=-1), c.experts_per_token
+        )
         self.sow(ROUTING, "scores", (scores, chosen))
         if c.expert_norm:
             weights = weights / weights.sum(-1, keepdims=True)
-        uses, order, sizes = gather(x.reshape(-1, d), chosen.reshape(-1, c.experts_per_token), c.experts)
-        into = self._weight("gate", (d, c.mlp), ("embed", "mlp")), self._weight("up", (d, c.mlp), ("embed", "mlp"))
+        uses, order, sizes = gather(
+            x.reshape(-1, d), chosen.reshape(-1, c.experts_per_token), c.experts
+        )
+        into = (
+            self._weight("gate", (d, c.mlp), ("embed", "mlp")),
+            self._weight("up", (d, c.mlp), ("embed", "mlp")),
+        )
         gate, up = (grouped(uses, w, sizes, self.precision) for w in into)  # [U, F]
-        out = grouped(ACTIVATIONS[c.activation](gate) * up, self._weight("down", (c.mlp, d), ("mlp", "embed"), self.scale), sizes, self.precision)
+        out = grouped(
+            ACTIVATIONS[c.activation](gate) * up,
+            self._weight("down", (c.mlp, d), ("mlp", "embed"), self.scale),
+            sizes,
+            self.precision,
+        )
         back = jnp.zeros_like(out).at[order].set(out)  # in the order of tokens again
-        y = (back.reshape(-1, c.experts_per_token, d) * weights.reshape(-1, c.experts_per_token, 1)).sum(1)
+        y = (
+            back.reshape(-1, c.experts_per_token, d) * weights.reshape(-1, c.experts_per_token, 1)
+        ).sum(1)
         return y.reshape(x.shape).astype(x.dtype)
 
-    def _weight(self, name: str, shape: tuple[int, int], axes: tuple[str, str], scale: float = 1.0) -> Array:
+    def _weight(
+        self, name: str, shape: tuple[int, int], axes: tuple[str, str], scale: float = 1.0
+    ) -> Array:
         return Matrices(self.config.experts, shape, axes, scale, name=name)()
 
 
@@ -67,22 +91,38 @@ class Matrices(nn.Module):
     @nn.compact
     def __call__(self) -> Float[Array, "experts inputs outputs"]:
         one = fan_in_normal(1, self.scale)
-        each = lambda key, shape, dtype: jax.vmap(lambda k: one(k, shape[1:], dtype))(jax.random.split(key, shape[0]))
-        return self.param("w", declare(each, ("experts", *self.axes), inputs=1), (self.experts, *self.shape))
+        each = lambda key, shape, dtype: jax.vmap(lambda k: one(k, shape[1:], dtype))(
+            jax.random.split(key, shape[0])
+        )
+        return self.param(
+            "w", declare(each, ("experts", *self.axes), inputs=1), (self.experts, *self.shape)
+        )
 
 
 def gather(
     x: Float[Array, "tokens embed"], chosen: Int[Array, "tokens chosen"], experts: int
 ) -> tuple[Float[Array, "uses embed"], Int[Array, uses], Int[Array, experts]]:
-    """The tokens once for each expert that they chose, sorted by expert; the use that each came from; and how many each expert has."""
+    """The tokens once for each expert that they chose, sorted by expert; the use that each came
+    from; and how many each expert has.
+    """
     flat = chosen.reshape(-1)
     order = jnp.argsort(flat, stable=True)
     return x[order // chosen.shape[1]], order, jnp.bincount(flat, length=experts).astype(jnp.int32)
 
 
-def grouped(x: Float[Array, "uses inputs"], w: Float[Array, "experts inputs outputs"], sizes: Int[Array, experts], precision: str) -> Array:
+def grouped(
+    x: Float[Array, "uses inputs"],
+    w: Float[Array, "experts inputs outputs"],
+    sizes: Int[Array, experts],
+    precision: str,
+) -> Array:
     """`x @ w[e]` for the rows of each expert `e`, as `contract` computes products."""
     if precision != "fp32":
-        return lax.ragged_dot(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16), sizes, preferred_element_type=jnp.float32)
+        return lax.ragged_dot(
+            x.astype(jnp.bfloat16),
+            w.astype(jnp.bfloat16),
+            sizes,
+            preferred_element_type=jnp.float32,
+        )
     wide = at_least_fp32(jnp.result_type(x, w))
     return lax.ragged_dot(x, w, sizes, precision=lax.Precision.HIGHEST, preferred_element_type=wide)

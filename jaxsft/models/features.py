@@ -1,4 +1,6 @@
-"""Numbers and classes beside a text as soft tokens: vectors that stand where a few tokens of the text would."""
+"""Numbers and classes beside a text as soft tokens: vectors that stand where a few tokens of the
+text would.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,15 @@ class Soft(NamedTuple):
 
 
 class Features(nn.Module):
-    """A vector for each column: `columns[i] + number * numbers[i] + table[class]`. Rows of unit length at the start, as those of tokens.
+    """A vector for each column: `columns[i] + number * numbers[i] + table[class]`. Rows of unit
+    length at the start, as those of tokens.
 
-    Row 0 of a column in the table, that of classes which training did not have, begins at 0 and stays there unless values are missing in training.
+    Row 0 of a column in the table, that of classes which training did not have, begins at 0 and
+    stays there unless values are missing in training.
 
     Attributes:
-      sizes: of each column how many classes it has; 0: it is a number, which is there (class 0) or missing (class 1).
+      sizes: of each column how many classes it has; 0: it is a number, which is there (class 0) or
+        missing (class 1).
     """
 
     sizes: tuple[int, ...]
@@ -35,7 +40,9 @@ class Features(nn.Module):
 
     @nn.compact
     def __call__(
-        self, numbers: Float[Array, "batch texts columns"], classes: Int[Array, "batch texts columns"]
+        self,
+        numbers: Float[Array, "batch texts columns"],
+        classes: Int[Array, "batch texts columns"],
     ) -> Float[Array, "batch texts columns embed"]:
         rows = np.maximum(self.sizes, 2)
         first = np.cumsum(rows) - rows
@@ -45,9 +52,15 @@ class Features(nn.Module):
             return unit(key, shape, dtype).at[first].set(0)
 
         axes, shape = ("positions", "embed"), (len(self.sizes), self.embed)
-        columns, slopes = (self.param(name, declare(unit, axes), shape) for name in ("columns", "numbers"))
+        columns, slopes = (
+            self.param(name, declare(unit, axes), shape) for name in ("columns", "numbers")
+        )
         y = columns + numbers[..., None] * slopes
-        return y + jnp.take(self.param("table", declare(table, axes), (int(rows.sum()), self.embed)), first + classes, axis=0)
+        return y + jnp.take(
+            self.param("table", declare(table, axes), (int(rows.sum()), self.embed)),
+            first + classes,
+            axis=0,
+        )
 
 
 def place(vectors: Float[Array, "batch texts columns embed"], where: Tokens, start: int) -> Soft:

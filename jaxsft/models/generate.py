@@ -32,10 +32,9 @@ CHECK = 16  # tokens between two looks for stop strings
 
 
 class Answer(NamedTuple):
-    """Attributes:
-    ids: the new tokens, without the stop token; with a stop string, up to the token that completes it.
-    stopped: by a stop token or a stop string, not for want of room.
-    text: of the ids, cut at the stop string; None where nothing was given to decode them.
+    """Attributes: ids: the new tokens, without the stop token; with a stop string, up to the token
+    that completes it. stopped: by a stop token or a stop string, not for want of room. text: of the
+    ids, cut at the stop string; None where nothing was given to decode them.
     """
 
     ids: list[int]
@@ -69,16 +68,21 @@ def decode(
         step, s = carry
         logits, s = forward(model, params, s)
         token = jnp.where(s.done, s.token, choose(logits, s.seen, s.number, s.new, sampling))
-        out = jnp.where((jnp.arange(s.out.shape[1]) == s.new[:, None]) & ~s.done[:, None], token[:, None], s.out)
+        out = jnp.where(
+            (jnp.arange(s.out.shape[1]) == s.new[:, None]) & ~s.done[:, None], token[:, None], s.out
+        )
         done = s.done | jnp.isin(token, stop_ids) | is_last(model, s)
         seen = s.seen.at[jnp.arange(token.size), token].set(True)
-        return step + 1, s._replace(token=token, position=s.position + 1, new=s.new + ~s.done, done=done, out=out, seen=seen)
+        return step + 1, s._replace(
+            token=token, position=s.position + 1, new=s.new + ~s.done, done=done, out=out, seen=seen
+        )
 
     state = state._replace(done=state.done | ended)
     return spread(lax.while_loop(more, one, (jnp.int32(0), state))[1], mesh)
 
 
-# --- on the host -----------------------------------------------------------------------------------------------------------------------------
+# --- on the host
+# --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
 class Drawing(Rows):
     """Rows whose tokens are drawn one by one."""
@@ -92,11 +96,17 @@ class Drawing(Rows):
         self.ended[taken] = False
         return taken
 
-    def draw(self, sampling: Sampling, stop_ids: Sequence[int], steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(done, number of new tokens, the new tokens) of each row, after `steps` tokens or when enough rows are done."""
+    def draw(
+        self, sampling: Sampling, stop_ids: Sequence[int], steps: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(done, number of new tokens, the new tokens) of each row, after `steps` tokens or when
+        enough rows are done.
+        """
         stop = np.array(list(stop_ids) or [-1], np.int32)
         numbers = np.int32(steps), np.int32(self.until)
-        self.state = decode(self.model, self.params, self.state, self.ended, sampling, stop, *numbers, self.mesh)
+        self.state = decode(
+            self.model, self.params, self.state, self.ended, sampling, stop, *numbers, self.mesh
+        )
         return jax.device_get((self.state.done, self.state.new, self.state.out))
 
 
@@ -114,7 +124,9 @@ def continuations(
     start: Sequence[int] = (),
     every: int | None = None,
 ) -> Iterator[tuple[int, Answer, bool]]:
-    """(number of a prompt, its answer so far, whether it is complete) after `every` tokens; None: complete answers only. Raises as `generate`."""
+    """(number of a prompt, its answer so far, whether it is complete) after `every` tokens; None:
+    complete answers only. Raises as `generate`.
+    """
     check(model, prompts, options, read)
     sampling, known = Sampling.of(options, seed), collections.Counter()
     rows = Drawing(model, params, prompts, max_new_tokens, options.batch_size, mesh, start)
@@ -133,24 +145,45 @@ def continuations(
             if complete:
                 rows.number[row], rows.ended[row] = None, True
             if complete or every:
-                yield number, Answer(ids, stopped, read and read(ids)) if found is None else Answer(found[0], True, found[1]), complete
+                yield (
+                    number,
+                    (
+                        Answer(ids, stopped, read and read(ids))
+                        if found is None
+                        else Answer(found[0], True, found[1])
+                    ),
+                    complete,
+                )
 
 
-def check(model: Transformer, prompts: Sequence[Sequence[int]], options: GenerateConfig, read: stops.Decode | None) -> None:
+def check(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    options: GenerateConfig,
+    read: stops.Decode | None,
+) -> None:
     """Raises ConfigError for what cannot be generated from."""
     longest = max(map(len, prompts), default=0)
     if longest > model.config.context - model.shift:
         if model.config.positions == "learned":
-            raise ConfigError(f"a prompt has {longest} tokens, but model.positions=learned ends at model.context={model.config.context}")
+            raise ConfigError(
+                f"a prompt has {longest} tokens, but model.positions=learned ends at"
+                f" model.context={model.config.context}"
+            )
         if model.config.positions == "rope" and not options.allow_long:
             raise ConfigError(
-                f"a prompt has {longest} tokens, more than model.context={model.config.context}: training saw no such position; shorten it, or set "
-                "generate.allow_long=true"
+                f"a prompt has {longest} tokens, more than model.context={model.config.context}:"
+                " training saw no such position; shorten it, or set generate.allow_long=true"
             )
     if empties := [i for i, prompt in enumerate(prompts, start=1) if not len(prompt)]:
-        raise ConfigError(f"prompt {empties[0]} has no token to continue from; give a text, or a tokenizer with a bos token")
+        raise ConfigError(
+            f"prompt {empties[0]} has no token to continue from; give a text, or a tokenizer with a"
+            " bos token"
+        )
     if options.stop and read is None:
-        raise ConfigError("generate.stop: texts end answers that are decoded only; give what decodes them")
+        raise ConfigError(
+            "generate.stop: texts end answers that are decoded only; give what decodes them"
+        )
 
 
 def generate(
@@ -169,26 +202,38 @@ def generate(
 ) -> list[Answer]:
     """Continuations of prompts, in their order.
 
-    A greedy answer does not depend on the other prompts, the size of the batch or the padding; a sample is a function of (seed, its prompt's number).
+    A greedy answer does not depend on the other prompts, the size of the batch or the padding; a
+    sample is a function of (seed, its prompt's number).
 
     Args:
       options: batch_size and how tokens are chosen; `max_new_tokens` there is not read.
       mesh: where `params` lie; rows are spread over its devices.
       read: decodes ids; the answers then have texts.
-      pieces: the bytes that each id adds to what `read` makes of ids, where that is so; beams with stop strings are then read only where one may end.
-      start: of an encoder-decoder model: the prompts are what it reads, and this is what its answers begin with.
+      pieces: the bytes that each id adds to what `read` makes of ids, where that is so; beams with
+        stop strings are then read only where one may end.
+      start: of an encoder-decoder model: the prompts are what it reads, and this is what its
+        answers begin with.
 
     Raises:
-      ConfigError: a prompt is empty or longer than a learned table of positions, or stop strings without `read`.
+      ConfigError: a prompt is empty or longer than a learned table of positions, or stop strings
+        without `read`.
     """
     results: list[Any] = [None] * len(prompts)
-    given = {"max_new_tokens": max_new_tokens, "stop_ids": stop_ids, "mesh": mesh, "read": read, "start": start}
+    given = {
+        "max_new_tokens": max_new_tokens,
+        "stop_ids": stop_ids,
+        "mesh": mesh,
+        "read": read,
+        "start": start,
+    }
     if options.num_beams == 1:
         for number, answer, _ in continuations(model, params, prompts, options, seed=seed, **given):
             results[number] = answer
         return results
     check(model, prompts, options, read)
-    for number, (ids, _) in enumerate(beam.answers(model, params, prompts, options, pieces=pieces, **given)):
+    for number, (ids, _) in enumerate(
+        beam.answers(model, params, prompts, options, pieces=pieces, **given)
+    ):
         stopped = bool(ids) and ids[-1] in stop_ids
         ids = ids[:-1] if stopped else ids
         text = None if read is None else read(ids)

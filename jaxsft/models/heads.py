@@ -1,7 +1,8 @@
 """Heads: Linen modules that a task hangs on the hidden states, and the pooling of packed texts.
 
     head/{w}                                       VocabHead
-    head/[query] [features/...] [dense/{w [D, D], [b]}] [norm/...] out/{w [D, C], [b]}   TextHead; of a PairHead out/w is [3 D, C], or there is no out
+    head/[query] [features/...] [dense/{w [D, D], [b]}] [norm/...] out/{w [D, C], [b]}   TextHead;
+      of a PairHead out/w is [3 D, C], or there is no out
     head/[dense/{w [D, D], b}] [norm/...] out/{w [D, C], b}   of tokens: SpanHead, crf.TagHead
 
 Letters: B batch, S sequence, G texts of a row, D embed, C outputs.
@@ -20,14 +21,25 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import Tokens
 from jaxsft.models.features import Features
-from jaxsft.models.layers import ACTIVATIONS, Dropout, Linear, Norm, at_least_fp32, contract, dropout, fan_in_normal
+from jaxsft.models.layers import (
+    ACTIVATIONS,
+    Dropout,
+    Linear,
+    Norm,
+    at_least_fp32,
+    contract,
+    dropout,
+    fan_in_normal,
+)
 from jaxsft.sharding.weights import declare
 
 
 class VocabHead(nn.Module):
-    """What a model has of its own for logits over the vocabulary: the untied matrix `[D, V]`, a bias `[V]`, or both.
+    """What a model has of its own for logits over the vocabulary: the untied matrix `[D, V]`, a
+    bias `[V]`, or both.
 
-    Chunked losses and generation read the weights themselves, so `__call__` serves initialisation and small logits.
+    Chunked losses and generation read the weights themselves, so `__call__` serves initialisation
+    and small logits.
     """
 
     embed: int
@@ -40,28 +52,42 @@ class VocabHead(nn.Module):
     def __call__(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq vocab"]:
         y = jnp.zeros((), x.dtype)
         if self.matrix:
-            w = self.param("w", declare(fan_in_normal(1), ("embed", "vocab"), inputs=1), (self.embed, self.vocab))
+            w = self.param(
+                "w",
+                declare(fan_in_normal(1), ("embed", "vocab"), inputs=1),
+                (self.embed, self.vocab),
+            )
             y = contract("bsd,dv->bsv", x, w, self.precision)
         if self.bias:
             y = y + self.param("b", declare(nn.initializers.zeros, ("vocab",)), (self.vocab,))
         return y
 
 
-# --- whole texts -----------------------------------------------------------------------------------------------------------------------------
+# --- whole texts
+# --------------------------------------------------------------------------------------------------
 def members(segment_ids: Int[Array, "batch seq"], texts: int) -> Bool[Array, "batch texts seq"]:
     """Which tokens are those of which text."""
     return segment_ids[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]
 
 
 def pool(
-    x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"], positions: Int[Array, "batch seq"], texts: int, how: str
+    x: Float[Array, "batch seq embed"],
+    segment_ids: Int[Array, "batch seq"],
+    positions: Int[Array, "batch seq"],
+    texts: int,
+    how: str,
 ) -> Float[Array, "batch texts embed"]:
-    """One vector per packed text, chosen by segment and position, never by token id: mean, max, first or last token. Absent texts give zeros."""
-    member = members(segment_ids, texts) & (positions >= 0)[:, None, :]  # [B, G, S]; what stands before a text is not of it
+    """One vector per packed text, chosen by segment and position, never by token id: mean, max,
+    first or last token. Absent texts give zeros.
+    """
+    # [B, G, S]; what stands before a text is not of it
+    member = members(segment_ids, texts) & (positions >= 0)[:, None, :]
     if how == "max":
         return _max(x, member)
     if how == "first":
-        first = jnp.where(member, positions[:, None, :], jnp.iinfo(jnp.int32).max).min(-1, keepdims=True)
+        first = jnp.where(member, positions[:, None, :], jnp.iinfo(jnp.int32).max).min(
+            -1, keepdims=True
+        )
         member &= positions[:, None, :] == first
     elif how == "last":
         last = jnp.where(member, positions[:, None, :], -1).max(-1, keepdims=True)
@@ -71,7 +97,9 @@ def pool(
     return contract("bgs,bsd->bgd", weight, x, "fp32")
 
 
-def _max(x: Float[Array, "batch seq embed"], member: Bool[Array, "batch texts seq"]) -> Float[Array, "batch texts embed"]:
+def _max(
+    x: Float[Array, "batch seq embed"], member: Bool[Array, "batch texts seq"]
+) -> Float[Array, "batch texts embed"]:
     """The largest value of each channel, text after text: all at once would hold `[B, G, S, D]`."""
     low = jnp.finfo(x.dtype).min
 
@@ -82,10 +110,15 @@ def _max(x: Float[Array, "batch seq embed"], member: Bool[Array, "batch texts se
 
 
 def attend(
-    x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"], texts: int, query: Float[Array, embed]
+    x: Float[Array, "batch seq embed"],
+    segment_ids: Int[Array, "batch seq"],
+    texts: int,
+    query: Float[Array, embed],
 ) -> Float[Array, "batch texts embed"]:
-    """The mean of each text's tokens by the softmax of their product with a learnt query, scaled as in attention (Vaswani et al., 2017): the
-    attention of Lin et al., 2017 (arXiv:1703.03130), with one hop and without its hidden layer. Absent texts give zeros."""
+    """The mean of each text's tokens by the softmax of their product with a learnt query, scaled as
+    in attention (Vaswani et al., 2017): the attention of Lin et al., 2017 (arXiv:1703.03130), with
+    one hop and without its hidden layer. Absent texts give zeros.
+    """
     member = members(segment_ids, texts)
     scores = contract("bsd,d->bs", x, query, "fp32") * x.shape[-1] ** -0.5
     scores = jnp.where(member, scores[:, None, :], jnp.finfo(scores.dtype).min)
@@ -94,13 +127,15 @@ def attend(
 
 
 class TextHead(nn.Module):
-    """Numbers of each packed text. [B, S, D] -> [B, G, C]; or, of texts that are pooled, [B, G, D] -> [B, G, C].
+    """Numbers of each packed text. [B, S, D] -> [B, G, C]; or, of texts that are pooled, [B, G, D]
+    -> [B, G, C].
 
     Attributes:
       pool: mean | max | first | last | attention, see `pool` and `attend`.
-      features: of the columns beside a text, whose vectors stand in front of it (`features.Features`, as `features/`): how many classes each has.
-      form: linear; or dense: a layer D x D with an activation before it, as the pooler of BERT and the head of RoBERTa have; or normed: with a norm
-        behind that, as ModernBERT has.
+      features: of the columns beside a text, whose vectors stand in front of it
+        (`features.Features`, as `features/`): how many classes each has.
+      form: linear; or dense: a layer D x D with an activation before it, as the pooler of BERT and
+        the head of RoBERTa have; or normed: with a norm behind that, as ModernBERT has.
       norm: of form=normed.
     """
 
@@ -115,7 +150,9 @@ class TextHead(nn.Module):
     norm: Norm | None = None
 
     @nn.compact
-    def __call__(self, x: Array, where: Tokens | None = None, texts: int = 1, noise: Dropout | None = None) -> Float[Array, "batch texts outputs"]:
+    def __call__(
+        self, x: Array, where: Tokens | None = None, texts: int = 1, noise: Dropout | None = None
+    ) -> Float[Array, "batch texts outputs"]:
         if self.features and self.is_initializing():
             none = jnp.zeros((1, 1, len(self.features)), jnp.int32)
             Features(self.features, self.embed, name="features")(none, none)
@@ -123,16 +160,33 @@ class TextHead(nn.Module):
         return self.linear("out", self.embed, self.outputs)(y)
 
     def linear(self, name: str, inputs: int, outputs: int) -> Linear:
-        return Linear("bgi,io->bgo", (inputs, outputs), ("embed", "classes"), self.precision, bias=self.bias, name=name)
+        return Linear(
+            "bgi,io->bgo",
+            (inputs, outputs),
+            ("embed", "classes"),
+            self.precision,
+            bias=self.bias,
+            name=name,
+        )
 
-    def vectors(self, x: Array, where: Tokens | None, texts: int) -> Float[Array, "batch texts embed"]:
-        """The pooled texts, through the dense layer where there is one. Without `where`, x are the vectors of texts, `[B, G, D]`."""
+    def vectors(
+        self, x: Array, where: Tokens | None, texts: int
+    ) -> Float[Array, "batch texts embed"]:
+        """The pooled texts, through the dense layer where there is one. Without `where`, x are the
+        vectors of texts, `[B, G, D]`.
+        """
         with jax.named_scope("pool"):
             if self.pool == "attention":
-                query = self.param("query", declare(nn.initializers.normal(1.0), ("embed",)), (self.embed,))
+                query = self.param(
+                    "query", declare(nn.initializers.normal(1.0), ("embed",)), (self.embed,)
+                )
                 y = x if where is None else attend(x, where.segment_ids, texts, query)
             else:
-                y = x if where is None else pool(x, where.segment_ids, where.positions, texts, self.pool)
+                y = (
+                    x
+                    if where is None
+                    else pool(x, where.segment_ids, where.positions, texts, self.pool)
+                )
         if self.form != "linear":
             y = ACTIVATIONS[self.activation](self.linear("dense", self.embed, self.embed)(y))
         y = y.astype(at_least_fp32(y.dtype))
@@ -148,7 +202,9 @@ class TokenHead(nn.Module):
     activation: str = "tanh"
     norm: Norm | None = None
 
-    def logits(self, x: Float[Array, "batch seq embed"], classes: int, noise: Dropout | None) -> Float[Array, "batch seq classes"]:
+    def logits(
+        self, x: Float[Array, "batch seq embed"], classes: int, noise: Dropout | None
+    ) -> Float[Array, "batch seq classes"]:
         """By the layers that `form` names. Inside a compact method."""
         x = dropout(x, noise, 0)
         if self.form != "linear":
@@ -156,35 +212,56 @@ class TokenHead(nn.Module):
         return self._linear("out", classes)(x if self.norm is None else self.norm(x))
 
     def _linear(self, name: str, outputs: int) -> Linear:
-        return Linear("bsd,dc->bsc", (self.embed, outputs), ("embed", "classes"), self.precision, bias=True, name=name)
+        return Linear(
+            "bsd,dc->bsc",
+            (self.embed, outputs),
+            ("embed", "classes"),
+            self.precision,
+            bias=True,
+            name=name,
+        )
 
 
 class SpanHead(TokenHead):
-    """Two logits of each token: to be the first, and the last, of a stretch. [B, S, D] -> [B, S, 2]."""
+    """Two logits of each token: to be the first, and the last, of a stretch. [B, S, D] -> [B, S,
+    2].
+    """
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch seq embed"], noise: Dropout | None = None) -> Float[Array, "batch seq 2"]:
+    def __call__(
+        self, x: Float[Array, "batch seq embed"], noise: Dropout | None = None
+    ) -> Float[Array, "batch seq 2"]:
         return self.logits(x, 2, noise)
 
 
 def layers_of(task: Any, model: ModelConfig) -> dict[str, Any]:
     """`form`, `activation` and `norm` of a head, as the options of a task say."""
-    return {"form": task.head, "activation": task.activation, "norm": Norm.of(model, parent=None) if task.head == "normed" else None}
+    return {
+        "form": task.head,
+        "activation": task.activation,
+        "norm": Norm.of(model, parent=None) if task.head == "normed" else None,
+    }
 
 
 class PairHead(TextHead):
-    """Of neighbouring texts u and v, which were read apart. [B, S, D] -> [B, G, D] without outputs: vectors; else [B, G / 2, C] from (u, v, |u - v|)
-    (Sentence-BERT: Reimers and Gurevych, 2019, arXiv:1908.10084, section 3)."""
+    """Of neighbouring texts u and v, which were read apart. [B, S, D] -> [B, G, D] without outputs:
+    vectors; else [B, G / 2, C] from (u, v, |u - v|) (Sentence-BERT: Reimers and Gurevych, 2019,
+    arXiv:1908.10084, section 3).
+    """
 
     @nn.compact
-    def __call__(self, x: Array, where: Tokens | None = None, texts: int = 2, noise: Dropout | None = None) -> Array:
+    def __call__(
+        self, x: Array, where: Tokens | None = None, texts: int = 2, noise: Dropout | None = None
+    ) -> Array:
         y = dropout(self.vectors(x, where, texts), noise, 0)  # [B, G, D]
         if self.is_initializing():
             y = jnp.repeat(y[:, :1], 2, axis=1)
         if not self.outputs:
             return y
         u, v = y[:, 0::2], y[:, 1::2]
-        return self.linear("out", 3 * self.embed, self.outputs)(jnp.concatenate([u, v, jnp.abs(u - v)], axis=-1))
+        return self.linear("out", 3 * self.embed, self.outputs)(
+            jnp.concatenate([u, v, jnp.abs(u - v)], axis=-1)
+        )
 
     @property
     def weightless(self) -> bool:

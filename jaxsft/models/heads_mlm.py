@@ -1,6 +1,7 @@
 """BERT's head over the vocabulary.
 
-head/dense/{w [D, E], b}  head/norm/{scale, bias}  [head/w [E, V]]  [head/b [V]]     E: the size of the embeddings
+head/dense/{w [D, E], b}  head/norm/{scale, bias}  [head/w [E, V]]  [head/b [V]]     E: the size of
+  the embeddings
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from jaxsft.sharding.weights import declare
 
 
 class MaskedHead(nn.Module):
-    """`norm(activation(dense(x)))`, whose product with the embeddings (or a matrix of its own) and bias are the logits (Devlin et al., 2019).
+    """`norm(activation(dense(x)))`, whose product with the embeddings (or a matrix of its own) and
+    bias are the logits (Devlin et al., 2019).
 
-    The loss reads `w` and `b` itself; `__call__` serves initialisation and small logits of a model that is not tied.
+    The loss reads `w` and `b` itself; `__call__` serves initialisation and small logits of a model
+    that is not tied.
     """
 
     config: ModelConfig
@@ -28,10 +31,16 @@ class MaskedHead(nn.Module):
     def setup(self) -> None:
         m = self.config
         self.size = m.embed_inner if m.tied and m.embed_inner else m.embed
-        self.dense = Linear("bsd,de->bse", (m.embed, self.size), ("embed", "positions"), self.precision, bias=True)
+        self.dense = Linear(
+            "bsd,de->bse", (m.embed, self.size), ("embed", "positions"), self.precision, bias=True
+        )
         self.norm = Norm.of(m)
         if not m.tied:
-            self.w = self.param("w", declare(fan_in_normal(1), ("embed", "vocab"), inputs=1), (self.size, self.vocab))
+            self.w = self.param(
+                "w",
+                declare(fan_in_normal(1), ("embed", "vocab"), inputs=1),
+                (self.size, self.vocab),
+            )
         if m.head_bias:
             self.b = self.param("b", declare(nn.initializers.zeros, ("vocab",)), (self.vocab,))
 

@@ -1,6 +1,8 @@
-"""The pieces that a block is made of: one product in two precisions, linear layers, norms, the MLP and dropout.
+"""The pieces that a block is made of: one product in two precisions, linear layers, norms, the MLP
+and dropout.
 
-Letters: B batch, S sequence, D embed, H heads, K kv heads, N head dim, F hidden of the MLP, L layers.
+Letters: B batch, S sequence, D embed, H heads, K kv heads, N head dim, F hidden of the MLP, L
+layers.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from jaxsft.sharding.weights import declare
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),  # Hendrycks & Gimpel, 2016, with the error function
+    # Hendrycks & Gimpel, 2016, with the error function
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
@@ -31,7 +34,8 @@ ACTIVATIONS = {
     "hardswish": lambda x: x * jax.nn.relu6(x + 3) / 6,
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu_10": lambda x: jnp.clip(jax.nn.gelu(x, approximate=False), -10, 10),
-    "laplace": lambda x: 0.5 * (1 + lax.erf((x - 0.707107) / (0.282095 * 2**0.5))),  # Ma et al., 2022, arXiv:2209.10655
+    # Ma et al., 2022, arXiv:2209.10655
+    "laplace": lambda x: 0.5 * (1 + lax.erf((x - 0.707107) / (0.282095 * 2**0.5))),
     "sqrtsoftplus": lambda x: jnp.sqrt(jax.nn.softplus(x)),
     "linear": lambda x: x,
 }
@@ -41,23 +45,35 @@ def at_least_fp32(dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-# As bf16, of a model whose linear layers have weights that are rounded already, though they lie in float32. A CPU widens bfloat16 again before it
-# multiplies, and a loop over tokens would keep such a copy of every weight.
+# As bf16, of a model whose linear layers have weights that are rounded already, though they lie in
+# float32. A CPU widens bfloat16 again before it multiplies, and a loop over tokens would keep such
+# a copy of every weight.
 ROUNDED = "rounded"
 
 
-# --- products --------------------------------------------------------------------------------------------------------------------------------
+# --- products
+# --------------------------------------------------------------------------------------------------
 def contract(equation: str, x: Array, w: Array, precision: str) -> Array:
-    """`einsum(equation, x, w)`. fp32: operands as they are (float64 stays float64), highest precision. bf16, and `ROUNDED`: operands rounded to
-    bfloat16, sums and result in float32, in the forward and in the backward pass."""
+    """`einsum(equation, x, w)`. fp32: operands as they are (float64 stays float64), highest
+    precision. bf16, and `ROUNDED`: operands rounded to bfloat16, sums and result in float32, in the
+    forward and in the backward pass.
+    """
     if precision != "fp32":
         return _bf16_einsum(equation, x, w)
-    return jnp.einsum(equation, x, w, precision=lax.Precision.HIGHEST, preferred_element_type=at_least_fp32(jnp.result_type(x, w)))
+    return jnp.einsum(
+        equation,
+        x,
+        w,
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=at_least_fp32(jnp.result_type(x, w)),
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _bf16_einsum(equation: str, x: Array, w: Array) -> Array:
-    return jnp.einsum(equation, x.astype(jnp.bfloat16), w.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+    return jnp.einsum(
+        equation, x.astype(jnp.bfloat16), w.astype(jnp.bfloat16), preferred_element_type=jnp.float32
+    )
 
 
 def _bf16_forward(equation, x, w):
@@ -66,15 +82,19 @@ def _bf16_forward(equation, x, w):
 
 
 def _bf16_backward(equation, operands, g):
-    # XLA transposes a mixed bf16 -> fp32 product into a full fp32 one; rounding the cotangent keeps the fast kernel.
+    # XLA transposes a mixed bf16 -> fp32 product into a full fp32 one; rounding the cotangent keeps
+    # the fast kernel.
     x, w = operands
     (left, right), out = equation.split("->")[0].split(","), equation.split("->")[1]
     g = g.astype(jnp.bfloat16)
     dx = jnp.einsum(f"{out},{right}->{left}", g, w, preferred_element_type=jnp.float32)
-    if x.ndim == 2 < g.ndim:  # nor does it have the product of a transposed matrix with more than a matrix: the states of a recurrent cell
+    # nor does it have the product of a transposed matrix with more than a matrix: the states of a
+    # recurrent cell
+    if x.ndim == 2 < g.ndim:
         x, left = lax.optimization_barrier(x.T), left[::-1]
     dw = jnp.einsum(f"{left},{out}->{right}", x, g, preferred_element_type=jnp.float32)
-    # XLA folds a transpose that follows (a tied head's) into the product, in a form that its CPU backend does not have for bfloat16 without AMX.
+    # XLA folds a transpose that follows (a tied head's) into the product, in a form that its CPU
+    # backend does not have for bfloat16 without AMX.
     return dx, lax.optimization_barrier(dw)
 
 
@@ -82,20 +102,26 @@ _bf16_einsum.defvjp(_bf16_forward, _bf16_backward)
 
 
 def to_vocab(x: Array, matrix: Any, precision: str) -> Array:
-    """Logits [..., V] of states [..., D] through an output matrix [D, V], and through its adapter where it has one."""
+    """Logits [..., V] of states [..., D] through an output matrix [D, V], and through its adapter
+    where it has one.
+    """
     if hasattr(matrix, "logits"):
         return matrix.logits(x, functools.partial(contract, precision=precision))
     lead = "bs"[: x.ndim - 1]
     return contract(f"{lead}d,dv->{lead}v", x, matrix, precision)
 
 
-# --- dropout ---------------------------------------------------------------------------------------------------------------------------------
+# --- dropout
+# --------------------------------------------------------------------------------------------------
 class Dropout(NamedTuple):
-    """A traced rate and one key per row, so that a row's mask depends neither on its micro-batch nor on its device."""
+    """A traced rate and one key per row, so that a row's mask depends neither on its micro-batch
+    nor on its device.
+    """
 
     rate: Float[Array, ""]
     keys: Array  # [B]
-    adapter: Float[Array, ""] | None = None  # the rate of an adapter's own dropout, which has the same keys
+    # the rate of an adapter's own dropout, which has the same keys
+    adapter: Float[Array, ""] | None = None
     neftune: Float[Array, ""] | None = None  # how strong the noise on embeddings is
 
     def at(self, site: int | Int[Array, ""]) -> Dropout:
@@ -105,8 +131,12 @@ class Dropout(NamedTuple):
         return None if self.adapter is None else Dropout(self.adapter, self.keys)
 
 
-def dropout(x: Float[Array, "batch ..."], noise: Dropout | None, site: int) -> Float[Array, "batch ..."]:
-    """Inverted dropout (Srivastava et al., 2014). 16 random bits an element: the rate is exact to 1/65536, and 0 is the identity."""
+def dropout(
+    x: Float[Array, "batch ..."], noise: Dropout | None, site: int
+) -> Float[Array, "batch ..."]:
+    """Inverted dropout (Srivastava et al., 2014). 16 random bits an element: the rate is exact to
+    1/65536, and 0 is the identity.
+    """
     if noise is None:
         return x
     keep = jnp.round((1.0 - noise.rate) * 65536.0)
@@ -115,33 +145,47 @@ def dropout(x: Float[Array, "batch ..."], noise: Dropout | None, site: int) -> F
     return jnp.where(bits.astype(jnp.int32) < keep.astype(jnp.int32), x * scale, jnp.zeros_like(x))
 
 
-def neftune(x: Float[Array, "batch seq embed"], noise: Dropout | None, segment_ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
-    """Embeddings of training with noise from `[-1, 1] alpha / sqrt(length of the text x D)` (Jain et al., 2023, arXiv:2310.05914, algorithm 1)."""
+def neftune(
+    x: Float[Array, "batch seq embed"], noise: Dropout | None, segment_ids: Int[Array, "batch seq"]
+) -> Float[Array, "batch seq embed"]:
+    """Embeddings of training with noise from `[-1, 1] alpha / sqrt(length of the text x D)` (Jain
+    et al., 2023, arXiv:2310.05914, algorithm 1).
+    """
     if noise is None or noise.neftune is None:
         return x
     b, s, d = x.shape
     rows = jnp.arange(b)[:, None]
-    length = jnp.zeros((b, s + 1), x.dtype).at[rows, segment_ids].add(1)[rows, segment_ids]  # of the text that a token is of
-    drawn = jax.vmap(lambda key: jax.random.uniform(key, (s, d), x.dtype, -1.0, 1.0))(noise.at(1).keys)
+    # of the text that a token is of
+    length = jnp.zeros((b, s + 1), x.dtype).at[rows, segment_ids].add(1)[rows, segment_ids]
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, (s, d), x.dtype, -1.0, 1.0))(
+        noise.at(1).keys
+    )
     return x + drawn * (noise.neftune.astype(x.dtype) / jnp.sqrt(length * d))[..., None]
 
 
-# --- linear layers and norms -----------------------------------------------------------------------------------------------------------------
+# --- linear layers and norms
+# --------------------------------------------------------------------------------------------------
 def fan_in_normal(inputs: int, scale: float = 1.0):
-    """Truncated normal with standard deviation `scale / sqrt(fan in)` (LeCun et al., 1998; the layout is `inputs` leading axes)."""
+    """Truncated normal with standard deviation `scale / sqrt(fan in)` (LeCun et al., 1998; the
+    layout is `inputs` leading axes).
+    """
 
     def init(key, shape, dtype):
         fan_in = 1
         for n in shape[:inputs]:
             fan_in *= n
         # 0.87962566 is the standard deviation of a unit normal truncated at two.
-        return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) * (scale / (fan_in**0.5 * 0.87962566103423978))
+        return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) * (
+            scale / (fan_in**0.5 * 0.87962566103423978)
+        )
 
     return init
 
 
 class Linear(nn.Module):
-    """A product written as an equation; fan-in, sharding and the matrix that an optimizer sees follow from `shape`, `axes` and `inputs`."""
+    """A product written as an equation; fan-in, sharding and the matrix that an optimizer sees
+    follow from `shape`, `axes` and `inputs`.
+    """
 
     equation: str
     shape: tuple[int, ...]
@@ -153,10 +197,22 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        w = self.param("w", declare(fan_in_normal(self.inputs, self.scale), self.axes, self.inputs), self.shape)
-        b = self.param("b", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape[self.inputs :]) if self.bias else None
+        w = self.param(
+            "w", declare(fan_in_normal(self.inputs, self.scale), self.axes, self.inputs), self.shape
+        )
+        b = (
+            self.param(
+                "b",
+                declare(nn.initializers.zeros, self.axes[self.inputs :]),
+                self.shape[self.inputs :],
+            )
+            if self.bias
+            else None
+        )
         if self.has_variable("adapters", "adapter"):
-            return self.get_variable("adapters", "adapter").linear(x, w, b, self.equation, functools.partial(contract, precision=self.precision))
+            return self.get_variable("adapters", "adapter").linear(
+                x, w, b, self.equation, functools.partial(contract, precision=self.precision)
+            )
         if self.precision == ROUNDED:
             y = contract(self.equation, x.astype(jnp.bfloat16).astype(jnp.float32), w, "fp32")
         else:
@@ -165,7 +221,9 @@ class Linear(nn.Module):
 
 
 class Norm(nn.Module):
-    """RMSNorm (Zhang & Sennrich, 2019) or LayerNorm (Ba et al., 2016) over the last axes, computed in float32 or higher. [..., D] -> [..., D]."""
+    """RMSNorm (Zhang & Sennrich, 2019) or LayerNorm (Ba et al., 2016) over the last axes, computed
+    in float32 or higher. [..., D] -> [..., D].
+    """
 
     kind: str
     epsilon: float = 1e-6
@@ -176,7 +234,9 @@ class Norm(nn.Module):
     @classmethod
     def of(cls, config: ModelConfig, **options) -> Norm:
         """The norm that a model has everywhere."""
-        return cls(config.norm, config.norm_epsilon, config.norm_bias, config.norm_plus_one, **options)
+        return cls(
+            config.norm, config.norm_epsilon, config.norm_bias, config.norm_plus_one, **options
+        )
 
     @nn.compact
     def __call__(self, x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
@@ -186,14 +246,20 @@ class Norm(nn.Module):
         y = x.astype(at_least_fp32(x.dtype))
         if self.kind == "layer":
             y = y - y.mean(over, keepdims=True)
-        y = y * lax.rsqrt((y * y).mean(over, keepdims=True) + self.epsilon) * (1 + scale if self.plus_one else scale)
+        y = (
+            y
+            * lax.rsqrt((y * y).mean(over, keepdims=True) + self.epsilon)
+            * (1 + scale if self.plus_one else scale)
+        )
         if self.kind == "layer" and self.bias:
             y = y + self.param("bias", declare(nn.initializers.zeros, self.axes), shape)
         return y.astype(x.dtype)
 
 
 class MLP(nn.Module):
-    """`down(act(up(x)))`, or gated `down(act(gate(x)) * up(x))` (Shazeer, 2020). [B, S, D] -> [B, S, D]."""
+    """`down(act(up(x)))`, or gated `down(act(gate(x)) * up(x))` (Shazeer, 2020). [B, S, D] -> [B,
+    S, D].
+    """
 
     hidden: int
     gated: bool
@@ -204,8 +270,28 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
-        into = functools.partial(Linear, "bsd,df->bsf", (x.shape[-1], self.hidden), ("embed", "mlp"), self.precision, bias=self.bias)
+        into = functools.partial(
+            Linear,
+            "bsd,df->bsf",
+            (x.shape[-1], self.hidden),
+            ("embed", "mlp"),
+            self.precision,
+            bias=self.bias,
+        )
         act = ACTIVATIONS[self.activation]
-        h = act(into(name="gate")(x)) * into(name="up")(x) if self.gated else act(into(name="up")(x))  # [B, S, F]
-        out = Linear("bsf,fd->bsd", (self.hidden, x.shape[-1]), ("mlp", "embed"), self.precision, scale=self.scale, bias=self.bias, name="down")
+        # [B, S, F]
+        h = (
+            act(into(name="gate")(x)) * into(name="up")(x)
+            if self.gated
+            else act(into(name="up")(x))
+        )
+        out = Linear(
+            "bsf,fd->bsd",
+            (self.hidden, x.shape[-1]),
+            ("mlp", "embed"),
+            self.precision,
+            scale=self.scale,
+            bias=self.bias,
+            name="down",
+        )
         return out(h)

@@ -1,10 +1,13 @@
 """LSTM and GRU over packed rows: the classical baseline, with the interface of `Transformer`.
 
-The state of a text begins at zero, whatever stands before it in its row. With `model.causal=false` half of the units read backwards.
+The state of a text begins at zero, whatever stands before it in its row. With `model.causal=false`
+half of the units read backwards.
 
-    params = {"embed": ..., "layers": {"0": {"forward": {"w", "u", "b"}, ["backward"]}}, ["head"]}     each leaf stacked over layers
+    params = {"embed": ..., "layers": {"0": {"forward": {"w", "u", "b"}, ["backward"]}}, ["head"]}
+      each leaf stacked over layers
 
-Adapters stand beside the matrices of a cell: `layers/3/forward/w` is of its inputs, `layers/3/forward/u` of its state.
+Adapters stand beside the matrices of a cell: `layers/3/forward/w` is of its inputs,
+`layers/3/forward/u` of its state.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ GATES = {"lstm": 4, "gru": 3}
 class Cell(nn.Module):
     """One direction of one layer. [B, S, D] -> [B, S, U].
 
-    lstm (Hochreiter & Schmidhuber, 1997, with the forget gate of Gers et al., 2000), gates in the order i, f, g, o of `x w + h u + b`:
+    lstm (Hochreiter & Schmidhuber, 1997, with the forget gate of Gers et al., 2000), gates in the
+    order i, f, g, o of `x w + h u + b`:
       c' = sigmoid(f) c + sigmoid(i) tanh(g),  h' = sigmoid(o) tanh(c')
     gru (Cho et al., 2014, arXiv:1406.1078, in the form of cuDNN), gates in the order r, z, n:
       n' = tanh(n_x + sigmoid(r) (n_h + b_h)),  h' = (1 - sigmoid(z)) n' + sigmoid(z) h
@@ -48,20 +52,36 @@ class Cell(nn.Module):
     precision: str
 
     def _product(self, name: str, equation: str, x: Array, w: Array) -> Array:
-        """With the adapter of the matrix, where it has one. Its dropout of states has one mask for all steps (Gal & Ghahramani, 2016)."""
+        """With the adapter of the matrix, where it has one. Its dropout of states has one mask for
+        all steps (Gal & Ghahramani, 2016).
+        """
         product = functools.partial(contract, precision=self.precision)
         if beside := self.get_variable(adapters.NAME, name, {}):
             return beside[adapters.HOOK].linear(x, w, None, equation, product)
         return product(equation, x, w)
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch seq embed"], first: Bool[Array, "batch seq"]) -> Float[Array, "batch seq units"]:
+    def __call__(
+        self, x: Float[Array, "batch seq embed"], first: Bool[Array, "batch seq"]
+    ) -> Float[Array, "batch seq units"]:
         gates, dtype = GATES[self.kind], at_least_fp32(x.dtype)
-        weight = lambda name, size, axes: self.param(name, declare(fan_in_normal(1), axes, 1), (size, gates, self.units))
-        w, u = weight("w", x.shape[-1], ("embed", "gates", "mlp")), weight("u", self.units, ("units", "gates", "mlp"))
-        b = self.param("b", declare(functools.partial(_bias, self.kind), ("gates", "mlp")), (gates, self.units))
-        given = self._product("w", "bsd,dgu->sbgu", x, w).astype(dtype) + b  # all steps at once: one large product
-        candidate = self.param("c", declare(nn.initializers.zeros, ("mlp",)), (self.units,)) if self.kind == "gru" else None
+        weight = lambda name, size, axes: self.param(
+            name, declare(fan_in_normal(1), axes, 1), (size, gates, self.units)
+        )
+        w, u = (
+            weight("w", x.shape[-1], ("embed", "gates", "mlp")),
+            weight("u", self.units, ("units", "gates", "mlp")),
+        )
+        b = self.param(
+            "b", declare(functools.partial(_bias, self.kind), ("gates", "mlp")), (gates, self.units)
+        )
+        # all steps at once: one large product
+        given = self._product("w", "bsd,dgu->sbgu", x, w).astype(dtype) + b
+        candidate = (
+            self.param("c", declare(nn.initializers.zeros, ("mlp",)), (self.units,))
+            if self.kind == "gru"
+            else None
+        )
 
         def step(carry, at):
             now, fresh = at
@@ -78,7 +98,9 @@ class Cell(nn.Module):
             return (h, c), h
 
         zero = jnp.zeros((x.shape[0], self.units), dtype)
-        _, out = lax.scan(step, (zero, zero if self.kind == "lstm" else zero[:, :0]), (given, first.T))
+        _, out = lax.scan(
+            step, (zero, zero if self.kind == "lstm" else zero[:, :0]), (given, first.T)
+        )
         return out.transpose(1, 0, 2)
 
 
@@ -94,9 +116,13 @@ class RecurrentLayer(nn.Module):
     precision: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
+    def __call__(
+        self, x: Float[Array, "batch seq embed"], segment_ids: Int[Array, "batch seq"]
+    ) -> Float[Array, "batch seq embed"]:
         c = self.config
-        cell = functools.partial(Cell, c.kind, c.embed if c.causal else c.embed // 2, self.precision)
+        cell = functools.partial(
+            Cell, c.kind, c.embed if c.causal else c.embed // 2, self.precision
+        )
         changes = segment_ids[:, 1:] != segment_ids[:, :-1]
         edge = jnp.ones_like(segment_ids[:, :1], bool)
         y = cell(name="forward")(x, jnp.concatenate([edge, changes], 1))
@@ -120,23 +146,35 @@ class Recurrent(Model):
     supports_packing = True  # states begin anew at the first token of a text
 
     def init(self, key: Array) -> Params:
-        """The boxed parameters, every layer from a key of its own; under `jax.eval_shape`, the declarations."""
+        """The boxed parameters, every layer from a key of its own; under `jax.eval_shape`, the
+        declarations.
+        """
         embed_key, layer_key, head_key = jax.random.split(key, 3)
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
         params = {"embed": self._embedding().init(embed_key, ids, Tokens(ids + 1, ids))["params"]}
-        stack = jax.vmap(lambda k: self._layer().init(k, x, ids + 1)["params"])(jax.random.split(layer_key, self.config.layers))
+        stack = jax.vmap(lambda k: self._layer().init(k, x, ids + 1)["params"])(
+            jax.random.split(layer_key, self.config.layers)
+        )
         params["layers"] = {"0": nn.meta.add_axis(stack, 0, {nn.PARTITION_NAME: "layers"})}
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
         if adapters.of(self.adapter):
-            params[adapters.NAME] = adapters.init(self.adapter, weights.specs(params), jax.random.fold_in(key, 4))
+            params[adapters.NAME] = adapters.init(
+                self.adapter, weights.specs(params), jax.random.fold_in(key, 4)
+            )
         return params
 
     def hidden(
-        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None, soft: Soft | None = None
+        self,
+        params: Params,
+        tokens: Int[Array, "batch seq"],
+        where: Tokens,
+        noise: Dropout | None = None,
+        soft: Soft | None = None,
     ) -> Float[Array, "batch seq embed"]:
-        """The state after every token of the highest layer. Dropout between layers, only where `noise` is given (Zaremba et al., 2014); `soft` stands
-        in place of some embeddings."""
+        """The state after every token of the highest layer. Dropout between layers, only where
+        `noise` is given (Zaremba et al., 2014); `soft` stands in place of some embeddings.
+        """
         own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
         x = self._embedding().apply({"params": params["embed"]} | own, tokens, where)
         x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
@@ -146,7 +184,9 @@ class Recurrent(Model):
         def body(x, scanned):
             stack, beside, index = scanned
             at = noise.at(index) if noise else None
-            y = self._layer().apply({"params": stack} | self._adapters(beside, at), x, where.segment_ids)
+            y = self._layer().apply(
+                {"params": stack} | self._adapters(beside, at), x, where.segment_ids
+            )
             return dropout(y, at, 0), None
 
         if self.config.remat:
@@ -157,7 +197,9 @@ class Recurrent(Model):
         return x
 
     def decode(self, *_: Any) -> Any:
-        raise ConfigError(f"model.kind={self.config.kind}: it generates no text; use model.kind=transformer")
+        raise ConfigError(
+            f"model.kind={self.config.kind}: it generates no text; use model.kind=transformer"
+        )
 
     def _embedding(self) -> Embed:
         return Embed(self.vocab, self.config, self.precision)

@@ -1,4 +1,5 @@
-"""Relative positions as a bias of the scores, learnt by buckets of distances (Raffel et al., 2019, arXiv:1910.10683, section 2.1).
+"""Relative positions as a bias of the scores, learnt by buckets of distances (Raffel et al., 2019,
+arXiv:1910.10683, section 2.1).
 
 Letters: B batch, S queries, T keys, H heads.
 """
@@ -17,17 +18,23 @@ from jaxsft.sharding.weights import declare
 
 
 def bucket_of_distance(buckets: int, longest: int) -> np.ndarray:
-    """The bucket of each distance `[longest + 1]`: the first half of them hold one distance each, the others grow with its logarithm up to `longest`.
-    In float32, as the published weights were trained."""
+    """The bucket of each distance `[longest + 1]`: the first half of them hold one distance each,
+    the others grow with its logarithm up to `longest`. In float32, as the published weights were
+    trained.
+    """
     exact = buckets // 2
     distance = np.arange(longest + 1)
-    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(longest / exact))
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        math.log(longest / exact)
+    )
     grown = exact + (ratio * np.float32(buckets - exact)).astype(np.int32)
     return np.where(distance < exact, distance, np.minimum(grown, buckets - 1)).astype(np.int32)
 
 
 def bucket(ahead: Int[Array, ...], buckets: int, longest: int, causal: bool) -> Int[Array, ...]:
-    """Of keys that stand so far ahead of their query. Without `causal`, half of the buckets are for the keys that come later."""
+    """Of keys that stand so far ahead of their query. Without `causal`, half of the buckets are for
+    the keys that come later.
+    """
     each = buckets if causal else buckets // 2
     table = jnp.asarray(bucket_of_distance(each, longest))
     distance = jnp.maximum(-ahead, 0) if causal else jnp.abs(ahead)
@@ -41,8 +48,16 @@ class Relative(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, queries: Int[Array, "batch queries"], keys: Int[Array, "batch keys"]) -> Float[Array, "batch heads queries keys"]:
+    def __call__(
+        self, queries: Int[Array, "batch queries"], keys: Int[Array, "batch keys"]
+    ) -> Float[Array, "batch heads queries keys"]:
         c = self.config
-        w = self.param("w", declare(nn.initializers.normal(c.embed**-0.5), ("positions", "heads")), (c.relative_buckets, c.heads))
+        w = self.param(
+            "w",
+            declare(nn.initializers.normal(c.embed**-0.5), ("positions", "heads")),
+            (c.relative_buckets, c.heads),
+        )
         ahead = keys[:, None, :] - queries[:, :, None]
-        return jnp.moveaxis(w[bucket(ahead, c.relative_buckets, c.relative_distance, c.causal)], -1, 1)
+        return jnp.moveaxis(
+            w[bucket(ahead, c.relative_buckets, c.relative_distance, c.causal)], -1, 1
+        )

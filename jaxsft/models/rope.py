@@ -1,4 +1,5 @@
-"""Rotary positions (Su et al., 2021, arXiv:2104.09864) and what makes them reach farther than they were trained.
+"""Rotary positions (Su et al., 2021, arXiv:2104.09864) and what makes them reach farther than they
+were trained.
 
 Letters: B batch, S sequence, R rotated half of a head's dimensions.
 """
@@ -19,27 +20,38 @@ def rotated(config: ModelConfig) -> int:
     return int(config.head_dim * config.rope_fraction)
 
 
-def frequencies(base: float, dims: int, scaling: RopeScaling, dtype=np.float32) -> tuple[np.ndarray, float]:
-    """Angle per position of each pair of dimensions `[R]`, and what cosines and sines are multiplied by.
+def frequencies(
+    base: float, dims: int, scaling: RopeScaling, dtype=np.float32
+) -> tuple[np.ndarray, float]:
+    """Angle per position of each pair of dimensions `[R]`, and what cosines and sines are
+    multiplied by.
 
-    linear: position interpolation (Chen et al., 2023, arXiv:2306.15595). ntk: the base grows so that the slowest frequency is interpolated and the
-    fastest kept (bloc97, 2023). llama3: the Llama 3.1 release. yarn: Peng et al., 2023, arXiv:2309.00071. longrope: Ding et al., 2024,
+    linear: position interpolation (Chen et al., 2023, arXiv:2306.15595). ntk: the base grows so
+    that the slowest frequency is interpolated and the fastest kept (bloc97, 2023). llama3: the
+    Llama 3.1 release. yarn: Peng et al., 2023, arXiv:2309.00071. longrope: Ding et al., 2024,
     arXiv:2402.13753. As implemented in transformers' `modeling_rope_utils`.
     """
     s, dtype = scaling, np.dtype(dtype)
     if s.kind == "ntk":
         base = base * s.factor ** (dims / (dims - 2))
-    plain = (dtype.type(1) / np.power(dtype.type(base), np.arange(0, dims, 2).astype(dtype) / dtype.type(dims))).astype(dtype)
+    plain = (
+        dtype.type(1)
+        / np.power(dtype.type(base), np.arange(0, dims, 2).astype(dtype) / dtype.type(dims))
+    ).astype(dtype)
     if s.kind in ("none", "ntk"):
         return plain, 1.0
     if s.kind == "linear":
         return (plain / dtype.type(s.factor)).astype(dtype), 1.0
     if s.kind == "longrope":
         high = 1.0 if s.factor <= 1 else math.sqrt(1 + math.log(s.factor) / math.log(s.original))
-        return (plain / np.asarray(s.factors, dtype)).astype(dtype), high if s.attention is None else s.attention
+        return (plain / np.asarray(s.factors, dtype)).astype(dtype), (
+            high if s.attention is None else s.attention
+        )
     if s.kind == "llama3":
         return _llama3(plain, s).astype(dtype), 1.0
-    return _yarn(plain, base, dims, s).astype(dtype), (0.1 * math.log(max(s.factor, 1.0)) + 1.0 if s.attention is None else s.attention)
+    return _yarn(plain, base, dims, s).astype(dtype), (
+        0.1 * math.log(max(s.factor, 1.0)) + 1.0 if s.attention is None else s.attention
+    )
 
 
 def _llama3(plain: np.ndarray, s: RopeScaling) -> np.ndarray:
@@ -63,15 +75,23 @@ def _yarn(plain: np.ndarray, base: float, dims: int, s: RopeScaling) -> np.ndarr
 def table(
     config: ModelConfig, positions: Int[Array, "batch seq"], dtype, base: float | None = None
 ) -> tuple[Float[Array, "batch seq 1 half"], Float[Array, "batch seq 1 half"]]:
-    """Cosines and sines of every position. With a `base` of its own, that of layers with a window, without scaling."""
+    """Cosines and sines of every position. With a `base` of its own, that of layers with a window,
+    without scaling.
+    """
     scaling = config.rope_scaling if base is None else RopeScaling()
-    frequency, high = frequencies(config.rope_base if base is None else base, rotated(config), scaling, dtype)
+    frequency, high = frequencies(
+        config.rope_base if base is None else base, rotated(config), scaling, dtype
+    )
     angle = positions[:, :, None, None].astype(dtype) * frequency
     return jnp.cos(angle) * dtype.type(high), jnp.sin(angle) * dtype.type(high)
 
 
-def rotate(x: Float[Array, "batch seq heads head_dim"], cos_sin: tuple[Array, Array]) -> Float[Array, "batch seq heads head_dim"]:
-    """The first 2R dimensions of each head turned, halves against each other as in the Llama reference of Hugging Face."""
+def rotate(
+    x: Float[Array, "batch seq heads head_dim"], cos_sin: tuple[Array, Array]
+) -> Float[Array, "batch seq heads head_dim"]:
+    """The first 2R dimensions of each head turned, halves against each other as in the Llama
+    reference of Hugging Face.
+    """
     cos, sin = cos_sin
     half = cos.shape[-1]
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]

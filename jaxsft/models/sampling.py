@@ -1,4 +1,5 @@
-"""What is drawn from logits: repetition penalty, temperature, top-k, top-p and min-p, in the order of transformers. All options are traced.
+"""What is drawn from logits: repetition penalty, temperature, top-k, top-p and min-p, in the order
+of transformers. All options are traced.
 
 Letters: B batch, V vocab.
 """
@@ -35,17 +36,28 @@ class Sampling(NamedTuple):
     def of(cls, options: GenerateConfig, seed: int) -> Sampling:
         o = options
         off = (o.top_k or 0, 1.0 if o.top_p is None else o.top_p, o.min_p or 0.0)
-        return cls(np.uint32(seed), np.float32(o.temperature), np.int32(off[0]), *map(np.float32, (*off[1:], o.repetition_penalty)))
+        return cls(
+            np.uint32(seed),
+            np.float32(o.temperature),
+            np.int32(off[0]),
+            *map(np.float32, (*off[1:], o.repetition_penalty)),
+        )
 
 
 def choose(
-    logits: Float[Array, "batch vocab"], seen: Bool[Array, "batch vocab"], numbers: UInt32[Array, batch], step: Int[Array, batch], sampling: Sampling
+    logits: Float[Array, "batch vocab"],
+    seen: Bool[Array, "batch vocab"],
+    numbers: UInt32[Array, batch],
+    step: Int[Array, batch],
+    sampling: Sampling,
 ) -> Int[Array, batch]:
-    """One id a row: the largest logit, or a sample of `softmax` over what the filters leave, by the Gumbel-max trick.
+    """One id a row: the largest logit, or a sample of `softmax` over what the filters leave, by the
+    Gumbel-max trick.
 
     Args:
       seen: the tokens of the prompt and of the answer so far.
-      numbers, step: of the prompts and of the new tokens; with the seed, all that a sample depends on.
+      numbers, step: of the prompts and of the new tokens; with the seed, all that a sample depends
+        on.
     """
     s = sampling
     logits = lax.cond(s.penalty == 1, lambda x: x, lambda x: penalised(x, seen, s.penalty), logits)
@@ -53,23 +65,36 @@ def choose(
     def sample(logits):
         logits = filtered(logits.astype(jnp.float32) / s.temperature, s.top_k, s.top_p, s.min_p)
         key = jax.random.key(s.seed)
-        keys = jax.vmap(lambda n, t: jax.random.fold_in(jax.random.fold_in(key, n), t))(numbers, step)
-        return (logits + jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[1:], jnp.float32))(keys)).argmax(-1)
+        keys = jax.vmap(lambda n, t: jax.random.fold_in(jax.random.fold_in(key, n), t))(
+            numbers, step
+        )
+        return (
+            logits + jax.vmap(lambda k: jax.random.gumbel(k, logits.shape[1:], jnp.float32))(keys)
+        ).argmax(-1)
 
     return lax.cond(s.temperature == 0, lambda x: x.argmax(-1), sample, logits).astype(jnp.int32)
 
 
-def penalised(scores: Float[Array, "batch vocab"], seen: Bool[Array, "batch vocab"], penalty: Float[Array, ""]) -> Float[Array, "batch vocab"]:
-    """Scores of seen tokens divided by the penalty where positive, multiplied where negative (Keskar et al., 2019; as transformers)."""
+def penalised(
+    scores: Float[Array, "batch vocab"], seen: Bool[Array, "batch vocab"], penalty: Float[Array, ""]
+) -> Float[Array, "batch vocab"]:
+    """Scores of seen tokens divided by the penalty where positive, multiplied where negative
+    (Keskar et al., 2019; as transformers).
+    """
     penalty = penalty.astype(scores.dtype)
     return jnp.where(seen, jnp.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
 def filtered(
-    logits: Float[Array, "batch vocab"], top_k: Int[Array, ""], top_p: Float[Array, ""], min_p: Float[Array, ""]
+    logits: Float[Array, "batch vocab"],
+    top_k: Int[Array, ""],
+    top_p: Float[Array, ""],
+    min_p: Float[Array, ""],
 ) -> Float[Array, "batch vocab"]:
-    """Float32 logits with -inf for what is not drawn: outside the k largest, then outside the nucleus of mass p of those (Holtzman et al., 2020),
-    then of a probability below `min_p` times the largest (Nguyen et al., 2024). Tokens of equal logits stay or go together."""
+    """Float32 logits with -inf for what is not drawn: outside the k largest, then outside the
+    nucleus of mass p of those (Holtzman et al., 2020), then of a probability below `min_p` times
+    the largest (Nguyen et al., 2024). Tokens of equal logits stay or go together.
+    """
     top = logits.max(-1, keepdims=True)
 
     def cut(logits):
@@ -83,9 +108,12 @@ def filtered(
     return jnp.where(logits >= top + jnp.log(min_p), logits, -jnp.inf)
 
 
-def _threshold(x: Float[Array, "batch vocab"], weight: Float[Array, "batch vocab"], bound: Array) -> Float[Array, "batch 1"]:
-    """The smallest float32 `v` with `sum of weight where x > v` < bound, by bisection over the bits of floats: exact, and 32 passes cost a tenth of
-    a sort of a large vocabulary on CPU."""
+def _threshold(
+    x: Float[Array, "batch vocab"], weight: Float[Array, "batch vocab"], bound: Array
+) -> Float[Array, "batch 1"]:
+    """The smallest float32 `v` with `sum of weight where x > v` < bound, by bisection over the bits
+    of floats: exact, and 32 passes cost a tenth of a sort of a large vocabulary on CPU.
+    """
     sign = jnp.int32(np.iinfo(np.int32).min)
 
     def value(key):  # unsigned integers in the order of the floats

@@ -1,4 +1,6 @@
-"""Where a text ends: stop strings, and what of a text that grows token by token can be shown already."""
+"""Where a text ends: stop strings, and what of a text that grows token by token can be shown
+already.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # how a decoder writes bytes that are no whole character (yet)
+# how a decoder writes bytes that are no whole character (yet)
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 Decode = Callable[[Sequence[int]], str]
 Pieces = Callable[[], Sequence[bytes] | None]
@@ -18,29 +21,40 @@ def find(text: str, stops: Sequence[str]) -> int | None:
 
 
 def completing(pieces: Sequence[bytes] | None, stops: Sequence[str], size: int) -> np.ndarray:
-    """Which ids, `[size]` bool, may be the last token of a stop string: of no other id the text needs to be looked at.
+    """Which ids, `[size]` bool, may be the last token of a stop string: of no other id the text
+    needs to be looked at.
 
     Args:
-      pieces: the bytes that each id adds to a text, and adds whatever stands before it; None: not known, and every id may.
+      pieces: the bytes that each id adds to a text, and adds whatever stands before it; None: not
+        known, and every id may.
     """
     if pieces is None or any(UNKNOWN in stop for stop in stops):
         return np.ones(size, bool)
     whole = [stop.encode() for stop in stops]
-    ends = tuple(stop[i:] for stop in whole for i in range(1, len(stop)))  # of a string that begins in a token before
-    found = [piece.startswith(ends) or any(stop in piece for stop in whole) for piece in pieces[:size]]
+    # of a string that begins in a token before
+    ends = tuple(stop[i:] for stop in whole for i in range(1, len(stop)))
+    found = [
+        piece.startswith(ends) or any(stop in piece for stop in whole) for piece in pieces[:size]
+    ]
     return np.array(found + [False] * (size - len(found)), bool)
 
 
 def shown(text: str, stops: Sequence[str]) -> str:
-    """The part of an unfinished text that no further token changes: without a character of which bytes are missing, and without what may be the
-    beginning of a stop string."""
+    """The part of an unfinished text that no further token changes: without a character of which
+    bytes are missing, and without what may be the beginning of a stop string.
+    """
     text = text.rstrip(UNKNOWN)
-    held = max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+    held = max(
+        (n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0
+    )
     return text[: len(text) - held]
 
 
-def ended(ids: Sequence[int], old: int, decode: Decode, stops: Sequence[str]) -> tuple[list[int], str] | None:
-    """The ids up to the token that completes a stop string, and the text before the string; None where there is none.
+def ended(
+    ids: Sequence[int], old: int, decode: Decode, stops: Sequence[str]
+) -> tuple[list[int], str] | None:
+    """The ids up to the token that completes a stop string, and the text before the string; None
+    where there is none.
 
     Args:
       old: so many of `ids` are known to hold none.

@@ -1,13 +1,17 @@
-"""A pretrained Transformer of another depth or width: plain functions on its options and its weights.
+"""A pretrained Transformer of another depth or width: plain functions on its options and its
+weights.
 
     keep_layers, repeat_layers   some of the layers, and each of them several times in a row
-    keep_decoder_layers          some of those of a decoder, where keep_layers is of its encoder; the other options are of both halves
-    resize_mlp, resize_heads     more hidden units or heads, with the same function (Net2WiderNet: Chen et al., 2015, arXiv:1511.05641), or fewer:
+    keep_decoder_layers          some of those of a decoder, where keep_layers is of its encoder;
+      the other options are of both halves
+    resize_mlp, resize_heads     more hidden units or heads, with the same function (Net2WiderNet:
+      Chen et al., 2015, arXiv:1511.05641), or fewer:
                                  those whose weights are largest
     bidirectional                no mask of what comes later; no weight changes
 
-What is not asked to change stays as it is, to the bit. A unit that is copied shares its outgoing weights among its copies by chance: equal shares
-would keep the copies alike for ever, for their gradients would be equal.
+What is not asked to change stays as it is, to the bit. A unit that is copied shares its outgoing
+weights among its copies by chance: equal shares would keep the copies alike for ever, for their
+gradients would be equal.
 """
 
 from __future__ import annotations
@@ -23,7 +27,14 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.transformer import Params
 
-FIELDS = ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")
+FIELDS = (
+    "keep_layers",
+    "keep_decoder_layers",
+    "repeat_layers",
+    "resize_mlp",
+    "resize_heads",
+    "bidirectional",
+)
 NONE = {f.name: f.default for f in dataclasses.fields(ModelConfig) if f.name in FIELDS}
 
 
@@ -37,44 +48,67 @@ def without(model: ModelConfig) -> ModelConfig:
 
 
 def resized(found: ModelConfig) -> ModelConfig:
-    """The architecture that these options make of the pretrained one (all other fields). Raises ConfigError."""
+    """The architecture that these options make of the pretrained one (all other fields). Raises
+    ConfigError.
+    """
     m = found
     if not asked(m):
         return m
     if m.kind != "transformer":
         raise ConfigError(f"model.{_first(m)}: cannot change the structure of model.kind={m.kind}")
     if m.decoder_layers and m.bidirectional:
-        raise ConfigError("model.bidirectional=True: an encoder sees the whole text already, and a decoder that does cannot write")
+        raise ConfigError(
+            "model.bidirectional=True: an encoder sees the whole text already, and a decoder that"
+            " does cannot write"
+        )
     if m.keep_decoder_layers is not None and not m.decoder_layers:
         raise ConfigError(
-            f"model.keep_decoder_layers={list(m.keep_decoder_layers)}: the model has no decoder beside an encoder; set model.keep_layers"
+            f"model.keep_decoder_layers={list(m.keep_decoder_layers)}: the model has no decoder"
+            " beside an encoder; set model.keep_layers"
         )
     order = layers(m)
     if not m.first_norm and (order[0] != 0 or 0 in order[1:]):
-        raise ConfigError("model.keep_layers: the first layer of this model reads the embeddings without a norm; it must stay the first, and once")
+        raise ConfigError(
+            "model.keep_layers: the first layer of this model reads the embeddings without a norm;"
+            " it must stay the first, and once"
+        )
     changes: dict[str, Any] = {"layers": len(order), "decoder_layers": len(decoder_layers(m))}
     if m.window_layers is not None:
-        changes["window_layers"] = tuple(i for i, layer in enumerate(order) if layer in m.window_layers)
+        changes["window_layers"] = tuple(
+            i for i, layer in enumerate(order) if layer in m.window_layers
+        )
     if m.resize_mlp:
         if m.experts:
-            raise ConfigError(f"model.resize_mlp={m.resize_mlp}: the model has experts in the place of an MLP")
+            raise ConfigError(
+                f"model.resize_mlp={m.resize_mlp}: the model has experts in the place of an MLP"
+            )
         changes["mlp"] = m.resize_mlp
     if m.resize_heads:
         if m.qk_norm == "all":
-            raise ConfigError(f"model.resize_heads={m.resize_heads}: the norm of queries and keys goes over all heads together")
+            raise ConfigError(
+                f"model.resize_heads={m.resize_heads}: the norm of queries and keys goes over all"
+                " heads together"
+            )
         if m.resize_heads * m.kv_heads % m.heads:
             each = m.heads // m.kv_heads
-            raise ConfigError(f"model.resize_heads={m.resize_heads}: {each} heads share keys and values, so that it must be a multiple of {each}")
+            raise ConfigError(
+                f"model.resize_heads={m.resize_heads}: {each} heads share keys and values, so that"
+                f" it must be a multiple of {each}"
+            )
         changes |= {"heads": m.resize_heads, "kv_heads": m.resize_heads * m.kv_heads // m.heads}
     return dataclasses.replace(m, **changes, causal=m.causal and not m.bidirectional)
 
 
 def _first(m: ModelConfig) -> str:
-    return next(f"{name}={getattr(m, name)}" for name, value in NONE.items() if getattr(m, name) != value)
+    return next(
+        f"{name}={getattr(m, name)}" for name, value in NONE.items() if getattr(m, name) != value
+    )
 
 
 def layers(m: ModelConfig) -> list[int]:
-    """Which layer of the pretrained model (of an encoder-decoder: of its encoder) each layer starts from. Raises ConfigError."""
+    """Which layer of the pretrained model (of an encoder-decoder: of its encoder) each layer starts
+    from. Raises ConfigError.
+    """
     return _order(m, "keep_layers", m.layers)
 
 
@@ -98,20 +132,37 @@ def apply(params: Params, old: ModelConfig, wanted: ModelConfig, seed: int) -> P
       wanted: has the options (`FIELDS`).
       seed: of which units are copied, and of the shares of their copies.
     """
-    asked_of = dataclasses.replace(old, **{name: getattr(wanted, name) for name in ("keep_layers", "keep_decoder_layers", "repeat_layers")})
+    asked_of = dataclasses.replace(
+        old,
+        **{
+            name: getattr(wanted, name)
+            for name in ("keep_layers", "keep_decoder_layers", "repeat_layers")
+        },
+    )
     if not old.decoder_layers:
         return _stack(params, old, wanted, layers(asked_of), seed)
     halves = {"encoder": layers(asked_of), "decoder": decoder_layers(asked_of)}
-    return {**params, **{name: _stack(params[name], old, wanted, order, seed + i) for i, (name, order) in enumerate(halves.items())}}
+    return {
+        **params,
+        **{
+            name: _stack(params[name], old, wanted, order, seed + i)
+            for i, (name, order) in enumerate(halves.items())
+        },
+    }
 
 
-def _stack(half: Params, old: ModelConfig, wanted: ModelConfig, order: list[int], seed: int) -> Params:
+def _stack(
+    half: Params, old: ModelConfig, wanted: ModelConfig, order: list[int], seed: int
+) -> Params:
     """A model of one stack, or a half of one of two."""
     stack, out = jax.tree.map(lambda w: w[np.array(order)], half["layers"]["0"]), dict(half)
     if wanted.resize_mlp and wanted.resize_mlp != old.mlp:
         stack = {**stack, "mlp": resize_mlp(stack["mlp"], wanted.resize_mlp, seed)}
     if wanted.resize_heads and wanted.resize_heads != old.heads:
-        groups, biased = wanted.resize_heads * old.kv_heads // old.heads, old.positions == "relative"
+        groups, biased = (
+            wanted.resize_heads * old.kv_heads // old.heads,
+            old.positions == "relative",
+        )
         for i, name in enumerate(name for name in ("attention", "cross") if name in stack):
             alike = biased and name == "attention"
             stack[name], of_heads = resize_heads(stack[name], groups, seed + 2 * i, alike)
@@ -130,12 +181,18 @@ def resize_mlp(mlp: Params, units: int, seed: int) -> Params:
     out = dict(mlp)
     for name in into:
         out[name] = {k: _take(w, chosen, 2 if k == "w" else 1) for k, w in mlp[name].items()}
-    out["down"] = {**mlp["down"], "w": _take(down, chosen, 1) * share[:, :, None].astype(down.dtype)}
+    out["down"] = {
+        **mlp["down"],
+        "w": _take(down, chosen, 1) * share[:, :, None].astype(down.dtype),
+    }
     return out
 
 
-def resize_heads(attention: Params, groups: int, seed: int, alike: bool = False) -> tuple[Params, np.ndarray]:
-    """A stack of attentions with so many groups of heads that share keys and values, and which heads they are, `[L, H]`.
+def resize_heads(
+    attention: Params, groups: int, seed: int, alike: bool = False
+) -> tuple[Params, np.ndarray]:
+    """A stack of attentions with so many groups of heads that share keys and values, and which
+    heads they are, `[L, H]`.
 
     Args:
       attention: `q/w` [L, D, H, N], `k/w` [L, D, K, N], `o/w` [L, H, N, D].
@@ -153,22 +210,32 @@ def resize_heads(attention: Params, groups: int, seed: int, alike: bool = False)
     out = dict(attention)
     for name, index in (("q", of_heads), ("k", chosen), ("v", chosen)):
         out[name] = {k: _take(w, index, 2 if k == "w" else 1) for k, w in attention[name].items()}
-    out["o"] = {**attention["o"], "w": _take(o, of_heads, 1) * np.repeat(share, each, 1)[:, :, None, None].astype(o.dtype)}
+    out["o"] = {
+        **attention["o"],
+        "w": _take(o, of_heads, 1) * np.repeat(share, each, 1)[:, :, None, None].astype(o.dtype),
+    }
     return out, of_heads
 
 
 def choose(importance: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Which units each layer has, `[L, count]`, and by what their outgoing weights are multiplied.
 
-    Fewer: the most important ones, in their order, unchanged. More: all, and copies of some that are drawn evenly; the shares of a unit and its
-    copies add to 1.
+    Fewer: the most important ones, in their order, unchanged. More: all, and copies of some that
+    are drawn evenly; the shares of a unit and its copies add to 1.
     """
     depth, units = importance.shape
     if count <= units:
         kept = np.sort(np.argsort(-importance, axis=1, kind="stable")[:, :count], axis=1)
         return kept, np.ones((depth, count))
     rng = np.random.default_rng(seed)
-    copies = np.stack([np.concatenate([rng.permutation(units) for _ in range(-(-(count - units) // units))])[: count - units] for _ in range(depth)])
+    copies = np.stack(
+        [
+            np.concatenate([rng.permutation(units) for _ in range(-(-(count - units) // units))])[
+                : count - units
+            ]
+            for _ in range(depth)
+        ]
+    )
     chosen = np.concatenate([np.tile(np.arange(units), (depth, 1)), copies], 1)
     part = rng.uniform(0.5, 1.5, chosen.shape)
     whole = np.zeros((depth, units))

@@ -1,8 +1,11 @@
-"""One Transformer. Blocks declare their weights with Linen; the functions here initialise a stack of them and run it.
+"""One Transformer. Blocks declare their weights with Linen; the functions here initialise a stack
+of them and run it.
 
-    params = {"embed": {"tokens": {"w"}, ...}, "layers": {"0": one stack of blocks}, "norm": {"scale"}, "head": ...}
+    params = {"embed": {"tokens": {"w"}, ...}, "layers": {"0": one stack of blocks}, "norm":
+    {"scale"}, "head": ...}
 
-After freezing, `layers` holds several segments, each named by its first layer; a segment is one scan.
+After freezing, `layers` holds several segments, each named by its first layer; a segment is one
+scan.
 """
 
 from __future__ import annotations
@@ -27,7 +30,16 @@ from jaxsft.models.attention import Attention, Cache, Tokens
 from jaxsft.models.disentangled import Disentangled
 from jaxsft.models.experts import Experts
 from jaxsft.models.features import Soft
-from jaxsft.models.layers import MLP, Dropout, Linear, Norm, at_least_fp32, dropout, neftune, to_vocab
+from jaxsft.models.layers import (
+    MLP,
+    Dropout,
+    Linear,
+    Norm,
+    at_least_fp32,
+    dropout,
+    neftune,
+    to_vocab,
+)
 from jaxsft.models.relative import Relative
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
@@ -53,14 +65,22 @@ class Layer(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention and MLP with residuals; `norm_position` says where the norms stand (Xiong et al., 2020, compare pre and post)."""
+    """Attention and MLP with residuals; `norm_position` says where the norms stand (Xiong et al.,
+    2020, compare pre and post).
+    """
 
     config: ModelConfig
     precision: str
 
     @nn.compact
     def __call__(
-        self, x: Array, tokens: Tokens, table: Any, layer: Layer, noise: Dropout | None, cache: Cache | None = None
+        self,
+        x: Array,
+        tokens: Tokens,
+        table: Any,
+        layer: Layer,
+        noise: Dropout | None,
+        cache: Cache | None = None,
     ) -> tuple[Array, Cache | None]:
         c, scale = self.config, (2 * self.config.layers) ** -0.5
         attention = Attention(c, self.precision, name="attention")
@@ -71,7 +91,9 @@ class Block(nn.Module):
         if c.rope_local_base is not None:
             table = jax.tree.map(lambda local, other: jnp.where(layer.local, local, other), *table)
         with jax.named_scope("attention"):
-            y, cache = attention(self._before("attention_norm", x, layer), tokens, table, cache, layer.window)
+            y, cache = attention(
+                self._before("attention_norm", x, layer), tokens, table, cache, layer.window
+            )
             attended = self._after("attention_norm", x, dropout(y, noise, 0))  # [B, S, D]
         with jax.named_scope("mlp"):
             y = mlp(self._before("mlp_norm", x if c.parallel else attended, None))
@@ -93,14 +115,18 @@ class Block(nn.Module):
 
 
 class Embed(nn.Module):
-    """Vectors of tokens, and of their positions and types where the model has them. [B, S] -> [B, S, D]."""
+    """Vectors of tokens, and of their positions and types where the model has them. [B, S] -> [B,
+    S, D].
+    """
 
     vocab: int
     config: ModelConfig
     precision: str
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "batch seq"], where: Tokens) -> Float[Array, "batch seq embed"]:
+    def __call__(
+        self, tokens: Int[Array, "batch seq"], where: Tokens
+    ) -> Float[Array, "batch seq embed"]:
         c = self.config
         size = c.embed_inner or c.embed
         x = Table(self.vocab, size, "vocab", name="tokens")(tokens)
@@ -109,19 +135,30 @@ class Embed(nn.Module):
         x = x * c.embed_scale
         if c.positions == "learned":
             rows = c.context + c.position_offset
-            x = x + Table(rows, size, "positions", name="positions")(where.positions + c.position_offset)
+            x = x + Table(rows, size, "positions", name="positions")(
+                where.positions + c.position_offset
+            )
         if c.types:
             types = jnp.zeros_like(tokens) if where.types is None else where.types
             x = x + Table(c.types, size, "positions", name="types")(types)
         if c.embed_norm:
             x = Norm.of(c, name="norm")(x)
         if c.embed_inner:  # Lan et al., 2019, arXiv:1909.11942, section 3.1
-            x = Linear("bse,ed->bsd", (size, c.embed), ("positions", "embed"), self.precision, bias=True, name="project")(x)
+            x = Linear(
+                "bse,ed->bsd",
+                (size, c.embed),
+                ("positions", "embed"),
+                self.precision,
+                bias=True,
+                name="project",
+            )(x)
         return x
 
 
 class Table(nn.Module):
-    """A row of `w` `[rows, D]` for each id. Rows of unit length at the start, so that the logits of a tied head have unit variance."""
+    """A row of `w` `[rows, D]` for each id. Rows of unit length at the start, so that the logits of
+    a tied head have unit variance.
+    """
 
     rows: int
     embed: int
@@ -129,13 +166,23 @@ class Table(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
-        w = self.param("w", declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")), (self.rows, self.embed))
+        w = self.param(
+            "w",
+            declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")),
+            (self.rows, self.embed),
+        )
         x = jnp.take(w, ids, axis=0)
-        return self.get_variable("adapters", "adapter").rows(ids, x, w) if self.has_variable("adapters", "adapter") else x
+        return (
+            self.get_variable("adapters", "adapter").rows(ids, x, w)
+            if self.has_variable("adapters", "adapter")
+            else x
+        )
 
 
 class Model:
-    """What models of every kind have: their rows on the devices, adapters beside their weights, and an output over the vocabulary."""
+    """What models of every kind have: their rows on the devices, adapters beside their weights, and
+    an output over the vocabulary.
+    """
 
     config: ModelConfig
     precision: str
@@ -149,20 +196,28 @@ class Model:
         return 1 if self.mesh is None else meshes.row_shards(self.mesh)
 
     def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
-        """The matrix that turns hidden states into logits over the vocabulary (`layers.to_vocab`): the embedding's transpose where tied."""
+        """The matrix that turns hidden states into logits over the vocabulary (`layers.to_vocab`):
+        the embedding's transpose where tied.
+        """
         own = params.get(adapters.NAME, {})
         own = own.get("embed", {}).get("tokens") if self.config.tied else own.get("head")
         w = params["embed"]["tokens"]["w"] if self.config.tied else params["head"]["w"]
         if own:
-            return adapters.OutputMatrix(w, adapters.ready(self.adapter, own)[adapters.HOOK], self.config.tied)
+            return adapters.OutputMatrix(
+                w, adapters.ready(self.adapter, own)[adapters.HOOK], self.config.tied
+            )
         return w.T if self.config.tied else w
 
     def output_bias(self, params: Params) -> Float[Array, vocab] | None:
         """What is added to these logits."""
         return params["head"]["b"] if self.config.head_bias else None
 
-    def logits(self, params: Params, hidden: Float[Array, "... embed"]) -> Float[Array, "... vocab"]:
-        """Logits over the vocabulary of a few hidden states; a loss takes them chunk by chunk (`losses/tokens.py`)."""
+    def logits(
+        self, params: Params, hidden: Float[Array, "... embed"]
+    ) -> Float[Array, "... vocab"]:
+        """Logits over the vocabulary of a few hidden states; a loss takes them chunk by chunk
+        (`losses/tokens.py`).
+        """
         y = to_vocab(hidden, self.output_matrix(params), self.precision)
         return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
 
@@ -184,12 +239,22 @@ class Model:
 
     def _adapters(self, tree: Params, noise: Dropout | None = None) -> dict[str, Params]:
         """The collection of a module's adapters, where it has some."""
-        return {adapters.NAME: adapters.ready(self.adapter, tree, noise.of_adapter() if noise else None)} if tree else {}
+        return (
+            {
+                adapters.NAME: adapters.ready(
+                    self.adapter, tree, noise.of_adapter() if noise else None
+                )
+            }
+            if tree
+            else {}
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Transformer(Model):
-    """The static half of a model. `head` is a Linen module of the task, which applies it to the hidden states; None: the embedding is the head."""
+    """The static half of a model. `head` is a Linen module of the task, which applies it to the
+    hidden states; None: the embedding is the head.
+    """
 
     config: ModelConfig
     vocab: int
@@ -197,7 +262,8 @@ class Transformer(Model):
     head: nn.Module | None = None
     mesh: Mesh | None = None  # rows of activations are kept apart on it
     adapter: AdapterConfig = NONE
-    shifted: bool = True  # virtual tokens stand before its texts; of an encoder-decoder model, maybe in one half only
+    # virtual tokens stand before its texts; of an encoder-decoder model, maybe in one half only
+    shifted: bool = True
     routed: list[Routing] | None = None  # `hidden` puts here what the routers of its experts did
 
     supports_packing = True  # the mask keeps the texts of a row apart
@@ -206,13 +272,17 @@ class Transformer(Model):
         return Block(self.config, self.precision)
 
     def init(self, key: Array) -> Params:
-        """The boxed parameters (`sharding.weights.Weight`), every layer from a key of its own; under `jax.eval_shape`, the declarations."""
+        """The boxed parameters (`sharding.weights.Weight`), every layer from a key of its own;
+        under `jax.eval_shape`, the declarations.
+        """
         embed_key, layer_key, head_key, norm_key = jax.random.split(key, 4)
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
         tokens = Tokens(ids + 1, ids)
         layer = jax.tree.map(lambda a: a[0], self._layers(0, 1))
         shared = self._shared()
-        relative = shared.init(jax.random.fold_in(layer_key, 1), ids, ids)["params"] if shared else None
+        relative = (
+            shared.init(jax.random.fold_in(layer_key, 1), ids, ids)["params"] if shared else None
+        )
         tables = self._positions({"relative": nn.meta.unbox(relative)}, tokens, tokens, x.dtype)
         init_block = lambda k: self.block().init(k, x, tokens, tables, layer, None)["params"]
         stack = jax.vmap(init_block)(jax.random.split(layer_key, self.config.layers))
@@ -225,44 +295,77 @@ class Transformer(Model):
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
         if adapters.of(self.adapter):
-            params[adapters.NAME] = adapters.init(self.adapter, weights.specs(params), jax.random.fold_in(key, 4))
+            params[adapters.NAME] = adapters.init(
+                self.adapter, weights.specs(params), jax.random.fold_in(key, 4)
+            )
         return params
 
     def hidden(
-        self, params: Params, tokens: Int[Array, "batch seq"], where: Tokens, noise: Dropout | None = None, soft: Soft | None = None
+        self,
+        params: Params,
+        tokens: Int[Array, "batch seq"],
+        where: Tokens,
+        noise: Dropout | None = None,
+        soft: Soft | None = None,
     ) -> Float[Array, "batch seq embed"]:
-        """The last hidden state of every token, normed. Dropout only where `noise` is given; `soft` stands in place of some embeddings."""
+        """The last hidden state of every token, normed. Dropout only where `noise` is given; `soft`
+        stands in place of some embeddings.
+        """
         x = self._embed(params, tokens, where, noise, soft)
-        tables, there, routed = self._positions(params, where, where, x.dtype), where.segment_ids > 0, []
+        tables, there, routed = (
+            self._positions(params, where, where, x.dtype),
+            where.segment_ids > 0,
+            [],
+        )
 
         def body(x, scanned):
             stack, beside, layer = scanned
             at = noise.at(layer.index) if noise else None
             weights = {"params": stack} | self._adapters(beside, at)
-            (x, _), found = self.block().apply(weights, x, where, tables, layer, at, mutable=[experts.ROUTING])
+            (x, _), found = self.block().apply(
+                weights, x, where, tables, layer, at, mutable=[experts.ROUTING]
+            )
             return self._rows(x), experts.routing(found, there)
 
         if self.config.remat:
             body = jax.checkpoint(body)
         for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
-            x, of_layers = lax.scan(body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth))
+            x, of_layers = lax.scan(
+                body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth)
+            )
             routed.append(of_layers)
         if self.routed is not None:
             self.routed.append(jax.tree.map(lambda *parts: jnp.concatenate(parts), *routed))
         return self._norm(params, x)
 
     def decode(
-        self, params: Params, tokens: Int[Array, "batch new"], where: Tokens, caches: tuple[Cache, ...]
+        self,
+        params: Params,
+        tokens: Int[Array, "batch new"],
+        where: Tokens,
+        caches: tuple[Cache, ...],
     ) -> tuple[Float[Array, "batch new embed"], tuple[Cache, ...]]:
-        """`hidden` of new tokens that see the cached ones. Layers are unrolled: a stacked cache would be copied at every token."""
+        """`hidden` of new tokens that see the cached ones. Layers are unrolled: a stacked cache
+        would be copied at every token.
+        """
         x = self._embed(params, tokens, where, None)
         tables, out = self._positions(params, where, caches[0].tokens, x.dtype), []
         for start, stack, beside in self._segments(params):
             depth = jax.tree.leaves(stack)[0].shape[0]
             for i in range(depth):
-                own, extra, layer = jax.tree.map(lambda a: a[i], (stack, beside, self._layers(start, depth)))
-                x, cache = self.block().apply({"params": own} | self._adapters(extra), x, where, tables, layer, None, caches[start + i])
+                own, extra, layer = jax.tree.map(
+                    lambda a: a[i], (stack, beside, self._layers(start, depth))
+                )
+                x, cache = self.block().apply(
+                    {"params": own} | self._adapters(extra),
+                    x,
+                    where,
+                    tables,
+                    layer,
+                    None,
+                    caches[start + i],
+                )
                 out.append(cache)
         return self._norm(params, x), tuple(out)
 
@@ -275,11 +378,20 @@ class Transformer(Model):
         x = self._embedding().apply({"params": params["embed"]} | own, tokens, shifted)
         x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
         noise = noise.at(self.config.layers) if noise else None
-        return dropout(neftune(self._rows(x.astype(at_least_fp32(x.dtype))), noise, where.segment_ids), noise, 0)
+        return dropout(
+            neftune(self._rows(x.astype(at_least_fp32(x.dtype))), noise, where.segment_ids),
+            noise,
+            0,
+        )
 
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
-        # Left alone, the compiler may spread `embed` instead, as the weights are: every device then holds a part of all rows (six times the memory).
-        return x if self.mesh is None or self.mesh.size == 1 else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
+        # Left alone, the compiler may spread `embed` instead, as the weights are: every device then
+        # holds a part of all rows (six times the memory).
+        return (
+            x
+            if self.mesh is None or self.mesh.size == 1
+            else lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
+        )
 
     def _shared(self) -> nn.Module | None:
         """What all layers know of relative positions."""
@@ -287,42 +399,65 @@ class Transformer(Model):
         return kinds[self.config.positions](self.config) if self.config.positions in kinds else None
 
     def _positions(self, params: Params, queries: Tokens, keys: Tokens, dtype: Any) -> Any:
-        """What attention needs of them: rotary tables of the queries, or a bias of queries and keys; None where the embeddings have them."""
+        """What attention needs of them: rotary tables of the queries, or a bias of queries and
+        keys; None where the embeddings have them.
+        """
         if shared := self._shared():
             at, prefix = keys.positions, self.shift - self.places
-            if prefix:  # its keys have no place in the row: they stand at -P to -1, before the first token of every text
-                at = jnp.concatenate([jnp.broadcast_to(jnp.arange(-prefix, 0), (at.shape[0], prefix)), at], axis=1)
+            # its keys have no place in the row: they stand at -P to -1, before the first token of
+            # every text
+            if prefix:
+                at = jnp.concatenate(
+                    [jnp.broadcast_to(jnp.arange(-prefix, 0), (at.shape[0], prefix)), at], axis=1
+                )
             return shared.apply({"params": params["relative"]}, queries.positions, at)
         return self._tables(queries.positions, dtype)
 
     def _tables(self, positions, dtype):
-        """Of rotary positions; with a base for layers with a window, theirs and that of the others."""
+        """Of rotary positions; with a base for layers with a window, theirs and that of the
+        others."""
         c = self.config
         if c.positions != "rope":
             return None
         positions = positions + self.shift
         plain = rope.table(c, positions, dtype)
-        return plain if c.rope_local_base is None else (rope.table(c, positions, dtype, c.rope_local_base), plain)
+        return (
+            plain
+            if c.rope_local_base is None
+            else (rope.table(c, positions, dtype, c.rope_local_base), plain)
+        )
 
     def _layers(self, start: int, depth: int) -> Layer:
         """Arrays `[depth]`."""
         c, index = self.config, np.arange(start, start + depth, dtype=np.int32)
         if c.window is None:
             return Layer(index)
-        local = np.isin(index, np.arange(c.layers) if c.window_layers is None else np.array(c.window_layers, np.int32))
+        local = np.isin(
+            index,
+            np.arange(c.layers) if c.window_layers is None else np.array(c.window_layers, np.int32),
+        )
         window = np.where(local, np.int32(c.window), np.int32(EVERYTHING))
         return Layer(index, window, None if c.rope_local_base is None else local)
 
     def _norm(self, params, x):
-        return Norm.of(self.config).apply({"params": params["norm"]}, x) if self.config.norm_position != "post" else x
+        return (
+            Norm.of(self.config).apply({"params": params["norm"]}, x)
+            if self.config.norm_position != "post"
+            else x
+        )
 
     def _unroll(self, depth: int) -> int:
-        # Measured on CPU: a full unroll is 25 % faster than the loop and compiles no slower at these depths.
-        full = self.config.unroll == "full" or (self.config.unroll == "auto" and jax.default_backend() == "cpu")
+        # Measured on CPU: a full unroll is 25 % faster than the loop and compiles no slower at
+        # these depths.
+        full = self.config.unroll == "full" or (
+            self.config.unroll == "auto" and jax.default_backend() == "cpu"
+        )
         return depth if full else 1
 
 
-def finish_logits(logits: Float[Array, "... vocab"], bias: Float[Array, vocab] | None, softcap: float | None) -> Float[Array, "... vocab"]:
+def finish_logits(
+    logits: Float[Array, "... vocab"], bias: Float[Array, vocab] | None, softcap: float | None
+) -> Float[Array, "... vocab"]:
     """What follows the product with the output matrix."""
     if bias is not None:
         logits = logits + bias

@@ -1,4 +1,6 @@
-"""The dependency tree of the highest score: the maximum spanning arborescence (Chu and Liu, 1965; Edmonds, 1967) with one word on the root."""
+"""The dependency tree of the highest score: the maximum spanning arborescence (Chu and Liu, 1965;
+Edmonds, 1967) with one word on the root.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def greedy(scores: np.ndarray) -> np.ndarray:
 
 
 def best_tree(scores: np.ndarray) -> np.ndarray:
-    """The heads `[words]` of the tree whose arcs have the highest sum, among those with exactly one word on the root. Shapes as in `greedy`."""
+    """The heads `[words]` of the tree whose arcs have the highest sum, among those with exactly one
+    word on the root. Shapes as in `greedy`.
+    """
     heads = greedy(scores)
     if (heads == 0).sum() == 1 and _circle(np.concatenate([[0], heads])) is None:
         return heads  # what is best for every word by itself is best for all
@@ -28,18 +32,24 @@ def best_tree(scores: np.ndarray) -> np.ndarray:
     square[1:] = scores
     np.fill_diagonal(square, -np.inf)
     finite = square[np.isfinite(square)]
-    # An arc from the root costs more than all others together can gain, so that the best tree has one of them (Stanojević and Cohen, 2021).
+    # An arc from the root costs more than all others together can gain, so that the best tree has
+    # one of them (Stanojević and Cohen, 2021).
     square[:, 0] -= 1 + words * (finite.max() - finite.min())
     return _arborescence(square)[1:]
 
 
 def is_tree(heads: np.ndarray) -> bool:
-    """Whether exactly one of the words hangs on the root, and all others hang on it through others."""
-    return int((np.asarray(heads) == 0).sum()) == 1 and _circle(np.concatenate([[0], heads])) is None
+    """Whether exactly one of the words hangs on the root, and all others hang on it through
+    others."""
+    return (
+        int((np.asarray(heads) == 0).sum()) == 1 and _circle(np.concatenate([[0], heads])) is None
+    )
 
 
 def _circle(heads: np.ndarray) -> list[int] | None:
-    """Nodes that lead to each other and not to node 0; None where there are none. `heads[0]` is not read."""
+    """Nodes that lead to each other and not to node 0; None where there are none. `heads[0]` is not
+    read.
+    """
     state = np.zeros(len(heads), np.int64)  # 0: not seen, else the walk that came by first
     state[0] = -1
     for start in range(1, len(heads)):
@@ -57,7 +67,9 @@ def _circle(heads: np.ndarray) -> list[int] | None:
 
 
 def _arborescence(scores: np.ndarray) -> np.ndarray:
-    """The heads `[nodes]` of the maximum arborescence that node 0 is the root of; `scores[dependent, head]`, and -inf where there is no arc."""
+    """The heads `[nodes]` of the maximum arborescence that node 0 is the root of;
+    `scores[dependent, head]`, and -inf where there is no arc.
+    """
     heads = scores.argmax(1)
     heads[0] = 0
     circle = _circle(heads)
@@ -65,7 +77,8 @@ def _arborescence(scores: np.ndarray) -> np.ndarray:
         return heads
     inside = np.array(circle)
     outside = np.array([node for node in range(len(scores)) if node not in set(circle)])
-    # The circle becomes one node, the last: to enter it at a node is to give up that node's arc of the circle.
+    # The circle becomes one node, the last: to enter it at a node is to give up that node's arc of
+    # the circle.
     gain = scores[np.ix_(inside, outside)] - scores[inside, heads[inside]][:, None]
     enter, leave = gain.argmax(0), scores[np.ix_(outside, inside)].argmax(1)
     size = len(outside) + 1

@@ -1,4 +1,6 @@
-"""Applying an Optax transform to each layer of a stack by itself, to the matrix that a weight is, and in enough precision."""
+"""Applying an Optax transform to each layer of a stack by itself, to the matrix that a weight is,
+and in enough precision.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,15 @@ _VOCAB = "vocab"
 
 def widen(tree: Any) -> Any:
     """The tree with every leaf in at least float32."""
-    return jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.promote_types(jnp.asarray(x).dtype, jnp.float32)), tree)
+    return jax.tree.map(
+        lambda x: jnp.asarray(x).astype(jnp.promote_types(jnp.asarray(x).dtype, jnp.float32)), tree
+    )
 
 
 def widened(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The transform on widened parameters, so that its moments are at least float32. Gradients take the width of their parameters, so that the dtypes
-    of the state never change."""
+    """The transform on widened parameters, so that its moments are at least float32. Gradients take
+    the width of their parameters, so that the dtypes of the state never change.
+    """
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         params = widen(params)
@@ -32,8 +37,9 @@ def widened(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 def per_layer(tx: optax.GradientTransformation, specs: Any) -> optax.GradientTransformation:
-    """Applies a transform of one tensor to each leaf, and to each layer (and expert) of a stacked leaf. Its state is a tree like `specs` of its
-    states."""
+    """Applies a transform of one tensor to each leaf, and to each layer (and expert) of a stacked
+    leaf. Its state is a tree like `specs` of its states.
+    """
 
     def each(f: Callable, spec: WeightSpec) -> Callable:
         for _ in range(spec.stacks):
@@ -44,14 +50,20 @@ def per_layer(tx: optax.GradientTransformation, specs: Any) -> optax.GradientTra
         return jax.tree.map(lambda spec, p: each(tx.init, spec)(p), specs, params)
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
-        pairs = jax.tree.map(lambda spec, g, s, p: each(tx.update, spec)(g, s, p), specs, grads, state, params)
-        return jax.tree.map(lambda _, pair: pair[0], specs, pairs), jax.tree.map(lambda _, pair: pair[1], specs, pairs)
+        pairs = jax.tree.map(
+            lambda spec, g, s, p: each(tx.update, spec)(g, s, p), specs, grads, state, params
+        )
+        return jax.tree.map(lambda _, pair: pair[0], specs, pairs), jax.tree.map(
+            lambda _, pair: pair[1], specs, pairs
+        )
 
     return optax.GradientTransformation(init, update)
 
 
 def matrix_first(tx: optax.GradientTransformation, specs: Any) -> optax.GradientTransformation:
-    """As `per_layer`, and a weight of several axes that is a matrix, such as [embed, heads, head_dim], is seen as [inputs, outputs]."""
+    """As `per_layer`, and a weight of several axes that is a matrix, such as [embed, heads,
+    head_dim], is seen as [inputs, outputs].
+    """
     inner = per_layer(tx, specs)
 
     def flat(tree: Any) -> Any:
@@ -65,8 +77,9 @@ def matrix_first(tx: optax.GradientTransformation, specs: Any) -> optax.Gradient
 
 
 def muon_labels(specs: Any) -> Any:
-    """MUON for matrices, ADAM for everything else. A head over the vocabulary is left to Adam, as in Jordan et al. 2024, and so is a weight without
-    output axes, which is a vector."""
+    """MUON for matrices, ADAM for everything else. A head over the vocabulary is left to Adam, as
+    in Jordan et al. 2024, and so is a weight without output axes, which is a vector.
+    """
 
     def of_leaf(spec: WeightSpec) -> str:
         outputs = len(spec.axes) - spec.stacks - spec.inputs
@@ -76,16 +89,20 @@ def muon_labels(specs: Any) -> Any:
 
 
 def muon_dimensions(specs: Any) -> Any:
-    """Which axes of each of Muon's weights are inputs and which are outputs. The axes of layers and experts are neither, which makes them batch
-    axes: Optax orthogonalises each matrix by itself, and the momentum keeps the shape (hence the sharding) of the weight. Elsewhere
-    `optax.MaskedNode`."""
+    """Which axes of each of Muon's weights are inputs and which are outputs. The axes of layers and
+    experts are neither, which makes them batch axes: Optax orthogonalises each matrix by itself,
+    and the momentum keeps the shape (hence the sharding) of the weight. Elsewhere
+    `optax.MaskedNode`.
+    """
 
     def of_leaf(spec: WeightSpec, label: str) -> Any:
         if label != MUON:
             return optax.MaskedNode()
         first = spec.stacks
         split = first + spec.inputs
-        return optax.contrib.MuonDimensionNumbers(tuple(range(first, split)), tuple(range(split, len(spec.shape))))
+        return optax.contrib.MuonDimensionNumbers(
+            tuple(range(first, split)), tuple(range(split, len(spec.shape)))
+        )
 
     return jax.tree.map(of_leaf, specs, muon_labels(specs))
 

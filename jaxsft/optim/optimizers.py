@@ -1,10 +1,12 @@
 """Optimizers by name, built from Optax's transforms inside a jitted step, of traced rates.
 
-An update is, in this order: the optimizer's direction; plus `weight_decay * decay_factor * w`; for LAMB the trust ratio; times
-`-learning_rate * lr_factor`. Betas and the like are Python numbers of the options; what trials differ in comes traced, in `hyper`.
+An update is, in this order: the optimizer's direction; plus `weight_decay * decay_factor * w`; for
+LAMB the trust ratio; times `-learning_rate * lr_factor`. Betas and the like are Python numbers of
+the options; what trials differ in comes traced, in `hyper`.
 
-Element-wise optimizers need not know about layers. What sees a weight as one matrix or one tensor (Muon, Adafactor, LAMB's ratio) works per layer
-of a stack; on stacked leaves Optax's own would silently mix the layers. Moments are float32, or float64 where the parameters are.
+Element-wise optimizers need not know about layers. What sees a weight as one matrix or one tensor
+(Muon, Adafactor, LAMB's ratio) works per layer of a stack; on stacked leaves Optax's own would
+silently mix the layers. Moments are float32, or float64 where the parameters are.
 """
 
 from __future__ import annotations
@@ -23,27 +25,44 @@ from jaxtyping import Array, Float
 from jaxsft import patterns
 from jaxsft.config import optim as config
 from jaxsft.errors import ConfigError
-from jaxsft.optim.layers import ADAM, MUON, matrix_first, muon_dimensions, muon_labels, per_layer, widen, widened
+from jaxsft.optim.layers import (
+    ADAM,
+    MUON,
+    matrix_first,
+    muon_dimensions,
+    muon_labels,
+    per_layer,
+    widen,
+    widened,
+)
 from jaxsft.sharding.weights import STACKS, WeightSpec
 
-_EMBED = "embed"  # the logical axis that an embedding has and a bias of several axes (heads, head_dim) has not
+# the logical axis that an embedding has and a bias of several axes (heads, head_dim) has not
+_EMBED = "embed"
 
 
 def build(
-    options: config.OptimConfig, hyper: Mapping[str, ArrayLike], specs: Any, lr_factors: Any, decay_factors: Any
+    options: config.OptimConfig,
+    hyper: Mapping[str, ArrayLike],
+    specs: Any,
+    lr_factors: Any,
+    decay_factors: Any,
 ) -> optax.GradientTransformation:
     """The optimizer of one step.
 
     Args:
       options: one of the classes in `config/optim.py`.
-      hyper: traced scalars: `learning_rate`, already multiplied by the schedule, and `weight_decay` where the options have it.
+      hyper: traced scalars: `learning_rate`, already multiplied by the schedule, and `weight_decay`
+        where the options have it.
       specs: the tree of `WeightSpec` of the trainable parameters.
-      lr_factors: a tree like `specs`, of numbers, or of vectors [n] for a stack of n layers; see `factors`.
+      lr_factors: a tree like `specs`, of numbers, or of vectors [n] for a stack of n layers; see
+        `factors`.
       decay_factors: likewise, for the weight decay.
 
     Returns:
-      `init(params)`, whose structure and values do not depend on `hyper`, and `update(grads, state, params)`, which returns what is to be added to
-      the parameters, in at least float32. A factor of 0 adds exactly nothing. Gradients come in normalised and clipped.
+      `init(params)`, whose structure and values do not depend on `hyper`, and `update(grads, state,
+      params)`, which returns what is to be added to the parameters, in at least float32. A factor
+      of 0 adds exactly nothing. Gradients come in normalised and clipped.
 
     Raises:
       ConfigError: `options.name` is unknown, or the options contradict each other.
@@ -60,26 +79,37 @@ def build(
 
 
 def init_state(options: config.OptimConfig, specs: Any, params: Any) -> Any:
-    """The optimizer state before the first step, which needs no hyper-parameters. Traceable, and the same under `jax.vmap`."""
+    """The optimizer state before the first step, which needs no hyper-parameters. Traceable, and
+    the same under `jax.vmap`.
+    """
     none = jax.tree.map(lambda _: 0.0, specs)
-    return build(options, {"learning_rate": 0.0, "weight_decay": 0.0}, specs, none, none).init(params)
+    return build(options, {"learning_rate": 0.0, "weight_decay": 0.0}, specs, none, none).init(
+        params
+    )
 
 
 def factors(options: config.OptimConfig, specs: Any) -> tuple[Any, Any]:
-    """The factors of learning rate and weight decay of each parameter, from `lr_groups`, `decay_groups` and `default_decay`.
+    """The factors of learning rate and weight decay of each parameter, from `lr_groups`,
+    `decay_groups` and `default_decay`.
 
     Raises:
       ConfigError: a pattern is invalid or has no effect.
     """
-    lr = patterns.resolve([(g.pattern, g.factor) for g in options.lr_groups], specs, 1.0, option="optim.lr_groups")
+    lr = patterns.resolve(
+        [(g.pattern, g.factor) for g in options.lr_groups], specs, 1.0, option="optim.lr_groups"
+    )
     groups = [(g.pattern, g.factor) for g in getattr(options, "decay_groups", [])]
     given = patterns.resolve(groups, specs, math.nan, option="optim.decay_groups")
-    decay = jax.tree.map(lambda default, factor: _or_default(factor, default), default_decay(specs), given)
+    decay = jax.tree.map(
+        lambda default, factor: _or_default(factor, default), default_decay(specs), given
+    )
     return lr, decay
 
 
 def default_decay(specs: Any) -> Any:
-    """1 for matrices and embeddings, 0 for norms and biases, also those of several axes: the usual practice since GPT-2 and BERT."""
+    """1 for matrices and embeddings, 0 for norms and biases, also those of several axes: the usual
+    practice since GPT-2 and BERT.
+    """
 
     def of_leaf(spec: WeightSpec) -> float:
         axes = [axis for axis in spec.axes if axis not in STACKS]
@@ -94,14 +124,17 @@ def global_norm(tree: Any) -> Float[Array, ""]:
 
 
 def clip_by_global_norm(grads: Any, max_norm: ArrayLike) -> tuple[Any, Float[Array, ""]]:
-    """Scales the gradient down to norm `max_norm` where it is longer (Pascanu et al. 2013, arXiv:1211.5063; optax.clip_by_global_norm).
+    """Scales the gradient down to norm `max_norm` where it is longer (Pascanu et al. 2013,
+    arXiv:1211.5063; optax.clip_by_global_norm).
 
     Args:
       grads: a tree of arrays, normalised already.
-      max_norm: traced; infinity means no clipping, so that trials with and without it can share a program.
+      max_norm: traced; infinity means no clipping, so that trials with and without it can share a
+        program.
 
     Returns:
-      The gradient in at least float32, to the bit the same where it is short enough, and its norm before clipping. A NaN stays one.
+      The gradient in at least float32, to the bit the same where it is short enough, and its norm
+      before clipping. A NaN stays one.
     """
     norm = global_norm(grads)
     scale = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
@@ -109,15 +142,18 @@ def clip_by_global_norm(grads: Any, max_norm: ArrayLike) -> tuple[Any, Float[Arr
 
 
 def ema_init(params: Any) -> Any:
-    """The moving average before the first step: the parameters themselves, in at least float32 (in less, 1 - decay would round to nothing)."""
+    """The moving average before the first step: the parameters themselves, in at least float32 (in
+    less, 1 - decay would round to nothing).
+    """
     return widen(params)
 
 
 def ema_update(ema: Any, params: Any, decay: ArrayLike, step: ArrayLike) -> Any:
-    """The moving average of the parameters, `e <- d e + (1 - d) p` with `d = min(decay, (1 + t) / (10 + t))`.
+    """The moving average of the parameters, `e <- d e + (1 - d) p` with `d = min(decay, (1 + t) /
+    (10 + t))`.
 
-    The growing decay lets the first averages forget the initial parameters, so no bias needs correcting. Source: `num_updates` in TensorFlow's
-    `tf.train.ExponentialMovingAverage`.
+    The growing decay lets the first averages forget the initial parameters, so no bias needs
+    correcting. Source: `num_updates` in TensorFlow's `tf.train.ExponentialMovingAverage`.
 
     Args:
       ema: the average so far, of `ema_init`.
@@ -126,18 +162,23 @@ def ema_update(ema: Any, params: Any, decay: ArrayLike, step: ArrayLike) -> Any:
       step: t, how many averages were taken before this one; traced.
 
     Returns:
-      The new average, with the dtypes of `ema`. Parameters that stay equal to their average leave it as it is, to the bit.
+      The new average, with the dtypes of `ema`. Parameters that stay equal to their average leave
+      it as it is, to the bit.
     """
     t = jnp.asarray(step).astype(jnp.float32)
     d = jnp.minimum(decay, (1 + t) / (10 + t))
-    return jax.tree.map(lambda e, p: e + (1 - d).astype(e.dtype) * (p.astype(e.dtype) - e), ema, params)
+    return jax.tree.map(
+        lambda e, p: e + (1 - d).astype(e.dtype) * (p.astype(e.dtype) - e), ema, params
+    )
 
 
 def match_params(state: Any, specs: Any, values: Any, default: Any) -> Any:
-    """Gives each leaf of an optimizer state the value (a sharding, say) of the parameter that it belongs to.
+    """Gives each leaf of an optimizer state the value (a sharding, say) of the parameter that it
+    belongs to.
 
-    A leaf belongs to a parameter if its path ends in the parameter's and it has the same shape. The others, such as counters and Adafactor's factors,
-    get `default`. It stands in for `optax.tree_map_params`, which cannot see through transforms that treat weights by their specs.
+    A leaf belongs to a parameter if its path ends in the parameter's and it has the same shape. The
+    others, such as counters and Adafactor's factors, get `default`. It stands in for
+    `optax.tree_map_params`, which cannot see through transforms that treat weights by their specs.
 
     Args:
       state: of `build(...).init`, arrays or shapes.
@@ -146,7 +187,10 @@ def match_params(state: Any, specs: Any, values: Any, default: Any) -> Any:
       default: for everything else.
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(specs)
-    of_path = {path: (spec, found) for (path, spec), found in zip(leaves, tree.flatten_up_to(values), strict=True)}
+    of_path = {
+        path: (spec, found)
+        for (path, spec), found in zip(leaves, tree.flatten_up_to(values), strict=True)
+    }
 
     def value(keypath: tuple, leaf: Any) -> Any:
         for i in range(len(keypath)):  # the longest suffix first
@@ -158,7 +202,8 @@ def match_params(state: Any, specs: Any, values: Any, default: Any) -> Any:
     return jax.tree_util.tree_map_with_path(value, state)
 
 
-# --- directions: options, specs -> transform -------------------------------------------------------------------------------------------------
+# --- directions: options, specs -> transform
+# -------------------------------------------------------------------------------------------------
 def sgd(options: config.SGD, specs: Any) -> optax.GradientTransformation:
     """Gradient descent with momentum `m <- momentum m + g` (Sutskever et al. 2013; optax.sgd)."""
     del specs
@@ -167,8 +212,12 @@ def sgd(options: config.SGD, specs: Any) -> optax.GradientTransformation:
     return optax.trace(options.momentum, options.nesterov) if options.momentum else optax.identity()
 
 
-def adam(options: config.Adam | config.AdamW | config.Lamb, specs: Any) -> optax.GradientTransformation:
-    """Adam's direction, for adam, adamw and lamb (Kingma and Ba 2015, arXiv:1412.6980; optax.scale_by_adam)."""
+def adam(
+    options: config.Adam | config.AdamW | config.Lamb, specs: Any
+) -> optax.GradientTransformation:
+    """Adam's direction, for adam, adamw and lamb (Kingma and Ba 2015, arXiv:1412.6980;
+    optax.scale_by_adam).
+    """
     del specs
     return optax.scale_by_adam(options.b1, options.b2, options.eps)
 
@@ -188,11 +237,15 @@ def lion(options: config.Lion, specs: Any) -> optax.GradientTransformation:
 def adafactor(options: config.Adafactor, specs: Any) -> optax.GradientTransformation:
     """Shazeer and Stern 2018, arXiv:1804.04235, on the [inputs, outputs] matrix of each layer.
 
-    The chain is optax.adafactor's, but for the decay, which is multiplied by the learning rate as everywhere here, and momentum, which would give up
-    the memory that Adafactor is chosen for.
+    The chain is optax.adafactor's, but for the decay, which is multiplied by the learning rate as
+    everywhere here, and momentum, which would give up the memory that Adafactor is chosen for.
     """
     one = [
-        optax.scale_by_factored_rms(decay_rate=options.decay_rate, min_dim_size_to_factor=options.min_size_to_factor, epsilon=options.eps),
+        optax.scale_by_factored_rms(
+            decay_rate=options.decay_rate,
+            min_dim_size_to_factor=options.min_size_to_factor,
+            epsilon=options.eps,
+        ),
         optax.clip_by_block_rms(options.update_clip),
     ]
     if options.scale_by_parameter:
@@ -203,8 +256,8 @@ def adafactor(options: config.Adafactor, specs: Any) -> optax.GradientTransforma
 def muon(options: config.Muon, specs: Any) -> optax.GradientTransformation:
     """Jordan et al. 2024 on matrices (optax.contrib.scale_by_muon), Adam's direction on the rest.
 
-    The update of a matrix is multiplied by `sqrt(max(1, outputs / inputs))`; with `consistent_rms`, by `consistent_rms * sqrt(max(inputs, outputs))`
-    instead (Liu et al. 2025, arXiv:2502.16982).
+    The update of a matrix is multiplied by `sqrt(max(1, outputs / inputs))`; with `consistent_rms`,
+    by `consistent_rms * sqrt(max(inputs, outputs))` instead (Liu et al. 2025, arXiv:2502.16982).
     """
     orthogonal = optax.contrib.scale_by_muon(
         ns_steps=options.ns_steps,
@@ -223,20 +276,34 @@ def muon(options: config.Muon, specs: Any) -> optax.GradientTransformation:
             return options.consistent_rms * math.sqrt(max(inputs, outputs))
         return math.sqrt(max(1.0, outputs / inputs))
 
-    both = optax.partition({MUON: orthogonal, ADAM: optax.scale_by_adam(options.adam_b1, options.adam_b2, options.adam_eps)}, labels)
+    both = optax.partition(
+        {
+            MUON: orthogonal,
+            ADAM: optax.scale_by_adam(options.adam_b1, options.adam_b2, options.adam_eps),
+        },
+        labels,
+    )
     return optax.chain(both, _scale(jax.tree.map(scale, specs, labels)))
 
 
-# --- what follows the decay ------------------------------------------------------------------------------------------------------------------
+# --- what follows the decay
+# --------------------------------------------------------------------------------------------------
 def trust_ratio(options: config.Lamb, specs: Any) -> optax.GradientTransformation:
-    """`|w| / |update|`, 1 where either is 0, of each weight of each layer (You et al. 2020, arXiv:1904.00962; optax.scale_by_trust_ratio)."""
+    """`|w| / |update|`, 1 where either is 0, of each weight of each layer (You et al. 2020,
+    arXiv:1904.00962; optax.scale_by_trust_ratio).
+    """
     del options
     return per_layer(optax.scale_by_trust_ratio(), specs)
 
 
 def adam_rate(options: config.Muon, specs: Any) -> optax.GradientTransformation:
     """The learning rate of what Muon leaves to AdamW, its decay included."""
-    return _scale(jax.tree.map(lambda label: options.adam_learning_rate_factor if label == ADAM else 1.0, muon_labels(specs)))
+    return _scale(
+        jax.tree.map(
+            lambda label: options.adam_learning_rate_factor if label == ADAM else 1.0,
+            muon_labels(specs),
+        )
+    )
 
 
 DIRECTIONS: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
@@ -249,32 +316,52 @@ DIRECTIONS: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
     "lamb": adam,
     "muon": muon,
 }
-AFTER_DECAY: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {"lamb": trust_ratio, "muon": adam_rate}
+AFTER_DECAY: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
+    "lamb": trust_ratio,
+    "muon": adam_rate,
+}
 
 
-# --- factors ---------------------------------------------------------------------------------------------------------------------------------
+# --- factors
+# --------------------------------------------------------------------------------------------------
 def _decay(weight_decay: ArrayLike, decay_factors: Any) -> optax.GradientTransformation:
     def add(update: jax.Array, param: jax.Array, factor: Any) -> jax.Array:
-        return update if not np.any(factor) else update + jnp.asarray(weight_decay).astype(update.dtype) * _along_layers(factor, update) * param
+        return (
+            update
+            if not np.any(factor)
+            else update
+            + jnp.asarray(weight_decay).astype(update.dtype) * _along_layers(factor, update) * param
+        )
 
-    return optax.stateless(lambda updates, params: jax.tree.map(add, updates, params, decay_factors))
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(add, updates, params, decay_factors)
+    )
 
 
 def _descend(learning_rate: ArrayLike, lr_factors: Any) -> optax.GradientTransformation:
     def scale(update: jax.Array, factor: Any) -> jax.Array:
         factor = _along_layers(factor, update)
-        # Minus zero added to anything, minus zero too, leaves its bits alone; and a NaN in the direction of a frozen weight must not reach it.
-        return jnp.where(factor == 0, jnp.asarray(-0.0, update.dtype), -jnp.asarray(learning_rate).astype(update.dtype) * factor * update)
+        # Minus zero added to anything, minus zero too, leaves its bits alone; and a NaN in the
+        # direction of a frozen weight must not reach it.
+        return jnp.where(
+            factor == 0,
+            jnp.asarray(-0.0, update.dtype),
+            -jnp.asarray(learning_rate).astype(update.dtype) * factor * update,
+        )
 
     return optax.stateless(lambda updates, _: jax.tree.map(scale, updates, lr_factors))
 
 
 def _scale(scales: Any) -> optax.GradientTransformation:
-    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * jnp.asarray(s, u.dtype), updates, scales))
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda u, s: u * jnp.asarray(s, u.dtype), updates, scales)
+    )
 
 
 def _along_layers(factor: Any, like: jax.Array) -> jax.Array:
-    """A number, or a vector [n] against the first axis of an array of n layers, in that array's dtype."""
+    """A number, or a vector [n] against the first axis of an array of n layers, in that array's
+    dtype.
+    """
     factor = jnp.asarray(factor, like.dtype)
     if factor.ndim and factor.shape != like.shape[:1]:
         raise ValueError(f"factors {factor.shape} for a stack of shape {like.shape}")

@@ -1,7 +1,9 @@
-"""Learning-rate schedules in [0, 1], of traced step, warm-up and length, so that trials with different ones share one compiled program.
+"""Learning-rate schedules in [0, 1], of traced step, warm-up and length, so that trials with
+different ones share one compiled program.
 
-Step k is the k-th optimizer step, counted from 0; a run of `total` steps uses the values at 0 ... total - 1. Every schedule warms up linearly,
-`lr(step) = step / warmup` for `step < warmup`. Its values, as fractions of the peak:
+Step k is the k-th optimizer step, counted from 0; a run of `total` steps uses the values at 0 ...
+total - 1. Every schedule warms up linearly, `lr(step) = step / warmup` for `step < warmup`. Its
+values, as fractions of the peak:
 
   schedule        lr(0)   lr(warmup)   lr(total)
   constant        0       1            1
@@ -10,8 +12,9 @@ Step k is the k-th optimizer step, counted from 0; a run of `total` steps uses t
   inverse_sqrt    0       1            sqrt(warmup / total)
   wsd             0       1            final
 
-Without warm-up (`warmup=0`) there is really none: lr(0) = 1. After `total`, the value at `total` stays (inverse_sqrt goes on falling). If
-`warmup >= total`, all `total` steps are warm-up. The linear, cosine and warm-up forms agree with Optax's schedules of the same numbers.
+Without warm-up (`warmup=0`) there is really none: lr(0) = 1. After `total`, the value at `total`
+stays (inverse_sqrt goes on falling). If `warmup >= total`, all `total` steps are warm-up. The
+linear, cosine and warm-up forms agree with Optax's schedules of the same numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +29,15 @@ from jaxtyping import Array, Float
 from jaxsft.errors import ConfigError
 
 
-def unit(name: str, step: ArrayLike, warmup: ArrayLike, total: ArrayLike, *, final: ArrayLike = 0.0, decay: ArrayLike = 0.0) -> Float[Array, ""]:
+def unit(
+    name: str,
+    step: ArrayLike,
+    warmup: ArrayLike,
+    total: ArrayLike,
+    *,
+    final: ArrayLike = 0.0,
+    decay: ArrayLike = 0.0,
+) -> Float[Array, ""]:
     """The factor in [0, 1] of the peak learning rate.
 
     Args:
@@ -46,39 +57,60 @@ def unit(name: str, step: ArrayLike, warmup: ArrayLike, total: ArrayLike, *, fin
     if name not in SCHEDULES:
         raise ConfigError(f"schedule={name}: unknown; choose one of {', '.join(SCHEDULES)}")
     # Steps are exact in float32 up to 2**24, and never in bfloat16, so everything is cast first.
-    step, warmup, total, final, decay = (jnp.asarray(x).astype(jnp.float32) for x in (step, warmup, total, final, decay))
-    return jnp.where(step < warmup, step / _positive(warmup), SCHEDULES[name](step, warmup, total, final, decay))
+    step, warmup, total, final, decay = (
+        jnp.asarray(x).astype(jnp.float32) for x in (step, warmup, total, final, decay)
+    )
+    return jnp.where(
+        step < warmup, step / _positive(warmup), SCHEDULES[name](step, warmup, total, final, decay)
+    )
 
 
-def constant(step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array) -> jax.Array:
+def constant(
+    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
+) -> jax.Array:
     """1."""
     del warmup, total, final, decay
     return jnp.ones_like(step)
 
 
-def linear(step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array) -> jax.Array:
+def linear(
+    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
+) -> jax.Array:
     """A line from 1 at `warmup` to `final` at `total` (optax.linear_schedule)."""
     del decay
     return _between(final, _remaining(step, warmup, total))
 
 
-def cosine(step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array) -> jax.Array:
-    """Half a cosine from 1 at `warmup` to `final` at `total` (Loshchilov and Hutter 2017, arXiv:1608.03983; optax.cosine_decay_schedule)."""
+def cosine(
+    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
+) -> jax.Array:
+    """Half a cosine from 1 at `warmup` to `final` at `total` (Loshchilov and Hutter 2017,
+    arXiv:1608.03983; optax.cosine_decay_schedule).
+    """
     del decay
     # sin(pi r / 2) ** 2 is (1 + cos(pi (1 - r))) / 2 without the cancellation at the end.
     return _between(final, jnp.sin(0.5 * jnp.pi * _remaining(step, warmup, total)) ** 2)
 
 
-def inverse_sqrt(step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array) -> jax.Array:
-    """`sqrt(warmup / step)` (Vaswani et al. 2017, arXiv:1706.03762, section 5.3, divided by its peak); `1 / sqrt(1 + step)` without warm-up."""
+def inverse_sqrt(
+    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
+) -> jax.Array:
+    """`sqrt(warmup / step)` (Vaswani et al. 2017, arXiv:1706.03762, section 5.3, divided by its
+    peak); `1 / sqrt(1 + step)` without warm-up.
+    """
     del total, final, decay
     scale = jnp.maximum(warmup, 1)
     return jnp.sqrt(scale / (scale + jnp.maximum(step - warmup, 0)))
 
 
-def wsd(step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array) -> jax.Array:
-    """Warm-up, stable, decay: 1, then a line over the last `decay` steps to `final` at `total` (Hu et al. 2024, arXiv:2404.06395; the linear form is
-    that of Haegele et al. 2024, arXiv:2405.18392). A decay longer than what the warm-up leaves starts at its end; `decay=0` is `constant`."""
+def wsd(
+    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
+) -> jax.Array:
+    """Warm-up, stable, decay: 1, then a line over the last `decay` steps to `final` at `total` (Hu
+    et al. 2024, arXiv:2404.06395; the linear form is that of Haegele et al. 2024,
+    arXiv:2405.18392). A decay longer than what the warm-up leaves starts at its end; `decay=0` is
+    `constant`.
+    """
     start = jnp.maximum(total - decay, warmup)
     return jnp.where(decay > 0, _between(final, _remaining(step, start, total)), 1)
 
@@ -93,7 +125,9 @@ SCHEDULES: dict[str, Callable[..., jax.Array]] = {
 
 
 def _remaining(step: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
-    """1 at `start`, 0 at `end` and after; 0 everywhere when there is nothing between them. Counted from the end, so that the last rates are exact."""
+    """1 at `start`, 0 at `end` and after; 0 everywhere when there is nothing between them. Counted
+    from the end, so that the last rates are exact.
+    """
     return jnp.where(end > start, jnp.clip((end - step) / _positive(end - start), 0, 1), 0)
 
 

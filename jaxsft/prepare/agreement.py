@@ -1,7 +1,9 @@
-"""How far annotators agree, beyond what chance gives. Ratings are `[annotators, items]`; NaN is a rating that is not there.
+"""How far annotators agree, beyond what chance gives. Ratings are `[annotators, items]`; NaN is a
+rating that is not there.
 
-Every measure is `1 - observed / expected` disagreement, or the same in agreement; they differ in what they expect by chance and in what they count as
-near. 1 is perfect, 0 is chance, less than 0 is systematic disagreement.
+Every measure is `1 - observed / expected` disagreement, or the same in agreement; they differ in
+what they expect by chance and in what they count as near. 1 is perfect, 0 is chance, less than 0 is
+systematic disagreement.
 """
 
 from __future__ import annotations
@@ -22,11 +24,16 @@ def coded(values: Sequence[Sequence[object]]) -> tuple[Float[np.ndarray, "A I"],
     """Labels as numbers, and the labels by number, sorted; None is a rating that is not there."""
     names = sorted({str(v) for line in values for v in line if v is not None})
     number = {name: float(i) for i, name in enumerate(names)}
-    return np.array([[np.nan if v is None else number[str(v)] for v in line] for line in values]), names
+    return (
+        np.array([[np.nan if v is None else number[str(v)] for v in line] for line in values]),
+        names,
+    )
 
 
 def percent_agreement(ratings: Float[np.ndarray, "A I"]) -> float:
-    """The share of pairs of ratings of one item that are equal, over all items: what chance gives is not taken off."""
+    """The share of pairs of ratings of one item that are equal, over all items: what chance gives
+    is not taken off.
+    """
     ratings = _checked(ratings)
     same = both = 0
     for a, b in combinations(ratings, 2):
@@ -36,9 +43,12 @@ def percent_agreement(ratings: Float[np.ndarray, "A I"]) -> float:
     return _ratio(same, both)
 
 
-def cohen_kappa(a: Float[np.ndarray, " I"], b: Float[np.ndarray, " I"], weights: str = "none") -> float:
-    """Cohen's kappa of two annotators (Cohen 1960; weighted: Cohen 1968): `1 - sum w o / sum w e`, with `o` the shares of pairs of categories, `e`
-    the product of each annotator's own shares, and `w` 0 on the diagonal and else 1, the distance of the categories in their order, or its square.
+def cohen_kappa(
+    a: Float[np.ndarray, " I"], b: Float[np.ndarray, " I"], weights: str = "none"
+) -> float:
+    """Cohen's kappa of two annotators (Cohen 1960; weighted: Cohen 1968): `1 - sum w o / sum w e`,
+    with `o` the shares of pairs of categories, `e` the product of each annotator's own shares, and
+    `w` 0 on the diagonal and else 1, the distance of the categories in their order, or its square.
 
     Items that one of them did not rate are left out. NaN where chance alone would agree everywhere.
 
@@ -63,16 +73,24 @@ def cohen_kappa(a: Float[np.ndarray, " I"], b: Float[np.ndarray, " I"], weights:
 
 
 def fleiss_kappa(ratings: Float[np.ndarray, "A I"]) -> float:
-    """Fleiss' kappa of several annotators (Fleiss 1971): the mean share of agreeing pairs per item against the sum of squared shares of categories.
+    """Fleiss' kappa of several annotators (Fleiss 1971): the mean share of agreeing pairs per item
+    against the sum of squared shares of categories.
 
     Raises:
-      DataError: the items have different numbers of ratings (Krippendorff's alpha takes those), or fewer than two.
+      DataError: the items have different numbers of ratings (Krippendorff's alpha takes those), or
+        fewer than two.
     """
     ratings = _checked(ratings)
     raters = (~np.isnan(ratings)).sum(0)
     if raters.min() != raters.max() or raters.min() < 2:
-        raise DataError(f"Fleiss' kappa: items have {raters.min()} to {raters.max()} ratings, expected the same number, of at least 2; use alpha")
-    counts = np.stack([(ratings == value).sum(0) for value in np.unique(ratings[~np.isnan(ratings)])])  # [values, items]
+        raise DataError(
+            f"Fleiss' kappa: items have {raters.min()} to {raters.max()} ratings, expected the same"
+            " number, of at least 2; use alpha"
+        )
+    # [values, items]
+    counts = np.stack(
+        [(ratings == value).sum(0) for value in np.unique(ratings[~np.isnan(ratings)])]
+    )
     n = int(raters[0])
     agreed = ((counts**2).sum(0) - n) / (n * (n - 1))
     chance = ((counts.sum(1) / counts.sum()) ** 2).sum()
@@ -80,11 +98,14 @@ def fleiss_kappa(ratings: Float[np.ndarray, "A I"]) -> float:
 
 
 def krippendorff_alpha(ratings: Float[np.ndarray, "A I"], level: str = "nominal") -> float:
-    """Krippendorff's alpha (2011, "Computing Krippendorff's Alpha-Reliability"): any number of annotators, ratings may be missing.
+    """Krippendorff's alpha (2011, "Computing Krippendorff's Alpha-Reliability"): any number of
+    annotators, ratings may be missing.
 
-    `1 - D_o / D_e`, from the coincidences of values within items: `o_ck` counts the ordered pairs (c, k) of one item, each divided by one less than
-    the item's ratings; `e_ck` is `n_c n_k / (n - 1)` (`n_c (n_c - 1)` on the diagonal). The distance of c and k is 0 or 1 (nominal), `(c - k)^2`
-    (interval), `((c - k) / (c + k))^2` (ratio), or the square of the ratings that lie between c and k, themselves counted half (ordinal).
+    `1 - D_o / D_e`, from the coincidences of values within items: `o_ck` counts the ordered pairs
+    (c, k) of one item, each divided by one less than the item's ratings; `e_ck` is `n_c n_k / (n -
+    1)` (`n_c (n_c - 1)` on the diagonal). The distance of c and k is 0 or 1 (nominal), `(c - k)^2`
+    (interval), `((c - k) / (c + k))^2` (ratio), or the square of the ratings that lie between c and
+    k, themselves counted half (ordinal).
 
     Args:
       level: nominal, ordinal, interval or ratio.
@@ -100,8 +121,12 @@ def krippendorff_alpha(ratings: Float[np.ndarray, "A I"], level: str = "nominal"
         raise DataError("agreement: no item has two ratings")
     values = np.unique(ratings[~np.isnan(ratings)])
     if level == "ratio" and values.min() < 0:
-        raise DataError(f"agreement: found the rating {values.min():g}, expected none below 0 on the ratio scale")
-    counts = np.stack([(ratings == value).sum(0) for value in values]).astype(float)  # [values, items]
+        raise DataError(
+            f"agreement: found the rating {values.min():g}, expected none below 0 on the ratio"
+            " scale"
+        )
+    # [values, items]
+    counts = np.stack([(ratings == value).sum(0) for value in values]).astype(float)
     raters = counts.sum(0)
     coincidence = (counts / (raters - 1)) @ counts.T - np.diag((counts / (raters - 1)).sum(1))
     total = coincidence.sum(1)
@@ -117,7 +142,12 @@ def _distances(values: np.ndarray, total: np.ndarray, level: str) -> np.ndarray:
         return np.subtract.outer(values, values) ** 2
     if level == "ratio":
         both = np.add.outer(values, values)
-        return np.divide(np.subtract.outer(values, values), both, out=np.zeros_like(both), where=both > 0) ** 2
+        return (
+            np.divide(
+                np.subtract.outer(values, values), both, out=np.zeros_like(both), where=both > 0
+            )
+            ** 2
+        )
     middle = np.cumsum(total) - total / 2  # of each value among all ratings in order
     return np.subtract.outer(middle, middle) ** 2
 
@@ -130,5 +160,8 @@ def _ratio(above: float, below: float) -> float:
 def _checked(ratings: Float[np.ndarray, "A I"]) -> Float[np.ndarray, "A I"]:
     ratings = np.asarray(ratings, np.float64)
     if ratings.ndim != 2 or len(ratings) < 2 or np.isinf(ratings).any():
-        raise DataError(f"agreement: found ratings of shape {list(ratings.shape)}, expected [annotators, items] with two annotators at least")
+        raise DataError(
+            f"agreement: found ratings of shape {list(ratings.shape)}, expected [annotators, items]"
+            " with two annotators at least"
+        )
     return ratings

@@ -1,8 +1,10 @@
 """What people are asked to annotate (the schema), and what they answered (the annotations).
 
-A value is, by the type of the schema: a label (class, pairwise), a number (rating), a sorted tuple of labels (multi_label), a sorted tuple of spans
-`(start, end, label)` in characters, `end` exclusive (span), or `(spans, relations)` with relations `(head span, label, tail span)` (relation).
-As fields of a row it is `label`, `label`, `labels`, `spans`, or `spans` and `relations`, spelled as the readers of annotation tools spell them.
+A value is, by the type of the schema: a label (class, pairwise), a number (rating), a sorted tuple
+of labels (multi_label), a sorted tuple of spans `(start, end, label)` in characters, `end`
+exclusive (span), or `(spans, relations)` with relations `(head span, label, tail span)` (relation).
+As fields of a row it is `label`, `label`, `labels`, `spans`, or `spans` and `relations`, spelled as
+the readers of annotation tools spell them.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ class Label:
 class Schema:
     """One question about every item.
 
-    `scale` is (lowest, highest) of a rating, both whole. `text`, `id` and `responses` name columns of the items; `id` None numbers them from 1;
-    `text` of a pairwise schema is the prompt, `responses` are the two answers, and its labels are a, b and tie unless others are given.
+    `scale` is (lowest, highest) of a rating, both whole. `text`, `id` and `responses` name columns
+    of the items; `id` None numbers them from 1; `text` of a pairwise schema is the prompt,
+    `responses` are the two answers, and its labels are a, b and tie unless others are given.
     """
 
     type: str
@@ -55,13 +58,17 @@ class Schema:
 
     @property
     def categories(self) -> tuple[Any, ...]:
-        """What one answer can be, in order; of a rating its numbers. For multi_label and span the labels."""
+        """What one answer can be, in order; of a rating its numbers. For multi_label and span the
+        labels.
+        """
         return tuple(range(self.scale[0], self.scale[1] + 1)) if self.scale else self.names
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """One annotator's answer about one item; `value` None: they skipped it, or left it empty where an answer is needed."""
+    """One annotator's answer about one item; `value` None: they skipped it, or left it empty where
+    an answer is needed.
+    """
 
     item: str
     annotator: str
@@ -95,9 +102,12 @@ class Work:
         return out
 
 
-# --- the schema ------------------------------------------------------------------------------------------------------------------------------
+# --- the schema
+# --------------------------------------------------------------------------------------------------
 def load(path: str | Path) -> Schema:
-    """The schema of a YAML file. Raises ConfigError, with the line, for whatever is not as `Schema` says."""
+    """The schema of a YAML file. Raises ConfigError, with the line, for whatever is not as `Schema`
+    says.
+    """
     try:
         content = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -106,84 +116,165 @@ def load(path: str | Path) -> Schema:
         node, found = yaml.compose(content, Loader=documents.Loader), yaml.safe_load(content)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: not YAML ({getattr(error, 'problem', None) or error})") from None
+        raise ConfigError(
+            f"{path}:{mark.line + 1 if mark else 1}: not YAML"
+            f" ({getattr(error, 'problem', None) or error})"
+        ) from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}:1: found {type(found).__name__}, expected keys such as type and labels")
+        raise ConfigError(
+            f"{path}:1: found {type(found).__name__}, expected keys such as type and labels"
+        )
     lines: dict[Any, int] = {}
     for key, _ in node.value:
         if key.value in lines:
-            raise ConfigError(f"{path}:{key.start_mark.line + 1}: the key {key.value!r} was given before, on line {lines[key.value]}")
+            raise ConfigError(
+                f"{path}:{key.start_mark.line + 1}: the key {key.value!r} was given before, on line"
+                f" {lines[key.value]}"
+            )
         lines[key.value] = key.start_mark.line + 1
     return _schema(found, lambda key: f"{path}:{lines.get(key, 1)}")
 
 
 def _schema(found: Mapping[str, Any], where: Any) -> Schema:
     if unknown := [key for key in found if key not in KEYS]:
-        raise ConfigError(f"{where(unknown[0])}: the key {unknown[0]!r} is unknown; expected one of {', '.join(KEYS)}")
+        raise ConfigError(
+            f"{where(unknown[0])}: the key {unknown[0]!r} is unknown; expected one of"
+            f" {', '.join(KEYS)}"
+        )
     kind = found.get("type")
     if kind not in TYPES:
-        raise ConfigError(f"{where('type')}: found type {kind!r}, expected one of {', '.join(TYPES)}")
-    fits = {"relations": ("relation",), "scale": ("rating",), "responses": ("pairwise",), "labels": tuple(t for t in TYPES if t != "rating")}
+        raise ConfigError(
+            f"{where('type')}: found type {kind!r}, expected one of {', '.join(TYPES)}"
+        )
+    fits = {
+        "relations": ("relation",),
+        "scale": ("rating",),
+        "responses": ("pairwise",),
+        "labels": tuple(t for t in TYPES if t != "rating"),
+    }
     for key, types in fits.items():
         if key in found and kind not in types:
-            raise ConfigError(f"{where(key)}: {key} does not fit type {kind}; it fits {', '.join(types)}")
-    labels = _labels(found.get("labels", ["a", "b", "tie"] if kind == "pairwise" else []), "labels", where("labels"))
+            raise ConfigError(
+                f"{where(key)}: {key} does not fit type {kind}; it fits {', '.join(types)}"
+            )
+    labels = _labels(
+        found.get("labels", ["a", "b", "tie"] if kind == "pairwise" else []),
+        "labels",
+        where("labels"),
+    )
     relations = _labels(found.get("relations", []), "relations", where("relations"))
-    least = {"class": 2, "pairwise": 2, "multi_label": 1, "span": 1, "relation": 1, "rating": 0}[kind]
+    least = {"class": 2, "pairwise": 2, "multi_label": 1, "span": 1, "relation": 1, "rating": 0}[
+        kind
+    ]
     if len(labels) < least:
-        raise ConfigError(f"{where('labels')}: found {len(labels)} labels, type {kind} needs at least {least}")
+        raise ConfigError(
+            f"{where('labels')}: found {len(labels)} labels, type {kind} needs at least {least}"
+        )
     if kind == "relation" and not relations:
         raise ConfigError(f"{where('relations')}: type relation needs at least one of them")
-    texts = {key: found.get(key, default) for key, default in (("guidelines", ""), ("text", "text"))}
-    for key, value in {**texts, **({"id": found["id"]} if found.get("id") is not None else {})}.items():
+    texts = {
+        key: found.get(key, default) for key, default in (("guidelines", ""), ("text", "text"))
+    }
+    for key, value in {
+        **texts,
+        **({"id": found["id"]} if found.get("id") is not None else {}),
+    }.items():
         if not isinstance(value, str):
             raise ConfigError(f"{where(key)}: {key} is {value!r}, expected text")
     responses = found.get("responses", ["a", "b"])
-    if not isinstance(responses, list) or len(responses) != 2 or not all(isinstance(r, str) for r in responses):
-        raise ConfigError(f"{where('responses')}: responses is {responses!r}, expected the names of two columns")
+    if (
+        not isinstance(responses, list)
+        or len(responses) != 2
+        or not all(isinstance(r, str) for r in responses)
+    ):
+        raise ConfigError(
+            f"{where('responses')}: responses is {responses!r}, expected the names of two columns"
+        )
     scale = _scale(found.get("scale"), where("scale")) if kind == "rating" else None
-    return Schema(kind, labels, relations, scale, texts["guidelines"], texts["text"], found.get("id", "id"), tuple(responses))
+    return Schema(
+        kind,
+        labels,
+        relations,
+        scale,
+        texts["guidelines"],
+        texts["text"],
+        found.get("id", "id"),
+        tuple(responses),
+    )
 
 
 def _labels(found: Any, key: str, where: str) -> tuple[Label, ...]:
     if not isinstance(found, list):
-        raise ConfigError(f"{where}: {key} is {found!r}, expected a list of names, or of name and description")
+        raise ConfigError(
+            f"{where}: {key} is {found!r}, expected a list of names, or of name and description"
+        )
     out = []
     for entry in found:
         fields = entry if isinstance(entry, dict) else {"name": entry}
         name, description = fields.get("name"), fields.get("description", "")
-        if set(fields) - {"name", "description"} or not isinstance(name, str) or not name.strip() or not isinstance(description, str):
-            raise ConfigError(f"{where}: found the entry {entry!r} in {key}, expected text (yes, no and numbers in quotes), or name and description")
+        if (
+            set(fields) - {"name", "description"}
+            or not isinstance(name, str)
+            or not name.strip()
+            or not isinstance(description, str)
+        ):
+            raise ConfigError(
+                f"{where}: found the entry {entry!r} in {key}, expected text (yes, no and numbers"
+                " in quotes), or name and description"
+            )
         out.append(Label(name, description))
-    if repeated := [label.name for i, label in enumerate(out) if label.name in {before.name for before in out[:i]}]:
+    if repeated := [
+        label.name
+        for i, label in enumerate(out)
+        if label.name in {before.name for before in out[:i]}
+    ]:
         raise ConfigError(f"{where}: {repeated[0]!r} is in {key} twice")
     return tuple(out)
 
 
 def _scale(found: Any, where: str) -> tuple[int, int]:
-    whole = isinstance(found, list) and len(found) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in found)
+    whole = (
+        isinstance(found, list)
+        and len(found) == 2
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in found)
+    )
     if not whole or not 0 < found[1] - found[0] < POINTS:
-        raise ConfigError(f"{where}: scale is {found!r}, expected the lowest and the highest of at most {POINTS} whole ratings, such as [1, 5]")
+        raise ConfigError(
+            f"{where}: scale is {found!r}, expected the lowest and the highest of at most {POINTS}"
+            " whole ratings, such as [1, 5]"
+        )
     return tuple(found)
 
 
-# --- values ----------------------------------------------------------------------------------------------------------------------------------
+# --- values
+# --------------------------------------------------------------------------------------------------
 def value_of(fields: Mapping[str, Any], schema: Schema, where: str) -> Any:
     """The value that a row's fields hold; None where an answer is missing.
 
     Raises:
-      DataError: a label, rating or relation that the schema does not know, several labels where one is asked for, or spans that leave the text.
+      DataError: a label, rating or relation that the schema does not know, several labels where one
+        is asked for, or spans that leave the text.
     """
     if schema.type in ("span", "relation"):
         return _marked(fields, schema, where)
-    given = fields.get("rating") if schema.type == "rating" and fields.get("rating") is not None else fields.get("labels", fields.get("label"))
+    given = (
+        fields.get("rating")
+        if schema.type == "rating" and fields.get("rating") is not None
+        else fields.get("labels", fields.get("label"))
+    )
     given = [] if given is None else given if isinstance(given, list | tuple) else [given]
     if schema.type == "multi_label":
         if "labels" not in fields and "label" not in fields:
             raise DataError(f"{where}: found no labels, but the columns {', '.join(fields)}")
-        return None if fields.get("labels", fields.get("label")) is None else tuple(sorted({_known(name, schema, where) for name in given}))
+        return (
+            None
+            if fields.get("labels", fields.get("label")) is None
+            else tuple(sorted({_known(name, schema, where) for name in given}))
+        )
     if len(given) > 1:
-        raise DataError(f"{where}: found {len(given)} answers ({', '.join(map(str, given))}), expected one")
+        raise DataError(
+            f"{where}: found {len(given)} answers ({', '.join(map(str, given))}), expected one"
+        )
     return _known(given[0], schema, where) if given else None
 
 
@@ -198,7 +289,10 @@ def fields_of(value: Any, schema: Schema) -> dict[str, Any]:
     spans, links = value if schema.type == "relation" else (value, ())
     out: dict[str, Any] = {"spans": [{"start": s, "end": e, "label": name} for s, e, name in spans]}
     if schema.type == "relation":
-        out["relations"] = [{"head": spans.index(head), "tail": spans.index(tail), "label": name} for head, name, tail in links]
+        out["relations"] = [
+            {"head": spans.index(head), "tail": spans.index(tail), "label": name}
+            for head, name, tail in links
+        ]
     return out
 
 
@@ -208,41 +302,76 @@ def _known(given: Any, schema: Schema, where: str) -> Any:
         if isinstance(given, str) and re.fullmatch(r"[+-]?\d+", given.strip()):
             number = int(given)
         low, high = schema.scale
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number) or number != int(number):
-            raise DataError(f"{where}: found the rating {given!r}, expected a whole number from {low} to {high}")
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int | float)
+            or not math.isfinite(number)
+            or number != int(number)
+        ):
+            raise DataError(
+                f"{where}: found the rating {given!r}, expected a whole number from {low} to {high}"
+            )
         if not low <= number <= high:
             raise DataError(f"{where}: found the rating {given!r}, expected {low} to {high}")
         return int(number)
     if given not in schema.names:
-        raise DataError(f"{where}: found the label {given!r}, which the schema does not have; it has {', '.join(schema.names)}")
+        raise DataError(
+            f"{where}: found the label {given!r}, which the schema does not have; it has"
+            f" {', '.join(schema.names)}"
+        )
     return given
 
 
 def _marked(fields: Mapping[str, Any], schema: Schema, where: str) -> Any:
-    found = spans_of_tokens(fields, where) if "tokens" in fields and "spans" not in fields else fields.get("spans", fields.get("labels"))
+    found = (
+        spans_of_tokens(fields, where)
+        if "tokens" in fields and "spans" not in fields
+        else fields.get("spans", fields.get("labels"))
+    )
     if found is None:
         return None
     links_found = fields.get("relations") or []
     if not isinstance(found, list | tuple) or not isinstance(links_found, list | tuple):
-        raise DataError(f"{where}: found spans {found!r:.60} and relations {links_found!r:.60}, expected a list of each")
+        raise DataError(
+            f"{where}: found spans {found!r:.60} and relations {links_found!r:.60}, expected a list"
+            " of each"
+        )
     text, spans = fields.get(schema.text, fields.get("text")), []
     if text is not None and not isinstance(text, str):
         raise DataError(f"{where}: the text is {text!r:.60}, expected a string")
     for span in found:
-        if not isinstance(span, dict) or not all(isinstance(span.get(key), int) for key in ("start", "end")):
-            raise DataError(f"{where}: found the span {span!r}, expected an object with start, end and label")
-        if not 0 <= span["start"] < span["end"] or (isinstance(text, str) and span["end"] > len(text)):
-            raise DataError(f"{where}: the span from {span['start']} to {span['end']} is empty or leaves its text of {len(text or '')} characters")
+        if not isinstance(span, dict) or not all(
+            isinstance(span.get(key), int) for key in ("start", "end")
+        ):
+            raise DataError(
+                f"{where}: found the span {span!r}, expected an object with start, end and label"
+            )
+        if not 0 <= span["start"] < span["end"] or (
+            isinstance(text, str) and span["end"] > len(text)
+        ):
+            raise DataError(
+                f"{where}: the span from {span['start']} to {span['end']} is empty or leaves its"
+                f" text of {len(text or '')} characters"
+            )
         spans.append((span["start"], span["end"], _known(span.get("label"), schema, where)))
     ordered = tuple(sorted(set(spans)))
     if schema.type == "span":
         return ordered
     names, links = tuple(label.name for label in schema.relations), set()
     for link in links_found:
-        if not isinstance(link, dict) or not all(isinstance(link.get(end), int) and 0 <= link[end] < len(spans) for end in ("head", "tail")):
-            raise DataError(f"{where}: found the relation {link!r}, expected head and tail, the numbers of two spans, and label")
+        if not isinstance(link, dict) or not all(
+            isinstance(link.get(end), int) and 0 <= link[end] < len(spans)
+            for end in ("head", "tail")
+        ):
+            raise DataError(
+                f"{where}: found the relation {link!r}, expected head and tail, the numbers of two"
+                " spans, and label"
+            )
         if link.get("label") not in names:
-            raise DataError(f"{where}: found the relation {link.get('label')!r}, which the schema does not have; it has {', '.join(names)}")
+            raise DataError(
+                f"{where}: found the relation {link.get('label')!r}, which the schema does not"
+                f" have; it has {', '.join(names)}"
+            )
         links.add((spans[link["head"]], link["label"], spans[link["tail"]]))
     return ordered, tuple(sorted(links))
 
@@ -253,33 +382,51 @@ def tokens_of(text: str) -> list[tuple[int, int]]:
 
 
 def spans_of_tokens(fields: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The chunks of IOB2 tags as spans of the text beside them. Raises DataError where a token is not in the text, or the tags are not IOB2."""
+    """The chunks of IOB2 tags as spans of the text beside them. Raises DataError where a token is
+    not in the text, or the tags are not IOB2.
+    """
     text, tokens, tags = fields.get("text"), fields["tokens"], fields.get("tags")
     if not isinstance(text, str) or tags is None:
-        raise DataError(f"{where}: found tokens without {'tags' if isinstance(text, str) else 'a comment `# text = ...`'}, which places them")
-    if not all(isinstance(part, list) and all(isinstance(cell, str) and cell for cell in part) for part in (tokens, tags)) or len(tokens) != len(
-        tags
-    ):
-        raise DataError(f"{where}: found tokens {tokens!r:.60} and tags {tags!r:.60}, expected two lists of text, of one length")
+        raise DataError(
+            f"{where}: found tokens without"
+            f" {'tags' if isinstance(text, str) else 'a comment `# text = ...`'}, which places them"
+        )
+    if not all(
+        isinstance(part, list) and all(isinstance(cell, str) and cell for cell in part)
+        for part in (tokens, tags)
+    ) or len(tokens) != len(tags):
+        raise DataError(
+            f"{where}: found tokens {tokens!r:.60} and tags {tags!r:.60}, expected two lists of"
+            " text, of one length"
+        )
     if problems := schemes.problems(tags, "iob2"):
         raise DataError(f"{where}: token {problems[0][0] + 1}: {problems[0][1]}")
     at, places = 0, []
     for token in tokens:
         start = text.find(token, at)
         if start < 0:
-            raise DataError(f"{where}: the token {token!r} is not in the rest of its text {text[at : at + 40]!r}")
+            raise DataError(
+                f"{where}: the token {token!r} is not in the rest of its text"
+                f" {text[at : at + 40]!r}"
+            )
         at = start + len(token)
         places.append((start, at))
-    return [{"start": places[s][0], "end": places[e - 1][1], "label": name} for s, e, name in schemes.spans(tags, "iob2")]
+    return [
+        {"start": places[s][0], "end": places[e - 1][1], "label": name}
+        for s, e, name in schemes.spans(tags, "iob2")
+    ]
 
 
-# --- annotations -----------------------------------------------------------------------------------------------------------------------------
+# --- annotations
+# --------------------------------------------------------------------------------------------------
 def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
-    """Everybody's work, from rows as the readers of annotation tools give them: `item`, `text`, the value's fields, and `annotator`, `skipped` and
-    `seconds` where they are there. A row without `annotator` is the work of the annotator that its file is given with.
+    """Everybody's work, from rows as the readers of annotation tools give them: `item`, `text`, the
+    value's fields, and `annotator`, `skipped` and `seconds` where they are there. A row without
+    `annotator` is the work of the annotator that its file is given with.
 
     Raises:
-      DataError: an item without id, an annotator who answers twice, one item with two texts, or a value that `value_of` refuses.
+      DataError: an item without id, an annotator who answers twice, one item with two texts, or a
+        value that `value_of` refuses.
     """
     annotations: dict[tuple[str, str], tuple[Annotation, str]] = {}
     unknown: dict[str, list[str]] = {}  # by label, where it stands
@@ -289,14 +436,25 @@ def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
         for row in rows:
             item = row.fields.get("item")
             if not isinstance(item, str | int) or isinstance(item, bool) or item == "":
-                raise DataError(f"{row.where}: found no `item`, which `jaxsft annotate export` gives every task; columns: {', '.join(row.fields)}")
+                raise DataError(
+                    f"{row.where}: found no `item`, which `jaxsft annotate export` gives every"
+                    f" task; columns: {', '.join(row.fields)}"
+                )
             item = str(item)
             _same_text(texts, item, row)
             seen[item] = None
-            untouched = "annotator" in row.fields and row.fields["annotator"] is None and not row.fields.get("skipped")
-            if untouched and all(row.fields.get(key) is None for key in ("labels", "spans", "label")):
+            untouched = (
+                "annotator" in row.fields
+                and row.fields["annotator"] is None
+                and not row.fields.get("skipped")
+            )
+            if untouched and all(
+                row.fields.get(key) is None for key in ("labels", "spans", "label")
+            ):
                 continue
-            annotator = str(owner if row.fields.get("annotator") is None else row.fields["annotator"])
+            annotator = str(
+                owner if row.fields.get("annotator") is None else row.fields["annotator"]
+            )
             if foreign := [] if row.fields.get("skipped") else _foreign(row.fields, schema):
                 for label in foreign:
                     unknown.setdefault(label, []).append(row.where)
@@ -306,39 +464,66 @@ def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
             if (item, annotator) in annotations:
                 before = annotations[item, annotator][1]
                 raise DataError(
-                    f"{row.where}: {annotator!r} annotated item {item!r} before ({before}); set annotators=[...] where files are of others"
+                    f"{row.where}: {annotator!r} annotated item {item!r} before ({before}); set"
+                    " annotators=[...] where files are of others"
                 )
             annotations[item, annotator] = (one, row.where)
     if unknown:
         (_, (first, *_)), *_ = unknown.items()
         often = lambda places: f" ({len(places):,})" if len(unknown) > 1 or len(places) > 1 else ""
-        shown = ", ".join(f"{label!r}{often(places)}" for label, places in sorted(unknown.items(), key=lambda one: -len(one[1])))
+        shown = ", ".join(
+            f"{label!r}{often(places)}"
+            for label, places in sorted(unknown.items(), key=lambda one: -len(one[1]))
+        )
         one = "the label" if len(unknown) == 1 else f"{len(unknown):,} labels"
-        raise DataError(f"{first}: found {one} {shown}, which the schema does not have; it has {', '.join(schema.names)}")
+        raise DataError(
+            f"{first}: found {one} {shown}, which the schema does not have; it has"
+            f" {', '.join(schema.names)}"
+        )
     done = {item for item, _ in annotations}
-    return Work(tuple(a for a, _ in annotations.values()), {i: t for i, (t, _) in texts.items()}, tuple(i for i in seen if i not in done))
+    return Work(
+        tuple(a for a, _ in annotations.values()),
+        {i: t for i, (t, _) in texts.items()},
+        tuple(i for i in seen if i not in done),
+    )
 
 
 def _foreign(fields: Mapping[str, Any], schema: Schema) -> list[str]:
-    """The labels of a row that the schema does not have; of ratings and damaged values none, which `value_of` refuses."""
+    """The labels of a row that the schema does not have; of ratings and damaged values none, which
+    `value_of` refuses.
+    """
     if schema.type == "rating":
         return []
-    given = fields.get("spans", fields.get("labels")) if schema.type in ("span", "relation") else fields.get("labels", fields.get("label"))
+    given = (
+        fields.get("spans", fields.get("labels"))
+        if schema.type in ("span", "relation")
+        else fields.get("labels", fields.get("label"))
+    )
     given = given if isinstance(given, list | tuple) else [given]
     names = [part.get("label") if isinstance(part, dict) else part for part in given]
-    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name not in schema.names))
+    return list(
+        dict.fromkeys(name for name in names if isinstance(name, str) and name not in schema.names)
+    )
 
 
 def _same_text(texts: dict[str, tuple[str, str]], item: str, row: Row) -> None:
     text = row.fields.get("text")
     if isinstance(text, str) and texts.setdefault(item, (text, row.where))[0] != text:
-        raise DataError(f"{row.where}: item {item!r} has another text than in {texts[item][1]}; spans and labels would not mean the same")
+        raise DataError(
+            f"{row.where}: item {item!r} has another text than in {texts[item][1]}; spans and"
+            " labels would not mean the same"
+        )
 
 
 def _seconds(row: Row) -> float | None:
     found = row.fields.get("seconds", row.fields.get("lead_time"))
     if found is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found < 0:
+    if (
+        isinstance(found, bool)
+        or not isinstance(found, int | float)
+        or not math.isfinite(found)
+        or found < 0
+    ):
         raise DataError(f"{row.where}: found {found!r} seconds, expected a number of at least 0")
     return float(found)

@@ -1,4 +1,5 @@
-"""A small autoencoder over columns of numbers, trained in one jitted program; its weights are plain JSON and are used by numpy.
+"""A small autoencoder over columns of numbers, trained in one jitted program; its weights are plain
+JSON and are used by numpy.
 
 Denoising autoencoders: Vincent et al. 2008; for missing cells: Gondara and Wang 2018.
 """
@@ -20,10 +21,13 @@ def train(z: np.ndarray, *, hidden: int, steps: int, corrupt: float, seed: int) 
 
     Args:
       z: `[N, F]` standardised numbers, NaN where one is missing: such cells are no target.
-      hidden: units between. steps: of Adam, 256 rows each, the rate falling from 0.01 to 0 as a cosine.
-      corrupt: the chance of each cell to be hidden from the input; the loss is the squared error of the hidden cells, or of all where this is 0.
+      hidden: units between. steps: of Adam, 256 rows each, the rate falling from 0.01 to 0 as a
+        cosine.
+      corrupt: the chance of each cell to be hidden from the input; the loss is the squared error of
+        the hidden cells, or of all where this is 0.
 
-    Returns: `{"encoder": [2F, H], "encoder_bias": [H], "decoder": [H, F], "decoder_bias": [F]}`, rounded to six digits.
+    Returns: `{"encoder": [2F, H], "encoder_bias": [H], "decoder": [H, F], "decoder_bias": [F]}`,
+    rounded to six digits.
     """
     import jax  # heavy, and only these options need it
     import jax.numpy as jnp
@@ -42,7 +46,11 @@ def train(z: np.ndarray, *, hidden: int, steps: int, corrupt: float, seed: int) 
     adam = optax.adam(optax.cosine_decay_schedule(RATE, steps))
 
     def loss(w, rows, seen, target):
-        out = jnp.tanh(jnp.concatenate([rows * seen, seen], -1) @ w["encoder"] + w["encoder_bias"]) @ w["decoder"] + w["decoder_bias"]
+        out = (
+            jnp.tanh(jnp.concatenate([rows * seen, seen], -1) @ w["encoder"] + w["encoder_bias"])
+            @ w["decoder"]
+            + w["decoder_bias"]
+        )
         return (target * (out - rows) ** 2).sum() / jnp.maximum(target.sum(), 1)
 
     def step(carry, keys):
@@ -56,14 +64,22 @@ def train(z: np.ndarray, *, hidden: int, steps: int, corrupt: float, seed: int) 
         return (optax.apply_updates(w, updates), opt), value
 
     every = jax.vmap(jax.random.split)(jax.random.split(keys[2], steps))
-    (weights, _), _ = jax.jit(lambda carry, every: jax.lax.scan(step, carry, every))((weights, adam.init(weights)), every)
+    (weights, _), _ = jax.jit(lambda carry, every: jax.lax.scan(step, carry, every))(
+        (weights, adam.init(weights)), every
+    )
     short = np.vectorize(lambda v: float(f"{v:.6g}"))
-    return {name: plain(short(np.asarray(w, np.float64))) for name, w in jax.device_get(weights).items()}
+    return {
+        name: plain(short(np.asarray(w, np.float64))) for name, w in jax.device_get(weights).items()
+    }
 
 
 def reconstruct(z: np.ndarray, weights: Mapping[str, Any]) -> np.ndarray:
     """`[N, F]`: what the autoencoder makes of rows, whose missing cells it is told of."""
     seen = ~np.isnan(z)
     inputs = np.concatenate([np.nan_to_num(z), seen], -1)
-    hidden = np.tanh(np.einsum("nf,fh->nh", inputs, array(weights["encoder"])) + array(weights["encoder_bias"]))
-    return np.einsum("nh,hf->nf", hidden, array(weights["decoder"])) + array(weights["decoder_bias"])
+    hidden = np.tanh(
+        np.einsum("nf,fh->nh", inputs, array(weights["encoder"])) + array(weights["encoder_bias"])
+    )
+    return np.einsum("nh,hf->nf", hidden, array(weights["decoder"])) + array(
+        weights["decoder_bias"]
+    )

@@ -1,7 +1,9 @@
-"""The true labels behind the work of several annotators who err in ways of their own: the model of Dawid and Skene, by EM.
+"""The true labels behind the work of several annotators who err in ways of their own: the model of
+Dawid and Skene, by EM.
 
-Source: Dawid and Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm", Applied Statistics 28(1), 1979. An
-annotator a writes class k for an item of class c with probability `confusion[a, c, k]`; classes have the shares `prior[c]`.
+Source: Dawid and Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM
+Algorithm", Applied Statistics 28(1), 1979. An annotator a writes class k for an item of class c
+with probability `confusion[a, c, k]`; classes have the shares `prior[c]`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from jaxtyping import Array, Float, Int
 from jaxsft.errors import DataError
 
 STEPS = 200
-SMOOTHING = 0.01  # added to every count, so that one that was never seen is unlikely and not impossible
+# added to every count, so that one that was never seen is unlikely and not impossible
+SMOOTHING = 0.01
 
 
 class Consensus(NamedTuple):
@@ -35,12 +38,16 @@ class Consensus(NamedTuple):
     log_likelihood: Float[Array, " T"]
 
 
-def estimate(ratings: Int[np.ndarray, "A I"], classes: int, smoothing: float = SMOOTHING) -> Consensus:
+def estimate(
+    ratings: Int[np.ndarray, "A I"], classes: int, smoothing: float = SMOOTHING
+) -> Consensus:
     """EM from the votes of the majority.
 
     Args:
-      ratings: `[A, I]`, the class that annotator a gave to item i, 0 to C-1; -1 where there is none.
-      smoothing: the weight of a Dirichlet prior (`1 + smoothing`) on every line of the confusions and on the shares of the classes.
+      ratings: `[A, I]`, the class that annotator a gave to item i, 0 to C-1; -1 where there is
+        none.
+      smoothing: the weight of a Dirichlet prior (`1 + smoothing`) on every line of the confusions
+        and on the shares of the classes.
 
     Raises:
       DataError: an item without any rating, or a rating that is no class.
@@ -48,15 +55,18 @@ def estimate(ratings: Int[np.ndarray, "A I"], classes: int, smoothing: float = S
     ratings = np.asarray(ratings)
     if ratings.ndim != 2 or not ratings.size or ratings.max() >= classes or ratings.min() < -1:
         raise DataError(
-            f"Dawid-Skene: found ratings of shape {list(ratings.shape)}, expected [annotators, items] of 0 to {classes - 1}, or -1 for none"
+            f"Dawid-Skene: found ratings of shape {list(ratings.shape)}, expected [annotators,"
+            f" items] of 0 to {classes - 1}, or -1 for none"
         )
     return estimate_counts(np.asarray(jax.nn.one_hot(ratings, classes)), smoothing)
 
 
 def estimate_counts(counts: Float[np.ndarray, "A I C"], smoothing: float = SMOOTHING) -> Consensus:
-    """The same where an annotator may answer an item several times: `counts[a, i, k]`, how often annotator a gave class k to item i.
+    """The same where an annotator may answer an item several times: `counts[a, i, k]`, how often
+    annotator a gave class k to item i.
 
-    One line for everybody takes ratings whose authors are not known: all have the errors of one then.
+    One line for everybody takes ratings whose authors are not known: all have the errors of one
+    then.
 
     Raises:
       DataError: an item without any rating, or a count that is negative or not finite.
@@ -64,10 +74,13 @@ def estimate_counts(counts: Float[np.ndarray, "A I C"], smoothing: float = SMOOT
     counts = np.asarray(counts, np.float32)
     if counts.ndim != 3 or not counts.size or not np.isfinite(counts).all() or counts.min() < 0:
         raise DataError(
-            f"Dawid-Skene: found counts of shape {list(counts.shape)}, expected [annotators, items, classes] of finite numbers, 0 or more"
+            f"Dawid-Skene: found counts of shape {list(counts.shape)}, expected [annotators, items,"
+            " classes] of finite numbers, 0 or more"
         )
     if (empty := counts.sum((0, 2)) == 0).any():
-        raise DataError(f"Dawid-Skene: item number {int(empty.argmax()) + 1} has no rating; leave it out")
+        raise DataError(
+            f"Dawid-Skene: item number {int(empty.argmax()) + 1} has no rating; leave it out"
+        )
     return _em(jnp.asarray(counts), smoothing)
 
 
@@ -89,6 +102,8 @@ def _em(given: Float[Array, "A I C"], smoothing: float) -> Consensus:
         return posterior, likelihood
 
     votes = given.sum(0)
-    posterior, likelihood = jax.lax.scan(step, votes / votes.sum(-1, keepdims=True), None, length=STEPS)
+    posterior, likelihood = jax.lax.scan(
+        step, votes / votes.sum(-1, keepdims=True), None, length=STEPS
+    )
     prior, confusion = maximise(posterior)
     return Consensus(posterior, confusion, prior, likelihood)

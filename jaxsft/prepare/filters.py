@@ -1,4 +1,6 @@
-"""Filters of one series of numbers, `[N]`, at equal steps. At the ends the series is mirrored (the first value is not repeated)."""
+"""Filters of one series of numbers, `[N]`, at equal steps. At the ends the series is mirrored (the
+first value is not repeated).
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,10 @@ def median(x: np.ndarray, window: int) -> np.ndarray:
 
 
 def wiener(x: np.ndarray, window: int, noise: float | None) -> np.ndarray:
-    """The local mean, plus what exceeds the noise of the deviation from it: `m + max(0, v - noise) / max(v, noise) (x - m)` with the mean m and the
-    variance v of each window (Lim 1990, Two-Dimensional Signal and Image Processing, eq. 9.26). Without `noise` it is the mean of all v."""
+    """The local mean, plus what exceeds the noise of the deviation from it: `m + max(0, v - noise)
+    / max(v, noise) (x - m)` with the mean m and the variance v of each window (Lim 1990,
+    Two-Dimensional Signal and Image Processing, eq. 9.26). Without `noise` it is the mean of all v.
+    """
     around = windows(x, window)
     m, v = around.mean(-1), around.var(-1)
     noise = float(v.mean()) if noise is None else noise
@@ -31,17 +35,25 @@ def wiener(x: np.ndarray, window: int, noise: float | None) -> np.ndarray:
 
 
 def wavelet(x: np.ndarray, name: str, level: int | None) -> np.ndarray:
-    """Coefficients of the wavelet transform, softly thresholded at `sigma sqrt(2 ln N)`, and back; sigma is the median absolute coefficient of the
-    finest level / 0.6745 (Donoho and Johnstone 1994). Raises ConfigError (no PyWavelets; no such wavelet; a level too deep for the series)."""
+    """Coefficients of the wavelet transform, softly thresholded at `sigma sqrt(2 ln N)`, and back;
+    sigma is the median absolute coefficient of the finest level / 0.6745 (Donoho and Johnstone
+    1994). Raises ConfigError (no PyWavelets; no such wavelet; a level too deep for the series).
+    """
     try:
         import pywt
     except ImportError:
         raise ConfigError("stages.smooth.method=wavelet: install jaxsft[numeric]") from None
     if name not in pywt.wavelist(kind="discrete"):
-        raise ConfigError(f"stages.smooth.wavelet={name}: unknown; expected a discrete wavelet such as haar, db4, sym8 or coif3")
+        raise ConfigError(
+            f"stages.smooth.wavelet={name}: unknown; expected a discrete wavelet such as haar, db4,"
+            " sym8 or coif3"
+        )
     deepest = pywt.dwt_max_level(len(x), name)
     if deepest < 1 or (level is not None and level > deepest):
-        raise ConfigError(f"stages.smooth.level={level or 1}: a series of {len(x)} numbers allows {deepest} levels of stages.smooth.wavelet={name}")
+        raise ConfigError(
+            f"stages.smooth.level={level or 1}: a series of {len(x)} numbers allows {deepest}"
+            f" levels of stages.smooth.wavelet={name}"
+        )
     rough, *details = pywt.wavedec(x, name, mode="reflect", level=level)
     threshold = np.median(np.abs(details[-1])) / 0.6745 * np.sqrt(2 * np.log(len(x)))
     soft = [np.sign(d) * np.maximum(np.abs(d) - threshold, 0) for d in details]

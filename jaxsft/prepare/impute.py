@@ -1,4 +1,5 @@
-"""Imputation of numbers: arrays `[N, F]` with NaN where a cell is missing go in, filled ones come out.
+"""Imputation of numbers: arrays `[N, F]` with NaN where a cell is missing go in, filled ones come
+out.
 
 What is learnt is plain JSON. Every filled row depends on itself and on what was learnt alone.
 """
@@ -16,11 +17,17 @@ from jaxsft.prepare.numbers import array, plain
 AT_ONCE = 2_000_000  # numbers of a distance table that are held at once
 
 
-# --- what all share --------------------------------------------------------------------------------------------------------------------------
+# --- what all share
+# --------------------------------------------------------------------------------------------------
 def moments(x: np.ndarray) -> dict[str, Any]:
-    """Mean and standard deviation (divided by N) of each column, over the cells that are there; a constant column has the deviation 1."""
+    """Mean and standard deviation (divided by N) of each column, over the cells that are there; a
+    constant column has the deviation 1.
+    """
     deviation = np.nanstd(x, axis=0)
-    return {"mean": plain(np.nanmean(x, axis=0)), "deviation": plain(np.where(deviation > 0, deviation, 1.0))}
+    return {
+        "mean": plain(np.nanmean(x, axis=0)),
+        "deviation": plain(np.where(deviation > 0, deviation, 1.0)),
+    }
 
 
 def standardised(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
@@ -31,7 +38,8 @@ def restored(z: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     return z * array(state["deviation"]) + array(state["mean"])
 
 
-# --- k nearest neighbours ----------------------------------------------------------------------------------------------------------------------
+# --- k nearest neighbours
+# --------------------------------------------------------------------------------------------------
 def fit_knn(x: np.ndarray, donors: int) -> dict[str, Any]:
     """The rows that give their values: all, or `donors` evenly spaced ones."""
     kept = x if len(x) <= donors else x[np.arange(donors) * len(x) // donors]
@@ -39,10 +47,12 @@ def fit_knn(x: np.ndarray, donors: int) -> dict[str, Any]:
 
 
 def knn(x: np.ndarray, state: Mapping[str, Any], neighbours: int) -> np.ndarray:
-    """Each missing cell by the mean of the nearest donors that have it; those as near as the last one all count, so that no order decides.
+    """Each missing cell by the mean of the nearest donors that have it; those as near as the last
+    one all count, so that no order decides.
 
-    Distances are Euclidean over the standardised cells that both have, scaled up by `F / shared` (Troyanskaya et al. 2001; the missing cells as
-    in Dixon 1979). Without any shared cell the cell becomes the mean.
+    Distances are Euclidean over the standardised cells that both have, scaled up by `F / shared`
+    (Troyanskaya et al. 2001; the missing cells as in Dixon 1979). Without any shared cell the cell
+    becomes the mean.
     """
     donors = array(state["donors"])
     z, given = standardised(x, state), standardised(donors, state)
@@ -52,15 +62,21 @@ def knn(x: np.ndarray, state: Mapping[str, Any], neighbours: int) -> np.ndarray:
     for rows in np.split(holes, range(step, len(holes), step)):
         shared = there[rows, None] & known[None]  # [R, M, F]
         count = shared.sum(-1)
-        squares = np.where(shared, (np.nan_to_num(z[rows, None]) - np.nan_to_num(given)[None]) ** 2, 0).sum(-1)
-        distance = np.where(count > 0, squares * x.shape[1] / np.maximum(count, 1), np.inf)  # [R, M]
+        squares = np.where(
+            shared, (np.nan_to_num(z[rows, None]) - np.nan_to_num(given)[None]) ** 2, 0
+        ).sum(-1)
+        # [R, M]
+        distance = np.where(count > 0, squares * x.shape[1] / np.maximum(count, 1), np.inf)
         for f in range(x.shape[1]):
             fill, candidates = rows[~there[rows, f]], known[:, f]
             near = distance[~there[rows, f]][:, candidates]
             if not near.size:
                 continue
-            last = np.partition(near, min(neighbours, near.shape[1]) - 1, axis=1)[:, min(neighbours, near.shape[1]) - 1]
-            last = np.where(np.isfinite(last), last, np.where(np.isfinite(near), near, -1).max(1))  # fewer than asked share a cell
+            last = np.partition(near, min(neighbours, near.shape[1]) - 1, axis=1)[
+                :, min(neighbours, near.shape[1]) - 1
+            ]
+            # fewer than asked share a cell
+            last = np.where(np.isfinite(last), last, np.where(np.isfinite(near), near, -1).max(1))
             chosen = near <= last[:, None] * (1 + 1e-9)
             found = chosen.any(1)
             means = (chosen * donors[candidates, f]).sum(1) / np.maximum(chosen.sum(1), 1)
@@ -68,10 +84,13 @@ def knn(x: np.ndarray, state: Mapping[str, Any], neighbours: int) -> np.ndarray:
     return out
 
 
-# --- chained regressions -----------------------------------------------------------------------------------------------------------------------
+# --- chained regressions
+# --------------------------------------------------------------------------------------------------
 def fit_chained(x: np.ndarray, ridge: float, rounds: int) -> dict[str, Any]:
-    """One ridge regression per column on all others, in turns, the filled cells fed back until they stay (van Buuren and Groothuis-Oudshoorn 2011,
-    without the random draws: one value per cell, not several)."""
+    """One ridge regression per column on all others, in turns, the filled cells fed back until they
+    stay (van Buuren and Groothuis-Oudshoorn 2011, without the random draws: one value per cell, not
+    several).
+    """
     state = moments(x)
     z = standardised(x, state)
     missing = np.isnan(z)
@@ -85,7 +104,9 @@ def fit_chained(x: np.ndarray, ridge: float, rounds: int) -> dict[str, Any]:
             a, b = z[seen][:, others], z[seen, f]
             centre, middle = a.mean(0), b.mean()
             a = a - centre
-            weights[f, others] = np.linalg.solve(a.T @ a + ridge * np.eye(a.shape[1]), a.T @ (b - middle))
+            weights[f, others] = np.linalg.solve(
+                a.T @ a + ridge * np.eye(a.shape[1]), a.T @ (b - middle)
+            )
             shifts[f] = middle - weights[f, others] @ centre
             z[missing[:, f], f] = (z @ weights[f] + shifts[f])[missing[:, f]]
         if np.abs(z - before).max() < 1e-7:
@@ -107,19 +128,32 @@ def chained(x: np.ndarray, state: Mapping[str, Any], rounds: int = 100) -> np.nd
     return np.where(missing, restored(z, state), x)
 
 
-# --- denoising autoencoder ---------------------------------------------------------------------------------------------------------------------
-def fit_denoising(x: np.ndarray, hidden: int, steps: int, corrupt: float, seed: int) -> dict[str, Any]:
+# --- denoising autoencoder
+# --------------------------------------------------------------------------------------------------
+def fit_denoising(
+    x: np.ndarray, hidden: int, steps: int, corrupt: float, seed: int
+) -> dict[str, Any]:
     state = moments(x)
-    return {**state, **autoencoder.train(standardised(x, state), hidden=hidden, steps=steps, corrupt=corrupt, seed=seed)}
+    return {
+        **state,
+        **autoencoder.train(
+            standardised(x, state), hidden=hidden, steps=steps, corrupt=corrupt, seed=seed
+        ),
+    }
 
 
 def denoised(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
-    return np.where(np.isnan(x), restored(autoencoder.reconstruct(standardised(x, state), state), state), x)
+    return np.where(
+        np.isnan(x), restored(autoencoder.reconstruct(standardised(x, state), state), state), x
+    )
 
 
-# --- along an order ----------------------------------------------------------------------------------------------------------------------------
+# --- along an order
+# --------------------------------------------------------------------------------------------------
 def newton(xs: np.ndarray, ys: np.ndarray, at: float) -> float:
-    """The polynomial through the points `(xs, ys)` at a place, by Newton's divided differences (Burden and Faires, Numerical Analysis, 3.3)."""
+    """The polynomial through the points `(xs, ys)` at a place, by Newton's divided differences
+    (Burden and Faires, Numerical Analysis, 3.3).
+    """
     table = np.array(ys, np.float64)
     for k in range(1, len(xs)):
         table[k:] = (table[k:] - table[k - 1 : -1]) / (xs[k:] - xs[:-k])
@@ -130,8 +164,10 @@ def newton(xs: np.ndarray, ys: np.ndarray, at: float) -> float:
 
 
 def interpolate(places: np.ndarray, values: np.ndarray, degree: int) -> np.ndarray:
-    """Fills NaN between known values of a series by the polynomial through the `degree + 1` nearest known points; beyond the ends the last known
-    value is held, for a polynomial leaves all bounds there. Degree 1 joins the neighbours of both sides by a line."""
+    """Fills NaN between known values of a series by the polynomial through the `degree + 1` nearest
+    known points; beyond the ends the last known value is held, for a polynomial leaves all bounds
+    there. Degree 1 joins the neighbours of both sides by a line.
+    """
     known, out = np.flatnonzero(~np.isnan(values)), values.copy()
     xs, ys = places[known], values[known]
     if degree == 1:

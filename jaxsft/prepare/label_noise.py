@@ -1,7 +1,8 @@
-"""Which labels are probably wrong: confident learning, from probabilities that were predicted for rows that the predictor had not seen.
+"""Which labels are probably wrong: confident learning, from probabilities that were predicted for
+rows that the predictor had not seen.
 
-Source: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021. Letters: N rows, C classes; i is the
-given class, j the one that is suspected behind it.
+Source: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
+JAIR 2021. Letters: N rows, C classes; i is the given class, j the one that is suspected behind it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,22 @@ from jaxtyping import Array, Float, Int
 
 from jaxsft.errors import ConfigError, DataError
 
-FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given")
+FILTERS = (
+    "prune_by_noise_rate",
+    "prune_by_class",
+    "both",
+    "confident_learning",
+    "predicted_neq_given",
+)
 SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 CLOSE = 1e-6  # a probability that misses its threshold by so little has reached it
 
 
 @jax.jit
 def thresholds(labels: Int[Array, " N"], p: Float[Array, "N C"]) -> Float[Array, " C"]:
-    """How sure the predictor is, on average, of class j where j is given; 2, which nothing reaches, where j is never given."""
+    """How sure the predictor is, on average, of class j where j is given; 2, which nothing reaches,
+    where j is never given.
+    """
     given = jax.nn.one_hot(labels, p.shape[1], dtype=p.dtype)
     count = given.sum(0)
     return jnp.where(count > 0, (given * p).sum(0) / jnp.maximum(count, 1), 2.0)
@@ -30,16 +39,20 @@ def thresholds(labels: Int[Array, " N"], p: Float[Array, "N C"]) -> Float[Array,
 
 @jax.jit
 def confident(labels: Int[Array, " N"], p: Float[Array, "N C"]) -> Int[Array, " N"]:
-    """The class that each row confidently belongs to: the likeliest where several reach their threshold; -1 where none does."""
+    """The class that each row confidently belongs to: the likeliest where several reach their
+    threshold; -1 where none does.
+    """
     reached = p >= thresholds(labels, p) - CLOSE
     count = reached.sum(1)
     return jnp.where(count > 1, p.argmax(1), jnp.where(count == 1, reached.argmax(1), -1))
 
 
 def confident_joint(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """`[C, C]` whole numbers: how many of the rows that are given class i (down) belong to class j (across), estimated.
+    """`[C, C]` whole numbers: how many of the rows that are given class i (down) belong to class j
+    (across), estimated.
 
-    The confident rows are counted, at least one per class stays where it is, and each line is scaled to the number of rows that are given its class.
+    The confident rows are counted, at least one per class stays where it is, and each line is
+    scaled to the number of rows that are given its class.
     """
     guess, classes = np.asarray(confident(labels, p)), p.shape[1]
     counts = np.zeros((classes, classes))
@@ -50,14 +63,18 @@ def confident_joint(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
     return _rounded(scaled / max(scaled.sum(), 1e-100) * given.sum())
 
 
-def find_issues(labels: np.ndarray, probabilities: np.ndarray, filter_by: str = "prune_by_noise_rate") -> np.ndarray:
-    """Which rows are probably mislabelled: `[N]` bool. A row whose likeliest class is the given one never is.
+def find_issues(
+    labels: np.ndarray, probabilities: np.ndarray, filter_by: str = "prune_by_noise_rate"
+) -> np.ndarray:
+    """Which rows are probably mislabelled: `[N]` bool. A row whose likeliest class is the given one
+    never is.
 
     Args:
       labels: `[N]`, the given classes, 0 to C-1.
       probabilities: `[N, C]`, of rows that the predictor was not trained on.
-      filter_by: prune_by_noise_rate (for each i and j as many rows as the joint says, those with the largest `p_j - p_i`), prune_by_class (as many
-        rows of class i as the joint says, those with the smallest `p_i`), both, confident_learning (the rows counted off the diagonal), or
+      filter_by: prune_by_noise_rate (for each i and j as many rows as the joint says, those with
+        the largest `p_j - p_i`), prune_by_class (as many rows of class i as the joint says, those
+        with the smallest `p_i`), both, confident_learning (the rows counted off the diagonal), or
         predicted_neq_given (every row whose likeliest class is another).
 
     Raises:
@@ -74,18 +91,22 @@ def find_issues(labels: np.ndarray, probabilities: np.ndarray, filter_by: str = 
         guess = np.asarray(confident(labels, p))
         return other & (guess >= 0) & (guess != labels)
     prune = _to_prune(confident_joint(labels, p))
-    alone = np.bincount(labels, minlength=p.shape[1])[labels] <= 1  # the only row of its class stays
+    # the only row of its class stays
+    alone = np.bincount(labels, minlength=p.shape[1])[labels] <= 1
     found = ~alone & other
     if filter_by in ("prune_by_noise_rate", "both"):
         found &= np.asarray(_largest_margins(labels, p, prune - np.diag(prune.diagonal())))
     if filter_by in ("prune_by_class", "both"):
-        found &= np.asarray(_least_sure(labels, p, np.bincount(labels, minlength=p.shape[1]) - prune.diagonal()))
+        found &= np.asarray(
+            _least_sure(labels, p, np.bincount(labels, minlength=p.shape[1]) - prune.diagonal())
+        )
     return found
 
 
 @jax.jit
 def _largest_margins(labels, p, prune):
-    """For each pair (i, j) the `prune[i, j]` rows of class i with the largest margin: `[N]` bool."""
+    """For each pair (i, j) the `prune[i, j]` rows of class i with the largest margin: `[N]`
+    bool."""
     margins = p - jnp.take_along_axis(p, labels[:, None], 1)  # [N, C]
     among = lambda j: _rank(labels, -margins[:, j]) < prune[labels, j]
     return jax.lax.map(among, jnp.arange(p.shape[1])).any(0)
@@ -105,7 +126,9 @@ def _rank(groups: Int[Array, " N"], values: Float[Array, " N"]) -> Int[Array, " 
 
 
 def _to_prune(joint: np.ndarray) -> np.ndarray:
-    """The joint with at least one row on each diagonal cell, taken from the other cells of its line in equal parts."""
+    """The joint with at least one row on each diagonal cell, taken from the other cells of its line
+    in equal parts.
+    """
     kept = joint.astype(np.float64)
     more = np.maximum(kept.diagonal(), 1) - kept.diagonal()
     others = np.maximum(np.count_nonzero(kept, axis=1) - 1.0, 1.0)
@@ -126,11 +149,14 @@ def _rounded(matrix: np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="method")
-def quality_scores(labels: Int[Array, " N"], p: Float[Array, "N C"], method: str = "self_confidence") -> Float[Array, " N"]:
+def quality_scores(
+    labels: Int[Array, " N"], p: Float[Array, "N C"], method: str = "self_confidence"
+) -> Float[Array, " N"]:
     """How well each label fits, 0 to 1; the lowest are looked at first.
 
-    `self_confidence` is `p_i`; `normalized_margin` is `(p_i - max_j p_j + 1) / 2` with j other than i; `confidence_weighted_entropy` is the entropy
-    divided by `log C` and by `p_i`, turned round to `log(x + 1) / x`.
+    `self_confidence` is `p_i`; `normalized_margin` is `(p_i - max_j p_j + 1) / 2` with j other than
+    i; `confidence_weighted_entropy` is the entropy divided by `log C` and by `p_i`, turned round to
+    `log(x + 1) / x`.
     """
     own = jnp.take_along_axis(p, labels[:, None], 1)[:, 0]
     if method == "self_confidence":
@@ -141,7 +167,8 @@ def quality_scores(labels: Int[Array, " N"], p: Float[Array, "N C"], method: str
     if method == "confidence_weighted_entropy":
         entropy = -jax.scipy.special.xlogy(p, p).sum(1) / jnp.log(p.shape[1])
         x = jnp.maximum(entropy / jnp.maximum(own, 1e-6), 1e-6)
-        sure_of_another = (entropy < 1e-6) & (own < 0.5)  # 0 / 0: the limit of x is that of the worst label, not of the best
+        # 0 / 0: the limit of x is that of the worst label, not of the best
+        sure_of_another = (entropy < 1e-6) & (own < 0.5)
         return jnp.where(sure_of_another, 0.0, jnp.log1p(x) / x)
     raise ConfigError(f"method={method}: expected one of {', '.join(SCORES)}")
 
@@ -154,17 +181,35 @@ def ranked(issues: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels, p = np.asarray(labels), np.asarray(probabilities)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or p.ndim != 2 or len(p) != len(labels) or not len(labels):
-        raise DataError(f"label noise: found labels {labels.dtype} {list(labels.shape)} and probabilities {list(p.shape)}, expected [N] and [N, C]")
+    if (
+        labels.ndim != 1
+        or not np.issubdtype(labels.dtype, np.integer)
+        or p.ndim != 2
+        or len(p) != len(labels)
+        or not len(labels)
+    ):
+        raise DataError(
+            f"label noise: found labels {labels.dtype} {list(labels.shape)} and probabilities"
+            f" {list(p.shape)}, expected [N] and [N, C]"
+        )
     if labels.min() < 0 or labels.max() >= p.shape[1]:
-        raise DataError(f"label noise: found labels from {labels.min()} to {labels.max()}, expected 0 to {p.shape[1] - 1}")
+        raise DataError(
+            f"label noise: found labels from {labels.min()} to {labels.max()}, expected 0 to"
+            f" {p.shape[1] - 1}"
+        )
     if not np.isfinite(p).all() or p.min() < 0 or not np.allclose(p.sum(1), 1, atol=1e-3):
-        raise DataError("label noise: a row of the probabilities is negative, not finite, or does not sum to 1")
+        raise DataError(
+            "label noise: a row of the probabilities is negative, not finite, or does not sum to 1"
+        )
     return labels.astype(np.int32), p.astype(np.float32)
 
 
-def cross_val_probabilities(texts, labels, folds: int = 5, seed: int = 0) -> Float[np.ndarray, "N C"]:
-    """Probabilities of each text by a small classifier that has not seen it; see `text_classifier.cross_val_probabilities`."""
+def cross_val_probabilities(
+    texts, labels, folds: int = 5, seed: int = 0
+) -> Float[np.ndarray, "N C"]:
+    """Probabilities of each text by a small classifier that has not seen it; see
+    `text_classifier.cross_val_probabilities`.
+    """
     from jaxsft.prepare import text_classifier
 
     return text_classifier.cross_val_probabilities(texts, labels, folds, seed)

@@ -1,4 +1,6 @@
-"""New texts of a class that has too few: spliced from two of its texts, or written by a small language model and checked by a classifier."""
+"""New texts of a class that has too few: spliced from two of its texts, or written by a small
+language model and checked by a classifier.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def pieces(text: str) -> tuple[list[str], str]:
 
 
 def spliced(first: str, second: str, share: float) -> str:
-    """The first `share` of one text and the rest of the other: mix-up (Zhang et al. 2018) inside a class, so that the label stays what it is."""
+    """The first `share` of one text and the rest of the other: mix-up (Zhang et al. 2018) inside a
+    class, so that the label stays what it is.
+    """
     a, between = pieces(first)
     b, _ = pieces(second)
     head, tail = a[: max(1, round(share * len(a)))], b[min(len(b) - 1, round(share * len(b))) :]
@@ -28,7 +32,9 @@ def spliced(first: str, second: str, share: float) -> str:
 
 
 class NgramModel:
-    """A language model of the words of some texts, without smoothing: each word is drawn from those that followed the last `order` words."""
+    """A language model of the words of some texts, without smoothing: each word is drawn from those
+    that followed the last `order` words.
+    """
 
     def __init__(self, texts: Sequence[str], order: int):
         self.order, self.next = order, defaultdict(Counter)
@@ -53,8 +59,9 @@ class NgramModel:
 
 
 class NgramClassifier:
-    """Multinomial naive Bayes over hashed n-grams of one and two words, counts smoothed by a half (McCallum and Nigam 1998); equal priors, since it
-    judges texts of the rare classes."""
+    """Multinomial naive Bayes over hashed n-grams of one and two words, counts smoothed by a half
+    (McCallum and Nigam 1998); equal priors, since it judges texts of the rare classes.
+    """
 
     def __init__(self, texts: Sequence[str], labels: Sequence[str]):
         self.classes = sorted(set(labels))
@@ -72,4 +79,6 @@ class NgramClassifier:
     def _hashes(text: str) -> np.ndarray:
         words, _ = pieces(text.lower())
         grams = words + [f"{a}\0{b}" for a, b in itertools.pairwise(words)]
-        return np.array([zlib.crc32(g.encode("utf-8", "surrogatepass")) % BUCKETS for g in grams], np.int64)
+        return np.array(
+            [zlib.crc32(g.encode("utf-8", "surrogatepass")) % BUCKETS for g in grams], np.int64
+        )

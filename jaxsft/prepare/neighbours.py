@@ -1,9 +1,12 @@
-"""Texts that say nearly the same: shingles, MinHash, and groups of neighbours; for what drops duplicates, splits around them, or reports them.
+"""Texts that say nearly the same: shingles, MinHash, and groups of neighbours; for what drops
+duplicates, splits around them, or reports them.
 
-The similarity of two texts is the Jaccard similarity of their sets of shingles (Broder 1997). MinHash signatures and banding find candidates
-(Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3); every candidate is then compared by its shingles, so that no pair below the
-threshold is taken for one. A pair at the threshold is missed with the probability 1 - `recall(...)`; a more similar one less often. Everything is a
-function of the texts, their order and the seed: no hash depends on the process.
+The similarity of two texts is the Jaccard similarity of their sets of shingles (Broder 1997).
+MinHash signatures and banding find candidates (Leskovec, Rajaraman, Ullman, Mining of Massive
+Datasets, chapter 3); every candidate is then compared by its shingles, so that no pair below the
+threshold is taken for one. A pair at the threshold is missed with the probability 1 -
+`recall(...)`; a more similar one less often. Everything is a function of the texts, their order and
+the seed: no hash depends on the process.
 """
 
 from __future__ import annotations
@@ -22,23 +25,29 @@ from jaxsft.prepare.texts import batches, is_unspaced
 
 UNITS = ("auto", "word", "char")
 BATCH = 2**10  # texts whose signatures are made at once
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / the golden ratio, made odd (Knuth, TAOCP 6.4): of the rolling polynomial
+# 2**64 / the golden ratio, made odd (Knuth, TAOCP 6.4): of the rolling polynomial
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _punctuation = re.compile(f"[^\\w\\s{marks()}]|_")
 
 
 def normalise(text: str, case: bool = True, space: bool = True, punctuation: bool = False) -> str:
-    """The text in NFC, without what should not count: case, the amount of white space, punctuation and symbols."""
+    """The text in NFC, without what should not count: case, the amount of white space, punctuation
+    and symbols.
+    """
     return splitting.normalise(text, case, space, _punctuation if punctuation else None)
 
 
-# --- shingles ----------------------------------------------------------------------------------------------------------------------------------
+# --- shingles
+# --------------------------------------------------------------------------------------------------
 class _Words(dict[str, int]):
     """64 bits of every word, made once; forgotten when there are a million."""
 
     def __missing__(self, word: str) -> int:
         if len(self) >= 2**20:
             self.clear()
-        value = int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        value = int.from_bytes(
+            hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+        )
         self[word] = value
         return value
 
@@ -46,20 +55,30 @@ class _Words(dict[str, int]):
 _word_bits = _Words()
 
 
-def shingles(texts: Sequence[str], words: int = 3, chars: int = 5, unit: str = "auto") -> tuple[np.ndarray, np.ndarray]:
+def shingles(
+    texts: Sequence[str], words: int = 3, chars: int = 5, unit: str = "auto"
+) -> tuple[np.ndarray, np.ndarray]:
     """The shingles of many texts as 64-bit hashes, with repetitions.
 
     Args:
       texts: N of them.
       words: a shingle is so many words in a row (between white space).
       chars: or so many characters, for texts in scripts without spaces.
-      unit: word, char, or auto: characters where a third of the letters are of a script without spaces. A text with fewer units than a shingle has
-        one, of all its units; a text without any has none.
+      unit: word, char, or auto: characters where a third of the letters are of a script without
+        spaces. A text with fewer units than a shingle has one, of all its units; a text without any
+        has none.
 
     Returns:
-      hashes: uint64 [S], those of the first text first. counts: int64 [N], of each text; their sum is S.
+      hashes: uint64 [S], those of the first text first. counts: int64 [N], of each text; their sum
+        is S.
     """
-    by_char = np.array([unit == "char" or (unit == "auto" and not text.isascii() and is_unspaced(text)) for text in texts], bool)
+    by_char = np.array(
+        [
+            unit == "char" or (unit == "auto" and not text.isascii() and is_unspaced(text))
+            for text in texts
+        ],
+        bool,
+    )
     parts = []
     for chosen, size in ((~by_char, words), (by_char, chars)):
         if (which := np.flatnonzero(chosen)).size:
@@ -77,16 +96,23 @@ def shingles(texts: Sequence[str], words: int = 3, chars: int = 5, unit: str = "
 def _of_words(texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
     split = [text.split() for text in texts]
     short = [""] * size
-    units = [words if len(words) >= size or not words else [*words, *short[len(words) :]] for words in split]
+    units = [
+        words if len(words) >= size or not words else [*words, *short[len(words) :]]
+        for words in split
+    ]
     lengths = np.fromiter(map(len, units), np.int64, len(units))
-    bits = np.fromiter((_word_bits[word] for words in units for word in words), np.uint64, lengths.sum())
+    bits = np.fromiter(
+        (_word_bits[word] for words in units for word in words), np.uint64, lengths.sum()
+    )
     return _windows(bits, lengths, size)
 
 
 def _of_chars(texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
     units = [text if len(text) >= size or not text else text.ljust(size, "\0") for text in texts]
     lengths = np.fromiter(map(len, units), np.int64, len(units))
-    code = np.frombuffer("".join(units).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    code = np.frombuffer("".join(units).encode("utf-32-le", "surrogatepass"), np.uint32).astype(
+        np.uint64
+    )
     return _windows(_mix(code + np.uint64(1)), lengths, size)
 
 
@@ -107,7 +133,9 @@ def _windows(bits: np.ndarray, lengths: np.ndarray, size: int) -> tuple[np.ndarr
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of MurmurHash3 (Appleby), 64 bits: a bijection whose low bits depend on all bits."""
+    """The finaliser of MurmurHash3 (Appleby), 64 bits: a bijection whose low bits depend on all
+    bits.
+    """
     x = x ^ (x >> np.uint64(33))
     x *= np.uint64(0xFF51AFD7ED558CCD)
     x ^= x >> np.uint64(33)
@@ -122,9 +150,11 @@ def jaccard(a: frozenset[int] | set[int], b: frozenset[int] | set[int]) -> float
     return both / (len(a) + len(b) - both) if a or b else 1.0
 
 
-# --- signatures --------------------------------------------------------------------------------------------------------------------------------
+# --- signatures
+# --------------------------------------------------------------------------------------------------
 class MinHash:
-    """Signatures whose share of equal entries estimates the Jaccard similarity, with the standard error sqrt(J (1 - J) / num_perm).
+    """Signatures whose share of equal entries estimates the Jaccard similarity, with the standard
+    error sqrt(J (1 - J) / num_perm).
 
     Each permutation is x -> a x + b modulo 2**32 with an odd a, over hashes that are mixed before.
     """
@@ -140,7 +170,8 @@ class MinHash:
         some = np.flatnonzero(counts)
         starts = (np.cumsum(counts) - counts)[some]
         low = hashes.astype(np.uint32)
-        for begin in range(0, some.size, BATCH) if some.size else ():  # the pieces stay in the cache of the processor
+        # the pieces stay in the cache of the processor
+        for begin in range(0, some.size, BATCH) if some.size else ():
             texts = some[begin : begin + BATCH]
             first = starts[begin]
             last = starts[begin + BATCH] if begin + BATCH < some.size else low.size
@@ -154,12 +185,15 @@ class MinHash:
 
 
 def recall(similarity: float, bands: int, rows: int) -> float:
-    """The probability that two texts of this similarity are candidates: 1 - (1 - s**r)**b (Leskovec et al., section 3.4.2)."""
+    """The probability that two texts of this similarity are candidates: 1 - (1 - s**r)**b (Leskovec
+    et al., section 3.4.2).
+    """
     return 1 - (1 - similarity**rows) ** bands
 
 
 def banding(threshold: float, num_perm: int, least: float = 0.98) -> tuple[int, int]:
-    """(bands, rows of each): the most selective ones that see a pair at the threshold with the probability `least`.
+    """(bands, rows of each): the most selective ones that see a pair at the threshold with the
+    probability `least`.
 
     Raises:
       ConfigError: the threshold is not in (0, 1], or so low that no banding of `num_perm` sees it.
@@ -169,11 +203,16 @@ def banding(threshold: float, num_perm: int, least: float = 0.98) -> tuple[int, 
     for rows in range(num_perm, 0, -1):
         if recall(threshold, num_perm // rows, rows) >= least:
             return num_perm // rows, rows
-    raise ConfigError(f"num_perm={num_perm}: too few to find pairs of similarity {threshold}; set more, or a higher threshold")
+    raise ConfigError(
+        f"num_perm={num_perm}: too few to find pairs of similarity {threshold}; set more, or a"
+        " higher threshold"
+    )
 
 
 def buckets(signatures: np.ndarray, bands: int, rows: int) -> Iterator[np.ndarray]:
-    """The texts (indices in ascending order, two or more) whose signatures are equal in a band, band by band."""
+    """The texts (indices in ascending order, two or more) whose signatures are equal in a band,
+    band by band.
+    """
     for band in range(bands):
         columns = signatures[:, band * rows : (band + 1) * rows]
         key = np.zeros(len(columns), np.uint64)
@@ -185,7 +224,8 @@ def buckets(signatures: np.ndarray, bands: int, rows: int) -> Iterator[np.ndarra
                 yield group
 
 
-# --- groups ------------------------------------------------------------------------------------------------------------------------------------
+# --- groups
+# --------------------------------------------------------------------------------------------------
 class Union:
     """Groups of 0 .. n-1 that grow together; the name of a group is its smallest member."""
 
@@ -238,26 +278,40 @@ class Neighbours:
     def signatures(self, texts: Iterable[str]) -> np.ndarray:
         """uint32 [N, num_perm]."""
         hasher = MinHash(self.num_perm, self.seed)
-        parts = [hasher.signatures(*shingles(batch, self.words, self.chars, self.unit)) for batch in batches(texts, BATCH)]
+        parts = [
+            hasher.signatures(*shingles(batch, self.words, self.chars, self.unit))
+            for batch in batches(texts, BATCH)
+        ]
         return np.concatenate(parts) if parts else np.empty((0, self.num_perm), np.uint32)
 
     def groups(self, texts: Iterable[str]) -> tuple[np.ndarray, list[tuple[int, int, float]]]:
-        """Groups of texts that are linked by pairs at or above the threshold (single linkage: the ends of a chain may be less similar).
+        """Groups of texts that are linked by pairs at or above the threshold (single linkage: the
+        ends of a chain may be less similar).
 
         Args:
-          texts: gone through twice: the second time for the shingles of candidates, so that those of other texts are never kept. Already normalised.
+          texts: gone through twice: the second time for the shingles of candidates, so that those
+            of other texts are never kept. Already normalised.
 
         Returns:
-          groups: int64 [N], for each text the smallest index of its group. links: (i, j, similarity) that made them.
+          groups: int64 [N], for each text the smallest index of its group. links: (i, j,
+            similarity) that made them.
         """
         signatures = self.signatures(texts)
         union, links = Union(len(signatures)), []
-        empty = np.all(signatures == 2**32 - 1, axis=1)  # texts without a shingle are no neighbours of each other
-        found = [group for group in buckets(signatures, *banding(self.threshold, self.num_perm)) if not empty[group[0]]]
-        sets = self._sets(texts, np.unique(np.concatenate(found)) if found else np.empty(0, np.int64))
+        # texts without a shingle are no neighbours of each other
+        empty = np.all(signatures == 2**32 - 1, axis=1)
+        found = [
+            group
+            for group in buckets(signatures, *banding(self.threshold, self.num_perm))
+            if not empty[group[0]]
+        ]
+        sets = self._sets(
+            texts, np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+        )
         unlike: set[tuple[int, int]] = set()
         for group in found:
-            seen: dict[int, list[int]] = {}  # of this bucket, by group: a text is compared until one of a group is its neighbour
+            # of this bucket, by group: a text is compared until one of a group is its neighbour
+            seen: dict[int, list[int]] = {}
             for i in group.tolist():
                 for root, members in list(seen.items()):
                     if union.find(i) == union.find(root):
@@ -278,7 +332,9 @@ class Neighbours:
         sets: dict[int, frozenset[int]] = {}
         wanted_set = set(wanted.tolist())
         for batch in batches(((i, text) for i, text in enumerate(texts) if i in wanted_set), BATCH):
-            hashes, counts = shingles([text for _, text in batch], self.words, self.chars, self.unit)
+            hashes, counts = shingles(
+                [text for _, text in batch], self.words, self.chars, self.unit
+            )
             for (i, _), part in zip(batch, np.split(hashes, np.cumsum(counts)[:-1]), strict=True):
                 sets[i] = frozenset(part.tolist())
         return sets

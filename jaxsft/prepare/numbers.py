@@ -22,13 +22,21 @@ def blocks(rows: Iterable[Row], size: int = BLOCK) -> Iterator[list[Row]]:
         yield block
 
 
-def table(rows: Iterable[Row], fields: Sequence[str], option: str, missing: str = "keep") -> np.ndarray:
-    """The numbers of the columns, `[rows, fields]`, NaN where one is missing. Raises DataError (no number; or missing, with missing="error")."""
-    return np.array([numbers(row, fields, option, missing) for row in rows], np.float64).reshape(-1, len(fields))
+def table(
+    rows: Iterable[Row], fields: Sequence[str], option: str, missing: str = "keep"
+) -> np.ndarray:
+    """The numbers of the columns, `[rows, fields]`, NaN where one is missing. Raises DataError (no
+    number; or missing, with missing="error").
+    """
+    return np.array([numbers(row, fields, option, missing) for row in rows], np.float64).reshape(
+        -1, len(fields)
+    )
 
 
 def there(row: Row, fields: Sequence[str], split: str) -> list[str]:
-    """The columns that a stage treats in a row: all; of a new row (`predict`) those that it has, for it comes without the targets."""
+    """The columns that a stage treats in a row: all; of a new row (`predict`) those that it has,
+    for it comes without the targets.
+    """
     return [name for name in fields if split != "predict" or name in row.fields]
 
 
@@ -39,8 +47,8 @@ def numbers(row: Row, fields: Sequence[str], option: str, missing: str = "keep")
         number = number_of(row, field, option)
         if number is None and missing == "error":
             raise DataError(
-                f"{row.where}: column {field!r} is empty, expected a number; fill it by the stage missing before this one, or set "
-                f"{option.rpartition('.')[0]}.missing=keep"
+                f"{row.where}: column {field!r} is empty, expected a number; fill it by the stage"
+                f" missing before this one, or set {option.rpartition('.')[0]}.missing=keep"
             )
         out.append(float("nan") if number is None else number)
     return out
@@ -49,9 +57,16 @@ def numbers(row: Row, fields: Sequence[str], option: str, missing: str = "keep")
 def vector(row: Row, name: str, option: str) -> np.ndarray:
     """The list of numbers in a column (an embedding), `[D]`. Raises DataError where it is none."""
     value = value_of(row, name, option)
-    good = isinstance(value, list) and value and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    good = (
+        isinstance(value, list)
+        and value
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    )
     if not good or not np.isfinite(np.array(value, np.float64)).all():
-        raise DataError(f"{row.where}: column {name!r} holds {value!r:.60}, expected a list of finite numbers; set {option} to the column of it")
+        raise DataError(
+            f"{row.where}: column {name!r} holds {value!r:.60}, expected a list of finite numbers;"
+            f" set {option} to the column of it"
+        )
     return np.array(value, np.float64)
 
 
@@ -61,13 +76,18 @@ def rounded(value: float) -> float:
 
 
 def row_weights(rows: Iterable[Row], weights: np.ndarray, into: str, option: str) -> list[float]:
-    """Weights `[N]` of training rows, times those that the column has already, brought to the mean 1. Raises DataError where one is not above 0."""
+    """Weights `[N]` of training rows, times those that the column has already, brought to the mean
+    1. Raises DataError where one is not above 0.
+    """
     weights = np.array(weights, np.float64)
     for i, row in enumerate(rows):
         if row.fields.get(into) is not None:
             given = number_of(row, into, option)
             if given is None or not 0 < given < float("inf"):
-                raise DataError(f"{row.where}: column {into!r} holds {row.fields[into]!r:.60}, expected a weight above 0; set {option}")
+                raise DataError(
+                    f"{row.where}: column {into!r} holds {row.fields[into]!r:.60}, expected a"
+                    f" weight above 0; set {option}"
+                )
             weights[i] *= given
     return [rounded(w) for w in weights / weights.mean()]
 
@@ -87,24 +107,33 @@ def array(nested: Any) -> np.ndarray:
 def required(stage: str, fields: Sequence[str], what: str = "fields") -> None:
     """Raises ConfigError where no column is named, or one twice."""
     if not fields or len(set(fields)) != len(fields):
-        raise ConfigError(f"stages.{stage}.{what}={list(fields)}: expected names of columns, each once")
+        raise ConfigError(
+            f"stages.{stage}.{what}={list(fields)}: expected names of columns, each once"
+        )
 
 
 def at_least(stage: str, least: float, **options: float | None) -> None:
     """Raises ConfigError where an option is less than `least` or no finite number; null passes."""
     for name, value in options.items():
         if value is not None and not least <= value < float("inf"):
-            raise ConfigError(f"stages.{stage}.{name}={value}: expected a finite number of at least {least}")
+            raise ConfigError(
+                f"stages.{stage}.{name}={value}: expected a finite number of at least {least}"
+            )
 
 
-def series(rows: Sequence[Row], order: str | None, group: str | None, stage: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each group, the indices of its rows in their order, and their places on the axis of `order` (without it: 0, 1, ...).
+def series(
+    rows: Sequence[Row], order: str | None, group: str | None, stage: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each group, the indices of its rows in their order, and their places on the axis of
+    `order` (without it: 0, 1, ...).
 
     Raises DataError where a place is missing or occurs twice in a series.
     """
     members: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
-        members.setdefault("" if group is None else str(value_of(row, group, f"stages.{stage}.group")), []).append(i)
+        members.setdefault(
+            "" if group is None else str(value_of(row, group, f"stages.{stage}.group")), []
+        ).append(i)
     for indices in members.values():
         where = np.array(indices)
         if order is None:
@@ -114,13 +143,15 @@ def series(rows: Sequence[Row], order: str | None, group: str | None, stage: str
         places = np.array([number_of(rows[i], order, option) for i in indices], np.float64)
         if np.isnan(places).any():
             raise DataError(
-                f"{rows[indices[int(np.isnan(places).argmax())]].where}: column {order!r} is empty, expected a place in the order; set {option}"
+                f"{rows[indices[int(np.isnan(places).argmax())]].where}: column {order!r} is empty,"
+                f" expected a place in the order; set {option}"
             )
         sort = np.argsort(places, kind="stable")
         where, places = where[sort], places[sort]
         if (same := np.flatnonzero(np.diff(places) == 0)).size:
             first, second = rows[where[same[0]]], rows[where[same[0] + 1]]
             raise DataError(
-                f"{second.where}: {order}={places[same[0]]:g} again, after {first.where}; set stages.{stage}.group to the column of the series"
+                f"{second.where}: {order}={places[same[0]]:g} again, after {first.where}; set"
+                f" stages.{stage}.group to the column of the series"
             )
         yield where, places

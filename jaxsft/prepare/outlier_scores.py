@@ -1,6 +1,8 @@
-"""How far a row lies from the others: scores `[N]` of vectors `[N, D]`, more being further. What is learnt is plain JSON.
+"""How far a row lies from the others: scores `[N]` of vectors `[N, D]`, more being further. What is
+learnt is plain JSON.
 
-A forest is kept as the arrays of its trees, the local outlier factor as its points: no pickle is needed, and none is read.
+A forest is kept as the arrays of its trees, the local outlier factor as its points: no pickle is
+needed, and none is read.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from jaxsft.prepare.numbers import array, plain
 def limits(values: np.ndarray, method: str, threshold: float) -> tuple[float, float] | None:
     """What a column of numbers may be, `[low, high]`; None where it has no spread by this measure.
 
-    zscore: mean -+ t standard deviations; iqr: t quartile distances beyond the quartiles (Tukey 1977); mad: a modified z-score of t,
-    `0.6745 (x - median) / MAD` (Iglewicz and Hoaglin 1993).
+    zscore: mean -+ t standard deviations; iqr: t quartile distances beyond the quartiles (Tukey
+    1977); mad: a modified z-score of t, `0.6745 (x - median) / MAD` (Iglewicz and Hoaglin 1993).
     """
     if method == "zscore":
         low, high, spread = values.mean(), values.mean(), threshold * values.std()
@@ -42,12 +44,21 @@ def _sklearn(method: str, module: str) -> Any:
         raise ConfigError(f"stages.outliers.method={method}: install jaxsft[numeric]") from None
 
 
-# --- isolation forest --------------------------------------------------------------------------------------------------------------------------
+# --- isolation forest
+# --------------------------------------------------------------------------------------------------
 def fit_forest(x: np.ndarray, *, trees: int, sample: int, seed: int) -> dict[str, Any]:
-    """An isolation forest of scikit-learn (Liu, Ting and Zhou 2008), as arrays: per tree and node the feature (-1: a leaf), the threshold, the next
-    nodes, and of a leaf the expected depth."""
-    forest = _sklearn("forest", "ensemble").IsolationForest(n_estimators=trees, max_samples=min(sample, len(x)), random_state=seed).fit(x)
-    return {"trees": [_tree(one.tree_) for one in forest.estimators_], "depth": _expected_depth(np.array(min(sample, len(x)))).item()}
+    """An isolation forest of scikit-learn (Liu, Ting and Zhou 2008), as arrays: per tree and node
+    the feature (-1: a leaf), the threshold, the next nodes, and of a leaf the expected depth.
+    """
+    forest = (
+        _sklearn("forest", "ensemble")
+        .IsolationForest(n_estimators=trees, max_samples=min(sample, len(x)), random_state=seed)
+        .fit(x)
+    )
+    return {
+        "trees": [_tree(one.tree_) for one in forest.estimators_],
+        "depth": _expected_depth(np.array(min(sample, len(x)))).item(),
+    }
 
 
 def _tree(tree: Any) -> dict[str, list]:
@@ -70,7 +81,11 @@ def _tree(tree: Any) -> dict[str, list]:
 def _expected_depth(n: np.ndarray) -> np.ndarray:
     """The mean depth of an unsuccessful search among n points in a binary search tree."""
     many = np.maximum(n, 3)
-    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, 2 * (np.log(many - 1) + np.euler_gamma) - 2 * (many - 1) / many))
+    return np.where(
+        n <= 1,
+        0.0,
+        np.where(n == 2, 1.0, 2 * (np.log(many - 1) + np.euler_gamma) - 2 * (many - 1) / many),
+    )
 
 
 def forest(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
@@ -78,7 +93,9 @@ def forest(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     x = x.astype(np.float32)  # as the trees were grown
     depth, every = np.zeros(len(x)), np.arange(len(x))
     for tree in state["trees"]:
-        feature, threshold, left, right = (np.array(tree[name]) for name in ("feature", "threshold", "left", "right"))
+        feature, threshold, left, right = (
+            np.array(tree[name]) for name in ("feature", "threshold", "left", "right")
+        )
         node = np.zeros(len(x), np.int64)
         while (inner := feature[node] >= 0).any():
             smaller = x[every, np.maximum(feature[node], 0)] <= threshold[node]
@@ -87,45 +104,67 @@ def forest(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     return 2.0 ** -(depth / len(state["trees"]) / state["depth"])
 
 
-# --- local outlier factor ------------------------------------------------------------------------------------------------------------------------
+# --- local outlier factor
+# --------------------------------------------------------------------------------------------------
 def fit_lof(x: np.ndarray, *, neighbours: int, points: int) -> dict[str, Any]:
-    """The points that others are compared with: all, or `points` evenly spaced rows. Raises DataError where more than `neighbours` are equal."""
+    """The points that others are compared with: all, or `points` evenly spaced rows. Raises
+    DataError where more than `neighbours` are equal.
+    """
     kept = x if len(x) <= points else x[np.arange(points) * len(x) // points]
     same = int(np.unique(kept, axis=0, return_counts=True)[1].max())
-    if same > neighbours:  # they would be infinitely dense, and whatever stands beside them infinitely far
+    # they would be infinitely dense, and whatever stands beside them infinitely far
+    if same > neighbours:
         raise DataError(
-            f"stages.outliers.method=lof: {same} training rows are equal, more than stages.outliers.neighbours={neighbours}: there is no density; "
-            "raise stages.outliers.neighbours, look at more columns, or set another method"
+            f"stages.outliers.method=lof: {same} training rows are equal, more than"
+            f" stages.outliers.neighbours={neighbours}: there is no density; raise"
+            " stages.outliers.neighbours, look at more columns, or set another method"
         )
     return {**moments(x), "points": plain(kept), "neighbours": min(neighbours, len(kept) - 1)}
 
 
 def lof(x: np.ndarray, state: Mapping[str, Any], training: bool) -> np.ndarray:
-    """The local outlier factor over standardised columns (Breunig et al. 2000): 1 is as dense as its neighbours, more is lonelier.
+    """The local outlier factor over standardised columns (Breunig et al. 2000): 1 is as dense as
+    its neighbours, more is lonelier.
 
-    The factors of the points come from their distances to the others. A training row that is one of them has that factor (`training`): as a new
-    row it would be its own neighbour.
+    The factors of the points come from their distances to the others. A training row that is one of
+    them has that factor (`training`): as a new row it would be its own neighbour.
     """
     points = standardised(array(state["points"]), state)
-    model = _sklearn("lof", "neighbors").LocalOutlierFactor(n_neighbors=state["neighbours"], novelty=True).fit(points)
+    model = (
+        _sklearn("lof", "neighbors")
+        .LocalOutlierFactor(n_neighbors=state["neighbours"], novelty=True)
+        .fit(points)
+    )
     z = standardised(x, state)
     scores = -model.score_samples(z)
     if training:
         own = {p.tobytes(): -f for p, f in zip(points, model.negative_outlier_factor_, strict=True)}
-        scores = np.array([own.get(row.tobytes(), score) for row, score in zip(z, scores, strict=True)])
+        scores = np.array(
+            [own.get(row.tobytes(), score) for row, score in zip(z, scores, strict=True)]
+        )
     return scores
 
 
-# --- distance to the middle ------------------------------------------------------------------------------------------------------------------------
+# --- distance to the middle
+# --------------------------------------------------------------------------------------------------
 def fit_mahalanobis(x: np.ndarray) -> dict[str, Any]:
-    """The mean and the inverse of the covariance, which is shrunk so that it has one (Ledoit and Wolf 2004)."""
+    """The mean and the inverse of the covariance, which is shrunk so that it has one (Ledoit and
+    Wolf 2004).
+    """
     covariance, _ = _sklearn("mahalanobis", "covariance").ledoit_wolf(x)
-    return {"centre": plain(x.mean(0)), "precision": plain(np.linalg.pinv(covariance, hermitian=True))}
+    return {
+        "centre": plain(x.mean(0)),
+        "precision": plain(np.linalg.pinv(covariance, hermitian=True)),
+    }
 
 
 def mahalanobis(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
     apart = x - array(state["centre"])
-    return np.sqrt(np.maximum(np.einsum("nd,de,ne->n", apart, array(state["precision"]), apart, optimize=False), 0))
+    return np.sqrt(
+        np.maximum(
+            np.einsum("nd,de,ne->n", apart, array(state["precision"]), apart, optimize=False), 0
+        )
+    )
 
 
 def fit_cosine(x: np.ndarray) -> dict[str, Any]:
@@ -142,10 +181,16 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.where(length > 0, length, 1)
 
 
-# --- reconstruction --------------------------------------------------------------------------------------------------------------------------------
+# --- reconstruction
+# --------------------------------------------------------------------------------------------------
 def fit_reconstruction(x: np.ndarray, *, hidden: int, steps: int, seed: int) -> dict[str, Any]:
     state = moments(x)
-    return {**state, **autoencoder.train(standardised(x, state), hidden=hidden, steps=steps, corrupt=0.0, seed=seed)}
+    return {
+        **state,
+        **autoencoder.train(
+            standardised(x, state), hidden=hidden, steps=steps, corrupt=0.0, seed=seed
+        ),
+    }
 
 
 def reconstruction(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:

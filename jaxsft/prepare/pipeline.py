@@ -1,7 +1,9 @@
-"""Runs the stages one after another over the splits of a data set, and counts every row on both sides of each.
+"""Runs the stages one after another over the splits of a data set, and counts every row on both
+sides of each.
 
-Stages that need one row at a time are chained, so that rows stream through them; before any other the rows go to the disk. What is on the disk is
-kept with a key of everything that it depends on: an interrupted preparation goes on behind the last stage that was done.
+Stages that need one row at a time are chained, so that rows stream through them; before any other
+the rows go to the disk. What is on the disk is kept with a key of everything that it depends on: an
+interrupted preparation goes on behind the last stage that was done.
 """
 
 from __future__ import annotations
@@ -54,34 +56,53 @@ class Entry:
         return self.stage.on != "train" or split == "train"
 
     def check(self) -> None:
-        """Raises AssertionError where rows went missing: a bug of the stage, never the user's data."""
+        """Raises AssertionError where rows went missing: a bug of the stage, never the user's
+        data."""
         out, into = sum(self.written.values()), sum(self.read.values())
         new = sum(sum(r.added.values()) for r in self.reports.values())
         gone = sum(len(r.dropped) for r in self.reports.values())
-        assert out == into + new - gone, f"stage {self.name}: {into} rows in + {new} added - {gone} dropped is not the {out} that came out"
+        assert out == into + new - gone, (
+            f"stage {self.name}: {into} rows in + {new} added - {gone} dropped is not the {out}"
+            " that came out"
+        )
 
     def summary(self) -> dict[str, Any]:
         """Counts, for the manifest."""
         self.check()
         reports = {}
         for split, report in self.reports.items():
-            counts = {"read": self.read.get(split, 0), "dropped": dict(sorted(report.dropped.counts.items()))}
-            counts |= {name: dict(sorted(getattr(report, name).items())) for name in ("added", "changed", "marked") if getattr(report, name)}
+            counts = {
+                "read": self.read.get(split, 0),
+                "dropped": dict(sorted(report.dropped.counts.items())),
+            }
+            counts |= {
+                name: dict(sorted(getattr(report, name).items()))
+                for name in ("added", "changed", "marked")
+                if getattr(report, name)
+            }
             reports[split] = counts | ({"facts": report.facts} if report.facts else {})
         told = {"stage": self.name, "options": self.options, "state": self.state}
         return told | {"replayed": self.stage.replayed, "sets": reports, "written": self.written}
 
 
-def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path, key: str, workers: int = 1) -> dict[str, Spool]:
+def run(
+    entries: Sequence[Entry],
+    sets: Mapping[str, Iterable[Row]],
+    work: Path,
+    key: str,
+    workers: int = 1,
+) -> dict[str, Spool]:
     """All stages. Fills the entries.
 
     Args:
       sets: the rows as read, per split; `all` where they belong to none.
-      work: the folder for rows between stages; what another call with the same `key` and stages left there is used.
+      work: the folder for rows between stages; what another call with the same `key` and stages
+        left there is used.
       key: names what `sets` depends on.
 
     Raises:
-      ConfigError: a stage learns, or works on the training split only, before there is one, or before the rows are split again.
+      ConfigError: a stage learns, or works on the training split only, before there is one, or
+        before the rows are split again.
     """
     _in_order(entries, sets)
     segments = _segments(entries)
@@ -89,7 +110,11 @@ def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path,
     done = max((i + 1 for i, k in enumerate(keys) if (work / k / "done.json").exists()), default=0)
     current: Mapping[str, Iterable[Row]] = sets
     for number, (segment, k) in enumerate(zip(segments, keys, strict=True)):
-        current = _recall(segment, work / k) if number < done else _segment(segment, current, work / k, workers)
+        current = (
+            _recall(segment, work / k)
+            if number < done
+            else _segment(segment, current, work / k, workers)
+        )
         if number:  # the rows before it are not needed again
             for before in (work / keys[number - 1]).glob("*.rows"):
                 before.unlink()
@@ -97,24 +122,46 @@ def run(entries: Sequence[Entry], sets: Mapping[str, Iterable[Row]], work: Path,
 
 
 def _in_order(entries: Sequence[Entry], sets: Iterable[str]) -> None:
-    """What was learnt from training rows, their copies and means would go into the test split with the rows that a later split puts there."""
+    """What was learnt from training rows, their copies and means would go into the test split with
+    the rows that a later split puts there.
+    """
     before, mixed, folded = None, [], None
     for entry in entries:
         if folded is not None and (entry.stage.learns or entry.stage.on == "train"):
-            does = "learns from the training rows" if entry.stage.learns else "changes the training rows only"
-            raise ConfigError(f"stages: {entry.name} {does}, and folds have no training split; take it out, or the folds of {folded.name}")
-        if entry.stage.splits and (torn := [e for e in mixed if e.options.get("group") is None or e.options["group"] != entry.options.get("group")]):
+            does = (
+                "learns from the training rows"
+                if entry.stage.learns
+                else "changes the training rows only"
+            )
             raise ConfigError(
-                f"stages: {entry.name} stands behind {torn[0].name}, which makes rows out of other rows, so that test rows would hold training "
-                f"rows; put {entry.name} before it, or give both the same group"
+                f"stages: {entry.name} {does}, and folds have no training split; take it out, or"
+                f" the folds of {folded.name}"
+            )
+        if entry.stage.splits and (
+            torn := [
+                e
+                for e in mixed
+                if e.options.get("group") is None
+                or e.options["group"] != entry.options.get("group")
+            ]
+        ):
+            raise ConfigError(
+                f"stages: {entry.name} stands behind {torn[0].name}, which makes rows out of other"
+                f" rows, so that test rows would hold training rows; put {entry.name} before it, or"
+                " give both the same group"
             )
         if entry.stage.splits and before is not None:
             does = "learns from" if before.stage.learns else "changes"
-            raise ConfigError(f"stages: {entry.name} stands behind {before.name}, which {does} the training rows; put {entry.name} before it")
+            raise ConfigError(
+                f"stages: {entry.name} stands behind {before.name}, which {does} the training rows;"
+                f" put {entry.name} before it"
+            )
         if entry.stage.learns or entry.stage.on == "train":
             before = before or entry
         if entry.stage.splits:
-            made = entry.options.get("folds") and (entry.options["folds_as"] == "pairs" or "train" not in sets)
+            made = entry.options.get("folds") and (
+                entry.options["folds_as"] == "pairs" or "train" not in sets
+            )
             folded = entry if made else None
         mixed += [entry] if entry.stage.mixes else []
 
@@ -130,21 +177,35 @@ def _segments(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 
 def _chained(key: str, segment: list[Entry]) -> str:
-    return rundir.sha256_json({"before": key, "stages": [[e.name, e.options] for e in segment]})[:16]
+    return rundir.sha256_json({"before": key, "stages": [[e.name, e.options] for e in segment]})[
+        :16
+    ]
 
 
-def _segment(segment: list[Entry], sets: Mapping[str, Iterable[Row]], folder: Path, workers: int) -> dict[str, Spool]:
+def _segment(
+    segment: list[Entry], sets: Mapping[str, Iterable[Row]], folder: Path, workers: int
+) -> dict[str, Spool]:
     flows: Mapping[str, Iterable[Row]] = sets
     for number, entry in enumerate(segment):
-        entry.reports = {split: Report(dropped=Log(folder / f"{number}-{split}.dropped")) for split in flows}
+        entry.reports = {
+            split: Report(dropped=Log(folder / f"{number}-{split}.dropped")) for split in flows
+        }
         if entry.streams:
-            flows = {split: _counted(entry, split, _through(entry, split, iter(rows), workers)) for split, rows in flows.items()}
+            flows = {
+                split: _counted(entry, split, _through(entry, split, iter(rows), workers))
+                for split, rows in flows.items()
+            }
         else:  # the first of its segment, so that the sets are on the disk
-            flows = {split: _counted(entry, split, rows) for split, rows in _whole(entry, sets).items()}
+            flows = {
+                split: _counted(entry, split, rows) for split, rows in _whole(entry, sets).items()
+            }
     out = {split: spool.write(folder / f"{split}.rows", rows) for split, rows in flows.items()}
     for entry in segment:
         entry.check()
-    rundir.write_json(folder / "done.json", {"rows": {s: len(rows) for s, rows in out.items()}, "stages": [_told(e) for e in segment]})
+    rundir.write_json(
+        folder / "done.json",
+        {"rows": {s: len(rows) for s, rows in out.items()}, "stages": [_told(e) for e in segment]},
+    )
     return out
 
 
@@ -175,11 +236,21 @@ def _whole(entry: Entry, sets: Mapping[str, Rows]) -> Mapping[str, Iterable[Row]
         return stage.sets(sets, entry.reports)
     if (stage.learns or stage.on == "train") and "train" not in sets:
         does = "learns from the training rows" if stage.learns else "changes the training rows only"
-        raise ConfigError(f"stages: {entry.name} {does}, and there is no training split yet; put split before it, or give data.train=")
+        raise ConfigError(
+            f"stages: {entry.name} {does}, and there is no training split yet; put split before it,"
+            " or give data.train="
+        )
     if stage.learns:
         learnt = stage.fit(sets["train"], entry.reports["train"])
         entry.state = json.loads(rundir.json_text(learnt))  # as it will be read from the manifest
-    return {split: stage.rows(split, rows, entry.state, entry.reports[split]) if entry.touches(split) else rows for split, rows in sets.items()}
+    return {
+        split: (
+            stage.rows(split, rows, entry.state, entry.reports[split])
+            if entry.touches(split)
+            else rows
+        )
+        for split, rows in sets.items()
+    }
 
 
 def _through(entry: Entry, split: str, rows: Iterator[Row], workers: int) -> Iterator[Row]:
@@ -187,7 +258,10 @@ def _through(entry: Entry, split: str, rows: Iterator[Row], workers: int) -> Ite
     report = entry.reports[split]
     entry.read[split] = 0
     if entry.stage.on == "train" and split == UNSPLIT:
-        raise ConfigError(f"stages: {entry.name} changes the training rows only, and there is no training split yet; put split before it")
+        raise ConfigError(
+            f"stages: {entry.name} changes the training rows only, and there is no training split"
+            " yet; put split before it"
+        )
 
     def counted() -> Iterator[Row]:
         for row in rows:
@@ -209,10 +283,18 @@ def _counted(entry: Entry, split: str, rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def _in_processes(stage: Stage, split: str, rows: Iterator[Row], report: Report, workers: int) -> Iterator[Row]:
-    """Chunks of rows over fresh processes, in order; never more of them on the way than keep the processes busy."""
-    stage = dataclasses.replace(stage, context=dataclasses.replace(stage.context, score=None, predict=None))
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+def _in_processes(
+    stage: Stage, split: str, rows: Iterator[Row], report: Report, workers: int
+) -> Iterator[Row]:
+    """Chunks of rows over fresh processes, in order; never more of them on the way than keep the
+    processes busy.
+    """
+    stage = dataclasses.replace(
+        stage, context=dataclasses.replace(stage.context, score=None, predict=None)
+    )
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn")
+    ) as pool:
         waiting: deque[concurrent.futures.Future] = deque()
         try:
             while True:
@@ -224,7 +306,10 @@ def _in_processes(stage: Stage, split: str, rows: Iterator[Row], report: Report,
                 report.merge(told)
                 yield from out
         except concurrent.futures.process.BrokenProcessPool:
-            raise DataError(f"stage {type(stage).__name__}: a process ended by itself (out of memory?); set workers=1") from None
+            raise DataError(
+                f"stage {type(stage).__name__}: a process ended by itself (out of memory?); set"
+                " workers=1"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -1,4 +1,6 @@
-"""`jaxsft prepare`: files in, a prepared set out (see `jaxsft/data/prepared.py`), with every row accounted for in between."""
+"""`jaxsft prepare`: files in, a prepared set out (see `jaxsft/data/prepared.py`), with every row
+accounted for in between.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +27,36 @@ from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
 
 WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu", prepared.ARRAY_RECORD)
-WRITING, OLD = ".writing-", ".old"  # .SET.writing-XXXX and .SET.writing-XXXX.old lie beside a set while it is written
+# .SET.writing-XXXX and .SET.writing-XXXX.old lie beside a set while it is written
+WRITING, OLD = ".writing-", ".old"
 DROPPED = "dropped.jsonl"
 UNREADABLE = "unreadable"  # the reason of rows that no stage has seen
 
 
-def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None) -> tuple[dict[str, Any], bool]:
-    """(the manifest, whether anything was done): the stages of `config` over its files, into the folder `output.dir`.
+def prepare(
+    config: PrepareConfig, models: Mapping[str, Callable] | None = None
+) -> tuple[dict[str, Any], bool]:
+    """(the manifest, whether anything was done): the stages of `config` over its files, into the
+    folder `output.dir`.
 
-    The same files, stages and seed give the same bytes. A folder that holds exactly this is left alone.
+    The same files, stages and seed give the same bytes. A folder that holds exactly this is left
+    alone.
 
     Args:
-      models: `score` and `predict`, for stages that need a model (see `stage.Context`). Functions are told apart by their names; with
-        `output.overwrite` they are asked again always.
+      models: `score` and `predict`, for stages that need a model (see `stage.Context`). Functions
+        are told apart by their names; with `output.overwrite` they are asked again always.
 
     Raises:
-      ConfigError: an option that does not exist or does not fit, or another set stands in the folder.
-      DataError: a row that cannot be read, unless it is put aside; a column that is missing or of the wrong kind.
+      ConfigError: an option that does not exist or does not fit, or another set stands in the
+        folder.
+      DataError: a row that cannot be read, unless it is put aside; a column that is missing or of
+        the wrong kind.
     """
     validate.validate_each(compose.flat(compose.to_dict(config)))
     if config.output.format not in WRITTEN:
-        raise ConfigError(f"output.format={config.output.format}: expected one of {', '.join(WRITTEN)}")
+        raise ConfigError(
+            f"output.format={config.output.format}: expected one of {', '.join(WRITTEN)}"
+        )
     if not config.output.dir:
         raise ConfigError("output.dir is missing: the folder that the prepared set is written to")
     folder = Path(config.output.dir)
@@ -56,14 +67,16 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
     entries = [entry(item, context) for item in config.stages]
     inputs = _inputs(config, entries)
     key = _key(config, entries, inputs, _asked(config.run, models or {}))
-    forced = config.output.overwrite and bool(models) and config.run is None  # whether functions do what they did cannot be known
+    # whether functions do what they did cannot be known
+    forced = config.output.overwrite and bool(models) and config.run is None
     if not forced and (found := _there(folder, key, config.output.overwrite)):
         return found, False
     work = folder.with_name(f".{folder.name}.work")
     reading = Entry("read", Read(), {})
     with _alone(work):
         _mended(folder)
-        if (found := _there(folder, key, config.output.overwrite)) and not forced:  # by another command, a moment ago
+        # by another command, a moment ago
+        if (found := _there(folder, key, config.output.overwrite)) and not forced:
             shutil.rmtree(work, ignore_errors=True)
             return found, False
         if forced:
@@ -77,21 +90,32 @@ def prepare(config: PrepareConfig, models: Mapping[str, Callable] | None = None)
 
 
 def _there(folder: Path, key: str, overwrite: bool) -> dict[str, Any] | None:
-    """The manifest of the set that is to be made, where the folder has it already. Raises ConfigError where it holds something else."""
+    """The manifest of the set that is to be made, where the folder has it already. Raises
+    ConfigError where it holds something else.
+    """
     if found := prepared.manifest(folder):
         if found.get("key") == key and _intact(folder, found):
             return found
         if not overwrite:
-            raise ConfigError(f"{folder} holds another prepared set; give another output.dir=, or output.overwrite=true")
+            raise ConfigError(
+                f"{folder} holds another prepared set; give another output.dir=, or"
+                " output.overwrite=true"
+            )
     elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds other files; give another output.dir=")
     return None
 
 
 def _mended(folder: Path) -> None:
-    """Clears away what a command left that was ended while it wrote this set; the set that it had put aside takes its place again."""
+    """Clears away what a command left that was ended while it wrote this set; the set that it had
+    put aside takes its place again.
+    """
     begin = f".{folder.name}{WRITING}"
-    left = sorted(path for path in folder.parent.iterdir() if path.name.startswith(begin)) if folder.parent.is_dir() else []
+    left = (
+        sorted(path for path in folder.parent.iterdir() if path.name.startswith(begin))
+        if folder.parent.is_dir()
+        else []
+    )
     for path in left:
         if path.name.endswith(OLD) and not folder.exists():
             path.rename(folder)
@@ -100,30 +124,44 @@ def _mended(folder: Path) -> None:
 
 
 def _alone(work: Path) -> rundir.RunLock:
-    """Raises DataError where the folder for rows between stages cannot be made, JaxsftError where another command works in it."""
+    """Raises DataError where the folder for rows between stages cannot be made, JaxsftError where
+    another command works in it.
+    """
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{work}: cannot make the folder for rows between stages ({error.strerror or error}); give another output.dir=") from None
-    return rundir.RunLock(work, "prepares this set already; wait for it, or give another output.dir=")
+        raise DataError(
+            f"{work}: cannot make the folder for rows between stages ({error.strerror or error});"
+            " give another output.dir="
+        ) from None
+    return rundir.RunLock(
+        work, "prepares this set already; wait for it, or give another output.dir="
+    )
 
 
 def _apart(folder: Path, data: DataFiles) -> None:
-    """Raises ConfigError where the set cannot stand in this folder: it has no name, is a file, or would be read as data the next time."""
+    """Raises ConfigError where the set cannot stand in this folder: it has no name, is a file, or
+    would be read as data the next time.
+    """
     if folder.name in ("", ".."):
         raise ConfigError(f"output.dir={folder}: expected the name of a folder for the set alone")
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output.dir={folder}: found a file, expected a folder")
     for path in (data.path, data.train, data.validation, data.test):
         if path and Path(path).is_dir() and Path(path).resolve() in folder.resolve().parents:
-            raise ConfigError(f"output.dir={folder} lies in {path}, all of which is read as data; give another output.dir=")
+            raise ConfigError(
+                f"output.dir={folder} lies in {path}, all of which is read as data; give another"
+                " output.dir="
+            )
 
 
 def _as_written(data: DataFiles, found: Mapping[str, Any]) -> DataFiles:
     """`data` as the files of a prepared set are read: nothing is to be guessed."""
     how = {"header": "true"} if found["format"] in ("csv", "tsv") else {}
     how |= {"format": found["format"]} if found["format"] != prepared.ARRAY_RECORD else {}
-    return dataclasses.replace(data, columns=prepared.columns(found, data.columns), encoding="utf-8", **how)
+    return dataclasses.replace(
+        data, columns=prepared.columns(found, data.columns), encoding="utf-8", **how
+    )
 
 
 class Read(Stage):
@@ -141,14 +179,20 @@ def entry(item: Any, context: Context) -> Entry:
     if isinstance(item, str):
         item = {item: {}}
     if not isinstance(item, Mapping) or len(item) != 1:
-        raise ConfigError(f"stages: found {item!r}, expected a name, or one name with its options, such as {{dedup: {{threshold: 0.8}}}}")
+        raise ConfigError(
+            f"stages: found {item!r}, expected a name, or one name with its options, such as"
+            " {dedup: {threshold: 0.8}}"
+        )
     ((name, options),) = item.items()
     stage = stages.build(name, options or {}, context)
     return Entry(name, stage, stages.options(stage))
 
 
-def replay(found: Mapping[str, Any], rows: Iterable[Row], models: Mapping[str, Callable] | None = None) -> list[Row]:
-    """New rows, treated as those of the set were by the stages that `predict` repeats: what cleans, fills and scales, with what was learnt then.
+def replay(
+    found: Mapping[str, Any], rows: Iterable[Row], models: Mapping[str, Callable] | None = None
+) -> list[Row]:
+    """New rows, treated as those of the set were by the stages that `predict` repeats: what cleans,
+    fills and scales, with what was learnt then.
 
     Args:
       models: as in `prepare`; stages that asked a model ask it again.
@@ -168,16 +212,23 @@ def replay(found: Mapping[str, Any], rows: Iterable[Row], models: Mapping[str, C
         current = list(stage.rows("predict", current, told["state"], report))
         if report.dropped:
             where, reason = report.dropped[0]
-            raise DataError(f"{where}: the stage {told['stage']} of the training data drops this row ({reason}); mend the row")
+            raise DataError(
+                f"{where}: the stage {told['stage']} of the training data drops this row"
+                f" ({reason}); mend the row"
+            )
     return current
 
 
-# --- what goes in ----------------------------------------------------------------------------------------------------------------------------
+# --- what goes in
+# --------------------------------------------------------------------------------------------------
 def _paths(data: DataFiles) -> dict[str, str]:
     validate.options_of_splits(data)
     given = {split: getattr(data, split) for split in prepared.SPLITS if getattr(data, split)}
     if bool(given) == bool(data.path):
-        raise ConfigError("give data.path=FILE (one set), or data.train=FILE with data.validation= and data.test= (split already)")
+        raise ConfigError(
+            "give data.path=FILE (one set), or data.train=FILE with data.validation= and data.test="
+            " (split already)"
+        )
     if data.path and (found := prepared.manifest(data.path)):  # its rows, not its account
         return {split: prepared.located(data.path, found, split) for split in found["splits"]}
     return given or {pipeline.UNSPLIT: data.path}
@@ -187,7 +238,12 @@ def _read(data: DataFiles, path: str, split: str) -> Iterator[Row | Bad]:
     how = {name: getattr(data, name) for name in ("format", "header", "encoding", "unit")}
     how["options"] = formats.options_of(data.options, "" if data.path else split)
     bad: list[Bad] = []
-    for row in formats.stream(path, **how, columns=data.columns.named(), quarantine=bad.append if data.on_bad_row == "quarantine" else None):
+    for row in formats.stream(
+        path,
+        **how,
+        columns=data.columns.named(),
+        quarantine=bad.append if data.on_bad_row == "quarantine" else None,
+    ):
         yield from bad
         bad.clear()
         yield row
@@ -199,37 +255,74 @@ def _not_too_many(reading: Entry, most: float) -> None:
         if len(report.dropped) > most * reading.read[split]:
             where, reason = next(iter(report.dropped))
             raise DataError(
-                f"{len(report.dropped)} of {reading.read[split]} rows of {split} cannot be read, more than data.max_dropped={most:g}; the first is "
-                f"{where}: {reason.partition(': ')[2]}"
+                f"{len(report.dropped)} of {reading.read[split]} rows of {split} cannot be read,"
+                f" more than data.max_dropped={most:g}; the first is {where}:"
+                f" {reason.partition(': ')[2]}"
             )
 
 
 def _some_rows(entries: Sequence[Entry], sets: Mapping[str, Spool]) -> None:
-    """Raises DataError where nothing is left to train on: a limit that no row keeps is a slip, and an empty file could not be read."""
+    """Raises DataError where nothing is left to train on: a limit that no row keeps is a slip, and
+    an empty file could not be read.
+    """
     for split, rows in sets.items():
         if not len(rows) and (split in ("train", pipeline.UNSPLIT) or split.endswith("_train")):
             last = next(e for e in entries if e.written.get(split) == 0)
             reasons = last.reports[split].dropped.counts if split in last.reports else {}
-            why = f" ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))})" if reasons else ""
-            raise DataError(f"stage {last.name} dropped the last rows of {split}{why}, expected some to be left; set its options, or take it out")
+            why = (
+                f" ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))})"
+                if reasons
+                else ""
+            )
+            raise DataError(
+                f"stage {last.name} dropped the last rows of {split}{why}, expected some to be"
+                " left; set its options, or take it out"
+            )
 
 
 def _inputs(config: PrepareConfig, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Every file that is read, with its hash: those of the data, and those that options of stages name."""
+    """Every file that is read, with its hash: those of the data, and those that options of stages
+    name.
+    """
     out = []
     for split, path in _paths(config.data).items():
         for source in formats.files(path):
             out.append({"set": split, "file": source.name, "sha256": _digest(source)})
-    named = [v for item in config.stages if isinstance(item, Mapping) for options in item.values() for v in _texts(options)]
-    out += [{"set": None, "file": v, "sha256": rundir.sha256_file(v)} for v in dict.fromkeys(named) if _is_file(v)]
-    folders = dict.fromkeys(str(path) for e in entries for name in e.stage.folders if (path := e.options[name]) is not None)
-    return out + [{"set": None, "file": str(p), "sha256": rundir.sha256_file(p)} for f in folders for p in sorted(_under(Path(f)))]
+    named = [
+        v
+        for item in config.stages
+        if isinstance(item, Mapping)
+        for options in item.values()
+        for v in _texts(options)
+    ]
+    out += [
+        {"set": None, "file": v, "sha256": rundir.sha256_file(v)}
+        for v in dict.fromkeys(named)
+        if _is_file(v)
+    ]
+    folders = dict.fromkeys(
+        str(path)
+        for e in entries
+        for name in e.stage.folders
+        if (path := e.options[name]) is not None
+    )
+    return out + [
+        {"set": None, "file": str(p), "sha256": rundir.sha256_file(p)}
+        for f in folders
+        for p in sorted(_under(Path(f)))
+    ]
 
 
 def _under(folder: Path) -> Iterator[Path]:
-    """The files of a folder; of that of a run those of its tokenizer, which its checkpoints do not change. None of what is no folder: a name."""
+    """The files of a folder; of that of a run those of its tokenizer, which its checkpoints do not
+    change. None of what is no folder: a name.
+    """
     inner = folder / "tokenizer"
-    return (path for path in (inner if inner.is_dir() else folder).rglob("*") if path.is_file()) if folder.is_dir() else iter(())
+    return (
+        (path for path in (inner if inner.is_dir() else folder).rglob("*") if path.is_file())
+        if folder.is_dir()
+        else iter(())
+    )
 
 
 def _is_file(text: str) -> bool:
@@ -256,21 +349,52 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _asked(run: str | None, models: Mapping[str, Callable]) -> dict[str, Any]:
-    """What tells the models apart that stages ask: the weights of a run, and functions by their names (their code cannot be seen)."""
-    out: dict[str, Any] = {"functions": {name: f"{f.__module__}.{getattr(f, '__qualname__', type(f).__name__)}" for name, f in models.items()}}
+    """What tells the models apart that stages ask: the weights of a run, and functions by their
+    names (their code cannot be seen).
+    """
+    out: dict[str, Any] = {
+        "functions": {
+            name: f"{f.__module__}.{getattr(f, '__qualname__', type(f).__name__)}"
+            for name, f in models.items()
+        }
+    }
     if run is None:
         return out
     folder = Path(run)
-    weights = sorted(p for p in [folder / "config.yaml", *(folder / "checkpoints").rglob("*")] if p.is_file())
-    return out | {"run": run, "weights": {p.relative_to(folder).as_posix(): rundir.sha256_file(p) for p in weights}}
+    weights = sorted(
+        p for p in [folder / "config.yaml", *(folder / "checkpoints").rglob("*")] if p.is_file()
+    )
+    return out | {
+        "run": run,
+        "weights": {p.relative_to(folder).as_posix(): rundir.sha256_file(p) for p in weights},
+    }
 
 
-def _key(config: PrepareConfig, entries: Sequence[Entry], inputs: list[dict[str, Any]], asked: dict[str, Any]) -> str:
+def _key(
+    config: PrepareConfig,
+    entries: Sequence[Entry],
+    inputs: list[dict[str, Any]],
+    asked: dict[str, Any],
+) -> str:
     """Everything that the rows depend on; not how many processes made them, nor where they lie."""
-    data = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in prepared.SPLITS and k != "path"}
-    output = {k: v for k, v in dataclasses.asdict(config.output).items() if k not in ("dir", "overwrite")}
+    data = {
+        k: v
+        for k, v in dataclasses.asdict(config.data).items()
+        if k not in prepared.SPLITS and k != "path"
+    }
+    output = {
+        k: v for k, v in dataclasses.asdict(config.output).items() if k not in ("dir", "overwrite")
+    }
     listed = [[e.name, e.options] for e in entries]
-    told = {"inputs": inputs, "data": data, "stages": listed, "seed": config.seed, "output": output, "models": asked, "code": _code()}
+    told = {
+        "inputs": inputs,
+        "data": data,
+        "stages": listed,
+        "seed": config.seed,
+        "output": output,
+        "models": asked,
+        "code": _code(),
+    }
     return rundir.sha256_json(told)[:32]
 
 
@@ -282,9 +406,16 @@ def _code() -> str:
     return hashlib.sha256(b"".join(p.read_bytes() for p in paths)).hexdigest()
 
 
-# --- what comes out --------------------------------------------------------------------------------------------------------------------------
+# --- what comes out
+# --------------------------------------------------------------------------------------------------
 def _write(
-    config: PrepareConfig, folder: Path, key: str, inputs: list, entries: Sequence[Entry], sets: Mapping[str, Spool], work: Path
+    config: PrepareConfig,
+    folder: Path,
+    key: str,
+    inputs: list,
+    entries: Sequence[Entry],
+    sets: Mapping[str, Spool],
+    work: Path,
 ) -> dict[str, Any]:
     """Writes the set aside and renames the folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -307,7 +438,12 @@ def _write(
             for e in entries:
                 for split, report in e.reports.items():
                     for where, reason in report.dropped:
-                        file.write(rundir.json_text({"row": where, "set": split, "stage": e.name, "reason": reason}) + "\n")
+                        file.write(
+                            rundir.json_text(
+                                {"row": where, "set": split, "stage": e.name, "reason": reason}
+                            )
+                            + "\n"
+                        )
         found["dropped"] = {"file": DROPPED, "sha256": rundir.sha256_file(aside / DROPPED)}
         rundir.write_json(aside / "manifest.json", found)
         if folder.exists():
@@ -319,7 +455,9 @@ def _write(
             aside.rename(folder)
         folder.chmod(0o755)
     except OSError as error:
-        raise DataError(f"{folder}: cannot write the prepared set ({error.strerror or error})") from None
+        raise DataError(
+            f"{folder}: cannot write the prepared set ({error.strerror or error})"
+        ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
@@ -334,19 +472,31 @@ def _write_splits(config: PrepareConfig, folder: Path, sets: Mapping[str, Spool]
         rows = {split: _fields(rows, config.output.origin) for split, rows in sets.items()}
         tfds.write_tfds(folder, "prepared", "1.0.0", rows, shards if shards > 1 else None)
         for split in sets:
-            names[split] = sorted(p.name for p in folder.iterdir() if p.name.startswith(f"prepared-{split}."))
+            names[split] = sorted(
+                p.name for p in folder.iterdir() if p.name.startswith(f"prepared-{split}.")
+            )
     for split, rows in sets.items() if kind != prepared.ARRAY_RECORD else ():
-        many = max(1, min(shards, len(rows)))  # a file without rows would be one that cannot be read
-        names[split] = [f"{split}.{kind}"] if shards == 1 else [f"{split}-{i:05d}-of-{many:05d}.{kind}" for i in range(many)]
+        # a file without rows would be one that cannot be read
+        many = max(1, min(shards, len(rows)))
+        names[split] = (
+            [f"{split}.{kind}"]
+            if shards == 1
+            else [f"{split}-{i:05d}-of-{many:05d}.{kind}" for i in range(many)]
+        )
         for i, name in enumerate(names[split]):
             part = itertools.islice(rows, len(rows) * i // many, len(rows) * (i + 1) // many)
             _write_rows(part, folder / name, kind, config.output.origin)
-    parts = {split: [{"file": name, "sha256": rundir.sha256_file(folder / name)} for name in listed] for split, listed in names.items()}
+    parts = {
+        split: [{"file": name, "sha256": rundir.sha256_file(folder / name)} for name in listed]
+        for split, listed in names.items()
+    }
     return {split: {"rows": len(rows), "files": parts[split]} for split, rows in sets.items()}
 
 
 def _write_rows(rows: Iterable[Row], path: Path, kind: str, origin: bool) -> None:
-    """Raises DataError, which names the row that was read, where the format has no place for what a row holds."""
+    """Raises DataError, which names the row that was read, where the format has no place for what a
+    row holds.
+    """
     row = None
 
     def followed() -> Iterator[Row]:
@@ -368,11 +518,19 @@ def _write_rows(rows: Iterable[Row], path: Path, kind: str, origin: bool) -> Non
 def _fields(rows: Iterable[Row], origin: bool) -> Iterator[dict[str, Any]]:
     for row in rows:
         if origin and "origin" in row.fields:
-            raise DataError(f"{row.where}: has a column 'origin', which output.origin=true would overwrite; rename it")
+            raise DataError(
+                f"{row.where}: has a column 'origin', which output.origin=true would overwrite;"
+                " rename it"
+            )
         yield {**row.fields, "origin": row.where} if origin else row.fields
 
 
 def _intact(folder: Path, found: Mapping[str, Any]) -> bool:
     """Whether every file is what the manifest says."""
-    parts = [part for split in found["splits"].values() for part in split["files"]] + [found.get("dropped")]
-    return all(parts) and all((folder / p["file"]).is_file() and rundir.sha256_file(folder / p["file"]) == p["sha256"] for p in parts)
+    parts = [part for split in found["splits"].values() for part in split["files"]] + [
+        found.get("dropped")
+    ]
+    return all(parts) and all(
+        (folder / p["file"]).is_file() and rundir.sha256_file(folder / p["file"]) == p["sha256"]
+        for p in parts
+    )

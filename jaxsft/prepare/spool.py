@@ -1,4 +1,6 @@
-"""On the disk between two stages: rows, which can be gone through again and again, and those that were dropped. Neither lies in memory."""
+"""On the disk between two stages: rows, which can be gone through again and again, and those that
+were dropped. Neither lies in memory.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Spool:
 
 
 def write(path: Path, rows: Iterable[Row]) -> Spool:
-    """Writes rows aside, renames the file, and gives them back. Raises DataError where a field is not plain JSON."""
+    """Writes rows aside, renames the file, and gives them back. Raises DataError where a field is
+    not plain JSON.
+    """
     count = 0
     with rundir.atomic_lines(path) as file:
         for row in rows:
@@ -39,15 +43,23 @@ def write(path: Path, rows: Iterable[Row]) -> Spool:
             try:
                 file.write(json.dumps([row.file, row.line, row.fields], ensure_ascii=False) + "\n")
             except (TypeError, ValueError) as error:
-                raise DataError(f"{row.where}: a field is not plain text, number, list or object ({error})") from None
+                raise DataError(
+                    f"{row.where}: a field is not plain text, number, list or object ({error})"
+                ) from None
     return Spool(path, count)
 
 
 class Log:
-    """`(file:line, reason)` of dropped rows, in a file; in memory only how many there are of each kind of reason (what stands before its ": ")."""
+    """`(file:line, reason)` of dropped rows, in a file; in memory only how many there are of each
+    kind of reason (what stands before its ": ").
+    """
 
     def __init__(self, path: Path, counts: Counter[str] | None = None):
-        self.path, self.counts, self._file = path, Counter() if counts is None else Counter(counts), None
+        self.path, self.counts, self._file = (
+            path,
+            Counter() if counts is None else Counter(counts),
+            None,
+        )
 
     def append(self, dropped: tuple[str, str]) -> None:
         with self._told():

@@ -1,17 +1,19 @@
-"""The contract of a preparation stage: what comes in, what goes out, and the account of everything in between.
+"""The contract of a preparation stage: what comes in, what goes out, and the account of everything
+in between.
 
-A stage is a frozen dataclass; its fields are its options. It works on rows (`jaxsft.data.formats.Row`) and never changes one in place. Which method
-it has says what it needs to see:
+A stage is a frozen dataclass; its fields are its options. It works on rows
+(`jaxsft.data.formats.Row`) and never changes one in place. Which method it has says what it needs
+to see:
 
-| method | sees | so that |
-|---|---|---|
-| `row(row, state, report)` | one row | rows stream through, over several processes where `slow`, and `predict` repeats it on new data |
-| `rows(split, rows, state, report)` | the rows of a split, as often as it likes | it may count, sort, compare |
-| `sets(sets, reports)` | all splits | it makes splits, or compares them |
+| method | sees | so that | |---|---|---| | `row(row, state, report)` | one row | rows stream
+through, over several processes where `slow`, and `predict` repeats it on new data | | `rows(split,
+rows, state, report)` | the rows of a split, as often as it likes | it may count, sort, compare | |
+`sets(sets, reports)` | all splits | it makes splits, or compares them |
 
-A stage that `learns` has `fit(rows, report)`, which is given the training rows only; what it returns is kept in the manifest, and every split (and
-new data, in `predict`) is treated by it. Every row that does not come out must be dropped by `report.drop`, every new one told by `report.add`: the
-engine counts both sides, and a difference is an error.
+A stage that `learns` has `fit(rows, report)`, which is given the training rows only; what it
+returns is kept in the manifest, and every split (and new data, in `predict`) is treated by it.
+Every row that does not come out must be dropped by `report.drop`, every new one told by
+`report.add`: the engine counts both sides, and a difference is an error.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from jaxsft.config.option import option
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.formats.rows import listed, plain_number
@@ -35,7 +38,9 @@ State = Mapping[str, Any]  # what a stage learnt: plain JSON
 
 
 class Rows(Protocol):
-    """Rows that can be gone through again and again: a list, or a file of them that never lies in memory as a whole."""
+    """Rows that can be gone through again and again: a list, or a file of them that never lies in
+    memory as a whole.
+    """
 
     def __iter__(self) -> Iterator[Row]: ...
 
@@ -48,7 +53,8 @@ class Report:
 
     Attributes:
       dropped: `(file:line, reason)` of every row that did not come out.
-      added: rows that came in here, by reason. changed: rows with another content, by what was done. marked: rows only pointed at, by reason.
+      added: rows that came in here, by reason. changed: rows with another content, by what was
+        done. marked: rows only pointed at, by reason.
       facts: numbers worth telling, by name; plain JSON.
     """
 
@@ -59,7 +65,9 @@ class Report:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def drop(self, row: Row, reason: str) -> None:
-        """Rows are counted by `reason`, one of few; what is wrong with this row alone may stand behind ": "."""
+        """Rows are counted by `reason`, one of few; what is wrong with this row alone may stand
+        behind ": ".
+        """
         self.dropped.append((row.where, reason))
 
     def add(self, reason: str) -> None:
@@ -79,8 +87,10 @@ class Context:
     Attributes:
       columns: `data.columns` of the set: which column holds the text, the label ...
       seed: of the whole preparation.
-      score: gives one number per text (`texts -> [N]`), such as a perplexity; None: no model was given.
-      predict: gives a record per record (`list[dict] -> list[dict]`), such as a translation; None: no model was given.
+      score: gives one number per text (`texts -> [N]`), such as a perplexity; None: no model was
+        given.
+      predict: gives a record per record (`list[dict] -> list[dict]`), such as a translation; None:
+        no model was given.
     """
 
     columns: Columns = dataclasses.field(default_factory=Columns)
@@ -100,20 +110,25 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Base of all stages; the subclass is a frozen dataclass whose fields are its options, with a comment each, as in `config/schema.py`.
+    """Base of all stages; the subclass is a frozen dataclass whose fields are its options, with a
+    comment each, as in `config/schema.py`.
 
     Attributes:
-      on: the splits that it works on: each (every split by itself), all (`sets`), train (the training split only: others pass untouched).
+      on: the splits that it works on: each (every split by itself), all (`sets`), train (the
+        training split only: others pass untouched).
       learns: it has `fit`.
-      splits: it decides which rows are training rows; what has seen or changed the training rows stands behind it.
-      mixes: the new value of a row is made of other rows too, of those that share its `group` (an option of the stage; null: of all).
+      splits: it decides which rows are training rows; what has seen or changed the training rows
+        stands behind it.
+      mixes: the new value of a row is made of other rows too, of those that share its `group` (an
+        option of the stage; null: of all).
       folders: its options that name folders, whose files its rows depend on.
       slow: its `row` is worth several processes.
-      replayed: `predict` repeats it on new rows (what cleans, fills and scales; not what drops, balances or splits).
+      replayed: `predict` repeats it on new rows (what cleans, fills and scales; not what drops,
+        balances or splits).
       context: set by the engine, not an option.
     """
 
-    on: ClassVar[str] = "each"  # each | all | train
+    on: ClassVar[str] = option("each", "each | all | train")
     learns: ClassVar[bool] = False
     splits: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
@@ -124,10 +139,13 @@ class Stage:
     context: Context = dataclasses.field(default_factory=Context, kw_only=True)
 
     def check(self) -> None:
-        """Raises ConfigError where the options do not go together; called before any row is read."""
+        """Raises ConfigError where the options do not go together; called before any row is
+        read."""
 
     def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
-        """What is learnt from the training rows: plain JSON. Raises DataError or ConfigError where the option does not fit the column."""
+        """What is learnt from the training rows: plain JSON. Raises DataError or ConfigError where
+        the option does not fit the column.
+        """
         raise NotImplementedError
 
     def row(self, row: Row, state: State, report: Report) -> Row | None:
@@ -140,22 +158,33 @@ class Stage:
             if (new := self.row(row, state, report)) is not None:
                 yield new
 
-    def sets(self, sets: Mapping[str, Rows], reports: Mapping[str, Report]) -> dict[str, Iterable[Row]]:
-        """All splits at once, for `on = "all"`; rows that belong to no split yet are in the set "all". `reports` has one per set that comes in; rows
-        may change the set, and are dropped and added in the report of the set that they came from."""
+    def sets(
+        self, sets: Mapping[str, Rows], reports: Mapping[str, Report]
+    ) -> dict[str, Iterable[Row]]:
+        """All splits at once, for `on = "all"`; rows that belong to no split yet are in the set
+        "all". `reports` has one per set that comes in; rows may change the set, and are dropped and
+        added in the report of the set that they came from.
+        """
         raise NotImplementedError
 
     def rng(self, row: Row, *more: int) -> np.random.Generator:
-        """Random numbers of one row: the same whatever stands before it, however many processes there are and wherever the file lies."""
-        return rng(self.context.seed, type(self).__name__, f"{PurePath(row.file).name}:{row.line}", *more)
+        """Random numbers of one row: the same whatever stands before it, however many processes
+        there are and wherever the file lies.
+        """
+        return rng(
+            self.context.seed, type(self).__name__, f"{PurePath(row.file).name}:{row.line}", *more
+        )
 
 
 def rng(seed: int, *key: Any) -> np.random.Generator:
-    digest = hashlib.blake2b("\0".join(map(str, (seed, *key))).encode("utf-8", "backslashreplace"), digest_size=16).digest()
+    digest = hashlib.blake2b(
+        "\0".join(map(str, (seed, *key))).encode("utf-8", "backslashreplace"), digest_size=16
+    ).digest()
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
-# --- what nearly every stage does with a row ---------------------------------------------------------------------------------------------------
+# --- what nearly every stage does with a row
+# --------------------------------------------------------------------------------------------------
 def with_fields(row: Row, **fields: Any) -> Row:
     """The row with these fields set; their order stays, new ones stand at the end."""
     return Row({**row.fields, **fields}, row.file, row.line)
@@ -165,25 +194,41 @@ def text_of(row: Row, name: str, option: str) -> str:
     """The text in a column. Raises DataError (missing, or no text), which names `option`."""
     value = value_of(row, name, option)
     if not isinstance(value, str):
-        raise DataError(f"{row.where}: column {name!r} holds a {type(value).__name__}, expected text; set {option}")
+        raise DataError(
+            f"{row.where}: column {name!r} holds a {type(value).__name__}, expected text; set"
+            f" {option}"
+        )
     return value
 
 
 def number_of(row: Row, name: str, option: str) -> float | None:
-    """The number in a column; None where it is missing: null, an empty cell, NaN, NA. Raises DataError where it is no number, and NotFinite."""
+    """The number in a column; None where it is missing: null, an empty cell, NaN, NA. Raises
+    DataError where it is no number, and NotFinite.
+    """
     value = value_of(row, name, option)
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "na", "nan", "null", "none")):
+    if value is None or (
+        isinstance(value, str) and value.strip().lower() in ("", "na", "nan", "null", "none")
+    ):
         return None
     try:
-        infinite = isinstance(value, str) and value.strip().lstrip("+-").lower() in ("inf", "infinity")
+        infinite = isinstance(value, str) and value.strip().lstrip("+-").lower() in (
+            "inf",
+            "infinity",
+        )
         spelled = plain_number(value) if isinstance(value, str) and not infinite else value
         number = float("x" if isinstance(value, bool) else spelled)
     except (TypeError, ValueError):
-        raise DataError(f"{row.where}: column {name!r} holds {value!r:.60}, expected a number; set {option} to numeric columns") from None
+        raise DataError(
+            f"{row.where}: column {name!r} holds {value!r:.60}, expected a number; set {option} to"
+            " numeric columns"
+        ) from None
     except OverflowError:  # a whole number of more than 308 digits
         number = math.inf
     if abs(number) == math.inf:
-        raise NotFinite(f"{row.where}: column {name!r} holds {value!r:.60}, expected a finite number; set {option}")
+        raise NotFinite(
+            f"{row.where}: column {name!r} holds {value!r:.60}, expected a finite number; set"
+            f" {option}"
+        )
     return None if number != number else number
 
 
@@ -194,7 +239,9 @@ class NotFinite(DataError):
 def value_of(row: Row, name: str, option: str) -> Any:
     if name not in row.fields:
         found = listed(map(repr, row.fields)) or "none"
-        raise DataError(f"{row.where}: missing column {name!r}: found columns {found}; set {option}")
+        raise DataError(
+            f"{row.where}: missing column {name!r}: found columns {found}; set {option}"
+        )
     return row.fields[name]
 
 

@@ -1,6 +1,8 @@
-"""The model card of a run: `README.md` with the front matter that Hugging Face reads, from the files of the run directory.
+"""The model card of a run: `README.md` with the front matter that Hugging Face reads, from the
+files of the run directory.
 
-A card that a person has changed is theirs: it is written again only while it holds the line that says who wrote it.
+A card that a person has changed is theirs: it is written again only while it holds the line that
+says who wrote it.
 """
 
 from collections.abc import Mapping
@@ -16,7 +18,8 @@ from jaxsft.reports.report import code, escape, table, written_sections
 from jaxsft.rundir import write_text
 
 MARK = "<!-- Written by jaxsft report. Remove this line to keep a text of your own. -->"
-TASKS = {"chat": ("text-generation", "answers prompts in a conversation"), "lm": ("text-generation", "continues text"),
+TASKS = {"chat": ("text-generation", "answers prompts in a conversation"),
+         "lm": ("text-generation", "continues text"),
          "seq2seq": ("text2text-generation", "writes a target for a source"),
          "classify": ("text-classification", "gives one of its labels to a text"),
          "multilabel": ("text-classification", "gives any of its labels to a text"),
@@ -26,10 +29,12 @@ SHOWN_LABELS = 100
 
 
 def write_card(run_dir: str | Path) -> Path | None:
-    """Write `README.md` into a run directory and return its path; None where there is one that jaxsft has not written.
+    """Write `README.md` into a run directory and return its path; None where there is one that
+    jaxsft has not written.
 
     Raises:
-        JaxsftError: `run_dir` is not the directory of a run, `README.md` is no text file, or the card cannot be written.
+        JaxsftError: `run_dir` is not the directory of a run, `README.md` is no text file, or the
+          card cannot be written.
     """
     run_dir = Path(run_dir)
     facts.check(run_dir)
@@ -38,16 +43,21 @@ def write_card(run_dir: str | Path) -> Path | None:
         try:
             before = path.read_text("utf-8", errors="replace")
         except OSError as error:
-            raise JaxsftError(f"{path}: cannot read ({error.strerror}), so that the model card is not written") from error
+            raise JaxsftError(
+                f"{path}: cannot read ({error.strerror}), so that the model card is not written"
+            ) from error
         if MARK not in before:
             return None
     return write_text(path, card(run_dir))
 
 
 def card(run_dir: Path) -> str:
-    """Return the card as text. A file that is missing or damaged costs its own section, which says so."""
+    """Return the card as text. A file that is missing or damaged costs its own section, which says
+    so.
+    """
     sections = (
-        ("Intended task", _task), ("Training data", _data), ("Procedure", _procedure), ("Results", _results), ("Limits", _limits), ("Use", _use),
+        ("Intended task", _task), ("Training data", _data), ("Procedure", _procedure),
+        ("Results", _results), ("Limits", _limits), ("Use", _use),
     )  # fmt: skip
     front = yaml.safe_dump(front_matter(run_dir), sort_keys=False, allow_unicode=True, width=1000)
     parts = [f"---\n{front}---\n{MARK}", f"# {escape(facts.title(run_dir))}"]
@@ -58,25 +68,39 @@ def card(run_dir: Path) -> str:
 
 
 def front_matter(run_dir: Path) -> dict[str, Any]:
-    """Return the metadata that stand before the text. The language is not among them: no file of a run says it."""
+    """Return the metadata that stand before the text. The language is not among them: no file of a
+    run says it.
+    """
     task = _option(run_dir, "task.name")
     kind = TASKS.get(task, (None, ""))[0]
     tags = ["jaxsft", "jax", "supervised-fine-tuning", *([task] if isinstance(task, str) else [])]
     out = {"library_name": "jaxsft", "tags": tags} | ({"pipeline_tag": kind} if kind else {})
     try:
         results = _finite(facts.results(run_dir))
-        scored = [_scored(run_dir, split, kind or "other", metrics) for split, metrics in results.items()]
+        scored = [
+            _scored(run_dir, split, kind or "other", metrics) for split, metrics in results.items()
+        ]
     except facts.DAMAGE:  # Missing too; the sections say so
         return out
-    return out | ({"model-index": [{"name": run_dir.resolve().name, "results": scored}]} if scored else {})
+    return out | (
+        {"model-index": [{"name": run_dir.resolve().name, "results": scored}]} if scored else {}
+    )
 
 
 def _finite(results: facts.Results) -> dict[str, dict[str, Any]]:
-    """Return split → metric → value of what was scored: numbers of the run itself and those that are not finite are not results."""
+    """Return split → metric → value of what was scored: numbers of the run itself and those that
+    are not finite are not results.
+    """
     out: dict[str, dict[str, Any]] = {}
     for split in facts.by_split(results.splits):
-        found = {m: v for (s, m), v in results.values.items() if s == split and isinstance(v, int | float)}
-        if split and any(metric == "loss" or metric.endswith(("accuracy", "match")) for metric in found):
+        found = {
+            m: v
+            for (s, m), v in results.values.items()
+            if s == split and isinstance(v, int | float)
+        }
+        if split and any(
+            metric == "loss" or metric.endswith(("accuracy", "match")) for metric in found
+        ):
             out[split] = found
     return out
 
@@ -87,7 +111,11 @@ def _scored(run_dir: Path, split: str, kind: str, metrics: Mapping[str, Any]) ->
     data = {"name": f"{name} ({split})", "type": name, "split": split}
     digest = (facts.read_or(run_dir, "manifest.json", {}).get("data") or {}).get(split)
     data |= {"revision": digest} if isinstance(digest, str) else {}
-    listed = [{"type": metric, "name": metric.replace("_", " "), "value": value} for metric, value in metrics.items() if metric not in COUNTS]
+    listed = [
+        {"type": metric, "name": metric.replace("_", " "), "value": value}
+        for metric, value in metrics.items()
+        if metric not in COUNTS
+    ]
     return {"task": {"type": kind}, "dataset": data, "metrics": listed}
 
 
@@ -95,17 +123,24 @@ def _option(run_dir: Path, key: str) -> Any:
     return facts.flat(facts.config_or_empty(run_dir)).get(key)
 
 
-# --- sections --------------------------------------------------------------------------------------------------------------------------------
+# --- sections
+# --------------------------------------------------------------------------------------------------
 def _task(run_dir: Path) -> str:
     task = _option(run_dir, "task.name")
     if not isinstance(task, str):
         raise facts.Missing("config.yaml names no task.")
     about = TASKS.get(task, ("", "does what its task says"))[1]
-    text = f"A model that {about} (`task={escape(task)}`), trained with jaxsft for the data below, and for nothing else."
+    text = (
+        f"A model that {about} (`task={escape(task)}`), trained with jaxsft for the data below, and"
+        " for nothing else."
+    )
     labels = facts.read_or(run_dir, "task.json", {}).get("labels")
     if isinstance(labels, list):
         rest = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
-        text += f"\n\nIts {len(labels)} labels: {', '.join(code(str(label)) for label in labels[:SHOWN_LABELS])}{rest}."
+        text += (
+            f"\n\nIts {len(labels)} labels:"
+            f" {', '.join(code(str(label)) for label in labels[:SHOWN_LABELS])}{rest}."
+        )
     return text
 
 
@@ -115,31 +150,58 @@ def _data(run_dir: Path) -> str:
     for split, entry in entries.items():
         rows, tokens = entry.get("rows") or {}, entry.get("tokens") or {}
         source = _option(run_dir, f"data.{split}") or _option(run_dir, "data.path")
-        digest = (manifest.get("data") or {}).get(split) if isinstance(manifest.get("data"), Mapping) else None
-        dropped = ", ".join(f"{escape(reason)}: {facts.number_text(n)}" for reason, n in (rows.get("dropped") or {}).items()) or "none"
-        counts = [facts.number_text(part.get(key, 0)) for part, key in ((rows, "read"), (rows, "kept"))]
-        lines.append([escape(split), code(Path(source).name) if isinstance(source, str) else "", *counts, dropped,
-                      facts.number_text(tokens.get("kept", 0)), code(digest) if isinstance(digest, str) else ""])  # fmt: skip
+        digest = (
+            (manifest.get("data") or {}).get(split)
+            if isinstance(manifest.get("data"), Mapping)
+            else None
+        )
+        dropped = (
+            ", ".join(
+                f"{escape(reason)}: {facts.number_text(n)}"
+                for reason, n in (rows.get("dropped") or {}).items()
+            )
+            or "none"
+        )
+        counts = [
+            facts.number_text(part.get(key, 0)) for part, key in ((rows, "read"), (rows, "kept"))
+        ]
+        lines.append([escape(split), code(Path(source).name) if isinstance(source, str) else "",
+        *counts, dropped,
+                      facts.number_text(tokens.get("kept", 0)),
+                      code(digest) if isinstance(digest, str) else ""])  # fmt: skip
     note = "The hash is the SHA-256 of the rows of the split, as they were read."
-    return f"{table(['split', 'file', 'rows read', 'rows kept', 'rows dropped', 'tokens kept', 'SHA-256'], lines, numbers=False)}\n\n{note}"
+    heads = ["split", "file", "rows read", "rows kept", "rows dropped", "tokens kept", "SHA-256"]
+    return f"{table(heads, lines, numbers=False)}\n\n{note}"
 
 
 def _procedure(run_dir: Path) -> str:
     lines, _ = facts.training(run_dir)
-    named = ("optim.name", "optim.learning_rate", "schedule.name", "train.duration", "train.batch_size", "precision", "seed", "tokenizer.kind",
+    named = ("optim.name", "optim.learning_rate", "schedule.name", "train.duration",
+    "train.batch_size", "precision", "seed", "tokenizer.kind",
              "model.layers", "model.embed", "model.pretrained", "train.init_from")  # fmt: skip
     options = facts.flat(facts.config_or_empty(run_dir))
     rows = [[escape(name), escape(value)] for name, value in lines]
-    rows += [[code(key), escape(str(options[key]))] for key in named if options.get(key) is not None]
+    rows += [
+        [code(key), escape(str(options[key]))] for key in named if options.get(key) is not None
+    ]
     base = options.get("model.pretrained") or options.get("train.init_from")
-    start = f"The weights of {code(str(base))} were trained further." if base else "There is no pretrained base: the weights were drawn at random."
-    return f"{start} `config.yaml` has every option, `manifest.json` the versions and hashes.\n\n{table(['', 'value'], rows, numbers=False)}"
+    start = (
+        f"The weights of {code(str(base))} were trained further."
+        if base
+        else "There is no pretrained base: the weights were drawn at random."
+    )
+    return (
+        f"{start} `config.yaml` has every option, `manifest.json` the versions and"
+        f" hashes.\n\n{table(['', 'value'], rows, numbers=False)}"
+    )
 
 
 def _results(run_dir: Path) -> str:
     found = facts.results(run_dir)
     splits = facts.by_split(found.splits)
-    value = lambda split, metric: facts.number_text(found.values[split, metric]) if (split, metric) in found.values else ""
+    value = lambda split, metric: (
+        facts.number_text(found.values[split, metric]) if (split, metric) in found.values else ""
+    )
     rows = [[code(metric), *(value(split, metric) for split in splits)] for metric in found.metrics]
     return table(["metric", *(escape(split) or "run" for split in splits)], rows)
 
@@ -150,24 +212,48 @@ def _limits(run_dir: Path) -> str:
     rows = facts.read_or(run_dir, "metrics.jsonl", [])
     found = [] if rows else ["Nothing was logged."]
     if "test" not in entries:
-        found.append("There was no test split: the numbers are of data that chose the checkpoint, or was trained on.")
+        found.append(
+            "There was no test split: the numbers are of data that chose the checkpoint, or was"
+            " trained on."
+        )
     for split, entry in entries.items():
         if entry.get("also_in_train"):
-            found.append(f"{facts.number_text(entry['also_in_train'])} rows of {escape(split)} are also in the training data, word for word.")
+            found.append(
+                f"{facts.number_text(entry['also_in_train'])} rows of {escape(split)} are also in"
+                " the training data, word for word."
+            )
         if lacks := entry.get("lacks"):
-            some = ", ".join(code(label) for label in lacks[:5]) + (", ..." if len(lacks) > 5 else "")
-            found.append(f"{escape(split)} has no row of {facts.number_text(len(lacks))} labels ({some}): no number of it says anything about them.")
+            some = ", ".join(code(label) for label in lacks[:5]) + (
+                ", ..." if len(lacks) > 5 else ""
+            )
+            found.append(
+                f"{escape(split)} has no row of {facts.number_text(len(lacks))} labels ({some}): no"
+                " number of it says anything about them."
+            )
         if (entry.get("rows") or {}).get("truncated"):
-            found.append(f"{facts.number_text(entry['rows']['truncated'])} rows of {escape(split)} were truncated.")
+            found.append(
+                f"{facts.number_text(entry['rows']['truncated'])} rows of {escape(split)} were"
+                " truncated."
+            )
         if dropped := sum((entry.get("rows") or {}).get("dropped", {}).values()):
-            found.append(f"{facts.number_text(dropped)} rows of {escape(split)} were dropped, and are in no number above.")
+            found.append(
+                f"{facts.number_text(dropped)} rows of {escape(split)} were dropped, and are in no"
+                " number above."
+            )
     if broken := (facts.training(run_dir)[1] if rows else []):
         found.append(f"The training loss was not finite at {len(broken)} logged steps.")
     if context := _option(run_dir, "model.context"):
         found.append(f"Texts are read up to {facts.number_text(context)} tokens.")
-    found.append("Measured is the data above alone. Other languages, domains and uses, bias, safety and calibration were not measured.")
-    found.append("One run with one seed: how far the numbers vary between seeds is not known from it.")
-    found.append("The licence of the weights follows from that of the data, which no file of the run states.")
+    found.append(
+        "Measured is the data above alone. Other languages, domains and uses, bias, safety and"
+        " calibration were not measured."
+    )
+    found.append(
+        "One run with one seed: how far the numbers vary between seeds is not known from it."
+    )
+    found.append(
+        "The licence of the weights follows from that of the data, which no file of the run states."
+    )
     return "\n".join(f"- {line}" for line in found)
 
 
@@ -177,7 +263,12 @@ def _use(run_dir: Path) -> str:
     if task in ("chat", "lm"):
         lines.insert(0, f'jaxsft generate run={name} prompt="..."')
     lines.append(f"jaxsft eval run={name} data.path=FILE")
-    some = _option(run_dir, "train.freeze") or _option(run_dir, "adapter.name") not in (None, "none")
+    some = _option(run_dir, "train.freeze") or _option(run_dir, "adapter.name") not in (
+        None,
+        "none",
+    )
     frozen = some and not _option(run_dir, "checkpoint.include_base")
-    needs = "it needs the run that its frozen weights come from" if frozen else "it needs nothing else"
+    needs = (
+        "it needs the run that its frozen weights come from" if frozen else "it needs nothing else"
+    )
     return f"`DIR` is this directory; {needs}.\n\n" + "\n".join(f"    {line}" for line in lines)

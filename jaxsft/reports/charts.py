@@ -1,7 +1,9 @@
-"""Curves as numbers that a page can place: paths in a square of 1000 x 1000, and everything else in percent of its sides.
+"""Curves as numbers that a page can place: paths in a square of 1000 x 1000, and everything else in
+percent of its sides.
 
-The square is stretched to the width of the page and its lines keep their thickness; text stands beside it, in percent, and keeps its size.
-That is why a chart is readable on a phone without a script.
+The square is stretched to the width of the page and its lines keep their thickness; text stands
+beside it, in percent, and keeps its size. That is why a chart is readable on a phone without a
+script.
 """
 
 import math
@@ -23,8 +25,9 @@ COLOURS = 8  # the page has so many for the lines of one chart
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its path, its style, the steps (in percent) at which its value was not finite, and some points that tell their value:
-    (percent from the left, percent from the top, text)."""
+    """One line: its path, its style, the steps (in percent) at which its value was not finite, and
+    some points that tell their value: (percent from the left, percent from the top, text).
+    """
 
     name: str
     path: str
@@ -36,7 +39,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing: ticks are (percent from the left or from the top, text); `broken` counts the values that were not finite."""
+    """A drawing: ticks are (percent from the left or from the top, text); `broken` counts the
+    values that were not finite.
+    """
 
     title: str
     lines: list[Line]
@@ -47,15 +52,18 @@ class Chart:
 
 
 def charts(rows: Sequence[dict[str, Any]], first: str = "") -> list[Chart]:
-    """Return the charts that the lines of `metrics.jsonl` allow: loss, the validation metrics by group, that of the metric `first` in front, and
-    the rates of training."""
+    """Return the charts that the lines of `metrics.jsonl` allow: loss, the validation metrics by
+    group, that of the metric `first` in front, and the rates of training.
+    """
     out = []
     if any(row.get("loss") is not None for row in rows):
         out.append(_loss(rows))
     groups = curves.metric_groups(rows)
     for group, keys in sorted(groups.items(), key=lambda item: first not in item[1]):
         shown = keys[:COLOURS]
-        found = [(key, *series(rows, "validation", key), f"dotted s{i}") for i, key in enumerate(shown)]
+        found = [
+            (key, *series(rows, "validation", key), f"dotted s{i}") for i, key in enumerate(shown)
+        ]
         note = f"{len(shown)} of {len(keys)} shown" if len(keys) > len(shown) else ""
         out.append(chart(f"Validation: {facts.short(group, 60)}", found, note=note))
     steps, rates = series(rows, "train", "learning_rate")
@@ -84,7 +92,14 @@ def _loss(rows: Sequence[dict[str, Any]]) -> Chart:
     found = []
     if len(values) and width > 1:
         found.append(("", steps, values, "raw"))
-        found.append((f"training (mean of {width} points)", steps, curves.smooth(values, width), "train smooth"))
+        found.append(
+            (
+                f"training (mean of {width} points)",
+                steps,
+                curves.smooth(values, width),
+                "train smooth",
+            )
+        )
     elif len(values):
         found.append(("training", steps, values, "train dotted"))
     checked, checks = series(rows, "validation", "loss")
@@ -92,11 +107,22 @@ def _loss(rows: Sequence[dict[str, Any]]) -> Chart:
         found.append(("validation", checked, checks, "check dotted"))
     both = np.concatenate([values, checks])
     log = curves.needs_log_scale(both)
-    return chart("Loss", found, log=log, zero=curves.from_zero(both), note="log scale" if log else "")
+    return chart(
+        "Loss", found, log=log, zero=curves.from_zero(both), note="log scale" if log else ""
+    )
 
 
-def chart(title: str, found: list[tuple[str, np.ndarray, np.ndarray, str]], *, log: bool = False, zero: bool = False, note: str = "") -> Chart:
-    """Return a chart of `(name, steps, values, style)`; with `zero` its axis begins there, with `log` it has powers of ten."""
+def chart(
+    title: str,
+    found: list[tuple[str, np.ndarray, np.ndarray, str]],
+    *,
+    log: bool = False,
+    zero: bool = False,
+    note: str = "",
+) -> Chart:
+    """Return a chart of `(name, steps, values, style)`; with `zero` its axis begins there, with
+    `log` it has powers of ten.
+    """
     steps = np.concatenate([x for _, x, _, _ in found])
     values = np.concatenate([y for _, _, y, _ in found])
     finite = values[np.isfinite(values)]
@@ -105,14 +131,24 @@ def chart(title: str, found: list[tuple[str, np.ndarray, np.ndarray, str]], *, l
     at = lambda y: 100 * (1 - ((math.log10(y) if log else y) - low) / (high - low))
     place_x = lambda x: 100 * (x - first) / (last - first)
     lines = [_line(name, x, y, style, place_x, at) for name, x, y, style in found]
-    x_ticks = [(place_x(x), f"{x:,.0f}") for x in ticks(first, last, 6) if first <= x <= last and x == round(x)]
+    x_ticks = [
+        (place_x(x), f"{x:,.0f}")
+        for x in ticks(first, last, 6)
+        if first <= x <= last and x == round(x)
+    ]
     broken = sum(int((~np.isfinite(y)).sum()) for _, _, y, style in found if "smooth" not in style)
     return Chart(title, lines, x_ticks, [(at(y), _tick_text(y)) for y in y_ticks], broken, note)
 
 
-def _line(name: str, steps: np.ndarray, values: np.ndarray, style: str, place_x: Any, place_y: Any) -> Line:
+def _line(
+    name: str, steps: np.ndarray, values: np.ndarray, style: str, place_x: Any, place_y: Any
+) -> Line:
     """Draw through the finite points; a point that is not finite interrupts the line."""
-    bad = [] if "smooth" in style else [round(place_x(x), 2) for x in steps[~np.isfinite(values)][:BAD_MARKS]]
+    bad = (
+        []
+        if "smooth" in style
+        else [round(place_x(x), 2) for x in steps[~np.isfinite(values)][:BAD_MARKS]]
+    )
     steps, values = _thin(steps, values)
     path, dots, pen = [], [], "M"
     for x, y in zip(steps, values, strict=True):
@@ -124,10 +160,19 @@ def _line(name: str, steps: np.ndarray, values: np.ndarray, style: str, place_x:
         dots.append(f"M{where}h0")
         pen = "L"
     told = [] if style == "raw" else _points(name, steps, values, place_x, place_y)
-    return Line(name, "".join(path), "".join(dots) if "dotted" in style or len(path) == 1 else "", style, bad, told)
+    return Line(
+        name,
+        "".join(path),
+        "".join(dots) if "dotted" in style or len(path) == 1 else "",
+        style,
+        bad,
+        told,
+    )
 
 
-def _points(name: str, steps: np.ndarray, values: np.ndarray, place_x: Any, place_y: Any) -> list[tuple[float, float, str]]:
+def _points(
+    name: str, steps: np.ndarray, values: np.ndarray, place_x: Any, place_y: Any
+) -> list[tuple[float, float, str]]:
     """Return up to TOLD points of a line, evenly spaced, each with its step and value."""
     finite = np.flatnonzero(np.isfinite(values))
     count = min(len(finite), TOLD)
@@ -138,13 +183,19 @@ def _points(name: str, steps: np.ndarray, values: np.ndarray, place_x: Any, plac
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most about POINTS points: the lowest and the highest of each stretch, so that no spike is lost, and what is not finite."""
+    """Return at most about POINTS points: the lowest and the highest of each stretch, so that no
+    spike is lost, and what is not finite.
+    """
     if len(values) <= POINTS:
         return steps, values
     keep = {0, len(values) - 1}
     for part in np.array_split(np.arange(len(values)), POINTS // 2):
         finite = part[np.isfinite(values[part])]
-        keep |= {int(finite[values[finite].argmin()]), int(finite[values[finite].argmax()])} if len(finite) else {int(part[0])}
+        keep |= (
+            {int(finite[values[finite].argmin()]), int(finite[values[finite].argmax()])}
+            if len(finite)
+            else {int(part[0])}
+        )
         keep |= set(part[~np.isfinite(values[part])][:1].tolist())
     order = sorted(keep)
     return steps[order], values[order]
@@ -155,13 +206,16 @@ def _range(low: float, high: float) -> tuple[float, float]:
 
 
 def _axis(finite: np.ndarray, zero: bool) -> tuple[float, float, list[float]]:
-    """Return the ends of a linear axis and its ticks; with `zero` it begins there where no value is below."""
+    """Return the ends of a linear axis and its ticks; with `zero` it begins there where no value is
+    below.
+    """
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if zero and low >= 0:
         low = 0.0
     if high <= low:
         room = abs(high) / 10
-        low, high = (low if low == 0 else low - room), high + (room or 1.0)  # what is always 0 is drawn at the foot
+        # what is always 0 is drawn at the foot
+        low, high = (low if low == 0 else low - room), high + (room or 1.0)
     marks = ticks(low, high, 5)
     return marks[0], marks[-1], marks
 
@@ -174,7 +228,9 @@ def _log_axis(finite: np.ndarray) -> tuple[float, float, list[float]]:
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about `count` round numbers (1, 2 or 5 times a power of ten apart) from at or below `low` to at or above `high`."""
+    """Return about `count` round numbers (1, 2 or 5 times a power of ten apart) from at or below
+    `low` to at or above `high`.
+    """
     raw = (high - low) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))

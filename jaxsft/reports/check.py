@@ -12,12 +12,15 @@ TEXT = 4000  # characters of a row that is shown token by token
 
 
 def write_page(content: Mapping[str, Any], path: str | Path) -> Path:
-    """Write the page of what `check.json` holds and return its path. Raises JaxsftError if it cannot be written."""
+    """Write the page of what `check.json` holds and return its path. Raises JaxsftError if it
+    cannot be written.
+    """
     return write_text(path, render(content))
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """Return the page as text; everything that comes from the data goes through Jinja's escaping."""
+    """Return the page as text; everything that comes from the data goes through Jinja's
+    escaping."""
     splits = content["splits"]
     return (
         page.templates()
@@ -36,15 +39,30 @@ def render(content: Mapping[str, Any]) -> str:
 
 
 def _panels(splits: Mapping[str, Any]) -> dict[str, Any]:
-    panels = facts.ledger_panels({name: found["ledger"] for name, found in splits.items() if "ledger" in found})
-    scripts = {name: dict(list(found["scripts"].items())[:6]) for name, found in splits.items() if found.get("scripts")}
-    return panels | ({"Scripts": scripts} if any(len(found) > 1 for found in scripts.values()) else {})
+    panels = facts.ledger_panels(
+        {name: found["ledger"] for name, found in splits.items() if "ledger" in found}
+    )
+    scripts = {
+        name: dict(list(found["scripts"].items())[:6])
+        for name, found in splits.items()
+        if found.get("scripts")
+    }
+    return panels | (
+        {"Scripts": scripts} if any(len(found) > 1 for found in scripts.values()) else {}
+    )
 
 
 def _lengths(splits: Mapping[str, Any]) -> dict[str, Any]:
     kinds = (("lengths", "tokens"), ("characters", "characters"))
-    found = ((name, found[key], unit) for name, found in splits.items() for key, unit in kinds if found.get(key))
-    return {f"{name}, in {unit}": page.histogram(lengths, unit, "rows") for name, lengths, unit in found}
+    found = (
+        (name, found[key], unit)
+        for name, found in splits.items()
+        for key, unit in kinds
+        if found.get(key)
+    )
+    return {
+        f"{name}, in {unit}": page.histogram(lengths, unit, "rows") for name, lengths, unit in found
+    }
 
 
 def _labels(splits: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -55,7 +73,16 @@ def _labels(splits: Mapping[str, Any]) -> dict[str, Any] | None:
     names = list(dict.fromkeys(label for found in counts.values() for label in found))
     totals = {name: sum(found.values()) for name, found in counts.items()}
     highest = max(n / totals[name] for name, found in counts.items() for n in found.values())
-    lines = [(label, {s: (c.get(label, 0), round(100 * c.get(label, 0) / totals[s] / highest, 2)) for s, c in counts.items()}) for label in names]
+    lines = [
+        (
+            label,
+            {
+                s: (c.get(label, 0), round(100 * c.get(label, 0) / totals[s] / highest, 2))
+                for s, c in counts.items()
+            },
+        )
+        for label in names
+    ]
     return {"splits": list(counts), "lines": lines[:BARS], "all": len(lines)}
 
 

@@ -12,24 +12,38 @@ from jaxsft.rundir import number, read_json
 
 
 def read_confusion(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """Return the labels and the counts `[true, predicted]` of a confusion file. Raises DataError if it holds something else."""
+    """Return the labels and the counts `[true, predicted]` of a confusion file. Raises DataError if
+    it holds something else.
+    """
     content = read_json(path)
     try:
-        labels, matrix = [str(label) for label in content["labels"]], np.array(content["matrix"], dtype=float)
+        labels, matrix = (
+            [str(label) for label in content["labels"]],
+            np.array(content["matrix"], dtype=float),
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: expected labels and a matrix of counts ({type(error).__name__}: {error})") from error
+        raise DataError(
+            f"{path}: expected labels and a matrix of counts ({type(error).__name__}: {error})"
+        ) from error
     if not labels or matrix.shape != (len(labels), len(labels)):
-        raise DataError(f"{path}: expected a matrix of {len(labels)} x {len(labels)} counts (found shape {matrix.shape})")
+        raise DataError(
+            f"{path}: expected a matrix of {len(labels)} x {len(labels)} counts (found shape"
+            f" {matrix.shape})"
+        )
     return labels, matrix
 
 
 def confusions(labels: Sequence[str], matrix: np.ndarray) -> list[tuple[str, str, int]]:
-    """Return (true, predicted, count) for each pair of different classes that were confused, the most frequent first."""
+    """Return (true, predicted, count) for each pair of different classes that were confused, the
+    most frequent first.
+    """
     return [(labels[i], labels[j], int(matrix[i, j])) for i, j in most_confused(matrix)]
 
 
 def most_confused(matrix: np.ndarray) -> list[tuple[int, int]]:
-    """Return the (true, predicted) numbers of different classes that were confused, the most frequent first."""
+    """Return the (true, predicted) numbers of different classes that were confused, the most
+    frequent first.
+    """
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
@@ -44,7 +58,9 @@ def shares(matrix: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the matrix: its count there, how many lines the predictions file has for it, and some of these lines."""
+    """One cell of the matrix: its count there, how many lines the predictions file has for it, and
+    some of these lines.
+    """
 
     true: int
     predicted: int
@@ -53,8 +69,15 @@ class Cell:
     examples: list[Mapping[str, Any]]
 
 
-def behind(labels: Sequence[str], matrix: np.ndarray, rows: Iterable[Mapping[str, Any]], cells: Sequence[tuple[int, int]], most: int) -> list[Cell]:
-    """Return the cells with up to `most` examples each: the most certain mistakes first, and the least certain of what is right.
+def behind(
+    labels: Sequence[str],
+    matrix: np.ndarray,
+    rows: Iterable[Mapping[str, Any]],
+    cells: Sequence[tuple[int, int]],
+    most: int,
+) -> list[Cell]:
+    """Return the cells with up to `most` examples each: the most certain mistakes first, and the
+    least certain of what is right.
 
     Args:
         rows: the lines of `predictions/<split>.jsonl`.
@@ -63,21 +86,44 @@ def behind(labels: Sequence[str], matrix: np.ndarray, rows: Iterable[Mapping[str
     number_of = {label: i for i, label in enumerate(labels)}
     lines: dict[tuple[int, int], list[Mapping[str, Any]]] = {cell: [] for cell in cells}
     for row in rows:
-        place = (number_of.get(str(row.get("label")), -1), number_of.get(str(row.get("prediction")), -1))
+        place = (
+            number_of.get(str(row.get("label")), -1),
+            number_of.get(str(row.get("prediction")), -1),
+        )
         if place in lines:
             lines[place].append(row)
     out = []
     for (i, j), found in lines.items():
-        order = sorted(found, key=lambda row: (1 if i == j else -1) * number(row.get("probability", 0)))
+        order = sorted(
+            found, key=lambda row: (1 if i == j else -1) * number(row.get("probability", 0))
+        )
         out.append(Cell(i, j, int(matrix[i, j]), len(found), order[:most]))
     return out
 
 
 def per_class(labels: Sequence[str], matrix: np.ndarray) -> list[dict[str, Any]]:
-    """Return label, support, times predicted, precision, recall and F1 of each class, the lowest F1 first; NaN is 0 / 0."""
+    """Return label, support, times predicted, precision, recall and F1 of each class, the lowest F1
+    first; NaN is 0 / 0.
+    """
     right, support, guessed = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    divide = lambda top, bottom: np.divide(top, bottom, out=np.full(len(labels), np.nan), where=bottom > 0)
-    precision, recall, f1 = divide(right, guessed), divide(right, support), divide(2 * right, support + guessed)
+    divide = lambda top, bottom: np.divide(
+        top, bottom, out=np.full(len(labels), np.nan), where=bottom > 0
+    )
+    precision, recall, f1 = (
+        divide(right, guessed),
+        divide(right, support),
+        divide(2 * right, support + guessed),
+    )
     order = np.lexsort((np.arange(len(labels)), np.nan_to_num(f1, nan=2.0)))
-    columns = {"support": support.astype(int), "predicted": guessed.astype(int), "precision": precision, "recall": recall, "f1": f1}
-    return [{"number": int(i), "label": labels[i]} | {name: values[i].item() for name, values in columns.items()} for i in order]
+    columns = {
+        "support": support.astype(int),
+        "predicted": guessed.astype(int),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+    }
+    return [
+        {"number": int(i), "label": labels[i]}
+        | {name: values[i].item() for name, values in columns.items()}
+        for i in order
+    ]

@@ -1,4 +1,5 @@
-"""What the files of a run say, whatever it is written as: `report.md`, `report.html` and the model card are made from these facts.
+"""What the files of a run say, whatever it is written as: `report.md`, `report.html` and the model
+card are made from these facts.
 
 Text is given as it was found; each writer escapes it in its own way.
 """
@@ -28,7 +29,8 @@ RUN_FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "result.json")
 SPLITS = ("test", "validation", "train")  # what a reader asks for first
 ABSENT = "(absent)"
 PEAKS = {"peak_host_bytes": "the process", "peak_device_bytes": "one device"}
-# A file that an editor or a crash damaged costs its own section, whatever it makes a reader of it raise: the rest of a report is worth more.
+# A file that an editor or a crash damaged costs its own section, whatever it makes a reader of it
+# raise: the rest of a report is worth more.
 DAMAGE = (Exception,)
 
 
@@ -39,11 +41,15 @@ class Missing(Exception):
 def check(run_dir: Path) -> None:
     """Raise JaxsftError where `run_dir` is not the directory of a run."""
     if not any(os.path.isfile(run_dir / name) for name in RUN_FILES):
-        raise JaxsftError(f"{run_dir}: not a run directory (expected one of {', '.join(RUN_FILES)} in it)")
+        raise JaxsftError(
+            f"{run_dir}: not a run directory (expected one of {', '.join(RUN_FILES)} in it)"
+        )
 
 
 def read(run_dir: Path, name: str) -> Any:
-    """Return the content of a JSON or JSON-lines file of the run. Raises Missing, and JaxsftError as `rundir.read_json`."""
+    """Return the content of a JSON or JSON-lines file of the run. Raises Missing, and JaxsftError
+    as `rundir.read_json`.
+    """
     path = run_dir / name
     if not path.exists():
         raise Missing(f"{name} is missing from this run.")
@@ -75,19 +81,29 @@ def finished(run_dir: Path) -> bool:
 
 
 def by_split(names: Sequence[str]) -> list[str]:
-    """Return the names of splits, test first, then validation and train, then what else there is, in its order."""
-    return sorted(dict.fromkeys(names), key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS))
+    """Return the names of splits, test first, then validation and train, then what else there is,
+    in its order.
+    """
+    return sorted(
+        dict.fromkeys(names), key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS)
+    )
 
 
-# --- title and results -----------------------------------------------------------------------------------------------------------------------
+# --- title and results
+# --------------------------------------------------------------------------------------------------
 def title(run_dir: Path) -> str:
     """Return what a run is called: its task and its data."""
     found = config_or_empty(run_dir)
-    return " on ".join(name for name in (_name(found.get(key)) for key in ("task", "data")) if name) or "Run"
+    return (
+        " on ".join(name for name in (_name(found.get(key)) for key in ("task", "data")) if name)
+        or "Run"
+    )
 
 
 def changed(run_dir: Path) -> str:
-    """Return what is wrong with the files that the weights are used with, as one sentence; empty where nothing is, or no manifest can say it."""
+    """Return what is wrong with the files that the weights are used with, as one sentence; empty
+    where nothing is, or no manifest can say it.
+    """
     try:
         if (run_dir / seal.MANIFEST).exists():
             seal.check(run_dir)
@@ -98,21 +114,32 @@ def changed(run_dir: Path) -> str:
 
 def last_written(run_dir: Path) -> datetime.datetime:
     """Return when the newest of the files that make a run was written, in local time."""
-    latest = max((path.lstat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0)
+    latest = max(
+        (path.lstat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0
+    )
     return datetime.datetime.fromtimestamp(latest).astimezone()
 
 
 def _name(part: Any) -> str:
     """Return what a part of the config is called: itself, or its name, kind or path."""
     if isinstance(part, Mapping):
-        found = next((part[key] for key in ("name", "kind", "type", "path", "train") if isinstance(part.get(key), str)), "")
+        found = next(
+            (
+                part[key]
+                for key in ("name", "kind", "type", "path", "train")
+                if isinstance(part.get(key), str)
+            ),
+            "",
+        )
         return Path(found).name if "/" in found else found
     return str(part or "")
 
 
 @dataclass(frozen=True)
 class Results:
-    """The numbers of `result.json` by (split, metric); the split of a number of the whole run is ""."""
+    """The numbers of `result.json` by (split, metric); the split of a number of the whole run is
+    "".
+    """
 
     splits: list[str]
     metrics: list[str]
@@ -125,43 +152,68 @@ class Results:
 
 
 def results(run_dir: Path) -> Results:
-    """Return the numbers of a run. Raises Missing where it is unfinished, and DataError for what is no number."""
+    """Return the numbers of a run. Raises Missing where it is unfinished, and DataError for what is
+    no number.
+    """
     found = read(run_dir, "result.json")
     values = {}
     for key, value in found.items():
         split, slash, metric = key.partition("/")
         number(value)
         values[(split, metric) if slash else ("", key)] = value
-    return Results(list(dict.fromkeys(s for s, _ in values)), list(dict.fromkeys(m for _, m in values)), values)
+    return Results(
+        list(dict.fromkeys(s for s, _ in values)), list(dict.fromkeys(m for _, m in values)), values
+    )
 
 
-# --- training and data -----------------------------------------------------------------------------------------------------------------------
+# --- training and data
+# --------------------------------------------------------------------------------------------------
 def training(run_dir: Path) -> tuple[list[tuple[str, str]], list[int]]:
-    """Return (name, value) of what was trained, and the logged steps at which the training loss was not finite. Raises Missing."""
+    """Return (name, value) of what was trained, and the logged steps at which the training loss was
+    not finite. Raises Missing.
+    """
     rows = read(run_dir, "metrics.jsonl")
     steps, losses = series(rows, "train", "loss")
     _, rates = series(rows, "train", "tokens_per_second")
-    lines = [(f"parameters{f', {kind}' if kind else ''}", number_text(count)) for kind, count in parameters(read_or(run_dir, "manifest.json", {}))]
+    lines = [
+        (f"parameters{f', {kind}' if kind else ''}", number_text(count))
+        for kind, count in parameters(read_or(run_dir, "manifest.json", {}))
+    ]
     lines.append(("steps", number_text(last_step(rows))))
-    trained = (read_or(run_dir, "ledger.json", {}).get("train") or {}).get("tokens", {}).get("trained")
+    trained = (
+        (read_or(run_dir, "ledger.json", {}).get("train") or {}).get("tokens", {}).get("trained")
+    )
     if trained:  # none where whole texts carry the targets
         lines.append(("trained tokens in one pass over the training data", number_text(trained)))
     if len(losses):
-        lines.append(("training loss, first → last logged", f"{number_text(losses[0])} → {number_text(losses[-1])}"))
+        lines.append(
+            (
+                "training loss, first → last logged",
+                f"{number_text(losses[0])} → {number_text(losses[-1])}",
+            )
+        )
     if len(rates):
         lines.append(("tokens per second, median", number_text(round(statistics.median(rates)))))
     lines += sessions(run_dir)
-    return lines, [int(step) for step, loss in zip(steps, losses, strict=True) if not math.isfinite(loss)]
+    return lines, [
+        int(step) for step, loss in zip(steps, losses, strict=True) if not math.isfinite(loss)
+    ]
 
 
 def sessions(run_dir: Path) -> list[tuple[str, str]]:
-    """Return (name, value) of when, where and how long a run was trained, and with how much memory; nothing of a run that does not say."""
+    """Return (name, value) of when, where and how long a run was trained, and with how much memory;
+    nothing of a run that does not say.
+    """
     found = [row for row in read_or(run_dir, "times.jsonl", []) if isinstance(row, Mapping)]
     if not found:
         return []
     hosts = dict.fromkeys(str(row["host"]) for row in found if row.get("host"))
     peak = lambda key: max((number(row[key]) for row in found if key in row), default=0)
-    sizes = [(f"peak memory of {what}", bytes_text(int(peak(key)))) for key, what in PEAKS.items() if peak(key)]
+    sizes = [
+        (f"peak memory of {what}", bytes_text(int(peak(key))))
+        for key, what in PEAKS.items()
+        if peak(key)
+    ]
     again = f", in {len(found)} sessions" if len(found) > 1 else ""
     return [
         ("started", str(found[0].get("started", "")).replace("T", " ").replace("+00:00", " UTC")),
@@ -172,7 +224,8 @@ def sessions(run_dir: Path) -> list[tuple[str, str]]:
 
 
 def command(run_dir: Path) -> str:
-    """Return the command of a run as it can be pasted into a shell, "" where its manifest has none."""
+    """Return the command of a run as it can be pasted into a shell, "" where its manifest has
+    none."""
     found = read_or(run_dir, "manifest.json", {})
     words = found.get("command") if isinstance(found, Mapping) else None
     return shlex.join(map(str, words)) if isinstance(words, list) else ""
@@ -213,17 +266,36 @@ def account(entry: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[str]]
             continue
         lines.append((f"{unit} read", number_text(part.get("read", 0))))
         dropped = part.get("dropped") or {}
-        lines += [(f"− {unit} dropped: {reason}", number_text(count)) for reason, count in dropped.items()]
+        lines += [
+            (f"− {unit} dropped: {reason}", number_text(count)) for reason, count in dropped.items()
+        ]
         lines.append((f"= {unit} kept", number_text(part.get("kept", 0))))
         if part.get("read", 0) != part.get("kept", 0) + sum(dropped.values()):
-            problems.append(f"{unit} read {part.get('read', 0):,} ≠ kept {part.get('kept', 0):,} + dropped {sum(dropped.values()):,}")
+            problems.append(
+                f"{unit} read {part.get('read', 0):,} ≠ kept {part.get('kept', 0):,} + dropped"
+                f" {sum(dropped.values()):,}"
+            )
         if unit == "tokens" and part.get("trained"):
-            lines += [("of these trained", number_text(part["trained"])), ("of these masked", number_text(part.get("masked", 0)))]
+            lines += [
+                ("of these trained", number_text(part["trained"])),
+                ("of these masked", number_text(part.get("masked", 0))),
+            ]
             if part.get("kept", 0) != part["trained"] + part.get("masked", 0):
-                problems.append(f"tokens kept {part.get('kept', 0):,} ≠ trained {part['trained']:,} + masked {part.get('masked', 0):,}")
+                problems.append(
+                    f"tokens kept {part.get('kept', 0):,} ≠ trained {part['trained']:,} + masked"
+                    f" {part.get('masked', 0):,}"
+                )
     packing = entry.get("packing") or {}
     if packing:
-        lines.append(("packed rows × length", f"{number_text(packing.get('rows', 0))} × {number_text(packing.get('row_length', 0))}"))
+        lines.append(
+            (
+                "packed rows × length",
+                (
+                    f"{number_text(packing.get('rows', 0))} ×"
+                    f" {number_text(packing.get('row_length', 0))}"
+                ),
+            )
+        )
         lines.append(("filled with real tokens", f"{number(packing.get('fill', math.nan)):.1%}"))
     return lines, problems
 
@@ -233,7 +305,9 @@ def _some(names: list[str]) -> str:
 
 
 def accounts(run_dir: Path) -> tuple[list[str], dict[str, dict[str, str]], list[str]]:
-    """Return the splits of the ledger, the lines of their accounts side by side (label → split → count), and what does not add up."""
+    """Return the splits of the ledger, the lines of their accounts side by side (label → split →
+    count), and what does not add up.
+    """
     entries = ledger(run_dir)
     lines: dict[str, dict[str, str]] = {}
     problems = []
@@ -243,34 +317,61 @@ def accounts(run_dir: Path) -> tuple[list[str], dict[str, dict[str, str]], list[
         for label, count in counts:
             lines.setdefault(label, {})[split] = count
         if "also_in_train" in entry:
-            lines.setdefault("rows that are also in training", {})[split] = number_text(entry["also_in_train"])
+            lines.setdefault("rows that are also in training", {})[split] = number_text(
+                entry["also_in_train"]
+            )
         if weights := entry.get("weights"):
-            lines.setdefault("weights of rows", {})[split] = f"{weights['min']:g} to {weights['max']:g}, mean {weights['mean']:.3g}"
+            lines.setdefault("weights of rows", {})[split] = (
+                f"{weights['min']:g} to {weights['max']:g}, mean {weights['mean']:.3g}"
+            )
         if entry.get("lacks"):
-            lines.setdefault("labels without a row", {})[split] = f"{number_text(len(entry['lacks']))} ({_some(entry['lacks'])})"
+            lines.setdefault("labels without a row", {})[split] = (
+                f"{number_text(len(entry['lacks']))} ({_some(entry['lacks'])})"
+            )
     return list(entries), lines, problems
 
 
 def ledger_panels(entries: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     """Return title → split → part → count, in the order in which the parts are stacked."""
-    panels: dict[str, dict[str, dict[str, float]]] = {"Rows": {}, "Tokens": {}, "Positions of packed rows": {}}
+    panels: dict[str, dict[str, dict[str, float]]] = {
+        "Rows": {},
+        "Tokens": {},
+        "Positions of packed rows": {},
+    }
     for split, entry in entries.items():
         if not isinstance(entry, Mapping):
             continue
         rows, tokens, packing = (entry.get(key) or {} for key in ("rows", "tokens", "packing"))
-        dropped = {key: {f"dropped: {reason}": n for reason, n in (entry.get(key) or {}).get("dropped", {}).items()} for key in ("rows", "tokens")}
+        dropped = {
+            key: {
+                f"dropped: {reason}": n
+                for reason, n in (entry.get(key) or {}).get("dropped", {}).items()
+            }
+            for key in ("rows", "tokens")
+        }
         panels["Rows"][split] = {"kept": rows.get("kept", 0)} | dropped["rows"]
         # Where whole texts carry the targets, no token is one.
-        kept = {k: tokens.get(k, 0) for k in (("trained", "masked") if tokens.get("trained") else ("kept",))}
+        kept = {
+            k: tokens.get(k, 0)
+            for k in (("trained", "masked") if tokens.get("trained") else ("kept",))
+        }
         panels["Tokens"][split] = kept | dropped["tokens"]
-        panels["Positions of packed rows"][split] = {"real": packing.get("real", 0), "padding": packing.get("padded", 0)}
-    used = {name: {split: parts for split, parts in splits.items() if sum(parts.values())} for name, splits in panels.items()}
+        panels["Positions of packed rows"][split] = {
+            "real": packing.get("real", 0),
+            "padding": packing.get("padded", 0),
+        }
+    used = {
+        name: {split: parts for split, parts in splits.items() if sum(parts.values())}
+        for name, splits in panels.items()
+    }
     return {name: splits for name, splits in used.items() if splits}
 
 
-# --- predictions -----------------------------------------------------------------------------------------------------------------------------
+# --- predictions
+# --------------------------------------------------------------------------------------------------
 def predictions(run_dir: Path) -> Iterator[tuple[str, list[dict]]]:
-    """Give (split, lines) of each predictions file, test first. Raises Missing where there is none."""
+    """Give (split, lines) of each predictions file, test first. Raises Missing where there is
+    none."""
     folder = run_dir / "predictions"
     names = by_split([path.stem for path in sorted(folder.glob("*.jsonl"))])
     if not names:
@@ -280,9 +381,13 @@ def predictions(run_dir: Path) -> Iterator[tuple[str, list[dict]]]:
 
 
 def drawn(rows: Sequence[Any], count: int = SAMPLES) -> list[Any]:
-    """Return up to `count` rows in their order, drawn at random with a fixed seed: rows that come in a pattern (every eighth from one
-    source) would give a false picture if they were evenly spaced."""
-    return [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), min(count, len(rows))))]
+    """Return up to `count` rows in their order, drawn at random with a fixed seed: rows that come
+    in a pattern (every eighth from one source) would give a false picture if they were evenly
+    spaced.
+    """
+    return [
+        rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), min(count, len(rows))))
+    ]
 
 
 def judged(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
@@ -292,21 +397,35 @@ def judged(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
 
 
 def tables(run_dir: Path) -> Iterator[tuple[str, str, list[str], list[list[Any]]]]:
-    """Give (split, what a row is, column names, rows) of each table of labels or targets, test first. Raises DataError for what is no table."""
-    paths = {tuple(path.stem.split("_", 2)[1:]): path for path in sorted((run_dir / "figures").glob("table_*_*.json"))}
+    """Give (split, what a row is, column names, rows) of each table of labels or targets, test
+    first. Raises DataError for what is no table.
+    """
+    paths = {
+        tuple(path.stem.split("_", 2)[1:]): path
+        for path in sorted((run_dir / "figures").glob("table_*_*.json"))
+    }
     for split in by_split(list(dict.fromkeys(split for _, split in paths))):
         for (name, of), path in paths.items():
             if of == split:
                 found = read_json(path)
-                columns, rows = (found.get(key) if isinstance(found, Mapping) else None for key in ("columns", "rows"))
-                if not isinstance(columns, list) or not isinstance(rows, list) or any(len(row) != len(columns) for row in rows):
+                columns, rows = (
+                    found.get(key) if isinstance(found, Mapping) else None
+                    for key in ("columns", "rows")
+                )
+                if (
+                    not isinstance(columns, list)
+                    or not isinstance(rows, list)
+                    or any(len(row) != len(columns) for row in rows)
+                ):
                     raise DataError(f"{path}: expected columns, and rows of as many cells")
                 yield split, name, columns, rows
 
 
-# --- configuration ---------------------------------------------------------------------------------------------------------------------------
+# --- configuration
+# --------------------------------------------------------------------------------------------------
 def difference(run_dir: Path) -> list[tuple[str, Any, Any]]:
-    """Return (option, value, default) of every option that has not the value of `jaxsft train task=...` alone; ABSENT where there is none.
+    """Return (option, value, default) of every option that has not the value of `jaxsft train
+    task=...` alone; ABSENT where there is none.
 
     Raises:
         Missing: there is no config.yaml.
@@ -316,15 +435,27 @@ def difference(run_dir: Path) -> list[tuple[str, Any, Any]]:
         raise Missing("config.yaml is missing from this run.")
     here = config(run_dir)
     task = (here.get("task") or {}).get("name") if isinstance(here.get("task"), Mapping) else None
-    if not isinstance(task, str) or not (overrides.config_folder() / "task" / f"{task}.yaml").is_file():
-        raise DataError(f"{run_dir / 'config.yaml'}: no task of this version of jaxsft (found {task!r}), so there are no defaults to compare with")
+    if (
+        not isinstance(task, str)
+        or not (overrides.config_folder() / "task" / f"{task}.yaml").is_file()
+    ):
+        raise DataError(
+            f"{run_dir / 'config.yaml'}: no task of this version of jaxsft (found {task!r}), so"
+            " there are no defaults to compare with"
+        )
     ours, usual = flat(here), flat(defaults(task))
-    keys = [key for key in dict.fromkeys([*ours, *usual]) if ours.get(key, ABSENT) != usual.get(key, ABSENT)]
+    keys = [
+        key
+        for key in dict.fromkeys([*ours, *usual])
+        if ours.get(key, ABSENT) != usual.get(key, ABSENT)
+    ]
     return [(key, ours.get(key, ABSENT), usual.get(key, ABSENT)) for key in keys]
 
 
 def filled_in(default: Any) -> bool:
-    """Return whether a default says nothing of its own: null, `auto` and `???` are filled in by the user or by the run."""
+    """Return whether a default says nothing of its own: null, `auto` and `???` are filled in by the
+    user or by the run.
+    """
     return default in (None, "auto", "???")
 
 
@@ -337,12 +468,19 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` -> `{"a.b": 1}`; an empty mapping stays a value."""
     if not isinstance(value, Mapping) or not value:
         return {prefix: value} if prefix else {}
-    return {key: leaf for name, part in value.items() for key, leaf in flat(part, f"{prefix}.{name}" if prefix else str(name)).items()}
+    return {
+        key: leaf
+        for name, part in value.items()
+        for key, leaf in flat(part, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
 
 
-# --- text ------------------------------------------------------------------------------------------------------------------------------------
+# --- text
+# --------------------------------------------------------------------------------------------------
 def number_text(value: Any) -> str:
-    """Return a count with thousands marks, another number with four significant digits, and NaN and infinities by name."""
+    """Return a count with thousands marks, another number with four significant digits, and NaN and
+    infinities by name.
+    """
     value = value if isinstance(value, int) else number(value)
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
@@ -352,9 +490,14 @@ def number_text(value: Any) -> str:
 
 
 def value_text(value: Any) -> str:
-    """Return a value as text: of a list its parts, of a mapping its names and values, the largest number first."""
+    """Return a value as text: of a list its parts, of a mapping its names and values, the largest
+    number first.
+    """
     if isinstance(value, Mapping):
-        order = sorted(value.items(), key=lambda pair: -number(pair[1]) if isinstance(pair[1], int | float) else math.inf)
+        order = sorted(
+            value.items(),
+            key=lambda pair: -number(pair[1]) if isinstance(pair[1], int | float) else math.inf,
+        )
         return ", ".join(f"{name} {value_text(part)}" for name, part in order)
     if isinstance(value, list):
         return ", ".join(map(value_text, value))
@@ -364,7 +507,9 @@ def value_text(value: Any) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return the text with its middle replaced by … where it is longer than `width` characters: both ends of a prompt matter."""
+    """Return the text with its middle replaced by … where it is longer than `width` characters:
+    both ends of a prompt matter.
+    """
     if len(text) <= width:
         return text
     tail = width // 3
@@ -372,6 +517,8 @@ def shorten(text: str, width: int) -> str:
 
 
 def short(text: str, width: int) -> str:
-    """Return the text on one line, with an ellipsis at its end where it is longer than `width` characters."""
+    """Return the text on one line, with an ellipsis at its end where it is longer than `width`
+    characters.
+    """
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"

@@ -1,7 +1,9 @@
-"""The figures of a run, drawn from the files in its directory: curves, confusion matrices, and what became of rows and tokens.
+"""The figures of a run, drawn from the files in its directory: curves, confusion matrices, and what
+became of rows and tokens.
 
-Drawn with Matplotlib's Agg canvas and no pyplot, so that nothing global changes and no display is needed. A label that no installed
-font can draw (Chinese, on a machine without a Chinese font) is shown as its number, never as a row of empty boxes.
+Drawn with Matplotlib's Agg canvas and no pyplot, so that nothing global changes and no display is
+needed. A label that no installed font can draw (Chinese, on a machine without a Chinese font) is
+shown as its number, never as a row of empty boxes.
 """
 
 import contextlib
@@ -24,31 +26,49 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jaxsft.errors import DataError, JaxsftError, first_line
 from jaxsft.reports.confusion import confusions, read_confusion, shares
-from jaxsft.reports.curves import from_zero, metric_groups, needs_log_scale, series, smooth, smoothing
+from jaxsft.reports.curves import (
+    from_zero,
+    metric_groups,
+    needs_log_scale,
+    series,
+    smooth,
+    smoothing,
+)
 from jaxsft.reports.facts import ledger_panels, short
 from jaxsft.rundir import read_json, read_jsonl, write_bytes
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db5", "#e07b39", "#3a9d6e", "#c8403a", "#8a8f98"
 PALETTE = (BLUE, ORANGE, GREEN, RED, "#7d5ba6", "#b08d2e", "#3aa6b9", "#c65b93")
 LOSSES = ("#f0a26b", "#e07b39", "#c8403a", "#9c2f6b", "#7d5ba6", "#5c6370")
-CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
-                 "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Droid Sans Fallback", "Noto Sans CJK JP",
+CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN",
+                 "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
+                 "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei",
+                 "Droid Sans Fallback", "Noto Sans CJK JP",
                  "Arial Unicode MS", "AR PL UMing CN")  # fmt: skip
 # How the files of these fonts are called; to open all fonts of a system would take seconds.
-NAMED = re.compile(r"cjk|noto.*s[ck]|source.?han|wqy|pingfang|hiragino|msyh|simhei|droidsansfallback|arial.?unicode|uming", re.IGNORECASE)
+NAMED = re.compile(
+    r"cjk|noto.*s[ck]|source.?han|wqy|pingfang|hiragino|msyh|simhei|droidsansfallback|arial.?unicode|uming",
+    re.IGNORECASE,
+)
 STYLE = {
-    "figure.dpi": 150, "savefig.dpi": 150, "font.size": 10, "axes.titlesize": 13, "axes.titlecolor": "#22262e", "axes.titlelocation": "left",
-    "axes.titlepad": 10, "axes.labelcolor": "#3c4250", "axes.edgecolor": "#b9bec7", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e9ebef", "grid.linewidth": 0.8, "xtick.color": "#3c4250",
-    "ytick.color": "#3c4250", "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "lines.linewidth": 2,
-    "figure.constrained_layout.h_pad": 0.1, "figure.constrained_layout.w_pad": 0.1,  # inches around each panel
+    "figure.dpi": 150, "savefig.dpi": 150, "font.size": 10, "axes.titlesize": 13,
+    "axes.titlecolor": "#22262e", "axes.titlelocation": "left",
+    "axes.titlepad": 10, "axes.labelcolor": "#3c4250", "axes.edgecolor": "#b9bec7",
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e9ebef", "grid.linewidth": 0.8,
+    "xtick.color": "#3c4250",
+    "ytick.color": "#3c4250", "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False,
+    "lines.linewidth": 2,
+    # inches around each panel
+    "figure.constrained_layout.h_pad": 0.1, "figure.constrained_layout.w_pad": 0.1,
     "text.parse_math": False,  # a label such as "costs $5 or $6" is not a formula
 }  # fmt: skip
 ANNOTATED_CLASSES, LABELLED_CLASSES, TOP_CONFUSIONS = 12, 30, 15
 
 
 def write_figures(run_dir: str | Path) -> list[Path]:
-    """Draw every figure that the files of a run allow into its `figures/`, as PNG, and return their paths.
+    """Draw every figure that the files of a run allow into its `figures/`, as PNG, and return their
+    paths.
 
     Raises:
         JaxsftError: `run_dir` is no directory, or a figure cannot be written.
@@ -58,7 +78,8 @@ def write_figures(run_dir: str | Path) -> list[Path]:
     if not run_dir.is_dir():
         raise JaxsftError(f"{run_dir}: no such run directory")
     written = []
-    style = STYLE | {"font.family": list(_families())}  # a list of fonts, not of generic names: only that falls back glyph by glyph
+    # a list of fonts, not of generic names: only that falls back glyph by glyph
+    style = STYLE | {"font.family": list(_families())}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         for name, figure in _figures(run_dir):
@@ -71,12 +92,20 @@ def write_figures(run_dir: str | Path) -> list[Path]:
 def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
     """Give (name, figure); what a damaged file spoils comes last, as an error that names it."""
     failed: list[str] = []
-    for name, read in (("metrics.jsonl", _of_metrics), ("figures", _of_confusions), ("ledger.json", _of_ledger)):
+    for name, read in (
+        ("metrics.jsonl", _of_metrics),
+        ("figures", _of_confusions),
+        ("ledger.json", _of_ledger),
+    ):
         try:
             if (run_dir / name).exists():
                 yield from read(run_dir / name)
         except Exception as error:  # whatever a damaged file makes a reader raise
-            text = str(error) if isinstance(error, JaxsftError) else f"{run_dir / name}: {type(error).__name__}: {first_line(error)}"
+            text = (
+                str(error)
+                if isinstance(error, JaxsftError)
+                else f"{run_dir / name}: {type(error).__name__}: {first_line(error)}"
+            )
             failed.append(f"{text}; its figures are not drawn")
     if failed:
         raise DataError("; ".join(failed))
@@ -90,7 +119,10 @@ def _of_metrics(path: Path) -> Iterator[tuple[str, Figure]]:
     if len(steps):
         yield "learning_rate", _learning_rate(steps, rates)
     for group, keys in metric_groups(rows).items():
-        yield f"validation_{re.sub(r'[^A-Za-z0-9_.-]+', '-', group)}", _validation(rows, group, keys)
+        yield (
+            f"validation_{re.sub(r'[^A-Za-z0-9_.-]+', '-', group)}",
+            _validation(rows, group, keys),
+        )
 
 
 def _of_confusions(folder: Path) -> Iterator[tuple[str, Figure]]:
@@ -127,24 +159,43 @@ def _loss(rows: list[dict]) -> Figure:
     width = smoothing(len(values))
     if len(values) and width > 1:
         axes.plot(steps, values, color=BLUE, alpha=0.25, linewidth=0.9)
-        axes.plot(steps, smooth(values, width), color=BLUE, label=f"training (mean of {width} points)")
+        axes.plot(
+            steps, smooth(values, width), color=BLUE, label=f"training (mean of {width} points)"
+        )
     elif len(values):
         axes.plot(steps, values, color=BLUE, marker="o", markersize=4, label="training")
     checked, checks = series(rows, "validation", "loss")
     if len(checks):
-        axes.plot(checked, checks, color=ORANGE, marker="o", markersize=5.5, markeredgecolor="white", linewidth=1.3, label="validation")
+        axes.plot(
+            checked,
+            checks,
+            color=ORANGE,
+            marker="o",
+            markersize=5.5,
+            markeredgecolor="white",
+            linewidth=1.3,
+            label="validation",
+        )
     both = np.concatenate([values, checks])
     finite = both[np.isfinite(both)]
     if needs_log_scale(finite):
         axes.set(yscale="log", ylabel="loss (log scale)")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))  # matplotlib's own is a formula, and those are off
+        # matplotlib's own is a formula, and those are off
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
     elif from_zero(finite):
         axes.set_ylim(bottom=0)
     bad = np.concatenate([steps[~np.isfinite(values)], checked[~np.isfinite(checks)]])
     if len(bad):
         for step in bad[:200]:
             axes.axvline(step, color=RED, linewidth=0.8, alpha=0.45, zorder=0)
-        axes.plot(bad, np.full(len(bad), 0.03), "x", color=RED, transform=axes.get_xaxis_transform(), label=f"not finite ({len(bad)})")
+        axes.plot(
+            bad,
+            np.full(len(bad), 0.03),
+            "x",
+            color=RED,
+            transform=axes.get_xaxis_transform(),
+            label=f"not finite ({len(bad)})",
+        )
     axes.legend()
     return figure
 
@@ -160,13 +211,26 @@ def _learning_rate(steps: np.ndarray, rates: np.ndarray) -> Figure:
 
 def _validation(rows: list[dict], group: str, keys: list[str]) -> Figure:
     figure, axes = _canvas(height=3.6)
-    _by_step(axes, f"Validation: {drawable(short(group, 60), 'metric')}", drawable(short(group, 30), "metric"))
+    _by_step(
+        axes,
+        f"Validation: {drawable(short(group, 60), 'metric')}",
+        drawable(short(group, 30), "metric"),
+    )
     left_out = len(keys) - len(PALETTE)
     for i, (key, colour) in enumerate(zip(keys, PALETTE, strict=False)):
         steps, values = series(rows, "validation", key)
-        axes.plot(steps, values, color=colour, marker="o", markersize=4.5, label=drawable(short(key, 40), f"#{i}"))
+        axes.plot(
+            steps,
+            values,
+            color=colour,
+            marker="o",
+            markersize=4.5,
+            label=drawable(short(key, 40), f"#{i}"),
+        )
         bad = steps[~np.isfinite(values)]
-        axes.plot(bad, np.full(len(bad), 0.03), "x", color=colour, transform=axes.get_xaxis_transform())
+        axes.plot(
+            bad, np.full(len(bad), 0.03), "x", color=colour, transform=axes.get_xaxis_transform()
+        )
     if not any(np.any(series(rows, "validation", key)[1]) for key in keys):
         axes.set_ylim(0, 1)  # of what is always 0
     if len(keys) > 1 or keys[0] != group:
@@ -177,11 +241,19 @@ def _validation(rows: list[dict], group: str, keys: list[str]) -> Figure:
 def _heat(figure: Figure, axes: Axes, by_class: np.ndarray) -> None:
     colours = matplotlib.colormaps["Blues"].with_extremes(bad="#e3e5e9")
     # The square root of the share: a confusion of 2 % has to be visible beside a diagonal of 95 %.
-    image = axes.imshow(by_class, cmap=colours, norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
+    image = axes.imshow(
+        by_class, cmap=colours, norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest"
+    )
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted", ylabel="true")
-    bar = figure.colorbar(image, ax=axes, shrink=0.75, ticks=[0, 0.05, 0.25, 0.5, 1], format=FuncFormatter(lambda x, _: f"{x:.0%}"))
+    bar = figure.colorbar(
+        image,
+        ax=axes,
+        shrink=0.75,
+        ticks=[0, 0.05, 0.25, 0.5, 1],
+        format=FuncFormatter(lambda x, _: f"{x:.0%}"),
+    )
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
 
@@ -191,12 +263,22 @@ def _small_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
     names = [drawable(short(label, 22), f"#{i}") for i, label in enumerate(labels)]
     side = max(3.0, 0.62 * count if count <= ANNOTATED_CLASSES else 0.3 * count)
     longest = max(map(len, names))
-    figure, axes = _canvas(side + 1.8 + 0.08 * longest, side + 1.0 + (0.08 * longest if count > 4 else 0))
+    figure, axes = _canvas(
+        side + 1.8 + 0.08 * longest, side + 1.0 + (0.08 * longest if count > 4 else 0)
+    )
     by_class = shares(matrix)
     _heat(figure, axes, by_class)
-    axes.set_title(f"Confusions on {drawable(split, 'this split')} ({int(matrix.sum()):,} examples)")
+    axes.set_title(
+        f"Confusions on {drawable(split, 'this split')} ({int(matrix.sum()):,} examples)"
+    )
     tilted = count > 4 and longest > 4
-    axes.set_xticks(range(count), names, rotation=45 if tilted else 0, ha="right" if tilted else "center", rotation_mode="anchor")
+    axes.set_xticks(
+        range(count),
+        names,
+        rotation=45 if tilted else 0,
+        ha="right" if tilted else "center",
+        rotation_mode="anchor",
+    )
     axes.set_yticks(range(count), names)
     if any(not drawable(label, "") for label in labels):
         axes.set_xlabel("predicted (#n: class number n, whose name no installed font can draw)")
@@ -208,7 +290,15 @@ def _small_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
             share = f"\n{by_class[i, j]:.0%}" if count <= 6 and np.isfinite(by_class[i, j]) else ""
             size = 11 if count <= 6 else 9
             if value or count <= 6:
-                axes.text(j, i, f"{value:,.0f}{share}", ha="center", va="center", fontsize=size, color="white" if dark else "#2b303b")
+                axes.text(
+                    j,
+                    i,
+                    f"{value:,.0f}{share}",
+                    ha="center",
+                    va="center",
+                    fontsize=size,
+                    color="white" if dark else "#2b303b",
+                )
     return figure
 
 
@@ -218,13 +308,21 @@ def _large_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     _heat(figure, left, shares(matrix))
     left.set_anchor("N")
-    left.set_title(f"Confusions on {drawable(split, 'this split')} ({len(labels)} classes, {int(matrix.sum()):,} examples)")
+    left.set_title(
+        f"Confusions on {drawable(split, 'this split')} ({len(labels)} classes,"
+        f" {int(matrix.sum()):,} examples)"
+    )
     left.set(xlabel="predicted (number of the class)", ylabel="true (number of the class)")
     left.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, steps=[1, 2, 5, 10]))
     left.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, steps=[1, 2, 5, 10]))
     right.set_title(f"The {len(top)} most frequent confusions" if top else "No confusions")
     number_of = {label: i for i, label in enumerate(labels)}
-    names = ["  →  ".join(drawable(f"{number_of[x]} {short(x, 26)}", f"#{number_of[x]}") for x in pair[:2]) for pair in top]
+    names = [
+        "  →  ".join(
+            drawable(f"{number_of[x]} {short(x, 26)}", f"#{number_of[x]}") for x in pair[:2]
+        )
+        for pair in top
+    ]
     bars = right.barh(range(len(top)), [count for *_, count in top], color=ORANGE, height=0.66)
     right.bar_label(bars, [f"{count:,}" for *_, count in top], padding=4, fontsize=9)
     right.set_yticks(range(len(top)), names, fontsize=9)
@@ -239,7 +337,11 @@ def _large_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
 def _ledger(panels: dict[str, dict[str, dict[str, float]]]) -> Figure:
     heights = [0.75 + 0.42 * max(2, len(splits)) for splits in panels.values()]
     figure = Figure(figsize=(9.5, sum(heights) + 0.6), layout="constrained")
-    for axes, (title, splits) in zip(np.ravel(figure.subplots(len(panels), 1, height_ratios=heights)), panels.items(), strict=True):
+    for axes, (title, splits) in zip(
+        np.ravel(figure.subplots(len(panels), 1, height_ratios=heights)),
+        panels.items(),
+        strict=True,
+    ):
         _stack(axes, title, splits)
     return figure
 
@@ -256,26 +358,50 @@ def _stack(axes: Axes, title: str, splits: dict[str, dict[str, float]]) -> None:
         shares = 100 * counts / totals
         colour = fixed[name] if name in fixed else next(reasons)
         label = drawable(short(name, 40), "dropped")
-        bars = axes.barh(range(len(splits)), shares, left=left, color=colour, height=0.62, edgecolor="white", linewidth=0.8, label=label)
-        texts = [f"{count:,.0f}" if share >= 9 else "" for count, share in zip(counts, shares, strict=True)]
-        axes.bar_label(bars, texts, label_type="center", color="#2b303b" if name in ("masked", "padding") else "white", fontsize=8.5)
+        bars = axes.barh(
+            range(len(splits)),
+            shares,
+            left=left,
+            color=colour,
+            height=0.62,
+            edgecolor="white",
+            linewidth=0.8,
+            label=label,
+        )
+        texts = [
+            f"{count:,.0f}" if share >= 9 else ""
+            for count, share in zip(counts, shares, strict=True)
+        ]
+        axes.bar_label(
+            bars,
+            texts,
+            label_type="center",
+            color="#2b303b" if name in ("masked", "padding") else "white",
+            fontsize=8.5,
+        )
         left += shares
     axes.set_title(title, fontsize=10.5, pad=5)
-    axes.set_yticks(range(len(splits)), [f"{drawable(short(split, 20), f'split {i}')}" for i, split in enumerate(splits)])
+    axes.set_yticks(
+        range(len(splits)),
+        [f"{drawable(short(split, 20), f'split {i}')}" for i, split in enumerate(splits)],
+    )
     axes.set_xlim(0, 100)
     axes.set_ylim(len(splits) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0f}%"))
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8.5, handlelength=1, handleheight=1)
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.05), fontsize=8.5, handlelength=1, handleheight=1
+    )
 
 
 @cache
 def _families() -> tuple[str, ...]:
     """Return the fonts that figures are drawn with, Matplotlib's own first."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    if not installed.intersection(CHINESE_FONTS):  # its list is kept on disk from the first time: a font may have been installed since
+    # its list is kept on disk from the first time: a font may have been installed since
+    if not installed.intersection(CHINESE_FONTS):
         known = {font.fname for font in font_manager.fontManager.ttflist}
         for path in font_manager.findSystemFonts():
             if path not in known and NAMED.search(Path(path).name):
@@ -291,6 +417,12 @@ def _fonts() -> tuple[Any, ...]:
 
 
 def drawable(text: str, otherwise: str) -> str:
-    """Return the text if an installed font has a glyph for each of its characters, else `otherwise`."""
+    """Return the text if an installed font has a glyph for each of its characters, else
+    `otherwise`.
+    """
     plain = unicodedata.normalize("NFC", text)
-    return plain if all(any(font.get_char_index(ord(char)) for font in _fonts()) for char in plain) else otherwise
+    return (
+        plain
+        if all(any(font.get_char_index(ord(char)) for font in _fonts()) for char in plain)
+        else otherwise
+    )

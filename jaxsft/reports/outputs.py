@@ -1,4 +1,6 @@
-"""Everything that is written for people from the files of a run: figures, `report.md`, `report.html` and the model card."""
+"""Everything that is written for people from the files of a run: figures, `report.md`,
+`report.html` and the model card.
+"""
 
 import sys
 from collections.abc import Callable
@@ -10,8 +12,9 @@ from jaxsft.reports import card, facts, figures, page, report
 
 
 def write_all(run_dir: str | Path) -> list[Path]:
-    """Write figures, report.md, report.html and README.md, and return the last three; a README.md of the user's own stays and is left out. What a
-    damaged file spoils is told on stderr, and the rest is written.
+    """Write figures, report.md, report.html and README.md, and return the last three; a README.md
+    of the user's own stays and is left out. What a damaged file spoils is told on stderr, and the
+    rest is written.
 
     Raises:
         JaxsftError: `run_dir` is not the directory of a run, or nothing can be written.
@@ -29,7 +32,11 @@ def write_all(run_dir: str | Path) -> list[Path]:
             return None
 
     attempt(figures.write_figures)
-    written = [path for write in (report.write_report, card.write_card, page.write_page) if (path := attempt(write)) is not None]
+    written = [
+        path
+        for write in (report.write_report, card.write_card, page.write_page)
+        if (path := attempt(write)) is not None
+    ]
     if not written:
         raise failed[-1]
     if changed := facts.changed(run_dir):

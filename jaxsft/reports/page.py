@@ -1,7 +1,8 @@
 """`report.html` of a run: one page without any network, from the files of the run directory.
 
-The page is `templates/page.html.jinja` with `page.css` inside it; everything that a run holds goes through Jinja's escaping. It works
-without a script: the few lines of `page.js` only open the examples of a cell of a confusion matrix when the cell is clicked.
+The page is `templates/page.html.jinja` with `page.css` inside it; everything that a run holds goes
+through Jinja's escaping. It works without a script: the few lines of `page.js` only open the
+examples of a cell of a confusion matrix when the cell is clicked.
 """
 
 import base64
@@ -23,7 +24,9 @@ from jaxsft.reports.confusion import behind, most_confused, per_class, read_conf
 from jaxsft.rundir import number, write_text
 
 EXAMPLES = 5  # behind one cell
-LARGE, DENSE = 24, 12  # classes; a larger matrix is drawn as a map, with a list of its most frequent confusions; a dense one has small cells
+# classes; a larger matrix is drawn as a map, with a list of its most frequent confusions; a dense
+# one has small cells
+LARGE, DENSE = 24, 12
 LISTED = 30  # cells of a large matrix whose examples are in the page
 DRAWN = 4000  # coloured cells of a map
 TEXT_WIDTH = 600  # characters of a text
@@ -70,11 +73,15 @@ def write_page(run_dir: str | Path) -> Path:
 
 
 def render(run_dir: Path) -> str:
-    """Return the page as text. A file that is missing or damaged costs its own section, which says so."""
+    """Return the page as text. A file that is missing or damaged costs its own section, which says
+    so.
+    """
     environment = templates()
     sections = (
-        ("results", "Results", _results), ("curves", "Curves", _curves), ("confusions", "Confusions", _confusions),
-        ("samples", "Samples", _samples), ("data", "Data", _data), ("configuration", "Configuration", _configuration),
+        ("results", "Results", _results), ("curves", "Curves", _curves),
+        ("confusions", "Confusions", _confusions),
+        ("samples", "Samples", _samples), ("data", "Data", _data),
+        ("configuration", "Configuration", _configuration),
         ("environment", "Environment", _environment), ("files", "Files", _files),
     )  # fmt: skip
     script, changed = environment.get_template("page.js").render(), facts.changed(run_dir)
@@ -106,14 +113,27 @@ def render(run_dir: Path) -> str:
 def templates() -> jinja2.Environment:
     """Return the templates of the pages; what they are given is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxsft.reports"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("jaxsft.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"num": facts.number_text, "text": facts.value_text, "shown": shown, "lang": language, "cut": cut, "breakable": breakable}
+    environment.filters |= {
+        "num": facts.number_text,
+        "text": facts.value_text,
+        "shown": shown,
+        "lang": language,
+        "cut": cut,
+        "breakable": breakable,
+    }
     return environment
 
 
 def _section(section: Any, run_dir: Path) -> tuple[Any, str]:
-    """Return the content of a section (None: the run has no such thing) and, where it could not be made, why."""
+    """Return the content of a section (None: the run has no such thing) and, where it could not be
+    made, why.
+    """
     try:
         return section(run_dir), ""
     except facts.Missing as missing:
@@ -133,10 +153,16 @@ def _step(run_dir: Path) -> int:
         return 0
 
 
-# --- text ------------------------------------------------------------------------------------------------------------------------------------
+# --- text
+# --------------------------------------------------------------------------------------------------
 def shown(text: Any) -> str:
-    """Return text with its control characters made visible; those that reorder what stands around them count as such."""
-    bad = lambda c: (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t") or c in "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
+    """Return text with its control characters made visible; those that reorder what stands around
+    them count as such.
+    """
+    bad = lambda c: (
+        (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t")
+        or c in "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
+    )
     return "".join(f"\\u{ord(c):04x}" if bad(c) else c for c in str(text).replace("\r\n", "\n"))
 
 
@@ -146,32 +172,61 @@ def cut(text: str) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """Return escaped text that may be broken behind an underscore: labels often have no other place for it."""
+    """Return escaped text that may be broken behind an underscore: labels often have no other place
+    for it.
+    """
     return Markup(str(escape(text)).replace("_", "_<wbr>"))
 
 
 def language(text: Any) -> str:
-    """Return the language by which a browser chooses a font for the script of a text, empty for all others: Han without kana is drawn as Chinese."""
+    """Return the language by which a browser chooses a font for the script of a text, empty for all
+    others: Han without kana is drawn as Chinese.
+    """
     return next((name for name, letters in SCRIPTS if re.search(f"[{letters}]", str(text))), "")
 
 
-# --- sections --------------------------------------------------------------------------------------------------------------------------------
+# --- sections
+# --------------------------------------------------------------------------------------------------
 def _results(run_dir: Path) -> dict[str, Any]:
-    """Return headline numbers, the table of all numbers, and what was trained; an unfinished run has the newest validation instead."""
+    """Return headline numbers, the table of all numbers, and what was trained; an unfinished run
+    has the newest validation instead.
+    """
     rows = facts.read_or(run_dir, "metrics.jsonl", [])
     checks = [row for row in rows if row.get("kind") == "validation"]
     lines, broken = facts.training(run_dir) if rows else ([], [])
     first = scores.of_run(run_dir)
-    out = {"training": lines, "broken_steps": broken, "tiles": [], "table": None, "tables": [], "broken": 0, "split": "", "checked_at": None}
+    out = {
+        "training": lines,
+        "broken_steps": broken,
+        "tiles": [],
+        "table": None,
+        "tables": [],
+        "broken": 0,
+        "split": "",
+        "checked_at": None,
+    }
     out |= {"chosen": first, "left_out": []}
     if facts.finished(run_dir):
         found = facts.results(run_dir)
         splits, metrics, left_out = scores.table(found.values, first)
-        of_run = {m: v for (s, m), v in found.values.items() if s in ("", "train") and m not in (*metrics, *left_out)}
+        of_run = {
+            m: v
+            for (s, m), v in found.values.items()
+            if s in ("", "train") and m not in (*metrics, *left_out)
+        }
         told = {name for name, _ in lines}
-        out["training"] = lines + [(m.replace("_", " "), number_or_text(v)) for m, v in of_run.items() if m not in told]
-        out["tables"] = [{"split": s, "name": name, "columns": heads, "rows": rows} for s, name, heads, rows in facts.tables(run_dir)]
-        out |= {"table": {"splits": splits, "metrics": metrics, "values": found.values}, "broken": found.broken, "count": len(found.values)}
+        out["training"] = lines + [
+            (m.replace("_", " "), number_or_text(v)) for m, v in of_run.items() if m not in told
+        ]
+        out["tables"] = [
+            {"split": s, "name": name, "columns": heads, "rows": rows}
+            for s, name, heads, rows in facts.tables(run_dir)
+        ]
+        out |= {
+            "table": {"splits": splits, "metrics": metrics, "values": found.values},
+            "broken": found.broken,
+            "count": len(found.values),
+        }
         out |= {"left_out": left_out}
         split = next(iter(splits), "")
         numbers = {metric: value for (name, metric), value in found.values.items() if name == split}
@@ -181,9 +236,19 @@ def _results(run_dir: Path) -> dict[str, Any]:
     else:
         return out
     out["split"] = split
-    numbers = {metric: numbers[metric] for metric in metric_names.ordered(list(numbers), first) if metric in (first, *metric_names.ORDER)}
-    twice = metric_names.repeated({(split, metric): value for metric, value in numbers.items()}, list(numbers))
-    out["tiles"] = [(metric.replace("_", " "), value, metric == first) for metric, value in numbers.items() if metric not in twice][:4]
+    numbers = {
+        metric: numbers[metric]
+        for metric in metric_names.ordered(list(numbers), first)
+        if metric in (first, *metric_names.ORDER)
+    }
+    twice = metric_names.repeated(
+        {(split, metric): value for metric, value in numbers.items()}, list(numbers)
+    )
+    out["tiles"] = [
+        (metric.replace("_", " "), value, metric == first)
+        for metric, value in numbers.items()
+        if metric not in twice
+    ][:4]
     return out
 
 
@@ -193,34 +258,61 @@ def _curves(run_dir: Path) -> dict[str, Any]:
 
 
 def _confusions(run_dir: Path) -> dict[str, Any] | None:
-    paths = {path.stem.removeprefix("confusion_"): path for path in sorted((run_dir / "figures").glob("confusion_*.json"))}
+    paths = {
+        path.stem.removeprefix("confusion_"): path
+        for path in sorted((run_dir / "figures").glob("confusion_*.json"))
+    }
     if not paths:
         return None
-    return {"splits": [_confusion(run_dir, split, *read_confusion(paths[split])) for split in facts.by_split(list(paths))]}
+    return {
+        "splits": [
+            _confusion(run_dir, split, *read_confusion(paths[split]))
+            for split in facts.by_split(list(paths))
+        ]
+    }
 
 
 def _confusion(run_dir: Path, split: str, labels: list[str], matrix: Any) -> dict[str, Any]:
-    """Return the cells of one matrix with their shade, and the examples behind those that are listed."""
+    """Return the cells of one matrix with their shade, and the examples behind those that are
+    listed.
+    """
     large = len(labels) > LARGE
     wrong = most_confused(matrix)
-    listed = wrong[:LISTED] if large else wrong + [(i, i) for i in range(len(labels)) if matrix[i, i]]
-    cells = behind(labels, matrix, samples.by_class(facts.read_or(run_dir, f"predictions/{split}.jsonl", [])), listed, EXAMPLES)
+    listed = (
+        wrong[:LISTED] if large else wrong + [(i, i) for i in range(len(labels)) if matrix[i, i]]
+    )
+    cells = behind(
+        labels,
+        matrix,
+        samples.by_class(facts.read_or(run_dir, f"predictions/{split}.jsonl", [])),
+        listed,
+        EXAMPLES,
+    )
     by_class = shares(matrix)
-    where = [(i, j) for i in range(len(labels)) for j in range(len(labels)) if matrix[i, j]] if large else []
+    where = (
+        [(i, j) for i in range(len(labels)) for j in range(len(labels)) if matrix[i, j]]
+        if large
+        else []
+    )
     where = sorted(where, key=lambda place: -matrix[place])[:DRAWN]
     return {
-        "split": split, "labels": labels, "large": large, "dense": not large and len(labels) > DENSE,
+        "split": split, "labels": labels, "large": large,
+        "dense": not large and len(labels) > DENSE,
         "examples": int(matrix.sum()), "right": int(matrix.trace()), "most": EXAMPLES,
-        "rows": [] if large else [[(int(matrix[i, j]), _shade(by_class[i, j])) for j in range(len(labels))] for i in range(len(labels))],
+        "rows": [] if large else [[(int(matrix[i, j]), _shade(by_class[i,
+        j])) for j in range(len(labels))] for i in range(len(labels))],
         "map": [(i, j, int(matrix[i, j]), _shade(by_class[i, j])) for i, j in where],
-        "cells": cells, "confused": len(wrong), "listed": min(len(wrong), len(listed)), "wrong": int(sum(matrix[place] for place in wrong)),
+        "cells": cells, "confused": len(wrong), "listed": min(len(wrong), len(listed)),
+        "wrong": int(sum(matrix[place] for place in wrong)),
         "highest": max((int(matrix[place]) for place in wrong), default=0),
         "reachable": set(listed), "classes": per_class(labels, matrix),
     }  # fmt: skip
 
 
 def _shade(share: float) -> float:
-    """Return the square root of a share, 0 for NaN: a confusion of 2 % has to be visible beside a diagonal of 95 %."""
+    """Return the square root of a share, 0 for NaN: a confusion of 2 % has to be visible beside a
+    diagonal of 95 %.
+    """
     return round(float(share) ** 0.5, 3) if share > 0 else 0.0
 
 
@@ -229,12 +321,15 @@ def _samples(run_dir: Path) -> dict[str, Any]:
     splits = []
     for split, rows in facts.predictions(run_dir):
         kept = [row for row in rows if "dropped" not in row]
-        answered = [row for row in kept if "prediction" in row] or kept  # answers may have been generated for the first rows only
+        # answers may have been generated for the first rows only
+        answered = [row for row in kept if "prediction" in row] or kept
         wrong, drawn = samples.wrong_first(answered)
         right, judged = facts.judged(rows)
         splits.append({
-            "split": split, "rows": len(rows), "dropped": len(rows) - len(kept), "answered": len(answered), "right": right, "judged": judged,
-            "drawn": [samples.sample(row) for row in drawn], "wrong": judged - right, "wrong_drawn": [samples.sample(row) for row in wrong],
+            "split": split, "rows": len(rows), "dropped": len(rows) - len(kept),
+            "answered": len(answered), "right": right, "judged": judged,
+            "drawn": [samples.sample(row) for row in drawn], "wrong": judged - right,
+            "wrong_drawn": [samples.sample(row) for row in wrong],
         })  # fmt: skip
     return {"splits": splits}
 
@@ -243,8 +338,18 @@ def _data(run_dir: Path) -> dict[str, Any]:
     splits, lines, problems = facts.accounts(run_dir)
     entries = facts.ledger(run_dir)
     panels = {title: stacks(bars) for title, bars in facts.ledger_panels(entries).items()}
-    lengths = {split: histogram(entry["lengths"]) for split, entry in entries.items() if entry.get("lengths")}
-    return {"splits": splits, "lines": lines, "problems": problems, "panels": panels, "lengths": lengths}
+    lengths = {
+        split: histogram(entry["lengths"])
+        for split, entry in entries.items()
+        if entry.get("lengths")
+    }
+    return {
+        "splits": splits,
+        "lines": lines,
+        "problems": problems,
+        "panels": panels,
+        "lengths": lengths,
+    }
 
 
 def stacks(bars: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
@@ -253,28 +358,65 @@ def stacks(bars: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     kinds = {"kept": "k0", "trained": "k0", "real": "k0", "masked": "k1", "padding": "k2"}
     reasons = iter(f"d{i % 6}" for i in range(len(names)))
     classes = {name: kinds.get(name) or next(reasons) for name in names}
-    rows = [(split, [(name, int(n), round(100 * n / sum(parts.values()), 3)) for name, n in parts.items() if n]) for split, parts in bars.items()]
+    rows = [
+        (
+            split,
+            [
+                (name, int(n), round(100 * n / sum(parts.values()), 3))
+                for name, n in parts.items()
+                if n
+            ],
+        )
+        for split, parts in bars.items()
+    ]
     return {"rows": rows, "classes": classes}
 
 
-def histogram(entry: Mapping[str, Any], unit: str = "tokens", noun: str = "examples") -> dict[str, Any]:
+def histogram(
+    entry: Mapping[str, Any], unit: str = "tokens", noun: str = "examples"
+) -> dict[str, Any]:
     """Return the bars of `ledger.length_summary`."""
     edges, counts = entry["histogram"]["edges"], entry["histogram"]["counts"]
     highest = max(counts)
-    bars = [(low, high - 1, count, round(100 * count / highest, 2)) for (low, high), count in zip(pairwise(edges), counts, strict=True)]
-    facts_of = [("shortest", entry["min"]), *entry["quantiles"].items(), ("longest", entry["max"]), ("mean", number(entry["mean"]))]
-    return {"unit": unit, "noun": noun, "bars": bars, "facts": facts_of, "first": entry["min"], "last": entry["max"], "highest": highest}
+    bars = [
+        (low, high - 1, count, round(100 * count / highest, 2))
+        for (low, high), count in zip(pairwise(edges), counts, strict=True)
+    ]
+    facts_of = [
+        ("shortest", entry["min"]),
+        *entry["quantiles"].items(),
+        ("longest", entry["max"]),
+        ("mean", number(entry["mean"])),
+    ]
+    return {
+        "unit": unit,
+        "noun": noun,
+        "bars": bars,
+        "facts": facts_of,
+        "first": entry["min"],
+        "last": entry["max"],
+        "highest": highest,
+    }
 
 
 def _configuration(run_dir: Path) -> dict[str, Any]:
     if not (run_dir / "config.yaml").exists():
         raise facts.Missing("config.yaml is missing from this run.")
-    out = {"command": facts.command(run_dir), "text": (run_dir / "config.yaml").read_text("utf-8"), "changed": [], "filled": [], "problem": ""}
+    out = {
+        "command": facts.command(run_dir),
+        "text": (run_dir / "config.yaml").read_text("utf-8"),
+        "changed": [],
+        "filled": [],
+        "problem": "",
+    }
     try:
         found = facts.difference(run_dir)
     except facts.DAMAGE as error:
         return out | {"problem": str(error)}
-    return out | {"changed": [row for row in found if not facts.filled_in(row[2])], "filled": [row for row in found if facts.filled_in(row[2])]}
+    return out | {
+        "changed": [row for row in found if not facts.filled_in(row[2])],
+        "filled": [row for row in found if facts.filled_in(row[2])],
+    }
 
 
 def _environment(run_dir: Path) -> dict[str, Any]:
@@ -292,16 +434,28 @@ def _plain(key: str, value: Any) -> str:
 
 def number_or_text(value: Any) -> str:
     """Return a number as a report shows it, and any other value as its text."""
-    return facts.number_text(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return (
+        facts.number_text(value)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else str(value)
+    )
 
 
 def _files(run_dir: Path) -> dict[str, Any]:
-    """Return name, files, bytes and meaning of everything in the run directory; the page itself has no size yet."""
-    names = sorted({path.name for path in run_dir.iterdir() if not path.name.startswith(".")} | {"report.html"})
+    """Return name, files, bytes and meaning of everything in the run directory; the page itself has
+    no size yet.
+    """
+    names = sorted(
+        {path.name for path in run_dir.iterdir() if not path.name.startswith(".")} | {"report.html"}
+    )
     return {"lines": [_file(run_dir / name) for name in names]}
 
 
 def _file(path: Path) -> tuple[str, int, str, str]:
     inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    size = "" if path.name == "report.html" else facts.bytes_text(sum(p.stat().st_size for p in inside))
+    size = (
+        ""
+        if path.name == "report.html"
+        else facts.bytes_text(sum(p.stat().st_size for p in inside))
+    )
     return path.name + ("/" if path.is_dir() else ""), len(inside), size, FILES.get(path.name, "")

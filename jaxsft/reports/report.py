@@ -1,7 +1,9 @@
-"""`report.md` of a run: results, what was trained, what became of the data, figures, samples, configuration and environment.
+"""`report.md` of a run: results, what was trained, what became of the data, figures, samples,
+configuration and environment.
 
-Everything is read from the files of the run directory, so a report can be written again at any time, on any machine. A file that is
-missing or damaged costs its own section, which says so. Numbers that are not finite are shown as they are.
+Everything is read from the files of the run directory, so a report can be written again at any
+time, on any machine. A file that is missing or damaged costs its own section, which says so.
+Numbers that are not finite are shown as they are.
 """
 
 import html
@@ -17,11 +19,16 @@ from jaxsft.reports.confusion import confusions, read_confusion
 from jaxsft.rundir import write_text
 
 CELL_WIDTH = 120
-CAPTIONS = {"loss": "Loss", "learning_rate": "Learning rate", "ledger": "What became of rows and tokens"}
+CAPTIONS = {
+    "loss": "Loss",
+    "learning_rate": "Learning rate",
+    "ledger": "What became of rows and tokens",
+}
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Write `report.md` into a run directory, with the figures that lie in its `figures/`, and return its path.
+    """Write `report.md` into a run directory, with the figures that lie in its `figures/`, and
+    return its path.
 
     Raises:
         JaxsftError: `run_dir` is not the directory of a run, or the report cannot be written.
@@ -29,16 +36,22 @@ def write_report(run_dir: str | Path) -> Path:
     run_dir = Path(run_dir)
     facts.check(run_dir)
     sections = (
-        ("Results", _results), ("Training", _training), ("Data ledger", _ledger), ("Figures", _figures),
-        ("Sample predictions", _samples), ("Configuration", _configuration), ("Environment", _environment),
+        ("Results", _results), ("Training", _training), ("Data ledger", _ledger),
+        ("Figures", _figures),
+        ("Sample predictions", _samples), ("Configuration", _configuration),
+        ("Environment", _environment),
     )  # fmt: skip
     parts = [_title(run_dir)]
     parts += written_sections(run_dir, sections)
     return write_text(run_dir / "report.md", "\n\n".join(parts) + "\n")
 
 
-def written_sections(run_dir: Path, sections: Sequence[tuple[str, Callable[[Path], str]]]) -> list[str]:
-    """Return each section under its heading. A file that is missing or damaged costs its own section, which says so."""
+def written_sections(
+    run_dir: Path, sections: Sequence[tuple[str, Callable[[Path], str]]]
+) -> list[str]:
+    """Return each section under its heading. A file that is missing or damaged costs its own
+    section, which says so.
+    """
     out = []
     for heading, section in sections:
         try:
@@ -46,30 +59,47 @@ def written_sections(run_dir: Path, sections: Sequence[tuple[str, Callable[[Path
         except facts.Missing as missing:
             body = f"*{escape(str(missing))}*"
         except facts.DAMAGE as error:
-            body = f"*This section could not be written: {escape(f'{type(error).__name__}: {error}')}*"
+            body = (
+                f"*This section could not be written: {escape(f'{type(error).__name__}: {error}')}*"
+            )
         out.append(f"## {heading}\n\n{body}")
     return out
 
 
-def samples_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], width: int = CELL_WIDTH) -> str:
-    """Return a Markdown table of rows; cells are escaped, line breaks shown as ⏎, and shortened in the middle to `width` characters."""
+def samples_table(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], width: int = CELL_WIDTH
+) -> str:
+    """Return a Markdown table of rows; cells are escaped, line breaks shown as ⏎, and shortened in
+    the middle to `width` characters.
+    """
     lines = [[_cell(row.get(column), width) for column in columns] for row in rows]
     return table([escape(column.replace("_", " ")) for column in columns], lines, numbers=False)
 
 
 def escape(text: str) -> str:
-    """Return text that Markdown shows as it is, inside a table cell too: no markup, no HTML, no line break, no control character."""
+    """Return text that Markdown shows as it is, inside a table cell too: no markup, no HTML, no
+    line break, no control character.
+    """
     text = text.replace("\r\n", "\n").replace("\n", "⏎").replace("\r", "⏎").replace("\t", "⇥")
     text = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
-    text = re.sub(r"[\\|*`\[\]~$#]|(?<![^\W_])_|_(?![^\W_])", lambda found: "\\" + found.group(), text)
+    text = re.sub(
+        r"[\\|*`\[\]~$#]|(?<![^\W_])_|_(?![^\W_])", lambda found: "\\" + found.group(), text
+    )
     return html.escape(text, quote=False)
 
 
 def _title(run_dir: Path) -> str:
     heading = escape(facts.title(run_dir))
-    note = "" if facts.finished(run_dir) else "\n\n**This run is unfinished: it has no `result.json` yet.**"
+    note = (
+        ""
+        if facts.finished(run_dir)
+        else "\n\n**This run is unfinished: it has no `result.json` yet.**"
+    )
     note += f"\n\n**{escape(changed)}**" if (changed := facts.changed(run_dir)) else ""
-    return f"# {heading}\n\nRun {code(run_dir.resolve().name)}, last written {facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}.{note}"
+    return (
+        f"# {heading}\n\nRun {code(run_dir.resolve().name)}, last written"
+        f" {facts.last_written(run_dir):%Y-%m-%d %H:%M %Z}.{note}"
+    )
 
 
 def _results(run_dir: Path) -> str:
@@ -78,22 +108,49 @@ def _results(run_dir: Path) -> str:
         return "*`result.json` holds no numbers.*"
     first = scores.of_run(run_dir)
     splits, metrics, left_out = scores.table(found.values, first)
-    value = lambda split, metric: facts.number_text(found.values[split, metric]) if (split, metric) in found.values else ""
-    lines = [[code(metric) + (" (chose the checkpoint)" if metric == first else ""), *(value(s, metric) for s in splits)] for metric in metrics]
+    value = lambda split, metric: (
+        facts.number_text(found.values[split, metric]) if (split, metric) in found.values else ""
+    )
+    lines = [
+        [
+            code(metric) + (" (chose the checkpoint)" if metric == first else ""),
+            *(value(s, metric) for s in splits),
+        ]
+        for metric in metrics
+    ]
     broken = found.broken
-    note = f"\n\n**{broken} of {len(found.values)} numbers {'is' if broken == 1 else 'are'} not finite.**" if broken else ""
+    note = (
+        f"\n\n**{broken} of {len(found.values)} numbers {'is' if broken == 1 else 'are'} not"
+        " finite.**"
+        if broken
+        else ""
+    )
     if left_out:
-        note = f"\n\nEqual to accuracy, since each row has one label: {', '.join(map(code, left_out))}." + note
+        note = (
+            "\n\nEqual to accuracy, since each row has one label:"
+            f" {', '.join(map(code, left_out))}." + note
+        )
     parts = [table(["metric", *(escape(split) or "run" for split in splits)], lines) + note]
     for split, name, heads, rows in facts.tables(run_dir):
-        cells = [[escape(facts.shorten(str(first), CELL_WIDTH)), *map(facts.value_text, rest)] for first, *rest in rows]
-        parts.append(f"### {escape(name)} of {escape(split)}\n\n" + table([escape(head.replace("_", " ")) for head in heads], cells))
+        cells = [
+            [escape(facts.shorten(str(first), CELL_WIDTH)), *map(facts.value_text, rest)]
+            for first, *rest in rows
+        ]
+        parts.append(
+            f"### {escape(name)} of {escape(split)}\n\n"
+            + table([escape(head.replace("_", " ")) for head in heads], cells)
+        )
     return "\n\n".join(parts)
 
 
 def _training(run_dir: Path) -> str:
     lines, broken = facts.training(run_dir)
-    note = f"\n\n**The training loss was not finite at {len(broken)} logged steps, first at step {broken[0]:,}.**" if broken else ""
+    note = (
+        f"\n\n**The training loss was not finite at {len(broken)} logged steps, first at step"
+        f" {broken[0]:,}.**"
+        if broken
+        else ""
+    )
     return table(["", "value"], [[escape(name), value] for name, value in lines]) + note
 
 
@@ -101,34 +158,64 @@ def _ledger(run_dir: Path) -> str:
     splits, lines, problems = facts.accounts(run_dir)
     if not splits:
         return "*`ledger.json` lists no split.*"
-    counted = table(["", *map(escape, splits)], [[escape(label), *(counts.get(split, "") for split in splits)] for label, counts in lines.items()])
-    verdict = "".join(f"\n\n**Does not add up: {escape(problem)}.**" for problem in problems) or "\n\nEvery row and token is accounted for."
+    counted = table(
+        ["", *map(escape, splits)],
+        [
+            [escape(label), *(counts.get(split, "") for split in splits)]
+            for label, counts in lines.items()
+        ],
+    )
+    verdict = (
+        "".join(f"\n\n**Does not add up: {escape(problem)}.**" for problem in problems)
+        or "\n\nEvery row and token is accounted for."
+    )
     return counted + verdict
 
 
 def _figures(run_dir: Path) -> str:
     order = {stem: i for i, stem in enumerate(CAPTIONS)}
-    drawn = sorted((run_dir / "figures").glob("*.png"), key=lambda path: (order.get(path.stem, len(order)), path.stem))
+    drawn = sorted(
+        (run_dir / "figures").glob("*.png"),
+        key=lambda path: (order.get(path.stem, len(order)), path.stem),
+    )
     if not drawn:
         raise facts.Missing("No figures were drawn for this run.")
     images = [f"![{escape(_caption(path.stem))}](figures/{quote(path.name)})" for path in drawn]
-    return "\n\n".join(images + [_confusions(path) for path in sorted((run_dir / "figures").glob("confusion_*.json"))])
+    return "\n\n".join(
+        images
+        + [_confusions(path) for path in sorted((run_dir / "figures").glob("confusion_*.json"))]
+    )
 
 
 def _confusions(path: Path) -> str:
-    """Return the most frequent confusions as text: a figure may have to show a class by its number alone."""
+    """Return the most frequent confusions as text: a figure may have to show a class by its number
+    alone.
+    """
     labels, matrix = read_confusion(path)
-    top = [(f"{labels.index(a)} {a}", f"{labels.index(b)} {b}", count) for a, b, count in confusions(labels, matrix)[: facts.SAMPLES]]
+    top = [
+        (f"{labels.index(a)} {a}", f"{labels.index(b)} {b}", count)
+        for a, b, count in confusions(labels, matrix)[: facts.SAMPLES]
+    ]
     split = escape(path.stem.removeprefix("confusion_"))
     if not top:
         return f"No class was taken for another on {split}."
-    lines = [[_cell(true, CELL_WIDTH), _cell(guess, CELL_WIDTH), facts.number_text(count)] for true, guess, count in top]
-    return table([f"most frequent confusions on {split}: true", "predicted", "examples"], lines, numbers=False)
+    lines = [
+        [_cell(true, CELL_WIDTH), _cell(guess, CELL_WIDTH), facts.number_text(count)]
+        for true, guess, count in top
+    ]
+    return table(
+        [f"most frequent confusions on {split}: true", "predicted", "examples"],
+        lines,
+        numbers=False,
+    )
 
 
 def _caption(stem: str) -> str:
     kind, _, rest = stem.partition("_")
-    return CAPTIONS.get(stem) or {"confusion": f"Confusions on {rest}", "validation": f"Validation: {rest}"}.get(kind, stem)
+    return CAPTIONS.get(stem) or {
+        "confusion": f"Confusions on {rest}",
+        "validation": f"Validation: {rest}",
+    }.get(kind, stem)
 
 
 def _samples(run_dir: Path) -> str:
@@ -141,8 +228,24 @@ def _split_samples(split: str, rows: list[dict]) -> str:
     wrong, chosen = samples.wrong_first(rows)
     correct, judged = facts.judged(rows)
     share = f" {correct:,} of {judged:,} predictions are correct." if judged else ""
-    parts = [f"{len(wrong)} of {judged - correct:,} wrong ones, drawn at random with a fixed seed.{share}", _samples_table(wrong)] if wrong else []
-    parts += [f"{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed seed.{'' if wrong else share}", _samples_table(chosen)]
+    parts = (
+        [
+            (
+                f"{len(wrong)} of {judged - correct:,} wrong ones, drawn at random with a fixed"
+                f" seed.{share}"
+            ),
+            _samples_table(wrong),
+        ]
+        if wrong
+        else []
+    )
+    parts += [
+        (
+            f"{len(chosen)} of {len(rows):,} rows, drawn at random with a fixed"
+            f" seed.{'' if wrong else share}"
+        ),
+        _samples_table(chosen),
+    ]
     return "\n\n".join([f"### {escape(split)}", *parts])
 
 
@@ -156,17 +259,28 @@ def _configuration(run_dir: Path) -> str:
         raise facts.Missing("config.yaml is missing from this run.")
     text = (run_dir / "config.yaml").read_text("utf-8")
     command = facts.command(run_dir)
-    pasted = f"The command, to be pasted into a shell:\n\n    {escaped_line(command)}\n\n" if command else ""
+    pasted = (
+        f"The command, to be pasted into a shell:\n\n    {escaped_line(command)}\n\n"
+        if command
+        else ""
+    )
     fence = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
-    full = f"<details><summary>The whole configuration</summary>\n\n{fence}yaml\n{text.rstrip()}\n{fence}\n\n</details>"
+    full = (
+        "<details><summary>The whole"
+        f" configuration</summary>\n\n{fence}yaml\n{text.rstrip()}\n{fence}\n\n</details>"
+    )
     try:
         changed = facts.difference(run_dir)
     except JaxsftError as error:
         return f"{pasted}*{escape(str(error))}*\n\n{full}"
     if not changed:
         return f"{pasted}All options have their default values.\n\n{full}"
-    lines = [[code(key), *(code(facts.shorten(str(value), CELL_WIDTH)) for value in pair)] for key, *pair in changed]
-    return f"{pasted}{table(['option that is not at its default', 'value', 'default'], lines, numbers=False)}\n\n{full}"
+    lines = [
+        [code(key), *(code(facts.shorten(str(value), CELL_WIDTH)) for value in pair)]
+        for key, *pair in changed
+    ]
+    heads = ["option that is not at its default", "value", "default"]
+    return f"{pasted}{table(heads, lines, numbers=False)}\n\n{full}"
 
 
 def escaped_line(text: str) -> str:
@@ -175,12 +289,22 @@ def escaped_line(text: str) -> str:
 
 
 def _environment(run_dir: Path) -> str:
-    manifest = {key: value for key, value in facts.read(run_dir, "manifest.json").items() if key != "parameters"}
-    return table(["", "value"], [[escape(key), _cell(value, CELL_WIDTH)] for key, value in facts.flat(manifest).items()], numbers=False)
+    manifest = {
+        key: value
+        for key, value in facts.read(run_dir, "manifest.json").items()
+        if key != "parameters"
+    }
+    return table(
+        ["", "value"],
+        [[escape(key), _cell(value, CELL_WIDTH)] for key, value in facts.flat(manifest).items()],
+        numbers=False,
+    )
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]], numbers: bool = True) -> str:
-    """Return a Markdown table of finished cells; with `numbers`, all columns but the first are aligned to the right."""
+    """Return a Markdown table of finished cells; with `numbers`, all columns but the first are
+    aligned to the right.
+    """
     rule = ["---"] + ["---:" if numbers else "---"] * (len(heads) - 1)
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *lines))
 

@@ -1,4 +1,6 @@
-"""What a reader is shown of a line of predictions, of whatever task: what was given, what is right, and what was predicted."""
+"""What a reader is shown of a line of predictions, of whatever task: what was given, what is right,
+and what was predicted.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,9 @@ OUTSIDE = ("O", "_", None)  # tags that say nothing
 
 @dataclass(frozen=True)
 class Word:
-    """A word with what is right of it and what was predicted; "" where that is nothing, None where it is not known."""
+    """A word with what is right of it and what was predicted; "" where that is nothing, None where
+    it is not known.
+    """
 
     text: str
     gold: str | None
@@ -37,7 +41,9 @@ class Word:
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of predictions. `texts`, `gold` and `answer` are (name, text); `words` are those of a text whose words carry the answer."""
+    """One line of predictions. `texts`, `gold` and `answer` are (name, text); `words` are those of
+    a text whose words carry the answer.
+    """
 
     texts: list[tuple[str, str]]
     words: list[Word] = field(default_factory=list)
@@ -45,18 +51,28 @@ class Sample:
     gold: tuple[str, str] | None = None
     answer: tuple[str, str] | None = None
     correct: bool | None = None
-    facts: list[tuple[str, Any]] = field(default_factory=list)  # such as the probability, or the rank among candidates
+    # such as the probability, or the rank among candidates
+    facts: list[tuple[str, Any]] = field(default_factory=list)
     nll: float | None = None  # per token, of a text that is only read
     tokens: int | None = None
     where: str = ""
 
 
 def sample(row: Mapping[str, Any]) -> Sample:
-    """Return what is shown of a line of `predictions/<split>.jsonl`. Raises DataError for a likelihood that is no number."""
+    """Return what is shown of a line of `predictions/<split>.jsonl`. Raises DataError for a
+    likelihood that is no number.
+    """
     texts = [(name.replace("_", " "), row[name]) for name in INPUTS if row.get(name) is not None]
     text = lambda value: facts.value_text(value) if isinstance(value, list | dict) else value
     gold = next(((name, text(row[name])) for name in GOLD if row.get(name) is not None), None)
-    guess = next(((name.replace("_", " "), row[name]) for name in ("predicted_intent", "prediction") if row.get(name) is not None), None)
+    guess = next(
+        (
+            (name.replace("_", " "), row[name])
+            for name in ("predicted_intent", "prediction")
+            if row.get(name) is not None
+        ),
+        None,
+    )
     words = _words(row)
     if words and "predicted_intent" not in row:
         guess = None
@@ -64,9 +80,15 @@ def sample(row: Mapping[str, Any]) -> Sample:
     likelihood = None
     if not words and answer is None and row.get("tokens") and row.get("nll") is not None:
         likelihood = number(row["nll"]) / number(row["tokens"])
-    about = [(name, row[name]) for name in ("probability", "cosine", "rank") if row.get(name) is not None and not isinstance(row[name], dict)]
-    return Sample(texts, words[:WORDS], max(len(words) - WORDS, 0), gold, answer, row.get("correct"), about, likelihood,
-                  None if likelihood is None else row["tokens"], Path(str(row.get("where", ""))).name)  # fmt: skip
+    about = [
+        (name, row[name])
+        for name in ("probability", "cosine", "rank")
+        if row.get(name) is not None and not isinstance(row[name], dict)
+    ]
+    return Sample(texts, words[:WORDS], max(len(words) - WORDS, 0), gold, answer,
+    row.get("correct"), about, likelihood,
+                  None if likelihood is None else row["tokens"],
+                  Path(str(row.get("where", ""))).name)  # fmt: skip
 
 
 def _words(row: Mapping[str, Any]) -> list[Word]:
@@ -76,7 +98,10 @@ def _words(row: Mapping[str, Any]) -> list[Word]:
         return []
     if "heads" in row or (isinstance(guess, Mapping) and "head" in guess):
         guess = guess if isinstance(guess, Mapping) else {}
-        gold, answer = _arcs(tokens, row.get("heads"), row.get("deprels")), _arcs(tokens, guess.get("head"), guess.get("deprel"))
+        gold, answer = (
+            _arcs(tokens, row.get("heads"), row.get("deprels")),
+            _arcs(tokens, guess.get("head"), guess.get("deprel")),
+        )
     else:
         gold, answer = _tags(tokens, row.get("tags")), _tags(tokens, guess)
     return [Word(str(word), a, b) for word, a, b in zip(tokens, gold, answer, strict=True)]
@@ -89,7 +114,9 @@ def _tags(tokens: Sequence[Any], tags: Any) -> list[str | None]:
 
 
 def _arcs(tokens: Sequence[Any], heads: Any, relations: Any) -> list[str | None]:
-    """Return `relation of head` for each word; a head is the number of a word from 1, or 0 for the root."""
+    """Return `relation of head` for each word; a head is the number of a word from 1, or 0 for the
+    root.
+    """
     if not isinstance(heads, list) or not isinstance(relations, list):
         return [None] * len(tokens)
     name = lambda head: f" of {tokens[head - 1]}" if 1 <= head <= len(tokens) else ""
@@ -97,29 +124,54 @@ def _arcs(tokens: Sequence[Any], heads: Any, relations: Any) -> list[str | None]
 
 
 def by_class(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield lines of predictions with one label and one prediction each: of tags and relations one for each word, between those around it."""
+    """Yield lines of predictions with one label and one prediction each: of tags and relations one
+    for each word, between those around it.
+    """
     for row in rows:
         guess, tokens = row.get("prediction"), row.get("tokens")
         if not isinstance(tokens, list):
             yield row
             continue
-        gold, guess = row.get("deprels", row.get("tags")), guess.get("deprel") if isinstance(guess, Mapping) else guess
+        gold, guess = (
+            row.get("deprels", row.get("tags")),
+            (guess.get("deprel") if isinstance(guess, Mapping) else guess),
+        )
         for i, (a, b) in enumerate(zip(gold or (), guess or (), strict=False)):
-            before, behind = (" ".join(map(str, part)) for part in (tokens[max(i - AROUND, 0) : i], tokens[i + 1 : i + 1 + AROUND]))
-            yield {"row": row.get("row"), "text": f"{before} «{tokens[i]}» {behind}".strip(), "label": a, "prediction": b}
+            before, behind = (
+                " ".join(map(str, part))
+                for part in (tokens[max(i - AROUND, 0) : i], tokens[i + 1 : i + 1 + AROUND])
+            )
+            yield {
+                "row": row.get("row"),
+                "text": f"{before} «{tokens[i]}» {behind}".strip(),
+                "label": a,
+                "prediction": b,
+            }
 
 
 def readable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line of predictions for a table: of words each with its tag or relation, as `Paris/B-LOC`; other lines as they are."""
+    """Return a line of predictions for a table: of words each with its tag or relation, as
+    `Paris/B-LOC`; other lines as they are.
+    """
     words = _words(row)
     if not words:
         return dict(row)
     shown = " ".join(str(word) for word in words)
     guessed = " ".join(str(Word(word.text, None, word.answer)) for word in words)
-    rest = {k: v for k, v in row.items() if k not in ("row", "tokens", "tags", "heads", "deprels", "prediction")}
+    rest = {
+        k: v
+        for k, v in row.items()
+        if k not in ("row", "tokens", "tags", "heads", "deprels", "prediction")
+    }
     return {"row": row.get("row"), "words": shown, "prediction": guessed, **rest}
 
 
-def wrong_first(rows: Sequence[Mapping[str, Any]], count: int = facts.SAMPLES) -> tuple[list[Mapping], list[Mapping]]:
-    """Return (wrong predictions, any predictions), each up to `count`, drawn at random with a fixed seed, in their order."""
-    return facts.drawn([row for row in rows if row.get("correct") is False], count), facts.drawn(rows, count)
+def wrong_first(
+    rows: Sequence[Mapping[str, Any]], count: int = facts.SAMPLES
+) -> tuple[list[Mapping], list[Mapping]]:
+    """Return (wrong predictions, any predictions), each up to `count`, drawn at random with a fixed
+    seed, in their order.
+    """
+    return facts.drawn([row for row in rows if row.get("correct") is False], count), facts.drawn(
+        rows, count
+    )

@@ -1,4 +1,6 @@
-"""The numbers of a run as a reader wants them: the metric that chose the checkpoint first, and one line for numbers that are equal by definition."""
+"""The numbers of a run as a reader wants them: the metric that chose the checkpoint first, and one
+line for numbers that are equal by definition.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,43 +11,78 @@ from jaxsft.reports import facts
 
 
 def chosen(config: Mapping[str, Any]) -> str:
-    """Return the metric by which a run chooses its best checkpoint, from its config; "" where it says none."""
-    asked = (config.get("evaluation") or {}).get("metric") if isinstance(config.get("evaluation"), Mapping) else None
+    """Return the metric by which a run chooses its best checkpoint, from its config; "" where it
+    says none.
+    """
+    asked = (
+        (config.get("evaluation") or {}).get("metric")
+        if isinstance(config.get("evaluation"), Mapping)
+        else None
+    )
     return asked.partition("/")[2] if isinstance(asked, str) else ""
 
 
-def table(values: Mapping[tuple[str, str], Any], first: str) -> tuple[list[str], list[str], list[str]]:
-    """Return (splits, metrics, metrics that are left out because they are the accuracy again) of numbers by (split, metric).
+def table(
+    values: Mapping[tuple[str, str], Any], first: str
+) -> tuple[list[str], list[str], list[str]]:
+    """Return (splits, metrics, metrics that are left out because they are the accuracy again) of
+    numbers by (split, metric).
 
-    Numbers of training and of the run itself (steps, the best step) are no results, and are not in it.
+    Numbers of training and of the run itself (steps, the best step) are no results, and are not in
+    it.
     """
-    metrics = [m for m in dict.fromkeys(m for _, m in values) if m in ORDER or any(s not in ("", "train") for s, n in values if n == m)]
+    metrics = [
+        m
+        for m in dict.fromkeys(m for _, m in values)
+        if m in ORDER or any(s not in ("", "train") for s, n in values if n == m)
+    ]
     left_out = repeated(values, metrics)
     metrics = [metric for metric in ordered(metrics, first) if metric not in left_out]
-    splits = [s for s in facts.by_split([s for s, _ in values]) if any((s, m) in values for m in metrics)]
+    splits = [
+        s for s in facts.by_split([s for s, _ in values]) if any((s, m) in values for m in metrics)
+    ]
     return splits, metrics, left_out
 
 
 def lines(numbers: Mapping[str, Any], first: str) -> list[str]:
-    """Return the numbers of `result.json` as a small table of text: a row for each metric, a column for each split, then numbers of the run.
+    """Return the numbers of `result.json` as a small table of text: a row for each metric, a column
+    for each split, then numbers of the run.
 
-    >>> print("\\n".join(lines({"train/steps": 20, "test/loss": 1.25, "test/accuracy": 0.5, "validation/accuracy": 0.75}, "accuracy")))
+    >>> result = {"train/steps": 20, "test/loss": 1.25, "test/accuracy": 0.5}
+    >>> print("\\n".join(lines({**result, "validation/accuracy": 0.75}, "accuracy")))
                    test  validation
     accuracy *      0.5        0.75
     loss           1.25
     steps 20 (* chose the checkpoint)
     """
-    values = {(split, metric) if slash else ("", split): value for key, value in numbers.items() for split, slash, metric in [key.partition("/")]}
+    values = {
+        (split, metric) if slash else ("", split): value
+        for key, value in numbers.items()
+        for split, slash, metric in [key.partition("/")]
+    }
     splits, metrics, left_out = table(values, first)
     name = {metric: f"{metric} *" if metric == first else metric for metric in metrics}
     cells = [["", *splits], *([name[m], *(_cell(values, s, m) for s in splits)] for m in metrics)]
     widths = [max(6, *(len(row[i]) for row in cells)) for i in range(len(splits) + 1)]
-    pad = lambda row: [row[0].ljust(widths[0] + 2), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-    beside = {m: v for (s, m), v in values.items() if s in ("", "train") and m not in (*metrics, *left_out)}
+    pad = lambda row: [
+        row[0].ljust(widths[0] + 2),
+        *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+    ]
+    beside = {
+        m: v
+        for (s, m), v in values.items()
+        if s in ("", "train") and m not in (*metrics, *left_out)
+    }
     notes = ["* chose the checkpoint"] if first in metrics else []
     notes += [f"{', '.join(left_out)}: equal to accuracy"] if left_out else []
-    last = [", ".join(f"{m.replace('_', ' ')} {facts.number_text(v)}" for m, v in beside.items()), f"({'; '.join(notes)})" if notes else ""]
-    return [*("  ".join(pad(row)).rstrip() for row in cells), *filter(None, [" ".join(filter(None, last))])]
+    last = [
+        ", ".join(f"{m.replace('_', ' ')} {facts.number_text(v)}" for m, v in beside.items()),
+        f"({'; '.join(notes)})" if notes else "",
+    ]
+    return [
+        *("  ".join(pad(row)).rstrip() for row in cells),
+        *filter(None, [" ".join(filter(None, last))]),
+    ]
 
 
 def _cell(values: Mapping[tuple[str, str], Any], split: str, metric: str) -> str:
@@ -53,5 +90,7 @@ def _cell(values: Mapping[tuple[str, str], Any], split: str, metric: str) -> str
 
 
 def of_run(run_dir: Path) -> str:
-    """Return the metric by which the run in a directory chose its checkpoint, "" where its config says none."""
+    """Return the metric by which the run in a directory chose its checkpoint, "" where its config
+    says none.
+    """
     return chosen(facts.config_or_empty(run_dir))

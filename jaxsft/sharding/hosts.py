@@ -1,7 +1,9 @@
-"""Many processes, one program: start-up, what only the first one does, what all of them agree on, and how a lost one ends the others.
+"""Many processes, one program: start-up, what only the first one does, what all of them agree on,
+and how a lost one ends the others.
 
-Every process runs the same code on the same config and reads the same files; arrays on the device are global. Only the first process writes
-to the run directory, but for checkpoints, to which each writes its own shards: the directory must lie where all of them see it.
+Every process runs the same code on the same config and reads the same files; arrays on the device
+are global. Only the first process writes to the run directory, but for checkpoints, to which each
+writes its own shards: the directory must lie where all of them see it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ _started: HostsConfig | None = None
 
 
 def start(config: HostsConfig) -> None:
-    """Joins the processes of a run; does nothing where there is one only, and the second time. Must come before JAX sees its devices.
+    """Joins the processes of a run; does nothing where there is one only, and the second time. Must
+    come before JAX sees its devices.
 
     Raises:
       ConfigError: the options are incomplete, or contradict an earlier start in this process.
@@ -37,37 +40,57 @@ def start(config: HostsConfig) -> None:
         return
     given = (config.coordinator, config.count, config.index)
     if None in given and any(v is not None for v in given):
-        raise ConfigError("hosts.coordinator, hosts.count and hosts.index belong together: give all three, or none to have them detected")
+        raise ConfigError(
+            "hosts.coordinator, hosts.count and hosts.index belong together: give all three, or"
+            " none to have them detected"
+        )
     if config.count is not None and not 0 <= config.index < config.count:
-        raise ConfigError(f"hosts.index={config.index}: expected 0 to {config.count - 1} (hosts.count={config.count})")
+        raise ConfigError(
+            f"hosts.index={config.index}: expected 0 to {config.count - 1}"
+            f" (hosts.count={config.count})"
+        )
     if config.count is None and not detected():
         return
     if _started is not None:
         if _started != config:
             raise ConfigError("hosts.*: this process has joined a run with other options already")
         return
-    # Only the CPU backend reads it: its default has no collectives between processes in some versions.
+    # Only the CPU backend reads it: its default has no collectives between processes in some
+    # versions.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        patience = {"heartbeat_timeout_seconds": config.timeout, "initialization_timeout": config.wait}
+        patience = {
+            "heartbeat_timeout_seconds": config.timeout,
+            "initialization_timeout": config.wait,
+        }
         jax.distributed.initialize(config.coordinator, config.count, config.index, **patience)
     except (RuntimeError, ValueError) as error:
         raise JaxsftError(
-            f"the {config.count or ''} processes of hosts.coordinator={config.coordinator} did not meet ({first_line(error)})"
+            f"the {config.count or ''} processes of hosts.coordinator={config.coordinator} did not"
+            f" meet ({first_line(error)})"
         ) from error
     _started = config
 
 
 def detected() -> bool:
-    """Whether a cluster says that this is one of several processes: a SLURM step of several tasks, or a TPU pod."""
-    slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1  # SLURM_NTASKS is set in the batch script too, where one process runs
+    """Whether a cluster says that this is one of several processes: a SLURM step of several tasks,
+    or a TPU pod.
+    """
+    # SLURM_NTASKS is set in the batch script too, where one process runs
+    slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
     return slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "") or _has_tpu()
 
 
 def _has_tpu() -> bool:
-    """Chips and their library: JAX then asks the machine who the others are, and one that is alone starts alone."""
+    """Chips and their library: JAX then asks the machine who the others are, and one that is alone
+    starts alone.
+    """
     chips = any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
-    return chips and importlib.util.find_spec("libtpu") is not None and os.environ.get("TPU_SKIP_MDS_QUERY") is None
+    return (
+        chips
+        and importlib.util.find_spec("libtpu") is not None
+        and os.environ.get("TPU_SKIP_MDS_QUERY") is None
+    )
 
 
 def many() -> bool:
@@ -86,13 +109,17 @@ def sync(name: str) -> None:
 
 
 def leave() -> None:
-    """Parts from the others in good order, so that none of them takes the end of this process for a loss."""
+    """Parts from the others in good order, so that none of them takes the end of this process for a
+    loss.
+    """
     if _started is not None:
         jax.distributed.shutdown()
 
 
 def of_first(make: Callable[[], Any]) -> str:
-    """The text that the first process makes, on all of them. Raises, on all of them, the JaxsftError that it raises there."""
+    """The text that the first process makes, on all of them. Raises, on all of them, the
+    JaxsftError that it raises there.
+    """
     if not many():
         return str(make())
     text, error = "", None
@@ -102,31 +129,45 @@ def of_first(make: Callable[[], Any]) -> str:
         except JaxsftError as caught:
             text, error = str(caught), caught
     content = text.encode()
-    size, failed = np.asarray(multihost_utils.broadcast_one_to_all(np.array([len(content), error is not None], np.int32)))
-    told = multihost_utils.broadcast_one_to_all(np.frombuffer(content.ljust(int(size), b"\0"), np.uint8))
+    size, failed = np.asarray(
+        multihost_utils.broadcast_one_to_all(np.array([len(content), error is not None], np.int32))
+    )
+    told = multihost_utils.broadcast_one_to_all(
+        np.frombuffer(content.ljust(int(size), b"\0"), np.uint8)
+    )
     if failed:
         raise error or JaxsftError(bytes(np.asarray(told, np.uint8)).decode())
     return bytes(np.asarray(told, np.uint8)).decode()
 
 
 def worst(rank: int, text: str) -> tuple[int, str]:
-    """The largest rank that any process gives, and the text (up to 2,000 bytes) of the first one that gives it: the same on all of them."""
+    """The largest rank that any process gives, and the text (up to 2,000 bytes) of the first one
+    that gives it: the same on all of them.
+    """
     if not many():
         return rank, text
     content = text.encode()[:_TEXT].ljust(_TEXT, b"\0")
     ranks = np.ravel(multihost_utils.process_allgather(np.int32(rank)))
-    texts = np.asarray(multihost_utils.process_allgather(np.frombuffer(content, np.uint8)), np.uint8)
+    texts = np.asarray(
+        multihost_utils.process_allgather(np.frombuffer(content, np.uint8)), np.uint8
+    )
     at = int(ranks.argmax())
     return int(ranks[at]), texts[at].tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
 def check_same(facts: dict[str, Any]) -> None:
-    """Raises ConfigError where another process found other data, another tokenizer, another number of steps ... than the first."""
+    """Raises ConfigError where another process found other data, another tokenizer, another number
+    of steps ... than the first.
+    """
     if not many():
         return
-    gather = lambda values: np.asarray(multihost_utils.process_allgather(np.stack([_hash(value) for value in values])))  # [processes, values, 2]
+    # [processes, values, 2]
+    gather = lambda values: np.asarray(
+        multihost_utils.process_allgather(np.stack([_hash(value) for value in values]))
+    )
     told = "than process 0: all of them must read the same files with the same options"
-    names = gather([sorted(facts)])  # first whether they speak of the same things: arrays of other shapes cannot be compared
+    # first whether they speak of the same things: arrays of other shapes cannot be compared
+    names = gather([sorted(facts)])
     for index, theirs in enumerate(names):
         if (theirs != names[0]).any():
             raise ConfigError(f"process {index} has other options or splits of data {told}")
@@ -141,7 +182,8 @@ def _hash(value: Any) -> np.ndarray:
 
 
 class Agreement:
-    """The largest number that any process gave, on all of them. With several, it is that of the call before: nothing waits for the device.
+    """The largest number that any process gave, on all of them. With several, it is that of the
+    call before: nothing waits for the device.
 
     Every process must call it equally often.
     """
@@ -149,7 +191,9 @@ class Agreement:
     def __init__(self, mesh: jax.sharding.Mesh):
         spec = jax.sharding.PartitionSpec
         self._places = jax.sharding.NamedSharding(mesh, spec(mesh.axis_names))
-        self._largest = jax.jit(lambda x: x.max(), out_shardings=jax.sharding.NamedSharding(mesh, spec()))
+        self._largest = jax.jit(
+            lambda x: x.max(), out_shardings=jax.sharding.NamedSharding(mesh, spec())
+        )
         self._late: Any = None
 
     def __call__(self, value: int) -> int:
@@ -158,20 +202,26 @@ class Agreement:
         late = 0 if self._late is None else int(self._late)
         shape = (self._places.mesh.size,)
         mine = np.full(len(self._places.addressable_devices), value, np.int32)
-        self._late = self._largest(jax.make_array_from_process_local_data(self._places, mine, shape))
+        self._late = self._largest(
+            jax.make_array_from_process_local_data(self._places, mine, shape)
+        )
         return late
 
 
 @contextlib.contextmanager
 def losses_told() -> Iterator[None]:
-    """A collective that fails because another process is gone becomes one sentence. Raises JaxsftError."""
+    """A collective that fails because another process is gone becomes one sentence. Raises
+    JaxsftError.
+    """
     try:
         yield
     except (jax.errors.JaxRuntimeError, JaxsftError) as error:
-        causes = [error, error.__cause__, error.__context__]  # a save that failed for it says so in a sentence of its own
+        # a save that failed for it says so in a sentence of its own
+        causes = [error, error.__cause__, error.__context__]
         if not many() or not any(isinstance(e, jax.errors.JaxRuntimeError) for e in causes):
             raise
         raise JaxsftError(
-            f"process {jax.process_index()} of {jax.process_count()}: another process of this run was lost ({first_line(error)}); the newest "
-            "checkpoint is intact: start all of them again with the same run_dir="
+            f"process {jax.process_index()} of {jax.process_count()}: another process of this run"
+            f" was lost ({first_line(error)}); the newest checkpoint is intact: start all of them"
+            " again with the same run_dir="
         ) from error

@@ -16,7 +16,8 @@ from jaxsft.errors import ConfigError
 from jaxsft.sharding.weights import WeightSpec, flatten
 
 AXES = ("data", "fsdp", "tensor")
-# Of activations `[rows, sequence, ...]`. A `context` mesh axis, which spreads long rows, is to be the sequence's, once attention can work on parts.
+# Of activations `[rows, sequence, ...]`. A `context` mesh axis, which spreads long rows, is to be
+# the sequence's, once attention can work on parts.
 ACTIVATIONS: dict[str, tuple[str, ...] | None] = {"rows": ("data", "fsdp"), "sequence": None}
 RULES: dict[str, str | None] = {
     "embed": "fsdp",
@@ -41,7 +42,8 @@ def resolve(config: MeshConfig, rows: int | None = None) -> MeshConfig:
     """`auto` as a number: all devices that the other axes leave.
 
     Args:
-      rows: of a micro-batch. In one process, `data=auto` takes only as many devices as can share them.
+      rows: of a micro-batch. In one process, `data=auto` takes only as many devices as can share
+        them.
 
     Raises:
       ConfigError: the other axes do not divide the devices.
@@ -53,7 +55,10 @@ def resolve(config: MeshConfig, rows: int | None = None) -> MeshConfig:
     others = math.prod(n for n in given.values() if n != "auto")
     if jax.device_count() % others:
         wanted = " ".join(f"mesh.{axis}={n}" for axis, n in given.items())
-        raise ConfigError(f"{wanted}: {others} does not divide the {jax.device_count()} devices; give mesh.{free}= as a number")
+        raise ConfigError(
+            f"{wanted}: {others} does not divide the {jax.device_count()} devices; give"
+            f" mesh.{free}= as a number"
+        )
     left = jax.device_count() // others
     if free == "data" and rows and jax.process_count() == 1:
         left = math.gcd(left, max(rows // config.fsdp, 1))
@@ -65,16 +70,23 @@ def make_mesh(config: MeshConfig) -> Mesh:
     shape = tuple(getattr(config, axis) for axis in AXES)
     if math.prod(shape) > jax.device_count():
         wanted = " ".join(f"mesh.{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
-        raise ConfigError(f"{wanted} needs {math.prod(shape)} devices, found {jax.device_count()}; give a smaller mesh by these options")
+        raise ConfigError(
+            f"{wanted} needs {math.prod(shape)} devices, found {jax.device_count()}; give a smaller"
+            " mesh by these options"
+        )
     chosen = jax.devices()[: math.prod(shape)]
     if len({d.process_index for d in chosen}) < jax.process_count():
         wanted = " ".join(f"mesh.{axis}={n}" for axis, n in zip(AXES, shape, strict=True))
-        raise ConfigError(f"{wanted} takes {len(chosen)} of {jax.device_count()} devices and leaves a process without one; use all of them")
+        raise ConfigError(
+            f"{wanted} takes {len(chosen)} of {jax.device_count()} devices and leaves a process"
+            " without one; use all of them"
+        )
     return jax.make_mesh(shape, AXES, axis_types=auto_axes(3), devices=chosen)
 
 
 def partition_spec(spec: WeightSpec, mesh: Mesh, path: str = "") -> PartitionSpec:
-    """The mesh axis of each dimension. A dimension that its mesh axis does not divide stays whole; `whole` lists those.
+    """The mesh axis of each dimension. A dimension that its mesh axis does not divide stays whole;
+    `whole` lists those.
 
     Raises:
       ValueError: two dimensions want the same mesh axis, or a logical axis has no rule.
@@ -85,22 +97,35 @@ def partition_spec(spec: WeightSpec, mesh: Mesh, path: str = "") -> PartitionSpe
     used = [axis for axis in wanted if axis and mesh.shape[axis] > 1]
     if len(used) != len(set(used)):
         raise ValueError(f"{path}: two of {spec.axes} are mapped to one mesh axis ({used})")
-    return PartitionSpec(*(axis if axis and n % mesh.shape[axis] == 0 else None for axis, n in zip(wanted, spec.shape, strict=True)))
+    return PartitionSpec(
+        *(
+            axis if axis and n % mesh.shape[axis] == 0 else None
+            for axis, n in zip(wanted, spec.shape, strict=True)
+        )
+    )
 
 
 def whole(specs: Any, mesh: Mesh) -> list[str]:
-    """The paths whose rule could not be followed, because the mesh axis does not divide the dimension."""
+    """The paths whose rule could not be followed, because the mesh axis does not divide the
+    dimension.
+    """
     out = []
     for path, spec in jax.tree_util.tree_flatten_with_path(specs)[0]:
         given = partition_spec(spec, mesh)
-        if any(RULES[a] and mesh.shape[RULES[a]] > 1 and g is None for a, g in zip(spec.axes, given, strict=True)):
+        if any(
+            RULES[a] and mesh.shape[RULES[a]] > 1 and g is None
+            for a, g in zip(spec.axes, given, strict=True)
+        ):
             out.append("/".join(k.key for k in path))
     return out
 
 
 def shardings(specs: Any, mesh: Mesh) -> Any:
     """The tree of `NamedSharding` of a tree of `WeightSpec`."""
-    return jax.tree_util.tree_map_with_path(lambda path, s: NamedSharding(mesh, partition_spec(s, mesh, jax.tree_util.keystr(path))), specs)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, s: NamedSharding(mesh, partition_spec(s, mesh, jax.tree_util.keystr(path))),
+        specs,
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -132,15 +157,19 @@ def place_rows(tree: Any, mesh: Mesh, batch_size: int) -> Any:
     where = rows(mesh)
     if jax.process_count() == 1:
         return jax.device_put(tree, where)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x, (batch_size, *x.shape[1:])), tree)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(where, x, (batch_size, *x.shape[1:])), tree
+    )
 
 
-# --- what lies where -------------------------------------------------------------------------------------------------------------------------
+# --- what lies where
+# --------------------------------------------------------------------------------------------------
 LARGE = 2**20  # elements: 4 MiB in float32, on every device
 
 
 def check_spread(tree: Any, mesh: Mesh, allow: bool) -> list[str]:
-    """A note for each large array that every device holds whole, although the mesh was made to spread weights.
+    """A note for each large array that every device holds whole, although the mesh was made to
+    spread weights.
 
     Args:
       tree: arrays, or shapes with shardings.
@@ -150,12 +179,17 @@ def check_spread(tree: Any, mesh: Mesh, allow: bool) -> list[str]:
     """
     if mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
         return []
-    found = [(path, x) for path, x in flatten(tree).items() if x.size >= LARGE and x.sharding.is_fully_replicated]
+    found = [
+        (path, x)
+        for path, x in flatten(tree).items()
+        if x.size >= LARGE and x.sharding.is_fully_replicated
+    ]
     if found and not allow:
         path, x = found[0]
         raise ConfigError(
-            f"{path} {list(x.shape)} would lie whole on each of {mesh.size} devices ({len(found)} such arrays): mesh.fsdp={mesh.shape['fsdp']} "
-            f"mesh.tensor={mesh.shape['tensor']} divide none of its axes; choose sizes that do, or set mesh.allow_replicated=true"
+            f"{path} {list(x.shape)} would lie whole on each of {mesh.size} devices ({len(found)}"
+            f" such arrays): mesh.fsdp={mesh.shape['fsdp']} mesh.tensor={mesh.shape['tensor']}"
+            " divide none of its axes; choose sizes that do, or set mesh.allow_replicated=true"
         )
     return [f"{path} {list(x.shape)} lies whole on every device" for path, x in found]
 
@@ -166,8 +200,13 @@ def table(tree: Any) -> str:
     for path, x in flatten(tree).items():
         size = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
         total += size
-        spec = ", ".join(str(axis or "-") for axis in (*x.sharding.spec, *[None] * (x.ndim - len(x.sharding.spec))))
+        spec = ", ".join(
+            str(axis or "-")
+            for axis in (*x.sharding.spec, *[None] * (x.ndim - len(x.sharding.spec)))
+        )
         lines.append((path, str(list(x.shape)), f"({spec})", f"{size:,}"))
     lines.append(("sum", "", "", f"{total:,}"))
     widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    return "\n".join("  ".join([*map(str.ljust, line[:3], widths), line[3].rjust(widths[3])]) for line in lines)
+    return "\n".join(
+        "  ".join([*map(str.ljust, line[:3], widths), line[3].rjust(widths[3])]) for line in lines
+    )

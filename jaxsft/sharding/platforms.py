@@ -10,29 +10,48 @@ import jax
 
 from jaxsft.errors import ConfigError
 
-INSTALL = {"cuda": "jaxsft[cuda] and a driver of NVIDIA", "gpu": "jaxsft[cuda] and a driver of NVIDIA", "rocm": "JAX for ROCm", "tpu": "jaxsft[tpu]"}
+INSTALL = {
+    "cuda": "jaxsft[cuda] and a driver of NVIDIA",
+    "gpu": "jaxsft[cuda] and a driver of NVIDIA",
+    "rocm": "JAX for ROCm",
+    "tpu": "jaxsft[tpu]",
+}
 
 
 def devices() -> list[Any]:
-    """Return the devices of all processes. Raises ConfigError where JAX cannot start what `JAX_PLATFORMS` names, or anything."""
+    """Return the devices of all processes. Raises ConfigError where JAX cannot start what
+    `JAX_PLATFORMS` names, or anything.
+    """
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:
         asked = _asked()
         names = [name.strip() for name in asked.split(",") if name.strip()]
         needs = " and ".join(dict.fromkeys(INSTALL[name] for name in names if name in INSTALL))
-        help_with = f"it needs {needs} (see docs/install.md)" if needs else "expected cpu, cuda or tpu"
+        help_with = (
+            f"it needs {needs} (see docs/install.md)" if needs else "expected cpu, cuda or tpu"
+        )
         why = " ".join(str(error).split())
         raise ConfigError(
-            f"JAX_PLATFORMS={asked}: JAX finds no such device on this machine; {help_with}; JAX_PLATFORMS=cpu runs without it"
+            f"JAX_PLATFORMS={asked}: JAX finds no such device on this machine; {help_with};"
+            " JAX_PLATFORMS=cpu runs without it"
             + (f" ({why[:200]})" if why and names and not needs else "")
         ) from error
 
 
 def unused_gpu(found: Sequence[Any]) -> str:
-    """Return a note where the machine has an NVIDIA GPU and JAX runs on the CPU though nobody asked for that; else ""."""
-    if all(device.platform == "cpu" for device in found) and not _asked() and shutil.which("nvidia-smi"):
-        return "this machine has an NVIDIA GPU that JAX does not use; jaxsft[cuda] brings what it needs"
+    """Return a note where the machine has an NVIDIA GPU and JAX runs on the CPU though nobody asked
+    for that; else "".
+    """
+    if (
+        all(device.platform == "cpu" for device in found)
+        and not _asked()
+        and shutil.which("nvidia-smi")
+    ):
+        return (
+            "this machine has an NVIDIA GPU that JAX does not use; jaxsft[cuda] brings what it"
+            " needs"
+        )
     return ""
 
 

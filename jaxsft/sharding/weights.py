@@ -1,7 +1,8 @@
-"""One declaration per weight: shape, dtype, initialiser, logical axes and number of inputs, carried through `jax.eval_shape`.
+"""One declaration per weight: shape, dtype, initialiser, logical axes and number of inputs, carried
+through `jax.eval_shape`.
 
-Everything else about a weight is derived from it: its initial value, its sharding, its place in a checkpoint, its row in the parameter table,
-whether it decays, and the matrix that Muon sees.
+Everything else about a weight is derived from it: its initial value, its sharding, its place in a
+checkpoint, its row in the parameter table, whether it decays, and the matrix that Muon sees.
 """
 
 from __future__ import annotations
@@ -18,22 +19,28 @@ from flax import struct
 
 Flat = dict[str, Any]
 LAYERS = "layers"  # the logical axis of a stack of layers; always the first axis
-STACKS = (LAYERS, "experts")  # leading axes that count weights alike; what treats a weight as a matrix works on each
+# leading axes that count weights alike; what treats a weight as a matrix works on each
+STACKS = (LAYERS, "experts")
 
 
 class Weight(nn.LogicallyPartitioned):
-    """A boxed parameter. `inputs` counts the leading axes (of one layer and expert) that a product sums over; 0 where the weight is no matrix."""
+    """A boxed parameter. `inputs` counts the leading axes (of one layer and expert) that a product
+    sums over; 0 where the weight is no matrix.
+    """
 
     inputs: int = struct.field(default=0, pytree_node=False)
 
 
 def declare(init: Callable, axes: tuple[str, ...], inputs: int = 0) -> Callable:
-    """Wraps an initialiser, so that `module.param(name, declare(...), shape)` carries the declaration.
+    """Wraps an initialiser, so that `module.param(name, declare(...), shape)` carries the
+    declaration.
 
     Args:
-      init: `init(key, shape, dtype) -> array`; it sees the shape of one layer, so fan-in is per layer of a stack.
+      init: `init(key, shape, dtype) -> array`; it sees the shape of one layer, so fan-in is per
+        layer of a stack.
       axes: the logical name of each axis.
-      inputs: how many leading axes are summed over in the product `x @ w`; 0 for embeddings, scales and biases.
+      inputs: how many leading axes are summed over in the product `x @ w`; 0 for embeddings, scales
+        and biases.
     """
 
     def boxed(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Weight:
@@ -46,7 +53,9 @@ def declare(init: Callable, axes: tuple[str, ...], inputs: int = 0) -> Callable:
 
 @dataclasses.dataclass(frozen=True)
 class WeightSpec:
-    """What is known of a weight without its value. `shape` and `axes` include the leading layer axis of a stack."""
+    """What is known of a weight without its value. `shape` and `axes` include the leading layer
+    axis of a stack.
+    """
 
     shape: tuple[int, ...]
     dtype: Any
@@ -73,13 +82,20 @@ class WeightSpec:
 
 def specs(boxed: Any) -> Any:
     """The tree of `WeightSpec` of a tree of `Weight` (arrays or shapes)."""
-    return jax.tree.map(lambda w: WeightSpec(tuple(w.value.shape), w.value.dtype, tuple(w.names), w.inputs), boxed, is_leaf=is_weight)
+    return jax.tree.map(
+        lambda w: WeightSpec(tuple(w.value.shape), w.value.dtype, tuple(w.names), w.inputs),
+        boxed,
+        is_leaf=is_weight,
+    )
 
 
 def flatten(tree: Any) -> Flat:
     """`{"trainable/embed/tokens/w": array, ...}`: names that an error can show."""
     name = lambda key: str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
-    return {"/".join(map(name, path)): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return {
+        "/".join(map(name, path)): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
 
 
 def is_weight(x: Any) -> bool:

@@ -1,4 +1,6 @@
-"""The contract of a task. Everything that differs between tasks is in one file here: record, encoding, head, loss, metrics, predictions."""
+"""The contract of a task. Everything that differs between tasks is in one file here: record,
+encoding, head, loss, metrics, predictions.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Output(NamedTuple):
     Attributes:
       terms: per loss term `sum w v`, unnormalised; `Task.totals` gives its `sum w`.
       states: metric states by name.
-      columns: `[B, G]` arrays by name, one value (or vector) per packed text; `word.NAME` is `[B, W]`, one per word.
+      columns: `[B, G]` arrays by name, one value (or vector) per packed text; `word.NAME` is `[B,
+        W]`, one per word.
     """
 
     terms: Terms
@@ -46,11 +49,15 @@ class Task:
       causal: what the model's attention must be; None where both work.
       generates: answers are generated from `prompt` and scored against `reference`.
       can_generate: `prompt(record, where)` and `stop_ids` are there.
-      start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads the prompt; empty for other models.
-      source_frame: what stands before and behind a text that its encoder reads; None for other models.
+      start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads
+        the prompt; empty for other models.
+      source_frame: what stands before and behind a text that its encoder reads; None for other
+        models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
-      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`; None: it hangs on the data (`best_metric`).
-      metrics: the names that evaluation gives, so that a wrong name is known before any data is read.
+      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`; None: it
+        hangs on the data (`best_metric`).
+      metrics: the names that evaluation gives, so that a wrong name is known before any data is
+        read.
       lower_is_better: those of which less is better.
       of_words: something is said of each word: the head runs on all of them, not once a text.
     """
@@ -69,7 +76,9 @@ class Task:
 
     @classmethod
     def metric_names(cls, config: Config) -> tuple[str, ...]:
-        """Those of `metrics` that evaluation gives with this config, and those whose names come from it."""
+        """Those of `metrics` that evaluation gives with this config, and those whose names come
+        from it.
+        """
         return cls.metrics
 
     @property
@@ -83,11 +92,13 @@ class Task:
         return -1 if metric in self.lower_is_better else 1
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
-        """`state` is what `fit` gave, from the training data of this run or from its `task.json`."""
+        """`state` is what `fit` gave, from the training data of this run or from its
+        `task.json`."""
         self.config, self.tokenizer = config, tokenizer
         self.state = state if isinstance(state, Stored) else dict(state)
 
-    # --- data --------------------------------------------------------------------------------------------------------------------------------
+    # --- data
+    # ----------------------------------------------------------------------------------------------
     @staticmethod
     def record(row: Row, columns: Any) -> Any:
         """The typed record of a row. Raises DataError."""
@@ -105,7 +116,9 @@ class Task:
 
     @staticmethod
     def infer_columns(row: Row, columns: Any) -> Any:
-        """The columns of a file, from its first row, where the names that were not given leave no doubt."""
+        """The columns of a file, from its first row, where the names that were not given leave no
+        doubt.
+        """
         return columns
 
     def unlabelled(self, row: Row, columns: Any) -> Any:
@@ -123,8 +136,12 @@ class Task:
         return ""
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Any], where: Sequence[str]) -> dict[str, Any]:
-        """What must be known of the training data to encode anything (a label vocabulary); plain JSON."""
+    def fit(
+        cls, config: Config, tokenizer: Tokenizer, records: Sequence[Any], where: Sequence[str]
+    ) -> dict[str, Any]:
+        """What must be known of the training data to encode anything (a label vocabulary); plain
+        JSON.
+        """
         return {}
 
     @property
@@ -137,61 +154,104 @@ class Task:
         raise NotImplementedError
 
     @classmethod
-    def arrange(cls, records: Sequence[Any], where: Sequence[str], columns: Any, training: bool) -> tuple[list[Any], list[str]]:
-        """The records of a split as the model meets them, where one of a file stands for several, or several for one."""
+    def arrange(
+        cls, records: Sequence[Any], where: Sequence[str], columns: Any, training: bool
+    ) -> tuple[list[Any], list[str]]:
+        """The records of a split as the model meets them, where one of a file stands for several,
+        or several for one.
+        """
         return list(records), list(where)
 
     @classmethod
     def text_key(cls, record: Any) -> str:
-        """Returns what rows that say the same share: they stay in one split of a file, and are counted where two splits have them."""
-        return KINDS[cls.name].text_key(record) if cls.name in KINDS else splitting.text_key(cls.texts(record))
+        """Returns what rows that say the same share: they stay in one split of a file, and are
+        counted where two splits have them.
+        """
+        return (
+            KINDS[cls.name].text_key(record)
+            if cls.name in KINDS
+            else splitting.text_key(cls.texts(record))
+        )
 
     @classmethod
     def classes(cls, record: Any) -> list[tuple[str, str]]:
-        """Returns every label that must be known to learn or score a record (`records.Kind.classes`)."""
+        """Returns every label that must be known to learn or score a record
+        (`records.Kind.classes`).
+        """
         return KINDS[cls.name].classes(record) if cls.name in KINDS else []
 
     corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
 
-    # --- model -------------------------------------------------------------------------------------------------------------------------------
+    # --- model
+    # ----------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
 
-    def backbone(self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None) -> Array:
-        """What is below the head: states of tokens `[B, S, D]` or, where the task is `pooled`, vectors of texts `[B, T, D]`, T a multiple of G."""
-        return model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise)
+    def backbone(
+        self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None
+    ) -> Array:
+        """What is below the head: states of tokens `[B, S, D]` or, where the task is `pooled`,
+        vectors of texts `[B, T, D]`, T a multiple of G.
+        """
+        return model.hidden(
+            params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise
+        )
 
     @property
     def pooled(self) -> bool:
         """Whether texts are pooled below the head, without weights."""
         return False
 
-    def states(self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None) -> Array:
-        """What the head reads: of a cached backbone, which is not run again, what the batch brings (`train.backbone`)."""
-        return self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
+    def states(
+        self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None
+    ) -> Array:
+        """What the head reads: of a cached backbone, which is not run again, what the batch brings
+        (`train.backbone`).
+        """
+        return (
+            self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
+        )
 
     def head_uses(self, lengths: np.ndarray) -> float:
-        """How often the head runs for texts of so many tokens: on each token (a word has about one), or once a text."""
+        """How often the head runs for texts of so many tokens: on each token (a word has about
+        one), or once a text.
+        """
         return float(lengths.sum() if self.of_words else len(lengths))
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
         """The weight of each loss term in what is minimised."""
-        return {getattr(config.task, "loss", "cross_entropy"): 1.0} | ({"z_loss": config.loss.z_loss} if config.loss.z_loss > 0 else {})
+        return {getattr(config.task, "loss", "cross_entropy"): 1.0} | (
+            {"z_loss": config.loss.z_loss} if config.loss.z_loss > 0 else {}
+        )
 
     def totals(self, batch: Batch) -> Terms:
         """`sum w` of each loss term, from the batch alone."""
         raise NotImplementedError
 
-    def loss(self, model: Transformer, params: Params, batch: Batch, hyper: Mapping[str, Any], noise: Dropout | None, *, columns: bool) -> Output:
-        """Loss terms and metric states of a batch or micro-batch; `columns` only where predictions are wanted."""
+    def loss(
+        self,
+        model: Transformer,
+        params: Params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise: Dropout | None,
+        *,
+        columns: bool,
+    ) -> Output:
+        """Loss terms and metric states of a batch or micro-batch; `columns` only where predictions
+        are wanted.
+        """
         raise NotImplementedError
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the host makes of the columns of a batch before they are kept, such as trees out of scores."""
+        """What the host makes of the columns of a batch before they are kept, such as trees out of
+        scores.
+        """
         return columns
 
-    # --- answers -----------------------------------------------------------------------------------------------------------------------------
+    # --- answers
+    # ----------------------------------------------------------------------------------------------
     def prompt(self, record: Any, where: str) -> list[int]:
         """The ids that an answer is generated from."""
         raise NotImplementedError
@@ -200,44 +260,71 @@ class Task:
         """The ids that would be the answer."""
         raise NotImplementedError
 
-    def score(self, answers: Sequence[str], records: Sequence[Any], where: Sequence[str]) -> dict[str, float]:
+    def score(
+        self, answers: Sequence[str], records: Sequence[Any], where: Sequence[str]
+    ) -> dict[str, float]:
         """Numbers of generated answers."""
         raise NotImplementedError
 
-    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    # --- results
+    # ----------------------------------------------------------------------------------------------
     def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
-        """Learns from the validation split what is not learnt by gradients (thresholds), into `state`; before `summarise` of any split."""
+        """Learns from the validation split what is not learnt by gradients (thresholds), into
+        `state`; before `summarise` of any split.
+        """
 
-    def tables(self, split: Split, columns: Mapping[str, np.ndarray]) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        """Numbers of the parts of a task, each label or each target: by the name of the table, its column names and its rows."""
+    def tables(
+        self, split: Split, columns: Mapping[str, np.ndarray]
+    ) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        """Numbers of the parts of a task, each label or each target: by the name of the table, its
+        column names and its rows.
+        """
         return {}
 
-    def summarise(self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Metrics of a split, from merged states and from columns `[examples, ...]`, those of words `[words, ...]`."""
+    def summarise(
+        self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Metrics of a split, from merged states and from columns `[examples, ...]`, those of words
+        `[words, ...]`.
+        """
         raise NotImplementedError
 
-    def predictions(self, split: Split, columns: Mapping[str, np.ndarray], answers: Mapping[int, str] | None) -> Iterator[dict[str, Any]]:
+    def predictions(
+        self, split: Split, columns: Mapping[str, np.ndarray], answers: Mapping[int, str] | None
+    ) -> Iterator[dict[str, Any]]:
         """One dict per kept row, in order; `answers` are the generated texts by row."""
         raise NotImplementedError
 
     def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
-        """A line of `predict` for a format with columns of its own for what is predicted (CoNLL, CoNLL-U)."""
+        """A line of `predict` for a format with columns of its own for what is predicted (CoNLL,
+        CoNLL-U).
+        """
         return line
 
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
         """The part of a prediction that is there without a label."""
-        return {k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")}
+        return {
+            k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")
+        }
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
-    """Labels in the order of numbers where all are whole numbers, so that number i of 0 ... n is output i; else in that of text."""
+    """Labels in the order of numbers where all are whole numbers, so that number i of 0 ... n is
+    output i; else in that of text.
+    """
     found = sorted(labels)
-    return sorted(found, key=int) if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in found) else found
+    return (
+        sorted(found, key=int)
+        if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in found)
+        else found
+    )
 
 
 def by_text(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """What was said of the words of each row, `{row: [words, ...]}`: of a text in windows, each word as the window that owns it says."""
+    """What was said of the words of each row, `{row: [words, ...]}`: of a text in windows, each
+    word as the window that owns it says.
+    """
     own = split.arrays["word.own"]
     row = np.repeat(split.arrays["row"], np.diff(split.arrays["word_offsets"]))[own]
     rows, starts = np.unique(row, return_index=True)

@@ -25,7 +25,11 @@ class CausalTask(Task):
 
     def head(self, vocab: int, precision: str):
         m = self.config.model
-        return None if m.tied and not m.head_bias else VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
+        return (
+            None
+            if m.tied and not m.head_bias
+            else VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
+        )
 
     def head_uses(self, lengths: np.ndarray) -> float:
         return float(lengths.sum())
@@ -38,10 +42,26 @@ class CausalTask(Task):
         weight = batch.loss_weight.sum()
         return {"cross_entropy": weight} | ({"z_loss": weight} if self._z_loss else {})
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
         hidden = self.hidden(model, params, batch, noise)  # [B, S, D]
-        finish = lambda logits: finish_logits(logits, model.output_bias(params), model.config.logit_softcap)
-        how = {"precision": model.precision, "chunk": self.config.loss.chunk, "shards": model.row_shards, "finish": finish}
+        finish = lambda logits: finish_logits(
+            logits, model.output_bias(params), model.config.logit_softcap
+        )
+        how = {
+            "precision": model.precision,
+            "chunk": self.config.loss.chunk,
+            "shards": model.row_shards,
+            "finish": finish,
+        }
         stats = token_losses.token_stats(hidden, model.output_matrix(params), batch.targets, **how)
         weighted = lambda v: (batch.loss_weight * v).sum()
         terms = {"cross_entropy": weighted(token_losses.smoothed(stats, hyper["label_smoothing"]))}
@@ -61,8 +81,15 @@ class CausalTask(Task):
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         nll, count = by_row(split, columns["nll"]), by_row(split, columns["count"])
         for row in nll:
-            about = self.describe(split.records[row], split.where[row], None if answers is None else answers.get(row))
-            yield {"row": row, "nll": float(nll[row].sum()), "tokens": int(count[row].sum()), **about}
+            about = self.describe(
+                split.records[row], split.where[row], None if answers is None else answers.get(row)
+            )
+            yield {
+                "row": row,
+                "nll": float(nll[row].sum()),
+                "tokens": int(count[row].sum()),
+                **about,
+            }
 
     def describe(self, record: Any, where: str, answer: str | None) -> dict[str, Any]:
         """What a line of predictions says of a row; `answer` is the generated one, if there is."""
@@ -71,6 +98,14 @@ class CausalTask(Task):
 
 def _per_text(stats: token_losses.TokenStats, mask, batch: Batch) -> dict[str, Any]:
     """Sums over each packed text, `[B, G]`."""
-    member = batch.segment_ids[:, None, :] == jnp.arange(1, batch.example_ids.shape[1] + 1)[None, :, None]  # [B, G, S]
+    # [B, G, S]
+    member = (
+        batch.segment_ids[:, None, :]
+        == jnp.arange(1, batch.example_ids.shape[1] + 1)[None, :, None]
+    )
     add = lambda v: jnp.where(member & mask[:, None, :], v[:, None, :], 0).sum(-1)
-    return {"nll": add(stats.nll), "count": add(jnp.ones_like(batch.targets)), "correct": add(stats.correct.astype(np.int32))}
+    return {
+        "nll": add(stats.nll),
+        "count": add(jnp.ones_like(batch.targets)),
+        "correct": add(stats.correct.astype(np.int32)),
+    }

@@ -22,7 +22,8 @@ from jaxsft.tasks.causal import CausalTask
 
 
 def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
-    """`auto` is the tokenizer's own template where it has one, else ours; then come the names of ours, of the tokenizer's, and files.
+    """`auto` is the tokenizer's own template where it has one, else ours; then come the names of
+    ours, of the tokenizer's, and files.
 
     Raises:
       ConfigError: there is none of this name, or the tokenizer lacks its tokens.
@@ -33,7 +34,10 @@ def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
         return Template.of(tokenizer, **options)
     if name in chat_templates.NAMED:
         if missing := chat_templates.lacking(name, tokenizer.added):
-            raise ConfigError(f"task.template={name}: the tokenizer has no special token {missing[0]!r}; set tokenizer.added={json.dumps(missing)}")
+            raise ConfigError(
+                f"task.template={name}: the tokenizer has no special token {missing[0]!r}; set"
+                f" tokenizer.added={json.dumps(missing)}"
+            )
         return Template(chat_templates.source(name), tokenizer, name, **options)
     if name in tokenizer.chat_templates:
         return Template(tokenizer.chat_templates[name], tokenizer, name, **options)
@@ -42,14 +46,19 @@ def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
     except (OSError, UnicodeDecodeError, ValueError) as error:
         own = [own for own in tokenizer.chat_templates if own != "default"]
         known = ", ".join(("auto", "default", *chat_templates.NAMED, *own))
-        raise ConfigError(f"task.template={name}: expected {known}, or a readable file with a Jinja template ({error})") from error
+        raise ConfigError(
+            f"task.template={name}: expected {known}, or a readable file with a Jinja template"
+            f" ({error})"
+        ) from error
     return Template(source, tokenizer, name, **options)
 
 
 def only_last(chat: Chat) -> Chat:
     """The conversation with its last turn trained, and no other."""
     *before, last = chat.messages
-    return dataclasses.replace(chat, messages=(*(dataclasses.replace(m, weight=0.0) for m in before), last))
+    return dataclasses.replace(
+        chat, messages=(*(dataclasses.replace(m, weight=0.0) for m in before), last)
+    )
 
 
 class ChatSFT(CausalTask):
@@ -58,12 +67,18 @@ class ChatSFT(CausalTask):
     name = "chat"
     generates = True
     metrics = (*CausalTask.metrics, "exact_match", "stopped", "generated_rows")
-    record, texts, inputs, outputs = (staticmethod(getattr(KINDS["chat"], name)) for name in ("record", "texts", "inputs", "outputs"))
+    record, texts, inputs, outputs = (
+        staticmethod(getattr(KINDS["chat"], name))
+        for name in ("record", "texts", "inputs", "outputs")
+    )
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
         stored = self.state["template"]
-        options = {"require_stop": config.data.require_stop, "allow_unwritten": config.task.allow_unwritten}
+        options = {
+            "require_stop": config.data.require_stop,
+            "allow_unwritten": config.task.allow_unwritten,
+        }
         self.template = Template.from_stored(stored, tokenizer, **options)
 
     can_generate = True
@@ -77,30 +92,53 @@ class ChatSFT(CausalTask):
         return self.state["stop_ids"]
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]) -> dict[str, Any]:
-        options = {"require_stop": config.data.require_stop, "allow_unwritten": config.task.allow_unwritten, "variables": config.task.variables}
+    def fit(
+        cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]
+    ) -> dict[str, Any]:
+        options = {
+            "require_stop": config.data.require_stop,
+            "allow_unwritten": config.task.allow_unwritten,
+            "variables": config.task.variables,
+        }
         template = template_of(config.task.template, tokenizer, **options)
         longest = cls._longest_answer(template, records, where)
-        return {"template": template.stored, "stop_ids": list(template.stop_ids), "longest_answer": longest}
+        return {
+            "template": template.stored,
+            "stop_ids": list(template.stop_ids),
+            "longest_answer": longest,
+        }
 
     @staticmethod
     def _longest_answer(template: Template, records: Sequence[Chat], where: Sequence[str]) -> int:
-        """Tokens of the longest last turn as it is trained, among the rows whose last message is long or has more than its content."""
+        """Tokens of the longest last turn as it is trained, among the rows whose last message is
+        long or has more than its content.
+        """
         there = [i for i, record in enumerate(records) if record.messages[-1].weight > 0]
         likely = sorted(there, key=lambda i: len(records[i].messages[-1].content))[-64:]
         likely += [i for i in there if records[i].messages[-1].extra]
-        rendered = template.render_all([only_last(records[i]) for i in likely], [where[i] for i in likely])
+        rendered = template.render_all(
+            [only_last(records[i]) for i in likely], [where[i] for i in likely]
+        )
         return max((one.turns[-1][1] - one.turns[0][0] for one in rendered), default=0)
 
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()
-        chats = records if self.config.task.train_turns == "all" else [only_last(record) for record in records]
+        chats = (
+            records
+            if self.config.task.train_turns == "all"
+            else [only_last(record) for record in records]
+        )
         made = lambda one: Encoded(np.array(one.ids, np.int32), one.weights, stop_ids=stop)
-        return [made(one)._replace(more=tuple(map(made, one.others))) for one in self.template.render_all(chats, where)]
+        return [
+            made(one)._replace(more=tuple(map(made, one.others)))
+            for one in self.template.render_all(chats, where)
+        ]
 
     def written(self, record: Chat, where: str) -> list[bool]:
         """For each id of a row's texts whether the template alone wrote it."""
-        return self.template.written(record if self.config.task.train_turns == "all" else only_last(record), where)
+        return self.template.written(
+            record if self.config.task.train_turns == "all" else only_last(record), where
+        )
 
     def prompt(self, record: Chat, where: str) -> list[int]:
         """The ids that generation of the last assistant turn starts from."""
@@ -108,21 +146,43 @@ class ChatSFT(CausalTask):
 
     @property
     def digest(self) -> dict[str, Any]:
-        return {**super().digest, "allow_unwritten": self.config.task.allow_unwritten, "train_turns": self.config.task.train_turns}
+        return {
+            **super().digest,
+            "allow_unwritten": self.config.task.allow_unwritten,
+            "train_turns": self.config.task.train_turns,
+        }
 
     def answer(self, record: Chat, where: str) -> list[int]:
-        """The ids that the model is trained to write for the last turn, what the template writes into it and the stop token included."""
+        """The ids that the model is trained to write for the last turn, what the template writes
+        into it and the stop token included.
+        """
         *before, last = record.messages
-        rendered = self.template.render(only_last(dataclasses.replace(record, messages=(*before, dataclasses.replace(last, weight=1.0)))), where)
+        rendered = self.template.render(
+            only_last(
+                dataclasses.replace(
+                    record, messages=(*before, dataclasses.replace(last, weight=1.0))
+                )
+            ),
+            where,
+        )
         return rendered.ids[rendered.turns[0][0] : rendered.turns[-1][1]]
 
     def reference(self, record: Chat, where: str) -> str:
-        """The last turn as it is trained, which may be other than its content: a tool call, or an answer whose thought the prompt has opened."""
+        """The last turn as it is trained, which may be other than its content: a tool call, or an
+        answer whose thought the prompt has opened.
+        """
         ids = self.answer(record, where)
-        return self.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.stop_ids else ids, skip_special=False)
+        return self.tokenizer.decode(
+            ids[:-1] if ids and ids[-1] in self.stop_ids else ids, skip_special=False
+        )
 
-    def score(self, answers: Sequence[str], records: Sequence[Chat], where: Sequence[str]) -> dict[str, float]:
-        hits = [matches(text, self.reference(record, place)) for text, record, place in zip(answers, records, where, strict=True)]
+    def score(
+        self, answers: Sequence[str], records: Sequence[Chat], where: Sequence[str]
+    ) -> dict[str, float]:
+        hits = [
+            matches(text, self.reference(record, place))
+            for text, record, place in zip(answers, records, where, strict=True)
+        ]
         return {"exact_match": float(np.mean(hits))}
 
     @property
@@ -130,8 +190,15 @@ class ChatSFT(CausalTask):
         return 2 * self.state["longest_answer"] + 16
 
     def describe(self, record: Chat, where: str, answer: str | None) -> dict[str, Any]:
-        out = {"prompt": "\n".join(m.content for m in record.messages[:-1]), "reference": self.reference(record, where)}
-        return out if answer is None else out | {"prediction": answer, "correct": matches(answer, out["reference"])}
+        out = {
+            "prompt": "\n".join(m.content for m in record.messages[:-1]),
+            "reference": self.reference(record, where),
+        }
+        return (
+            out
+            if answer is None
+            else out | {"prediction": answer, "correct": matches(answer, out["reference"])}
+        )
 
 
 def matches(answer: str, reference: str) -> bool:

@@ -28,23 +28,46 @@ AVERAGES = ("macro", "micro", "weighted")
 class Classify(TextTask):
     """The loss is any of the registry: over the softmax, or between logits and the one-hot label.
 
-    Squared error on logits as a loss for classification: Hui and Belkin, 2021 (arXiv:2006.07322), without their rescaling.
+    Squared error on logits as a loss for classification: Hui and Belkin, 2021 (arXiv:2006.07322),
+    without their rescaling.
     """
 
     name = "classify"
     metric = "accuracy"
-    metrics = ("loss", "accuracy", "rows", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES))
-    record, texts, stratum = (staticmethod(getattr(KINDS["classify"], name)) for name in ("record", "texts", "stratum"))
-    inputs, outputs, infer_columns = (staticmethod(getattr(KINDS["classify"], name)) for name in ("inputs", "outputs", "infer_columns"))
+    metrics = (
+        "loss",
+        "accuracy",
+        "rows",
+        *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES),
+    )
+    record, texts, stratum = (
+        staticmethod(getattr(KINDS["classify"], name)) for name in ("record", "texts", "stratum")
+    )
+    inputs, outputs, infer_columns = (
+        staticmethod(getattr(KINDS["classify"], name))
+        for name in ("inputs", "outputs", "infer_columns")
+    )
 
     def unlabelled(self, row: Row, columns: Any) -> LabelledText:
         name = columns.label or "label"
         columns = dataclasses.replace(columns, label_names=None, no_label=None)
-        return self.record(dataclasses.replace(row, fields={**row.fields, name: self.labels[0]}), columns)  # never read
+        # never read
+        return self.record(
+            dataclasses.replace(row, fields={**row.fields, name: self.labels[0]}), columns
+        )
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[LabelledText], where: Sequence[str]) -> dict[str, Any]:
-        return {"labels": cls.fit_labels(config.task.labels, {r.label for r in records}, where), **cls.fit_features(config, records, where)}
+    def fit(
+        cls,
+        config: Config,
+        tokenizer: Tokenizer,
+        records: Sequence[LabelledText],
+        where: Sequence[str],
+    ) -> dict[str, Any]:
+        return {
+            "labels": cls.fit_labels(config.task.labels, {r.label for r in records}, where),
+            **cls.fit_features(config, records, where),
+        }
 
     @property
     def labels(self) -> list[str]:
@@ -54,17 +77,32 @@ class Classify(TextTask):
     def width(self) -> int:
         return len(self.labels)
 
-    def encode_all(self, records: Sequence[LabelledText], where: Sequence[str]) -> list[Encoded | str]:
+    def encode_all(
+        self, records: Sequence[LabelledText], where: Sequence[str]
+    ) -> list[Encoded | str]:
         labels = self.read_labels(records, where, self.labels, lambda r: (r.label,))
-        return self.encode_texts(records, where, [{"label": label, "weight": 1.0} for (label,) in labels])
+        return self.encode_texts(
+            records, where, [{"label": label, "weight": 1.0} for (label,) in labels]
+        )
 
     def totals(self, batch: Batch) -> Terms:
         return {self.config.task.loss: self.weight(batch).sum()}
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
         logits = self.read(model, params, batch, noise)  # [B, G, C]
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
-        terms = {self.config.task.loss: (self.weight(batch) * self._values(logits, gold, hyper)).sum()}
+        terms = {
+            self.config.task.loss: (self.weight(batch) * self._values(logits, gold, hyper)).sum()
+        }
         confusion = Confusion.update(gold, logits.argmax(-1), present, len(self.labels))
         return Output(terms, {"confusion": confusion}, {"logits": logits} if columns else {})
 
@@ -73,7 +111,10 @@ class Classify(TextTask):
         if registry.get(self.config.task.loss) is registry.cross_entropy:
             return registry.cross_entropy(logits, gold, smoothing)
         classes = logits.shape[-1]
-        target = jax.nn.one_hot(gold, classes, dtype=logits.dtype) * (1 - smoothing) + smoothing / classes
+        target = (
+            jax.nn.one_hot(gold, classes, dtype=logits.dtype) * (1 - smoothing)
+            + smoothing / classes
+        )
         return self.values(logits, target, hyper).mean(-1)
 
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
@@ -91,5 +132,11 @@ class Classify(TextTask):
         for row, z in mean_of_parts(split, columns["logits"]).items():
             record, p = split.records[row], np.exp(z - z.max())
             best = int(z.argmax())
-            out = {"row": row, **about(record), "label": record.label, "prediction": self.labels[best], "probability": float(p[best] / p.sum())}
+            out = {
+                "row": row,
+                **about(record),
+                "label": record.label,
+                "prediction": self.labels[best],
+                "probability": float(p[best] / p.sum()),
+            }
             yield out | {"correct": self.labels[best] == record.label}

@@ -1,4 +1,6 @@
-"""`task=joint`: a label for the text and a tag for each word, over one encoder: the intent of an utterance and its slots."""
+"""`task=joint`: a label for the text and a tag for each word, over one encoder: the intent of an
+utterance and its slots.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from jaxsft.tasks.texts import TextTask, mean_of_parts
 
 
 class JointHead(nn.Module):
-    """Declares the head of the text, `text/`, and that of its words, `words/`; each is applied by itself."""
+    """Declares the head of the text, `text/`, and that of its words, `words/`; each is applied by
+    itself.
+    """
 
     text: TextHead
     words: TagHead
@@ -40,23 +44,34 @@ class JointHead(nn.Module):
 
 
 class SlotsAndIntent(TagWords):
-    """The sum of the loss of the label and, weighed by `task.tags`, of that of the tags (Chen et al., 2019, arXiv:1902.10909).
+    """The sum of the loss of the label and, weighed by `task.tags`, of that of the tags (Chen et
+    al., 2019, arXiv:1902.10909).
 
-    A frame is right where the label and every tag of the text are (sentence-level semantic frame accuracy; Hakkani-Tür et al., 2016).
+    A frame is right where the label and every tag of the text are (sentence-level semantic frame
+    accuracy; Hakkani-Tür et al., 2016).
     """
 
     name = "joint"
     metric = "frame_accuracy"
     metrics = (*TagWords.metrics, "intent_accuracy", "frame_accuracy", "rows")
-    record, texts, stratum = (staticmethod(getattr(KINDS["joint"], name)) for name in ("record", "texts", "stratum"))
-    inputs, outputs = (staticmethod(getattr(KINDS["joint"], name)) for name in ("inputs", "outputs"))
+    record, texts, stratum = (
+        staticmethod(getattr(KINDS["joint"], name)) for name in ("record", "texts", "stratum")
+    )
+    inputs, outputs = (
+        staticmethod(getattr(KINDS["joint"], name)) for name in ("inputs", "outputs")
+    )
 
     def unlabelled(self, row: Row, columns: Any) -> Slots:
-        row = dataclasses.replace(row, fields={**row.fields, "label": self.intents[0]})  # never read
-        return super().unlabelled(row, dataclasses.replace(columns, label="label", label_names=None, no_label=None))
+        # never read
+        row = dataclasses.replace(row, fields={**row.fields, "label": self.intents[0]})
+        return super().unlabelled(
+            row, dataclasses.replace(columns, label="label", label_names=None, no_label=None)
+        )
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Slots], where: Sequence[str]) -> dict[str, Any]:
+    def fit(
+        cls, config: Config, tokenizer: Tokenizer, records: Sequence[Slots], where: Sequence[str]
+    ) -> dict[str, Any]:
         intents = TextTask.fit_labels(config.task.intents, {r.label for r in records}, where)
         return {**super().fit(config, tokenizer, records, where), "intents": intents}
 
@@ -65,12 +80,20 @@ class SlotsAndIntent(TagWords):
         return self.state["intents"]
 
     def encode_all(self, records: Sequence[Slots], where: Sequence[str]) -> list[Encoded | str]:
-        intents = TextTask.read_labels(self, records, where, self.intents, lambda r: (r.label,), option="task.intents")
+        intents = TextTask.read_labels(
+            self, records, where, self.intents, lambda r: (r.label,), option="task.intents"
+        )
         words = super().encode_all(records, where)
-        return [e._replace(segment={"label": label, "weight": 1.0}) for e, (label,) in zip(words, intents, strict=True)]
+        return [
+            e._replace(segment={"label": label, "weight": 1.0})
+            for e, (label,) in zip(words, intents, strict=True)
+        ]
 
     def head(self, vocab: int, precision: str) -> JointHead:
-        return JointHead(TextHead(self.config.model.embed, len(self.intents), precision, self.config.task.pool), super().head(vocab, precision))
+        return JointHead(
+            TextHead(self.config.model.embed, len(self.intents), precision, self.config.task.pool),
+            super().head(vocab, precision),
+        )
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
@@ -80,27 +103,58 @@ class SlotsAndIntent(TagWords):
         tags = dict.fromkeys(TagWords.term_weights(self.config), batch.words["weight"].sum())
         return {"intent": TextTask.weight(batch).sum()} | tags
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
         where = Tokens(batch.segment_ids, batch.positions)
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         noise = noise.at(model.config.layers + 1) if noise else None
-        tags = self.of_states(hidden, model.head.words, params["head"]["words"], batch, hyper, noise, columns=columns)
-        logits = model.head.text.apply({"params": params["head"]["text"]}, hidden, where, batch.example_ids.shape[1], noise and noise.at(1))
+        tags = self.of_states(
+            hidden, model.head.words, params["head"]["words"], batch, hyper, noise, columns=columns
+        )
+        logits = model.head.text.apply(
+            {"params": params["head"]["text"]},
+            hidden,
+            where,
+            batch.example_ids.shape[1],
+            noise and noise.at(1),
+        )
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
-        terms = {"intent": (TextTask.weight(batch) * registry.cross_entropy(logits, gold, hyper["label_smoothing"])).sum()}
+        terms = {
+            "intent": (
+                (
+                    TextTask.weight(batch)
+                    * registry.cross_entropy(logits, gold, hyper["label_smoothing"])
+                ).sum()
+            )
+        }
         hits = Hits.update(logits.argmax(-1) == gold, present, "intent_accuracy")
         more = {"intent": logits} if columns else {}
         return Output(terms | tags.terms, tags.states | {"intent": hits}, tags.columns | more)
 
-    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    # --- results
+    # ----------------------------------------------------------------------------------------------
     def _intents(self, split: Split, columns) -> dict[int, str]:
         """Of each kept row; the windows of a text vote with their mean logits."""
-        return {row: self.intents[int(logits.argmax())] for row, logits in mean_of_parts(split, columns["intent"]).items()}
+        return {
+            row: self.intents[int(logits.argmax())]
+            for row, logits in mean_of_parts(split, columns["intent"]).items()
+        }
 
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
         intents, rows = self._intents(split, columns), len(split.records)
         right = [intents.get(row) == record.label for row, record in enumerate(split.records)]
-        frames = [ok and list(gold) == guess for ok, gold, guess in zip(right, *self._tagged(split, columns), strict=True)]
+        frames = [
+            ok and list(gold) == guess
+            for ok, gold, guess in zip(right, *self._tagged(split, columns), strict=True)
+        ]
         return super().summarise(split, states, columns) | {
             "intent_accuracy": float(np.mean(right)),
             "frame_accuracy": float(np.mean(frames)),
@@ -111,7 +165,11 @@ class SlotsAndIntent(TagWords):
         intents = self._intents(split, columns)
         for line in super().predictions(split, columns, answers):
             gold, guess = split.records[line["row"]].label, intents[line["row"]]
-            yield line | {"intent": gold, "predicted_intent": guess, "correct": line["correct"] and gold == guess}
+            yield line | {
+                "intent": gold,
+                "predicted_intent": guess,
+                "correct": line["correct"] and gold == guess,
+            }
 
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:

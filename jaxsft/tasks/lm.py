@@ -15,7 +15,9 @@ from jaxsft.tasks.causal import CausalTask
 
 
 class LM(CausalTask):
-    """Documents are framed by the tokenizer's bos and eos; one that is longer than a row is cut into consecutive chunks, so that nothing is lost."""
+    """Documents are framed by the tokenizer's bos and eos; one that is longer than a row is cut
+    into consecutive chunks, so that nothing is lost.
+    """
 
     name = "lm"
     record, texts = staticmethod(KINDS["lm"].record), staticmethod(KINDS["lm"].texts)
@@ -24,10 +26,14 @@ class LM(CausalTask):
 
     def prompt(self, record: Text, where: str) -> list[int]:
         """The ids that a continuation of the text starts from."""
-        return ([] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]) + self.tokenizer.encode(record.text)
+        return (
+            [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        ) + self.tokenizer.encode(record.text)
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Text], where: Sequence[str]) -> dict[str, Any]:
+    def fit(
+        cls, config: Config, tokenizer: Tokenizer, records: Sequence[Text], where: Sequence[str]
+    ) -> dict[str, Any]:
         return {"stop_ids": [] if tokenizer.eos_id is None else [tokenizer.eos_id]}
 
     @property
@@ -38,8 +44,12 @@ class LM(CausalTask):
         before = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         after = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]
         encoded = []
-        for record, ids in zip(records, self.tokenizer.encode_stream([r.text for r in records]), strict=True):
-            if reason := no_text(record.text, ids) or ("empty" if len(before + ids + after) == 1 else None):
+        for record, ids in zip(
+            records, self.tokenizer.encode_stream([r.text for r in records]), strict=True
+        ):
+            if reason := no_text(record.text, ids) or (
+                "empty" if len(before + ids + after) == 1 else None
+            ):
                 encoded.append(reason)
                 continue
             ids = np.array(before + ids + after, np.int32)

@@ -1,4 +1,6 @@
-"""`task=mlm`: raw text, of which some tokens are hidden and guessed. For pretraining an encoder, and for adapting one to a domain."""
+"""`task=mlm`: raw text, of which some tokens are hidden and guessed. For pretraining an encoder,
+and for adapting one to a domain.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,11 @@ from jaxsft.tasks.causal import CausalTask
 
 
 class MaskedLM(CausalTask):
-    """Texts are framed as whole texts are, and long ones cut into pieces with the frame each, so that nothing is lost. Masks are drawn anew in
-    every epoch of training (Liu et al., 2019, arXiv:1907.11692, section 4.1) and once for evaluation. The loss is that of the chosen tokens, each
-    with the weight of its row."""
+    """Texts are framed as whole texts are, and long ones cut into pieces with the frame each, so
+    that nothing is lost. Masks are drawn anew in every epoch of training (Liu et al., 2019,
+    arXiv:1907.11692, section 4.1) and once for evaluation. The loss is that of the chosen tokens,
+    each with the weight of its row.
+    """
 
     name = "mlm"
     causal = False
@@ -42,23 +46,35 @@ class MaskedLM(CausalTask):
 
     @functools.cached_property
     def masking(self) -> Masking:
-        """Raises ConfigError where the tokenizer has no token for what is hidden, or cannot tell words."""
+        """Raises ConfigError where the tokenizer has no token for what is hidden, or cannot tell
+        words.
+        """
         t, tokenizer = self.config.task, self.tokenizer
         mask = tokenizer.mask_id if t.mask_token is None else tokenizer.special_id(t.mask_token)
         if mask is None:
-            raise ConfigError("task=mlm: the tokenizer has no mask token; set tokenizer.added=['<|mask|>'] task.mask_token='<|mask|>'")
+            raise ConfigError(
+                "task=mlm: the tokenizer has no mask token; set tokenizer.added=['<|mask|>']"
+                " task.mask_token='<|mask|>'"
+            )
         inner = tokenizer.inner() if t.whole_word else None
         if t.whole_word and inner is None:
-            raise ConfigError("task.whole_word=true: the pieces of this tokenizer do not tell where a word begins; set task.whole_word=false")
+            raise ConfigError(
+                "task.whole_word=true: the pieces of this tokenizer do not tell where a word"
+                " begins; set task.whole_word=false"
+            )
         empty = tokenizer.wrap([])
-        return Masking(t.share, t.random, t.kept, mask, tokenizer.ordinary(), inner, (empty.head, empty.tail))
+        return Masking(
+            t.share, t.random, t.kept, mask, tokenizer.ordinary(), inner, (empty.head, empty.tail)
+        )
 
     def corrupt(self, batch: Batch, seed: int, epoch: int) -> Batch:
         return self.masking.batch(batch, seed, epoch)
 
     def encode_all(self, records: Sequence[Text], where: Sequence[str]) -> list[Encoded | str]:
         encoded: list[Encoded | str] = []
-        for record, ids in zip(records, self.tokenizer.encode_stream([r.text for r in records]), strict=True):
+        for record, ids in zip(
+            records, self.tokenizer.encode_stream([r.text for r in records]), strict=True
+        ):
             one = framed(self.tokenizer.wrap(ids), {"weight": 1.0})._replace(chunk=True)
             encoded.append(no_text(record.text, ids) or one)
         return encoded
@@ -71,30 +87,75 @@ class MaskedLM(CausalTask):
         m = self.config.model
         return MaskedHead(m, vocab, precision, self.config.task.activation)
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
-        hidden = model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise)  # [B, S, D]
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
+        # [B, S, D]
+        hidden = model.hidden(
+            params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise
+        )
         most = self.masking.most(batch.tokens.shape[1], batch.example_ids.shape[1])
-        at = jnp.argsort(batch.loss_weight <= 0, axis=1, stable=True)[:, :most]  # the chosen places, then others, whose weight is 0
+        # the chosen places, then others, whose weight is 0
+        at = jnp.argsort(batch.loss_weight <= 0, axis=1, stable=True)[:, :most]
         take = functools.partial(jnp.take_along_axis, indices=at, axis=1)
-        weight, targets, segments = take(batch.loss_weight), take(batch.targets), take(batch.segment_ids)
-        x = model.head.apply({"params": params["head"]}, jnp.take_along_axis(hidden, at[..., None], axis=1), method="transform")  # [B, K, E]
-        finish = lambda logits: finish_logits(logits, model.output_bias(params), model.config.logit_softcap)
-        how = {"precision": model.precision, "chunk": self.config.loss.chunk, "shards": model.row_shards, "finish": finish}
+        weight, targets, segments = (
+            take(batch.loss_weight),
+            take(batch.targets),
+            take(batch.segment_ids),
+        )
+        # [B, K, E]
+        x = model.head.apply(
+            {"params": params["head"]},
+            jnp.take_along_axis(hidden, at[..., None], axis=1),
+            method="transform",
+        )
+        finish = lambda logits: finish_logits(
+            logits, model.output_bias(params), model.config.logit_softcap
+        )
+        how = {
+            "precision": model.precision,
+            "chunk": self.config.loss.chunk,
+            "shards": model.row_shards,
+            "finish": finish,
+        }
         stats = token_losses.token_stats(x, model.output_matrix(params), targets, **how)
-        terms = {"cross_entropy": (weight * token_losses.smoothed(stats, hyper["label_smoothing"])).sum()}
+        terms = {
+            "cross_entropy": (weight * token_losses.smoothed(stats, hyper["label_smoothing"])).sum()
+        }
         if self._z_loss:
             terms["z_loss"] = (weight * token_losses.z_loss(stats)).sum()
         mask = weight > 0
         out = {"tokens": states.Tokens.update(stats.nll, stats.correct, mask)}
-        return Output(terms, out, _per_text(stats, mask, segments, batch.example_ids.shape[1]) if columns else {})
+        return Output(
+            terms,
+            out,
+            _per_text(stats, mask, segments, batch.example_ids.shape[1]) if columns else {},
+        )
 
     def summarise(self, split, states: Mapping[str, Any], columns) -> dict[str, float]:
         numbers = states["tokens"].compute()
-        return {"masked_accuracy" if name == "token_accuracy" else name: value for name, value in numbers.items()}
+        return {
+            "masked_accuracy" if name == "token_accuracy" else name: value
+            for name, value in numbers.items()
+        }
 
 
-def _per_text(stats: token_losses.TokenStats, mask: Array, segments: Array, texts: int) -> dict[str, Float[Array, "batch texts"]]:
+def _per_text(
+    stats: token_losses.TokenStats, mask: Array, segments: Array, texts: int
+) -> dict[str, Float[Array, "batch texts"]]:
     """Sums over the guessed tokens of each packed text."""
-    member = (segments[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]) & mask[:, None, :]  # [B, G, K]
+    # [B, G, K]
+    member = (segments[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]) & mask[:, None, :]
     add = lambda v: jnp.where(member, v[:, None, :], 0).sum(-1)
-    return {"nll": add(stats.nll), "count": add(jnp.ones_like(segments)), "correct": add(stats.correct.astype(np.int32))}
+    return {
+        "nll": add(stats.nll),
+        "count": add(jnp.ones_like(segments)),
+        "correct": add(stats.correct.astype(np.int32)),
+    }

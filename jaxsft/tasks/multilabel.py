@@ -28,26 +28,45 @@ HALF = 0.5
 
 
 class MultiLabelTask(TextTask):
-    """A sigmoid for each label. The loss is binary cross-entropy on logits, or an error of the probabilities (`mse` is the Brier score): the mean
-    over the labels of a text, in which those that it has may weigh more (`task.positive_weight`)."""
+    """A sigmoid for each label. The loss is binary cross-entropy on logits, or an error of the
+    probabilities (`mse` is the Brier score): the mean over the labels of a text, in which those
+    that it has may weigh more (`task.positive_weight`).
+    """
 
     name = "multilabel"
     metric = "f1_micro"
     metrics = ("loss", *scoring.NAMES)
     lower_is_better = ("loss", "hamming_loss")
-    record, texts, stratum = (staticmethod(getattr(KINDS["multilabel"], name)) for name in ("record", "texts", "stratum"))
-    inputs, outputs = (staticmethod(getattr(KINDS["multilabel"], name)) for name in ("inputs", "outputs"))
+    record, texts, stratum = (
+        staticmethod(getattr(KINDS["multilabel"], name)) for name in ("record", "texts", "stratum")
+    )
+    inputs, outputs = (
+        staticmethod(getattr(KINDS["multilabel"], name)) for name in ("inputs", "outputs")
+    )
 
     def unlabelled(self, row: Row, columns: Any) -> MultiLabel:
         return MultiLabel(*pair_of(row, columns), (), values_of(row, columns))
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[MultiLabel], where: Sequence[str]) -> dict[str, Any]:
-        labels = cls.fit_labels(config.task.labels, {label for r in records for label in r.labels}, where, least=1)
+    def fit(
+        cls,
+        config: Config,
+        tokenizer: Tokenizer,
+        records: Sequence[MultiLabel],
+        where: Sequence[str],
+    ) -> dict[str, Any]:
+        labels = cls.fit_labels(
+            config.task.labels, {label for r in records for label in r.labels}, where, least=1
+        )
         counts = dict.fromkeys(labels, 0)
         for label in (label for r in records for label in r.labels if label in counts):
             counts[label] += 1
-        return {"labels": labels, "counts": list(counts.values()), "rows": len(records), **cls.fit_features(config, records, where)}
+        return {
+            "labels": labels,
+            "counts": list(counts.values()),
+            "rows": len(records),
+            **cls.fit_features(config, records, where),
+        }
 
     @property
     def labels(self) -> list[str]:
@@ -59,14 +78,26 @@ class MultiLabelTask(TextTask):
 
     @property
     def digest(self) -> dict[str, Any]:
-        return {**super().digest, "state": {name: self.state[name] for name in ("labels", "features") if name in self.state}}
+        return {
+            **super().digest,
+            "state": {
+                name: self.state[name] for name in ("labels", "features") if name in self.state
+            },
+        }
 
-    def encode_all(self, records: Sequence[MultiLabel], where: Sequence[str]) -> list[Encoded | str]:
+    def encode_all(
+        self, records: Sequence[MultiLabel], where: Sequence[str]
+    ) -> list[Encoded | str]:
         numbers = self.read_labels(records, where, self.labels, lambda r: r.labels)
         one_hot = np.eye(self.width, dtype=np.int8)
-        return self.encode_texts(records, where, [{"labels": one_hot[found].sum(0, dtype=np.int8), "weight": 1.0} for found in numbers])
+        return self.encode_texts(
+            records,
+            where,
+            [{"labels": one_hot[found].sum(0, dtype=np.int8), "weight": 1.0} for found in numbers],
+        )
 
-    # --- loss --------------------------------------------------------------------------------------------------------------------------------
+    # --- loss
+    # ----------------------------------------------------------------------------------------------
     @property
     def positive_weight(self) -> np.ndarray:
         """What the loss of a label that a text has is multiplied by: `[L]`."""
@@ -79,28 +110,53 @@ class MultiLabelTask(TextTask):
     def totals(self, batch: Batch) -> Terms:
         return {self.config.task.loss: self.weight(batch).sum()}
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
         logits = self.read(model, params, batch, noise)  # [B, G, L]
         gold, smoothing = batch.segment["labels"] > 0, hyper["label_smoothing"]
         target = gold * (1 - smoothing) + smoothing / 2
-        scores = logits if registry.get(self.config.task.loss) is registry.binary_cross_entropy else jax.nn.sigmoid(logits)
+        scores = (
+            logits
+            if registry.get(self.config.task.loss) is registry.binary_cross_entropy
+            else jax.nn.sigmoid(logits)
+        )
         weights = jnp.where(gold, self.positive_weight, 1).astype(logits.dtype)
-        terms = {self.config.task.loss: (self.weight(batch) * (weights * self.values(scores, target, hyper)).mean(-1)).sum()}
-        counts = scoring.LabelCounts.update(gold, jax.nn.sigmoid(logits) >= self._number, batch.example_ids >= 0)
+        terms = {
+            self.config.task.loss: (
+                (self.weight(batch) * (weights * self.values(scores, target, hyper)).mean(-1)).sum()
+            )
+        }
+        counts = scoring.LabelCounts.update(
+            gold, jax.nn.sigmoid(logits) >= self._number, batch.example_ids >= 0
+        )
         return Output(terms, {"labels": counts}, {"logits": logits} if columns else {})
 
-    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    # --- results
+    # ----------------------------------------------------------------------------------------------
     @property
     def _number(self) -> float:
         return HALF if self.config.task.threshold == "tuned" else self.config.task.threshold
 
     @property
     def thresholds(self) -> np.ndarray:
-        """`[L]`: those of `tune`, or the one of the config. Raises ConfigError where they were not tuned yet."""
+        """`[L]`: those of `tune`, or the one of the config. Raises ConfigError where they were not
+        tuned yet.
+        """
         if self.config.task.threshold != "tuned":
             return np.full(self.width, float(self.config.task.threshold))
         if "thresholds" not in self.state:
-            raise ConfigError("task.threshold=tuned: the run is unfinished, so its thresholds are not tuned yet; run its command again")
+            raise ConfigError(
+                "task.threshold=tuned: the run is unfinished, so its thresholds are not tuned yet;"
+                " run its command again"
+            )
         return np.array(self.state["thresholds"])
 
     def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
@@ -109,8 +165,13 @@ class MultiLabelTask(TextTask):
             self.state["thresholds"] = scoring.best_thresholds(gold, probability, HALF).tolist()
 
     def _rows(self, split: Split, columns) -> tuple[np.ndarray, np.ndarray]:
-        """Which labels each kept row has, and their probabilities from the mean logits of its parts: `[rows, L]`."""
-        index, logits = {label: i for i, label in enumerate(self.labels)}, mean_of_parts(split, columns["logits"])
+        """Which labels each kept row has, and their probabilities from the mean logits of its
+        parts: `[rows, L]`.
+        """
+        index, logits = (
+            {label: i for i, label in enumerate(self.labels)},
+            mean_of_parts(split, columns["logits"]),
+        )
         gold = np.zeros((len(logits), self.width), bool)
         for i, row in enumerate(logits):
             gold[i, [index[label] for label in split.records[row].labels]] = True
@@ -123,14 +184,33 @@ class MultiLabelTask(TextTask):
     def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
         gold, probability = self._rows(split, columns)
         heads = ["label", "support", "given", "threshold", "precision", "recall", "f1"]
-        return {"labels": (heads, scoring.per_label(self.labels, gold, probability >= self.thresholds, self.thresholds))}
+        return {
+            "labels": (
+                heads,
+                scoring.per_label(
+                    self.labels, gold, probability >= self.thresholds, self.thresholds
+                ),
+            )
+        }
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         for row, z in mean_of_parts(split, columns["logits"]).items():
             record, p = split.records[row], _sigmoid(z)
-            given = [label for label, value, least in zip(self.labels, p, self.thresholds, strict=True) if value >= least]
-            scores = {label: round(float(value), 6) for label, value in zip(self.labels, p, strict=True)}
-            out = {"row": row, **about(record), "labels": list(record.labels), "prediction": given, "probability": scores}
+            given = [
+                label
+                for label, value, least in zip(self.labels, p, self.thresholds, strict=True)
+                if value >= least
+            ]
+            scores = {
+                label: round(float(value), 6) for label, value in zip(self.labels, p, strict=True)
+            }
+            out = {
+                "row": row,
+                **about(record),
+                "labels": list(record.labels),
+                "prediction": given,
+                "probability": scores,
+            }
             yield out | {"correct": set(given) == set(record.labels)}
 
 

@@ -1,7 +1,9 @@
-"""`task=pair`: two texts and their class, how near they are, or nothing but that they belong together.
+"""`task=pair`: two texts and their class, how near they are, or nothing but that they belong
+together.
 
-`task.encoder=cross` reads both in one sequence. `bi` reads each by itself, as two segments of a row, and compares their vectors u and v, so that a
-vector can be kept and compared with any other (Sentence-BERT: Reimers and Gurevych, 2019, arXiv:1908.10084).
+`task.encoder=cross` reads both in one sequence. `bi` reads each by itself, as two segments of a
+row, and compares their vectors u and v, so that a vector can be kept and compared with any other
+(Sentence-BERT: Reimers and Gurevych, 2019, arXiv:1908.10084).
 """
 
 from __future__ import annotations
@@ -31,47 +33,67 @@ from jaxsft.tasks.base import Output, Terms, by_row
 from jaxsft.tasks.classify import AVERAGES
 from jaxsft.tasks.texts import TextTask, about, mean_of_parts
 
-KIND = {"cross_entropy": "label", "cosine_embedding": "label", "contrastive": "nothing"}  # what a loss reads; others: score
+# what a loss reads; others: score
+KIND = {"cross_entropy": "label", "cosine_embedding": "label", "contrastive": "nothing"}
 CLASSES = ("accuracy", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES))
 
 
 class PairTask(TextTask):
     """What a pair has, a label, a score or neither, is what the loss reads; all rows have the same.
 
-    Under `bi` a cosine is compared with a score, scaled so that those of training lie between 0 and 1; under `cross` scores are standardised.
+    Under `bi` a cosine is compared with a score, scaled so that those of training lie between 0 and
+    1; under `cross` scores are standardised.
     """
 
     name = "pair"
     metric = "loss"
     metrics = ("loss", *CLASSES, *regression.NAMES, *retrieval.NAMES, "rows")
     lower_is_better = ("loss", *regression.ERRORS)
-    record, texts, stratum = (staticmethod(getattr(KINDS["pair"], name)) for name in ("record", "texts", "stratum"))
+    record, texts, stratum = (
+        staticmethod(getattr(KINDS["pair"], name)) for name in ("record", "texts", "stratum")
+    )
     inputs, outputs = (staticmethod(getattr(KINDS["pair"], name)) for name in ("inputs", "outputs"))
 
     @classmethod
     def metric_names(cls, config: Config) -> tuple[str, ...]:
-        own = {"label": (*CLASSES, "rows"), "score": (*regression.NAMES, "rows"), "nothing": retrieval.NAMES}
+        own = {
+            "label": (*CLASSES, "rows"),
+            "score": (*regression.NAMES, "rows"),
+            "nothing": retrieval.NAMES,
+        }
         return ("loss", *own[KIND.get(config.task.loss, "score")])
 
     def unlabelled(self, row: Row, columns: Any) -> Pair:
         a = text_of(row, columns.text or "text", "data.columns.text")
         b = text_of(row, columns.text_pair or "text_pair", "data.columns.text_pair")
-        return Pair(a, b, *{"label": (self.state.get("labels", [""])[0], None), "score": (None, self.state.get("low"))}.get(self.kind, ()))
+        return Pair(
+            a,
+            b,
+            *{
+                "label": (self.state.get("labels", [""])[0], None),
+                "score": (None, self.state.get("low")),
+            }.get(self.kind, ()),
+        )
 
     @property
     def kind(self) -> str:
         return KIND.get(self.config.task.loss, "score")
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Pair], where: Sequence[str]) -> dict[str, Any]:
+    def fit(
+        cls, config: Config, tokenizer: Tokenizer, records: Sequence[Pair], where: Sequence[str]
+    ) -> dict[str, Any]:
         kind = KIND.get(config.task.loss, "score")
         _check_kinds(config.task.loss, kind, records, where)
         if kind == "label":
             labels = cls.fit_labels(config.task.labels, {r.label for r in records}, where)
-            if config.task.loss == "cosine_embedding" and (len(labels) != 2 or config.task.positive not in labels):
+            if config.task.loss == "cosine_embedding" and (
+                len(labels) != 2 or config.task.positive not in labels
+            ):
                 raise DataError(
-                    f"{where[0].rsplit(':', 1)[0]}: task.loss=cosine_embedding knows two labels, one of them task.positive={config.task.positive}; "
-                    f"found {len(labels)} ({', '.join(labels[:5])})"
+                    f"{where[0].rsplit(':', 1)[0]}: task.loss=cosine_embedding knows two labels,"
+                    f" one of them task.positive={config.task.positive}; found {len(labels)}"
+                    f" ({', '.join(labels[:5])})"
                 )
             return {"labels": labels}
         if kind == "nothing":
@@ -79,9 +101,15 @@ class PairTask(TextTask):
         scores = np.array([r.score for r in records], np.float64)
         if np.ptp(scores) == 0:
             raise DataError(
-                f"{where[0].rsplit(':', 1)[0]}: every pair has the score {scores[0]:g}, so there is nothing to learn; check data.columns.score"
+                f"{where[0].rsplit(':', 1)[0]}: every pair has the score {scores[0]:g}, so there is"
+                " nothing to learn; check data.columns.score"
             )
-        return {"low": scores.min(), "high": scores.max(), "mean": scores.mean(), "deviation": scores.std()}
+        return {
+            "low": scores.min(),
+            "high": scores.max(),
+            "mean": scores.mean(),
+            "deviation": scores.std(),
+        }
 
     @property
     def apart(self) -> bool:
@@ -112,25 +140,37 @@ class PairTask(TextTask):
         _check_kinds(self.config.task.loss, self.kind, records, where)
         segments: list[dict[str, Any]] = [{"weight": 1.0} for _ in records]
         if self.kind == "label":
-            segments = [{"label": label, "weight": 1.0} for (label,) in self.read_labels(records, where, self.labels, lambda r: (r.label,))]
+            segments = [
+                {"label": label, "weight": 1.0}
+                for (label,) in self.read_labels(records, where, self.labels, lambda r: (r.label,))
+            ]
         elif self.kind == "score":
             offset, unit = self.scale
-            segments = [{"score": np.float32((r.score - offset) / unit), "weight": 1.0} for r in records]
+            segments = [
+                {"score": np.float32((r.score - offset) / unit), "weight": 1.0} for r in records
+            ]
         return self.encode_texts(records, where, segments)
 
     def head(self, vocab: int, precision: str) -> TextHead | None:
         head = self.make_head(PairHead if self.apart else TextHead, self.width, precision)
         return None if self.apart and head.weightless else head
 
-    # --- loss --------------------------------------------------------------------------------------------------------------------------------
-    def read(self, model: Transformer, params: Params, batch: Batch, noise: Any) -> Float[Array, "batch texts width"]:
-        """What the head says of each pair; of `bi` without outputs the vectors of its texts, `[B, G, 2, D]`."""
+    # --- loss
+    # ----------------------------------------------------------------------------------------------
+    def read(
+        self, model: Transformer, params: Params, batch: Batch, noise: Any
+    ) -> Float[Array, "batch texts width"]:
+        """What the head says of each pair; of `bi` without outputs the vectors of its texts, `[B,
+        G, 2, D]`.
+        """
         if not self.apart:
             return super().read(model, params, batch, noise)
         if model.head is not None:
             out = super().read(model, params, batch, noise)
         else:
-            out = self.make_head(PairHead, 0, model.precision).apply({}, self.states(model, params, batch, noise), noise=noise)
+            out = self.make_head(PairHead, 0, model.precision).apply(
+                {}, self.states(model, params, batch, noise), noise=noise
+            )
         return out if self.width else out.reshape(out.shape[0], -1, 2, out.shape[-1])
 
     def where(self, batch: Batch) -> Tokens:
@@ -142,8 +182,21 @@ class PairTask(TextTask):
     def totals(self, batch: Batch) -> Terms:
         return {self.config.task.loss: self.weight(batch).sum()}
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
-        out, present, name = self.read(model, params, batch, noise), batch.example_ids >= 0, self.config.task.loss
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
+        out, present, name = (
+            self.read(model, params, batch, noise),
+            batch.example_ids >= 0,
+            self.config.task.loss,
+        )
         states: dict[str, Any] = {}
         if name == "contrastive":
             unit = pairs.normalise(out)
@@ -151,19 +204,32 @@ class PairTask(TextTask):
             found = {"vectors": unit}
         elif name == "cross_entropy":
             gold = batch.segment["label"].astype(jnp.int32)
-            values, found = registry.cross_entropy(out, gold, hyper["label_smoothing"]), {"logits": out}
-            states = {"confusion": Confusion.update(gold, out.argmax(-1), present, len(self.labels))}
+            values, found = (
+                registry.cross_entropy(out, gold, hyper["label_smoothing"]),
+                {"logits": out},
+            )
+            states = {
+                "confusion": Confusion.update(gold, out.argmax(-1), present, len(self.labels))
+            }
         elif name == "cosine_embedding":
             cosine = pairs.cosine(out)
-            values = pairs.cosine_embedding(cosine, batch.segment["label"] == self.labels.index(self.config.task.positive), hyper["margin"])
+            values = pairs.cosine_embedding(
+                cosine,
+                batch.segment["label"] == self.labels.index(self.config.task.positive),
+                hyper["margin"],
+            )
             found = {"predicted": cosine}
         else:
-            predicted, gold = pairs.cosine(out) if self.apart else out[..., 0], batch.segment["score"]
+            predicted, gold = (
+                pairs.cosine(out) if self.apart else out[..., 0],
+                batch.segment["score"],
+            )
             values, found = self.values(predicted, gold, hyper), {"predicted": predicted}
             states = {"errors": regression.SquaredErrors.update(predicted, gold, present)}
         return Output({name: (self.weight(batch) * values).sum()}, states, found if columns else {})
 
-    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    # --- results
+    # ----------------------------------------------------------------------------------------------
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
         if self.kind == "label":
             return self._confusion(split, columns).compute()
@@ -177,7 +243,10 @@ class PairTask(TextTask):
         if self.config.task.loss == "cosine_embedding":
             yes = self.labels.index(self.config.task.positive)
             found = {row: float(c) for row, c in mean_of_parts(split, columns["predicted"]).items()}
-            return {row: (yes if c >= self.config.task.threshold else 1 - yes, c) for row, c in found.items()}
+            return {
+                row: (yes if c >= self.config.task.threshold else 1 - yes, c)
+                for row, c in found.items()
+            }
         out = {}
         for row, z in mean_of_parts(split, columns["logits"]).items():
             p = np.exp(z - z.max())
@@ -201,20 +270,40 @@ class PairTask(TextTask):
             key = "cosine" if self.config.task.loss == "cosine_embedding" else "probability"
             for row, (label, value) in self._decisions(split, columns).items():
                 record = split.records[row]
-                out = {"row": row, **about(record), "label": record.label, "prediction": self.labels[label], key: value}
+                out = {
+                    "row": row,
+                    **about(record),
+                    "label": record.label,
+                    "prediction": self.labels[label],
+                    key: value,
+                }
                 yield out | {"correct": self.labels[label] == record.label}
         elif self.kind == "score":
             for row, gold, predicted in zip(*self._scores(split, columns), strict=True):
-                yield {"row": row, **about(split.records[row]), "label": float(gold), "prediction": float(predicted)}
+                yield {
+                    "row": row,
+                    **about(split.records[row]),
+                    "label": float(gold),
+                    "prediction": float(predicted),
+                }
         else:
-            cosines = (columns["vectors"][:, 0].astype(np.float64) * columns["vectors"][:, 1]).sum(-1)
+            cosines = (columns["vectors"][:, 0].astype(np.float64) * columns["vectors"][:, 1]).sum(
+                -1
+            )
             ranks = retrieval.ranks(columns["vectors"][:, 0], columns["vectors"][:, 1])
             for row, example in by_row(split, np.arange(len(cosines))).items():
-                yield {"row": row, **about(split.records[row]), "prediction": float(cosines[example[0]]), "rank": int(ranks[example[0]])}
+                yield {
+                    "row": row,
+                    **about(split.records[row]),
+                    "prediction": float(cosines[example[0]]),
+                    "rank": int(ranks[example[0]]),
+                }
 
 
 def split_pairs(batch: Batch) -> Tokens:
-    """The two texts of a pair as segments of their own, 2 g - 1 and 2 g, each with positions from 0."""
+    """The two texts of a pair as segments of their own, 2 g - 1 and 2 g, each with positions from
+    0.
+    """
     second = batch.types == 1
     segments = jnp.where(batch.segment_ids > 0, 2 * batch.segment_ids - 1 + second, 0)
     texts = jnp.arange(1, batch.example_ids.shape[1] + 1)
@@ -225,12 +314,27 @@ def split_pairs(batch: Batch) -> Tokens:
 
 
 def _check_kinds(loss: str, kind: str, records: Sequence[Pair], where: Sequence[str]) -> None:
-    """Raises DataError where a pair does not have what the loss reads, or has what it does not read."""
+    """Raises DataError where a pair does not have what the loss reads, or has what it does not
+    read.
+    """
     for record, place in zip(records, where, strict=True):
-        found = "label" if record.label is not None else "score" if record.score is not None else "nothing"
+        found = (
+            "label"
+            if record.label is not None
+            else "score"
+            if record.score is not None
+            else "nothing"
+        )
         if found != kind:
             has = {"label": "a label", "score": "a score", "nothing": "neither label nor score"}
-            fitting = {"label": "cross_entropy", "score": "mse", "nothing": "contrastive task.encoder=bi"}[found]
+            fitting = {
+                "label": "cross_entropy",
+                "score": "mse",
+                "nothing": "contrastive task.encoder=bi",
+            }[found]
             column = {"label": "data.columns.label", "score": "data.columns.score"}.get(kind)
             other = f", or {column}=<its column>" if column else ""
-            raise DataError(f"{place}: this pair has {has[found]}, but task.loss={loss} expects {has[kind]}; set task.loss={fitting}{other}")
+            raise DataError(
+                f"{place}: this pair has {has[found]}, but task.loss={loss} expects {has[kind]};"
+                f" set task.loss={fitting}{other}"
+            )

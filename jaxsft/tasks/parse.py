@@ -1,4 +1,6 @@
-"""`task=parse`: a dependency tree over the words: the head of each and its relation to it, and, if wanted, its part of speech."""
+"""`task=parse`: a dependency tree over the words: the head of each and its relation to it, and, if
+wanted, its part of speech.
+"""
 
 from __future__ import annotations
 
@@ -32,38 +34,88 @@ OF_UPOS = ("uas_nopunct", "las_nopunct", "upos_accuracy")  # numbers that need t
 
 
 class ParseTrees(Task):
-    """The deep biaffine parser: the cross-entropy of heads, of relations to the gold heads, and of parts of speech; trees by Chu, Liu and Edmonds.
+    """The deep biaffine parser: the cross-entropy of heads, of relations to the gold heads, and of
+    parts of speech; trees by Chu, Liu and Edmonds.
 
-    UAS is the share of words with the right head, LAS that of words with the right head and relation, subtypes (`nsubj:pass`) included.
+    UAS is the share of words with the right head, LAS that of words with the right head and
+    relation, subtypes (`nsubj:pass`) included.
     """
 
     name = "parse"
     of_words = True
     metric = "las"
-    metrics = ("loss", "uas", "las", "uas_nopunct", "las_nopunct", "root_accuracy", "label_accuracy", "trees", "upos_accuracy", "words")
-    record, texts, stratum = (staticmethod(getattr(KINDS["parse"], name)) for name in ("record", "texts", "stratum"))
-    inputs, outputs = (staticmethod(getattr(KINDS["parse"], name)) for name in ("inputs", "outputs"))
+    metrics = (
+        "loss",
+        "uas",
+        "las",
+        "uas_nopunct",
+        "las_nopunct",
+        "root_accuracy",
+        "label_accuracy",
+        "trees",
+        "upos_accuracy",
+        "words",
+    )
+    record, texts, stratum = (
+        staticmethod(getattr(KINDS["parse"], name)) for name in ("record", "texts", "stratum")
+    )
+    inputs, outputs = (
+        staticmethod(getattr(KINDS["parse"], name)) for name in ("inputs", "outputs")
+    )
 
-    # --- data --------------------------------------------------------------------------------------------------------------------------------
+    # --- data
+    # ----------------------------------------------------------------------------------------------
     def unlabelled(self, row: Row, columns: Any) -> Parse:
-        """The words of a row, or of a text that stands in place of them, under a tree that is never read."""
+        """The words of a row, or of a text that stands in place of them, under a tree that is never
+        read.
+        """
         row, columns = words_of_row(row, columns)
         count = len(row.fields[columns.tokens])
-        given = {"heads": [0, *[1] * (count - 1)], "deprels": [self.labels[0]] * count, "upos": (self.upos or ["_"])[:1] * count}
-        fields = {name: value for name, value in row.fields.items() if name not in ("xpos", "feats")} | given
-        return self.record(dataclasses.replace(row, fields=fields), dataclasses.replace(columns, heads="heads", deprels="deprels"))
+        given = {
+            "heads": [0, *[1] * (count - 1)],
+            "deprels": [self.labels[0]] * count,
+            "upos": (self.upos or ["_"])[:1] * count,
+        }
+        fields = {
+            name: value for name, value in row.fields.items() if name not in ("xpos", "feats")
+        } | given
+        return self.record(
+            dataclasses.replace(row, fields=fields),
+            dataclasses.replace(columns, heads="heads", deprels="deprels"),
+        )
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Parse], where: Sequence[str]) -> dict[str, Any]:
-        labels = [*config.task.labels] if config.task.labels else sorted({relation for r in records for relation in r.deprels})
+    def fit(
+        cls, config: Config, tokenizer: Tokenizer, records: Sequence[Parse], where: Sequence[str]
+    ) -> dict[str, Any]:
+        labels = (
+            [*config.task.labels]
+            if config.task.labels
+            else sorted({relation for r in records for relation in r.deprels})
+        )
         asked = config.evaluation.metric.partition("/")[2]
         if config.task.upos > 0 or asked in OF_UPOS:
-            what = f"task.upos={config.task.upos}" if config.task.upos > 0 else f"evaluation.metric=validation/{asked}"
-            if without := next((place for r, place in zip(records, where, strict=True) if "upos" not in r.more), None):
-                raise DataError(f"{without}: no column 'upos', which {what} needs; leave it out, or give the column")
+            what = (
+                f"task.upos={config.task.upos}"
+                if config.task.upos > 0
+                else f"evaluation.metric=validation/{asked}"
+            )
+            if without := next(
+                (place for r, place in zip(records, where, strict=True) if "upos" not in r.more),
+                None,
+            ):
+                raise DataError(
+                    f"{without}: no column 'upos', which {what} needs; leave it out, or give the"
+                    " column"
+                )
             if asked == "upos_accuracy" and not config.task.upos:
-                raise ConfigError("evaluation.metric=validation/upos_accuracy: no parts of speech are learnt; set task.upos=1")
-        upos = sorted({tag for r in records for tag in r.more["upos"]}) if config.task.upos > 0 else []
+                raise ConfigError(
+                    "evaluation.metric=validation/upos_accuracy: no parts of speech are learnt; set"
+                    " task.upos=1"
+                )
+        upos = (
+            sorted({tag for r in records for tag in r.more["upos"]}) if config.task.upos > 0 else []
+        )
         return {"labels": labels, "upos": upos}
 
     @property
@@ -75,31 +127,57 @@ class ParseTrees(Task):
         return self.state["upos"]
 
     def encode_all(self, records: Sequence[Parse], where: Sequence[str]) -> list[Encoded | str]:
-        relations, tags = ({name: i for i, name in enumerate(names)} for names in (self.labels, self.upos))
-        pieces = spelling.encode_words(self.tokenizer, [r.tokens for r in records], [r.glued for r in records], where)
+        relations, tags = (
+            {name: i for i, name in enumerate(names)} for names in (self.labels, self.upos)
+        )
+        pieces = spelling.encode_words(
+            self.tokenizer, [r.tokens for r in records], [r.glued for r in records], where
+        )
         out: list[Encoded | str] = []
         for record, place, (ids, offsets) in zip(records, where, pieces, strict=True):
-            values = {"head": np.array(record.heads, np.int32), "deprel": _numbers(record.deprels, relations, "relation", record, place)}
+            values = {
+                "head": np.array(record.heads, np.int32),
+                "deprel": _numbers(record.deprels, relations, "relation", record, place),
+            }
             if self.upos:
                 if "upos" not in record.more:
-                    raise DataError(f"{place}: no column 'upos', which task.upos={self.config.task.upos} needs; give the column")
-                values["upos"] = _numbers(record.more["upos"], tags, "part of speech", record, place)
+                    raise DataError(
+                        f"{place}: no column 'upos', which task.upos={self.config.task.upos} needs;"
+                        " give the column"
+                    )
+                values["upos"] = _numbers(
+                    record.more["upos"], tags, "part of speech", record, place
+                )
             out.append(spelling.encoded(ids, offsets, values))
         return out
 
-    # --- model -------------------------------------------------------------------------------------------------------------------------------
+    # --- model
+    # ----------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> biaffine.Biaffine:
         t = self.config.task
-        return biaffine.Biaffine(self.config.model.embed, t.arc, t.label, len(self.labels), len(self.upos), precision)
+        return biaffine.Biaffine(
+            self.config.model.embed, t.arc, t.label, len(self.labels), len(self.upos), precision
+        )
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
-        return {"heads": 1.0, "relations": 1.0} | ({"upos": config.task.upos} if config.task.upos > 0 else {})
+        return {"heads": 1.0, "relations": 1.0} | (
+            {"upos": config.task.upos} if config.task.upos > 0 else {}
+        )
 
     def totals(self, batch: Batch) -> Terms:
         return dict.fromkeys(self.term_weights(self.config), batch.words["weight"].sum())
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         words, there = batch.words, batch.words["segment"] > 0
         noise = noise.at(model.config.layers + 1) if noise else None
@@ -107,20 +185,36 @@ class ParseTrees(Task):
         arcs = biaffine.masked_arcs(views, words["segment"])  # [B, W, 1 + W]
         labels = biaffine.label_logits(views, words["head"], model.precision)  # [B, W, R]
         weigh = lambda value: (words["weight"] * jnp.where(there, value, 0)).sum()
-        smoothed = lambda logits, gold: token_losses.smoothed(token_losses.from_logits(logits, gold), hyper["label_smoothing"])
-        # Arcs are not smoothed: how many heads there are to choose from is not the same for every sentence of a row.
-        terms = {"heads": weigh(token_losses.from_logits(arcs, words["head"]).nll), "relations": weigh(smoothed(labels, words["deprel"]))}
+        smoothed = lambda logits, gold: token_losses.smoothed(
+            token_losses.from_logits(logits, gold), hyper["label_smoothing"]
+        )
+        # Arcs are not smoothed: how many heads there are to choose from is not the same for every
+        # sentence of a row.
+        terms = {
+            "heads": weigh(token_losses.from_logits(arcs, words["head"]).nll),
+            "relations": weigh(smoothed(labels, words["deprel"])),
+        }
         if self.upos:
             terms["upos"] = weigh(smoothed(views.tags, words["upos"]))
         hits = Hits.update(arcs.argmax(-1) == words["head"], there, "uas")
-        return Output(terms, {"words": hits}, self._columns(model, views, arcs, words) if columns else {})
+        return Output(
+            terms, {"words": hits}, self._columns(model, views, arcs, words) if columns else {}
+        )
 
-    def _columns(self, model: Transformer, views: biaffine.Views, arcs: jax.Array, words: Mapping[str, Any]) -> dict[str, Any]:
-        found = {"arcs": arcs, "relations": biaffine.best_labels(views, model.precision), "segment": words["segment"]}
+    def _columns(
+        self, model: Transformer, views: biaffine.Views, arcs: jax.Array, words: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        found = {
+            "arcs": arcs,
+            "relations": biaffine.best_labels(views, model.precision),
+            "segment": words["segment"],
+        }
         return found | ({"word.upos": views.tags.argmax(-1).astype(jnp.int32)} if self.upos else {})
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Of each sentence the tree of the highest score, with heads counted in the sentence, and the best relation to each head."""
+        """Of each sentence the tree of the highest score, with heads counted in the sentence, and
+        the best relation to each head.
+        """
         find = trees.best_tree if self.config.task.decode == "mst" else trees.greedy
         segments = columns["segment"]
         heads, relations = np.zeros_like(segments), np.zeros_like(segments)
@@ -130,20 +224,39 @@ class ParseTrees(Task):
                 candidates = np.concatenate([[0], at + 1])
                 heads[row, at] = found = find(columns["arcs"][row][np.ix_(at, candidates)])
                 relations[row, at] = columns["relations"][row][at, candidates[found]]
-        kept = {name: value for name, value in columns.items() if name not in ("arcs", "relations", "segment")}
+        kept = {
+            name: value
+            for name, value in columns.items()
+            if name not in ("arcs", "relations", "segment")
+        }
         return kept | {"word.head": heads, "word.deprel": relations}
 
-    # --- results -----------------------------------------------------------------------------------------------------------------------------
-    def _told(self, split: Split, columns, what: str, names: Sequence[str] | None) -> list[list[Any] | None]:
+    # --- results
+    # ----------------------------------------------------------------------------------------------
+    def _told(
+        self, split: Split, columns, what: str, names: Sequence[str] | None
+    ) -> list[list[Any] | None]:
         """What was predicted for every row of the split; None of a row that was dropped."""
         found = by_text(split, columns[f"word.{what}"])
         told = [found[row].tolist() if row in found else None for row in range(len(split.records))]
-        assert all(p is None or len(p) == len(r.tokens) for p, r in zip(told, split.records, strict=True)), "a word has no prediction"
-        return told if names is None else [None if p is None else [names[i] for i in p] for p in told]
+        assert all(
+            p is None or len(p) == len(r.tokens) for p, r in zip(told, split.records, strict=True)
+        ), "a word has no prediction"
+        return (
+            told if names is None else [None if p is None else [names[i] for i in p] for p in told]
+        )
 
-    def _trees(self, split: Split, columns) -> tuple[list[list[int] | None], list[list[str] | None], list[list[tuple[int, str]] | None]]:
-        heads, relations = self._told(split, columns, "head", None), self._told(split, columns, "deprel", self.labels)
-        both = [None if h is None else list(zip(h, r, strict=True)) for h, r in zip(heads, relations, strict=True)]
+    def _trees(
+        self, split: Split, columns
+    ) -> tuple[list[list[int] | None], list[list[str] | None], list[list[tuple[int, str]] | None]]:
+        heads, relations = (
+            self._told(split, columns, "head", None),
+            self._told(split, columns, "deprel", self.labels),
+        )
+        both = [
+            None if h is None else list(zip(h, r, strict=True))
+            for h, r in zip(heads, relations, strict=True)
+        ]
         return heads, relations, both
 
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
@@ -152,18 +265,29 @@ class ParseTrees(Task):
         gold_both = [list(zip(r.heads, r.deprels, strict=True)) for r in split.records]
         out = {"uas": scoring.accuracy(gold, heads), "las": scoring.accuracy(gold_both, both)}
         out["label_accuracy"] = scoring.accuracy([r.deprels for r in split.records], relations)
-        out["root_accuracy"] = scoring.accuracy(gold, heads, [[head == 0 for head in r.heads] for r in split.records])
+        out["root_accuracy"] = scoring.accuracy(
+            gold, heads, [[head == 0 for head in r.heads] for r in split.records]
+        )
         out["trees"] = sum(h is not None and trees.is_tree(np.array(h)) for h in heads) / len(heads)
         if all("upos" in r.more for r in split.records):
             keep = [[tag != PUNCTUATION for tag in r.more["upos"]] for r in split.records]
-            out |= {"uas_nopunct": scoring.accuracy(gold, heads, keep), "las_nopunct": scoring.accuracy(gold_both, both, keep)}
+            out |= {
+                "uas_nopunct": scoring.accuracy(gold, heads, keep),
+                "las_nopunct": scoring.accuracy(gold_both, both, keep),
+            }
         if self.upos:
-            out["upos_accuracy"] = scoring.accuracy([r.more["upos"] for r in split.records], self._told(split, columns, "upos", self.upos))
+            out["upos_accuracy"] = scoring.accuracy(
+                [r.more["upos"] for r in split.records],
+                self._told(split, columns, "upos", self.upos),
+            )
         return {**out, "words": sum(map(len, gold))}
 
     def confusion(self, split: Split, columns) -> Confusion:
         """Counts of relations, whatever the heads; rows that were dropped are not in it."""
-        index, matrix = {label: i for i, label in enumerate(self.labels)}, np.zeros((len(self.labels),) * 2, np.int64)
+        index, matrix = (
+            {label: i for i, label in enumerate(self.labels)},
+            np.zeros((len(self.labels),) * 2, np.int64),
+        )
         for record, guess in zip(split.records, self._trees(split, columns)[1], strict=True):
             for a, b in zip(record.deprels, guess or (), strict=False):
                 matrix[index[a], index[b]] += 1
@@ -182,9 +306,19 @@ class ParseTrees(Task):
         tags = self._told(split, columns, "upos", self.upos) if self.upos else [None] * len(heads)
         for row, record in enumerate(split.records):
             if heads[row] is not None:
-                prediction = {"head": heads[row], "deprel": relations[row]} | ({"upos": tags[row]} if self.upos else {})
-                out = {"row": row, "tokens": list(record.tokens), "heads": list(record.heads), "deprels": list(record.deprels)}
-                yield out | {"prediction": prediction, "correct": both[row] == list(zip(record.heads, record.deprels, strict=True))}
+                prediction = {"head": heads[row], "deprel": relations[row]} | (
+                    {"upos": tags[row]} if self.upos else {}
+                )
+                out = {
+                    "row": row,
+                    "tokens": list(record.tokens),
+                    "heads": list(record.heads),
+                    "deprels": list(record.deprels),
+                }
+                yield out | {
+                    "prediction": prediction,
+                    "correct": both[row] == list(zip(record.heads, record.deprels, strict=True)),
+                }
 
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
@@ -199,11 +333,17 @@ class ParseTrees(Task):
         return {**{k: v for k, v in line.items() if k != "prediction"}, **told, **empty}
 
 
-def _numbers(names: Sequence[str], index: Mapping[str, int], what: str, record: Parse, place: str) -> np.ndarray:
+def _numbers(
+    names: Sequence[str], index: Mapping[str, int], what: str, record: Parse, place: str
+) -> np.ndarray:
     if unknown := next((name for name in names if name not in index), None):
-        at, known = names.index(unknown), ", ".join(list(index)[:10]) + (", ..." if len(index) > 10 else "")
+        at, known = (
+            names.index(unknown),
+            ", ".join(list(index)[:10]) + (", ..." if len(index) > 10 else ""),
+        )
         raise DataError(
-            f"{place}: {what} {unknown!r} of word {at + 1}, {record.tokens[at]!r}, is not in the vocabulary of {len(index)} of the training split "
-            f"({known}); mend the row, or let training see one"
+            f"{place}: {what} {unknown!r} of word {at + 1}, {record.tokens[at]!r}, is not in the"
+            f" vocabulary of {len(index)} of the training split ({known}); mend the row, or let"
+            " training see one"
         )
     return np.array([index[name] for name in names], np.int32)

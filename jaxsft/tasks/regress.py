@@ -24,9 +24,11 @@ from jaxsft.tasks.texts import TextTask, about, mean_of_parts
 
 
 class Regress(TextTask):
-    """The loss is an error of standardised numbers, averaged over the targets that are there; every result is in the units of the data.
+    """The loss is an error of standardised numbers, averaged over the targets that are there; every
+    result is in the units of the data.
 
-    The numbers of the whole are the means over the targets: `rmse` is the mean of the targets' own, not the root of a mean.
+    The numbers of the whole are the means over the targets: `rmse` is the mean of the targets' own,
+    not the root of a mean.
     """
 
     name = "regress"
@@ -34,12 +36,22 @@ class Regress(TextTask):
     metrics = ("loss", *regression.NAMES, "rows")
     lower_is_better = ("loss", *regression.ERRORS)
     record, texts = (staticmethod(getattr(KINDS["regress"], name)) for name in ("record", "texts"))
-    inputs, outputs = (staticmethod(getattr(KINDS["regress"], name)) for name in ("inputs", "outputs"))
+    inputs, outputs = (
+        staticmethod(getattr(KINDS["regress"], name)) for name in ("inputs", "outputs")
+    )
 
     @classmethod
     def metric_names(cls, config: Config) -> tuple[str, ...]:
         targets = config.data.columns.targets
-        return (*cls.metrics, *(_of_target(name, target) for target in targets for name in regression.NAMES if len(targets) > 1))
+        return (
+            *cls.metrics,
+            *(
+                _of_target(name, target)
+                for target in targets
+                for name in regression.NAMES
+                if len(targets) > 1
+            ),
+        )
 
     def sign(self, metric: str) -> int:
         own = {_of_target(name, target) for target in self.targets for name in regression.ERRORS}
@@ -49,16 +61,33 @@ class Regress(TextTask):
         return Regression(*pair_of(row, columns), (math.nan,) * self.width, values_of(row, columns))
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Regression], where: Sequence[str]) -> dict[str, Any]:
+    def fit(
+        cls,
+        config: Config,
+        tokenizer: Tokenizer,
+        records: Sequence[Regression],
+        where: Sequence[str],
+    ) -> dict[str, Any]:
         columns = config.data.columns
         names = list(columns.targets) or [columns.label or "label"]
         values = np.array([r.targets for r in records], np.float64)
         for i, name in enumerate(names):
             there = values[np.isfinite(values[:, i]), i]
             if not len(there) or np.ptp(there) == 0:
-                found = "no row of training has it" if not len(there) else f"every row of training has {there[0]:g}"
-                raise DataError(f"{where[0].rsplit(':', 1)[0]}: target {name!r}: {found}, so there is nothing to learn; check data.columns.targets")
-        learnt = {"targets": names, "mean": np.nanmean(values, 0).tolist(), "deviation": np.nanstd(values, 0).tolist()}
+                found = (
+                    "no row of training has it"
+                    if not len(there)
+                    else f"every row of training has {there[0]:g}"
+                )
+                raise DataError(
+                    f"{where[0].rsplit(':', 1)[0]}: target {name!r}: {found}, so there is nothing"
+                    " to learn; check data.columns.targets"
+                )
+        learnt = {
+            "targets": names,
+            "mean": np.nanmean(values, 0).tolist(),
+            "deviation": np.nanstd(values, 0).tolist(),
+        }
         return learnt | cls.fit_features(config, records, where)
 
     @property
@@ -80,50 +109,103 @@ class Regress(TextTask):
     def digest(self) -> dict[str, Any]:
         return {**super().digest, "standardize": self.config.task.standardize}
 
-    def encode_all(self, records: Sequence[Regression], where: Sequence[str]) -> list[Encoded | str]:
+    def encode_all(
+        self, records: Sequence[Regression], where: Sequence[str]
+    ) -> list[Encoded | str]:
         mean, deviation = self.scale
-        values = np.array([r.targets for r in records], np.float64).reshape(len(records), self.width)
-        there, scaled = np.isfinite(values), np.nan_to_num((values - mean) / deviation).astype(np.float32)
+        values = np.array([r.targets for r in records], np.float64).reshape(
+            len(records), self.width
+        )
+        there, scaled = (
+            np.isfinite(values),
+            np.nan_to_num((values - mean) / deviation).astype(np.float32),
+        )
         return self.encode_texts(
-            records, where, [{"targets": v, "there": t.astype(np.int8), "weight": 1.0} for v, t in zip(scaled, there, strict=True)]
+            records,
+            where,
+            [
+                {"targets": v, "there": t.astype(np.int8), "weight": 1.0}
+                for v, t in zip(scaled, there, strict=True)
+            ],
         )
 
     def totals(self, batch: Batch) -> Terms:
-        return {self.config.task.loss: (self.weight(batch)[..., None] * batch.segment["there"]).sum()}
+        return {
+            self.config.task.loss: (self.weight(batch)[..., None] * batch.segment["there"]).sum()
+        }
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
         predicted = self.read(model, params, batch, noise)  # [B, G, T]
         gold, there = batch.segment["targets"], batch.segment["there"] > 0
         weight = self.weight(batch)[..., None] * there
         terms = {self.config.task.loss: (weight * self.values(predicted, gold, hyper)).sum()}
-        errors = regression.SquaredErrors.update(predicted, gold, there & (batch.example_ids >= 0)[..., None])
+        errors = regression.SquaredErrors.update(
+            predicted, gold, there & (batch.example_ids >= 0)[..., None]
+        )
         return Output(terms, {"errors": errors}, {"predicted": predicted} if columns else {})
 
-    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    # --- results
+    # ----------------------------------------------------------------------------------------------
     def _rows(self, split: Split, columns) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """The kept rows, their targets and what is predicted for them, in the units of the data: `[rows, T]`."""
+        """The kept rows, their targets and what is predicted for them, in the units of the data:
+        `[rows, T]`.
+        """
         (mean, deviation), found = self.scale, mean_of_parts(split, columns["predicted"])
-        gold = np.array([split.records[row].targets for row in found], np.float64).reshape(-1, self.width)
+        gold = np.array([split.records[row].targets for row in found], np.float64).reshape(
+            -1, self.width
+        )
         return list(found), gold, np.stack(list(found.values())) * deviation + mean
 
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
         rows, gold, predicted = self._rows(split, columns)
         each = [regression.scores(gold[:, i], predicted[:, i]) for i in range(self.width)]
-        out = {name: float(np.mean([one[name] for one in each])) for name in regression.NAMES} | {"rows": len(rows)}
+        out = {name: float(np.mean([one[name] for one in each])) for name in regression.NAMES} | {
+            "rows": len(rows)
+        }
         if self.width > 1:
-            out |= {_of_target(name, target): one[name] for target, one in zip(self.targets, each, strict=True) for name in regression.NAMES}
+            out |= {
+                _of_target(name, target): one[name]
+                for target, one in zip(self.targets, each, strict=True)
+                for name in regression.NAMES
+            }
         return out
 
     def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
         _, gold, predicted = self._rows(split, columns)
-        return {"targets": (["target", "rows", *regression.NAMES], regression.table(self.targets, gold, predicted))}
+        return {
+            "targets": (
+                ["target", "rows", *regression.NAMES],
+                regression.table(self.targets, gold, predicted),
+            )
+        }
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        named = lambda values: {n: float(v) for n, v in zip(self.targets, values, strict=True)} if self.width > 1 else float(values[0])
+        named = lambda values: (
+            {n: float(v) for n, v in zip(self.targets, values, strict=True)}
+            if self.width > 1
+            else float(values[0])
+        )
         for row, gold, predicted in zip(*self._rows(split, columns), strict=True):
-            gold = {n: None if math.isnan(v) else v for n, v in zip(self.targets, gold.tolist(), strict=True)}
+            gold = {
+                n: None if math.isnan(v) else v
+                for n, v in zip(self.targets, gold.tolist(), strict=True)
+            }
             label = gold if self.width > 1 else gold[self.targets[0]]
-            yield {"row": row, **about(split.records[row]), "label": label, "prediction": named(predicted)}
+            yield {
+                "row": row,
+                **about(split.records[row]),
+                "label": label,
+                "prediction": named(predicted),
+            }
 
 
 def _of_target(metric: str, target: str) -> str:

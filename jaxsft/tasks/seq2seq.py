@@ -1,8 +1,10 @@
-"""`task=seq2seq`: a text that becomes another. For two kinds of model, told apart by `model.decoder_layers`.
+"""`task=seq2seq`: a text that becomes another. For two kinds of model, told apart by
+`model.decoder_layers`.
 
-Decoder-only (0): source and target are one causal stream, `bos template(source) target eos`, of which the target and its eos are trained.
-Encoder-decoder: the encoder reads `bos template(source) eos`, the decoder is given `start target` and trained on `target eos`. Tokens that the
-tokenizer has not are left out.
+Decoder-only (0): source and target are one causal stream, `bos template(source) target eos`, of
+which the target and its eos are trained. Encoder-decoder: the encoder reads `bos template(source)
+eos`, the decoder is given `start target` and trained on `target eos`. Tokens that the tokenizer has
+not are left out.
 """
 
 from __future__ import annotations
@@ -29,15 +31,19 @@ SLOT = "{source}"
 
 
 class Seq2SeqTask(CausalTask):
-    """Training has a row for each reference; evaluation has a row for each source: its loss is that of the first reference, so that a
-    source counts once; its answer is scored against all of them."""
+    """Training has a row for each reference; evaluation has a row for each source: its loss is that
+    of the first reference, so that a source counts once; its answer is scored against all of them.
+    """
 
     name = "seq2seq"
     causal = None  # true of a decoder-only model, false of an encoder; see config/validate.py
     generates = True
     can_generate = True
     metrics = (*CausalTask.metrics, *text_scores.SCORES, "stopped", "generated_rows")
-    record, texts, inputs, outputs = (staticmethod(getattr(KINDS["seq2seq"], name)) for name in ("record", "texts", "inputs", "outputs"))
+    record, texts, inputs, outputs = (
+        staticmethod(getattr(KINDS["seq2seq"], name))
+        for name in ("record", "texts", "inputs", "outputs")
+    )
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
@@ -46,7 +52,8 @@ class Seq2SeqTask(CausalTask):
         self.two = config.model.decoder_layers > 0
         self.before, self.after = self.state["pattern"].split(SLOT)
 
-    # --- data --------------------------------------------------------------------------------------------------------------------------------
+    # --- data
+    # ----------------------------------------------------------------------------------------------
     def unlabelled(self, row: Row, columns: Any) -> Seq2Seq:
         """The answer is to come; one that is there is not read."""
         name = columns.target or "target"
@@ -54,16 +61,33 @@ class Seq2SeqTask(CausalTask):
         return seq2seq_record(blank, dataclasses.replace(columns, target=name, references=None))
 
     @classmethod
-    def arrange(cls, records: Sequence[Seq2Seq], where: Sequence[str], columns: Any, training: bool) -> tuple[list[Seq2Seq], list[str]]:
+    def arrange(
+        cls, records: Sequence[Seq2Seq], where: Sequence[str], columns: Any, training: bool
+    ) -> tuple[list[Seq2Seq], list[str]]:
         if training:
-            pairs = [(r, place, text) for r, place in zip(records, where, strict=True) for text in (r.references or (r.target,))]
-            return [dataclasses.replace(r, target=text, references=()) for r, _, text in pairs], [place for _, place, _ in pairs]
-        return group_references(records, where) if columns.group_references else (list(records), list(where))
+            pairs = [
+                (r, place, text)
+                for r, place in zip(records, where, strict=True)
+                for text in r.references or (r.target,)
+            ]
+            return [dataclasses.replace(r, target=text, references=()) for r, _, text in pairs], [
+                place for _, place, _ in pairs
+            ]
+        return (
+            group_references(records, where)
+            if columns.group_references
+            else (list(records), list(where))
+        )
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Seq2Seq], where: Sequence[str]) -> dict[str, Any]:
+    def fit(
+        cls, config: Config, tokenizer: Tokenizer, records: Sequence[Seq2Seq], where: Sequence[str]
+    ) -> dict[str, Any]:
         if tokenizer.eos_id is None:
-            raise ConfigError("task=seq2seq: the tokenizer has no eos_token, so that an answer would never end; declare one in tokenizer_config.json")
+            raise ConfigError(
+                "task=seq2seq: the tokenizer has no eos_token, so that an answer would never end;"
+                " declare one in tokenizer_config.json"
+            )
         two, template = config.model.decoder_layers > 0, config.task.template
         if template == "auto":
             template = SLOT if two else f"{SLOT}\n"
@@ -73,26 +97,44 @@ class Seq2SeqTask(CausalTask):
             "pattern": template,
             "start_ids": start,
             "stop_ids": [tokenizer.eos_id],
-            "longest_answer": 1 + max((len(ids) for ids in tokenizer.encode_batch(longest)), default=0),
-            "score_tokens": text_scores.tokens_for([r.target for r in records]) if records else None,
+            "longest_answer": (
+                1 + max((len(ids) for ids in tokenizer.encode_batch(longest)), default=0)
+            ),
+            "score_tokens": (
+                text_scores.tokens_for([r.target for r in records]) if records else None
+            ),
         }
 
     def encode_all(self, records: Sequence[Seq2Seq], where: Sequence[str]) -> list[Encoded | str]:
-        sources = self.tokenizer.encode_stream([self.before + r.source + self.after for r in records])
+        sources = self.tokenizer.encode_stream(
+            [self.before + r.source + self.after for r in records]
+        )
         targets = self.tokenizer.encode_stream([r.target for r in records])
         stop, out = tuple(self.stop_ids) if self.config.data.require_stop else (), []
         around = self.tokenizer.encode(self.before + self.after)
         for record, source, target in zip(records, sources, targets, strict=True):
-            # An empty target is an answer of its own; one that the tokenizer empties is another answer than the row has.
+            # An empty target is an answer of its own; one that the tokenizer empties is another
+            # answer than the row has.
             lost = "answer_lost" if record.target.strip() and not target else None
             if reason := no_text(record.source, [] if source == around else source) or lost:
                 out.append(reason)
                 continue
-            given, source = (self.state["start_ids"], self._framed(source)) if self.two else (self._framed(source), None)
+            given, source = (
+                (self.state["start_ids"], self._framed(source))
+                if self.two
+                else (self._framed(source), None)
+            )
             ids = np.array([*given, *target, self.tokenizer.eos_id], np.int32)
             weights = np.ones(len(ids), np.float32)
             weights[: len(given)] = 0
-            out.append(Encoded(ids, weights, stop_ids=stop, source=None if source is None else np.array(source, np.int32)))
+            out.append(
+                Encoded(
+                    ids,
+                    weights,
+                    stop_ids=stop,
+                    source=None if source is None else np.array(source, np.int32),
+                )
+            )
         return out
 
     def _framed(self, source: list[int]) -> list[int]:
@@ -109,16 +151,25 @@ class Seq2SeqTask(CausalTask):
         if batch.source is None:
             return super().hidden(model, params, batch, noise)
         tokens, *where = batch.source
-        return model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise, source=(tokens, Tokens(*where)))
+        return model.hidden(
+            params,
+            batch.tokens,
+            Tokens(batch.segment_ids, batch.positions),
+            noise,
+            source=(tokens, Tokens(*where)),
+        )
 
-    # --- answers -----------------------------------------------------------------------------------------------------------------------------
+    # --- answers
+    # ----------------------------------------------------------------------------------------------
     @property
     def stop_ids(self) -> list[int]:
         return self.state["stop_ids"]
 
     @property
     def start_ids(self) -> list[int]:
-        """What the decoder of an encoder-decoder model is given first; empty for a decoder-only model."""
+        """What the decoder of an encoder-decoder model is given first; empty for a decoder-only
+        model.
+        """
         return self.state["start_ids"]
 
     @property
@@ -126,28 +177,50 @@ class Seq2SeqTask(CausalTask):
         return 2 * self.state["longest_answer"] + 16
 
     def prompt(self, record: Seq2Seq, where: str) -> list[int]:
-        """The ids that an answer is generated from: what precedes it in the stream, or what the encoder reads."""
+        """The ids that an answer is generated from: what precedes it in the stream, or what the
+        encoder reads.
+        """
         return self._framed(self.tokenizer.encode(self.before + record.source + self.after))
 
     def answer(self, record: Seq2Seq, where: str) -> list[int]:
         """The ids of the longest reference, its stop token included."""
-        return max(([*self.tokenizer.encode(text), self.tokenizer.eos_id] for text in self.references(record, where)), key=len)
+        return max(
+            (
+                [*self.tokenizer.encode(text), self.tokenizer.eos_id]
+                for text in self.references(record, where)
+            ),
+            key=len,
+        )
 
     def references(self, record: Seq2Seq, where: str) -> list[str]:
         return list(record.references or (record.target,))
 
-    def score(self, answers: Sequence[str], records: Sequence[Seq2Seq], where: Sequence[str]) -> dict[str, float]:
-        references = [self.references(record, place) for record, place in zip(records, where, strict=True)]
+    def score(
+        self, answers: Sequence[str], records: Sequence[Seq2Seq], where: Sequence[str]
+    ) -> dict[str, float]:
+        references = [
+            self.references(record, place) for record, place in zip(records, where, strict=True)
+        ]
         asked = self.config.task.score_tokens
         # A folder that was never trained here has seen no target: those that are scored decide.
-        learnt = self.state.get("score_tokens") or text_scores.tokens_for([text for texts in references for text in texts])
+        learnt = self.state.get("score_tokens") or text_scores.tokens_for(
+            [text for texts in references for text in texts]
+        )
         tokens = learnt if asked == "auto" else asked
         return text_scores.scores(self.scores, answers, references, tokens)
 
     def describe(self, record: Seq2Seq, where: str, answer: str | None) -> dict[str, Any]:
         out: dict[str, Any] = {"source": record.source, "reference": record.target}
         out |= {"references": list(record.references)} if len(record.references) > 1 else {}
-        return out if answer is None else out | {"prediction": answer, "correct": text_scores.matches(answer, self.references(record, where))}
+        return (
+            out
+            if answer is None
+            else out
+            | {
+                "prediction": answer,
+                "correct": text_scores.matches(answer, self.references(record, where)),
+            }
+        )
 
 
 def start_ids(config: Config, tokenizer: Tokenizer) -> list[int]:
@@ -157,5 +230,8 @@ def start_ids(config: Config, tokenizer: Tokenizer) -> list[int]:
     if tokenizer.bos_id is not None:
         return [tokenizer.bos_id]
     if "pad_token" not in tokenizer.role_strings():
-        raise ConfigError("task.start: the tokenizer has neither a bos_token nor a pad_token that a decoder could start from; name a token")
+        raise ConfigError(
+            "task.start: the tokenizer has neither a bos_token nor a pad_token that a decoder could"
+            " start from; name a token"
+        )
     return [tokenizer.pad_id]

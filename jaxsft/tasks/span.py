@@ -1,6 +1,8 @@
-"""`task=span`: the answer to a question is a stretch of a context, found by its first and its last token (Devlin et al., 2019, section 4.2).
+"""`task=span`: the answer to a question is a stretch of a context, found by its first and its last
+token (Devlin et al., 2019, section 4.2).
 
-Where a window of a long context, or the whole, does not hold the answer, both pointers stand on the first token of the text.
+Where a window of a long context, or the whole, does not hold the answer, both pointers stand on the
+first token of the text.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ NONE = -1e30
 
 
 class Best(NamedTuple):
-    """The likeliest stretch of each text, `[B, G]`: log p of its ends, their positions in the text, and log p of there being none."""
+    """The likeliest stretch of each text, `[B, G]`: log p of its ends, their positions in the text,
+    and log p of there being none.
+    """
 
     score: Float[Array, "batch texts"]
     start: Int[Array, "batch texts"]
@@ -53,9 +57,14 @@ class SpanTask(Task):
         return question_of(row, columns)
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Question], where: Sequence[str]) -> dict[str, Any]:
+    def fit(
+        cls, config: Config, tokenizer: Tokenizer, records: Sequence[Question], where: Sequence[str]
+    ) -> dict[str, Any]:
         if not any(r.answers for r in records):
-            raise DataError(f"{where[0].rsplit(':', 1)[0]}: no row of training has an answer; check data.columns.answers")
+            raise DataError(
+                f"{where[0].rsplit(':', 1)[0]}: no row of training has an answer; check"
+                " data.columns.answers"
+            )
         return {"unanswered": any(not r.answers for r in records)}
 
     @property
@@ -66,11 +75,14 @@ class SpanTask(Task):
         questions = self.tokenizer.encode_batch([r.question for r in records])
         contexts = self.tokenizer.encode_batch([r.context for r in records])
         return [
-            no_text(r.question, a) or no_text(r.context, b) or self._encode(r, a, b) for r, a, b in zip(records, questions, contexts, strict=True)
+            no_text(r.question, a) or no_text(r.context, b) or self._encode(r, a, b)
+            for r, a, b in zip(records, questions, contexts, strict=True)
         ]
 
     def _encode(self, record: Question, question: list[int], context: list[int]) -> Encoded | str:
-        """The example of a question; `answer_lost` where no token of the context holds a character of the answer."""
+        """The example of a question; `answer_lost` where no token of the context holds a character
+        of the answer.
+        """
         one = framed(self.tokenizer.wrap(question, context), {})
         first, tail = len(one.ids) - one.frame[1] - len(context), one.frame[1]
         offsets, start, end, breaks = self.tokenizer.offsets(record.context), 0, 0, []
@@ -81,14 +93,21 @@ class SpanTask(Task):
                 return "answer_lost"
             start, end = first + inside[0], first + inside[-1]
         if self.config.data.too_long == "sentence":
-            breaks = (first + np.searchsorted([a for a, _ in offsets], sentences(record.context))).tolist()
+            breaks = (
+                first + np.searchsorted([a for a, _ in offsets], sentences(record.context))
+            ).tolist()
         segment = {"start": start, "end": end, "at": 0, "context": first, "weight": 1.0}
-        return one._replace(segment=segment, frame=(first, tail), pointers=("start", "end"), breaks=breaks)
+        return one._replace(
+            segment=segment, frame=(first, tail), pointers=("start", "end"), breaks=breaks
+        )
 
     def head(self, vocab: int, precision: str) -> SpanHead:
-        return SpanHead(self.config.model.embed, precision, **layers_of(self.config.task, self.config.model))
+        return SpanHead(
+            self.config.model.embed, precision, **layers_of(self.config.task, self.config.model)
+        )
 
-    # --- loss --------------------------------------------------------------------------------------------------------------------------------
+    # --- loss
+    # ----------------------------------------------------------------------------------------------
     @staticmethod
     def _weight(batch: Batch) -> Float[Array, "batch texts"]:
         return jnp.where(batch.example_ids >= 0, batch.segment["weight"], 0).astype(jnp.float32)
@@ -96,47 +115,91 @@ class SpanTask(Task):
     def totals(self, batch: Batch) -> Terms:
         return {"cross_entropy": self._weight(batch).sum()}
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
-        logits = model.head.apply({"params": params["head"]}, hidden, noise.at(model.config.layers + 1) if noise else None)  # [B, S, 2]
+        # [B, S, 2]
+        logits = model.head.apply(
+            {"params": params["head"]}, hidden, noise.at(model.config.layers + 1) if noise else None
+        )
         mine = members(batch.segment_ids, batch.example_ids.shape[1])  # [B, G, S]
         lots = jnp.where(mine[..., None], logits[:, None], NONE)  # [B, G, S, 2]
-        log_z = jnp.where(batch.example_ids[..., None] >= 0, jax.nn.logsumexp(lots, axis=2), 0)  # [B, G, 2]
+        # [B, G, 2]
+        log_z = jnp.where(batch.example_ids[..., None] >= 0, jax.nn.logsumexp(lots, axis=2), 0)
         gold = jnp.stack([batch.segment["start"], batch.segment["end"]], -1)  # [B, G, 2]
-        there = (mine & (batch.example_ids >= 0)[..., None])[..., None] & (batch.positions[:, None, :, None] == gold[:, :, None])
+        there = (mine & (batch.example_ids >= 0)[..., None])[..., None] & (
+            batch.positions[:, None, :, None] == gold[:, :, None]
+        )
         nll = (log_z - jnp.where(there, logits[:, None], 0).sum(2)).mean(-1)
         terms = {"cross_entropy": (self._weight(batch) * nll).sum()}
         return Output(terms, {}, self.best(logits, log_z, batch)._asdict() if columns else {})
 
-    def best(self, logits: Float[Array, "batch seq 2"], log_z: Float[Array, "batch texts 2"], batch: Batch) -> Best:
-        """Finds the stretch of at most `task.max_answer` tokens with the largest sum of log p, whatever the logits: `0 <= start <= end`, both in the
-        context of the text."""
-        mine, of = members(batch.segment_ids, batch.example_ids.shape[1]), jnp.maximum(batch.segment_ids - 1, 0)
+    def best(
+        self,
+        logits: Float[Array, "batch seq 2"],
+        log_z: Float[Array, "batch texts 2"],
+        batch: Batch,
+    ) -> Best:
+        """Finds the stretch of at most `task.max_answer` tokens with the largest sum of log p,
+        whatever the logits: `0 <= start <= end`, both in the context of the text.
+        """
+        mine, of = (
+            members(batch.segment_ids, batch.example_ids.shape[1]),
+            jnp.maximum(batch.segment_ids - 1, 0),
+        )
         log_p = logits - jnp.take_along_axis(log_z, of[..., None], axis=1)  # [B, S, 2]
         tail = self.tokenizer.wrap([], []).tail
         take = lambda values: jnp.take_along_axis(values, of, axis=1)  # [B, G] -> [B, S]
-        context = (batch.segment_ids > 0) & (batch.positions >= take(batch.segment["context"])) & (batch.positions < take(mine.sum(-1)) - tail)
-        # Inside the context at least NONE (nan too), outside of it less than anything, so that no end can lie there.
-        first, last = (jnp.where(context, jnp.where(log_p[..., k] > NONE, log_p[..., k], NONE), -jnp.inf) for k in (0, 1))
+        context = (
+            (batch.segment_ids > 0)
+            & (batch.positions >= take(batch.segment["context"]))
+            & (batch.positions < take(mine.sum(-1)) - tail)
+        )
+        # Inside the context at least NONE (nan too), outside of it less than anything, so that no
+        # end can lie there.
+        first, last = (
+            jnp.where(context, jnp.where(log_p[..., k] > NONE, log_p[..., k], NONE), -jnp.inf)
+            for k in (0, 1)
+        )
         index = jnp.arange(first.shape[1])
 
-        def longer(d, found):  # the start d tokens before the end; a roll goes around the end of the row, where another text may be, or this one
+        # the start d tokens before the end; a roll goes around the end of the row, where another
+        # text may be, or this one
+        def longer(d, found):
             score, back = found
             same = (index >= d) & (jnp.roll(batch.segment_ids, d, axis=1) == batch.segment_ids)
             moved = jnp.where(same, jnp.roll(first, d, axis=1), -jnp.inf)
             return jnp.where(moved > score, moved, score), jnp.where(moved > score, d, back)
 
-        score, back = lax.fori_loop(1, min(self.config.task.max_answer, first.shape[1]), longer, (first, jnp.zeros(first.shape, jnp.int32)))
+        score, back = lax.fori_loop(
+            1,
+            min(self.config.task.max_answer, first.shape[1]),
+            longer,
+            (first, jnp.zeros(first.shape, jnp.int32)),
+        )
         sums = jnp.where(mine, (score + last)[:, None], -jnp.inf)  # [B, G, S]
         at_end = sums.argmax(-1)  # [B, G]
         at_start = at_end - jnp.take_along_axis(back, at_end, axis=1)
         start, end = (jnp.take_along_axis(batch.positions, at, axis=1) for at in (at_start, at_end))
-        nothing = jnp.where(mine & (batch.positions == 0)[:, None], log_p.sum(-1)[:, None], 0).sum(-1)
+        nothing = jnp.where(mine & (batch.positions == 0)[:, None], log_p.sum(-1)[:, None], 0).sum(
+            -1
+        )
         return Best(sums.max(-1), start, end, nothing)
 
-    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    # --- results
+    # ----------------------------------------------------------------------------------------------
     def _answers(self, split: Split, columns) -> dict[int, tuple[str, float]]:
-        """Per kept row the answer, empty where there is none, and the probability of its ends, in the window where that is largest."""
+        """Per kept row the answer, empty where there is none, and the probability of its ends, in
+        the window where that is largest.
+        """
         found = {name: by_row(split, values) for name, values in columns.items()}
         at, context = (by_row(split, split.arrays[f"segment.{name}"]) for name in ("at", "context"))
         out = {}
@@ -146,18 +209,33 @@ class SpanTask(Task):
                 out[row] = ("", float(np.exp(nothing)))
                 continue
             shift = int(at[row][k]) - int(context[row][k])
-            offsets, text = self.tokenizer.offsets(split.records[row].context), split.records[row].context
+            offsets, text = (
+                self.tokenizer.offsets(split.records[row].context),
+                split.records[row].context,
+            )
             start, end = (int(found[name][row][k]) + shift for name in ("start", "end"))
             out[row] = (text[offsets[start][0] : offsets[end][1]].strip(), float(np.exp(scores[k])))
         return out
 
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        found = {row: (answer, split.records[row].answers) for row, (answer, _) in self._answers(split, columns).items()}
+        found = {
+            row: (answer, split.records[row].answers)
+            for row, (answer, _) in self._answers(split, columns).items()
+        }
         mean = lambda score: float(np.mean([scoring.best(score, *pair) for pair in found.values()]))
         return {"exact_match": mean(scoring.exact), "f1": mean(scoring.f1), "rows": len(found)}
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         for row, (answer, probability) in self._answers(split, columns).items():
             record = split.records[row]
-            out = {"row": row, "text": record.question, "text_pair": record.context, "label": record.answers[0] if record.answers else ""}
-            yield out | {"prediction": answer, "probability": probability, "correct": bool(scoring.best(scoring.exact, answer, record.answers))}
+            out = {
+                "row": row,
+                "text": record.question,
+                "text_pair": record.context,
+                "label": record.answers[0] if record.answers else "",
+            }
+            yield out | {
+                "prediction": answer,
+                "probability": probability,
+                "correct": bool(scoring.best(scoring.exact, answer, record.answers)),
+            }

@@ -1,4 +1,6 @@
-"""`task=span_corruption`: raw text, of which spans are taken out and written by the decoder of an encoder-decoder model, as T5 was pretrained."""
+"""`task=span_corruption`: raw text, of which spans are taken out and written by the decoder of an
+encoder-decoder model, as T5 was pretrained.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ class SpanCorruption(CausalTask):
 
     name = "span_corruption"
     causal = False
-    record, texts = staticmethod(KINDS["span_corruption"].record), staticmethod(KINDS["span_corruption"].texts)
+    record, texts = (
+        staticmethod(KINDS["span_corruption"].record),
+        staticmethod(KINDS["span_corruption"].texts),
+    )
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
@@ -41,10 +46,22 @@ class SpanCorruption(CausalTask):
             sentinels.append(tokenizer.special_id(token))
         if not sentinels:
             some = ",".join(repr(t.sentinel.replace("{i}", str(i))) for i in range(3))
-            raise ConfigError(f"task.sentinel={t.sentinel}: the tokenizer has no such tokens; set tokenizer.added=[{some},...] or name others")
+            raise ConfigError(
+                f"task.sentinel={t.sentinel}: the tokenizer has no such tokens; set"
+                f" tokenizer.added=[{some},...] or name others"
+            )
         if tokenizer.eos_id is None:
-            raise ConfigError("task=span_corruption: the tokenizer has no eos_token, so that a target would never end")
-        return Spans(t.share, t.mean_length, np.array(sentinels, np.int32), tuple(start_ids(self.config, tokenizer)), (tokenizer.eos_id,))
+            raise ConfigError(
+                "task=span_corruption: the tokenizer has no eos_token, so that a target would"
+                " never end"
+            )
+        return Spans(
+            t.share,
+            t.mean_length,
+            np.array(sentinels, np.int32),
+            tuple(start_ids(self.config, tokenizer)),
+            (tokenizer.eos_id,),
+        )
 
     @property
     def start_ids(self) -> Sequence[int]:
@@ -59,7 +76,10 @@ class SpanCorruption(CausalTask):
 
     def encode_all(self, records: Sequence[Text], where: Sequence[str]) -> list[Encoded | str]:
         ids = self.tokenizer.encode_stream([r.text for r in records])
-        return [no_text(record.text, one) or self.spans.encoded(np.array(one, np.int32)) for record, one in zip(records, ids, strict=True)]
+        return [
+            no_text(record.text, one) or self.spans.encoded(np.array(one, np.int32))
+            for record, one in zip(records, ids, strict=True)
+        ]
 
     @property
     def digest(self) -> dict[str, Any]:
@@ -68,4 +88,10 @@ class SpanCorruption(CausalTask):
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
         tokens, *where = batch.source
-        return model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise, source=(tokens, Tokens(*where)))
+        return model.hidden(
+            params,
+            batch.tokens,
+            Tokens(batch.segment_ids, batch.positions),
+            noise,
+            source=(tokens, Tokens(*where)),
+        )

@@ -40,81 +40,130 @@ OF_WORDS = tuple(f"word_{name}" for name in OF_CHUNKS)
 
 
 class TagWords(Task):
-    """A word is what stands at its first token, or the mean of its tokens. The loss is the cross-entropy of its tag, or that of a linear chain.
+    """A word is what stands at its first token, or the mean of its tokens. The loss is the
+    cross-entropy of its tag, or that of a linear chain.
 
-    Where tags are chunks, precision, recall and F1 are of chunks (`f1_micro`), and right is a chunk whose beginning, end and type are; else they are
-    of words, under names of their own (`word_f1_micro`).
+    Where tags are chunks, precision, recall and F1 are of chunks (`f1_micro`), and right is a chunk
+    whose beginning, end and type are; else they are of words, under names of their own
+    (`word_f1_micro`).
     """
 
     name = "tag"
     of_words = True
     metric = None
     metrics = ("loss", "accuracy", "words", *OF_CHUNKS, *OF_WORDS)
-    record, texts, stratum = (staticmethod(getattr(KINDS["tag"], name)) for name in ("record", "texts", "stratum"))
+    record, texts, stratum = (
+        staticmethod(getattr(KINDS["tag"], name)) for name in ("record", "texts", "stratum")
+    )
     inputs, outputs = (staticmethod(getattr(KINDS["tag"], name)) for name in ("inputs", "outputs"))
 
     @classmethod
     def metric_names(cls, config: Config) -> tuple[str, ...]:
         scheme = config.data.columns.scheme
-        return tuple(name for name in cls.metrics if name not in {"auto": (), "none": OF_CHUNKS}.get(scheme, OF_WORDS))
+        return tuple(
+            name
+            for name in cls.metrics
+            if name not in {"auto": (), "none": OF_CHUNKS}.get(scheme, OF_WORDS)
+        )
 
     @property
     def best_metric(self) -> str:
         return self.metric or ("accuracy" if self.scheme == "none" else "f1_micro")
 
-    # --- data --------------------------------------------------------------------------------------------------------------------------------
+    # --- data
+    # ----------------------------------------------------------------------------------------------
     def unlabelled(self, row: Row, columns: Any) -> Tags:
         """The words of a row, or of a text that stands in place of them."""
         row, columns = words_of_row(row, columns)
         tags = [self.labels[0]] * len(row.fields[columns.tokens])  # never read
         row = dataclasses.replace(row, fields={**row.fields, "tags": tags})
-        return self.record(row, dataclasses.replace(columns, tags="tags", spans=None, scheme="none"))
+        return self.record(
+            row, dataclasses.replace(columns, tags="tags", spans=None, scheme="none")
+        )
 
     @classmethod
-    def fit(cls, config: Config, tokenizer: Tokenizer, records: Sequence[Tags], where: Sequence[str]) -> dict[str, Any]:
+    def fit(
+        cls, config: Config, tokenizer: Tokenizer, records: Sequence[Tags], where: Sequence[str]
+    ) -> dict[str, Any]:
         found = in_order({tag for r in records for tag in r.tags})
         labels = declared_labels(config.task.labels, found) if config.task.labels else found
         labels = cls._without_untagged(config, labels, records, where)
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise (ConfigError if config.task.labels else DataError)(
-                f"{where[0].rsplit(':', 1)[0] if where else 'task.labels'}: {len(set(labels))} different tags ({', '.join(labels[:5])}); "
-                f"tagging needs at least two, each named once; check data.columns.tags and task.labels"
+                f"{where[0].rsplit(':', 1)[0] if where else 'task.labels'}: {len(set(labels))}"
+                f" different tags ({', '.join(labels[:5])}); tagging needs at least two, each named"
+                " once; check data.columns.tags and task.labels"
             )
         scheme = "none"
         if all(r.scheme != "none" for r in records):
             asked = config.data.columns.scheme
-            scheme = asked if asked != "auto" else schemes.detect([r.tags for r in records]) or "iob2"
+            scheme = (
+                asked if asked != "auto" else schemes.detect([r.tags for r in records]) or "iob2"
+            )
         asked = config.evaluation.metric.partition("/")[2]
         if asked in (OF_CHUNKS if scheme == "none" else OF_WORDS):
-            other, what, are = (f"word_{asked}", "chunks", "none") if scheme == "none" else (asked.removeprefix("word_"), "words", "chunks")
-            raise ConfigError(f"evaluation.metric=validation/{asked}: is a score of {what}, and the tags are {are}; validation/{other} is theirs")
+            other, what, are = (
+                (f"word_{asked}", "chunks", "none")
+                if scheme == "none"
+                else (asked.removeprefix("word_"), "words", "chunks")
+            )
+            raise ConfigError(
+                f"evaluation.metric=validation/{asked}: is a score of {what}, and the tags are"
+                f" {are}; validation/{other} is theirs"
+            )
         if config.task.valid and scheme == "none":
-            raise ConfigError("task.valid=true: the tags are no chunks, so that any may stand behind any; leave it out")
+            raise ConfigError(
+                "task.valid=true: the tags are no chunks, so that any may stand behind any; leave"
+                " it out"
+            )
         if config.task.untagged is not None and scheme != "none":
             raise ConfigError(
-                f"task.untagged={config.task.untagged}: the tags are chunks, which a word without a tag would break; data.columns.scheme=none"
+                f"task.untagged={config.task.untagged}: the tags are chunks, which a word without a"
+                " tag would break; data.columns.scheme=none"
             )
-        return {"labels": labels, "scheme": scheme} | ({} if config.task.untagged is None else {"untagged": config.task.untagged})
+        return {"labels": labels, "scheme": scheme} | (
+            {} if config.task.untagged is None else {"untagged": config.task.untagged}
+        )
 
     @staticmethod
-    def _without_untagged(config: Config, labels: list[str], records: Sequence[Tags], where: Sequence[str]) -> list[str]:
-        """The labels that are learnt. Raises ConfigError for a tag of untagged words that no word has, DataError for one that is not told as such."""
+    def _without_untagged(
+        config: Config, labels: list[str], records: Sequence[Tags], where: Sequence[str]
+    ) -> list[str]:
+        """The labels that are learnt. Raises ConfigError for a tag of untagged words that no word
+        has, DataError for one that is not told as such.
+        """
         blank, count = config.task.untagged, lambda tag: sum(r.tags.count(tag) for r in records)
         if blank is None:
             numbers = all(re.fullmatch(r"-?\d+", label) for label in labels)
-            none = next((label for label in labels if label == BLANK or (numbers and label.startswith("-"))), None)
+            none = next(
+                (
+                    label
+                    for label in labels
+                    if label == BLANK or (numbers and label.startswith("-"))
+                ),
+                None,
+            )
             if not config.task.labels and none is not None:
-                place = next(place for r, place in zip(records, where, strict=True) if none in r.tags)
+                place = next(
+                    place for r, place in zip(records, where, strict=True) if none in r.tags
+                )
                 raise DataError(
-                    f"{place}: {count(none):,} words of the split have the tag {none!r}, which stands for none"
-                    f"{' in CoNLL-U' if none == BLANK else ' among numbers'}; task.untagged={none} leaves "
-                    "them out of loss and scores, task.labels=[...] with it among them learns it as a tag"
+                    f"{place}: {count(none):,} words of the split have the tag {none!r}, which"
+                    f" stands for none{' in CoNLL-U' if none == BLANK else ' among numbers'};"
+                    f" task.untagged={none} leaves them out of loss and scores, task.labels=[...]"
+                    " with it among them learns it as a tag"
                 )
             return labels
         if not count(blank):
-            raise ConfigError(f"task.untagged={blank}: no word of the training split has this tag, so that it has no effect; leave it out")
+            raise ConfigError(
+                f"task.untagged={blank}: no word of the training split has this tag, so that it has"
+                " no effect; leave it out"
+            )
         if config.task.labels and blank in labels:
-            raise ConfigError(f"task.untagged={blank}: task.labels names it too, to be learnt; name it in one of them")
+            raise ConfigError(
+                f"task.untagged={blank}: task.labels names it too, to be learnt; name it in one of"
+                " them"
+            )
         return [label for label in labels if label != blank]
 
     @property
@@ -135,25 +184,38 @@ class TagWords(Task):
             index[blank] = UNTAGGED
         for record, place in zip(records, where, strict=True):
             if unknown := next((tag for tag in record.tags if tag not in index), None):
-                at, known = record.tags.index(unknown), ", ".join(self.labels[:10]) + (", ..." if len(index) > 10 else "")
-                raise DataError(
-                    f"{place}: tag {unknown!r} of word {at + 1}, {record.tokens[at]!r}, is not in the vocabulary of {len(index)} tags ({known}); "
-                    f"add it by task.labels"
+                at, known = (
+                    record.tags.index(unknown),
+                    ", ".join(self.labels[:10]) + (", ..." if len(index) > 10 else ""),
                 )
-            if "none" not in (self.scheme, record.scheme) and (bad := schemes.problems(record.tags, self.scheme)):
                 raise DataError(
-                    f"{place}: tag {bad[0][0] + 1} breaks {self.scheme}, in which the training split is written: {bad[0][1]}; mend it, or set "
-                    "data.columns.scheme=none"
+                    f"{place}: tag {unknown!r} of word {at + 1}, {record.tokens[at]!r}, is not in"
+                    f" the vocabulary of {len(index)} tags ({known}); add it by task.labels"
                 )
-        pieces = spelling.encode_words(self.tokenizer, [r.tokens for r in records], [r.glued for r in records], where)
+            if "none" not in (self.scheme, record.scheme) and (
+                bad := schemes.problems(record.tags, self.scheme)
+            ):
+                raise DataError(
+                    f"{place}: tag {bad[0][0] + 1} breaks {self.scheme}, in which the training"
+                    f" split is written: {bad[0][1]}; mend it, or set data.columns.scheme=none"
+                )
+        pieces = spelling.encode_words(
+            self.tokenizer, [r.tokens for r in records], [r.glued for r in records], where
+        )
         tags = [np.array([index[tag] for tag in r.tags], np.int32) for r in records]
         weight = [(tag != UNTAGGED).astype(np.float32) for tag in tags]
-        return [spelling.encoded(*of, {"tag": tag, "weight": w}) for of, tag, w in zip(pieces, tags, weight, strict=True)]
+        return [
+            spelling.encoded(*of, {"tag": tag, "weight": w})
+            for of, tag, w in zip(pieces, tags, weight, strict=True)
+        ]
 
-    # --- model -------------------------------------------------------------------------------------------------------------------------------
+    # --- model
+    # ----------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> TagHead:
         t, model = self.config.task, self.config.model
-        return TagHead(model.embed, precision, **layers_of(t, model), classes=len(self.labels), crf=t.crf)
+        return TagHead(
+            model.embed, precision, **layers_of(t, model), classes=len(self.labels), crf=t.crf
+        )
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
@@ -162,25 +224,59 @@ class TagWords(Task):
     def totals(self, batch: Batch) -> Terms:
         return dict.fromkeys(self.term_weights(self.config), batch.words["weight"].sum())
 
-    def loss(self, model: Transformer, params, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+    def loss(
+        self,
+        model: Transformer,
+        params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         noise = noise.at(model.config.layers + 1) if noise else None
-        return self.of_states(hidden, model.head, params["head"], batch, hyper, noise, columns=columns)
+        return self.of_states(
+            hidden, model.head, params["head"], batch, hyper, noise, columns=columns
+        )
 
-    def of_states(self, hidden, module: TagHead, weights, batch: Batch, hyper: Mapping[str, Any], noise, *, columns: bool) -> Output:
+    def of_states(
+        self,
+        hidden,
+        module: TagHead,
+        weights,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        noise,
+        *,
+        columns: bool,
+    ) -> Output:
         """The loss of tags from the states of tokens, and what is predicted."""
-        words, gold, tagged = batch.words, jnp.maximum(batch.words["tag"], 0), batch.words["tag"] != UNTAGGED  # [B, W]
+        # [B, W]
+        words, gold, tagged = (
+            batch.words,
+            jnp.maximum(batch.words["tag"], 0),
+            batch.words["tag"] != UNTAGGED,
+        )
         weigh = lambda value: (words["weight"] * jnp.where(words["segment"] > 0, value, 0)).sum()
         head = lambda x: module.apply({"params": weights}, x, noise)
-        smoothed = lambda logits, tags: token_losses.smoothed(token_losses.from_logits(logits, tags), hyper["label_smoothing"])
+        smoothed = lambda logits, tags: token_losses.smoothed(
+            token_losses.from_logits(logits, tags), hyper["label_smoothing"]
+        )
         if self.config.task.align == "all":
             by_token = head(hidden)  # [B, S, C]
             padded = jnp.pad(gold, ((0, 0), (0, 1)))
             of_token = jnp.take_along_axis(padded, word_of(words, hidden.shape[1]), axis=1)
-            terms = {"cross_entropy": weigh(mean_of_pieces(smoothed(by_token, of_token), words))}  # the tokens of a word share its weight
+            # the tokens of a word share its weight
+            terms = {"cross_entropy": weigh(mean_of_pieces(smoothed(by_token, of_token), words))}
             logits = first_piece(by_token, words)
         else:
-            logits = head((first_piece if self.config.task.align == "first" else mean_of_pieces)(hidden, words))  # [B, W, C]
+            # [B, W, C]
+            logits = head(
+                (first_piece if self.config.task.align == "first" else mean_of_pieces)(
+                    hidden, words
+                )
+            )
             if self.config.task.crf:
                 nll = negative_log_likelihood(logits, gold, chains_of(words), self._scores(weights))
                 terms = {"crf": weigh(nll)}
@@ -195,7 +291,12 @@ class TagWords(Task):
             return logits.argmax(-1).astype(jnp.int32)
         scores = self._scores(weights)
         if self.config.task.valid:
-            scores = Scores(*(score + jnp.asarray(bar, score.dtype) for score, bar in zip(scores, self._bars, strict=True)))
+            scores = Scores(
+                *(
+                    score + jnp.asarray(bar, score.dtype)
+                    for score, bar in zip(scores, self._bars, strict=True)
+                )
+            )
         return viterbi(logits, chains_of(words), scores)
 
     def _scores(self, weights) -> Scores:
@@ -206,20 +307,33 @@ class TagWords(Task):
 
     @functools.cached_property
     def _bars(self) -> Scores:
-        """`FORBIDDEN` where the scheme does not let a tag stand behind another, at the beginning or at the end."""
-        bar = lambda before, after: 0.0 if schemes.allowed(before, after, self.scheme) else FORBIDDEN
+        """`FORBIDDEN` where the scheme does not let a tag stand behind another, at the beginning or
+        at the end.
+        """
+        bar = lambda before, after: (
+            0.0 if schemes.allowed(before, after, self.scheme) else FORBIDDEN
+        )
         return Scores(
             np.array([[bar(before, after) for after in self.labels] for before in self.labels]),
             np.array([bar(None, tag) for tag in self.labels]),
             np.array([bar(tag, None) for tag in self.labels]),
         )
 
-    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    # --- results
+    # ----------------------------------------------------------------------------------------------
     def _told(self, split: Split, columns) -> tuple[list[Sequence[str]], list[list[str] | None]]:
-        """The gold tags of every row of the split, and what was predicted; None of a row that was dropped."""
+        """The gold tags of every row of the split, and what was predicted; None of a row that was
+        dropped.
+        """
         found = by_text(split, columns["word.prediction"])
-        predicted = [[self.labels[i] for i in found[row]] if row in found else None for row in range(len(split.records))]
-        assert all(p is None or len(p) == len(r.tags) for p, r in zip(predicted, split.records, strict=True)), "a word has no prediction"
+        predicted = [
+            [self.labels[i] for i in found[row]] if row in found else None
+            for row in range(len(split.records))
+        ]
+        assert all(
+            p is None or len(p) == len(r.tags)
+            for p, r in zip(predicted, split.records, strict=True)
+        ), "a word has no prediction"
         return [record.tags for record in split.records], predicted
 
     def _tagged(self, split: Split, columns) -> tuple[list[Sequence[str]], list[list[str] | None]]:
@@ -229,34 +343,65 @@ class TagWords(Task):
             return gold, predicted
         keep = [[tag != blank for tag in tags] for tags in gold]
         among = lambda tags, kept: None if tags is None else list(itertools.compress(tags, kept))
-        gold, predicted = ([among(tags, kept) for tags, kept in zip(side, keep, strict=True)] for side in (gold, predicted))
+        gold, predicted = (
+            [among(tags, kept) for tags, kept in zip(side, keep, strict=True)]
+            for side in (gold, predicted)
+        )
         return gold, predicted
 
     def _counts(self, gold, predicted) -> scoring.Counts:
-        return scoring.of_classes(gold, predicted) if self.scheme == "none" else scoring.of_chunks(gold, predicted, self.scheme)
+        return (
+            scoring.of_classes(gold, predicted)
+            if self.scheme == "none"
+            else scoring.of_chunks(gold, predicted, self.scheme)
+        )
 
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
         gold, predicted = self._tagged(split, columns)
-        scores, of = self._counts(gold, predicted).scores(), "word_" if self.scheme == "none" else ""
-        return {"accuracy": scoring.accuracy(gold, predicted), "words": sum(map(len, gold)), **{f"{of}{name}": v for name, v in scores.items()}}
+        scores, of = (
+            self._counts(gold, predicted).scores(),
+            ("word_" if self.scheme == "none" else ""),
+        )
+        return {
+            "accuracy": scoring.accuracy(gold, predicted),
+            "words": sum(map(len, gold)),
+            **{f"{of}{name}": v for name, v in scores.items()},
+        }
 
     def confusion(self, split: Split, columns) -> Confusion:
         """Counts of words; rows that were dropped are not in it."""
-        index, matrix = {label: i for i, label in enumerate(self.labels)}, np.zeros((len(self.labels),) * 2, np.int64)
+        index, matrix = (
+            {label: i for i, label in enumerate(self.labels)},
+            np.zeros((len(self.labels),) * 2, np.int64),
+        )
         for true, guess in zip(*self._tagged(split, columns), strict=True):
             for a, b in zip(true, guess or (), strict=False):
                 matrix[index[a], index[b]] += 1
         return Confusion(matrix)
 
     def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        return {} if self.scheme == "none" else {"chunks": self._counts(*self._told(split, columns)).table("chunks")}
+        return (
+            {}
+            if self.scheme == "none"
+            else {"chunks": self._counts(*self._told(split, columns)).table("chunks")}
+        )
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         for row, (gold, predicted) in enumerate(zip(*self._told(split, columns), strict=True)):
             if predicted is not None:
                 record = split.records[row]
-                right = {"correct": all(a == b for a, b in zip(gold, predicted, strict=True) if a != self.untagged)}
-                yield {"row": row, "tokens": list(record.tokens), "tags": list(gold), "prediction": predicted, **right}
+                right = {
+                    "correct": all(
+                        a == b for a, b in zip(gold, predicted, strict=True) if a != self.untagged
+                    )
+                }
+                yield {
+                    "row": row,
+                    "tokens": list(record.tokens),
+                    "tags": list(gold),
+                    "prediction": predicted,
+                    **right,
+                }
 
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
@@ -268,22 +413,34 @@ class TagWords(Task):
 
 
 def chains_of(words: Mapping[str, Any]) -> Chains:
-    """The words that a window of a text answers for are a chain; those around them are seen by the encoder alone."""
+    """The words that a window of a text answers for are a chain; those around them are seen by the
+    encoder alone.
+    """
     return Chains(jnp.where(words["own"], words["segment"], 0), words["index"] == 0, words["last"])
 
 
 def words_of_row(row: Row, columns: Any) -> tuple[Row, Any]:
-    """The row with its words in a column, and the columns that name it; without one the words of its text are taken. Raises DataError."""
+    """The row with its words in a column, and the columns that name it; without one the words of
+    its text are taken. Raises DataError.
+    """
     name = columns.tokens or first_of(row, TOKENS)
     text = columns.text or "text"
     if name not in row.fields and isinstance(found := row.fields.get(text), str):
         places = words_in(found)
         if not places:
             raise DataError(f"{row.where}: column {text!r} has no word to tag; remove the row")
-        misc = ["SpaceAfter=No" if i + 1 < len(places) and places[i + 1][0] == end else "_" for i, (_, end) in enumerate(places)]
+        misc = [
+            "SpaceAfter=No" if i + 1 < len(places) and places[i + 1][0] == end else "_"
+            for i, (_, end) in enumerate(places)
+        ]
         others = {name: value for name, value in row.fields.items() if name != "multiword"}
-        row = dataclasses.replace(row, fields={**others, "tokens": [found[a:b] for a, b in places], "misc": misc})
+        row = dataclasses.replace(
+            row, fields={**others, "tokens": [found[a:b] for a, b in places], "misc": misc}
+        )
         name = "tokens"
     if not isinstance(row.fields.get(name), list):
-        raise DataError(f"{row.where}: no list of words in column {name!r}; found {', '.join(row.fields)}; set data.columns.tokens=<column>")
+        raise DataError(
+            f"{row.where}: no list of words in column {name!r}; found {', '.join(row.fields)}; set"
+            " data.columns.tokens=<column>"
+        )
     return row, dataclasses.replace(columns, tokens=name)

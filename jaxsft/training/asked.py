@@ -1,4 +1,6 @@
-"""What `model.pretrained` decides and was asked for all the same. It would be an option that nothing reads, so it is an error."""
+"""What `model.pretrained` decides and was asked for all the same. It would be an option that
+nothing reads, so it is an error.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,21 @@ INSTEAD = {  # what does have an effect
     "mlp": "model.resize_mlp changes it",
     "heads": "model.resize_heads changes it",
     "kv_heads": "model.resize_heads changes it",
-    "context": "data.max_length bounds the rows, and model.rope_scaling makes a longer context of rotary positions",
+    "context": (
+        "data.max_length bounds the rows, and model.rope_scaling makes a longer context of rotary"
+        " positions"
+    ),
     "causal": "model.bidirectional=true lets a token see the whole text",
     "vocab_rows": "tokenizer.added gives it further rows",
 }
 
 
 def check(config: Config, users: tuple[str, ...], source: ModelConfig, started: Config) -> None:
-    """Raises ConfigError where an option of model or tokenizer was given that is neither that of `source` nor that of the run.
+    """Raises ConfigError where an option of model or tokenizer was given that is neither that of
+    `source` nor that of the run.
 
-    An option is given unless it has the value of a preset that nobody asked for (`Config.unasked`); where nobody knows, unless it has its default.
+    An option is given unless it has the value of a preset that nobody asked for (`Config.unasked`);
+    where nobody knows, unless it has its default.
 
     Args:
       users: options of the model that stay the user's.
@@ -34,22 +41,40 @@ def check(config: Config, users: tuple[str, ...], source: ModelConfig, started: 
     unasked, standard = dict(config.unasked), _values(ModelConfig())
     its, run = _values(source), _values(started.model)
     for name, value in _values(config.model).items():
-        presets = [unasked[f"model.{name}"], standard[name]] if f"model.{name}" in unasked else [] if unasked else [standard[name]]
+        presets = (
+            [unasked[f"model.{name}"], standard[name]]
+            if f"model.{name}" in unasked
+            else []
+            if unasked
+            else [standard[name]]
+        )
         if name in users or value in (its[name], run[name], *presets):
             continue
         raise ConfigError(
-            f"model.{name}={value}: model.pretrained={config.model.pretrained} decides it, and has {its[name]}; leave the option out, or the preset "
-            f"that gives it" + (f"; {INSTEAD[name]}" if name in INSTEAD else "")
+            f"model.{name}={value}: model.pretrained={config.model.pretrained} decides it, and has"
+            f" {its[name]}; leave the option out, or the preset that gives it"
+            + (f"; {INSTEAD[name]}" if name in INSTEAD else "")
         )
     _check_tokenizer(config, started.tokenizer)
 
 
 def _check_tokenizer(config: Config, own: PretrainedTokenizer) -> None:
     given, unasked = config.tokenizer, dict(config.unasked)
-    values = {f"tokenizer.{name}": fixed(value) for name, value in compose.to_dict(given).items() if name != "added"}
-    by_nobody = all(name in unasked and unasked[name] == value for name, value in values.items()) if unasked else isinstance(given, BytesTokenizer)
+    values = {
+        f"tokenizer.{name}": fixed(value)
+        for name, value in compose.to_dict(given).items()
+        if name != "added"
+    }
+    by_nobody = (
+        all(name in unasked and unasked[name] == value for name, value in values.items())
+        if unasked
+        else isinstance(given, BytesTokenizer)
+    )
     if not by_nobody and dataclasses.replace(given, added=own.added) != own:
-        raise ConfigError(f"tokenizer={given.kind}: model.pretrained={config.model.pretrained} brings its own tokenizer; leave the option out")
+        raise ConfigError(
+            f"tokenizer={given.kind}: model.pretrained={config.model.pretrained} brings its own"
+            " tokenizer; leave the option out"
+        )
 
 
 def _values(model: ModelConfig) -> dict[str, Any]:

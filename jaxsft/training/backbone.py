@@ -1,10 +1,13 @@
-"""Feature extraction (`train.backbone=cached`): the backbone is frozen, and run once over the texts of a run; every epoch trains the head alone.
+"""Feature extraction (`train.backbone=cached`): the backbone is frozen, and run once over the texts
+of a run; every epoch trains the head alone.
 
-    before training   tokens [B, S] -> backbone, no dropout -> x, on disk: [tokens, D], or [examples, texts, D] where texts are pooled below the head
+    before training   tokens [B, S] -> backbone, no dropout -> x, on disk: [tokens, D], or
+      [examples, texts, D] where texts are pooled below the head
     each step         x of the batch's texts -> head -> loss -> gradient of the head
 
-Several processes run that pass together, each on its rows of a batch; all are given the whole, for another epoch deals the texts out anew.
-Batches, their order, losses and metrics are those of the same run with the backbone frozen by `train.freeze`, which runs it in every step.
+Several processes run that pass together, each on its rows of a batch; all are given the whole, for
+another epoch deals the texts out anew. Batches, their order, losses and metrics are those of the
+same run with the backbone frozen by `train.freeze`, which runs it in every step.
 """
 
 from __future__ import annotations
@@ -34,14 +37,18 @@ from jaxsft.training import callbacks
 from jaxsft.training.checkpoint import digest, flatten
 from jaxsft.training.setup import Parts
 
-PLACES = 4096  # tokens, padding included, that are read at once: of no option, so that the same texts always give the same numbers
-IN_WEIGHTS = tuple(f"model.{name}" for name in ("pretrained", "init", "vectors", "vocab_rows"))  # options that say only where weights come from
+# tokens, padding included, that are read at once: of no option, so that the same texts always give
+# the same numbers
+PLACES = 4096
+# options that say only where weights come from
+IN_WEIGHTS = tuple(f"model.{name}" for name in ("pretrained", "init", "vectors", "vocab_rows"))
 KEPT = "what the backbone gives"
 READ_BY = ("tokens", "offsets", "types")  # the arrays of a split that the backbone reads
 
 
 def attach(parts: Parts, params: Params, splits: Sequence[Batches]) -> list[str]:
-    """Under `train.backbone=cached`, has batches bring what the backbone gave of their texts, so that neither step nor evaluation runs it again.
+    """Under `train.backbone=cached`, has batches bring what the backbone gave of their texts, so
+    that neither step nor evaluation runs it again.
 
     Returns:
       What is to be told of it.
@@ -52,14 +59,23 @@ def attach(parts: Parts, params: Params, splits: Sequence[Batches]) -> list[str]
     if parts.config.train.backbone == "trained":
         return []
     root, names = _root(parts), []
-    below, notes = {name: w for name, w in flatten(params).items() if not name.startswith("head/")}, []
+    below, notes = (
+        {name: w for name, w in flatten(params).items() if not name.startswith("head/")},
+        [],
+    )
     for batches in splits:
         names.append(key(parts, below, batches.split))
         states, note = _cached(parts, params, root / names[-1], batches.split)
         batches.split = batches.split.with_backbone(states)
         notes.append(note)
     notes.append(_kept(root, parts.config.train.backbone_limit, names))
-    return [*notes, f"only the head has a gradient: the backbone, {sum(w.size for w in below.values()):,} weights, is not run in training"]
+    return [
+        *notes,
+        (
+            f"only the head has a gradient: the backbone, {sum(w.size for w in below.values()):,}"
+            " weights, is not run in training"
+        ),
+    ]
 
 
 def _root(parts: Parts) -> Path:
@@ -67,39 +83,78 @@ def _root(parts: Parts) -> Path:
 
 
 def _kept(root: Path, limit: float | None, names: Sequence[str]) -> str:
-    """What the cache holds of all runs, after what is too much was removed (`train.backbone_limit`)."""
+    """What the cache holds of all runs, after what is too much was removed
+    (`train.backbone_limit`).
+    """
     count, size, removed = cache.prune(root, math.inf if limit is None else limit * 2**30, names)
-    gone = "nothing is removed (train.backbone_limit=null)" if limit is None else f"{removed} removed (train.backbone_limit={limit})"
+    gone = (
+        "nothing is removed (train.backbone_limit=null)"
+        if limit is None
+        else f"{removed} removed (train.backbone_limit={limit})"
+    )
     return f"{root} holds features of {count} splits, {size / 2**20:,.1f} MiB; {gone}"
 
 
 def _cached(parts: Parts, params: Params, folder: Path, split: Split) -> tuple[np.ndarray, str]:
-    """What the head reads of every text of a split, from the cache or, where it is not there, from one pass of the backbone; and where it lies."""
+    """What the head reads of every text of a split, from the cache or, where it is not there, from
+    one pass of the backbone; and where it lies.
+    """
     since, began = "found in", time.monotonic()
     stored = cache.load(folder)
-    if hosts.worst(stored is None, "")[0]:  # each host may have a cache of its own: all read the texts again for the one that lacks them
-        stored, since = _computed(parts, params, split, folder, stored), f"computed in {time.monotonic() - began:.1f} s, now in"
+    # each host may have a cache of its own: all read the texts again for the one that lacks them
+    if hosts.worst(stored is None, "")[0]:
+        stored, since = (
+            _computed(parts, params, split, folder, stored),
+            f"computed in {time.monotonic() - began:.1f} s, now in",
+        )
     cache.used(folder)
     states = stored[0]["backbone"]
-    what = f"{split.examples:,} texts" if parts.task.pooled else f"{len(states):,} tokens of {split.examples:,} texts"
-    return states, f"{split.name}: what the backbone gives of {what}, {states.nbytes / 2**20:,.1f} MiB, {since} {folder}"
+    what = (
+        f"{split.examples:,} texts"
+        if parts.task.pooled
+        else f"{len(states):,} tokens of {split.examples:,} texts"
+    )
+    return (
+        states,
+        (
+            f"{split.name}: what the backbone gives of {what}, {states.nbytes / 2**20:,.1f} MiB,"
+            f" {since} {folder}"
+        ),
+    )
 
 
-def _computed(parts: Parts, params: Params, split: Split, folder: Path, stored: tuple[cache.Arrays, dict] | None) -> tuple[cache.Arrays, dict]:
-    """What was stored, after one pass of the backbone where it was not. Raises DataError on all processes where one cannot write or read it."""
-    states, problem, mark = _states(parts, params, split), "", f".{folder.name}-{hosts.of_first(lambda: secrets.token_hex(8))}"
+def _computed(
+    parts: Parts,
+    params: Params,
+    split: Split,
+    folder: Path,
+    stored: tuple[cache.Arrays, dict] | None,
+) -> tuple[cache.Arrays, dict]:
+    """What was stored, after one pass of the backbone where it was not. Raises DataError on all
+    processes where one cannot write or read it.
+    """
+    states, problem, mark = (
+        _states(parts, params, split),
+        "",
+        f".{folder.name}-{hosts.of_first(lambda: secrets.token_hex(8))}",
+    )
     try:
         if stored is None and (not hosts.many() or _marked(folder.parent / mark)):
             cache.save(folder, functools.partial(_write, parts, states, split), KEPT)
     except DataError as error:
         problem = str(error)
     if hosts.many():
-        collections.deque(states, maxlen=0)  # the others wait for this process in every batch, whether it writes or not
+        # the others wait for this process in every batch, whether it writes or not
+        collections.deque(states, maxlen=0)
     hosts.sync("what the backbone gives was written")
     with contextlib.suppress(OSError):
         (folder.parent / mark).unlink()
     stored = stored or cache.load(folder)
-    problem = problem or ("" if stored else f"{folder}: cannot be read after it was written; set data.cache_dir=<folder>")
+    problem = problem or (
+        ""
+        if stored
+        else f"{folder}: cannot be read after it was written; set data.cache_dir=<folder>"
+    )
     failed, problem = hosts.worst(bool(problem), problem)
     if failed:
         raise DataError(problem)
@@ -107,23 +162,37 @@ def _computed(parts: Parts, params: Params, split: Split, folder: Path, stored: 
 
 
 def _marked(mark: Path) -> bool:
-    """Whether this process is to write: of those that see the same disk, the one that sets a mark there. Raises DataError."""
+    """Whether this process is to write: of those that see the same disk, the one that sets a mark
+    there. Raises DataError.
+    """
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch(exist_ok=False)
     except OSError as error:
         if mark.exists():
             return False
-        raise DataError(f"{mark.parent}: cannot write the cache of {KEPT} ({error.strerror}); set data.cache_dir=<folder>") from error
+        raise DataError(
+            f"{mark.parent}: cannot write the cache of {KEPT} ({error.strerror}); set"
+            " data.cache_dir=<folder>"
+        ) from error
     return True
 
 
 def key(parts: Parts, below: dict[str, jax.Array], split: Split) -> str:
-    """The name of what depends on these weights, texts and options. Seeds, labels, and options of the head and of the optimizer are not in it."""
+    """The name of what depends on these weights, texts and options. Seeds, labels, and options of
+    the head and of the optimizer are not in it.
+    """
     c, texts = parts.config, hashlib.sha256()
     for name in (name for name in READ_BY if name in split.arrays):
-        texts.update(f"{name} {split.arrays[name].dtype} {split.arrays[name].shape}".encode() + np.ascontiguousarray(split.arrays[name]).tobytes())
-    model = {k: v for k, v in compose.flat(compose.to_dict(c)).items() if k.startswith("model.") and k not in IN_WEIGHTS}
+        texts.update(
+            f"{name} {split.arrays[name].dtype} {split.arrays[name].shape}".encode()
+            + np.ascontiguousarray(split.arrays[name]).tobytes()
+        )
+    model = {
+        k: v
+        for k, v in compose.flat(compose.to_dict(c)).items()
+        if k.startswith("model.") and k not in IN_WEIGHTS
+    }
     how = {"pool": c.task.pool, "apart": parts.task.apart} if parts.task.pooled else {}
     return cache.key(
         {
@@ -147,9 +216,14 @@ def _model_code() -> str:
     return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
 
 
-# --- one pass --------------------------------------------------------------------------------------------------------------------------------
-def _write(parts: Parts, passed: Iterator[tuple[int, np.ndarray]], split: Split, folder: Path) -> cache.Stored:
-    """Writes `backbone.npy` example by example, so that memory holds one batch of it, and a full disk is an error."""
+# --- one pass
+# --------------------------------------------------------------------------------------------------
+def _write(
+    parts: Parts, passed: Iterator[tuple[int, np.ndarray]], split: Split, folder: Path
+) -> cache.Stored:
+    """Writes `backbone.npy` example by example, so that memory holds one batch of it, and a full
+    disk is an error.
+    """
     file, path = None, folder / "backbone.npy"
     try:
         for example, states in passed:
@@ -158,26 +232,44 @@ def _write(parts: Parts, passed: Iterator[tuple[int, np.ndarray]], split: Split,
                 shape = (count, *states.shape) if parts.task.pooled else (count, *states.shape[1:])
                 size = states.dtype.itemsize * (np.prod(shape[1:], dtype=int))
                 file = path.open("wb")
-                np.lib.format.write_array_header_1_0(file, {"descr": states.dtype.str, "fortran_order": False, "shape": shape})
+                np.lib.format.write_array_header_1_0(
+                    file, {"descr": states.dtype.str, "fortran_order": False, "shape": shape}
+                )
                 start = file.tell()
-            file.seek(start + int(size) * (example if parts.task.pooled else int(split.arrays["offsets"][example])))
+            file.seek(
+                start
+                + int(size)
+                * (example if parts.task.pooled else int(split.arrays["offsets"][example]))
+            )
             file.write(np.ascontiguousarray(states).tobytes())
     finally:
         if file is not None:
             file.close()
-    return {"facts": {"split": split.name}, "crc": {"backbone": cache.crc32(np.load(path, mmap_mode="r", allow_pickle=False))}}
+    return {
+        "facts": {"split": split.name},
+        "crc": {"backbone": cache.crc32(np.load(path, mmap_mode="r", allow_pickle=False))},
+    }
 
 
 def _states(parts: Parts, params: Params, split: Split) -> Iterator[tuple[int, np.ndarray]]:
-    """Of each example what the backbone gives, without dropout: `[texts, D]` where texts are pooled, else `[tokens, D]`. Read one batch late."""
+    """Of each example what the backbone gives, without dropout: `[texts, D]` where texts are
+    pooled, else `[tokens, D]`. Read one batch late.
+    """
     shards = meshes.row_shards(parts.mesh)
     size = max(PLACES // split.limit // shards, 1) * shards
-    batches = pipeline.make_batches(split, parts.config.data, size, None, meshes.rows_here(parts.mesh, size))
-    run = jax.jit(lambda params, batch: parts.task.backbone(parts.model, params, batch, None), out_shardings=meshes.replicated(parts.mesh))
+    batches = pipeline.make_batches(
+        split, parts.config.data, size, None, meshes.rows_here(parts.mesh, size)
+    )
+    run = jax.jit(
+        lambda params, batch: parts.task.backbone(parts.model, params, batch, None),
+        out_shardings=meshes.replicated(parts.mesh),
+    )
     late = None
     told = f"{split.name}: the frozen backbone reads {split.examples:,} texts, once for all epochs"
     steps = pipeline.stream(batches, 0, len(batches))
-    for step, batch in enumerate(callbacks.followed(steps, len(batches), told) if hosts.first() else steps):
+    for step, batch in enumerate(
+        callbacks.followed(steps, len(batches), told) if hosts.first() else steps
+    ):
         result = run(params, parts.put(batch, batches))
         if late is not None:
             yield from _apart(parts, batches, *late)

@@ -1,4 +1,6 @@
-"""What a run shows and writes while it trains: the banner, a progress bar, `metrics.jsonl`, TensorBoard; and the signals that stop it."""
+"""What a run shows and writes while it trains: the banner, a progress bar, `metrics.jsonl`,
+TensorBoard; and the signals that stop it.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,16 @@ from jaxsft.training.trackers import Trackers
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C ask the loop to save and end after the step; a second Ctrl-C ends at once."""
+    """SIGTERM and Ctrl-C ask the loop to save and end after the step; a second Ctrl-C ends at
+    once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
+        # not in the main thread: whoever runs us there handles signals
+        with contextlib.suppress(ValueError):
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._handle)
         return self
@@ -39,19 +43,28 @@ class StopSignal:
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = number
-        print("\nstopping after this step, saving a checkpoint (once more: stop at once, without)", file=sys.stderr)
+        print(
+            "\nstopping after this step, saving a checkpoint (once more: stop at once, without)",
+            file=sys.stderr,
+        )
 
 
 class Metrics:
-    """`metrics.jsonl`, TensorBoard and trackers. A resumed run first drops what was written after the step it resumes from."""
+    """`metrics.jsonl`, TensorBoard and trackers. A resumed run first drops what was written after
+    the step it resumes from.
+    """
 
     def __init__(self, run_dir: Path, step: int, validated: int, config: Config):
-        """`step`, `validated`: what the checkpoint knows that is resumed from: its step, and that of the last evaluation before it."""
+        """`step`, `validated`: what the checkpoint knows that is resumed from: its step, and that
+        of the last evaluation before it.
+        """
         self.lines = self.board = self.trackers = None
         if not hosts.first():
             return
         path = run_dir / "metrics.jsonl"
-        rundir.truncate_jsonl(path, lambda line: line["step"] <= (validated if line["kind"] == "validation" else step))
+        rundir.truncate_jsonl(
+            path, lambda line: line["step"] <= (validated if line["kind"] == "validation" else step)
+        )
         self.lines = rundir.JsonLines(path)
         self.board = TensorBoard(run_dir / "tensorboard", purge_step=step + 1 if step else None)
         self.trackers = Trackers(run_dir, config)
@@ -80,8 +93,10 @@ class Metrics:
 
 
 class Progress:
-    """A bar with loss, learning rate, real tokens per second and time left on a terminal; elsewhere, a line with these some twenty times in a
-    run and once a minute of a long one, and a line per evaluation."""
+    """A bar with loss, learning rate, real tokens per second and time left on a terminal;
+    elsewhere, a line with these some twenty times in a run and once a minute of a long one, and a
+    line per evaluation.
+    """
 
     LINES, SECONDS = 20, 60.0
 
@@ -92,13 +107,24 @@ class Progress:
         if self.live:
             from rich import progress
 
-            columns = ("[bold]{task.completed}/{task.total}", progress.BarColumn(), progress.TimeRemainingColumn(), "{task.description}")
-            self._bar = progress.Progress(*(progress.TextColumn(c) if isinstance(c, str) else c for c in columns), console=_console())
+            columns = (
+                "[bold]{task.completed}/{task.total}",
+                progress.BarColumn(),
+                progress.TimeRemainingColumn(),
+                "{task.description}",
+            )
+            self._bar = progress.Progress(
+                *(progress.TextColumn(c) if isinstance(c, str) else c for c in columns),
+                console=_console(),
+            )
             self._task = self._bar.add_task("", total=total, completed=start)
             self._bar.start()
 
     def update(self, step: int, values: dict[str, float]) -> None:
-        text = f"loss {values['loss']:.4f} · lr {values['learning_rate']:.2e} · {values['tokens_per_second']:,.0f} tokens/s"
+        text = (
+            f"loss {values['loss']:.4f} · lr {values['learning_rate']:.2e} ·"
+            f" {values['tokens_per_second']:,.0f} tokens/s"
+        )
         if self._bar:
             self._bar.update(self._task, completed=step, description=text)
         elif self._due(step):
@@ -144,34 +170,69 @@ def _console():
 
 
 def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
-    """What will happen, before step 0. `facts`: parameters, steps, ledgers, memory and what is unusual."""
-    model = f"the encoder of {config.model.pretrained} alone, without its decoder:" if config.model.part == "encoder" else "model"
-    lines = [f"run        {run_dir}", f"task       {config.task.name}, {model} {facts['parameters']:,} parameters, {facts['trainable']:,} trained"]
+    """What will happen, before step 0. `facts`: parameters, steps, ledgers, memory and what is
+    unusual.
+    """
+    model = (
+        f"the encoder of {config.model.pretrained} alone, without its decoder:"
+        if config.model.part == "encoder"
+        else "model"
+    )
+    lines = [
+        f"run        {run_dir}",
+        (
+            f"task       {config.task.name}, {model} {facts['parameters']:,} parameters,"
+            f" {facts['trainable']:,} trained"
+        ),
+    ]
     for name, entry in facts["ledger"].items():
         rows, packing = entry["rows"], entry["packing"]
         dropped = ", ".join(f"{reason} {n}" for reason, n in rows["dropped"].items()) or "none"
         cut = f", {rows['truncated']} truncated" if rows["truncated"] else ""
-        leak = f", {entry['also_in_train']} of them also in train!" if entry.get("also_in_train") else ""
-        lines.append(f"{name:<11}{rows['read']:,} rows read, {rows['kept']:,} kept (dropped: {dropped}){cut}{leak}; fill {packing['fill']:.1%}")
+        leak = (
+            f", {entry['also_in_train']} of them also in train!"
+            if entry.get("also_in_train")
+            else ""
+        )
+        lines.append(
+            f"{name:<11}{rows['read']:,} rows read, {rows['kept']:,} kept (dropped:"
+            f" {dropped}){cut}{leak}; fill {packing['fill']:.1%}"
+        )
         if weights := entry.get("weights"):
             span = f"{weights['min']:g} to {weights['max']:g}, on average {weights['mean']:.3g}"
-            lines.append(f"{'weights':<11}the loss of a row of {name} counts {span} times ({config.data.columns.weight})")
+            lines.append(
+                f"{'weights':<11}the loss of a row of {name} counts {span} times"
+                f" ({config.data.columns.weight})"
+            )
         if lacks := entry.get("lacks"):
-            lines.append(f"{'note':<11}{name} has no row of {len(lacks)} labels: {', '.join(lacks[:5])}{' ...' if len(lacks) > 5 else ''}")
+            lines.append(
+                f"{'note':<11}{name} has no row of {len(lacks)} labels:"
+                f" {', '.join(lacks[:5])}{' ...' if len(lacks) > 5 else ''}"
+            )
     train = facts["ledger"]["train"]["packing"]
     places = config.train.batch_size * train["row_length"]
     lines.append(
-        f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} = {places:,} tokens, "
-        f"{places * train['fill']:,.0f} real; {facts['steps_per_epoch']:,} steps an epoch"
+        f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} ="
+        f" {places:,} tokens, {places * train['fill']:,.0f} real; {facts['steps_per_epoch']:,}"
+        " steps an epoch"
     )
     lines += recipe(config)
-    peak = "peak unknown" if facts["peak"] is None else f"peak {facts['peak'] / 1e12:,.0f} TFLOP/s each"
-    lines.append(f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']}, {flops_text(facts['flops'])} of the model")
+    peak = (
+        "peak unknown"
+        if facts["peak"] is None
+        else f"peak {facts['peak'] / 1e12:,.0f} TFLOP/s each"
+    )
+    lines.append(
+        f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']},"
+        f" {flops_text(facts['flops'])} of the model"
+    )
     return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])
 
 
 def recipe(config: Config) -> list[str]:
-    """Returns the lines of the banner that tell how weights move, and which values were chosen for this run, with the reason."""
+    """Returns the lines of the banner that tell how weights move, and which values were chosen for
+    this run, with the reason.
+    """
     why = dict(config.origins)
     head = [key for key in why if key.startswith("task.")]
     its = ", ".join(f"{key}={getattr(config.task, key.removeprefix('task.'))}" for key in head)
@@ -182,7 +243,8 @@ def recipe(config: Config) -> list[str]:
         *([f"head       {its} ({why[head[0]]})"] if head else []),
         f"optimizer  {o.name}, "
         + told("optim.learning_rate", f"learning rate {o.learning_rate:g}")
-        + f", {s.name}{falls} with {s.warmup} warm-up, {told('train.duration', config.train.duration)}",
+        + f", {s.name}{falls} with {s.warmup} warm-up,"
+        f" {told('train.duration', config.train.duration)}",
         f"{'':<11}"
         + told("model.dropout", f"dropout {config.model.dropout:g}")
         + ", "
@@ -200,7 +262,12 @@ def memory_text(compiled: Any) -> str:
     """What the compiled step needs, from the compiler."""
     try:
         m = compiled.memory_analysis()
-        gib = (m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes) / 2**30
+        gib = (
+            m.argument_size_in_bytes
+            + m.temp_size_in_bytes
+            + m.output_size_in_bytes
+            - m.alias_size_in_bytes
+        ) / 2**30
         if not math.isfinite(gib):
             return "memory unknown"
         return f"{gib:.2f} GiB for a step" if gib >= 0.01 else f"{gib * 2**10:.2f} MiB for a step"

@@ -1,8 +1,11 @@
-"""Checkpoints: Orbax, asynchronous, best and latest kept, checksums of every array, verified on restore.
+"""Checkpoints: Orbax, asynchronous, best and latest kept, checksums of every array, verified on
+restore.
 
-Orbax restores a flipped byte without a word and stops at a damaged step. So the meta of each step has checksums that were computed from the arrays
-on the device, its number, the name of its run, and a checksum of itself. `steps.json` beside them says which complete step was the newest, and which
-the best. Where training goes on, a damaged step is named and moved to `damaged/`, and the newest good one is taken; who reads a run gets an error.
+Orbax restores a flipped byte without a word and stops at a damaged step. So the meta of each step
+has checksums that were computed from the arrays on the device, its number, the name of its run, and
+a checksum of itself. `steps.json` beside them says which complete step was the newest, and which
+the best. Where training goes on, a damaged step is named and moved to `damaged/`, and the newest
+good one is taken; who reads a run gets an error.
 """
 
 from __future__ import annotations
@@ -34,23 +37,35 @@ from jaxsft.sharding.weights import Flat, flatten
 RECORD = "steps.json"
 
 
-# --- checksums -------------------------------------------------------------------------------------------------------------------------------
+# --- checksums
+# --------------------------------------------------------------------------------------------------
 def checksums(arrays: Flat) -> dict[str, Array]:
-    """Two position-weighted sums (modulo 2^32) of the bits of each array, `[2]` uint32: on the device, and alike on every mesh.
+    """Two position-weighted sums (modulo 2^32) of the bits of each array, `[2]` uint32: on the
+    device, and alike on every mesh.
 
-    The weights are odd, hence invertible modulo 2^32, so that no single changed word goes unnoticed.
+    The weights are odd, hence invertible modulo 2^32, so that no single changed word goes
+    unnoticed.
     """
     return {name: _checksum(x) for name, x in arrays.items()}
 
 
 def _checksum(x: Array) -> Array:
     words = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
-    bits = (x.astype(jnp.uint8) if x.dtype == jnp.bool_ else jax.lax.bitcast_convert_type(x, words)).astype(jnp.uint32)
+    bits = (
+        x.astype(jnp.uint8) if x.dtype == jnp.bool_ else jax.lax.bitcast_convert_type(x, words)
+    ).astype(jnp.uint32)
     # The place of each word, without a reshape: that would gather a sharded array on every device.
     strides = [math.prod(bits.shape[axis + 1 :]) for axis in range(bits.ndim)]
-    place = sum((jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(s % 2**32) for axis, s in enumerate(strides)), jnp.uint32(0))
+    place = sum(
+        (
+            jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(s % 2**32)
+            for axis, s in enumerate(strides)
+        ),
+        jnp.uint32(0),
+    )
     odd = 2 * place + 1
-    mixed = (odd * jnp.uint32(2654435761)) ^ (odd >> 15) | jnp.uint32(1)  # Knuth's multiplicative hash
+    # Knuth's multiplicative hash
+    mixed = (odd * jnp.uint32(2654435761)) ^ (odd >> 15) | jnp.uint32(1)
     return jnp.stack([(bits * odd).sum(dtype=jnp.uint32), (bits * mixed).sum(dtype=jnp.uint32)])
 
 
@@ -67,7 +82,8 @@ def _compiled(place: Any) -> Callable[[Flat], dict[str, Array]]:
     return jax.jit(checksums, out_shardings=place)
 
 
-# --- trees as flat dicts ---------------------------------------------------------------------------------------------------------------------
+# --- trees as flat dicts
+# --------------------------------------------------------------------------------------------------
 def unflatten(flat: Flat, like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [flat[name] for name in flatten(like)])
 
@@ -77,18 +93,27 @@ def describe(arrays: Flat) -> dict[str, list]:
 
 
 def check_same_leaves(found: dict[str, list], wanted: dict[str, list], what: str) -> None:
-    """Raises CheckpointError that names the first missing, additional or differently shaped leaf."""
+    """Raises CheckpointError that names the first missing, additional or differently shaped
+    leaf."""
     for name in wanted:
         if name not in found:
-            raise CheckpointError(f"{what}: has no {name}, which this model needs ({len(wanted)} arrays here, {len(found)} there)")
+            raise CheckpointError(
+                f"{what}: has no {name}, which this model needs ({len(wanted)} arrays here,"
+                f" {len(found)} there)"
+            )
         if found[name] != wanted[name]:
-            raise CheckpointError(f"{what}: {name} is {found[name][1]}{found[name][0]}, but this model needs {wanted[name][1]}{wanted[name][0]}")
+            raise CheckpointError(
+                f"{what}: {name} is {found[name][1]}{found[name][0]}, but this model needs"
+                f" {wanted[name][1]}{wanted[name][0]}"
+            )
     if extra := [name for name in found if name not in wanted]:
         raise CheckpointError(f"{what}: has {extra[0]}, for which this model has no place")
 
 
 class _KeepBestAndLatest:
-    """The best, the newest, and the one before it: what is left where the newest turns out to be damaged."""
+    """The best, the newest, and the one before it: what is left where the newest turns out to be
+    damaged.
+    """
 
     def __init__(self) -> None:
         self.best: int | None = None
@@ -101,12 +126,20 @@ class _KeepBestAndLatest:
 class Checkpoints:
     """The folder `checkpoints/` of a run, here or at an object store."""
 
-    def __init__(self, run_dir: str | Path, warn: Callable[[str], None] = print, run: str | None = None):
+    def __init__(
+        self, run_dir: str | Path, warn: Callable[[str], None] = print, run: str | None = None
+    ):
         """`run` is the name that its steps carry (`seal`); None where they have none."""
         _silence_late_reports()
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save there; its failures come as exceptions too
-        self.run_dir, self.warn, self.run = remote.path(run_dir if remote.is_remote(run_dir) else Path(run_dir).absolute()), warn, run
-        self._unrecorded: tuple[int, int | None] | None = None  # the step that is being written, and the best one
+        # Orbax narrates every save there; its failures come as exceptions too
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self.run_dir, self.warn, self.run = (
+            remote.path(run_dir if remote.is_remote(run_dir) else Path(run_dir).absolute()),
+            warn,
+            run,
+        )
+        # the step that is being written, and the best one
+        self._unrecorded: tuple[int, int | None] | None = None
         self.folder = self.run_dir / "checkpoints"
         self._policy = _KeepBestAndLatest()
         self._manager: ocp.CheckpointManager | None = None
@@ -114,8 +147,12 @@ class Checkpoints:
     @property
     def manager(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            options = ocp.CheckpointManagerOptions(preservation_policy=self._policy, enable_async_checkpointing=True, create=True)
-            self._manager = ocp.CheckpointManager(self.folder, item_names=("state", "meta", "base"), options=options)
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=self._policy, enable_async_checkpointing=True, create=True
+            )
+            self._manager = ocp.CheckpointManager(
+                self.folder, item_names=("state", "meta", "base"), options=options
+            )
         return self._manager
 
     def steps(self) -> list[int]:
@@ -123,11 +160,17 @@ class Checkpoints:
         return json.loads(hosts.of_first(lambda: json.dumps(self._complete())))
 
     def save(self, step: int, state: Any, meta: dict, best: int | None, base: Any = None) -> None:
-        """Starts to write a step; returns when the arrays are copied. `best` is the step that must survive. Raises CheckpointError."""
+        """Starts to write a step; returns when the arrays are copied. `best` is the step that must
+        survive. Raises CheckpointError.
+        """
         arrays = flatten(state)
         self._policy.best = best
         items = {"state": arrays, "base": flatten(base or {})}
-        meta = {**meta, "leaves": {k: describe(v) for k, v in items.items()}, "checksums": {k: digest(v) for k, v in items.items()}}
+        meta = {
+            **meta,
+            "leaves": {k: describe(v) for k, v in items.items()},
+            "checksums": {k: digest(v) for k, v in items.items()},
+        }
         meta = _summed({**meta, "step": step, "run": self.run})
         args = {"state": ocp.args.StandardSave(arrays), "meta": ocp.args.JsonSave(meta)}
         if items["base"]:
@@ -160,11 +203,15 @@ class Checkpoints:
                 rundir.write_text(self.run_dir / RECORD, text + "\n")
 
     def forget_best(self, newest: int) -> None:
-        """The best step turned out to be damaged: from now on the newest one is what evaluation uses."""
+        """The best step turned out to be damaged: from now on the newest one is what evaluation
+        uses.
+        """
         self._write_record(newest, None)
 
     def record(self) -> dict | None:
-        """`{newest, best}` of `steps.json`, as the first process reads it; None where it is not there. Raises CheckpointError."""
+        """`{newest, best}` of `steps.json`, as the first process reads it; None where it is not
+        there. Raises CheckpointError.
+        """
         path = self.run_dir / RECORD
 
         def read() -> str:
@@ -174,7 +221,10 @@ class Checkpoints:
                 content = path.read_bytes()
             found = documents.parse_json(content, path, CheckpointError, dict)
             if not _intact(found):
-                raise CheckpointError(f"{path}: is not as it was written (its checksum differs); remove it, or take it from a copy of the run")
+                raise CheckpointError(
+                    f"{path}: is not as it was written (its checksum differs); remove it, or take"
+                    " it from a copy of the run"
+                )
             if found.get("run") != self.run:
                 raise CheckpointError(f"{path}: {self._foreign}")
             return json.dumps(found)
@@ -188,14 +238,29 @@ class Checkpoints:
           CheckpointError: there is none, it is not there, or what names it is damaged.
         """
         steps, record = self.steps(), self.record()
-        if record is not None and record["newest"] not in (None, *steps) and record["newest"] > max(steps, default=0):
-            raise Damaged(f"{self.folder}/{record['newest']}: is missing, the newest step of this run (there are {steps})")
+        if (
+            record is not None
+            and record["newest"] not in (None, *steps)
+            and record["newest"] > max(steps, default=0)
+        ):
+            raise Damaged(
+                f"{self.folder}/{record['newest']}: is missing, the newest step of this run (there"
+                f" are {steps})"
+            )
         if not steps:
             raise CheckpointError(f"{self.folder.parent}: has no checkpoint yet")
-        meta = _together(f"{self.folder}/{steps[-1]}", lambda: self.meta(steps[-1]), "meta cannot be read: ")
-        best = record["best"] if record is not None and record["newest"] == steps[-1] else (meta.get("best") or {}).get("step")
+        meta = _together(
+            f"{self.folder}/{steps[-1]}", lambda: self.meta(steps[-1]), "meta cannot be read: "
+        )
+        best = (
+            record["best"]
+            if record is not None and record["newest"] == steps[-1]
+            else (meta.get("best") or {}).get("step")
+        )
         if best is not None and best not in steps:
-            raise Damaged(f"{self.folder}/{best}: is missing, the best step of this run (there are {steps})")
+            raise Damaged(
+                f"{self.folder}/{best}: is missing, the best step of this run (there are {steps})"
+            )
         return steps[-1] if best is None else best
 
     def close(self) -> None:
@@ -204,10 +269,15 @@ class Checkpoints:
             self._manager.close()
             self._manager = None
 
-    # What is read goes through Orbax's handlers: its managers wait for all processes after a read, for ever where one of them could not read.
+    # What is read goes through Orbax's handlers: its managers wait for all processes after a read,
+    # for ever where one of them could not read.
     def meta(self, step: int) -> dict:
-        """Raises ValueError where it is not that of this step, as it was written, and CheckpointError where it is of another run."""
-        meta = ocp.JsonCheckpointHandler().restore(self._item(step, "meta"), args=ocp.args.JsonRestore())
+        """Raises ValueError where it is not that of this step, as it was written, and
+        CheckpointError where it is of another run.
+        """
+        meta = ocp.JsonCheckpointHandler().restore(
+            self._item(step, "meta"), args=ocp.args.JsonRestore()
+        )
         if not isinstance(meta, dict) or not (_intact(meta) if self.run or "sum" in meta else True):
             raise ValueError("it is not as it was written")
         if meta.get("step", step) != step:
@@ -218,17 +288,27 @@ class Checkpoints:
 
     @property
     def _foreign(self) -> str:
-        return f"belongs to another run than {self.run_dir / seal.MANIFEST} names, or that file was changed"
+        return (
+            f"belongs to another run than {self.run_dir / seal.MANIFEST} names, or that file was"
+            " changed"
+        )
 
     def _item(self, step: int, item: str) -> epath.Path:
         return epath.Path(self.folder) / str(step) / item
 
-    def restore(self, step: int, like: Any, item: str = "state", select: Callable[[str], bool] = lambda name: True) -> tuple[Any, dict]:
-        """The tree and the meta of one step, placed like `like` (shapes with shardings), every array verified. What one process cannot read, all
-        of them refuse, with the same error.
+    def restore(
+        self,
+        step: int,
+        like: Any,
+        item: str = "state",
+        select: Callable[[str], bool] = lambda name: True,
+    ) -> tuple[Any, dict]:
+        """The tree and the meta of one step, placed like `like` (shapes with shardings), every
+        array verified. What one process cannot read, all of them refuse, with the same error.
 
         Args:
-          select: which of the stored names must be there and are read; those of `like` must be exactly these.
+          select: which of the stored names must be there and are read; those of `like` must be
+            exactly these.
 
         Raises:
           CheckpointError: the structure differs, or a file is damaged.
@@ -243,28 +323,45 @@ class Checkpoints:
         stored = {k: v for k, v in there.items() if select(k)}
         check_same_leaves(stored, describe(wanted), what)
         # Orbax restores whole items; names that are not wanted are left out by a partial restore.
-        arrays = _together(what, lambda: self._restore_arrays(step, item, wanted, partial=len(stored) < len(there)))
+        arrays = _together(
+            what, lambda: self._restore_arrays(step, item, wanted, partial=len(stored) < len(there))
+        )
         try:
             found = digest(arrays)
         except jax.errors.JaxRuntimeError as error:
             raise CheckpointError(_unreadable(what, error)) from error
         if bad := [name for name, value in found.items() if value != sums[name]]:
-            raise Damaged(f"{what}: damaged ({bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''} does not match its checksum)")
+            raise Damaged(
+                f"{what}: damaged ({bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''}"
+                " does not match its checksum)"
+            )
         return unflatten(arrays, like), meta
 
     def _restore_arrays(self, step: int, item: str, wanted: Flat, partial: bool) -> Flat:
-        args = ocp.args.PyTreeRestore(item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=partial)
+        args = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=partial,
+        )
         return dict(ocp.PyTreeCheckpointHandler().restore(self._item(step, item), args=args))
 
     def restore_newest(self, like: Any, before: int | None = None) -> tuple[Any, dict] | None:
-        """The newest good step, or None where there is no step at all. Damaged ones are named and moved to `damaged/`.
+        """The newest good step, or None where there is no step at all. Damaged ones are named and
+        moved to `damaged/`.
 
         Raises:
           CheckpointError: there are steps, but none of them is good; or the structure differs.
         """
         steps, record = self.steps(), self.record()
-        if record is not None and record["newest"] is not None and record["newest"] > max(steps, default=0):
-            self.warn(f"{self.folder}/{record['newest']}: is missing, the newest step of this run; going back to an older step")
+        if (
+            record is not None
+            and record["newest"] is not None
+            and record["newest"] > max(steps, default=0)
+        ):
+            self.warn(
+                f"{self.folder}/{record['newest']}: is missing, the newest step of this run; going"
+                " back to an older step"
+            )
         for step in reversed(steps):
             try:
                 found, meta = self.restore(step, like)
@@ -274,7 +371,10 @@ class Checkpoints:
             except Damaged as error:
                 self.warn(f"{error}; moved to {self.set_aside(step)}, going back to an older step")
         if steps:
-            raise CheckpointError(f"{self.folder}: none of the steps {steps} can be read; start anew with another run_dir=")
+            raise CheckpointError(
+                f"{self.folder}: none of the steps {steps} can be read; start anew with another"
+                " run_dir="
+            )
         return None
 
     def set_aside(self, step: int) -> Path | None:
@@ -291,7 +391,8 @@ class Checkpoints:
                 while target.exists():
                     target = target.with_name(target.name + "-again")
                 target.parent.mkdir(exist_ok=True)
-                remote.move(self.folder / str(step), target)  # what is left of it, should this be cut off, is found damaged again
+                # what is left of it, should this be cut off, is found damaged again
+                remote.move(self.folder / str(step), target)
             return target.name
 
         name = hosts.of_first(move)
@@ -302,13 +403,25 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            raise CheckpointError(f"{what} ({first_line(error)}); the steps {self._complete()} are intact") from error
+            raise CheckpointError(
+                f"{what} ({first_line(error)}); the steps {self._complete()} are intact"
+            ) from error
 
     def _complete(self) -> list[int]:
-        """Orbax renames a folder when it is complete, and at a store, which has no renaming, puts a mark into it."""
+        """Orbax renames a folder when it is complete, and at a store, which has no renaming, puts a
+        mark into it.
+        """
         with remote.friendly(self.folder, "read"):
-            there = [p for p in self.folder.iterdir() if p.name.isascii() and p.name.isdecimal()] if self.folder.is_dir() else []
-            return sorted(int(p.name) for p in there if (p / "commit_success.txt" if remote.is_remote(p) else p / ".").exists())
+            there = (
+                [p for p in self.folder.iterdir() if p.name.isascii() and p.name.isdecimal()]
+                if self.folder.is_dir()
+                else []
+            )
+            return sorted(
+                int(p.name)
+                for p in there
+                if (p / "commit_success.txt" if remote.is_remote(p) else p / ".").exists()
+            )
 
 
 def _summed(values: dict) -> dict:
@@ -325,7 +438,9 @@ class Damaged(CheckpointError):
 
 
 # What TensorStore and XLA say where memory, rights or a network failed.
-_ELSEWHERE = re.compile(r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|CANCELLED")
+_ELSEWHERE = re.compile(
+    r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|UNAUTHENTICATED|CANCELLED"
+)
 
 
 def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
@@ -333,15 +448,22 @@ def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
 
     Raises (the same on all of them):
       Damaged: a file is damaged.
-      CheckpointError: something else failed than a file: a good step must not be set aside for that.
+      CheckpointError: something else failed than a file: a good step must not be set aside for
+        that.
     """
     out, rank, text, cause = None, 0, "", None
     try:
         out = read()
     except Exception as error:  # whatever a damaged file makes Orbax raise
         other = isinstance(error, CheckpointError) and not isinstance(error, Damaged)
-        elsewhere = isinstance(error, PermissionError | TimeoutError | ConnectionError | jax.errors.JaxRuntimeError) or _ELSEWHERE.search(str(error))
-        rank, text = (2, _unreadable(what, error)) if elsewhere else (1, f"{what}: damaged ({prefix}{first_line(error)})")
+        elsewhere = isinstance(
+            error, PermissionError | TimeoutError | ConnectionError | jax.errors.JaxRuntimeError
+        ) or _ELSEWHERE.search(str(error))
+        rank, text = (
+            (2, _unreadable(what, error))
+            if elsewhere
+            else (1, f"{what}: damaged ({prefix}{first_line(error)})")
+        )
         rank, text = (2, str(error)) if other else (rank, text)
         if hosts.many():
             text = f"process {jax.process_index()}: {text}"
@@ -355,11 +477,16 @@ def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
 
 @functools.cache
 def _silence_late_reports() -> None:
-    """What failed has closed its event loop, and TensorStore still reports to it: the failure is told already, by its exception."""
+    """What failed has closed its event loop, and TensorStore still reports to it: the failure is
+    told already, by its exception.
+    """
     told = sys.unraisablehook
 
     def quiet(what: Any) -> None:
-        if not (isinstance(what.exc_value, RuntimeError) and "Event loop is closed" in str(what.exc_value)):
+        if not (
+            isinstance(what.exc_value, RuntimeError)
+            and "Event loop is closed" in str(what.exc_value)
+        ):
             told(what)
 
     sys.unraisablehook = quiet

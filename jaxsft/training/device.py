@@ -1,4 +1,6 @@
-"""What the machine does with a run: compiled programs kept between runs, traces of some steps, tokens and model FLOPs per second."""
+"""What the machine does with a run: compiled programs kept between runs, traces of some steps,
+tokens and model FLOPs per second.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ from jaxsft.tasks.base import Task
 from jaxsft.tasks.causal import CausalTask
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-# Dense bfloat16 FLOP/s of one device, from the makers' data sheets; the first name that the device's kind has as words counts.
+# Dense bfloat16 FLOP/s of one device, from the makers' data sheets; the first name that the
+# device's kind has as words counts.
 PEAKS = {
     "TPU v6e": 918e12,
     "TPU v6 lite": 918e12,
@@ -50,56 +53,95 @@ PEAKS = {
 
 def peak_flops(device: Any) -> float | None:
     """Of products in bfloat16; None where it is not known, as on CPU."""
-    return next((flops for name, flops in PEAKS.items() if re.search(rf"\b{name}\b", device.device_kind)), None)
+    return next(
+        (flops for name, flops in PEAKS.items() if re.search(rf"\b{name}\b", device.device_kind)),
+        None,
+    )
 
 
-# --- model FLOPs -----------------------------------------------------------------------------------------------------------------------------
+# --- model FLOPs
+# --------------------------------------------------------------------------------------------------
 def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: np.ndarray) -> float:
-    """What one training step must compute for texts of these lengths, padding and recomputation left out (Chowdhery et al., 2022, appendix B);
-    of a cached backbone nothing.
+    """What one training step must compute for texts of these lengths, padding and recomputation
+    left out (Chowdhery et al., 2022, appendix B); of a cached backbone nothing.
 
-    Two FLOPs for each weight of a product and token, and `4 x heads x head_dim` for each query and key that see each other; as much again for the
-    gradient of the inputs, in and above the lowest trained layer, and of the weights that are trained.
+    Two FLOPs for each weight of a product and token, and `4 x heads x head_dim` for each query and
+    key that see each other; as much again for the gradient of the inputs, in and above the lowest
+    trained layer, and of the weights that are trained.
 
     Args:
-      specs, trained: `WeightSpec` trees of all weights, and of those that are trained (cut into segments).
-      lengths: tokens of each text; of an encoder-decoder model `[texts, 2]`, those of target and source.
+      specs, trained: `WeightSpec` trees of all weights, and of those that are trained (cut into
+        segments).
+      lengths: tokens of each text; of an encoder-decoder model `[texts, 2]`, those of target and
+        source.
     """
     if lengths.ndim == 2:
-        return _flops_of_pairs(config, specs, trained, lengths[:, 0].astype(float), lengths[:, 1].astype(float))
+        return _flops_of_pairs(
+            config, specs, trained, lengths[:, 0].astype(float), lengths[:, 1].astype(float)
+        )
     lowest = _lowest_trained(trained)
-    flops = 0.0 if config.train.backbone == "cached" else _flops_of_layers(config, specs, trained, lengths)
+    flops = (
+        0.0
+        if config.train.backbone == "cached"
+        else _flops_of_layers(config, specs, trained, lengths)
+    )
     head, own = (_head_size(config, task, tree) for tree in (specs, trained))
-    below = lowest < 10**9 or bool(_leaves(trained.get("norm", {})))  # something under the head is trained
+    # something under the head is trained
+    below = lowest < 10**9 or bool(_leaves(trained.get("norm", {})))
     return flops + 2 * task.head_uses(lengths) * (head * (1 + below) + own)
 
 
 def _flops_of_layers(config: Config, specs: Any, trained: Any, lengths: np.ndarray) -> float:
     """Of all layers and of adapters."""
-    tokens, pairs = float(lengths.sum()), float((lengths * (lengths + 1) // 2 if config.model.causal else lengths**2).sum())
+    tokens, pairs = (
+        float(lengths.sum()),
+        float((lengths * (lengths + 1) // 2 if config.model.causal else lengths**2).sum()),
+    )
     lowest, flops = _lowest_trained(trained), 0.0
-    uses_of = lambda spec: tokens * (config.model.experts_per_token if "experts" in spec.axes[:2] else 1)
+    uses_of = lambda spec: (
+        tokens * (config.model.experts_per_token if "experts" in spec.axes[:2] else 1)
+    )
     for spec in _leaves(specs["layers"]["0"]):
         if spec.matrix:
-            flops += 2 * math.prod(spec.matrix) * uses_of(spec) * (config.model.layers + max(config.model.layers - lowest, 0))
-    for spec in (s for stack in trained["layers"].values() for s in _leaves(stack)) if "layers" in trained else ():
+            flops += (
+                2
+                * math.prod(spec.matrix)
+                * uses_of(spec)
+                * (config.model.layers + max(config.model.layers - lowest, 0))
+            )
+    for spec in (
+        (s for stack in trained["layers"].values() for s in _leaves(stack))
+        if "layers" in trained
+        else ()
+    ):
         if spec.matrix:
             flops += 2 * math.prod(spec.matrix) * uses_of(spec) * spec.shape[0]
     for spec in _leaves(specs.get("adapters", {})):
         if spec.matrix:  # forward, and the gradients of its input and of itself
             flops += 6 * math.prod(spec.matrix) * tokens * (spec.shape[0] if spec.stacked else 1)
-    attention = 4 * config.model.heads * config.model.head_dim * pairs if config.model.kind == "transformer" else 0.0
+    attention = (
+        4 * config.model.heads * config.model.head_dim * pairs
+        if config.model.kind == "transformer"
+        else 0.0
+    )
     return flops + attention * (config.model.layers + 2 * max(config.model.layers - lowest, 0))
 
 
-def _flops_of_pairs(config: Config, specs: Any, trained: Any, target: np.ndarray, source: np.ndarray) -> float:
-    """Of both halves: what each layer's weights and scores cost, once more for the gradient of its inputs where something below it is trained, and of
-    the weights that are trained."""
+def _flops_of_pairs(
+    config: Config, specs: Any, trained: Any, target: np.ndarray, source: np.ndarray
+) -> float:
+    """Of both halves: what each layer's weights and scores cost, once more for the gradient of its
+    inputs where something below it is trained, and of the weights that are trained.
+    """
     m, flops = config.model, 0.0
     layers = {"encoder": m.layers, "decoder": m.decoder_layers}
-    scores = {"encoder": (source**2).sum(), "decoder": (target * (target + 1) / 2 + target * source).sum()}
+    scores = {
+        "encoder": (source**2).sum(),
+        "decoder": (target * (target + 1) / 2 + target * source).sum(),
+    }
     embedded = bool(_leaves(trained.get("embed", {})))
-    below = {"encoder": embedded, "decoder": embedded or bool(_leaves(trained.get("encoder", {})))}  # something under the first layer is trained
+    # something under the first layer is trained
+    below = {"encoder": embedded, "decoder": embedded or bool(_leaves(trained.get("encoder", {})))}
     for half, depth in layers.items():
         lowest = 0 if below[half] else _lowest_trained(trained.get(half, {}))
         reached = max(depth - lowest, 0)
@@ -113,21 +155,36 @@ def _flops_of_pairs(config: Config, specs: Any, trained: Any, target: np.ndarray
                 flops += 2 * math.prod(spec.matrix or (0,)) * uses(path.split("/")) * spec.shape[0]
     head = specs["embed"]["tokens"]["w"].shape if m.tied else specs["head"]["w"].shape
     own = "embed" if m.tied else "head"
-    return flops + 2 * math.prod(head) * float(target.sum()) * (1 + bool(_leaves(trained)) + bool(_leaves(trained.get(own, {}))))
+    return flops + 2 * math.prod(head) * float(target.sum()) * (
+        1 + bool(_leaves(trained)) + bool(_leaves(trained.get(own, {})))
+    )
 
 
 def _lowest_trained(trained: Any) -> int:
-    """The lowest layer that a gradient must reach: 0 where embeddings are trained; beyond the last where no layer is."""
+    """The lowest layer that a gradient must reach: 0 where embeddings are trained; beyond the last
+    where no layer is.
+    """
     beside = trained.get("adapters", {})
     if _leaves(trained.get("embed", {})) or _leaves(beside.get("embed", {})):
         return 0
-    return min((int(start) for layers in (trained.get("layers", {}), beside.get("layers", {})) for start in layers), default=10**9)
+    return min(
+        (
+            int(start)
+            for layers in (trained.get("layers", {}), beside.get("layers", {}))
+            for start in layers
+        ),
+        default=10**9,
+    )
 
 
 def _head_size(config: Config, task: Task, specs: Any) -> int:
     """The weights of the head's products that are in a tree, a tied output matrix among them."""
     own = sum(math.prod(s.matrix) for s in _leaves(specs.get("head", {})) if s.matrix)
-    table = specs.get("embed", {}).get("tokens", {}).get("w") if isinstance(task, CausalTask) and config.model.tied else None
+    table = (
+        specs.get("embed", {}).get("tokens", {}).get("w")
+        if isinstance(task, CausalTask) and config.model.tied
+        else None
+    )
     return own + (0 if table is None else math.prod(table.shape))
 
 
@@ -135,9 +192,12 @@ def _leaves(tree: Any) -> list[Any]:
     return jax.tree.leaves(tree)
 
 
-# --- rates -----------------------------------------------------------------------------------------------------------------------------------
+# --- rates
+# --------------------------------------------------------------------------------------------------
 class Meter:
-    """Real tokens and model FLOPs per second since the last reading, without the time of evaluations and checkpoints."""
+    """Real tokens and model FLOPs per second since the last reading, without the time of
+    evaluations and checkpoints.
+    """
 
     def __init__(self, devices: Any):
         peak = peak_flops(devices.flat[0])
@@ -158,19 +218,27 @@ class Meter:
         self._flops += flops
 
     def read(self) -> dict[str, Any]:
-        """The rates, of all devices together; `mfu` is the share of their peak in bfloat16, or "unknown"."""
+        """The rates, of all devices together; `mfu` is the share of their peak in bfloat16, or
+        "unknown".
+        """
         self.pause()
         seconds = max(self._seconds, 1e-9)
-        out = {"tokens_per_second": self._tokens / seconds, "model_flops_per_second": self._flops / seconds}
+        out = {
+            "tokens_per_second": self._tokens / seconds,
+            "model_flops_per_second": self._flops / seconds,
+        }
         out["mfu"] = "unknown" if self._peak is None else self._flops / seconds / self._peak
         self._tokens = self._flops = self._seconds = 0.0
         self.resume()
         return out
 
 
-# --- traces ----------------------------------------------------------------------------------------------------------------------------------
+# --- traces
+# --------------------------------------------------------------------------------------------------
 class Trace:
-    """`profile=steps:10-15`: what the device did in these steps, for TensorBoard or Perfetto, in `profile/` of the run directory."""
+    """`profile=steps:10-15`: what the device did in these steps, for TensorBoard or Perfetto, in
+    `profile/` of the run directory.
+    """
 
     def __init__(self, profile: str | None, folder: Path, total: int):
         self.first, self.last = durations.profile_steps(profile) if profile else (0, 0)
@@ -196,7 +264,8 @@ class Trace:
             self._running = False
 
 
-# --- compiled programs -----------------------------------------------------------------------------------------------------------------------
+# --- compiled programs
+# --------------------------------------------------------------------------------------------------
 _told: str | None = None  # the folder that JAX had from somebody else
 _kept: str | None = None  # the one that it has since our last call
 
@@ -205,17 +274,20 @@ def keep_programs(folder: str) -> None:
     """Compiled programs are kept on disk, so that the next run of the same shapes starts at once.
 
     Args:
-      folder: `auto` is the user's cache, unless JAX was told of a folder by somebody else; `none` keeps nothing, but where JAX was told to.
+      folder: `auto` is the user's cache, unless JAX was told of a folder by somebody else; `none`
+        keeps nothing, but where JAX was told to.
     """
     global _told, _kept
     now = jax.config.jax_compilation_cache_dir
     if now != _kept:  # somebody else has spoken since
         _told = now
-    theirs = folder == "none" or (folder == "auto" and _told)  # what an earlier call of ours kept ends here
+    # what an earlier call of ours kept ends here
+    theirs = folder == "none" or (folder == "auto" and _told)
     _kept = place = _told if theirs else str(_own_programs() if folder == "auto" else Path(folder))
     if place == now:
         return
-    compilation_cache.reset_cache()  # JAX looks for a folder once, when it compiles for the first time
+    # JAX looks for a folder once, when it compiles for the first time
+    compilation_cache.reset_cache()
     jax.config.update("jax_compilation_cache_dir", place)
     if place != _told:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -229,14 +301,19 @@ def _own_programs() -> Path:
 
 def _processor() -> str:
     try:
-        flags = next(line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith(("flags", "Features")))
+        flags = next(
+            line
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith(("flags", "Features"))
+        )
     except (OSError, StopIteration):
         flags = platform.processor()
     return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
 
 
 def keep_memory() -> None:
-    """On CPU: glibc keeps the large arrays of a step for the next one, instead of giving each back to the system and taking its pages anew.
+    """On CPU: glibc keeps the large arrays of a step for the next one, instead of giving each back
+    to the system and taking its pages anew.
 
     Measured: 6 to 16 % faster steps of a model of 14 M parameters.
     """
@@ -250,4 +327,6 @@ def keep_memory() -> None:
 
 def describe(devices: Any) -> str:
     """`8 x TPU v5e in 2 processes`."""
-    return f"{devices.size} x {devices.flat[0].device_kind}" + (f" in {jax.process_count()} processes" if hosts.many() else "")
+    return f"{devices.size} x {devices.flat[0].device_kind}" + (
+        f" in {jax.process_count()} processes" if hosts.many() else ""
+    )

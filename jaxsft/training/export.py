@@ -1,4 +1,6 @@
-"""A run as a folder that transformers loads, with its tokenizer, chat template and stop tokens: `jaxsft export`."""
+"""A run as a folder that transformers loads, with its tokenizer, chat template and stop tokens:
+`jaxsft export`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ from jaxsft.training import bodies, hf, partition
 from jaxsft.training.runs import Run
 from jaxsft.training.setup import Parts
 
-UNSAID = "a tokenizer.json cannot say how such words are found; train on texts with blanks between words, and tokenizer.segment=spaces"
+UNSAID = (
+    "a tokenizer.json cannot say how such words are found; train on texts with blanks between"
+    " words, and tokenizer.segment=spaces"
+)
 LABELS = "labels.json"  # beside an adapter for PEFT: id2label, label2id and problem_type
 SHARD = 4 * 10**9  # bytes of a file
 PROBLEMS = dict.fromkeys(("classify", "pair"), "single_label_classification")
@@ -46,16 +51,21 @@ def export(
     adapter: str = "merge",
     head: str = "class",
 ) -> dict[str, Any]:
-    """Writes the folder `to`, aside and renamed. A tensor that training did not touch has the bytes that it had.
+    """Writes the folder `to`, aside and renamed. A tensor that training did not touch has the bytes
+    that it had.
 
     Args:
-      dtype: fp32 | bf16 | fp16 of all tensors; None: what each had in the files that the run started from, float32 where there were none.
-      family: the model_type to write; None: that which the run started from, else the first that has all options of the model.
+      dtype: fp32 | bf16 | fp16 of all tensors; None: what each had in the files that the run
+        started from, float32 where there were none.
+      family: the model_type to write; None: that which the run started from, else the first that
+        has all options of the model.
       shard: bytes of a file of weights at most.
-      adapter: merge: a run's adapter becomes part of the weights, in float32 before they are rounded | peft: only the adapter and the head of the
-        task are written, as the library PEFT reads them.
-      head: class: the class of transformers that has the head of the task | body: the model without it, and the head in a file of its own. A task
-        that makes one vector of a text (`task.encoder=bi`) is always written so.
+      adapter: merge: a run's adapter becomes part of the weights, in float32 before they are
+        rounded | peft: only the adapter and the head of the task are written, as the library PEFT
+        reads them.
+      head: class: the class of transformers that has the head of the task | body: the model without
+        it, and the head in a file of its own. A task that makes one vector of a text
+        (`task.encoder=bi`) is always written so.
 
     Returns: class (its name), tensors (how many), and dtypes (how many of each).
 
@@ -63,16 +73,21 @@ def export(
       ConfigError: transformers has no class with this computation; or `to` is there already.
     """
     if jax.process_count() > 1:
-        raise ConfigError("jaxsft export runs in one process; start it without the options of hosts")
+        raise ConfigError(
+            "jaxsft export runs in one process; start it without the options of hosts"
+        )
     parts, to = run.parts, Path(to)
     if os.path.lexists(to):
         raise ConfigError(f"to={to}: is there already; choose another folder")
     if adapter == "peft" and adapters.of(parts.config.adapter) is None:
-        raise ConfigError(f"export.adapter=peft: run={run.folder} has no adapter; leave the option out")
+        raise ConfigError(
+            f"export.adapter=peft: run={run.folder} has no adapter; leave the option out"
+        )
     before = rundir.read_json(run.folder / hf.NAME) if (run.folder / hf.NAME).is_file() else None
     kind, values, chosen = _config(parts, f"run={run.folder}", before, family)
     alone = head == "body" or getattr(parts.task, "apart", False)
-    if not alone and len(reasons := _reasons(parts, kind, chosen)) > 1:  # of one alone the place that finds it tells more
+    # of one alone the place that finds it tells more
+    if not alone and len(reasons := _reasons(parts, kind, chosen)) > 1:
         raise ConfigError(f"{'; '.join(reasons)}; {exported.APART}")
     its = None if alone else exported.head_of(chosen, kind, parts.config.task, parts.config.model)
     if adapter == "peft":
@@ -82,7 +97,10 @@ def export(
     found = exported.all_moves(chosen, its, declared, f"run={run.folder}")
     dtypes = exported.dtypes_of(chosen, found, before["tensors"] if before else {}, dtype)
     name = chosen.architecture + (chosen.bare if its is None else its.suffix)
-    values = _values(run, values, its, kind, before is None) | {"architectures": [name], "dtype": _most(dtypes)}
+    values = _values(run, values, its, kind, before is None) | {
+        "architectures": [name],
+        "dtype": _most(dtypes),
+    }
     with rundir.atomic_folder(to) as folder:
         exported.write(folder, chosen, found, ready, dtypes, shard)
         rundir.write_json(folder / "config.json", values)
@@ -97,7 +115,8 @@ def export(
 
 
 def refusal(parts: Parts, before: dict[str, Any] | None) -> str | None:
-    """What `jaxsft export` would say of a run with these parts, before it is trained; None: it would write a class.
+    """What `jaxsft export` would say of a run with these parts, before it is trained; None: it
+    would write a class.
 
     Args:
       before: what the run keeps of its source (`hf.facts`).
@@ -110,7 +129,9 @@ def refusal(parts: Parts, before: dict[str, Any] | None) -> str | None:
 
 
 def _reasons(parts: Parts, kind: str | None, family: Family) -> list[str]:
-    """All that keeps a class of this family from computing what a task computes, and what would fit."""
+    """All that keeps a class of this family from computing what a task computes, and what would
+    fit.
+    """
     task, reasons = parts.task, []
     if not getattr(task, "apart", False):
         try:
@@ -118,24 +139,43 @@ def _reasons(parts: Parts, kind: str | None, family: Family) -> list[str]:
         except ConfigError as error:
             reasons.append(str(error).removesuffix(f"; {exported.APART}"))
         if any(path.startswith("head/features/") for path in flatten(parts.specs)):
-            reasons.append("task.features=tokens: transformers has no vectors of columns; train with task.features=text")
-        head, scaled = family.heads.get(kind), task.name == "regress" or getattr(task, "kind", None) == "score"
-        if head is not None and scaled and head.options.get("bias") is False and np.any(task.scale[0]):
-            why = f"{family.architecture}{head.suffix} has no bias, which the mean of the targets would need"
+            reasons.append(
+                "task.features=tokens: transformers has no vectors of columns; train with"
+                " task.features=text"
+            )
+        head, scaled = (
+            family.heads.get(kind),
+            task.name == "regress" or getattr(task, "kind", None) == "score",
+        )
+        if (
+            head is not None
+            and scaled
+            and head.options.get("bias") is False
+            and np.any(task.scale[0])
+        ):
+            why = (
+                f"{family.architecture}{head.suffix} has no bias, which the mean of the targets"
+                " would need"
+            )
             reasons.append(f"task={task.name}: {why}; train with task.standardize=false")
     if parts.tokenizer.segment:
         reasons.append(f"tokenizer.segment={parts.tokenizer.segment}: {UNSAID}")
     return reasons
 
 
-def _values(run: Run, values: Mapping[str, Any], head: Head | None, kind: str | None, scratch: bool) -> dict[str, Any]:
+def _values(
+    run: Run, values: Mapping[str, Any], head: Head | None, kind: str | None, scratch: bool
+) -> dict[str, Any]:
     """config.json without class and dtype."""
     task = run.parts.task
-    gone = ("torch_dtype", *(() if kind in ("lm", "mlm") else OF_LABELS))  # labels of the source are of another task
+    # labels of the source are of another task
+    gone = ("torch_dtype", *(() if kind in ("lm", "mlm") else OF_LABELS))
     out = {key: value for key, value in values.items() if key not in gone}
     if scratch:  # a class has ids of its own where none are named
         out = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | out
-    out |= _about_task(task, head is not None) | ({} if head is None else head.words(task.config.task))
+    out |= _about_task(task, head is not None) | (
+        {} if head is None else head.words(task.config.task)
+    )
     return out | _ids_of_config(run, kind) | _starts(task)
 
 
@@ -144,25 +184,45 @@ def _most(dtypes: Mapping[str, str]) -> str:
 
 
 def _check(run: Run, written: pretrained.Source, specs: Any, kind: str | None) -> None:
-    """What was written is what a reader finds: every option, every name, every shape. Raises JaxsftError."""
+    """What was written is what a reader finds: every option, every name, every shape. Raises
+    JaxsftError.
+    """
     pretrained.plan(written, specs, kind)
-    if other := hf.differs(hf.architecture(run.parts.config, written), decoders.without_ntk(run.parts.config.model)):
-        raise ConfigError(f"model.{other[0]}={other[2]}: a config.json of {written.family.model_type} cannot say this (it would be {other[1]})")
+    if other := hf.differs(
+        hf.architecture(run.parts.config, written), decoders.without_ntk(run.parts.config.model)
+    ):
+        raise ConfigError(
+            f"model.{other[0]}={other[2]}: a config.json of {written.family.model_type} cannot say"
+            f" this (it would be {other[1]})"
+        )
 
 
 def _weights(run: Run) -> tuple[Flat, dict[str, Any]]:
-    """What is written and its specs, flat: as it is cut into segments; of a run with an adapter the merged weights. Raises ConfigError."""
+    """What is written and its specs, flat: as it is cut into segments; of a run with an adapter the
+    merged weights. Raises ConfigError.
+    """
     config, specs = run.parts.config, run.parts.specs
     if adapters.of(config.adapter) is None:
-        return flatten(run.params), flatten(partition.merge(*partition.partition(specs, specs, config.train.freeze)))
+        return flatten(run.params), flatten(
+            partition.merge(*partition.partition(specs, specs, config.train.freeze))
+        )
     merged = partition.join(adapters.merge(config.adapter, run.params))
-    return flatten(merged), flatten({key: child for key, child in specs.items() if key != adapters.NAME})
+    return flatten(merged), flatten(
+        {key: child for key, child in specs.items() if key != adapters.NAME}
+    )
 
 
-def _head(task: Task, head: Head, weights: Flat, specs: Mapping[str, WeightSpec]) -> tuple[Flat, Mapping[str, WeightSpec]]:
-    """The weights as the class has them: a bias where ours has none, and numbers in the units of the data. Raises ConfigError."""
+def _head(
+    task: Task, head: Head, weights: Flat, specs: Mapping[str, WeightSpec]
+) -> tuple[Flat, Mapping[str, WeightSpec]]:
+    """The weights as the class has them: a bias where ours has none, and numbers in the units of
+    the data. Raises ConfigError.
+    """
     if any(path.startswith("head/features/") for path in specs):
-        raise ConfigError(f"task.features=tokens: transformers has no vectors of columns; train with task.features=text, {exported.APART}")
+        raise ConfigError(
+            "task.features=tokens: transformers has no vectors of columns; train with"
+            f" task.features=text, {exported.APART}"
+        )
     ready, declared = exported.with_biases(head, weights, specs)
     if task.name == "regress" or getattr(task, "kind", None) == "score":
         mean, deviation = map(np.asarray, task.scale)
@@ -170,22 +230,38 @@ def _head(task: Task, head: Head, weights: Flat, specs: Mapping[str, WeightSpec]
     return ready, declared
 
 
-def _peft(run: Run, to: Path, family: Family, head: Head | None, kind: str | None) -> dict[str, Any]:
+def _peft(
+    run: Run, to: Path, family: Family, head: Head | None, kind: str | None
+) -> dict[str, Any]:
     """The adapter alone, in the format of PEFT. Raises ConfigError."""
     config = run.parts.config
     if head is None:
-        raise ConfigError(f"export.adapter=peft: task={config.task.name} is written without its head, which PEFT cannot say; leave the option out")
+        raise ConfigError(
+            f"export.adapter=peft: task={config.task.name} is written without its head, which PEFT"
+            " cannot say; leave the option out"
+        )
     base = config.model.pretrained or config.train.init_from
     with rundir.atomic_folder(to) as folder:
         about = {"kind": kind, "base": None if base is None else str(base)}
-        weights, specs = _head(run.parts.task, head, flatten(partition.join(run.params)), flatten(run.parts.specs))
-        count = peft.write(folder, config.adapter, weights, specs, config.model, family, head, **about)
+        weights, specs = _head(
+            run.parts.task, head, flatten(partition.join(run.params)), flatten(run.parts.specs)
+        )
+        count = peft.write(
+            folder, config.adapter, weights, specs, config.model, family, head, **about
+        )
         if labels := _about_task(run.parts.task):
-            rundir.write_json(folder / LABELS, labels)  # for from_pretrained of the base, whose config.json has those of another task
-    return {"class": f"PEFT {config.adapter.name} of {family.architecture + head.suffix}", "tensors": count, "dtypes": {"F32": count}}
+            # for from_pretrained of the base, whose config.json has those of another task
+            rundir.write_json(folder / LABELS, labels)
+    return {
+        "class": f"PEFT {config.adapter.name} of {family.architecture + head.suffix}",
+        "tensors": count,
+        "dtypes": {"F32": count},
+    }
 
 
-def _config(parts: Parts, what: str, before: dict[str, Any] | None, name: str | None) -> tuple[str | None, dict[str, Any], Family]:
+def _config(
+    parts: Parts, what: str, before: dict[str, Any] | None, name: str | None
+) -> tuple[str | None, dict[str, Any], Family]:
     """(kind of head, config.json, family); `what` names the run in an error."""
     config = parts.config
     kind, rows = pretrained.KINDS.get(config.task.name), parts.model.vocab
@@ -194,18 +270,28 @@ def _config(parts: Parts, what: str, before: dict[str, Any] | None, name: str | 
         pad = parts.tokenizer.pad_id
         if values.get("pad_token_id", pad) != pad:  # a family that counts positions from it on
             offset = config.model.position_offset
-            raise ConfigError(f"model.position_offset={offset}: {family.model_type} would need {pad + 1}, for padding has the id {pad}")
+            raise ConfigError(
+                f"model.position_offset={offset}: {family.model_type} would need {pad + 1}, for"
+                f" padding has the id {pad}"
+            )
         return kind, values, family
     family = families.get(before["config"]["model_type"], hf.NAME).of_model(config.model)
     values = dict(before["config"])
-    if not config.model.decoder_layers and values.get("is_encoder_decoder"):  # as the classes of an encoder alone have it
+    # as the classes of an encoder alone have it
+    if not config.model.decoder_layers and values.get("is_encoder_decoder"):
         values["is_encoder_decoder"] = False
     now = hf.architecture(config, pretrained.Source(Path(), values, family))
-    if now.positions == "rope" and (now.rope_scaling, now.context) != (config.model.rope_scaling, config.model.context):
+    if now.positions == "rope" and (now.rope_scaling, now.context) != (
+        config.model.rope_scaling,
+        config.model.context,
+    ):
         values = decoders.with_rope(values, config.model)
         now = hf.architecture(config, pretrained.Source(Path(), values, family))
     if other := hf.differs(now, decoders.without_ntk(config.model)):
-        raise ConfigError(f"{what}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set export.family={family.model_type}")
+        raise ConfigError(
+            f"{what}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set"
+            f" export.family={family.model_type}"
+        )
     return kind, {**values, "vocab_size": rows}, family
 
 
@@ -213,18 +299,28 @@ def _about_task(task: Task, head: bool = True) -> dict[str, Any]:
     """Labels and, with a head, the kind of problem, as the classes for classification have them."""
     labels = task.state.get("labels") or task.state.get("tags")
     out: dict[str, Any] = {}
-    if head and (problem := PROBLEMS.get("regress" if getattr(task, "kind", None) == "score" else task.name)):
+    if head and (
+        problem := PROBLEMS.get("regress" if getattr(task, "kind", None) == "score" else task.name)
+    ):
         out["problem_type"] = problem
     if labels:
-        out |= {"id2label": {str(i): str(label) for i, label in enumerate(labels)}, "label2id": {str(label): i for i, label in enumerate(labels)}}
+        out |= {
+            "id2label": {str(i): str(label) for i, label in enumerate(labels)},
+            "label2id": {str(label): i for i, label in enumerate(labels)},
+        }
     if out.get("problem_type") == PROBLEMS["regress"]:
         names = task.state.get("targets") or ["LABEL_0"]
-        out |= {"id2label": {str(i): str(name) for i, name in enumerate(names)}, "label2id": {str(name): i for i, name in enumerate(names)}}
+        out |= {
+            "id2label": {str(i): str(name) for i, name in enumerate(names)},
+            "label2id": {str(name): i for i, name in enumerate(names)},
+        }
     return out
 
 
 def _ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The ids of roles that the tokenizer declares. Classes that pool the last token find it by that of padding."""
+    """The ids of roles that the tokenizer declares. Classes that pool the last token find it by
+    that of padding.
+    """
     declared = tokenizer.role_strings()
     out = {}
     for role in ("bos_token", "eos_token", "pad_token"):
@@ -234,7 +330,9 @@ def _ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
-    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding on, that is part of the architecture."""
+    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding
+    on, that is part of the architecture.
+    """
     tokenizer = run.parts.tokenizer
     out: dict[str, int | None] = dict(_ids(tokenizer))
     if run.parts.config.model.position_offset:
@@ -246,24 +344,48 @@ def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
 
 
 def padding_of(tokenizer: Tokenizer) -> str | None:
-    """The token that may pad whole texts: classes that pool the last one take it for the last that is no padding, so that it must be none of a text
-    or of its frame. Where the declared one is, or there is none, it is another special token, which no text holds; None: there is no other."""
+    """The token that may pad whole texts: classes that pool the last one take it for the last that
+    is no padding, so that it must be none of a text or of its frame. Where the declared one is, or
+    there is none, it is another special token, which no text holds; None: there is no other.
+    """
     frame = {part for half in tokenizer.frames for part, _ in half}
     roles = tokenizer.role_strings()
-    taken = {text for role, text in roles.items() if role in ("unk_token", "mask_token", "bos_token", "eos_token")}
-    free = [name for name, token in tokenizer.added.items() if token.get("special") and token["id"] not in frame and name not in taken]
+    taken = {
+        text
+        for role, text in roles.items()
+        if role in ("unk_token", "mask_token", "bos_token", "eos_token")
+    }
+    free = [
+        name
+        for name, token in tokenizer.added.items()
+        if token.get("special") and token["id"] not in frame and name not in taken
+    ]
     declared = roles.get("pad_token")
-    return declared if declared in free else next((name for name in sorted(free, key=lambda name: "pad" not in name.lower())), None)
+    return (
+        declared
+        if declared in free
+        else next((name for name in sorted(free, key=lambda name: "pad" not in name.lower())), None)
+    )
 
 
 def _starts(task: Task) -> dict[str, int]:
     """What the decoder of an encoder-decoder model is given first."""
-    return dict(zip(("decoder_start_token_id", "forced_bos_token_id"), map(int, task.start_ids), strict=False))
+    return dict(
+        zip(
+            ("decoder_start_token_id", "forced_bos_token_id"),
+            map(int, task.start_ids),
+            strict=False,
+        )
+    )
 
 
-def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None, scratch: bool) -> None:
-    """With a post processor that frames a text as the task's prompts are. A prompt of `lm` starts with bos and has no eos, so that it goes on; those
-    of `chat` are framed by the template. A language model that came from a folder keeps what its files say."""
+def _tokenizer(
+    folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None, scratch: bool
+) -> None:
+    """With a post processor that frames a text as the task's prompts are. A prompt of `lm` starts
+    with bos and has no eos, so that it goes on; those of `chat` are framed by the template. A
+    language model that came from a folder keeps what its files say.
+    """
     frames = None if kind == "lm" else tokenizer.frames
     if tokenizer.segment:
         raise ConfigError(f"tokenizer.segment={tokenizer.segment}: {UNSAID}")
@@ -289,14 +411,20 @@ def _tokenizer(folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None,
 
 
 def _template(folder: Path, stored: Mapping[str, Any]) -> None:
-    """The chat template, and that of conversations with tools, each with the variables of the run at its head. Raises ConfigError."""
+    """The chat template, and that of conversations with tools, each with the variables of the run
+    at its head. Raises ConfigError.
+    """
     rundir.write_text(folder / "chat_template.jinja", pinned(stored["source"], stored["variables"]))
     if stored.get("tool_use") is not None:
         (folder / FURTHER).mkdir()
-        rundir.write_text(folder / FURTHER / "tool_use.jinja", pinned(stored["tool_use"], stored["variables"]))
+        rundir.write_text(
+            folder / FURTHER / "tool_use.jinja", pinned(stored["tool_use"], stored["variables"])
+        )
 
 
-def _generation(folder: Path, before: dict[str, Any] | None, tokenizer: Tokenizer, task: Task) -> None:
+def _generation(
+    folder: Path, before: dict[str, Any] | None, tokenizer: Tokenizer, task: Task
+) -> None:
     """generation_config.json, whose stop tokens are those of training."""
     if not task.can_generate:
         return

@@ -1,4 +1,6 @@
-"""The weights of a run that is used, held once: layers stacked, as training and evaluation have them, or each apart, as generation reads them."""
+"""The weights of a run that is used, held once: layers stacked, as training and evaluation have
+them, or each apart, as generation reads them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ class Held:
 
     def __init__(self, run: Run):
         self._run = run
-        self._depths: tuple[dict[int, int], ...] | None = None  # of weights and frozen ones, while their layers lie apart
+        # of weights and frozen ones, while their layers lie apart
+        self._depths: tuple[dict[int, int], ...] | None = None
 
     @property
     def run(self) -> Run:
@@ -39,6 +42,8 @@ class Held:
 
     def _taken(self) -> tuple[Any, Any]:
         """Weights and frozen ones, of which the run holds nothing more; their dicts are ours."""
-        weights, frozen = (jax.tree.map(lambda leaf: leaf, half) for half in (self._run.weights, self._run.frozen))
+        weights, frozen = (
+            jax.tree.map(lambda leaf: leaf, half) for half in (self._run.weights, self._run.frozen)
+        )
         self._run = dataclasses.replace(self._run, weights={}, frozen={})
         return weights, frozen

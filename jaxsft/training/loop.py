@@ -1,4 +1,6 @@
-"""`train(config)`: from a config to a run directory with weights, numbers and a report. Reads from top to bottom as a run goes."""
+"""`train(config)`: from a config to a run directory with weights, numbers and a report. Reads from
+top to bottom as a run goes.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Result:
     run_dir: Path  # on this machine
     numbers: dict[str, float]
     stopped_by: int | None = None  # a signal, if it is unfinished
-    mirror: remote.Mirror | None = None  # to the directory at a store, if it lies there: what is written into `run_dir` later must be pushed
+    # to the directory at a store, if it lies there: what is written into `run_dir` later must be
+    # pushed
+    mirror: remote.Mirror | None = None
 
 
 class Diverged(JaxsftError):
@@ -55,10 +59,12 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
     """Runs, or continues, one training.
 
     Args:
-      write_more: what the first process writes into the directory of a complete run, before another may write there.
+      write_more: what the first process writes into the directory of a complete run, before another
+        may write there.
 
     Raises:
-      JaxsftError: anything that the user can mend; the run directory then holds what was finished before.
+      JaxsftError: anything that the user can mend; the run directory then holds what was finished
+        before.
     """
     hosts.start(config.hosts)
     platforms.devices()
@@ -66,15 +72,27 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
     device.keep_memory()
     config = setup.resolve(config)
     with hosts.losses_told(), stages.ended():
-        same = {k: v for k, v in compose.flat(compose.to_dict(config)).items() if not k.startswith(("hosts.", "run_dir"))}
-        hosts.check_same({f"option {k}": v for k, v in same.items()})  # before arrays are placed: another mesh would hang
+        same = {
+            k: v
+            for k, v in compose.flat(compose.to_dict(config)).items()
+            if not k.startswith(("hosts.", "run_dir"))
+        }
+        # before arrays are placed: another mesh would hang
+        hosts.check_same({f"option {k}": v for k, v in same.items()})
         home = hosts.of_first(lambda: _home(config))
         run_dir = remote.working_copy(home, jax.process_index())
         if remote.is_remote(home):
             rundir.create(run_dir, stem="")
         if not run_dir.is_dir():
-            raise ConfigError(f"run_dir={run_dir}: process {jax.process_index()} does not see it; it must lie where all processes do")
-        with rundir.RunLock(run_dir) if hosts.first() or remote.is_remote(home) else contextlib.nullcontext():
+            raise ConfigError(
+                f"run_dir={run_dir}: process {jax.process_index()} does not see it; it must lie"
+                " where all processes do"
+            )
+        with (
+            rundir.RunLock(run_dir)
+            if hosts.first() or remote.is_remote(home)
+            else contextlib.nullcontext()
+        ):
             try:
                 remote.pull(home, run_dir)
                 if hosts.first():
@@ -87,14 +105,18 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
                     mirror.push()
                 return dataclasses.replace(result, mirror=mirror)
             except JaxsftError:
-                mine = hosts.first() or remote.is_remote(home)  # a working copy of its own, or the one that all see
-                if mine and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:  # refused before anything was written
+                # a working copy of its own, or the one that all see
+                mine = hosts.first() or remote.is_remote(home)
+                # refused before anything was written
+                if mine and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:
                     shutil.rmtree(run_dir)
                 raise
 
 
 def _home(config: Config) -> str:
-    """Where the run directory lies: made, if it is a local one. Raises ConfigError where the store cannot be reached from here."""
+    """Where the run directory lies: made, if it is a local one. Raises ConfigError where the store
+    cannot be reached from here.
+    """
     if config.run_dir is not None and remote.is_remote(config.run_dir):
         remote.path(config.run_dir)
         return config.run_dir
@@ -111,10 +133,15 @@ class Loop:
         train = self.batches["train"]
         clock = durations.Clock(len(train), train.examples)
         self.total = durations.steps(config.train.duration, clock, "train.duration")
-        if train.mix is not None and config.data.mixture.exhausted == "error" and self.total > len(train):
+        if (
+            train.mix is not None
+            and config.data.mixture.exhausted == "error"
+            and self.total > len(train)
+        ):
             raise ConfigError(
-                f"train.duration={config.train.duration}: {self.total} steps, but a source of data.mixture is used up after {len(train)}; "
-                "train less, or set data.mixture.exhausted=stop|repeat"
+                f"train.duration={config.train.duration}: {self.total} steps, but a source of"
+                f" data.mixture is used up after {len(train)}; train less, or set"
+                " data.mixture.exhausted=stop|repeat"
             )
         self.clock = dataclasses.replace(clock, total=self.total)
         self.hyper = make_hyper(config, self.clock)
@@ -128,11 +155,18 @@ class Loop:
         self._stage("making the weights")
         self._check_same()
         self.params = runs.starting_params(self.parts)
-        trainable, self.frozen = partition.partition(self.params, self.parts.specs, config.train.freeze, config.adapter)
+        trainable, self.frozen = partition.partition(
+            self.params, self.parts.specs, config.train.freeze, config.adapter
+        )
         self.state = self._place_state(trainable)
-        self.spread = meshes.check_spread({"state": self.state, "frozen": self.frozen}, self.parts.mesh, config.mesh.allow_replicated)
+        self.spread = meshes.check_spread(
+            {"state": self.state, "frozen": self.frozen},
+            self.parts.mesh,
+            config.mesh.allow_replicated,
+        )
         self.best: dict[str, Any] = {"value": None, "step": None}
-        self.impatience, self.validated = 0, 0  # evaluations without improvement, and the step of the last one
+        # evaluations without improvement, and the step of the last one
+        self.impatience, self.validated = 0, 0
         self.stopped_by: int | None = None  # a signal
         self.window: Any = None  # merged sums since the last log line
         self.window_skipped = 0  # steps
@@ -143,18 +177,34 @@ class Loop:
         self._stage("reading the data")
         parts, records = setup.prepare(self.config)
         self.config = parts.config  # the metric of tags hangs on what they are
-        self._stage(f"turning {sum(len(part.records) for part in records.values()):,} rows into tokens")
+        self._stage(
+            f"turning {sum(len(part.records) for part in records.values()):,} rows into tokens"
+        )
         self.digests = {name: setup.data_digest(part) for name, part in records.items()}
         if hosts.first():  # before too many of them may end the run
-            setup.write_quarantine(self.run_dir / "quarantine.jsonl", {name: part.aside for name, part in records.items()})
-        leaks, lacks = setup.in_training_too(records, type(parts.task)), setup.lacking(records, type(parts.task))
+            setup.write_quarantine(
+                self.run_dir / "quarantine.jsonl",
+                {name: part.aside for name, part in records.items()},
+            )
+        leaks, lacks = (
+            setup.in_training_too(records, type(parts.task)),
+            setup.lacking(records, type(parts.task)),
+        )
         batches, ledger, training = {}, {}, None
         for name, part in records.items():
-            batches[name] = parts.batches(parts.split(name, part, like=training), training=name == "train")
-            training = batches["train"].split  # evaluation shares the shape of training, unless its rows are longer
-            ledger[name] = pipeline.ledger_entry(batches[name]) | ({"also_in_train": leaks[name]} if name in leaks else {})
-            ledger[name] |= ({"lacks": lacks[name]} if name in lacks else {}) | ({"notes": list(part.notes)} if part.notes else {})
-            ledger[name] |= {} if part.rows is None else {"rows_of_the_file": part.rows}  # several references of a source
+            batches[name] = parts.batches(
+                parts.split(name, part, like=training), training=name == "train"
+            )
+            # evaluation shares the shape of training, unless its rows are longer
+            training = batches["train"].split
+            ledger[name] = pipeline.ledger_entry(batches[name]) | (
+                {"also_in_train": leaks[name]} if name in leaks else {}
+            )
+            ledger[name] |= ({"lacks": lacks[name]} if name in lacks else {}) | (
+                {"notes": list(part.notes)} if part.notes else {}
+            )
+            # several references of a source
+            ledger[name] |= {} if part.rows is None else {"rows_of_the_file": part.rows}
         return parts, batches, ledger
 
     def _stage(self, what: str) -> None:
@@ -162,15 +212,30 @@ class Loop:
             stages.doing(what)
 
     def _place_state(self, trainable: Any) -> State:
-        self.shardings = self.parts.state_shardings(jax.eval_shape(self.program.init_state, trainable))
+        self.shardings = self.parts.state_shardings(
+            jax.eval_shape(self.program.init_state, trainable)
+        )
         return jax.jit(self.program.init_state, out_shardings=self.shardings)(trainable)
 
     def _check_same(self) -> None:
-        """What all processes must have alike, or their batches would differ, or one would wait for a step that another does not have."""
-        facts = {"config": manifest.config_hash(self.config), "tokenizer": self.parts.tokenizer.digest, "number of steps": self.total}
-        hosts.check_same({**{f"split {name}": digest for name, digest in self.digests.items()}, **facts, "task state": self.task.state})
+        """What all processes must have alike, or their batches would differ, or one would wait for
+        a step that another does not have.
+        """
+        facts = {
+            "config": manifest.config_hash(self.config),
+            "tokenizer": self.parts.tokenizer.digest,
+            "number of steps": self.total,
+        }
+        hosts.check_same(
+            {
+                **{f"split {name}": digest for name, digest in self.digests.items()},
+                **facts,
+                "task state": self.task.state,
+            }
+        )
 
-    # --- the run -----------------------------------------------------------------------------------------------------------------------------
+    # --- the run
+    # ----------------------------------------------------------------------------------------------
     def run(self) -> Result:
         facts = manifest.manifest(self.parts, self.digests)
         manifest.check_unchanged(self.run_dir, self.mirror.place, facts)
@@ -192,16 +257,25 @@ class Loop:
             print(banner(self.config, self.mirror.place, self._facts(compiled, start)), flush=True)
             if self.config.mesh.show:
                 print(meshes.table({"state": self.state, "frozen": self.frozen}), flush=True)
-        self.session = lambda step: manifest.add_session(self.run_dir, self.began, start, step, self.parts.mesh)
-        metrics, progress = Metrics(self.run_dir, start, self.validated, self.config), Progress(self.total, start)
+        self.session = lambda step: manifest.add_session(
+            self.run_dir, self.began, start, step, self.parts.mesh
+        )
+        metrics, progress = (
+            Metrics(self.run_dir, start, self.validated, self.config),
+            Progress(self.total, start),
+        )
         try:
             with StopSignal() as stop:
-                if not self._out_of_patience():  # a run that stopped early, and then was killed before its results
+                # a run that stopped early, and then was killed before its results
+                if not self._out_of_patience():
                     self._steps(start, compiled, checkpoints, metrics, progress, stop)
                 if self.stopped_by is not None:
                     checkpoints.close()
                     self.session(int(self.state.step))
-                    progress.say(f"stopped at step {int(self.state.step)}; the same command with run_dir={self.mirror.place} continues")
+                    progress.say(
+                        f"stopped at step {int(self.state.step)}; the same command with"
+                        f" run_dir={self.mirror.place} continues"
+                    )
                     return Result(self.run_dir, {}, self.stopped_by)
             checkpoints.wait()
             result = self._finish(checkpoints, progress)
@@ -216,21 +290,30 @@ class Loop:
     def _complete(self) -> Result | None:
         """The result of a run that has reached this very duration."""
         path = self.run_dir / "result.json"
-        if not path.exists() or compose.read(self.run_dir / "config.yaml").train.duration != self.config.train.duration:
+        if (
+            not path.exists()
+            or compose.read(self.run_dir / "config.yaml").train.duration
+            != self.config.train.duration
+        ):
             return None
         if hosts.first():
-            print(f"{self.mirror.place}: this run is complete; these are its numbers", file=sys.stderr)
+            print(
+                f"{self.mirror.place}: this run is complete; these are its numbers", file=sys.stderr
+            )
         return Result(self.run_dir, rundir.read_json(path))
 
     def _write_start(self, facts: dict[str, Any] | None) -> None:
-        """What the run is: written before it starts, so that a crash leaves a directory that explains itself. Without facts the run is complete."""
+        """What the run is: written before it starts, so that a crash leaves a directory that
+        explains itself. Without facts the run is complete.
+        """
         hosts.sync("the run directory was read")
         if not hosts.first():
             return
         with seal.rewriting(self.run_dir, facts):
             self._write_files()
             if facts is not None:
-                (self.run_dir / "result.json").unlink(missing_ok=True)  # of a shorter duration: the run is unfinished again
+                # of a shorter duration: the run is unfinished again
+                (self.run_dir / "result.json").unlink(missing_ok=True)
         self.mirror.push()
 
     def _write_files(self) -> None:
@@ -240,7 +323,8 @@ class Loop:
         if names := self.config.data.columns.label_names:
             rundir.write_json(self.run_dir / runs.LABEL_NAMES, list(label_names(names)))
         if found := prepared.around(self.config.data.train or ""):
-            rundir.write_json(self.run_dir / "prepared.json", found)  # what new rows must go through before they are predicted
+            # what new rows must go through before they are predicted
+            rundir.write_json(self.run_dir / "prepared.json", found)
         parts = runs.source_parts(self.parts) if surgery.asked(self.config.model) else self.parts
         if found := hf.facts(parts, lambda place: remote.opened(str(hub.run_dir(place)))):
             rundir.write_json(self.run_dir / hf.NAME, found)
@@ -248,35 +332,67 @@ class Loop:
         rundir.write_text(self.run_dir / seal.CONFIG, compose.to_yaml(self.config))
 
     def _resume(self, checkpoints: Checkpoints) -> int:
-        shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lambda: self.state), self.shardings)
+        shapes = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            jax.eval_shape(lambda: self.state),
+            self.shardings,
+        )
         found = checkpoints.restore_newest(shapes)
         if found is None:
             return 0
-        self.state, meta = found[0], rundir.Stored(found[1], f"{checkpoints.folder}: the meta of step {int(found[0].step)}")
-        self.best, self.impatience, self.validated = meta["best"], meta["impatience"], meta["validated"]
-        self.window, self.window_skipped = _from_json(meta["window"], self._empty_sums()), meta["window_skipped"]
+        self.state, meta = (
+            found[0],
+            rundir.Stored(found[1], f"{checkpoints.folder}: the meta of step {int(found[0].step)}"),
+        )
+        self.best, self.impatience, self.validated = (
+            meta["best"],
+            meta["impatience"],
+            meta["validated"],
+        )
+        self.window, self.window_skipped = (
+            _from_json(meta["window"], self._empty_sums()),
+            meta["window_skipped"],
+        )
         self.frozen = runs.with_fixed(self.frozen, meta, checkpoints, int(self.state.step))
         if meta["frozen"] != digest(flatten(self.frozen)):
-            raise ConfigError(f"run_dir={self.mirror.place}: the frozen weights are not those that this run was started with")
+            raise ConfigError(
+                f"run_dir={self.mirror.place}: the frozen weights are not those that this run was"
+                " started with"
+            )
         if (start := int(self.state.step)) > self.total:
             raise ConfigError(
-                f"run_dir={self.mirror.place}: has trained {start} steps already, more than train.duration={self.config.train.duration} "
-                f"({self.total} steps); give a longer one, or another run_dir="
+                f"run_dir={self.mirror.place}: has trained {start} steps already, more than"
+                f" train.duration={self.config.train.duration} ({self.total} steps); give a longer"
+                " one, or another run_dir="
             )
         return start
 
     def _empty_sums(self) -> Any:
-        sums = jax.eval_shape(self.program.step, self.state, self.frozen, self._first_batch(), self.hyper)[1]
-        return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), (sums.terms, sums.totals, sums.states))
+        sums = jax.eval_shape(
+            self.program.step, self.state, self.frozen, self._first_batch(), self.hyper
+        )[1]
+        return jax.tree.map(
+            lambda s: np.zeros(s.shape, s.dtype), (sums.terms, sums.totals, sums.states)
+        )
 
     def _compile(self) -> Any:
-        """The step, compiled once before the first batch; `AOT` means that another shape is an error, not a recompilation."""
-        step = jax.jit(self.program.step, donate_argnums=0, out_shardings=(self.shardings, meshes.replicated(self.parts.mesh)))
-        self.evaluate = jax.jit(self.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh))
+        """The step, compiled once before the first batch; `AOT` means that another shape is an
+        error, not a recompilation.
+        """
+        step = jax.jit(
+            self.program.step,
+            donate_argnums=0,
+            out_shardings=(self.shardings, meshes.replicated(self.parts.mesh)),
+        )
+        self.evaluate = jax.jit(
+            self.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh)
+        )
         return step.lower(self.state, self.frozen, self._first_batch(), self.hyper).compile()
 
     def _model_flops(self, lengths: np.ndarray) -> float:
-        return device.model_flops(self.config, self.task, self.parts.specs, self.program.specs, lengths)
+        return device.model_flops(
+            self.config, self.task, self.parts.specs, self.program.specs, lengths
+        )
 
     def _first_batch(self) -> pipeline.Batch:
         train = self.batches["train"]
@@ -285,27 +401,55 @@ class Loop:
     def _facts(self, compiled: Any, start: int) -> dict[str, Any]:
         count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
         notes = [f"resumed at step {start}"] if start else []
-        notes += [f"{path} stays whole on every device: the mesh does not divide it" for path in meshes.whole(self.parts.specs, self.parts.mesh)]
-        notes += [*self.spread, *self.cached, *setup.left_out(self.config), *filter(None, [platforms.unused_gpu(jax.devices())])]
-        if refused := exporting.refusal(self.parts, hf.config_of(self.config, lambda place: remote.opened(str(hub.run_dir(place))))):
+        notes += [
+            f"{path} stays whole on every device: the mesh does not divide it"
+            for path in meshes.whole(self.parts.specs, self.parts.mesh)
+        ]
+        notes += [
+            *self.spread,
+            *self.cached,
+            *setup.left_out(self.config),
+            *filter(None, [platforms.unused_gpu(jax.devices())]),
+        ]
+        if refused := exporting.refusal(
+            self.parts,
+            hf.config_of(self.config, lambda place: remote.opened(str(hub.run_dir(place)))),
+        ):
             notes.append(f"jaxsft export writes no class of transformers: {refused}")
         if (used := self.parts.mesh.size) < jax.device_count():
-            notes.append(f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must divide the rows of a micro-batch")
+            notes.append(
+                f"{used} of {jax.device_count()} devices are used: mesh.data x mesh.fsdp must"
+                " divide the rows of a micro-batch"
+            )
         if (found := self.parts.vectors) is not None:
             share = len(found.rows) / max(found.words, 1)
             notes.append(
-                f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%}) start from the vectors of {self.config.model.vectors}"
+                f"{len(found.rows):,} of {found.words:,} words of the vocabulary ({share:.1%})"
+                f" start from the vectors of {self.config.model.vectors}"
             )
         notes += self.ledger["train"].get("notes", [])
-        if (tokens := self.task.state.get("score_tokens") or "13a") != "13a" and self.config.task.score_tokens == "auto":
-            notes.append(f"BLEU and ROUGE-L count the tokens {tokens} of sacrebleu, which fit the script of the targets (task.score_tokens)")
+        if (
+            tokens := self.task.state.get("score_tokens") or "13a"
+        ) != "13a" and self.config.task.score_tokens == "auto":
+            notes.append(
+                f"BLEU and ROUGE-L count the tokens {tokens} of sacrebleu, which fit the script of"
+                " the targets (task.score_tokens)"
+            )
         if "validation" not in self.batches:
             notes.append("no validation data: the last weights are the result")
         generated = self.config.evaluation.generate_rows
         for name, (limit, cut) in self.answers.items():
             rows = self.batches[name].split.examples
-            some = f"the first {generated} rows of {name} only (evaluation.generate_rows=null: all)" if generated and rows > generated else name
-            unreachable = f"; {cut} references are longer and count as wrong (generate.allow_cut)" if cut else ""
+            some = (
+                f"the first {generated} rows of {name} only (evaluation.generate_rows=null: all)"
+                if generated and rows > generated
+                else name
+            )
+            unreachable = (
+                f"; {cut} references are longer and count as wrong (generate.allow_cut)"
+                if cut
+                else ""
+            )
             notes.append(f"answers of up to {limit} tokens are generated for {some}{unreachable}")
         return {
             "parameters": count(self.params),
@@ -321,25 +465,50 @@ class Loop:
         }
 
     def _answers(self) -> dict[str, tuple[int, int]]:
-        """Of each split for which answers are generated: how many tokens, and how many references need more. Raises ConfigError."""
+        """Of each split for which answers are generated: how many tokens, and how many references
+        need more. Raises ConfigError.
+        """
         if not self.task.generates or self.config.evaluation.generate == "never":
             return {}
-        names = [name for name in self.batches if name != "train" or self.config.evaluation.on_train]
-        return {name: evaluation.answer_limit(self.task, self.batches[name].split, self.config) for name in names}
+        names = [
+            name for name in self.batches if name != "train" or self.config.evaluation.on_train
+        ]
+        return {
+            name: evaluation.answer_limit(self.task, self.batches[name].split, self.config)
+            for name in names
+        }
 
-    # --- the loop ----------------------------------------------------------------------------------------------------------------------------
-    def _steps(self, start: int, compiled: Any, checkpoints: Checkpoints, metrics: Metrics, progress: Progress, stop: StopSignal) -> None:
-        """Nothing here waits for the device but evaluation, checkpoints and the read of the step before."""
+    # --- the loop
+    # ----------------------------------------------------------------------------------------------
+    def _steps(
+        self,
+        start: int,
+        compiled: Any,
+        checkpoints: Checkpoints,
+        metrics: Metrics,
+        progress: Progress,
+        stop: StopSignal,
+    ) -> None:
+        """Nothing here waits for the device but evaluation, checkpoints and the read of the step
+        before.
+        """
         late: tuple[Sums, np.ndarray] | None = None
-        if 0 < start < self.total and start % self.every["evaluation"] == 0 and self.validated != start:
-            self._validate(start, metrics, progress)  # a signal came at this step, and waits for no evaluation
+        if (
+            0 < start < self.total
+            and start % self.every["evaluation"] == 0
+            and self.validated != start
+        ):
+            # a signal came at this step, and waits for no evaluation
+            self._validate(start, metrics, progress)
             if self._out_of_patience():
                 return
         self.meter.resume()
         train, agreed = self.batches["train"], hosts.Agreement(self.parts.mesh)
         for batch in pipeline.stream(train, start, self.total):
             self.trace.before(start + 1)
-            self.state, sums = compiled(self.state, self.frozen, self.parts.put(batch, train), self.hyper)
+            self.state, sums = compiled(
+                self.state, self.frozen, self.parts.put(batch, train), self.hyper
+            )
             lengths = train.sizes(start)
             start += 1
             self.trace.after(start, sums)
@@ -362,7 +531,10 @@ class Loop:
                 self._save(checkpoints, metrics)
                 self.meter.resume()
                 if self._out_of_patience():
-                    progress.say(f"no improvement of {self.config.evaluation.metric} for {self.impatience} evaluations: stopped early")
+                    progress.say(
+                        f"no improvement of {self.config.evaluation.metric} for {self.impatience}"
+                        " evaluations: stopped early"
+                    )
                     return
 
     def _read(self, sums: Sums, lengths: np.ndarray, metrics: Metrics, progress: Progress) -> None:
@@ -371,13 +543,20 @@ class Loop:
         step = int(sums.step) + 1
         self.window_skipped += int(sums.skipped)
         if sums.skipped:
-            progress.say(f"step {step}: skipped (gradient norm {float(sums.grad_norm)}, {_show_terms(sums)})")
-            if self.config.train.on_nan == "stop" and not (np.isfinite(sums.grad_norm) and all(np.isfinite(v) for v in sums.terms.values())):
+            progress.say(
+                f"step {step}: skipped (gradient norm {float(sums.grad_norm)}, {_show_terms(sums)})"
+            )
+            if self.config.train.on_nan == "stop" and not (
+                np.isfinite(sums.grad_norm) and all(np.isfinite(v) for v in sums.terms.values())
+            ):
                 raise Diverged(
-                    f"step {step}: the gradient is not finite (norm {float(sums.grad_norm)}, {_show_terms(sums)}); the newest checkpoint is from "
-                    f"before it; lower optim.learning_rate, or set train.on_nan=skip"
+                    f"step {step}: the gradient is not finite (norm {float(sums.grad_norm)},"
+                    f" {_show_terms(sums)}); the newest checkpoint is from before it; lower"
+                    " optim.learning_rate, or set train.on_nan=skip"
                 )
-        self.window = states.merge(self.window, states.widen((sums.terms, sums.totals, sums.states)))
+        self.window = states.merge(
+            self.window, states.widen((sums.terms, sums.totals, sums.states))
+        )
         self.meter.add(int(lengths.sum()), self._model_flops(lengths))
         if step % self.every["log"] == 0 or step == self.total:
             terms, totals, merged = self.window
@@ -396,8 +575,13 @@ class Loop:
             self.window, self.window_skipped = None, 0
 
     def _group_rates(self, rate: float) -> dict[str, float]:
-        """The rate of each group by its pattern, of whose signs only words are left: trackers take no others."""
-        return {f"learning_rate_{'_'.join(re.findall(r'[A-Za-z0-9]+', g.pattern))}": rate * g.factor for g in self.config.optim.lr_groups}
+        """The rate of each group by its pattern, of whose signs only words are left: trackers take
+        no others.
+        """
+        return {
+            f"learning_rate_{'_'.join(re.findall(r'[A-Za-z0-9]+', g.pattern))}": rate * g.factor
+            for g in self.config.optim.lr_groups
+        }
 
     def _validate(self, step: int, metrics: Metrics, progress: Progress) -> None:
         if "validation" not in self.batches:
@@ -409,7 +593,9 @@ class Loop:
         name = self.config.evaluation.metric.partition("/")[2]
         progress.say(f"step {step:,}: validation {metric_names.brief(result.numbers, name)}")
         value, sign = result.numbers[name], self.task.sign(name)
-        if math.isfinite(value) and (self.best["value"] is None or sign * value > sign * self.best["value"]):
+        if math.isfinite(value) and (
+            self.best["value"] is None or sign * value > sign * self.best["value"]
+        ):
             self.best, self.impatience = {"value": value, "step": step}, 0
         else:
             self.impatience += 1
@@ -432,43 +618,73 @@ class Loop:
         base = self.frozen if self.config.checkpoint.include_base else runs.fixed(self.frozen)
         checkpoints.save(int(self.state.step), self.state, meta, self.best["step"], base)
 
-    # --- results -----------------------------------------------------------------------------------------------------------------------------
+    # --- results
+    # ----------------------------------------------------------------------------------------------
     def _evaluate(self, name: str, weights: Any, *, generate: bool) -> evaluation.Evaluation:
         objective = lambda terms, totals: objective_value(terms, totals, self.hyper["terms"])
-        batches = self.parts.batches(self.batches[name].split) if name == "train" else self.batches[name]
-        run = lambda batch: self.evaluate(weights, self.frozen, self.parts.put(batch, batches), self.hyper)
+        batches = (
+            self.parts.batches(self.batches[name].split) if name == "train" else self.batches[name]
+        )
+        run = lambda batch: self.evaluate(
+            weights, self.frozen, self.parts.put(batch, batches), self.hyper
+        )
         result = evaluation.evaluate(run, self.task, batches, objective, tune=name == "validation")
         if not (generate and self.task.generates):
             return result
         params = partition.merge(weights, self.frozen)
-        answers, numbers = evaluation.answer(self.task, self.parts.model, params, batches.split, self.config, self.parts.mesh)
+        answers, numbers = evaluation.answer(
+            self.task, self.parts.model, params, batches.split, self.config, self.parts.mesh
+        )
         return evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
 
     def _finish(self, checkpoints: Checkpoints, progress: Progress) -> Result:
-        """Evaluates the best weights on every split and writes the results; `result.json` comes last: it says that the run is complete."""
+        """Evaluates the best weights on every split and writes the results; `result.json` comes
+        last: it says that the run is complete.
+        """
         last, skipped = int(self.state.step), int(self.state.skipped)
         if self.best["step"] is not None and self.best["step"] != last:
-            shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), jax.eval_shape(lambda: self.state), self.shardings)
+            shapes = jax.tree.map(
+                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+                jax.eval_shape(lambda: self.state),
+                self.shardings,
+            )
             try:
                 self.state = checkpoints.restore(self.best["step"], shapes)[0]
             except Damaged as error:
                 moved = checkpoints.set_aside(self.best["step"])
                 checkpoints.forget_best(last)
-                progress.say(f"{error}{f'; moved to {moved}' if moved else ''}: the last weights are the result, not the best ones")
+                progress.say(
+                    f"{error}{f'; moved to {moved}' if moved else ''}: the last weights are the"
+                    " result, not the best ones"
+                )
         elif self.best["step"] is None and "validation" in self.batches:
             name = self.config.evaluation.metric
-            progress.say(f"evaluation.metric={name} was no finite number in any evaluation: the last weights are the result; choose another one")
-        numbers = {"train/steps": last, "train/skipped_steps": skipped, "train/best_step": int(self.state.step)}
-        names = [n for n in self.batches if n != "train"] + (["train"] if self.config.evaluation.on_train else [])
+            progress.say(
+                f"evaluation.metric={name} was no finite number in any evaluation: the last weights"
+                " are the result; choose another one"
+            )
+        numbers = {
+            "train/steps": last,
+            "train/skipped_steps": skipped,
+            "train/best_step": int(self.state.step),
+        }
+        names = [n for n in self.batches if n != "train"] + (
+            ["train"] if self.config.evaluation.on_train else []
+        )
         for name in names:
-            result = self._evaluate(name, self.program.weights(self.state), generate=self.config.evaluation.generate != "never")
+            result = self._evaluate(
+                name,
+                self.program.weights(self.state),
+                generate=self.config.evaluation.generate != "never",
+            )
             numbers |= {f"{name}/{k}": v for k, v in result.numbers.items()}
             if hosts.first():
                 evaluation.write_results(self.run_dir, self.task, self.batches[name].split, result)
         self.session(last)
         if hosts.first():
             with seal.rewriting(self.run_dir):
-                rundir.write_json(self.run_dir / "task.json", self.task.state)  # with what was tuned on the validation split
+                # with what was tuned on the validation split
+                rundir.write_json(self.run_dir / "task.json", self.task.state)
             rundir.write_json(self.run_dir / "result.json", numbers)
             self.mirror.push()
         hosts.sync("results are written")
@@ -481,7 +697,9 @@ def fetch(tree: Any) -> Any:
 
 
 def _show_terms(sums: Sums) -> str:
-    return ", ".join(f"{k} {float(v) / max(float(sums.totals[k]), 1e-30):.4g}" for k, v in sums.terms.items())
+    return ", ".join(
+        f"{k} {float(v) / max(float(sums.totals[k]), 1e-30):.4g}" for k, v in sums.terms.items()
+    )
 
 
 def _to_json(window: Any) -> list | None:
@@ -491,7 +709,10 @@ def _to_json(window: Any) -> list | None:
 def _from_json(values: list | None, like: Any) -> Any:
     if values is None:
         return None
-    leaves = [np.asarray(v, np.int64 if x.dtype.kind == "i" else np.float64) for v, x in zip(values, jax.tree.leaves(like), strict=True)]
+    leaves = [
+        np.asarray(v, np.int64 if x.dtype.kind == "i" else np.float64)
+        for v, x in zip(values, jax.tree.leaves(like), strict=True)
+    ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 

@@ -23,13 +23,29 @@ from jaxsft.data import hub
 from jaxsft.errors import ConfigError
 
 VERSION = jaxsft.__version__
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "hydra-core", "numpy", "tokenizers")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "hydra-core",
+    "numpy",
+    "tokenizers",
+)
 
 
 def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
-    """Versions, devices, command, start, host, git revision, hashes of data, tokenizer, task state and config, commits of what came from the hub."""
+    """Versions, devices, command, start, host, git revision, hashes of data, tokenizer, task state
+    and config, commits of what came from the hub.
+    """
     return {
-        "versions": {"jaxsft": VERSION, "python": platform.python_version(), **{p: importlib.metadata.version(p) for p in PACKAGES}},
+        "versions": {
+            "jaxsft": VERSION,
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in PACKAGES},
+        },
         "platform": platform.platform(),
         "processes": jax.process_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in parts.mesh.devices.flat],
@@ -42,52 +58,96 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
         "tokenizer": parts.tokenizer.digest,
         "task": rundir.sha256_json(parts.task.state),
         "config": config_hash(parts.config),
-        **({} if parts.vectors is None else {"vectors": {"rows": len(parts.vectors.rows), "words": parts.vectors.words}}),
+        **(
+            {}
+            if parts.vectors is None
+            else {"vectors": {"rows": len(parts.vectors.rows), "words": parts.vectors.words}}
+        ),
         "hub": hub.commits(compose.flat(compose.to_dict(parts.config))),
     }
 
 
 def named(run_dir: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with what stays for the life of a run: the name that its steps carry, and the ids under which trackers know it."""
+    """The manifest with what stays for the life of a run: the name that its steps carry, and the
+    ids under which trackers know it.
+    """
     path = run_dir / seal.MANIFEST
     if not path.exists() or not (run_dir / seal.CONFIG).exists():
         return facts | {"run": seal.name_of(facts)}
-    return facts | {"trackers": {}} | {k: v for k, v in seal.read(run_dir).items() if k in ("run", "trackers")}
+    return (
+        facts
+        | {"trackers": {}}
+        | {k: v for k, v in seal.read(run_dir).items() if k in ("run", "trackers")}
+    )
 
 
 def check_config(run_dir: Path, config: Config) -> None:
     """Raises ConfigError where the directory belongs to another config."""
     path = run_dir / "config.yaml"
     if not path.exists():
-        if others := [name for name in ("checkpoints", "metrics.jsonl", "predictions", "result.json") if (run_dir / name).exists()]:
-            raise ConfigError(f"run_dir={run_dir} holds {others[0]} of something else: a run has a config.yaml too; choose another run_dir=")
+        if others := [
+            name
+            for name in ("checkpoints", "metrics.jsonl", "predictions", "result.json")
+            if (run_dir / name).exists()
+        ]:
+            raise ConfigError(
+                f"run_dir={run_dir} holds {others[0]} of something else: a run has a config.yaml"
+                " too; choose another run_dir="
+            )
         return
     before, now = (compose.flat(compose.to_dict(c)) for c in (compose.read(path), config))
-    metric = ["evaluation.metric"] if config.evaluation.metric == "auto" else []  # the data decide about it
+    # the data decide about it
+    metric = ["evaluation.metric"] if config.evaluation.metric == "auto" else []
     open_keys = (*compose.CHANGEABLE, *metric)
-    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(open_keys)]
+    changed = [
+        k
+        for k in sorted(before.keys() | now.keys())
+        if before.get(k) != now.get(k) and not k.startswith(open_keys)
+    ]
     if changed:
         k = changed[0]
-        raise ConfigError(f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has {k}={now.get(k)}; choose another run_dir=")
+        raise ConfigError(
+            f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has"
+            f" {k}={now.get(k)}; choose another run_dir="
+        )
 
 
 def check_unchanged(run_dir: Path, place: str | Path, facts: dict[str, Any]) -> None:
-    """Raises ConfigError where the run was started with other data, another tokenizer or another template than it finds now."""
+    """Raises ConfigError where the run was started with other data, another tokenizer or another
+    template than it finds now.
+    """
     path = run_dir / "manifest.json"
     if not path.exists():
         return
     before = rundir.read_json(path)
     if not isinstance(before, dict) or not isinstance(before.get("data"), dict):
-        raise ConfigError(f"{path}: not the manifest of a run (it does not say what data the run was started with); choose another run_dir=")
-    changed = [f"the data of {k}" for k in sorted(facts["data"].keys() | before["data"].keys()) if before["data"].get(k) != facts["data"].get(k)]
-    parts = {"tokenizer": "the tokenizer", "task": "the template or the labels", "hub": "a file of the hub"}
-    changed += [what for key, what in parts.items() if (before.get(key) or None) != (facts.get(key) or None)]
+        raise ConfigError(
+            f"{path}: not the manifest of a run (it does not say what data the run was started"
+            " with); choose another run_dir="
+        )
+    changed = [
+        f"the data of {k}"
+        for k in sorted(facts["data"].keys() | before["data"].keys())
+        if before["data"].get(k) != facts["data"].get(k)
+    ]
+    parts = {
+        "tokenizer": "the tokenizer",
+        "task": "the template or the labels",
+        "hub": "a file of the hub",
+    }
+    changed += [
+        what for key, what in parts.items() if (before.get(key) or None) != (facts.get(key) or None)
+    ]
     if changed:
-        raise ConfigError(f"run_dir={place}: {', '.join(changed)} changed since; choose another run_dir=")
+        raise ConfigError(
+            f"run_dir={place}: {', '.join(changed)} changed since; choose another run_dir="
+        )
 
 
 def add_session(run_dir: Path, began: float, first: int, last: int, mesh: Any) -> None:
-    """Adds a line to `times.jsonl`: when this process worked on the run, from which step to which, how long, where, and with how much memory."""
+    """Adds a line to `times.jsonl`: when this process worked on the run, from which step to which,
+    how long, where, and with how much memory.
+    """
     if jax.process_index() != 0:
         return
     facts = {
@@ -111,13 +171,17 @@ def _peak_of_process() -> int | None:
     with contextlib.suppress(ImportError):  # not on Windows
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
     return None
 
 
 def _peak_of_devices(mesh: Any) -> int | None:
     """The most that one device held; None where devices do not count, as on CPU."""
-    counted = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in mesh.local_devices]
+    counted = [
+        (device.memory_stats() or {}).get("peak_bytes_in_use") for device in mesh.local_devices
+    ]
     return max((count for count in counted if count), default=None)
 
 
@@ -128,14 +192,20 @@ def _count(specs: Any) -> int:
 def config_hash(config: Config) -> str:
     """Of everything that makes a run what it is; not of where it lies or how long it goes."""
     values = compose.flat(compose.to_dict(config))
-    return rundir.sha256_json({k: v for k, v in values.items() if not k.startswith(compose.CHANGEABLE)})
+    return rundir.sha256_json(
+        {k: v for k, v in values.items() if not k.startswith(compose.CHANGEABLE)}
+    )
 
 
 def git_revision() -> str | None:
     """Of the checkout that the code runs from, with `+` where it was changed; None outside one."""
     here = Path(__file__).parent
     try:
-        run = lambda *args: subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-        return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
+        run = lambda *args: subprocess.run(
+            ["git", *args], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + (
+            "+" if run("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return None

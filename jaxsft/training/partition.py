@@ -1,4 +1,6 @@
-"""Trainable and frozen parameters apart: only what is trained has a gradient, optimizer state and a place in the checkpoint."""
+"""Trainable and frozen parameters apart: only what is trained has a gradient, optimizer state and a
+place in the checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,17 @@ Tree = dict[str, Any]
 NONE = NoAdapter()
 
 
-def partition(params: Tree, specs: Tree, freeze: Sequence[str], adapter: AdapterConfig = NONE) -> tuple[Tree, Tree]:
-    """(trainable, frozen) by patterns of virtual paths; `layers/[01]/.*` freezes two layers of a stack, `encoder/layers/0/.*` one of an encoder's.
+def partition(
+    params: Tree, specs: Tree, freeze: Sequence[str], adapter: AdapterConfig = NONE
+) -> tuple[Tree, Tree]:
+    """(trainable, frozen) by patterns of virtual paths; `layers/[01]/.*` freezes two layers of a
+    stack, `encoder/layers/0/.*` one of an encoder's.
 
-    With an adapter, what nothing names is frozen but for the adapter and the head of the task. A stack, and that of its adapter alike, is cut into
-    segments of neighbouring layers that are frozen alike: the forward pass scans one after the other, and the lower ones, if nothing below them is
-    trained, have no backward pass. Works on arrays and on `WeightSpec` alike (`specs` may be `params`).
+    With an adapter, what nothing names is frozen but for the adapter and the head of the task. A
+    stack, and that of its adapter alike, is cut into segments of neighbouring layers that are
+    frozen alike: the forward pass scans one after the other, and the lower ones, if nothing below
+    them is trained, have no backward pass. Works on arrays and on `WeightSpec` alike (`specs` may
+    be `params`).
 
     Raises:
       ConfigError: a pattern matches nothing, or everything is frozen.
@@ -38,19 +45,30 @@ def partition(params: Tree, specs: Tree, freeze: Sequence[str], adapter: Adapter
     trainable = _select(cut_params, cut_frozen, 0.0)
     if not jax.tree.leaves(trainable):
         if adapter.name != NoAdapter.name:
-            raise ConfigError(f"adapter={adapter.name}: has nothing to train in this model; choose another, or name weights by adapter.train")
+            raise ConfigError(
+                f"adapter={adapter.name}: has nothing to train in this model; choose another, or"
+                " name weights by adapter.train"
+            )
         raise ConfigError("train.freeze leaves nothing to train")
     return trainable, _select(cut_params, cut_frozen, 1.0)
 
 
 def _frozen(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> Tree:
-    """1 where a parameter is frozen, 0 where it is trained; `[n]` of a stack whose layers differ."""
+    """1 where a parameter is frozen, 0 where it is trained; `[n]` of a stack whose layers
+    differ."""
     rules = [(p, 1.0) for p in freeze]
     if adapter.name == NoAdapter.name:
         return patterns.resolve(rules, specs, 0.0, option="train.freeze")
     rules += [(p, 0.0) for p in adapter.train]
-    given = patterns.resolve(rules, specs, math.nan, option="train.freeze and adapter.train" if freeze else "adapter.train")
-    default = jax.tree_util.tree_map_with_path(lambda path, s: float(not adapters.trains(adapter, patterns.path_string(path), s)), specs)
+    given = patterns.resolve(
+        rules,
+        specs,
+        math.nan,
+        option="train.freeze and adapter.train" if freeze else "adapter.train",
+    )
+    default = jax.tree_util.tree_map_with_path(
+        lambda path, s: float(not adapters.trains(adapter, patterns.path_string(path), s)), specs
+    )
 
     def of_leaf(default: float, found: Any) -> Any:
         filled = np.where(np.isnan(found), default, found)
@@ -60,7 +78,9 @@ def _frozen(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> Tree:
 
 
 def merge(a: Tree, b: Tree) -> Tree:
-    """The union of two trees with different leaves: what `partition` took apart, still cut into segments."""
+    """The union of two trees with different leaves: what `partition` took apart, still cut into
+    segments.
+    """
     out = dict(a)
     for key, value in b.items():
         out[key] = merge(out[key], value) if key in out else value
@@ -68,10 +88,18 @@ def merge(a: Tree, b: Tree) -> Tree:
 
 
 def join(params: Tree) -> Tree:
-    """Each stack as one again from its segments: the layout that a fresh model has. An adapter of some layers stays as many segments as it is."""
+    """Each stack as one again from its segments: the layout that a fresh model has. An adapter of
+    some layers stays as many segments as it is.
+    """
     out = {}
     for key, child in params.items():
-        out[key] = _join(child) if is_stack(key, child) else join(child) if isinstance(child, dict) else child
+        out[key] = (
+            _join(child)
+            if is_stack(key, child)
+            else join(child)
+            if isinstance(child, dict)
+            else child
+        )
     return out
 
 
@@ -86,22 +114,37 @@ def _join(layers: Tree) -> Tree:
         else:
             out.append((int(start), [stack]))
         end = int(start) + jax.tree.leaves(stack)[0].shape[0]
-    return {str(start): jax.tree.map(lambda *w: jnp.concatenate(w), *stacks) if len(stacks) > 1 else stacks[0] for start, stacks in out}
+    return {
+        str(start): (
+            jax.tree.map(lambda *w: jnp.concatenate(w), *stacks) if len(stacks) > 1 else stacks[0]
+        )
+        for start, stacks in out
+    }
 
 
 def is_stack(key: str, child: Any) -> bool:
-    """Whether this part of a tree is `layers/<first layer>/...`: one of the model's, or one of each of its halves."""
+    """Whether this part of a tree is `layers/<first layer>/...`: one of the model's, or one of each
+    of its halves.
+    """
     return key == "layers" and isinstance(child, dict) and all(k.isdigit() for k in child)
 
 
-def _find_edges(params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]) -> None:
-    """Adds, for the path of each stack in the base, where runs of layers that are frozen alike begin and end, in the base and in its adapter."""
+def _find_edges(
+    params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]
+) -> None:
+    """Adds, for the path of each stack in the base, where runs of layers that are frozen alike
+    begin and end, in the base and in its adapter.
+    """
     for key, child in params.items():
         if is_stack(key, child):
             for start, stack in child.items():
                 depth = jax.tree.leaves(stack)[0].shape[0]
-                rows = np.stack([np.broadcast_to(f, depth) for f in jax.tree.leaves(frozen[key][start])], axis=1)
-                edges.setdefault(_of_base((*path, key)), set()).update(int(start) + edge for run in sites.runs(rows) for edge in run)
+                rows = np.stack(
+                    [np.broadcast_to(f, depth) for f in jax.tree.leaves(frozen[key][start])], axis=1
+                )
+                edges.setdefault(_of_base((*path, key)), set()).update(
+                    int(start) + edge for run in sites.runs(rows) for edge in run
+                )
         elif isinstance(child, dict):
             _find_edges(child, frozen[key], (*path, key), edges)
 
@@ -110,7 +153,9 @@ def _of_base(path: tuple[str, ...]) -> tuple[str, ...]:
     return path[1:] if path[0] == adapters.NAME else path
 
 
-def _cut(params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]) -> tuple[Tree, Tree]:
+def _cut(
+    params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]
+) -> tuple[Tree, Tree]:
     """Both trees with every stack cut into segments; what is frozen as one number a leaf."""
     cut_params, cut_frozen = {}, {}
     for key, child in params.items():
@@ -118,11 +163,21 @@ def _cut(params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[st
             cut_params[key], cut_frozen[key] = {}, {}
             for start, stack in child.items():
                 depth = jax.tree.leaves(stack)[0].shape[0]
-                inner = [e - int(start) for e in sorted(edges[_of_base((*path, key))]) if 0 <= e - int(start) <= depth]
+                inner = [
+                    e - int(start)
+                    for e in sorted(edges[_of_base((*path, key))])
+                    if 0 <= e - int(start) <= depth
+                ]
                 for first, last in itertools.pairwise(inner):
                     name = str(int(start) + first)
-                    cut_params[key][name] = stack if (first, last) == (0, depth) else jax.tree.map(lambda w: _slice(w, first, last), stack)
-                    cut_frozen[key][name] = jax.tree.map(lambda f: float(f[first] if np.ndim(f) else f), frozen[key][start])
+                    cut_params[key][name] = (
+                        stack
+                        if (first, last) == (0, depth)
+                        else jax.tree.map(lambda w: _slice(w, first, last), stack)
+                    )
+                    cut_frozen[key][name] = jax.tree.map(
+                        lambda f: float(f[first] if np.ndim(f) else f), frozen[key][start]
+                    )
         elif isinstance(child, dict):
             cut_params[key], cut_frozen[key] = _cut(child, frozen[key], (*path, key), edges)
         else:

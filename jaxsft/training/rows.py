@@ -1,4 +1,6 @@
-"""Rows of the vocabulary that do not start as the others do: word vectors from a file, and added tokens; and which rows are trained."""
+"""Rows of the vocabulary that do not start as the others do: word vectors from a file, and added
+tokens; and which rows are trained.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,20 @@ VOCAB = "vocab"  # the logical axis
 
 
 def with_vectors(params: Any, found: vectors.Rows) -> Any:
-    """The parameters with the rows of the embedding that have a vector; the others stay as they are. Raises ConfigError where the sizes differ."""
+    """The parameters with the rows of the embedding that have a vector; the others stay as they
+    are. Raises ConfigError where the sizes differ.
+    """
     table = params["embed"]["tokens"]["w"]
     if found.vectors.shape[1] != table.shape[1]:
         size = found.vectors.shape[1]
         raise ConfigError(
-            f"model.vectors: its vectors have {size} numbers, the embedding {table.shape[1]}; set model.embed_inner={size}, which a linear "
-            f"layer brings to model.embed, or model.embed={size}"
+            f"model.vectors: its vectors have {size} numbers, the embedding {table.shape[1]}; set"
+            f" model.embed_inner={size}, which a linear layer brings to model.embed, or"
+            f" model.embed={size}"
         )
-    new = jax.jit(lambda w: w.at[found.rows].set(found.vectors.astype(w.dtype)), out_shardings=table.sharding)(table)
+    new = jax.jit(
+        lambda w: w.at[found.rows].set(found.vectors.astype(w.dtype)), out_shardings=table.sharding
+    )(table)
     return {**params, "embed": {**params["embed"], "tokens": {"w": new}}}
 
 
@@ -34,8 +41,9 @@ def extends(tokenizer: Tokenizer, other: Tokenizer) -> bool:
 
 
 def grown(stored: dict[str, Any], specs: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Weights of a model without the added tokens, for one with them: each new row is the mean of the rows that were there (Hewitt, 2021,
-    "Initializing new word embeddings for pretrained language models").
+    """Weights of a model without the added tokens, for one with them: each new row is the mean of
+    the rows that were there (Hewitt, 2021, "Initializing new word embeddings for pretrained
+    language models").
 
     Args:
       stored: weights by path.
@@ -45,22 +53,40 @@ def grown(stored: dict[str, Any], specs: dict[str, Any], tokenizer: Tokenizer) -
     old, out = tokenizer.extends["rows"], dict(stored)
     for name, spec in specs.items():
         if VOCAB in spec.axes and name in stored:
-            out[name] = _grow(stored[name], spec.axes.index(VOCAB), old, tokenizer.vocab_size, spec.shape[spec.axes.index(VOCAB)])
+            out[name] = _grow(
+                stored[name],
+                spec.axes.index(VOCAB),
+                old,
+                tokenizer.vocab_size,
+                spec.shape[spec.axes.index(VOCAB)],
+            )
     return out
 
 
 def _grow(w: Any, axis: int, old: int, new: int, rows: int) -> Any:
-    """Rows `[old, new)` are new; what lies behind them are rows without a token, as there may be at the end of a table."""
+    """Rows `[old, new)` are new; what lies behind them are rows without a token, as there may be at
+    the end of a table.
+    """
     take = lambda start, stop: jax.lax.slice_in_dim(w, start, stop, axis=axis)
-    mean = take(0, old).mean(axis, keepdims=True, dtype=jnp.promote_types(w.dtype, jnp.float32)).astype(w.dtype)
+    mean = (
+        take(0, old)
+        .mean(axis, keepdims=True, dtype=jnp.promote_types(w.dtype, jnp.float32))
+        .astype(w.dtype)
+    )
     behind = max(min(w.shape[axis], rows) - new, 0)
     fill = rows - old - behind
-    parts = [take(0, old), jnp.repeat(mean, fill, axis), *([take(new, new + behind)] if behind else [])]
+    parts = [
+        take(0, old),
+        jnp.repeat(mean, fill, axis),
+        *([take(new, new + behind)] if behind else []),
+    ]
     return jnp.concatenate(parts, axis)
 
 
 def trained(specs: Any, tokenizer: Tokenizer) -> Any:
-    """Of each weight which rows are trained under `model.train_rows=added`: bool, broadcastable, or True where the weight has no such rows."""
+    """Of each weight which rows are trained under `model.train_rows=added`: bool, broadcastable, or
+    True where the weight has no such rows.
+    """
     first = tokenizer.extends["rows"]
 
     def mask(spec: Any) -> Any:

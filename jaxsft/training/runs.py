@@ -1,4 +1,6 @@
-"""Weights out of run directories: to evaluate a run, to generate with it, to start another one from it."""
+"""Weights out of run directories: to evaluate a run, to generate with it, to start another one from
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,14 @@ from jaxsft.models.adapters import peft_read
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import hf, partition, rows, setup
-from jaxsft.training.checkpoint import Checkpoints, Damaged, check_same_leaves, describe, digest, flatten
+from jaxsft.training.checkpoint import (
+    Checkpoints,
+    Damaged,
+    check_same_leaves,
+    describe,
+    digest,
+    flatten,
+)
 from jaxsft.training.setup import Parts, make_parts
 
 LABEL_NAMES = "label_names.json"  # a copy of the file data.columns.label_names
@@ -33,7 +42,9 @@ LABEL_NAMES = "label_names.json"  # a copy of the file data.columns.label_names
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished or unfinished run, opened for reading. `weights` are those that evaluation uses (best step, moving average)."""
+    """A finished or unfinished run, opened for reading. `weights` are those that evaluation uses
+    (best step, moving average).
+    """
 
     folder: Path
     parts: Parts
@@ -46,7 +57,12 @@ class Run:
         return partition.merge(self.weights, self.frozen)
 
 
-def open_run(folder: str | Path, change: Any = lambda config: config, via: Sequence[Path] = (), checkpoint: str | None = None) -> Run:
+def open_run(
+    folder: str | Path,
+    change: Any = lambda config: config,
+    via: Sequence[Path] = (),
+    checkpoint: str | None = None,
+) -> Run:
     """A run's parts and weights, from its directory alone.
 
     Args:
@@ -56,27 +72,43 @@ def open_run(folder: str | Path, change: Any = lambda config: config, via: Seque
 
     Raises:
       ConfigError: not a run directory, or a run that starts from itself.
-      CheckpointError: no checkpoint; a file of the run or the step is not as it was written; or the frozen weights are not those that it was
-        trained with.
+      CheckpointError: no checkpoint; a file of the run or the step is not as it was written; or the
+        frozen weights are not those that it was trained with.
     """
     place, folder = folder, remote.opened(str(folder))
     if (here := folder.resolve()) in via:
         raise ConfigError(
-            f"{place}: starts from itself{' by way of another run' if len(via) > 1 else ''}, so its frozen weights cannot be made again"
+            f"{place}: starts from itself{' by way of another run' if len(via) > 1 else ''}, so its"
+            " frozen weights cannot be made again"
         )
     compose.check_there(folder / "config.yaml")
     if (name := seal.check(folder)) is None:
-        print(f"{place}: was written before runs had checksums of their files; they are taken as they are", file=sys.stderr)
+        print(
+            f"{place}: was written before runs had checksums of their files; they are taken as"
+            " they are",
+            file=sys.stderr,
+        )
     config: Config = change(_with_own_files(compose.read(folder / "config.yaml"), folder))
     if not (folder / "task.json").is_file():
-        raise ConfigError(f"{folder}: the run stopped before its first step; run the same command again")
+        raise ConfigError(
+            f"{folder}: the run stopped before its first step; run the same command again"
+        )
     checkpoints = Checkpoints(place, run=name)
     try:
         step = checkpoints.chosen() if checkpoint is None else _asked(checkpoints, checkpoint)
         state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
-        return _read(folder, make_parts(config, Tokenizer.load(folder / "tokenizer"), state), checkpoints, step, (*via, here))
+        return _read(
+            folder,
+            make_parts(config, Tokenizer.load(folder / "tokenizer"), state),
+            checkpoints,
+            step,
+            (*via, here),
+        )
     except Damaged as error:
-        raise Damaged(f"{error}; checkpoint=newest or checkpoint=STEP opens another step of {checkpoints.steps()}") from error
+        raise Damaged(
+            f"{error}; checkpoint=newest or checkpoint=STEP opens another step of"
+            f" {checkpoints.steps()}"
+        ) from error
     finally:
         checkpoints.close()
 
@@ -89,29 +121,54 @@ def _with_own_files(config: Config, folder: Path) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, columns=columns))
 
 
-def _read(folder: Path, parts: Parts, checkpoints: Checkpoints, step: int, via: Sequence[Path]) -> Run:
+def _read(
+    folder: Path, parts: Parts, checkpoints: Checkpoints, step: int, via: Sequence[Path]
+) -> Run:
     shapes = _shapes(parts.program.specs, parts.mesh)
     name = "trainable" if parts.config.train.ema is None else "ema"
-    state, meta = checkpoints.restore(step, {name: shapes}, select=lambda path: path.startswith(f"{name}/"))
-    return Run(folder, parts, state[name], frozen_weights(parts, meta, checkpoints, step, via), step)
+    state, meta = checkpoints.restore(
+        step, {name: shapes}, select=lambda path: path.startswith(f"{name}/")
+    )
+    return Run(
+        folder, parts, state[name], frozen_weights(parts, meta, checkpoints, step, via), step
+    )
 
 
 def _asked(checkpoints: Checkpoints, asked: str) -> int:
     """The step that `checkpoint=` names. Raises CheckpointError where it is not there."""
     steps = checkpoints.steps()
-    step = steps[-1] if asked == "newest" and steps else int(asked) if asked.isdecimal() and asked.isascii() else None
+    step = (
+        steps[-1]
+        if asked == "newest" and steps
+        else int(asked)
+        if asked.isdecimal() and asked.isascii()
+        else None
+    )
     if step not in steps:
-        raise CheckpointError(f"checkpoint={asked}: {checkpoints.folder} has no such step; there are {steps}, or newest")
-    print(f"checkpoint={asked}: the weights of step {step} are used, whichever is the best", file=sys.stderr)
+        raise CheckpointError(
+            f"checkpoint={asked}: {checkpoints.folder} has no such step; there are {steps}, or"
+            " newest"
+        )
+    print(
+        f"checkpoint={asked}: the weights of step {step} are used, whichever is the best",
+        file=sys.stderr,
+    )
     return step
 
 
 def _shapes(specs: Any, mesh: jax.sharding.Mesh) -> Any:
-    return jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), specs, meshes.shardings(specs, mesh))
+    return jax.tree.map(
+        lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+        specs,
+        meshes.shardings(specs, mesh),
+    )
 
 
-def frozen_weights(parts: Parts, meta: dict, checkpoints: Checkpoints, step: int, via: Sequence[Path] = ()) -> Params:
-    """The weights that were not trained: from the checkpoint where it includes them, else made again as they were made, and verified.
+def frozen_weights(
+    parts: Parts, meta: dict, checkpoints: Checkpoints, step: int, via: Sequence[Path] = ()
+) -> Params:
+    """The weights that were not trained: from the checkpoint where it includes them, else made
+    again as they were made, and verified.
 
     Raises:
       CheckpointError: they are not those that the run was trained with.
@@ -122,15 +179,29 @@ def frozen_weights(parts: Parts, meta: dict, checkpoints: Checkpoints, step: int
         return {}
     if meta["leaves"]["base"].keys() == flatten(shapes).keys():
         return checkpoints.restore(step, shapes, item="base")[0]
-    frozen = with_fixed(partition.partition(starting_params(parts, via), parts.specs, *rules)[1], meta, checkpoints, step)
+    frozen = with_fixed(
+        partition.partition(starting_params(parts, via), parts.specs, *rules)[1],
+        meta,
+        checkpoints,
+        step,
+    )
     if digest(flatten(frozen)) != meta.get("frozen"):
-        source = parts.config.train.init_from or parts.config.model.pretrained or f"seed {parts.config.seeds.init}"
-        raise CheckpointError(f"{checkpoints.folder}/{step}: the frozen weights made from {source} are not those that this run was trained with")
+        source = (
+            parts.config.train.init_from
+            or parts.config.model.pretrained
+            or f"seed {parts.config.seeds.init}"
+        )
+        raise CheckpointError(
+            f"{checkpoints.folder}/{step}: the frozen weights made from {source} are not those that"
+            " this run was trained with"
+        )
     return frozen
 
 
 def fixed(frozen: Params) -> Params:
-    """What an adapter has made from the base and does not train: small, and in every checkpoint, as another machine may round it otherwise."""
+    """What an adapter has made from the base and does not train: small, and in every checkpoint, as
+    another machine may round it otherwise.
+    """
     return {adapters.NAME: frozen[adapters.NAME]} if frozen.get(adapters.NAME) else {}
 
 
@@ -139,15 +210,23 @@ def with_fixed(frozen: Params, meta: dict, checkpoints: Checkpoints, step: int) 
     own = fixed(frozen)
     if not own or not meta["leaves"]["base"]:
         return frozen
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), own)
-    return {**frozen, **checkpoints.restore(step, shapes, item="base", select=lambda path: path.startswith(f"{adapters.NAME}/"))[0]}
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), own
+    )
+    return {
+        **frozen,
+        **checkpoints.restore(
+            step, shapes, item="base", select=lambda path: path.startswith(f"{adapters.NAME}/")
+        )[0],
+    }
 
 
 def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = False) -> Params:
-    """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but for `train.init_fresh` and `model.init=reset`.
+    """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but
+    for `train.init_fresh` and `model.init=reset`.
 
-    An adapter of the other run goes on where this one has the same; otherwise it is merged into the weights that this one starts from, and an
-    adapter of this run starts anew from them.
+    An adapter of the other run goes on where this one has the same; otherwise it is merged into the
+    weights that this one starts from, and an adapter of this run starts anew from them.
 
     Args:
       via: as of `open_run`.
@@ -158,10 +237,16 @@ def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = Fals
       CheckpointError: a weight is missing, additional or of another shape.
     """
     config = parts.config
-    option, source = ("train.init_from", config.train.init_from) if config.train.init_from else ("model.pretrained", config.model.pretrained)
+    option, source = (
+        ("train.init_from", config.train.init_from)
+        if config.train.init_from
+        else ("model.pretrained", config.model.pretrained)
+    )
     if not source or (config.model.init == "scratch" and not config.train.init_from):
         params = parts.init_params()
-        return started(parts, params if parts.vectors is None else rows.with_vectors(params, parts.vectors))
+        return started(
+            parts, params if parts.vectors is None else rows.with_vectors(params, parts.vectors)
+        )
     specs, given = flatten(parts.specs), hf.resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
         theirs = setup.tokenizer_at(source)
@@ -170,24 +255,39 @@ def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = Fals
             base = source_parts(parts)
             there = flatten(base.specs)
             changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
-            own = {adapters.NAME: parts.init_params()[adapters.NAME]} if adapters.NAME in parts.specs else {}
+            own = (
+                {adapters.NAME: parts.init_params()[adapters.NAME]}
+                if adapters.NAME in parts.specs
+                else {}
+            )
             return started(parts, _placed(parts, {**changed, **own}))
         return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
     _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
-    there, goes_on = partition.join(run.params), _same_adapter(run.parts.config.adapter, config.adapter)
+    there, goes_on = (
+        partition.join(run.params),
+        _same_adapter(run.parts.config.adapter, config.adapter),
+    )
     if not goes_on:
         there = partition.join(adapters.merge(run.parts.config.adapter, there))
     stored, wanted = flatten(_changed(parts, there, run.parts)), flatten(params)
     fresh = _fresh(given, specs, flatten(_part(parts, run.parts.specs, run.parts)))
-    whole = {name for name, layers in fresh.items() if np.all(layers)} | {n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on}
+    whole = {name for name, layers in fresh.items() if np.all(layers)} | {
+        n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on
+    }
     _same_labels(run.parts, parts, whole, f"{option}={source}")
     try:
-        check_same_leaves(describe(_without(stored, whole)), describe(_without(wanted, whole)), f"{option}={source}")
+        check_same_leaves(
+            describe(_without(stored, whole)),
+            describe(_without(wanted, whole)),
+            f"{option}={source}",
+        )
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; leave it out by train.init_fresh=[PATTERN], or use the same model options") from error
+        raise CheckpointError(
+            f"{error}; leave it out by train.init_fresh=[PATTERN], or use the same model options"
+        ) from error
 
     def start(name: str, like: jax.Array) -> jax.Array:
         if name in whole:
@@ -195,9 +295,12 @@ def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = Fals
         taken = jax.device_put(stored[name], like.sharding)
         if not np.any(fresh[name]):
             return taken
-        return jnp.where(jnp.reshape(fresh[name], (-1, *[1] * (like.ndim - 1))), like, taken)  # some layers of a stack
+        # some layers of a stack
+        return jnp.where(jnp.reshape(fresh[name], (-1, *[1] * (like.ndim - 1))), like, taken)
 
-    params = jax.tree.unflatten(jax.tree.structure(params), [start(name, like) for name, like in wanted.items()])
+    params = jax.tree.unflatten(
+        jax.tree.structure(params), [start(name, like) for name, like in wanted.items()]
+    )
     return params if goes_on else started(parts, params)
 
 
@@ -206,29 +309,49 @@ def started(parts: Parts, params: Params) -> Params:
     if adapters.NAME not in params:
         return params
     start = functools.partial(adapters.start, parts.config.adapter)
-    own = jax.jit(lambda *a: start(*a)[adapters.NAME], out_shardings=meshes.shardings(parts.specs[adapters.NAME], parts.mesh))
+    own = jax.jit(
+        lambda *a: start(*a)[adapters.NAME],
+        out_shardings=meshes.shardings(parts.specs[adapters.NAME], parts.mesh),
+    )
     params = {**params, adapters.NAME: own(params, jax.random.key(parts.config.seeds.init))}
-    return params if getattr(parts.config.adapter, "start_from", None) is None else _from_peft(parts, params)
+    return (
+        params
+        if getattr(parts.config.adapter, "start_from", None) is None
+        else _from_peft(parts, params)
+    )
 
 
 def _from_peft(parts: Parts, params: Params) -> Params:
-    """With the adapter of `adapter.start_from`. Raises ConfigError or CheckpointError where it is not one of this model."""
+    """With the adapter of `adapter.start_from`. Raises ConfigError or CheckpointError where it is
+    not one of this model.
+    """
     config, flat = parts.config, flatten(params)
     folder = hf.folder_of(config)
     family = (
-        exported.fitting(config.model, parts.model.vocab, None)[0] if folder is None else pretrained.open_source(folder, config.model.part).family
+        exported.fitting(config.model, parts.model.vocab, None)[0]
+        if folder is None
+        else pretrained.open_source(folder, config.model.part).family
     )
     head = family.heads.get(pretrained.KINDS.get(config.task.name))
     source = remote.opened(str(config.adapter.start_from))
-    found = peft_read.read(source, config.adapter, flat, flatten(parts.specs), config.model, family, head)
-    leaves = [jax.device_put(found[path], like.sharding) if path in found else like for path, like in flat.items()]
+    found = peft_read.read(
+        source, config.adapter, flat, flatten(parts.specs), config.model, family, head
+    )
+    leaves = [
+        jax.device_put(found[path], like.sharding) if path in found else like
+        for path, like in flat.items()
+    ]
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def _same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
     """Whether their weights mean the same."""
     other = ("train", "dropout", "lr_ratio", "start_from")  # what only training reads
-    plain = lambda c: {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in vars(c).items() if k not in other}
+    plain = lambda c: {
+        k: tuple(v) if isinstance(v, list | tuple) else v
+        for k, v in vars(c).items()
+        if k not in other
+    }
     return plain(a) == plain(b) and a.name != NoAdapter.name
 
 
@@ -240,9 +363,18 @@ def source_parts(parts: Parts) -> Parts:
     """The parts of what `model.pretrained` names, before anything was added or changed."""
     config = parts.config
     plain = dataclasses.replace(
-        config, adapter=NoAdapter(), model=surgery.without(config.model), tokenizer=dataclasses.replace(config.tokenizer, added=())
+        config,
+        adapter=NoAdapter(),
+        model=surgery.without(config.model),
+        tokenizer=dataclasses.replace(config.tokenizer, added=()),
     )
-    return make_parts(setup.of_source(plain)[0], setup.tokenizer_at(config.model.pretrained), parts.task.state, parts.mesh, parts.tokenizer)
+    return make_parts(
+        setup.of_source(plain)[0],
+        setup.tokenizer_at(config.model.pretrained),
+        parts.task.state,
+        parts.mesh,
+        parts.tokenizer,
+    )
 
 
 def _part(parts: Parts, tree: Params, base: Parts) -> Params:
@@ -252,10 +384,16 @@ def _part(parts: Parts, tree: Params, base: Parts) -> Params:
 
 
 def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
-    """Weights of the model of `base` for that of `parts`: a half of it, with added tokens, and of another structure."""
+    """Weights of the model of `base` for that of `parts`: a half of it, with added tokens, and of
+    another structure.
+    """
     m, stored = parts.config.model, _part(parts, stored, base)
     if m.pretrained and surgery.asked(m):
-        old = encoder_decoder.encoder_of(base.config.model) if m.part == "encoder" else base.config.model
+        old = (
+            encoder_decoder.encoder_of(base.config.model)
+            if m.part == "encoder"
+            else base.config.model
+        )
         stored = surgery.apply(stored, old, m, parts.config.seeds.init)
     if not rows.extends(parts.tokenizer, base.tokenizer):
         return stored
@@ -267,29 +405,55 @@ def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
     """It may have further tokens (`tokenizer.added`). Raises ConfigError."""
     if theirs.digest != parts.tokenizer.digest and not rows.extends(parts.tokenizer, theirs):
         source = what.partition("=")[2]
-        raise ConfigError(f"{what}: its tokenizer is another one; set tokenizer=pretrained tokenizer.path={source}")
+        raise ConfigError(
+            f"{what}: its tokenizer is another one; set tokenizer=pretrained"
+            f" tokenizer.path={source}"
+        )
 
 
 def _same_labels(theirs: Parts, parts: Parts, fresh: set[str], what: str) -> None:
-    """Of as many outputs each must still mean what it meant, where they are taken. Raises ConfigError."""
+    """Of as many outputs each must still mean what it meant, where they are taken. Raises
+    ConfigError.
+    """
     for name in ("labels", "intents", "targets", "upos"):
         before, now = (list(p.task.state.get(name) or []) for p in (theirs, parts))
-        if before != now and len(before) == len(now) and not all(path in fresh for path in flatten(parts.specs) if path.startswith("head/")):
-            first = next(i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
-            instead = f"set task.{name}={before}, or " if set(before) == set(now) and hasattr(parts.config.task, name) else "set "
-            raise ConfigError(f"{what}: output {first} of its head is {before[first]!r}, here {now[first]!r}; {instead}train.init_fresh=['head/.*']")
+        if (
+            before != now
+            and len(before) == len(now)
+            and not all(path in fresh for path in flatten(parts.specs) if path.startswith("head/"))
+        ):
+            first = next(
+                i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1]
+            )
+            instead = (
+                f"set task.{name}={before}, or "
+                if set(before) == set(now) and hasattr(parts.config.task, name)
+                else "set "
+            )
+            raise ConfigError(
+                f"{what}: output {first} of its head is {before[first]!r}, here {now[first]!r};"
+                f" {instead}train.init_fresh=['head/.*']"
+            )
 
 
 def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
-    """Which weights, or layers of a stack (`[L]`), match `train.init_fresh`, of this model and of the other run. Raises ConfigError."""
+    """Which weights, or layers of a stack (`[L]`), match `train.init_fresh`, of this model and of
+    the other run. Raises ConfigError.
+    """
     out, unused = {}, set(given)
     for name, spec in (there | here).items():
         paths = patterns.paths_of(name, spec)
-        hits = {pattern: [patterns.full(pattern, path, "train.init_fresh") for path in paths] for pattern in given}
+        hits = {
+            pattern: [patterns.full(pattern, path, "train.init_fresh") for path in paths]
+            for pattern in given
+        }
         unused -= {pattern for pattern, hit in hits.items() if any(hit)}
         out[name] = np.any([*hits.values(), [False] * len(paths)], axis=0)
     if unused:
-        raise ConfigError(f"train.init_fresh or model.init: {sorted(unused)[0]} matches no weight; there are {', '.join(sorted(out)[:5])} ...")
+        raise ConfigError(
+            f"train.init_fresh or model.init: {sorted(unused)[0]} matches no weight; there are"
+            f" {', '.join(sorted(out)[:5])} ..."
+        )
     return out
 
 

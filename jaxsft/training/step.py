@@ -1,4 +1,6 @@
-"""The training step: one jitted function of (state, frozen, batch, hyper). What trials may differ in is traced, in `hyper`."""
+"""The training step: one jitted function of (state, frozen, batch, hyper). What trials may differ
+in is traced, in `hyper`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ EXPERTS = "experts"  # the name of the state of what routers did
 
 
 class State(struct.PyTreeNode):
-    """What a step changes, and nothing else. The learning-rate clock is `step`; a skipped step moves it and nothing but it."""
+    """What a step changes, and nothing else. The learning-rate clock is `step`; a skipped step
+    moves it and nothing but it.
+    """
 
     step: Array  # int32
     skipped: Array  # int32: steps whose gradient was not finite, or that had nothing to train on
@@ -57,7 +61,9 @@ class Sums(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The static half of training: what is compiled in. `specs` are those of the trainable parameters."""
+    """The static half of training: what is compiled in. `specs` are those of the trainable
+    parameters.
+    """
 
     config: Config
     task: Task
@@ -74,20 +80,26 @@ class Program:
 
     @functools.cached_property
     def turns(self) -> Any:
-        """When each trainable parameter is unfrozen, in units of `train.unfreeze_every`: heads at 0, the top layer at 1, the embedding last. [n] of a
-        stack."""
+        """When each trainable parameter is unfrozen, in units of `train.unfreeze_every`: heads at
+        0, the top layer at 1, the embedding last. [n] of a stack.
+        """
         layers = self.config.model.layers
 
         def of_leaf(path: tuple, spec: WeightSpec) -> Any:
             at = [_layer_of(p) for p in patterns.paths_of(patterns.path_string(path), spec)]
             low = layers + 1 if "embed" in (getattr(k, "key", None) for k in path) else 0
-            return np.array([low if layer is None else layers - layer for layer in at]) if spec.stacked else low
+            return (
+                np.array([low if layer is None else layers - layer for layer in at])
+                if spec.stacked
+                else low
+            )
 
         return jax.tree_util.tree_map_with_path(of_leaf, self.specs)
 
     def _thawed(self, step: Array, hyper: Hyper) -> Any:
-        """Which parameters are trained in this step, as flags against their first axis; None: all of them always (Howard and Ruder 2018,
-        arXiv:1801.06146, section 3.3)."""
+        """Which parameters are trained in this step, as flags against their first axis; None: all
+        of them always (Howard and Ruder 2018, arXiv:1801.06146, section 3.3).
+        """
         if "unfreeze_every" not in hyper:
             return None
 
@@ -100,7 +112,11 @@ class Program:
     @functools.cached_property
     def row_masks(self) -> Any:
         """Of `model.train_rows=added`, else None."""
-        return rows.trained(self.specs, self.task.tokenizer) if self.config.model.train_rows == "added" else None
+        return (
+            rows.trained(self.specs, self.task.tokenizer)
+            if self.config.model.train_rows == "added"
+            else None
+        )
 
     def init_state(self, trainable: Params) -> State:
         opt = optimizers.init_state(self.config.optim, self.specs, trainable)
@@ -113,9 +129,12 @@ class Program:
         """What evaluation uses: the moving average where there is one."""
         return state.trainable if state.ema is None else state.ema
 
-    # --- one step ----------------------------------------------------------------------------------------------------------------------------
+    # --- one step
+    # ----------------------------------------------------------------------------------------------
     def step(self, state: State, frozen: Params, batch: Batch, hyper: Hyper) -> tuple[State, Sums]:
-        """Gradient of `sum_k lambda_k S_k / W_k`, divided once by the weights of the whole batch, then one update."""
+        """Gradient of `sum_k lambda_k S_k / W_k`, divided once by the weights of the whole batch,
+        then one update.
+        """
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
         grads = self._add_penalties(grads, state.trainable, hyper)
@@ -126,35 +145,61 @@ class Program:
         grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
 
         rate = hyper["learning_rate"] * schedules.unit(
-            self.config.schedule.name, state.step, hyper["warmup"], hyper["total"], final=hyper["final"], decay=hyper["decay"]
+            self.config.schedule.name,
+            state.step,
+            hyper["warmup"],
+            hyper["total"],
+            final=hyper["final"],
+            decay=hyper["decay"],
         )
-        tx = optimizers.build(self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors)
+        tx = optimizers.build(
+            self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors
+        )
         updates, opt = tx.update(grads, state.opt, state.trainable)
-        updates = updates if self.row_masks is None else rows.only(self.row_masks, updates)  # decay would change the others too
+        # decay would change the others too
+        updates = updates if self.row_masks is None else rows.only(self.row_masks, updates)
         if thawed is not None:  # minus zero leaves the bits alone, whatever the decay says
-            updates = jax.tree.map(lambda u, on: jnp.where(on, u, jnp.asarray(-0.0, u.dtype)), updates, thawed)
+            updates = jax.tree.map(
+                lambda u, on: jnp.where(on, u, jnp.asarray(-0.0, u.dtype)), updates, thawed
+            )
         trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
-        ema = state.ema if state.ema is None else optimizers.ema_update(state.ema, trainable, hyper["ema"], state.step - state.skipped)
+        ema = (
+            state.ema
+            if state.ema is None
+            else optimizers.ema_update(
+                state.ema, trainable, hyper["ema"], state.step - state.skipped
+            )
+        )
 
         some = jnp.stack([w > 0 for w in totals.values()]).all()
-        good = some & jnp.isfinite(norm) & jnp.stack([jnp.isfinite(s) for s in terms.values()]).all()
+        good = (
+            some & jnp.isfinite(norm) & jnp.stack([jnp.isfinite(s) for s in terms.values()]).all()
+        )
         new = State(state.step, state.skipped, trainable, opt, ema)
-        new = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, state)  # a bad step changes nothing but the clock
+        # a bad step changes nothing but the clock
+        new = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, state)
         new = new.replace(step=state.step + 1, skipped=state.skipped + ~good)
         return new, Sums(terms, totals, states, rate, norm, ~good, state.step)
 
-    def _gradient(self, state: State, frozen: Params, batch: Batch, hyper: Hyper, totals: dict[str, Array]):
+    def _gradient(
+        self, state: State, frozen: Params, batch: Batch, hyper: Hyper, totals: dict[str, Array]
+    ):
         """Gradient, term sums and metric states, summed over micro-batches."""
         rows, whole = batch.tokens.shape[0], None
         noise = self._noise(state.step, rows, hyper)
 
         def output(trainable: Params, micro: Batch, noise: Dropout | None) -> Output:
-            return self._output(partition.merge(trainable, frozen), micro, hyper, noise, columns=False)
+            return self._output(
+                partition.merge(trainable, frozen), micro, hyper, noise, columns=False
+            )
 
         def objective(trainable: Params, micro: Batch, noise: Dropout | None):
             out = output(trainable, micro, noise)
             value = sum(hyper["terms"][k] * s / _safe(totals[k]) for k, s in out.terms.items())
-            return value + self._of_routers(out.states, whole, batch, hyper), (out.terms, out.states)
+            return value + self._of_routers(out.states, whole, batch, hyper), (
+                out.terms,
+                out.states,
+            )
 
         gradient = jax.grad(objective, has_aux=True)
         n = self.config.train.accumulate
@@ -164,36 +209,56 @@ class Program:
 
         def of_micro(micro, function=gradient):
             batch, keys = micro
-            return function(state.trainable, batch, None if keys is None else noise._replace(keys=keys))
+            return function(
+                state.trainable, batch, None if keys is None else noise._replace(keys=keys)
+            )
 
         cut = lambda x: x.reshape(n, rows // n, *x.shape[1:])
         micro_batches = jax.tree.map(cut, (batch, None if noise is None else noise.keys))
-        if "balance" in hyper:  # how often each expert is chosen in the whole batch: a forward pass more, for the loss is no sum over its parts
-            whole = lax.map(lambda micro: of_micro(micro, output).states[EXPERTS].chosen, micro_batches).sum(0)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of_micro, _first(micro_batches)))
+        # how often each expert is chosen in the whole batch: a forward pass more, for the loss is
+        # no sum over its parts
+        if "balance" in hyper:
+            whole = lax.map(
+                lambda micro: of_micro(micro, output).states[EXPERTS].chosen, micro_batches
+            ).sum(0)
+        zeros = jax.tree.map(
+            lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of_micro, _first(micro_batches))
+        )
         add = lambda sums, micro: (jax.tree.map(jnp.add, sums, of_micro(micro)), None)
         (grads, (terms, states)), _ = lax.scan(add, zeros, micro_batches)
         return grads, terms, states
 
-    def _output(self, params: Params, batch: Batch, hyper: Hyper, noise: Dropout | None, *, columns: bool) -> Output:
-        """What the task makes of a batch, and what the routers of the model's experts did with its tokens."""
+    def _output(
+        self, params: Params, batch: Batch, hyper: Hyper, noise: Dropout | None, *, columns: bool
+    ) -> Output:
+        """What the task makes of a batch, and what the routers of the model's experts did with its
+        tokens.
+        """
         if not self.config.model.experts or batch.backbone is not None:
             return self.task.loss(self.model, params, batch, hyper, noise, columns=columns)
         model = dataclasses.replace(self.model, routed=[])
         out = self.task.loss(model, params, batch, hyper, noise, columns=columns)
-        return out._replace(states={**out.states, EXPERTS: jax.tree.map(lambda *passes: sum(passes), *model.routed)})
+        return out._replace(
+            states={**out.states, EXPERTS: jax.tree.map(lambda *passes: sum(passes), *model.routed)}
+        )
 
-    def _of_routers(self, states: Mapping[str, Any], whole: Array | None, batch: Batch, hyper: Hyper) -> Array | float:
-        """The part of a micro-batch in the losses of the routers. As penalties, they are not in the loss that is reported.
+    def _of_routers(
+        self, states: Mapping[str, Any], whole: Array | None, batch: Batch, hyper: Hyper
+    ) -> Array | float:
+        """The part of a micro-batch in the losses of the routers. As penalties, they are not in the
+        loss that is reported.
 
         Args:
-          whole: how often each expert is chosen in the whole batch, `[L, E]`; None: the micro-batch is the whole.
+          whole: how often each expert is chosen in the whole batch, `[L, E]`; None: the micro-batch
+            is the whole.
           batch: the whole.
         """
         value, own = 0.0, states.get(EXPERTS)
         tokens = _safe((batch.segment_ids > 0).sum() * self.config.model.layers)
         if "balance" in hyper:
-            value += hyper["balance"] * of_routers.balance(own.chosen if whole is None else whole, own.probability, tokens)
+            value += hyper["balance"] * of_routers.balance(
+                own.chosen if whole is None else whole, own.probability, tokens
+            )
         if "router_z" in hyper:
             value += hyper["router_z"] * of_routers.router_z(own.square, tokens)
         return value
@@ -207,14 +272,21 @@ class Program:
         return Dropout(hyper["dropout"], keys, hyper.get("adapter_dropout"), hyper.get("neftune"))
 
     def _add_penalties(self, grads: Params, trainable: Params, hyper: Hyper) -> Params:
-        for one, mask, weight in zip(self.config.loss.penalties, self.penalty_masks, hyper["penalties"], strict=True):
+        for one, mask, weight in zip(
+            self.config.loss.penalties, self.penalty_masks, hyper["penalties"], strict=True
+        ):
             extra = jax.grad(lambda w: weight * penalties.penalty(one.kind, w, mask))(trainable)
             grads = jax.tree.map(jnp.add, grads, extra)
         return grads
 
-    # --- evaluation --------------------------------------------------------------------------------------------------------------------------
-    def evaluate(self, trainable: Params, frozen: Params, batch: Batch, hyper: Hyper) -> tuple[Any, dict[str, Array]]:
-        """(terms, totals, states) and columns of a batch, without dropout: the same loss as the step's."""
+    # --- evaluation
+    # ----------------------------------------------------------------------------------------------
+    def evaluate(
+        self, trainable: Params, frozen: Params, batch: Batch, hyper: Hyper
+    ) -> tuple[Any, dict[str, Array]]:
+        """(terms, totals, states) and columns of a batch, without dropout: the same loss as the
+        step's.
+        """
         out = self._output(partition.merge(trainable, frozen), batch, hyper, None, columns=True)
         return (out.terms, self.task.totals(batch), out.states), out.columns
 
@@ -235,22 +307,35 @@ def _first(tree: Any) -> Any:
 
 
 def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
-    """Raises ConfigError where the run ends before everything is trained: what waits for ever is better frozen by name."""
+    """Raises ConfigError where the run ends before everything is trained: what waits for ever is
+    better frozen by name.
+    """
     last = max(int(np.max(turn)) for turn in jax.tree.leaves(program.turns))
     if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:
         raise ConfigError(
-            f"train.unfreeze_every={program.config.train.unfreeze_every}: the last of {last} turns would come at step {at}, but the run has "
-            f"{total} steps; give a shorter one, or freeze what is not to be trained by train.freeze"
+            f"train.unfreeze_every={program.config.train.unfreeze_every}: the last of {last} turns"
+            f" would come at step {at}, but the run has {total} steps; give a shorter one, or"
+            " freeze what is not to be trained by train.freeze"
         )
 
 
-def objective_value(terms: Mapping[str, Any], totals: Mapping[str, Any], weights: Mapping[str, Any]) -> float:
+def objective_value(
+    terms: Mapping[str, Any], totals: Mapping[str, Any], weights: Mapping[str, Any]
+) -> float:
     """`sum_k lambda_k S_k / W_k` of merged sums, on the host; NaN where there is nothing."""
-    return float(sum(float(weights[k]) * (float(terms[k]) / float(totals[k]) if totals[k] > 0 else float("nan")) for k in terms))
+    return float(
+        sum(
+            float(weights[k])
+            * (float(terms[k]) / float(totals[k]) if totals[k] > 0 else float("nan"))
+            for k in terms
+        )
+    )
 
 
 def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
-    """The traced values of a run, from its config. Which keys there are is part of the program; their values are not."""
+    """The traced values of a run, from its config. Which keys there are is part of the program;
+    their values are not.
+    """
     f = np.float32
     schedule, optim = config.schedule, config.optim
     hyper = {
@@ -261,7 +346,10 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
         "decay": f(durations.steps(getattr(schedule, "decay", "0steps"), clock, "schedule.decay")),
         "clip_norm": f(np.inf if optim.clip_norm is None else optim.clip_norm),
         "label_smoothing": f(config.loss.label_smoothing),
-        "terms": {name: f(weight) for name, weight in tasks.get(config.task.name).term_weights(config).items()},
+        "terms": {
+            name: f(weight)
+            for name, weight in tasks.get(config.task.name).term_weights(config).items()
+        },
         "penalties": [f(p.weight) for p in config.loss.penalties],
     }
     if hasattr(optim, "weight_decay"):
@@ -275,9 +363,19 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
     if config.train.neftune is not None:
         hyper["neftune"] = f(config.train.neftune)
     if config.train.unfreeze_every is not None:
-        hyper["unfreeze_every"] = np.int32(durations.steps(config.train.unfreeze_every, clock, "train.unfreeze_every"))
-    hyper |= {name: f(value) for name in ("balance", "router_z") if (value := getattr(config.loss, name)) > 0}
+        hyper["unfreeze_every"] = np.int32(
+            durations.steps(config.train.unfreeze_every, clock, "train.unfreeze_every")
+        )
+    hyper |= {
+        name: f(value)
+        for name in ("balance", "router_z")
+        if (value := getattr(config.loss, name)) > 0
+    }
     if config.train.ema is not None:
         hyper["ema"] = f(config.train.ema)
-    hyper |= {name: f(getattr(config.task, name)) for name in ("huber_delta", "margin", "temperature") if hasattr(config.task, name)}
+    hyper |= {
+        name: f(getattr(config.task, name))
+        for name in ("huber_delta", "margin", "temperature")
+        if hasattr(config.task, name)
+    }
     return hyper

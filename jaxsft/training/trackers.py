@@ -1,8 +1,11 @@
-"""Experiment trackers behind one protocol: Weights & Biases, MLflow, Trackio. The first process of a run writes.
+"""Experiment trackers behind one protocol: Weights & Biases, MLflow, Trackio. The first process of
+a run writes.
 
-Each works without a network: W&B is offline unless it is logged in, MLflow and Trackio keep a local database. Where a tool is set up to send
-elsewhere (WANDB_MODE, MLFLOW_TRACKING_URI, TRACKIO_SPACE_ID ...), it does. The id under which it knows the run stands in `manifest.json`, so that a
-resumed run goes on in the same place. A tracker that fails is told once and named there; the run goes on, and `metrics.jsonl` has every number.
+Each works without a network: W&B is offline unless it is logged in, MLflow and Trackio keep a local
+database. Where a tool is set up to send elsewhere (WANDB_MODE, MLFLOW_TRACKING_URI,
+TRACKIO_SPACE_ID ...), it does. The id under which it knows the run stands in `manifest.json`, so
+that a resumed run goes on in the same place. A tracker that fails is told once and named there; the
+run goes on, and `metrics.jsonl` has every number.
 """
 
 from __future__ import annotations
@@ -66,12 +69,18 @@ class Trackers:
 
     def _attempt(self, name: str, when: str, call: Callable[[Tracker], Any]) -> Any:
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # they greet; the standard output is for the numbers of the run
+            # they greet; the standard output is for the numbers of the run
+            with contextlib.redirect_stdout(sys.stderr):
                 return call(self._live[name])
         except Exception as error:  # whatever a tool raises, it must not end a training
             del self._live[name]
             text = f"{when}: {type(error).__name__}: {' '.join(str(error).split())}"[:500]
-            print(f"trackers.use=[{name}] failed and gets no further numbers ({text}); metrics.jsonl has all of them", file=sys.stderr, flush=True)
+            print(
+                f"trackers.use=[{name}] failed and gets no further numbers ({text}); metrics.jsonl"
+                " has all of them",
+                file=sys.stderr,
+                flush=True,
+            )
             self._note(name, failed=text)
             return None
 
@@ -79,7 +88,9 @@ class Trackers:
         """None takes a fact away."""
         content = rundir.read_json(self._manifest)
         known = content.setdefault("trackers", {}).get(name, {}) | facts
-        content["trackers"][name] = {key: value for key, value in known.items() if value is not None}
+        content["trackers"][name] = {
+            key: value for key, value in known.items() if value is not None
+        }
         rundir.write_json(self._manifest, content)
 
 
@@ -94,18 +105,25 @@ class WandB:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at the import
         import wandb
 
-        mode = None if os.environ.get("WANDB_MODE") or self._logged_in(wandb.setup().settings.base_url) else "offline"
+        mode = (
+            None
+            if os.environ.get("WANDB_MODE") or self._logged_in(wandb.setup().settings.base_url)
+            else "offline"
+        )
         self._run = wandb.init(
             project=config.trackers.project,
             name=_name(run_dir, config),
             dir=str(run_dir),
             id=resume or secrets.token_hex(4),
-            resume="allow" if mode is None else None,  # offline, the same id is what joins them when they are synced
+            # offline, the same id is what joins them when they are synced
+            resume="allow" if mode is None else None,
             config=compose.to_dict(config),
             allow_val_change=True,
             mode=mode,
             reinit="create_new",  # a run that the user has open in this process stays his
-            settings=wandb.Settings(silent=True, console="off", save_code=False, disable_code=True, disable_git=True),
+            settings=wandb.Settings(
+                silent=True, console="off", save_code=False, disable_code=True, disable_git=True
+            ),
         )
         # Its own step only grows; a resumed run gives some steps again.
         self._run.define_metric("step")
@@ -131,7 +149,9 @@ class WandB:
 
 
 class MLflow:
-    """MLflow's client: no global active run. The store is MLFLOW_TRACKING_URI, or MLflow's own default (mlflow.db in the working directory)."""
+    """MLflow's client: no global active run. The store is MLFLOW_TRACKING_URI, or MLflow's own
+    default (mlflow.db in the working directory).
+    """
 
     def start(self, run_dir: Path, config: Config, resume: str | None) -> str:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -144,16 +164,29 @@ class MLflow:
             self._id = resume
             return resume
         found = self._client.get_experiment_by_name(config.trackers.project)
-        experiment = found.experiment_id if found else self._client.create_experiment(config.trackers.project)
-        self._id = self._client.create_run(experiment, run_name=_name(run_dir, config), tags={"run_dir": str(run_dir.resolve())}).info.run_id
-        params = [Param(key, str(value)[:6000]) for key, value in compose.flat(compose.to_dict(config)).items()]  # its limit
+        experiment = (
+            found.experiment_id
+            if found
+            else self._client.create_experiment(config.trackers.project)
+        )
+        self._id = self._client.create_run(
+            experiment, run_name=_name(run_dir, config), tags={"run_dir": str(run_dir.resolve())}
+        ).info.run_id
+        # its limit
+        params = [
+            Param(key, str(value)[:6000])
+            for key, value in compose.flat(compose.to_dict(config)).items()
+        ]
         for i in range(0, len(params), 100):  # of a request
             self._client.log_batch(self._id, params=params[i : i + 100])
         return self._id
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         now = int(time.time() * 1000)
-        self._client.log_batch(self._id, metrics=[self._metric(name, value, now, step) for name, value in values.items()])
+        self._client.log_batch(
+            self._id,
+            metrics=[self._metric(name, value, now, step) for name, value in values.items()],
+        )
 
     def finish(self, numbers: Mapping[str, float], ok: bool) -> None:
         values = {f"result/{name}": rundir.number(value) for name, value in numbers.items()}
@@ -162,9 +195,11 @@ class MLflow:
 
 
 class Trackio:
-    """Trackio; its database is in TRACKIO_DIR, or in the user's cache. A run is known by its name, so that one gets a suffix of its own.
+    """Trackio; its database is in TRACKIO_DIR, or in the user's cache. A run is known by its name,
+    so that one gets a suffix of its own.
 
-    Trackio keeps the current run in a context variable, and a new one ends it: ours lives in a context of its own, so the user's goes on.
+    Trackio keeps the current run in a context variable, and a new one ends it: ours lives in a
+    context of its own, so the user's goes on.
     """
 
     def start(self, run_dir: Path, config: Config, resume: str | None) -> str:
@@ -173,9 +208,16 @@ class Trackio:
         name = resume or f"{_name(run_dir, config)}-{secrets.token_hex(2)}"
         values = compose.flat(compose.to_dict(config))
         with _warnings_raised("trackio"):
-            how = {"resume": "allow" if resume else "never", "embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+            how = {
+                "resume": "allow" if resume else "never",
+                "embed": False,
+                "auto_log_gpu": False,
+                "auto_log_cpu": False,
+            }
             self._context = contextvars.Context()
-            self._run = self._context.run(trackio.init, config.trackers.project, name, config=values, **how)
+            self._run = self._context.run(
+                trackio.init, config.trackers.project, name, config=values, **how
+            )
         self._end = trackio.finish
         return name
 
@@ -193,7 +235,9 @@ class Trackio:
 
 @contextlib.contextmanager
 def _warnings_raised(source: str) -> Iterator[None]:
-    """Turns warnings that name `source` into an error: Trackio tells of its failures in no other way. The others are shown."""
+    """Turns warnings that name `source` into an error: Trackio tells of its failures in no other
+    way. The others are shown.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield

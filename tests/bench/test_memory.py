@@ -8,7 +8,15 @@ import pytest
 from tests.models.families import hf
 from tools.bench import memory
 
-SIZES = {"layers": 3, "embed": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp": 32, "vocab": 272}
+SIZES = {
+    "layers": 3,
+    "embed": 16,
+    "heads": 2,
+    "kv_heads": 1,
+    "head_dim": 8,
+    "mlp": 32,
+    "vocab": 272,
+}
 
 
 def test_the_folder_is_a_llama_in_shards(tmp_path):
@@ -19,7 +27,12 @@ def test_the_folder_is_a_llama_in_shards(tmp_path):
     assert 2 * sum(w.size for w in hf.flatten(params).values()) == size
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read where Linux tells it")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the peak is read where Linux tells it"
+)
 def test_a_peak_is_that_of_the_process(tmp_path):
-    small, large = (memory.peak(sys.executable, f"x = bytearray({n})\n{memory.PEAK}", tmp_path, 1) for n in (1, 10**8))
+    small, large = (
+        memory.peak(sys.executable, f"x = bytearray({n})\n{memory.PEAK}", tmp_path, 1)
+        for n in (1, 10**8)
+    )
     assert large - small > 9 * 10**7

@@ -28,7 +28,9 @@ def test_steps(text, steps):
 
 @pytest.mark.parametrize("percent", [7, 14, 28, 55, 56])
 def test_a_percentage_is_not_rounded_up_by_what_a_float_lacks(percent):
-    assert durations.steps(f"{percent}%", durations.Clock(10, 95, 100), "schedule.warmup") == percent
+    assert (
+        durations.steps(f"{percent}%", durations.Clock(10, 95, 100), "schedule.warmup") == percent
+    )
 
 
 @pytest.mark.parametrize("text", ["5", "-1steps", "3 weeks", "", "steps", "nansteps", "1.steps"])

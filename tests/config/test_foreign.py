@@ -1,4 +1,5 @@
-"""Hints for the options of other trainers, and that every option of the config says what it does."""
+"""Hints for the options of other trainers, and that every option of the config says what it
+does."""
 
 import re
 
@@ -15,7 +16,9 @@ def test_what_is_proposed_exists():
     groups = {option: cls for options in compose.GROUPS.values() for option, cls in options.items()}
     known = set(compose.flat(overrides_of_nothing()))
     for group, options in compose.GROUPS.items():
-        known |= {f"{group}.{name}" for cls in options.values() for name in cls.__dataclass_fields__}
+        known |= {
+            f"{group}.{name}" for cls in options.values() for name in cls.__dataclass_fields__
+        }
     for entry in ENTRIES:
         key, _, value = entry.ours.partition("=")
         assert not key or key in known or value in groups, entry
@@ -39,13 +42,22 @@ def test_a_name_stands_for_one_thing_and_is_no_option_of_ours():
         ("train.epochs=3", "did you mean train.duration=3epochs?"),
         ("model.gradient_checkpointing=true", "did you mean model.remat=true?"),
         ("adapter.r=8", "did you mean adapter.rank=16? (with adapter=lora)"),
-        ("adapter.rank=8", "unknown option of adapter=none; it has none; adapter=lora and adapter=dora have this one"),
+        (
+            "adapter.rank=8",
+            (
+                "unknown option of adapter=none; it has none; adapter=lora and adapter=dora have"
+                " this one"
+            ),
+        ),
         ("load_in_4bit=true", "there is no base in 8 or 4 bits"),
         ("data=all.csv", "a file is data.path=all.csv (split here) or data.train=all.csv"),
         ("model=models/x", "a folder of weights is model.pretrained=models/x"),
         ("trackers=wandb", "a tracker is trackers.use=[wandb]"),
         ("evaluation.every.steps=3", "evaluation.every"),
-        ("checkpoint=3", "checkpoint holds several options; give them by name, such as checkpoint.every="),
+        (
+            "checkpoint=3",
+            "checkpoint holds several options; give them by name, such as checkpoint.every=",
+        ),
     ],
 )
 def test_a_name_of_another_trainer_is_answered_with_ours(given, expected):
@@ -55,7 +67,9 @@ def test_a_name_of_another_trainer_is_answered_with_ours(given, expected):
 
 def test_every_option_is_described():
     text = pages.text("config.md").partition("## Presets")[0]
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("| `")
+    ]
     assert len(rows) > 400
     assert [row[0].strip() for row in rows if not row[-1].strip()] == []
 

@@ -1,4 +1,5 @@
-"""A run from a pretrained model has the defaults of fine-tuning, unless somebody asked for others."""
+"""A run from a pretrained model has the defaults of fine-tuning, unless somebody asked for
+others."""
 
 import dataclasses
 
@@ -12,7 +13,9 @@ BERT, LLAMA = Source("encoder", 768, 0.1), Source("decoder", 4096, 0.0)
 
 
 def applied(source, *given, task="classify"):
-    config = overrides.composed([f"task={task}", "data.path=rows.csv", "model.pretrained=folder", *given])
+    config = overrides.composed(
+        [f"task={task}", "data.path=rows.csv", "model.pretrained=folder", *given]
+    )
     return pretrained_defaults.apply(config, source)
 
 
@@ -39,18 +42,29 @@ def test_the_rate_is_that_of_fine_tuning(source, given, rate):
 
 def test_regularisation_and_duration_are_those_of_fine_tuning():
     config = applied(BERT)
-    assert (config.model.dropout, config.loss.label_smoothing, config.train.duration) == (0.1, 0, "3epochs")
+    assert (config.model.dropout, config.loss.label_smoothing, config.train.duration) == (
+        0.1,
+        0,
+        "3epochs",
+    )
     smoothed = BERT._replace(label_smoothing=0.2)
     assert applied(smoothed).loss.label_smoothing == 0.2
     assert applied(BERT, "train.backbone=cached").model.dropout == 0
     given = applied(
-        BERT, "train.batch_size=16", "model.dropout=0.3", "loss.label_smoothing=0.1", "train.duration=7epochs", "optim.learning_rate=1e-3"
+        BERT,
+        "train.batch_size=16",
+        "model.dropout=0.3",
+        "loss.label_smoothing=0.1",
+        "train.duration=7epochs",
+        "optim.learning_rate=1e-3",
     )
     assert given.origins == () and (given.model.dropout, given.train.duration) == (0.3, "7epochs")
 
 
 def test_rows_stay_divisible_by_the_micro_batches():
-    assert applied(BERT).train.batch_size == applied(BERT, "train.accumulate=4").train.batch_size == 8
+    assert (
+        applied(BERT).train.batch_size == applied(BERT, "train.accumulate=4").train.batch_size == 8
+    )
     assert applied(BERT, "train.accumulate=16").train.batch_size == 16
 
 
@@ -83,6 +97,11 @@ def test_dropout_is_read_from_the_config_of_the_source(values, dropout):
 
 def test_the_banner_tells_the_rate_and_its_reason():
     text = "\n".join(recipe(applied(Source("encoder", 384, 0.1))))
-    assert "adamw, learning rate 0.0002 (a pretrained encoder of width 384; 5e-05 from 768 on), cosine with 5% warm-up" in text
+    assert (
+        "adamw, learning rate 0.0002 (a pretrained encoder of width 384; 5e-05 from 768 on), cosine"
+        " with 5% warm-up" in text
+    )
     assert "dropout 0.1 (as the source)" in text
-    assert "learning rate 0.003, cosine" in "\n".join(recipe(applied(BERT, "optim.learning_rate=3e-3")))
+    assert "learning rate 0.003, cosine" in "\n".join(
+        recipe(applied(BERT, "optim.learning_rate=3e-3"))
+    )

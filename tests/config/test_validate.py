@@ -11,14 +11,28 @@ TASKS = {"chat": schema.ChatTask(), "classify": schema.ClassifyTask(), "lm": sch
 
 
 def check(name="chat", /, **groups):
-    groups = {"data": {"train": "a.jsonl", "validation": "b.jsonl"}, "model": {"causal": name != "classify"}, "mesh": {"data": 1}} | groups
+    groups = {
+        "data": {"train": "a.jsonl", "validation": "b.jsonl"},
+        "model": {"causal": name != "classify"},
+        "mesh": {"data": 1},
+    } | groups
     config = schema.Config(task=TASKS[name])
     for group, values in groups.items():
-        value = dataclasses.replace(getattr(config, group), **values) if isinstance(values, dict) else values
+        value = (
+            dataclasses.replace(getattr(config, group), **values)
+            if isinstance(values, dict)
+            else values
+        )
         config = dataclasses.replace(config, **{group: value})
     causal = {"chat": True, "lm": True, "classify": None}[name]
     metrics = ("loss", "accuracy", "exact_match", "generated_rows")
-    validate.validate(config, metrics=metrics, causal=causal, generates=name == "chat", can_generate=name != "classify")
+    validate.validate(
+        config,
+        metrics=metrics,
+        causal=causal,
+        generates=name == "chat",
+        can_generate=name != "classify",
+    )
 
 
 def test_the_defaults_are_good():
@@ -43,10 +57,22 @@ def test_the_defaults_are_good():
         ("data.columns.form", {"data": {"train": "a", "columns": schema.Columns(form="chatml")}}),
         ("data.columns.scheme", {"data": {"train": "a", "columns": schema.Columns(scheme="bio")}}),
         ("data.columns.missing", {"data": {"train": "a", "columns": schema.Columns(missing="0")}}),
-        ("data.columns.allow", {"data": {"train": "a", "columns": schema.Columns(allow=("anything",))}}),
-        ("data.columns.label", {"data": {"train": "a", "columns": schema.Columns(label="x", labels=("y",))}}),
-        ("data.columns.target", {"data": {"train": "a", "columns": schema.Columns(target="x", references="y")}}),
-        ("data.columns.separator", {"data": {"train": "a", "columns": schema.Columns(separator="")}}),
+        (
+            "data.columns.allow",
+            {"data": {"train": "a", "columns": schema.Columns(allow=("anything",))}},
+        ),
+        (
+            "data.columns.label",
+            {"data": {"train": "a", "columns": schema.Columns(label="x", labels=("y",))}},
+        ),
+        (
+            "data.columns.target",
+            {"data": {"train": "a", "columns": schema.Columns(target="x", references="y")}},
+        ),
+        (
+            "data.columns.separator",
+            {"data": {"train": "a", "columns": schema.Columns(separator="")}},
+        ),
         ("data.max_length", {"data": {"train": "a", "max_length": "long"}}),
         ("data.max_length", {"data": {"train": "a", "max_length": 4096}}),
         ("generate.max_new_tokens", {"generate": {"max_new_tokens": 0}}),
@@ -59,7 +85,10 @@ def test_the_defaults_are_good():
         ("model.rope_base", {"model": {"positions": "learned", "rope_base": 5.0}}),
         ("model.pretrained", {"model": {"pretrained": "a"}, "train": {"init_from": "b"}}),
         ("train.init_from=runs/a/", {"train": {"init_from": "runs/a/"}, "run_dir": "runs/a"}),
-        ("model.pretrained=gs://b/a: is the run directory itself", {"model": {"pretrained": "gs://b/a"}, "run_dir": "gs://b/a/"}),
+        (
+            "model.pretrained=gs://b/a: is the run directory itself",
+            {"model": {"pretrained": "gs://b/a"}, "run_dir": "gs://b/a/"},
+        ),
         ("train.init_fresh", {"train": {"init_fresh": ("head/.*",)}}),
         ("data.path", {"data": {"train": "a", "path": "b"}}),
         ("data.split_seed", {"data": {"train": "a", "split_seed": 3}}),
@@ -71,7 +100,10 @@ def test_the_defaults_are_good():
         ("evaluation.metric", {"evaluation": {"metric": "validation/bleu"}}),
         ("evaluation.metric", {"evaluation": {"metric": "validation/exact_match"}}),
         ("evaluation.metric", {"evaluation": {"metric": "validation/generated_rows"}}),
-        ("evaluation.metric", {"evaluation": {"metric": "validation/loss"}, "data": {"train": "a"}}),
+        (
+            "evaluation.metric",
+            {"evaluation": {"metric": "validation/loss"}, "data": {"train": "a"}},
+        ),
         ("evaluation.patience", {"evaluation": {"patience": 2}, "data": {"train": "a"}}),
         ("run_dir", {"run_dir": ""}),
     ],
@@ -102,11 +134,16 @@ def test_of_a_task(option, groups):  # guards H5
 
 def test_answers_are_generated_where_the_task_has_some():  # guards H5
     for name in ("lm", "classify"):
-        with pytest.raises(ConfigError, match=rf"^evaluation\.generate=always: task={name} has no answers"):
+        with pytest.raises(
+            ConfigError, match=rf"^evaluation\.generate=always: task={name} has no answers"
+        ):
             check(name, evaluation={"generate": "always"})
-        check(name, evaluation={"generate": "never"}, generate={"max_new_tokens": 4})  # as debug=fast says of every task
+        # as debug=fast says of every task
+        check(name, evaluation={"generate": "never"}, generate={"max_new_tokens": 4})
     for option in ({"temperature": 0.5}, {"batch_size": 2}):
-        with pytest.raises(ConfigError, match=r"^generate\.\w+=[\d.]+: task=classify generates nothing"):
+        with pytest.raises(
+            ConfigError, match=r"^generate\.\w+=[\d.]+: task=classify generates nothing"
+        ):
             check("classify", generate=option)
         check("lm", generate=option)  # `jaxsft generate` reads it
     check("chat", evaluation={"generate": "always"}, generate={"temperature": 0.5})

@@ -13,7 +13,9 @@ from jaxsft.data.templates import Template
 from jaxsft.data.tokenizer import Tokenizer
 from tests.realdata import real
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "minimind_chat.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads(
+    (Path(__file__).parent / "golden" / "minimind_chat.json").read_text(encoding="utf-8")
+)
 CASES = {case["name"]: case for case in GOLDEN["cases"]}
 
 
@@ -21,7 +23,10 @@ CASES = {case["name"]: case for case in GOLDEN["cases"]}
 def minimind():
     found = Tokenizer.load(real("tok_minimind"))
     assert hashlib.sha256(found.chat_template.encode()).hexdigest() == GOLDEN["template_sha256"]
-    assert hashlib.sha256((real("tok_minimind") / "tokenizer.json").read_bytes()).hexdigest() == GOLDEN["tokenizer_sha256"]
+    assert (
+        hashlib.sha256((real("tok_minimind") / "tokenizer.json").read_bytes()).hexdigest()
+        == GOLDEN["tokenizer_sha256"]
+    )
     return found
 
 
@@ -37,8 +42,19 @@ def test_ids_are_those_of_transformers(minimind, name):  # guards C4 C6 C9 C10 C
     answers = [index for _, _, index in rendered.turns]
     assert [str(index) for index in answers] == list(case["prompts"])
     for start, end, index in rendered.turns:
-        # guards C1 C5 C7: what is trained begins where the generation prompt ends, and ends with the stop token
-        assert case["prompts"][str(index)] == rendered.ids[:start] == template.prompt(talk.messages[:index], "golden:1", talk.tools)
-        assert rendered.ids[end - 1] in template.stop_ids and not set(rendered.ids[start : end - 1]) & set(template.stop_ids)
+        # guards C1 C5 C7: what is trained begins where the generation prompt ends, and ends with
+        # the stop token
+        assert (
+            case["prompts"][str(index)]
+            == rendered.ids[:start]
+            == template.prompt(talk.messages[:index], "golden:1", talk.tools)
+        )
+        assert rendered.ids[end - 1] in template.stop_ids and not set(
+            rendered.ids[start : end - 1]
+        ) & set(template.stop_ids)
         assert rendered.weights[start:end].all()
-    assert rendered.weights.sum() == sum(end - start for start, end, _ in rendered.turns) < len(rendered.ids)
+    assert (
+        rendered.weights.sum()
+        == sum(end - start for start, end, _ in rendered.turns)
+        < len(rendered.ids)
+    )

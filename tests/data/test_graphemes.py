@@ -43,11 +43,21 @@ def test_words_by_hand(text, count):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("क्ा\u0301\u200d\u200c👩🚒🇩🇪か\u3099葛 a1_.,"), max_size=12))
+@given(
+    st.text(
+        st.characters(exclude_categories=["Cs"])
+        | st.sampled_from("क्ा\u0301\u200d\u200c👩🚒🇩🇪か\u3099葛 a1_.,"),
+        max_size=12,
+    )
+)
 def test_every_sign_is_in_one_word_and_no_mark_begins_one_behind_its_letter(text):
     places = words(text)
     assert "".join(text[a:b] for a, b in places) == "".join(c for c in text if not c.isspace())
     assert all(b <= c for (_, b), (c, _) in itertools.pairwise(places))
     for start, _ in places:
         if unicodedata.category(text[start])[0] == "M":
-            assert start == 0 or text[start - 1].isspace() or unicodedata.category(text[start - 1]) in ("Cf", "Cn", "Co", "Cc", "So")
+            assert (
+                start == 0
+                or text[start - 1].isspace()
+                or unicodedata.category(text[start - 1]) in ("Cf", "Cn", "Co", "Cc", "So")
+            )

@@ -32,11 +32,15 @@ def test_short_texts_and_extremes():
     one = PLAIN.text(text(1), np.random.default_rng(0))
     assert one.chosen.tolist() == [False, True, False]
     assert not PLAIN.text(text(0), np.random.default_rng(0)).chosen.any()
-    kept = dataclasses.replace(PLAIN, random=0.0, kept=1.0, share=0.5).text(text(10), np.random.default_rng(0))
+    kept = dataclasses.replace(PLAIN, random=0.0, kept=1.0, share=0.5).text(
+        text(10), np.random.default_rng(0)
+    )
     np.testing.assert_array_equal(kept.ids, text(10))
     assert kept.chosen.sum() == 5
     same = text(4) * 0 + MASK  # a text may hold the id of the mask: places count, not ids
-    assert dataclasses.replace(PLAIN, share=0.5).text(same, np.random.default_rng(0)).chosen.sum() == 2
+    assert (
+        dataclasses.replace(PLAIN, share=0.5).text(same, np.random.default_rng(0)).chosen.sum() == 2
+    )
 
 
 def test_whole_words():
@@ -48,15 +52,20 @@ def test_whole_words():
         chosen = words.text(ids, np.random.default_rng(k)).chosen
         assert 1 <= chosen.sum() <= 3
         assert len(set(chosen[1:4])) == 1 and len(set(chosen[5:7])) == 1
-    long = words.text(np.array([1, 10, 50, 51, 2], np.int32), np.random.default_rng(0))  # the only word is longer than what may be chosen
+    # the only word is longer than what may be chosen
+    long = words.text(np.array([1, 10, 50, 51, 2], np.int32), np.random.default_rng(0))
     assert long.chosen.tolist() == [False, True, False, False, False]
 
 
 def make(packing: bool, seed: int | None, batch: int) -> pipeline.Batches:
     rows = [Encoded(text(n), segment={"weight": 1.0}, frame=(1, 1)) for n in (3, 9, 5, 7, 2, 11)]
-    built, ledger, _ = encode.build(rows, [""] * 6, 16, too_long="error", require_stop=False, max_dropped=0, split="train")
+    built, ledger, _ = encode.build(
+        rows, [""] * 6, 16, too_long="error", require_stop=False, max_dropped=0, split="train"
+    )
     split = pipeline.Split("train", encode.flat(built), rows, [""] * 6, {}, ledger.as_dict(), 16)
-    options = dataclasses.make_dataclass("Options", [("plan_seed", int, 0), ("packing", bool, packing)])()
+    options = dataclasses.make_dataclass(
+        "Options", [("plan_seed", int, 0), ("packing", bool, packing)]
+    )()
     return pipeline.make_batches(split, options, batch, seed, corrupt=PLAIN.batch)
 
 
@@ -70,7 +79,10 @@ def masks(batches: pipeline.Batches, epoch: int) -> dict[int, tuple]:
                 if example >= 0:
                     place = batch.segment_ids[row] == j + 1
                     np.testing.assert_array_equal(batch.targets[row, place], text(place.sum() - 2))
-                    out[int(example)] = tuple(batch.tokens[row, place]), tuple(batch.loss_weight[row, place])
+                    out[int(example)] = (
+                        tuple(batch.tokens[row, place]),
+                        tuple(batch.loss_weight[row, place]),
+                    )
         assert (batch.loss_weight[batch.segment_ids == 0] == 0).all()
         assert (batch.loss_weight.sum(1) <= PLAIN.most(16, batch.example_ids.shape[1])).all()
     return out

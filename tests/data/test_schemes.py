@@ -36,8 +36,14 @@ def test_spans_to_tags_and_back(scheme, data):
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_tags_without_problems_survive_a_round_trip_and_those_with_do_not(scheme, data):
-    """So that `problems` is neither too strict nor too lax: valid means spelled as the scheme spells its spans."""
-    alphabet = [f"{p}-{t}" if p != "O" else p for p in sorted(schemes.SCHEMES[scheme].prefixes) for t in ("X", "Y")]
+    """So that `problems` is neither too strict nor too lax: valid means spelled as the scheme
+    spells its spans.
+    """
+    alphabet = [
+        f"{p}-{t}" if p != "O" else p
+        for p in sorted(schemes.SCHEMES[scheme].prefixes)
+        for t in ("X", "Y")
+    ]
     tags = data.draw(st.lists(st.sampled_from(alphabet), max_size=7))
     good, changed = schemes.repaired(tags, scheme)
     assert not schemes.problems(good, scheme)
@@ -50,7 +56,9 @@ def test_tags_without_problems_survive_a_round_trip_and_those_with_do_not(scheme
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_any_scheme_to_any_other_and_back(source, target, data):
-    spans, length = data.draw(spanned(gaps=schemes.SCHEMES[source].outside and schemes.SCHEMES[target].outside))
+    spans, length = data.draw(
+        spanned(gaps=schemes.SCHEMES[source].outside and schemes.SCHEMES[target].outside)
+    )
     tags = schemes.tags(spans, length, source)
     assert schemes.convert(schemes.convert(tags, source, target), target, source) == tags
 
@@ -96,10 +104,19 @@ def test_problems_name_their_position(tags, scheme, positions):
 
 
 def test_repair_is_conllevals_and_is_counted():
-    assert schemes.repaired(["O", "I-A", "I-B", "O", "B-A"], "iob2") == (["O", "B-A", "B-B", "O", "B-A"], 2)
+    assert schemes.repaired(["O", "I-A", "I-B", "O", "B-A"], "iob2") == (
+        ["O", "B-A", "B-B", "O", "B-A"],
+        2,
+    )
     assert schemes.repaired(["B-A", "O", "B-B", "I-B"], "iobes") == (["S-A", "O", "B-B", "E-B"], 2)
     total = schemes.counts([["O", "I-A"], ["B-A", "I-A"], ["O"]], "iob2")
-    assert total == {"sentences": 3, "tags": 5, "spans": 2, "invalid_tags": 1, "invalid_sentences": 1}
+    assert total == {
+        "sentences": 3,
+        "tags": 5,
+        "spans": 2,
+        "invalid_tags": 1,
+        "invalid_sentences": 1,
+    }
     with pytest.raises(DataError, match=r"tag 2: 'X' is no chunk tag"):
         schemes.spans(["O", "X"], "iob2", repair=True)
 
@@ -107,23 +124,32 @@ def test_repair_is_conllevals_and_is_counted():
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(["O", *(f"{p}-{t}" for p in "BIES" for t in "XY")]), max_size=9))
 def test_repair_finds_the_chunks_of_seqeval(tags):
-    """seqeval's default mode is a port of conlleval. It ends a chunk before E that follows E alone, and so do we."""
+    """seqeval's default mode is a port of conlleval. It ends a chunk before E that follows E alone,
+    and so do we.
+    """
     labelling = pytest.importorskip("seqeval.metrics.sequence_labeling", reason="needs seqeval")
     expected = [(start, end + 1, type_) for type_, start, end in labelling.get_entities(tags)]
     assert schemes.spans(tags, "iobes", repair=True) == expected
 
 
-@pytest.mark.parametrize(("scheme", "theirs"), [("iob1", "IOB1"), ("iob2", "IOB2"), ("iobes", "IOBES"), ("bilou", "BILOU")])
+@pytest.mark.parametrize(
+    ("scheme", "theirs"),
+    [("iob1", "IOB1"), ("iob2", "IOB2"), ("iobes", "IOBES"), ("bilou", "BILOU")],
+)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_valid_spans_are_those_of_seqeval(scheme, theirs, data):
     seqeval = pytest.importorskip("seqeval.scheme", reason="needs seqeval")
     spans, length = data.draw(spanned(types=("PER", "ORG")))
-    entities = seqeval.Entities([schemes.tags(spans, length, scheme)], getattr(seqeval, theirs)).entities[0]
+    entities = seqeval.Entities(
+        [schemes.tags(spans, length, scheme)], getattr(seqeval, theirs)
+    ).entities[0]
     assert [(e.start, e.end, e.tag) for e in entities] == spans
 
 
-@pytest.mark.parametrize("spans", [[(0, 0, "A")], [(0, 5, "A")], [(-1, 1, "A")], [(0, 2, "A"), (1, 3, "A")]])
+@pytest.mark.parametrize(
+    "spans", [[(0, 0, "A")], [(0, 5, "A")], [(-1, 1, "A")], [(0, 2, "A"), (1, 3, "A")]]
+)
 def test_spans_that_no_tags_spell(spans):
     with pytest.raises(DataError, match=r"the span \("):
         schemes.tags(spans, 4, "iob2")
@@ -134,7 +160,10 @@ def test_spans_that_no_tags_spell(spans):
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.sampled_from(list(schemes.SCHEMES)), st.lists(spanned(gaps=False, types=("PER",)), min_size=1, max_size=4))
+@given(
+    st.sampled_from(list(schemes.SCHEMES)),
+    st.lists(spanned(gaps=False, types=("PER",)), min_size=1, max_size=4),
+)
 def test_detect_finds_a_scheme_in_which_the_tags_are_valid(scheme, sentences):
     tags = [schemes.tags(spans, length, scheme) for spans, length in sentences]
     found = schemes.detect(tags)
@@ -142,8 +171,13 @@ def test_detect_finds_a_scheme_in_which_the_tags_are_valid(scheme, sentences):
         assert found is None
         return
     assert not any(schemes.problems(sentence, found) for sentence in tags)
-    if any(length > 2 for spans, _ in sentences for length in [end - start for start, end, _ in spans]) and scheme not in ("bmeso", "iob1"):
-        assert found == scheme or len(set("".join(tag[0] for sentence in tags for tag in sentence))) < 3
+    if any(
+        length > 2 for spans, _ in sentences for length in [end - start for start, end, _ in spans]
+    ) and scheme not in ("bmeso", "iob1"):
+        assert (
+            found == scheme
+            or len(set("".join(tag[0] for sentence in tags for tag in sentence))) < 3
+        )
 
 
 def test_detect_by_hand():

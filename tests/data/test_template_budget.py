@@ -31,11 +31,22 @@ MEMORY = {
     "filter format": B + "{% set x = ('%s' * 20000) | format(b) %}",
     "precision": "{% set x = '%.99999f' % 1.5 %}{% set x = ('%.99999f' * 900) % ((1.5,) * 900) %}",
     "lists": GROW + "{% set n.l = n.l + n.l %}" + END,
-    "texts": "{% set n = namespace(l='a') %}{% for i in range(60) %}{% set n.l = n.l + n.l %}" + END,
-    "tilde": "{% set n = namespace(l='a') %}{% for i in range(60) %}{% set n.l = n.l ~ n.l %}" + END,
-    "blocks": "{% set n = namespace(l='a') %}{% for i in range(60) %}{% set y %}{{ n.l }}{{ n.l }}{% endset %}{% set n.l = y %}" + END,
+    "texts": (
+        "{% set n = namespace(l='a') %}{% for i in range(60) %}{% set n.l = n.l + n.l %}" + END
+    ),
+    "tilde": (
+        "{% set n = namespace(l='a') %}{% for i in range(60) %}{% set n.l = n.l ~ n.l %}" + END
+    ),
+    "blocks": (
+        "{% set n = namespace(l='a') %}{% for i in range(60) %}{% set y %}{{ n.l }}{{ n.l }}{%"
+        " endset %}{% set n.l = y %}" + END
+    ),
     "output": B + "{% for i in range(20000) %}{{ b }}" + END,
-    "macro": B + "{% macro f() %}{{ b }}{{ b }}{{ b }}{% endmacro %}{% for i in range(9000) %}{{ f() }}" + END,
+    "macro": (
+        B
+        + "{% macro f() %}{{ b }}{{ b }}{{ b }}{% endmacro %}{% for i in range(9000) %}{{ f() }}"
+        + END
+    ),
     "times": "{% set x = 'a' * 100000000 %}",
     "times of a list": L + "{% set x = l * 50 %}",
     "times twice": "{% set x = ('a' * 1000000) * 1000 %}",
@@ -54,18 +65,36 @@ MEMORY = {
     "batch": "{% for i in range(900) %}{% set x = [1] | batch(99999, 'a') | list %}" + END,
     "slice": "{% for i in range(900) %}{% set x = [1] | slice(99999) | list %}" + END,
     "split": B + "{% for i in range(900) %}{% set x = b.split('a') %}" + END,
-    "lines": "{% set b = '\\n' * 900000 %}{% for i in range(900) %}{% set x = b.splitlines() %}" + END,
+    "lines": (
+        "{% set b = '\\n' * 900000 %}{% for i in range(900) %}{% set x = b.splitlines() %}" + END
+    ),
     "letters": B + "{% for i in range(900) %}{% set x = b | list %}" + END,
     "str of a list": GROW + "{% set n.l = [n.l, n.l] %}" + END + "{% set x = n.l | string %}",
     "printed list": GROW + "{% set n.l = [n.l, n.l] %}" + END + "{{ n.l }}",
     "list in a text": GROW + "{% set n.l = [n.l, n.l] %}" + END + "{% set x = 'a' ~ n.l %}",
     "format of a list": GROW + "{% set n.l = [n.l, n.l] %}" + END + "{% set x = '%s' % (n.l,) %}",
-    "namespace in itself": "{% set n = namespace() %}{% for i in range(60) %}{% set m = namespace(a=n, b=n) %}{% set n.x = m %}" + END + "{{ n }}",
-    "objects": "{% set n = namespace(l={}) %}{% for i in range(60) %}{% set n.l = {'a': n.l, 'b': n.l} %}" + END + "{{ n.l | tojson }}",
-    "numbers": "{% set n = namespace(x=7) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}" + END,
-    "sums of numbers": "{% set n = namespace(x=7) %}{% for i in range(100000) %}{% set n.x = n.x + n.x %}" + END,
-    "differences": "{% set n = namespace(x=7) %}{% for i in range(100000) %}{% set n.x = n.x - (0 - n.x) %}" + END,
-    "wide letters": "{% set b = '\\U0001f600' * 1000000 %}{% for i in range(90) %}{% set x = b + '.' %}" + END,
+    "namespace in itself": (
+        "{% set n = namespace() %}{% for i in range(60) %}{% set m = namespace(a=n, b=n) %}{% set"
+        " n.x = m %}" + END + "{{ n }}"
+    ),
+    "objects": (
+        "{% set n = namespace(l={}) %}{% for i in range(60) %}{% set n.l = {'a': n.l, 'b': n.l} %}"
+        + END
+        + "{{ n.l | tojson }}"
+    ),
+    "numbers": (
+        "{% set n = namespace(x=7) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}" + END
+    ),
+    "sums of numbers": (
+        "{% set n = namespace(x=7) %}{% for i in range(100000) %}{% set n.x = n.x + n.x %}" + END
+    ),
+    "differences": (
+        "{% set n = namespace(x=7) %}{% for i in range(100000) %}{% set n.x = n.x - (0 - n.x) %}"
+        + END
+    ),
+    "wide letters": (
+        "{% set b = '\\U0001f600' * 1000000 %}{% for i in range(90) %}{% set x = b + '.' %}" + END
+    ),
     "escape": "{% set x = ('<' * 900000) | escape | escape | escape %}",
     "upper": "{% set x = ('\\u0149' * 900000).upper().upper() %}",
 }
@@ -74,19 +103,37 @@ TIME = {
     "not in": "{% set b = 'a' * 1000000 %}" + LOOP + "{% set x = 'zz' not in b %}" + END,
     "test in": "{% set b = 'a' * 1000000 %}" + LOOP + "{% set x = 'zz' is in b %}" + END,
     "list": LOOP + "{% set x = range(100000) | list %}" + END,
-    "tojson of shared lists": GROW + "{% set n.l = [n.l, n.l] %}" + END + "{% set x = n.l | tojson %}",
-    "equal lists": GROW
-    + "{% set n.l = [n.l, n.l] %}"
-    + END
-    + "{% set m = namespace(l=[1]) %}{% for i in range(60) %}{% set m.l = [m.l, m.l] %}"
-    + END
-    + "{% set x = n.l == m.l %}",
-    "compared texts": "{% set b = 'a' * 999999 %}{% set c = 'a' * 999998 ~ 'b' %}" + LOOP + "{% set x = b < c %}" + END,
+    "tojson of shared lists": (
+        GROW + "{% set n.l = [n.l, n.l] %}" + END + "{% set x = n.l | tojson %}"
+    ),
+    "equal lists": (
+        GROW
+        + "{% set n.l = [n.l, n.l] %}"
+        + END
+        + "{% set m = namespace(l=[1]) %}{% for i in range(60) %}{% set m.l = [m.l, m.l] %}"
+        + END
+        + "{% set x = n.l == m.l %}"
+    ),
+    "compared texts": (
+        "{% set b = 'a' * 999999 %}{% set c = 'a' * 999998 ~ 'b' %}"
+        + LOOP
+        + "{% set x = b < c %}"
+        + END
+    ),
     "in a list": L + LOOP + "{% set x = 'zz' in l %}" + END,
     "loops": LOOP + "{% for j in range(100000) %}{% endfor %}" + END,
     "long body": LOOP + "{% set x = [" + "1," * 3000 + "] %}" + END,
-    "long macro": "{% macro f() %}{% set x = [" + "1," * 3000 + "] %}{% endmacro %}" + LOOP + "{% set y = f() %}" + END,
-    "calls": "{% macro f(x) %}{% if x %}{{ f(x - 1) }}{{ f(x - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "long macro": (
+        "{% macro f() %}{% set x = ["
+        + "1," * 3000
+        + "] %}{% endmacro %}"
+        + LOOP
+        + "{% set y = f() %}"
+        + END
+    ),
+    "calls": (
+        "{% macro f(x) %}{% if x %}{{ f(x - 1) }}{{ f(x - 1) }}{% endif %}{% endmacro %}{{ f(60) }}"
+    ),
     "index": B + LOOP + "{% set x = b.find('zz') %}" + END,
     "count": B + LOOP + "{% set x = b.count('zz') %}" + END,
     "slices": B + LOOP + "{% set x = b[1:] %}" + END,
@@ -106,10 +153,16 @@ TIME = {
     "map": LOOP + "{% set x = range(100000) | map('string') | list %}" + END,
     "reverse": L + LOOP + "{% set x = l | reverse | list %}" + END,
     "changed": L + LOOP + "{% set x = loop.changed(l | list) %}" + END,
-    "key of tuples": "{% set n = namespace(l=(1,)) %}{% for i in range(50) %}{% set n.l = (n.l, n.l) %}" + END + "{% set x = {}.get(n.l) %}",
+    "key of tuples": (
+        "{% set n = namespace(l=(1,)) %}{% for i in range(50) %}{% set n.l = (n.l, n.l) %}"
+        + END
+        + "{% set x = {}.get(n.l) %}"
+    ),
     "wordcount": B + LOOP + "{% set x = b | wordcount %}" + END,
     "round": LOOP + "{% set x = 1.5 | round(99999, 'floor') %}" + END,
-    "dictsort": "{% set d = dict(a=1, b=2) %}" + LOOP + "{% set x = d | dictsort %}" * 3 + END + LOOP + END,
+    "dictsort": (
+        "{% set d = dict(a=1, b=2) %}" + LOOP + "{% set x = d | dictsort %}" * 3 + END + LOOP + END
+    ),
 }
 REFUSED = {
     "urlize": "{{ 'a' | urlize }}",
@@ -133,7 +186,10 @@ NEVER = {
     "bytes of a number": "{{ (5).to_bytes(99999, 'big') }}",
     "lipsum": "{{ lipsum(n=100) }}",
     "mapped by name": "{{ ['a'] | map('urlize') | list }}",
-    "nested": "{% set n = namespace(l=[1]) %}{% for i in range(900) %}{% set n.l = [n.l] %}{% endfor %}{{ n.l | tojson }}",
+    "nested": (
+        "{% set n = namespace(l=[1]) %}{% for i in range(900) %}{% set n.l = [n.l] %}{% endfor %}{{"
+        " n.l | tojson }}"
+    ),
 }
 
 
@@ -153,7 +209,8 @@ def run(environment, source, **given):
 def refused(environment, source):
     with pytest.raises(DataError, match=r"^a\.jsonl:1: template 't'") as error:
         run(environment, source)
-    assert "Error" not in str(error.value) or "RecursionError" in str(error.value)  # refused, and not failed by mistake
+    # refused, and not failed by mistake
+    assert "Error" not in str(error.value) or "RecursionError" in str(error.value)
 
 
 @pytest.mark.parametrize("source", TIME.values(), ids=TIME)
@@ -185,7 +242,9 @@ def test_what_cannot_be_a_template_is_refused_when_it_is_read(environment, sourc
 
 
 @pytest.mark.parametrize(
-    "source", ["{{ " + "(" * 3000, "{{ a" + ".b" * 3000 + " }}", "{% if a %}" * 2000, "a" * 600_000], ids=["()", "a.b", "if", "size"]
+    "source",
+    ["{{ " + "(" * 3000, "{{ a" + ".b" * 3000 + " }}", "{% if a %}" * 2000, "a" * 600_000],
+    ids=["()", "a.b", "if", "size"],
 )
 @pytest.mark.parametrize("read", ["compiled", "names", "mentions"])
 def test_a_template_is_refused_by_whatever_reads_it_first(environment, read, source):
@@ -204,18 +263,81 @@ def test_a_wrapped_word_pays_for_each_copy_of_its_rest():
 @pytest.mark.parametrize(
     "source, expected",
     [
-        ("{{ 1 < 2 < 3 }}{{ 1 < 3 < 2 }}{{ 'a' in 'cat' }}{{ 'a' not in [1] }}{{ 1 != 2 }}{{ 2 >= 2 }}", "TrueFalseTrueTrueTrueTrue"),
+        (
+            (
+                "{{ 1 < 2 < 3 }}{{ 1 < 3 < 2 }}{{ 'a' in 'cat' }}{{ 'a' not in [1] }}{{ 1 != 2 }}{{"
+                " 2 >= 2 }}"
+            ),
+            "TrueFalseTrueTrueTrueTrue",
+        ),
         ("{{ m[1:] }}{{ m[::-1] }}{{ m[:-1][0] }}{{ m[0] }}{{ [1, 2, 3][1:] }}", "bccbaaa[2, 3]"),
-        ("{% for x in d.items() if x[0] != 'b' %}{{ loop.index }}{{ x[0] }}={{ x[1] }}{% else %}none{% endfor %}", "1a=1"),
-        ("{{ [3, 1, 2] | sort | join(',') }}{{ [1, 1] | unique | list }}{{ d | dictsort | first }}", "1,2,3[1]('a', 1)"),
-        ("{{ 'x\ny' | indent(2) }}{{ 'ab'.center(4) }}{{ '%s-%d' % ('a', 3) }}{{ '{:>3}'.format('a') }}", "x\n  y ab a-3  a"),
-        ("{% macro f(x, y=2) %}{{ x * y }}{{ caller() if caller else '' }}{% endmacro %}{{ f(3) }}{% call f(1) %}!{% endcall %}", "62!"),
-        ("{{ {'a': [1, {'b': 'é'}]} | tojson(indent=1) }}", '{\n "a": [\n  1,\n  {\n   "b": "é"\n  }\n ]\n}'),
-        ("{{ ['a', 'b'] | map('upper') | list }}{{ [{'k': 1}, {'k': 2}] | selectattr('k', '>', 1) | list }}", "['A', 'B'][{'k': 2}]"),
-        ("{% set n = namespace(a=[]) %}{% for i in range(3) %}{% set n.a = n.a + [i] %}{% endfor %}{{ n.a[-1] }}{{ n.a | length }}", "23"),
-        ("{% filter upper %}ab{% endfilter %}{{ m.split('b') }}{{ m.replace('b', 'x', 1) | title }}{{ 'a b' | wordcount }}", "AB['a', 'c']Axc2"),
-        ("{{ m is string }}{{ m is in ['abc'] }}{{ m == 'abc' }}{{ u is defined }}{{ (m ~ 1 ~ none)[2:] }}", "TrueTrueTrueFalsec1None"),
-        ("{{ 'a,b'.split(',')[1] }}{{ '\n'.join(['x'] * 3) }}{{ -1 | abs }}{{ 2 ** 10 }}{{ 1.25 | round(1) }}", "bx\nx\nx110241.2"),
+        (
+            (
+                "{% for x in d.items() if x[0] != 'b' %}{{ loop.index }}{{ x[0] }}={{ x[1] }}{%"
+                " else %}none{% endfor %}"
+            ),
+            "1a=1",
+        ),
+        (
+            (
+                "{{ [3, 1, 2] | sort | join(',') }}{{ [1, 1] | unique | list }}{{ d | dictsort |"
+                " first }}"
+            ),
+            "1,2,3[1]('a', 1)",
+        ),
+        (
+            (
+                "{{ 'x\ny' | indent(2) }}{{ 'ab'.center(4) }}{{ '%s-%d' % ('a', 3) }}{{"
+                " '{:>3}'.format('a') }}"
+            ),
+            "x\n  y ab a-3  a",
+        ),
+        (
+            (
+                "{% macro f(x, y=2) %}{{ x * y }}{{ caller() if caller else '' }}{% endmacro %}{{"
+                " f(3) }}{% call f(1) %}!{% endcall %}"
+            ),
+            "62!",
+        ),
+        (
+            "{{ {'a': [1, {'b': 'é'}]} | tojson(indent=1) }}",
+            '{\n "a": [\n  1,\n  {\n   "b": "é"\n  }\n ]\n}',
+        ),
+        (
+            (
+                "{{ ['a', 'b'] | map('upper') | list }}{{ [{'k': 1}, {'k': 2}] | selectattr('k',"
+                " '>', 1) | list }}"
+            ),
+            "['A', 'B'][{'k': 2}]",
+        ),
+        (
+            (
+                "{% set n = namespace(a=[]) %}{% for i in range(3) %}{% set n.a = n.a + [i] %}{%"
+                " endfor %}{{ n.a[-1] }}{{ n.a | length }}"
+            ),
+            "23",
+        ),
+        (
+            (
+                "{% filter upper %}ab{% endfilter %}{{ m.split('b') }}{{ m.replace('b', 'x', 1) |"
+                " title }}{{ 'a b' | wordcount }}"
+            ),
+            "AB['a', 'c']Axc2",
+        ),
+        (
+            (
+                "{{ m is string }}{{ m is in ['abc'] }}{{ m == 'abc' }}{{ u is defined }}{{ (m ~ 1"
+                " ~ none)[2:] }}"
+            ),
+            "TrueTrueTrueFalsec1None",
+        ),
+        (
+            (
+                "{{ 'a,b'.split(',')[1] }}{{ '\n'.join(['x'] * 3) }}{{ -1 | abs }}{{ 2 ** 10 }}{{"
+                " 1.25 | round(1) }}"
+            ),
+            "bx\nx\nx110241.2",
+        ),
     ],
 )
 def test_what_real_templates_do_is_as_it_was(environment, source, expected):
@@ -223,21 +345,31 @@ def test_what_real_templates_do_is_as_it_was(environment, source, expected):
 
 
 QWEN = (
-    "{% set ns = namespace(multi=true, last=messages|length - 1) %}{% for m in messages[::-1] %}{% set index = (messages|length - 1) - loop.index0 %}"
-    "{% if ns.multi and m.role == 'user' and m.content is string and not (m.content.startswith('<r>') and m.content.endswith('</r>')) %}"
-    "{% set ns.multi = false %}{% set ns.last = index %}{% endif %}{% endfor %}"
-    "{% for m in messages %}{% if m.role == 'user' %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>' + '\n' }}{% else %}"
-    "{% set content = m.content %}{% set thought = '' %}{% if '</think>' in content %}"
-    "{% set thought = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}"
-    "{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}"
-    "{{ '<|a|>\n<think>\n' + thought.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}{{ '<|end|>\n' }}{% endif %}{% endfor %}"
+    "{% set ns = namespace(multi=true, last=messages|length - 1) %}{% for m in messages[::-1] %}{%"
+    " set index = (messages|length - 1) - loop.index0 %}{% if ns.multi and m.role == 'user' and"
+    " m.content is string and not (m.content.startswith('<r>') and m.content.endswith('</r>')) %}{%"
+    " set ns.multi = false %}{% set ns.last = index %}{% endif %}{% endfor %}{% for m in messages"
+    " %}{% if m.role == 'user' %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>' + '\n' }}{% else"
+    " %}{% set content = m.content %}{% set thought = '' %}{% if '</think>' in content %}{% set"
+    " thought = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}{%"
+    " set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}{{ '<|a|>\n<think>\n' +"
+    " thought.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}{{ '<|end|>\n' }}{% endif"
+    " %}{% endfor %}"
 )
 
 
 @pytest.mark.parametrize("letter", ["a", "東"])
 def test_a_long_conversation_is_within_the_budget(letter):
-    """100 turns of 100 kB, with a template that looks into its contents as those that are published do."""
+    """100 turns of 100 kB, with a template that looks into its contents as those that are published
+    do.
+    """
     environment, text = Environment(re.compile("(?!)")), letter * (100_000 // len(letter.encode()))
-    messages = [{"role": role, "content": f"<think>\n{text[:9]}\n</think>\n\n{text}"} for _ in range(50) for role in ("user", "assistant")]
+    messages = [
+        {"role": role, "content": f"<think>\n{text[:9]}\n</think>\n\n{text}"}
+        for _ in range(50)
+        for role in ("user", "assistant")
+    ]
     assert len(run(environment, QWEN, messages=messages)) > 100 * len(text)
-    assert environment.spent.steps < budget.STEPS / 2 and environment.spent.bytes < budget.BYTES / 1.5
+    assert (
+        environment.spent.steps < budget.STEPS / 2 and environment.spent.bytes < budget.BYTES / 1.5
+    )

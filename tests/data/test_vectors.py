@@ -15,7 +15,9 @@ def lines(words=WORDS):
 
 
 def binary(words=WORDS, count=None, end=b"\n"):
-    return f"{count or len(words)} 3\n".encode() + b"".join(w.encode() + b" " + struct.pack("<3f", *v) + end for w, v in words.items())
+    return f"{count or len(words)} 3\n".encode() + b"".join(
+        w.encode() + b" " + struct.pack("<3f", *v) + end for w, v in words.items()
+    )
 
 
 def written(path, content):
@@ -33,7 +35,9 @@ def written(path, content):
         ("glove.txt.gz", gzip.compress(lines().encode())),
         ("w2v.bin.gz", gzip.compress(binary())),
     ],
-    ids=lambda value: value if isinstance(value, str) and value.endswith((".txt", ".bin", ".gz")) else "",
+    ids=lambda value: (
+        value if isinstance(value, str) and value.endswith((".txt", ".bin", ".gz")) else ""
+    ),
 )
 def test_every_format_gives_the_same_vectors(tmp_path, name, content):
     found = vectors.read(written(tmp_path / name, content))
@@ -64,7 +68,10 @@ def test_a_word_of_glove_may_hold_spaces(tmp_path):
         ("the 1 2 3\ncat 1 x 3\n", r"v.txt:2: .*expected 3 numbers"),
         ("the 1 2 3\ncat 1 nan 3\n", r"v.txt:2: .*not finite"),
         ("the 1 2 3\n\n", r"v.txt:2: an empty line"),
-        ("the 1 2 3\nthe 1 2 3\n", r"v.txt:2: the word 'the' again, after .*v.txt:1; repeated=first"),
+        (
+            "the 1 2 3\nthe 1 2 3\n",
+            r"v.txt:2: the word 'the' again, after .*v.txt:1; repeated=first",
+        ),
         ("4 3\n" + lines(), r"4 words are declared, found 3"),
         (b"the 1 2 3\n\xff 1 2 3\n", r"v.txt:2: "),
         (binary()[:-6], r"word 3: the file ends here"),
@@ -94,7 +101,11 @@ def test_what_cannot_be_found_is_refused(tmp_path):
 def test_a_table_for_an_embedding(tmp_path):
     known = vectors.read(written(tmp_path / "v.txt", lines()))
     table, found = vectors.matrix(known, ["猫", "zebra", "THE", "Haus"])
-    assert found.tolist() == [True, False, False, True] and table.dtype == np.float32 and np.isfinite(table).all()
+    assert (
+        found.tolist() == [True, False, False, True]
+        and table.dtype == np.float32
+        and np.isfinite(table).all()
+    )
     np.testing.assert_array_equal(table[[0, 3]], [WORDS["猫"], WORDS["Haus"]])
     assert vectors.matrix(known, ["THE"], lower=True)[0][0].tolist() == WORDS["the"]
     np.testing.assert_array_equal(table, vectors.matrix(known, ["猫", "zebra", "THE", "Haus"])[0])
@@ -105,4 +116,9 @@ def test_a_table_for_an_embedding(tmp_path):
 def test_texts_become_the_mean_of_their_words(tmp_path):
     known = vectors.read(written(tmp_path / "v.txt", lines({"the": [1, 2, 3], "cat": [3, 0, 1]})))
     features, count = vectors.pooled(known, ["The cat!", "(the) dog", "nothing", ""])
-    assert features.tolist() == [[2, 1, 2], [1, 2, 3], [0, 0, 0], [0, 0, 0]] and count.tolist() == [2, 1, 0, 0]
+    assert features.tolist() == [[2, 1, 2], [1, 2, 3], [0, 0, 0], [0, 0, 0]] and count.tolist() == [
+        2,
+        1,
+        0,
+        0,
+    ]

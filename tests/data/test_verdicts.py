@@ -1,4 +1,6 @@
-"""Columns that say whether a row may be used: obeyed where their tool leaves no doubt, refused elsewhere until data.keep decides."""
+"""Columns that say whether a row may be used: obeyed where their tool leaves no doubt, refused
+elsewhere until data.keep decides.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,17 @@ from jaxsft.errors import ConfigError, DataError
 
 
 def of(name, values, **more):
-    return [Row({"text": f"t{i}", "label": "abc"[i % 3], name: value} | more, "f.jsonl", i) for i, value in enumerate(values, start=1)]
+    return [
+        Row({"text": f"t{i}", "label": "abc"[i % 3], name: value} | more, "f.jsonl", i)
+        for i, value in enumerate(values, start=1)
+    ]
 
 
 def kept(rows, keep=None, split="train", task="classify", **columns):
     aside = []
-    return [row.line for row in used(rows, Columns(**columns), keep or {}, split, aside, task)], {a.line: a.reason for a in aside}
+    return [row.line for row in used(rows, Columns(**columns), keep or {}, split, aside, task)], {
+        a.line: a.reason for a in aside
+    }
 
 
 def test_the_verdict_of_prodigy_is_obeyed():
@@ -67,7 +74,9 @@ def test_what_is_rejected_of_one_class_is_a_negative(task, negative):
     ],
 )
 @pytest.mark.parametrize("split", ["train", ""])
-def test_a_column_that_speaks_against_rows_is_refused_with_the_option_that_decides(name, values, split):
+def test_a_column_that_speaks_against_rows_is_refused_with_the_option_that_decides(
+    name, values, split
+):
     rows = of(name, values)
     with pytest.raises(Doubtful, match=r"f\.jsonl:\d: column ") as error:
         used(rows, Columns(), {}, split, [], "classify")
@@ -112,5 +121,7 @@ def test_rows_of_several_splits_name_a_command_for_each():
 def test_keep_that_fits_no_row_is_an_error():
     with pytest.raises(ConfigError, match=r"data\.keep\.kind: no row"):
         used(of("status", ["a"]), Columns(), {"kind": "a"}, "train", [], "lm")
-    with pytest.raises(DataError, match=re.escape("data.keep.status=b leaves none of the 1 rows (a: 1)")):
+    with pytest.raises(
+        DataError, match=re.escape("data.keep.status=b leaves none of the 1 rows (a: 1)")
+    ):
         used(of("status", ["a"]), Columns(), {"status": "b"}, "train", [], "lm")

@@ -15,4 +15,9 @@ def text(page: str) -> str:
 
 def blocks(page: str) -> dict[str, str]:
     """The fenced blocks of a page that have a title."""
-    return {m[1]: m[2] for m in re.finditer(r'^```\w+ title="([^"]+)"\n(.*?)^```$', text(page), re.MULTILINE | re.DOTALL)}
+    return {
+        m[1]: m[2]
+        for m in re.finditer(
+            r'^```\w+ title="([^"]+)"\n(.*?)^```$', text(page), re.MULTILINE | re.DOTALL
+        )
+    }

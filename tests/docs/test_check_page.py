@@ -16,7 +16,8 @@ from tests.docs import pages
 def test_the_example_prints_what_the_page_shows(tmp_path, monkeypatch, which, code):
     blocks = pages.blocks("check.md")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(check, "languages", lambda *arguments: {})  # the library may be there or not
+    # the library may be there or not
+    monkeypatch.setattr(check, "languages", lambda *arguments: {})
     for name in ("train.jsonl", "test.jsonl", "chat.jsonl"):
         Path(name).write_text(blocks[name], encoding="utf-8")
     found, text, err = tiny.jaxsft(*shlex.split(blocks[f"command{which}"])[1:])
@@ -24,9 +25,16 @@ def test_the_example_prints_what_the_page_shows(tmp_path, monkeypatch, which, co
 
 
 def test_the_page_has_every_finding():
-    sources = "".join(path.read_text(encoding="utf-8") for path in Path(check.__file__).parent.glob("*.py"))
-    names = set(re.findall(r'findings\.add\(\s*"(\w+)"', sources)) | {*texts.RULES, *tokens.ABOUT.values(), *tokens.DROPPED}
-    names |= {"no_record", "no_label", "very_long", "very_short", "target", "template", "tokens"}  # whose names are chosen in an expression
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in Path(check.__file__).parent.glob("*.py")
+    )
+    names = set(re.findall(r'findings\.add\(\s*"(\w+)"', sources)) | {
+        *texts.RULES,
+        *tokens.ABOUT.values(),
+        *tokens.DROPPED,
+    }
+    # whose names are chosen in an expression
+    names |= {"no_record", "no_label", "very_long", "very_short", "target", "template", "tokens"}
     names |= {
         "verdict",
         "one_hot",
@@ -40,5 +48,7 @@ def test_the_page_has_every_finding():
         "skipped",
         "not_answered",
     }
-    table = "".join(line.split("|")[1] for line in pages.text("check.md").splitlines() if line.startswith("| `"))
+    table = "".join(
+        line.split("|")[1] for line in pages.text("check.md").splitlines() if line.startswith("| `")
+    )
     assert names == set(re.findall(r"`(\w+)`", table))

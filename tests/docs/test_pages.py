@@ -1,4 +1,6 @@
-"""The pages say what is so: generated pages are current, examples run, and every file, option and command that is named exists."""
+"""The pages say what is so: generated pages are current, examples run, and every file, option and
+command that is named exists.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ WRITTEN = [page for page in pages.PAGES if page.name not in generate.pages()]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", generate.pages())
 def test_a_generated_page_is_current(name):
-    assert pages.text(name) == generate.pages()[name](), f"docs/{name}: not what the code says; `make docs` writes it again"
+    assert pages.text(name) == generate.pages()[name](), (
+        f"docs/{name}: not what the code says; `make docs` writes it again"
+    )
 
 
-@pytest.mark.parametrize("page", [p for p in pages.PAGES if ">>>" in p.read_text(encoding="utf-8")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [p for p in pages.PAGES if ">>>" in p.read_text(encoding="utf-8")], ids=lambda p: p.name
+)
 def test_examples_give_what_the_page_shows(page):
     source = page.read_text(encoding="utf-8")
     example = doctest.DocTestParser().get_doctest(source, {}, page.name, str(page), 0)
@@ -36,10 +42,15 @@ def test_examples_give_what_the_page_shows(page):
     assert example.examples and not failed, "".join(out)
 
 
-# --- what is named exists ----------------------------------------------------------------------------------------------------------------------
+# --- what is named exists
+# --------------------------------------------------------------------------------------------------
 FILE = re.compile(r"`((?:jaxsft|tests|tools|conf|docs)/[\w./]*)`")
 LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
-OPTION = re.compile(r"(?<![\w./-])((?:" + "|".join(f.name for f in schema.Config.__dataclass_fields__.values()) + r")(?:\.\w+)+)(?=[=`\s,;:)])")
+OPTION = re.compile(
+    r"(?<![\w./-])((?:"
+    + "|".join(f.name for f in schema.Config.__dataclass_fields__.values())
+    + r")(?:\.\w+)+)(?=[=`\s,;:)])"
+)
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.name)
@@ -77,18 +88,42 @@ def _known() -> set[str]:
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.name)
 def test_options_that_are_named_exist(page):
-    source = re.sub(r"^```(python|pycon|text).*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    source = re.sub(
+        r"^```(python|pycon|text).*?^```",
+        "",
+        page.read_text(encoding="utf-8"),
+        flags=re.MULTILINE | re.DOTALL,
+    )
     code = " ".join(re.findall(r"`[^`\n]+`|^    .*$", source, re.MULTILINE))
     names = {
         n
         for n in OPTION.findall(code)
-        if not n.endswith((".py", ".md", ".yaml", ".jsonl", ".json", ".csv", ".txt", ".html", ".tsv", ".conll", ".conllu"))
+        if not n.endswith(
+            (
+                ".py",
+                ".md",
+                ".yaml",
+                ".jsonl",
+                ".json",
+                ".csv",
+                ".txt",
+                ".html",
+                ".tsv",
+                ".conll",
+                ".conllu",
+            )
+        )
     }
-    unknown = {n for n in names if n not in _known() and not n.startswith(("task.variables.", "data.options", "data.keep"))}
+    unknown = {
+        n
+        for n in names
+        if n not in _known() and not n.startswith(("task.variables.", "data.options", "data.keep"))
+    }
     assert not unknown, f"{page.name}: {unknown}"
 
 
-# --- commands ----------------------------------------------------------------------------------------------------------------------------------
+# --- commands
+# --------------------------------------------------------------------------------------------------
 def commands() -> list[tuple[str, str]]:
     """Every `jaxsft train ...` of the pages that is whole."""
     found = []
@@ -118,16 +153,23 @@ def pasted() -> list[tuple[str, str]]:
         indented = re.findall(r"^    (?:\S*/)?(jaxsft .*)$", text, re.MULTILINE)
         fenced = [
             line
-            for block in re.findall(r"^```(?:bash|sh|console|text)\b.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+            for block in re.findall(
+                r"^```(?:bash|sh|console|text)\b.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL
+            )
             for line in block.splitlines()
         ]
-        found += [(page.name, line.strip()) for line in [*indented, *(line for line in fenced if re.match(r"(\$ )?jaxsft ", line))]]
+        found += [
+            (page.name, line.strip())
+            for line in [*indented, *(line for line in fenced if re.match(r"(\$ )?jaxsft ", line))]
+        ]
     return sorted(set(found))
 
 
 @pytest.mark.parametrize(("page", "line"), pasted())
 def test_a_line_of_a_page_can_be_pasted(page, line):
-    """Nothing stands in it that a shell would take for a word of the command: no prompt, and no prose without a sign of a comment."""
+    """Nothing stands in it that a shell would take for a word of the command: no prompt, and no
+    prose without a sign of a comment.
+    """
     assert not line.startswith("$ "), "a prompt is copied with the command"
     words = shlex.split(line, comments=True)
     if "..." in line:  # a part of a command
@@ -136,18 +178,29 @@ def test_a_line_of_a_page_can_be_pasted(page, line):
     assert command in cli.COMMANDS or command.startswith("-") or command == "<command>"
     rest = rest[: next((i for i, word in enumerate(rest) if word in ("|", ">", "&&")), len(rest))]
     if command not in ("report", "completion", "annotate"):
-        after_flag = [after for flag, after in itertools.pairwise(rest) if flag in ("--cfg", "--config-dir")]
-        assert [word for word in rest if "=" not in word and not word.startswith("-") and word not in after_flag] == []
+        after_flag = [
+            after for flag, after in itertools.pairwise(rest) if flag in ("--cfg", "--config-dir")
+        ]
+        assert [
+            word
+            for word in rest
+            if "=" not in word and not word.startswith("-") and word not in after_flag
+        ] == []
 
 
 def test_extras_are_installed_from_the_clone():
     """There is no package of this name on an index."""
-    assert [page.name for page in pages.PAGES if re.search(r"pip install ['\"]?jaxsft", page.read_text(encoding="utf-8"))] == []
+    assert [
+        page.name
+        for page in pages.PAGES
+        if re.search(r"pip install ['\"]?jaxsft", page.read_text(encoding="utf-8"))
+    ] == []
 
 
 def test_words_that_people_search_for_are_there():
     text = " ".join(page.read_text(encoding="utf-8") for page in pages.PAGES).lower()
-    words = """cuda, gradient checkpointing, gradient accumulation, early stopping, multi-gpu, qlora, flash attention, streaming, dpo, callback,
+    words = """cuda, gradient checkpointing, gradient accumulation, early stopping, multi-gpu,
+    qlora, flash attention, streaming, dpo, callback,
         optuna, vllm, gguf, docker, out of memory, troubleshooting, lm-evaluation-harness, ollama"""
     assert [word for word in re.split(r",\s+", words) if word not in text] == []
 
@@ -160,17 +213,32 @@ def test_the_checks_find_something():
     assert OPTION.findall("`model.layer=2`") == ["model.layer"] and "model.layer" not in _known()
 
 
-# --- the metric of the page --------------------------------------------------------------------------------------------------------------------
+# --- the metric of the page
+# --------------------------------------------------------------------------------------------------
 def test_the_metric_of_the_page_adds_up(tmp_path, monkeypatch):
-    """Merged over batches it is that of the whole, and what is masked does not matter, whatever it is."""
+    """Merged over batches it is that of the whole, and what is masked does not matter, whatever it
+    is.
+    """
     from tests.docs.test_add_a_task import load
 
-    metric = load("page_metric", pages.blocks("add_a_metric.md")["jaxsft/metrics/states.py"], tmp_path, monkeypatch).Errors
-    error, mask = np.random.default_rng(0).normal(size=(7, 5)), np.random.default_rng(1).random((7, 5)) < 0.6
+    metric = load(
+        "page_metric",
+        pages.blocks("add_a_metric.md")["jaxsft/metrics/states.py"],
+        tmp_path,
+        monkeypatch,
+    ).Errors
+    error, mask = (
+        np.random.default_rng(0).normal(size=(7, 5)),
+        np.random.default_rng(1).random((7, 5)) < 0.6,
+    )
     whole = states.widen(metric.update(error, mask)).compute()
     parts = None
     for rows in (slice(0, 3), slice(3, 4), slice(4, 7)):
-        parts = states.merge(parts, states.widen(metric.update(np.where(mask, error, np.nan)[rows], mask[rows])))
+        parts = states.merge(
+            parts, states.widen(metric.update(np.where(mask, error, np.nan)[rows], mask[rows]))
+        )
     kept = error[mask]
     expected = {"mae": np.abs(kept).mean(), "rmse": np.sqrt((kept**2).mean()), "rows": len(kept)}
-    assert whole == pytest.approx(expected, rel=1e-6) and parts.compute() == pytest.approx(expected, rel=1e-6)
+    assert whole == pytest.approx(expected, rel=1e-6) and parts.compute() == pytest.approx(
+        expected, rel=1e-6
+    )

@@ -29,7 +29,10 @@ def test_the_stage_of_the_page_works(tmp_path):
     """The code block is put behind the imports that it needs, in a module of its own."""
     import importlib.util
 
-    names = "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom jaxsft.data.formats import Row\n"
+    names = (
+        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom jaxsft.data.formats"
+        " import Row\n"
+    )
     names += "from jaxsft.prepare.stage import Report, Stage, State, text_of, with_fields\n"
     (tmp_path / "shout.py").write_text(names + pages.blocks(PAGE)["shout.py"], encoding="utf-8")
     spec = importlib.util.spec_from_file_location("shout", tmp_path / "shout.py")
@@ -37,6 +40,14 @@ def test_the_stage_of_the_page_works(tmp_path):
     spec.loader.exec_module(module)
     from jaxsft.prepare.stage import Report
 
-    rows, report = [formats.Row({"text": "hey"}, "a", 1), formats.Row({"text": ""}, "a", 2)], Report()
-    assert [row.fields for row in module.Shout().rows("train", rows, {}, report)] == [{"text": "HEY"}]
+    rows, report = (
+        [
+            formats.Row({"text": "hey"}, "a", 1),
+            formats.Row({"text": ""}, "a", 2),
+        ],
+        Report(),
+    )
+    assert [row.fields for row in module.Shout().rows("train", rows, {}, report)] == [
+        {"text": "HEY"}
+    ]
     assert report.dropped == [("a:2", "too short")]

@@ -11,4 +11,6 @@ PAGE = (Path(__file__).parents[2] / "docs" / "pretrained.md").read_text(encoding
 def test_every_family_is_named():
     table = PAGE[PAGE.index("| kind | families") : PAGE.index("All of them are one Transformer")]
     assert set(re.findall(r"`([a-z0-9_-]+)`", table)) - {"model_type"} == set(FAMILIES)
-    assert f"{len(FAMILIES)} families" in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"{len(FAMILIES)} families" in (Path(__file__).parents[2] / "README.md").read_text(
+        encoding="utf-8"
+    )

@@ -12,8 +12,15 @@ import pytest
 from tests.docs import pages
 from tests.reports.test_browser import CHROMIUM, FLAGS, works
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("material") is None, reason="needs the extra `docs` (make docs)")]
-LOADED = re.compile(r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=["']?(https?:)?//[^"'\s>]+""")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("material") is None, reason="needs the extra `docs` (make docs)"
+    ),
+]
+LOADED = re.compile(
+    r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=["']?(https?:)?//[^"'\s>]+"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +39,27 @@ def test_every_page_is_built(site):
 
 def test_nothing_is_loaded_from_elsewhere(site):
     for path in site.rglob("*.html"):
-        tags = [m[0] for m in LOADED.finditer(path.read_text(encoding="utf-8")) if "rel=canonical" not in m[0]]
+        tags = [
+            m[0]
+            for m in LOADED.finditer(path.read_text(encoding="utf-8"))
+            if "rel=canonical" not in m[0]
+        ]
         assert not tags, f"{path.name}: {tags}"
     for path in site.rglob("*.css"):
-        assert not re.search(r"url\(\s*[\"']?(https?:)?//|@import", path.read_text(encoding="utf-8")), path.name
+        assert not re.search(
+            r"url\(\s*[\"']?(https?:)?//|@import", path.read_text(encoding="utf-8")
+        ), path.name
 
 
 def test_the_search_has_what_it_needs_on_the_disk(site):
-    """A page on the disk may neither fetch the index nor start a worker: the one is a script, and the other a script of ours."""
-    assert (site / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index =")
+    """A page on the disk may neither fetch the index nor start a worker: the one is a script, and
+    the other a script of ours.
+    """
+    assert (
+        (site / "search" / "search_index.js")
+        .read_text(encoding="utf-8")
+        .startswith("var __index =")
+    )
     for name in ("index.html", "training.html", "config.html"):
         text = (site / name).read_text(encoding="utf-8")
         assert '<script src="iframe-worker.js">' in text and (site / "iframe-worker.js").is_file()
@@ -51,7 +70,10 @@ def test_the_search_finds_a_page_from_the_disk(site, tmp_path):
         pytest.skip("no Chromium: install the package chromium to see the search in a browser")
     flags = [*FLAGS, f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom"]
     done = subprocess.run(
-        [CHROMIUM, *flags, f"{(site / 'index.html').as_uri()}?q=gradient+checkpointing"], capture_output=True, text=True, timeout=120
+        [CHROMIUM, *flags, f"{(site / 'index.html').as_uri()}?q=gradient+checkpointing"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     found = re.search(r'md-search-result__meta">(\d+) matching documents', done.stdout)
     assert found and int(found[1]) > 1 and "coming_from.html" in done.stdout

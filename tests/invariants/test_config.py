@@ -1,6 +1,8 @@
-"""Every option does something: change it, and the start, the examples, the plan, the traced values or the lowered step change.
+"""Every option does something: change it, and the start, the examples, the plan, the traced values
+or the lowered step change.
 
-An option without an entry here fails; what acts outside the step is listed with the test that shows its effect.
+An option without an entry here fails; what acts outside the step is listed with the test that shows
+its effect.
 """
 
 from __future__ import annotations
@@ -133,8 +135,14 @@ BESIDE = {  # option -> what must stand beside it to be read
     "model.embed_inner": {"model.tied": False},
     "model.rope_scaling.kind": {"model.rope_scaling.factor": 2.0},
     "model.rope_scaling.factor": {"model.rope_scaling.kind": "linear"},
-    **{f"model.rope_scaling.{name}": {"model.head_dim": 16, "model.rope_scaling": LLAMA3} for name in ("original", "low", "high")},
-    **{f"model.rope_scaling.{name}": {"model.head_dim": 16, "model.rope_scaling": YARN} for name in ("fast", "slow", "truncate", "attention")},
+    **{
+        f"model.rope_scaling.{name}": {"model.head_dim": 16, "model.rope_scaling": LLAMA3}
+        for name in ("original", "low", "high")
+    },
+    **{
+        f"model.rope_scaling.{name}": {"model.head_dim": 16, "model.rope_scaling": YARN}
+        for name in ("fast", "slow", "truncate", "attention")
+    },
     "model.rope_scaling.factors": {"model.head_dim": 16, "model.rope_scaling": LONG},
 }
 GROUPS = (
@@ -159,7 +167,13 @@ ADAPTERS = {  # adapter -> option -> another value, and what of the run must cha
     "none": {},
     "lora": LOW_RANK | {"init": ("pissa", "start")},
     "dora": LOW_RANK,
-    "ia3": TRAIN | {"target": (("layers/.*/attention/k",), "trained"), "target_inputs": (("layers/0/mlp/down",), "trained")},
+    "ia3": (
+        TRAIN
+        | {
+            "target": (("layers/.*/attention/k",), "trained"),
+            "target_inputs": (("layers/0/mlp/down",), "trained"),
+        }
+    ),
     "prefix": TRAIN | {"tokens": (3, "trained"), "target": (("layers/1/attention",), "trained")},
     "prompt": TRAIN | {"tokens": (3, "plan")},
     "bitfit": TRAIN,
@@ -171,20 +185,54 @@ def columns(*names: str) -> tuple[str, ...]:
 
 
 ELSEWHERE = {
-    "tests/data/formats/test_common.py": ("data.format", "data.header", "data.encoding", "data.unit"),
-    "tests/data/records/test_chat.py": columns("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
+    "tests/data/formats/test_common.py": (
+        "data.format",
+        "data.header",
+        "data.encoding",
+        "data.unit",
+    ),
+    "tests/data/records/test_chat.py": columns(
+        "form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"
+    ),
     "tests/data/records/test_texts.py": columns(
-        *("text", "text_pair", "label", "labels", "targets", "score", "label_names", "no_label", "separator", "missing")
+        *(
+            "text",
+            "text_pair",
+            "label",
+            "labels",
+            "targets",
+            "score",
+            "label_names",
+            "no_label",
+            "separator",
+            "missing",
+        )
     ),
     "tests/tasks/test_span.py": columns("answers"),
-    "tests/data/test_mixture.py": ("data.mixture.sources", "data.mixture.temperature", "data.mixture.exhausted"),
+    "tests/data/test_mixture.py": (
+        "data.mixture.sources",
+        "data.mixture.temperature",
+        "data.mixture.exhausted",
+    ),
     "tests/data/records/test_features.py": columns("features", "categories"),
-    "tests/data/records/test_sequences.py": columns("tokens", "tags", "heads", "deprels", "spans", "scheme"),
-    "tests/data/records/test_seq2seq.py": columns("source", "target", "references", "group_references"),
+    "tests/data/records/test_sequences.py": columns(
+        "tokens", "tags", "heads", "deprels", "spans", "scheme"
+    ),
+    "tests/data/records/test_seq2seq.py": columns(
+        "source", "target", "references", "group_references"
+    ),
     "tests/data/test_tokenizer_train.py": ("tokenizer.added",),
     "tests/models/test_recurrent.py": ("model.kind",),
     "tests/models/test_surgery.py": tuple(
-        f"model.{n}" for n in ("keep_layers", "keep_decoder_layers", "repeat_layers", "resize_mlp", "resize_heads", "bidirectional")
+        f"model.{n}"
+        for n in (
+            "keep_layers",
+            "keep_decoder_layers",
+            "repeat_layers",
+            "resize_mlp",
+            "resize_heads",
+            "bidirectional",
+        )
     ),
     "tests/training/test_rows.py": ("model.vectors", "model.train_rows"),
     "tests/training/test_part.py": ("model.part",),
@@ -197,22 +245,45 @@ ELSEWHERE = {
     "tests/prepare/check/test_labels.py": ("check.near", "data.unseen_labels"),
     "tests/data/test_templates.py": ("task.template", "task.allow_unwritten"),
     "tests/tasks/test_chat.py": ("task.train_turns",),
-    "tests/test_cli.py": ("data.train", "data.test", "data.path", "run_dir", "evaluation.batch_size", "train.duration"),
+    "tests/test_cli.py": (
+        "data.train",
+        "data.test",
+        "data.path",
+        "run_dir",
+        "evaluation.batch_size",
+        "train.duration",
+    ),
     "tests/invariants/test_resume.py": (
         *("train.init_from", "train.log_every", "checkpoint.every", "checkpoint.include_base"),
         *("evaluation.every", "evaluation.patience", "evaluation.generate"),
     ),
-    "tests/prepare/check/test_check.py": ("check.output", "check.json", "check.accept", "check.places"),
+    "tests/prepare/check/test_check.py": (
+        "check.output",
+        "check.json",
+        "check.accept",
+        "check.places",
+    ),
     "tests/prepare/check/test_tokens.py": ("check.samples",),
     "tests/training/test_loop.py": ("train.on_nan",),
     "tests/invariants/test_backbone.py": ("train.backbone", "train.backbone_limit"),
     "tests/training/test_hf.py": ("model.init",),
     "tests/invariants/test_eval.py": ("generate.allow_cut",),
-    "tests/sharding/test_hosts.py": ("hosts.coordinator", "hosts.count", "hosts.index", "hosts.timeout", "hosts.wait"),
+    "tests/sharding/test_hosts.py": (
+        "hosts.coordinator",
+        "hosts.count",
+        "hosts.index",
+        "hosts.timeout",
+        "hosts.wait",
+    ),
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
-    "tests/models/test_encoder_decoder.py": ("model.decoder_layers", "model.relative_buckets", "model.relative_distance", "model.output_scale"),
+    "tests/models/test_encoder_decoder.py": (
+        "model.decoder_layers",
+        "model.relative_buckets",
+        "model.relative_distance",
+        "model.output_scale",
+    ),
     "tests/models/test_generate.py": (
         "generate.max_new_tokens",
         "generate.temperature",
@@ -220,10 +291,23 @@ ELSEWHERE = {
         "generate.stop",
         "generate.allow_long",
     ),
-    "tests/models/test_sampling.py": ("generate.top_k", "generate.top_p", "generate.min_p", "generate.repetition_penalty"),
+    "tests/models/test_sampling.py": (
+        "generate.top_k",
+        "generate.top_p",
+        "generate.min_p",
+        "generate.repetition_penalty",
+    ),
     "tests/models/test_beam.py": ("generate.num_beams", "generate.length_penalty"),
 }
-RUN = ("data.validation", "data.limit", "data.cache_dir", "data.split_seed", "evaluation.metric", "evaluation.on_train", "evaluation.generate_rows")
+RUN = (
+    "data.validation",
+    "data.limit",
+    "data.cache_dir",
+    "data.split_seed",
+    "evaluation.metric",
+    "evaluation.on_train",
+    "evaluation.generate_rows",
+)
 RUN += ("model.pretrained", "train.init_fresh")  # shown at the end of this file
 
 
@@ -232,11 +316,15 @@ MAKE = conftest.make_config
 
 def with_value(config: schema.Config, key: str, value) -> schema.Config:
     head, _, rest = key.partition(".")
-    return dataclasses.replace(config, **{head: with_value(getattr(config, head), rest, value) if rest else value})
+    return dataclasses.replace(
+        config, **{head: with_value(getattr(config, head), rest, value) if rest else value}
+    )
 
 
 class Fingerprint:
-    """What a run computes, without running it: each part is made when it is asked for, the cheap ones first."""
+    """What a run computes, without running it: each part is made when it is asked for, the cheap
+    ones first.
+    """
 
     PARTS = ("places", "hyper", "plan", "step", "start")
 
@@ -253,14 +341,21 @@ class Fingerprint:
         """Shape and sharding of every weight, and which of them is trained."""
         shardings = jax.tree.leaves(meshes.shardings(self.bench.parts.specs, self.bench.parts.mesh))
         shapes = [(path, x.shape, str(x.dtype)) for path, x in flatten(self.apart[0]).items()]
-        return [shapes, [s.shape for s in jax.tree.leaves(self.bench.parts.specs)], [str(s) for s in shardings]]
+        return [
+            shapes,
+            [s.shape for s in jax.tree.leaves(self.bench.parts.specs)],
+            [str(s) for s in shardings],
+        ]
 
     @property
     def apart(self) -> tuple:
         """(trainable, frozen) as shapes."""
         parts, config = self.bench.parts, self.bench.config
         shape = lambda spec: jax.ShapeDtypeStruct(spec.shape, np.float32)
-        return jax.tree.map(shape, partition.partition(parts.specs, parts.specs, config.train.freeze, config.adapter))
+        return jax.tree.map(
+            shape,
+            partition.partition(parts.specs, parts.specs, config.train.freeze, config.adapter),
+        )
 
     @functools.cached_property
     def hyper(self) -> str:
@@ -269,23 +364,35 @@ class Fingerprint:
     @functools.cached_property
     def plan(self) -> list:
         batches = self.bench.batches
-        return [[np.asarray(x).tobytes() for x in jax.tree.leaves(batches[k])] for k in range(2 * len(batches))]
+        return [
+            [np.asarray(x).tobytes() for x in jax.tree.leaves(batches[k])]
+            for k in range(2 * len(batches))
+        ]
 
     @functools.cached_property
     def step(self) -> str:
         trainable, frozen = self.apart
         state = jax.eval_shape(self.bench.program.init_state, trainable)
-        return jax.jit(self.bench.program.step).lower(state, frozen, self.bench.batches[0], self.bench.hyper).as_text()
+        return (
+            jax.jit(self.bench.program.step)
+            .lower(state, frozen, self.bench.batches[0], self.bench.hyper)
+            .as_text()
+        )
 
     @functools.cached_property
     def start(self) -> list:
-        return [np.asarray(x).tobytes() for x in jax.tree.leaves(conftest.fresh_params(self.bench.parts))]
+        return [
+            np.asarray(x).tobytes()
+            for x in jax.tree.leaves(conftest.fresh_params(self.bench.parts))
+        ]
 
 
 @functools.cache
 def fingerprint_of(*values: tuple) -> Fingerprint:
     """Returns that of the run with these options, which must stand beside one that is changed."""
-    return Fingerprint(lambda config: functools.reduce(lambda c, item: with_value(c, *item), values, config))
+    return Fingerprint(
+        lambda config: functools.reduce(lambda c, item: with_value(c, *item), values, config)
+    )
 
 
 def base(key: str = "") -> Fingerprint:
@@ -293,7 +400,9 @@ def base(key: str = "") -> Fingerprint:
 
 
 def beside(config: schema.Config, key: str) -> schema.Config:
-    return functools.reduce(lambda c, item: with_value(c, *item), BESIDE.get(key, {}).items(), config)
+    return functools.reduce(
+        lambda c, item: with_value(c, *item), BESIDE.get(key, {}).items(), config
+    )
 
 
 def value_of(config: schema.Config, key: str):
@@ -305,13 +414,22 @@ def test_an_option_changes_what_is_computed(key):  # guards H5
     config = conftest.make_config("chat", **BASE)
     assert STEP[key] != value_of(beside(config, key), key)
     if key == "data.too_long":  # read where a row is too long only
-        shorter = lambda config: with_value(with_value(config, "data.max_length", 30), "data.max_dropped", 1.0)
-        one, two = (Fingerprint(lambda c, v=v: with_value(shorter(c), key, v)) for v in ("truncate_right", "truncate_left"))
+        shorter = lambda config: with_value(
+            with_value(config, "data.max_length", 30), "data.max_dropped", 1.0
+        )
+        one, two = (
+            Fingerprint(lambda c, v=v: with_value(shorter(c), key, v))
+            for v in ("truncate_right", "truncate_left")
+        )
         assert one.plan != two.plan
     elif key == "seed":  # the others follow it where they are not given
         assert Fingerprint(lambda _: MAKE("chat", seed=1, **BASE)) != base()
     else:
-        cut = lambda c: with_value(c, "data.too_long", "truncate_right") if key in ("model.context", "data.max_length") else c
+        cut = lambda c: (
+            with_value(c, "data.too_long", "truncate_right")
+            if key in ("model.context", "data.max_length")
+            else c
+        )
         assert Fingerprint(lambda c: with_value(cut(beside(c, key)), key, STEP[key])) != base(key)
 
 
@@ -320,9 +438,17 @@ def test_the_same_config_is_the_same_run():  # guards H7
 
 
 def test_every_traced_value_is_read():  # guards H5, G6
-    """A program reads what it is given: another value of each gives other weights after three steps."""
+    """A program reads what it is given: another value of each gives other weights after three
+    steps.
+    """
     options = {"layers": 1, "experts": 2, "experts_per_token": 1, "dropout": 0.1}
-    loss = {"label_smoothing": 0.1, "z_loss": 0.1, "balance": 0.1, "router_z": 0.1, "penalties": [schema.Penalty("l2", ".*", 0.1)]}
+    loss = {
+        "label_smoothing": 0.1,
+        "z_loss": 0.1,
+        "balance": 0.1,
+        "router_z": 0.1,
+        "penalties": [schema.Penalty("l2", ".*", 0.1)],
+    }
     b = conftest.bench(
         *("chat", 12),
         longest=24,
@@ -333,12 +459,24 @@ def test_every_traced_value_is_read():  # guards H5, G6
         schedule=schema.WSD(warmup="1steps", decay="3steps", final=0.5),
     )
     given = b.hyper | {"total": np.float32(4)}  # so that the rate falls within these steps
-    weights = lambda **hyper: [np.asarray(x) for x in jax.tree.leaves((lambda state: (state.trainable, state.ema))(b.run(3, **hyper)[0]))]
+    weights = lambda **hyper: [
+        np.asarray(x)
+        for x in jax.tree.leaves((lambda state: (state.trainable, state.ema))(b.run(3, **hyper)[0]))
+    ]
     expected, again = weights(**given), weights(**given)
     same = lambda found: all(np.array_equal(x, y) for x, y in zip(found, expected, strict=True))
     assert same(again)
-    # Averages begin with (1 + t) / (10 + t), so that a smaller decay acts at once; what is clipped to a tenth is clipped more.
-    others = {"ema": 0.05, "clip_norm": 0.05, "decay": 2.0, "unfreeze_every": 2, "dropout_seed": 9, "warmup": 2.0, "total": 5.0}
+    # Averages begin with (1 + t) / (10 + t), so that a smaller decay acts at once; what is clipped
+    # to a tenth is clipped more.
+    others = {
+        "ema": 0.05,
+        "clip_norm": 0.05,
+        "decay": 2.0,
+        "unfreeze_every": 2,
+        "dropout_seed": 9,
+        "warmup": 2.0,
+        "total": 5.0,
+    }
     leaves, tree = jax.tree_util.tree_flatten_with_path(given)
     unread = []
     for i, (path, value) in enumerate(leaves):
@@ -347,27 +485,41 @@ def test_every_traced_value_is_read():  # guards H5, G6
         changed[i] = np.asarray(others.get(name, value * 2 if value else 1), value.dtype)[()]
         if same(weights(**jax.tree.unflatten(tree, changed))):
             unread.append(jax.tree_util.keystr(path))
-    assert not unread and {"terms", "penalties", "neftune", "balance", "label_smoothing"} <= set(b.hyper)
+    assert not unread and {"terms", "penalties", "neftune", "balance", "label_smoothing"} <= set(
+        b.hyper
+    )
 
 
 @functools.cache
 def adapted(name: str, part: str, *options: tuple):
     """One thing that a run with this adapter computes, over a small model with biases."""
     adapter = adapters.ADAPTERS[name](**dict(options))
-    b = conftest.bench("chat", 6, longest=45, adapter=adapter, model={"qkv_bias": True}, optim=BASE["optim"])
+    b = conftest.bench(
+        "chat", 6, longest=45, adapter=adapter, model={"qkv_bias": True}, optim=BASE["optim"]
+    )
     if part == "trained":
         return {path: x.shape for path, x in flatten(b.apart[0]).items()}
     if part == "start":
         return [np.asarray(x).tobytes() for x in jax.tree.leaves(b.params["adapters"])]
     if part == "plan":
         return [np.asarray(x).tobytes() for x in jax.tree.leaves(b.batches[0])]
-    return repr(b.hyper) if part == "hyper" else jax.jit(b.program.step).lower(b.state(), b.apart[1], b.batches[0], b.hyper).as_text()
+    return (
+        repr(b.hyper)
+        if part == "hyper"
+        else jax.jit(b.program.step).lower(b.state(), b.apart[1], b.batches[0], b.hyper).as_text()
+    )
 
 
 OF_ADAPTERS = [(name, key) for name, keys in ADAPTERS.items() for key in keys]
 
 
-@pytest.mark.parametrize("name, key", [pair if pair[0] == "lora" else pytest.param(*pair, marks=pytest.mark.slow) for pair in OF_ADAPTERS])
+@pytest.mark.parametrize(
+    "name, key",
+    [
+        pair if pair[0] == "lora" else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in OF_ADAPTERS
+    ],
+)
 def test_an_option_of_an_adapter_changes_what_is_computed(name, key):  # guards H5
     value, part = ADAPTERS[name][key]
     assert value != getattr(adapters.ADAPTERS[name](), key)
@@ -375,7 +527,9 @@ def test_an_option_of_an_adapter_changes_what_is_computed(name, key):  # guards 
 
 
 def test_every_option_of_an_adapter_has_a_test():
-    """`start_from` is shown in tests/training/test_adapters.py, for all adapters that have it; the name is the group's."""
+    """`start_from` is shown in tests/training/test_adapters.py, for all adapters that have it; the
+    name is the group's.
+    """
     for name, kind in adapters.ADAPTERS.items():
         there = {field.name for field in dataclasses.fields(kind)} - {"name", "start_from"}
         assert there == set(ADAPTERS[name]), name
@@ -389,49 +543,99 @@ def test_every_option_has_a_test():
     root = Path(__file__).parents[2]
     for file, keys in ELSEWHERE.items():
         source = (root / file).read_text(encoding="utf-8")
-        assert not (missing := [key for key in keys if key.rsplit(".", 1)[-1] not in source]), f"{file}: {missing}"
+        assert not (missing := [key for key in keys if key.rsplit(".", 1)[-1] not in source]), (
+            f"{file}: {missing}"
+        )
 
 
-# --- what acts on a whole run --------------------------------------------------------------------------------------------------------------------
+# --- what acts on a whole run
+# --------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return tiny.data(tmp_path_factory.mktemp("data"))
 
 
 def test_options_of_data_and_evaluation_act(files, tmp_path):  # guards H5
-    data = {"train": str(files / "chat.jsonl"), "validation": str(files / "chat_held.jsonl"), "limit": 8, "cache_dir": str(tmp_path / "cache")}
-    evaluation = {"metric": "validation/token_accuracy", "on_train": True, "generate_rows": 3, "generate": "end", "every": "2steps"}
-    result = loop.train(tiny.config(files, tmp_path / "run", data=data, evaluation=evaluation, train={"duration": "6steps", "batch_size": 4}))
-    ledger, lines = rundir.read_json(tmp_path / "run" / "ledger.json"), rundir.read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    data = {
+        "train": str(files / "chat.jsonl"),
+        "validation": str(files / "chat_held.jsonl"),
+        "limit": 8,
+        "cache_dir": str(tmp_path / "cache"),
+    }
+    evaluation = {
+        "metric": "validation/token_accuracy",
+        "on_train": True,
+        "generate_rows": 3,
+        "generate": "end",
+        "every": "2steps",
+    }
+    result = loop.train(
+        tiny.config(
+            files,
+            tmp_path / "run",
+            data=data,
+            evaluation=evaluation,
+            train={"duration": "6steps", "batch_size": 4},
+        )
+    )
+    ledger, lines = (
+        rundir.read_json(tmp_path / "run" / "ledger.json"),
+        rundir.read_jsonl(tmp_path / "run" / "metrics.jsonl"),
+    )
     assert ledger["train"]["rows"]["read"] == 8 and ledger["validation"]["rows"]["read"] == 12
     assert list((tmp_path / "cache").rglob("facts.json"))
     assert result.numbers["validation/generated_rows"] == 3 and "train/loss" in result.numbers
     accuracy = {x["step"]: x["token_accuracy"] for x in lines if x["kind"] == "validation"}
-    assert result.numbers["train/best_step"] == max(accuracy, key=lambda step: (accuracy[step], -step))
+    assert result.numbers["train/best_step"] == max(
+        accuracy, key=lambda step: (accuracy[step], -step)
+    )
 
 
 def test_the_variables_of_a_template_act(tmp_path):  # guards C10
     """They reach training and generation, and are kept with what the task learnt."""
     path = tmp_path / "template.jinja"
     path.write_text(
-        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ mood }}{{ m.content }}<|assistant|>"
-        "{% else %}{% generation %}{{ m.content }}<|end|>{% endgeneration %}{% endif %}{% endfor %}"
+        "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ mood }}{{ m.content"
+        " }}<|assistant|>{% else %}{% generation %}{{ m.content }}<|end|>{% endgeneration %}{%"
+        " endif %}{% endfor %}"
     )
     records, where = conftest.make_records("chat", 3)
 
     def made(**variables):
         config = MAKE("chat", task={"template": str(path), "variables": variables})
-        parts = setup.make_parts(config, Tokenizer.bytes(), tasks.get("chat").fit(config, Tokenizer.bytes(), records, where))
-        return parts.task, parts.task.encode_all(records, where)[0].ids.tolist(), parts.task.prompt(records[0], where[0])
+        parts = setup.make_parts(
+            config,
+            Tokenizer.bytes(),
+            tasks.get("chat").fit(config, Tokenizer.bytes(), records, where),
+        )
+        return (
+            parts.task,
+            parts.task.encode_all(records, where)[0].ids.tolist(),
+            parts.task.prompt(records[0], where[0]),
+        )
 
     task, ids, prompt = made(mood="be kind ")
-    assert len(ids) == len(made(mood="")[1]) + len(records[0].messages) // 2 * 8 and ids[: len(prompt)] == prompt
-    assert task.state["template"]["variables"] == {"mood": "be kind "} and task.digest != made(mood="")[0].digest
+    assert (
+        len(ids) == len(made(mood="")[1]) + len(records[0].messages) // 2 * 8
+        and ids[: len(prompt)] == prompt
+    )
+    assert (
+        task.state["template"]["variables"] == {"mood": "be kind "}
+        and task.digest != made(mood="")[0].digest
+    )
 
 
 def test_the_seed_of_the_split_acts(files):
     def parts(seed):
-        config = MAKE("classify", data={"train": None, "validation": None, "path": str(files / "labels.jsonl"), "split_seed": seed})
+        config = MAKE(
+            "classify",
+            data={
+                "train": None,
+                "validation": None,
+                "path": str(files / "labels.jsonl"),
+                "split_seed": seed,
+            },
+        )
         return setup.read_splits(config, tasks.get("classify"))["train"][1]
 
     assert parts(0) == parts(0) != parts(1)
@@ -440,8 +644,18 @@ def test_the_seed_of_the_split_acts(files):
 def test_pretrained_weights_are_taken_and_fresh_ones_are_not(files, tmp_path):
     still = {"optim": optims.AdamW(learning_rate=0.0, weight_decay=0.0)}
     train = {"duration": "1steps", "batch_size": 4}
-    model = {"layers": 2, "embed": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 32, "context": 128}
-    loop.train(tiny.config(files, tmp_path / "a", task="lm", train={"duration": "3steps", "batch_size": 4}))
+    model = {
+        "layers": 2,
+        "embed": 16,
+        "heads": 2,
+        "kv_heads": 2,
+        "head_dim": 8,
+        "mlp": 32,
+        "context": 128,
+    }
+    loop.train(
+        tiny.config(files, tmp_path / "a", task="lm", train={"duration": "3steps", "batch_size": 4})
+    )
     loop.train(
         tiny.config(
             files,
@@ -454,9 +668,20 @@ def test_pretrained_weights_are_taken_and_fresh_ones_are_not(files, tmp_path):
     )
     a, b = (flatten(runs.open_run(tmp_path / name).params) for name in "ab")
     same = {name: np.array_equal(a[name], b[name]) for name in a}
-    assert not same["embed/tokens/w"] and all(same[name] for name in same if name.startswith("layers/"))
+    assert not same["embed/tokens/w"] and all(
+        same[name] for name in same if name.startswith("layers/")
+    )
     fresh = train | {"init_fresh": ["layers/1/.*"]}
-    loop.train(tiny.config(files, tmp_path / "c", train=fresh, seed=3, model=model | {"pretrained": str(tmp_path / "a")}, **still))
+    loop.train(
+        tiny.config(
+            files,
+            tmp_path / "c",
+            train=fresh,
+            seed=3,
+            model=model | {"pretrained": str(tmp_path / "a")},
+            **still,
+        )
+    )
     c = flatten(runs.open_run(tmp_path / "c").params)
     for name in (n for n in a if n.startswith("layers/") and n.endswith("/w")):  # layer by layer
         assert np.array_equal(a[name][0], c[name][0]) and not np.array_equal(a[name][1], c[name][1])

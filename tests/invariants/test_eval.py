@@ -1,4 +1,6 @@
-"""The trust suite of evaluation: a number belongs to the data, not to the batches that it was counted in."""
+"""The trust suite of evaluation: a number belongs to the data, not to the batches that it was
+counted in.
+"""
 
 import dataclasses
 import functools
@@ -24,8 +26,12 @@ ROWS = 13
 
 @functools.cache
 def made(task, mesh=(), packing=True):
-    loss = {"label_smoothing": 0.1, "z_loss": 0.01} if task != "classify" else {"label_smoothing": 0.1}
-    return bench(task, ROWS, loss=loss, data={"packing": packing}, model={"dropout": 0.3}, mesh=dict(mesh))
+    loss = (
+        {"label_smoothing": 0.1, "z_loss": 0.01} if task != "classify" else {"label_smoothing": 0.1}
+    )
+    return bench(
+        task, ROWS, loss=loss, data={"packing": packing}, model={"dropout": 0.3}, mesh=dict(mesh)
+    )
 
 
 @functools.cache
@@ -35,7 +41,12 @@ def evaluated(task, batch_size, mesh=(), packing=True):
     split = dataclasses.replace(b.batches.split, name="validation")
     batches = pipeline.make_batches(split, b.config.data, batch_size, None)
     run = lambda batch: b.evaluate(*b.apart, b.put(batch), b.hyper)
-    result = evaluation.evaluate(run, b.parts.task, batches, lambda terms, totals: objective_value(terms, totals, b.hyper["terms"]))
+    result = evaluation.evaluate(
+        run,
+        b.parts.task,
+        batches,
+        lambda terms, totals: objective_value(terms, totals, b.hyper["terms"]),
+    )
     return dataclasses.replace(b, batches=batches), result
 
 
@@ -66,7 +77,9 @@ def test_packing_and_devices_do_not_matter(task):  # guards B9, E2
 def test_every_row_is_evaluated_once(task):  # guards E2, E3, E5
     b, result = evaluated(task, 8)
     counted = "rows" if task == "classify" else "tokens"
-    assert result.numbers[counted] == (ROWS if task == "classify" else b.batches.split.ledger["tokens"]["trained"])
+    assert result.numbers[counted] == (
+        ROWS if task == "classify" else b.batches.split.ledger["tokens"]["trained"]
+    )
     lines = list(b.parts.task.predictions(b.batches.split, result.columns, None))
     assert [line["row"] for line in lines] == list(range(ROWS))
     if task != "classify":
@@ -94,59 +107,89 @@ def test_class_metrics_are_those_of_the_whole_file():  # guards E4
     lines = list(b.parts.task.predictions(b.batches.split, result.columns, None))
     gold, predicted = [line["label"] for line in lines], [line["prediction"] for line in lines]
     assert gold == [r.label for r in make_records("classify", ROWS)[0]] and len(b.batches) > 1
-    assert result.numbers["accuracy"] == pytest.approx(sklearn.accuracy_score(gold, predicted), abs=1e-12)
+    assert result.numbers["accuracy"] == pytest.approx(
+        sklearn.accuracy_score(gold, predicted), abs=1e-12
+    )
     for average in ("macro", "micro", "weighted"):
-        expected = sklearn.precision_recall_fscore_support(gold, predicted, average=average, zero_division=0)
+        expected = sklearn.precision_recall_fscore_support(
+            gold, predicted, average=average, zero_division=0
+        )
         found = [result.numbers[f"{m}_{average}"] for m in ("precision", "recall", "f1")]
         np.testing.assert_allclose(found, expected[:3], atol=1e-12)
-    assert [line["correct"] for line in lines] == [g == p for g, p in zip(gold, predicted, strict=True)]
+    assert [line["correct"] for line in lines] == [
+        g == p for g, p in zip(gold, predicted, strict=True)
+    ]
     logits = result.columns["logits"]
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose([line["probability"] for line in lines], p.max(-1))
 
 
 def test_perplexity_by_hand():  # guards C15, E5
-    """Every trained token counts once, whatever its weight; the loss is weighted and smoothed, the perplexity is not."""
+    """Every trained token counts once, whatever its weight; the loss is weighted and smoothed, the
+    perplexity is not.
+    """
     b, result = evaluated("chat", 8, packing=False)
     nll, hits = {}, 0
     for k in range(len(b.batches)):
         batch = b.batches[k]
-        hidden = b.parts.model.hidden(b.params, batch.tokens, Tokens(batch.segment_ids, batch.positions))
+        hidden = b.parts.model.hidden(
+            b.params, batch.tokens, Tokens(batch.segment_ids, batch.positions)
+        )
         logits = np.asarray(hidden @ b.params["embed"]["tokens"]["w"].T)
         log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         for r, s in zip(*np.nonzero(batch.loss_weight > 0), strict=True):
-            nll.setdefault(int(batch.example_ids[r, 0]), []).append(-log_p[r, s, batch.targets[r, s]])
+            nll.setdefault(int(batch.example_ids[r, 0]), []).append(
+                -log_p[r, s, batch.targets[r, s]]
+            )
             hits += logits[r, s].argmax() == batch.targets[r, s]
     every = np.concatenate(list(nll.values()))
-    assert result.numbers["tokens"] == len(every) and result.numbers["token_accuracy"] == hits / len(every)
+    assert result.numbers["tokens"] == len(every) and result.numbers[
+        "token_accuracy"
+    ] == hits / len(every)
     assert result.numbers["perplexity"] == pytest.approx(math.exp(every.mean()), rel=1e-12)
     assert abs(result.numbers["loss"] - every.mean()) > 1e-3
     lines = list(b.parts.task.predictions(b.batches.split, result.columns, None))
-    np.testing.assert_allclose([line["nll"] for line in lines], [sum(nll[line["row"]]) for line in lines], rtol=1e-12)
+    np.testing.assert_allclose(
+        [line["nll"] for line in lines], [sum(nll[line["row"]]) for line in lines], rtol=1e-12
+    )
 
 
 def test_generation_reaches_every_reference():
-    """`auto` is enough for the longest answer with its stop token; a number that is not is an error that names the row, unless cuts are allowed."""
+    """`auto` is enough for the longest answer with its stop token; a number that is not is an error
+    that names the row, unless cuts are allowed.
+    """
     records = [Chat((Message("user", "ask"), Message("assistant", "x" * n))) for n in (3, 70, 5)]
     where = [f"rows.jsonl:{i + 1}" for i in range(3)]
 
     def limit(rows=None, **generate):
-        b = bench("chat", records=(records, where), model={"context": 128}, generate=generate, evaluation={"generate_rows": rows})
+        b = bench(
+            "chat",
+            records=(records, where),
+            model={"context": 128},
+            generate=generate,
+            evaluation={"generate_rows": rows},
+        )
         return evaluation.answer_limit(b.parts.task, b.batches.split, b.config)
 
     assert limit() == (128, 0) and limit(rows=1) == (64, 0)  # 71 and 4, rounded up
     assert limit(max_new_tokens=71) == (71, 0) and limit(rows=1, max_new_tokens=4) == (4, 0)
-    with pytest.raises(ConfigError, match=r"rows\.jsonl:2: the answer has 71 tokens .*max_new_tokens=70, .*1 of 3 such rows"):
+    with pytest.raises(
+        ConfigError,
+        match=r"rows\.jsonl:2: the answer has 71 tokens .*max_new_tokens=70, .*1 of 3 such rows",
+    ):
         limit(max_new_tokens=70)
     assert limit(max_new_tokens=5, allow_cut=True) == (5, 2)
 
 
 def test_a_reference_is_what_is_trained(tmp_path):
-    """Not the content of the message: a template may write more (a tool call), or the prompt may open what the content begins with."""
+    """Not the content of the message: a template may write more (a tool call), or the prompt may
+    open what the content begins with.
+    """
     source = (
-        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}{% if m.tool_calls %}CALL {{ m.tool_calls | tojson }}"
-        "{% endif %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}{% if"
+        " m.tool_calls %}CALL {{ m.tool_calls | tojson }}{% endif %}{{ m.content }}<|end|>{%"
+        " endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}{% endfor %}{% if"
+        " add_generation_prompt %}<|assistant|>{% endif %}"
     )
     (tmp_path / "mine.jinja").write_text(source)
     calls = [{"type": "function", "function": {"name": "w"}}]
@@ -154,7 +197,13 @@ def test_a_reference_is_what_is_trained(tmp_path):
         Chat((Message("user", "ask"), Message("assistant", "", 1.0, {"tool_calls": calls}))),
         Chat((Message("user", "b"), Message("assistant", "B"))),
     ]
-    b = bench("chat", records=(records, ["a:1", "a:2"]), task={"template": str(tmp_path / "mine.jinja")}, model={"context": 128}, longest=120)
+    b = bench(
+        "chat",
+        records=(records, ["a:1", "a:2"]),
+        task={"template": str(tmp_path / "mine.jinja")},
+        model={"context": 128},
+        longest=120,
+    )
     call = 'CALL [{"type": "function", "function": {"name": "w"}}]'
     assert [b.parts.task.reference(r, "a:1") for r in records] == [call, "B"]
     line = b.parts.task.describe(records[0], "a:1", call)
@@ -162,26 +211,51 @@ def test_a_reference_is_what_is_trained(tmp_path):
 
 
 def test_a_special_token_inside_an_answer_is_no_match(monkeypatch):  # guards C1
-    records = [Chat((Message("user", "x"), Message("assistant", text))) for text in ("ab", "ab", "ab ")]
+    records = [
+        Chat((Message("user", "x"), Message("assistant", text))) for text in ("ab", "ab", "ab ")
+    ]
     b = bench("chat", records=(records, [f"rows.jsonl:{i}" for i in range(1, 4)]))
     task, split = b.parts.task, b.batches.split
     plain, special = task.tokenizer.encode("ab"), task.tokenizer.special_id("<|user|>")
     text = lambda ids: task.tokenizer.decode(ids, skip_special=False)
-    written = [Answer(ids, True, text(ids)) for ids in (plain, [plain[0], special, plain[1]], [*plain, special])]
+    written = [
+        Answer(ids, True, text(ids))
+        for ids in (plain, [plain[0], special, plain[1]], [*plain, special])
+    ]
     monkeypatch.setattr(evaluation, "generate", lambda *_, **__: written)
-    answers, numbers = evaluation.answer(task, b.parts.model, b.params, split, b.config, b.parts.mesh)
-    assert answers == {0: "ab", 1: "a<|user|>b", 2: "ab<|user|>"} and numbers["exact_match"] == pytest.approx(1 / 3)
-    assert [task.describe(records[i], split.where[i], answers[i])["correct"] for i in range(3)] == [True, False, False]
+    answers, numbers = evaluation.answer(
+        task, b.parts.model, b.params, split, b.config, b.parts.mesh
+    )
+    assert answers == {0: "ab", 1: "a<|user|>b", 2: "ab<|user|>"} and numbers[
+        "exact_match"
+    ] == pytest.approx(1 / 3)
+    assert [task.describe(records[i], split.where[i], answers[i])["correct"] for i in range(3)] == [
+        True,
+        False,
+        False,
+    ]
 
 
-@pytest.mark.parametrize("positions, told", [("learned", "take model.positions=rope"), ("rope", "set generate.allow_long=true")])
+@pytest.mark.parametrize(
+    "positions, told",
+    [("learned", "take model.positions=rope"), ("rope", "set generate.allow_long=true")],
+)
 def test_a_prompt_that_has_no_positions_is_named_before_training(positions, told):  # guards E8
     records = [Chat((Message("user", "x" * n), Message("assistant", "a"))) for n in (3, 90)]
     cut = {"too_long": "truncate_left", "max_length": 64}
-    b = bench("chat", records=(records, ["a:1", "a:2"]), model={"positions": positions, "context": 64}, data=cut)
-    with pytest.raises(ConfigError, match=rf"^a:2: the prompt has 93 tokens, .*model\.context=64 .*{told}"):
+    b = bench(
+        "chat",
+        records=(records, ["a:1", "a:2"]),
+        model={"positions": positions, "context": 64},
+        data=cut,
+    )
+    with pytest.raises(
+        ConfigError, match=rf"^a:2: the prompt has 93 tokens, .*model\.context=64 .*{told}"
+    ):
         evaluation.answer_limit(b.parts.task, b.batches.split, b.config)
-    long = dataclasses.replace(b.config, generate=dataclasses.replace(b.config.generate, allow_long=True))
+    long = dataclasses.replace(
+        b.config, generate=dataclasses.replace(b.config.generate, allow_long=True)
+    )
     if positions == "rope":
         assert evaluation.answer_limit(b.parts.task, b.batches.split, long) == (64, 0)
 
@@ -194,7 +268,9 @@ def test_a_file_that_is_called_train_is_evaluated_in_order(name):  # guards E1
 
 
 def test_evaluation_repeats_and_changes_nothing():  # guards E13
-    """The model has dropout: two evaluations are equal to the bit, and a training that is evaluated is the one that is not."""
+    """The model has dropout: two evaluations are equal to the bit, and a training that is evaluated
+    is the one that is not.
+    """
     b, result = evaluated("chat", 8)
     evaluated.cache_clear()
     again = evaluated("chat", 8)[1]
@@ -203,7 +279,12 @@ def test_evaluation_repeats_and_changes_nothing():  # guards E13
     straight, _ = train.run(2)
     state, _ = train.run(1)
     before = jax.tree.map(np.array, state)
-    evaluation.run_pass(lambda batch: train.evaluate(train.program.weights(state), train.apart[1], batch, train.hyper), b.batches)
+    evaluation.run_pass(
+        lambda batch: train.evaluate(
+            train.program.weights(state), train.apart[1], batch, train.hyper
+        ),
+        b.batches,
+    )
     assert_same(state, before)
     state, _ = train.run([1], state)
     assert_same(state, straight)
@@ -215,4 +296,7 @@ def test_noise_on_embeddings_is_of_training_only():  # guards H9
     evaluate = lambda b: b.evaluate(*b.apart, b.put(batch), b.hyper)
     assert_same(evaluate(plain)[0], evaluate(noisy)[0])
     losses = [b.step(b.state(), b.apart[1], b.put(batch), b.hyper)[1] for b in (plain, noisy)]
-    assert any(np.abs(np.asarray(x) - np.asarray(y)).max() > 1e-6 for x, y in zip(*map(jax.tree.leaves, losses), strict=True))
+    assert any(
+        np.abs(np.asarray(x) - np.asarray(y)).max() > 1e-6
+        for x, y in zip(*map(jax.tree.leaves, losses), strict=True)
+    )

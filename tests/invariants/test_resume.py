@@ -1,4 +1,6 @@
-"""An interrupted run ends as if nothing had happened: the same lines, numbers and predictions, to the bit."""
+"""An interrupted run ends as if nothing had happened: the same lines, numbers and predictions, to
+the bit.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ KINDS = {
         "train": {"duration": "12steps", "batch_size": 4, "log_every": "3steps", "ema": 0.9},
         "evaluation": {"generate": "end", "every": "4steps"},
     },
-    "classify": {"task": "classify", "train": {"duration": "12steps", "batch_size": 4, "log_every": "5steps", "accumulate": 2}},
+    "classify": {
+        "task": "classify",
+        "train": {"duration": "12steps", "batch_size": 4, "log_every": "5steps", "accumulate": 2},
+    },
     "frozen": {
         "task": "chat",
         "train": {"duration": "12steps", "batch_size": 4, "freeze": ["layers/0/.*"]},
@@ -83,7 +88,9 @@ def worse_and_worse(monkeypatch) -> None:
 
     def measured(self, *args, **kwargs):
         result = evaluate(self, *args, **kwargs)
-        return dataclasses.replace(result, numbers=result.numbers | {"loss": float(self.state.step)})
+        return dataclasses.replace(
+            result, numbers=result.numbers | {"loss": float(self.state.step)}
+        )
 
     monkeypatch.setattr(loop.Loop, "_evaluate", measured)
 
@@ -99,7 +106,8 @@ def worse_and_worse(monkeypatch) -> None:
     ids=["chat, early", "chat, save and end", "classify, twice", "frozen, save and end"],
     indirect=["whole"],
 )
-def test_a_killed_run_ends_like_one_that_was_not(whole, files, tmp_path, monkeypatch, places):  # guards F1, F4, F6, F9
+# guards F1, F4, F6, F9
+def test_a_killed_run_ends_like_one_that_was_not(whole, files, tmp_path, monkeypatch, places):
     options, outcome = whole
     config = tiny.config(files, tmp_path / "run", **options)
     for place in places:
@@ -117,13 +125,20 @@ def test_a_killed_run_ends_like_one_that_was_not(whole, files, tmp_path, monkeyp
     ids=["between evaluations", "where one is due"],
     indirect=["whole"],
 )
-def test_a_stop_signal_saves_and_the_same_config_continues(whole, files, tmp_path, monkeypatch, reads):  # guards F1, F4
+# guards F1, F4
+def test_a_stop_signal_saves_and_the_same_config_continues(
+    whole, files, tmp_path, monkeypatch, reads
+):
     options, outcome = whole
     config = tiny.config(files, tmp_path / "run", **options)
     with monkeypatch.context() as patch:
         stop_at(patch, reads)
         stopped = loop.train(config)
-    assert stopped.stopped_by == signal.SIGTERM and loop.exit_code(stopped) == 143 and not stopped.numbers
+    assert (
+        stopped.stopped_by == signal.SIGTERM
+        and loop.exit_code(stopped) == 143
+        and not stopped.numbers
+    )
     assert 0 < rundir.read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["step"] < 12
     loop.train(config)
     assert tiny.outcome(tmp_path / "run") == outcome
@@ -138,7 +153,10 @@ def flip(folder) -> None:
 
 
 @pytest.mark.parametrize("whole", ["frozen"], indirect=True)
-def test_a_flipped_byte_costs_one_checkpoint_and_no_number(whole, files, tmp_path, monkeypatch, capsys):  # guards F3, F9
+# guards F3, F9
+def test_a_flipped_byte_costs_one_checkpoint_and_no_number(
+    whole, files, tmp_path, monkeypatch, capsys
+):
     options, outcome = whole
     config = tiny.config(files, tmp_path / "run", **options)
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -156,7 +174,14 @@ def test_patience_and_best_survive(files, tmp_path, monkeypatch):  # guards F4
         evaluation = {"generate": "never", "every": "1steps", "patience": 3}
         train = {"duration": "40steps", "batch_size": 4, "log_every": "1steps"}
         optim = tiny.AdamW(learning_rate=0.3)  # too high: the loss on held-out rows soon rises
-        return tiny.config(files, folder, evaluation=evaluation, train=train, optim=optim, checkpoint={"every": "1steps"})
+        return tiny.config(
+            files,
+            folder,
+            evaluation=evaluation,
+            train=train,
+            optim=optim,
+            checkpoint={"every": "1steps"},
+        )
 
     whole = loop.train(options(tmp_path / "whole"))
     steps = whole.numbers["train/steps"]
@@ -170,13 +195,28 @@ def test_patience_and_best_survive(files, tmp_path, monkeypatch):  # guards F4
 
 @pytest.mark.slow
 def test_kill_minus_nine(files, tmp_path):  # guards F1, F9
-    args = ["train", "task=classify", f"data.train={files / 'labels.jsonl'}", f"data.test={files / 'labels_held.jsonl'}", *tiny.FAST]
-    args += ["train.duration=120steps", "train.log_every=5steps", "checkpoint.every=20steps", "model.dropout=0.1"]
+    args = [
+        "train",
+        "task=classify",
+        f"data.train={files / 'labels.jsonl'}",
+        f"data.test={files / 'labels_held.jsonl'}",
+        *tiny.FAST,
+    ]
+    args += [
+        "train.duration=120steps",
+        "train.log_every=5steps",
+        "checkpoint.every=20steps",
+        "model.dropout=0.1",
+    ]
     whole = tiny.start(*args, f"run_dir={tmp_path / 'whole'}", cwd=tmp_path)
     assert whole.wait(600) == 0, whole.stderr.read()
     killed = tiny.start(*args, f"run_dir={tmp_path / 'run'}", cwd=tmp_path)
     lines, until = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 600
-    while killed.poll() is None and time.monotonic() < until and not (lines.exists() and lines.read_bytes().count(b"\n") >= 5):
+    while (
+        killed.poll() is None
+        and time.monotonic() < until
+        and not (lines.exists() and lines.read_bytes().count(b"\n") >= 5)
+    ):
         time.sleep(0.01)
     killed.kill()
     assert killed.wait(30) == -signal.SIGKILL, killed.stderr.read()
@@ -184,26 +224,43 @@ def test_kill_minus_nine(files, tmp_path):  # guards F1, F9
     assert tiny.outcome(tmp_path / "run") == tiny.outcome(tmp_path / "whole")
 
 
-# --- what a run directory refuses --------------------------------------------------------------------------------------------------------------
+# --- what a run directory refuses
+# --------------------------------------------------------------------------------------------------
 def test_a_run_directory_belongs_to_one_config(files, tmp_path):  # guards F7
     loop.train(tiny.config(files, tmp_path / "run", train={"duration": "2steps", "batch_size": 4}))
-    with pytest.raises(ConfigError, match=r"holds a run with seed=0, this one has seed=1; choose another run_dir="):
-        loop.train(tiny.config(files, tmp_path / "run", train={"duration": "2steps", "batch_size": 4}, seed=1))
+    with pytest.raises(
+        ConfigError, match=r"holds a run with seed=0, this one has seed=1; choose another run_dir="
+    ):
+        loop.train(
+            tiny.config(
+                files, tmp_path / "run", train={"duration": "2steps", "batch_size": 4}, seed=1
+            )
+        )
 
 
 def test_a_longer_duration_continues(files, tmp_path):  # guards F1
-    options = lambda n: {"train": {"duration": f"{n}steps", "batch_size": 4, "log_every": "1steps"}, "schedule": loop.compose.schema.Constant()}
+    options = lambda n: {
+        "train": {"duration": f"{n}steps", "batch_size": 4, "log_every": "1steps"},
+        "schedule": loop.compose.schema.Constant(),
+    }
     loop.train(tiny.config(files, tmp_path / "run", **options(6)))
     loop.train(tiny.config(files, tmp_path / "run", **options(12)))
     loop.train(tiny.config(files, tmp_path / "whole", **options(12)))
-    trained = lambda name: [x for x in tiny.outcome(tmp_path / name)["metrics"] if x["kind"] == "train"]
+    trained = lambda name: [
+        x for x in tiny.outcome(tmp_path / name)["metrics"] if x["kind"] == "train"
+    ]
     assert trained("run") == trained("whole")
 
 
 def test_changed_data_is_refused(files, tmp_path):  # guards D7
     own = tmp_path / "rows.jsonl"
     own.write_bytes((files / "chat.jsonl").read_bytes())
-    config = tiny.config(files, tmp_path / "run", data={"train": str(own), "validation": None}, train={"duration": "4steps", "batch_size": 4})
+    config = tiny.config(
+        files,
+        tmp_path / "run",
+        data={"train": str(own), "validation": None},
+        train={"duration": "4steps", "batch_size": 4},
+    )
     loop.train(config)
     (tmp_path / "run" / "result.json").unlink()
     tiny.write_lines(own, rundir.read_jsonl(own)[1:])
@@ -215,31 +272,48 @@ def test_data_that_changed_after_a_complete_run_is_refused(files, tmp_path):  # 
     own = tmp_path / "rows.jsonl"
     own.write_bytes((files / "chat.jsonl").read_bytes())
     template = tmp_path / "mine.jinja"
-    template.write_text("{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|user|>{% endif %}")
+    template.write_text(
+        "{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}{% if"
+        " add_generation_prompt %}<|user|>{% endif %}"
+    )
     data, train = {"train": str(own), "validation": None}, {"duration": "2steps", "batch_size": 4}
     config = tiny.config(files, tmp_path / "run", data=data, train=train)
-    config = dataclasses.replace(config, task=dataclasses.replace(config.task, template=str(template)))
+    config = dataclasses.replace(
+        config, task=dataclasses.replace(config.task, template=str(template))
+    )
     numbers = loop.train(config).numbers
     assert loop.train(config).numbers == numbers
     template.write_text(template.read_text().replace("<|user|>", "<|system|>"))
     with pytest.raises(ConfigError, match="the template or the labels changed since"):
         loop.train(config)
     tiny.write_lines(own, rundir.read_jsonl(own)[1:])
-    with pytest.raises(ConfigError, match="the data of train, the template or the labels changed since"):
+    with pytest.raises(
+        ConfigError, match="the data of train, the template or the labels changed since"
+    ):
         loop.train(config)
 
 
 def test_a_shorter_duration_is_refused(files, tmp_path):  # guards F7
-    options = lambda n: tiny.config(files, tmp_path / "run", train={"duration": f"{n}steps", "batch_size": 4})
+    options = lambda n: tiny.config(
+        files, tmp_path / "run", train={"duration": f"{n}steps", "batch_size": 4}
+    )
     loop.train(options(6))
     before = tiny.outcome(tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"has trained 6 steps already, more than train.duration=4steps"):
+    with pytest.raises(
+        ConfigError, match=r"has trained 6 steps already, more than train.duration=4steps"
+    ):
         loop.train(options(4))
-    assert tiny.outcome(tmp_path / "run") == before and "duration: 6steps" in (tmp_path / "run" / "config.yaml").read_text()
+    assert (
+        tiny.outcome(tmp_path / "run") == before
+        and "duration: 6steps" in (tmp_path / "run" / "config.yaml").read_text()
+    )
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_a_signal_put_off_counts_once_and_ends_patience(files, tmp_path, monkeypatch):  # guards F1, F4
+# guards F1, F4
+def test_an_evaluation_that_a_signal_put_off_counts_once_and_ends_patience(
+    files, tmp_path, monkeypatch
+):
     def options(folder, patience=None):
         evaluation = {"generate": "never", "every": "4steps", "patience": patience}
         return tiny.config(files, folder, evaluation=evaluation, checkpoint={"every": "6steps"})
@@ -247,12 +321,18 @@ def test_an_evaluation_that_a_signal_put_off_counts_once_and_ends_patience(files
     worse_and_worse(monkeypatch)
     for name, patience in (("one", None), ("two", 1)):
         loop.train(options(tmp_path / name / "whole", patience))
-        steps = [x["step"] for x in tiny.outcome(tmp_path / name / "whole")["metrics"] if x["kind"] == "validation"]
+        steps = [
+            x["step"]
+            for x in tiny.outcome(tmp_path / name / "whole")["metrics"]
+            if x["kind"] == "validation"
+        ]
         assert steps == ([4, 8, 12] if patience is None else [4, 8])
         due = steps[-2] if patience is None else steps[-1]
         with monkeypatch.context() as patch:
             stop_at(patch, due - 1)  # read while the step at which it is due runs
-            assert loop.train(options(tmp_path / name / "run", patience)).stopped_by == signal.SIGTERM
+            assert (
+                loop.train(options(tmp_path / name / "run", patience)).stopped_by == signal.SIGTERM
+            )
         if patience is None:  # killed again, after the evaluation and before the next checkpoint
             with monkeypatch.context() as patch, pytest.raises(Killed):
                 kill_at(patch, "_read", 2)
@@ -261,7 +341,10 @@ def test_an_evaluation_that_a_signal_put_off_counts_once_and_ends_patience(files
         assert tiny.outcome(tmp_path / name / "run") == tiny.outcome(tmp_path / name / "whole")
 
 
-def test_a_damaged_best_step_costs_the_best_weights_and_says_so(files, tmp_path, monkeypatch, capsys):  # guards F3, F9
+# guards F3, F9
+def test_a_damaged_best_step_costs_the_best_weights_and_says_so(
+    files, tmp_path, monkeypatch, capsys
+):
     worse_and_worse(monkeypatch)
     options = tiny.config(files, tmp_path / "run")
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -271,10 +354,14 @@ def test_a_damaged_best_step_costs_the_best_weights_and_says_so(files, tmp_path,
     assert best == 4
     flip(tmp_path / "run" / "checkpoints" / str(best) / "state")
     assert loop.train(options).numbers["train/best_step"] == 12
-    assert f"checkpoints/{best}: damaged" in (err := capsys.readouterr().err) and "not the best ones" in err
+    assert (
+        f"checkpoints/{best}: damaged" in (err := capsys.readouterr().err)
+        and "not the best ones" in err
+    )
 
 
-# --- starting from another run -----------------------------------------------------------------------------------------------------------------
+# --- starting from another run
+# --------------------------------------------------------------------------------------------------
 def weights(folder) -> dict[str, np.ndarray]:
     return {k: np.asarray(v) for k, v in flatten(runs.open_run(folder).params).items()}
 
@@ -286,81 +373,161 @@ def pretrained(files, tmp_path_factory):
     return folder
 
 
-def test_training_starts_from_the_weights_of_another_run(pretrained, files, tmp_path):  # guards F2, F3
+# guards F2, F3
+def test_training_starts_from_the_weights_of_another_run(pretrained, files, tmp_path):
     train = {"duration": "1steps", "batch_size": 4, "init_from": str(pretrained)}
-    loop.train(tiny.config(files, tmp_path / "run", train=train, optim=tiny.AdamW(learning_rate=0.0, weight_decay=0.0)))
+    loop.train(
+        tiny.config(
+            files,
+            tmp_path / "run",
+            train=train,
+            optim=tiny.AdamW(learning_rate=0.0, weight_decay=0.0),
+        )
+    )
     before, after = weights(pretrained), weights(tmp_path / "run")
-    assert before.keys() == after.keys() and all(np.array_equal(before[k], after[k]) for k in before)
+    assert before.keys() == after.keys() and all(
+        np.array_equal(before[k], after[k]) for k in before
+    )
 
 
 def test_another_shape_or_tokenizer_is_refused(pretrained, files, tmp_path):  # guards F3
-    model = {"layers": 2, "embed": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 40, "context": 128}
+    model = {
+        "layers": 2,
+        "embed": 16,
+        "heads": 2,
+        "kv_heads": 2,
+        "head_dim": 8,
+        "mlp": 40,
+        "context": 128,
+    }
     train = {"duration": "1steps", "batch_size": 4, "init_from": str(pretrained)}
-    with pytest.raises(CheckpointError, match=r"mlp.* is float32.*this model needs.*train.init_fresh"):
+    with pytest.raises(
+        CheckpointError, match=r"mlp.* is float32.*this model needs.*train.init_fresh"
+    ):
         loop.train(tiny.config(files, tmp_path / "run", train=train, model=model))
     with pytest.raises(ConfigError, match="its tokenizer is another one; set tokenizer=pretrained"):
-        loop.train(tiny.config(files, tmp_path / "other", train=train, tokenizer=loop.compose.schema.BpeTokenizer(vocab_size=300)))
+        loop.train(
+            tiny.config(
+                files,
+                tmp_path / "other",
+                train=train,
+                tokenizer=loop.compose.schema.BpeTokenizer(vocab_size=300),
+            )
+        )
 
 
 def test_the_option_that_named_the_weights_is_told(pretrained, files, tmp_path):  # guards F3
-    given = {"layers": 2, "embed": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 32, "context": 128, "pretrained": str(pretrained)}
+    given = {
+        "layers": 2,
+        "embed": 16,
+        "heads": 2,
+        "kv_heads": 2,
+        "head_dim": 8,
+        "mlp": 32,
+        "context": 128,
+        "pretrained": str(pretrained),
+    }
     parts = setup.prepare(setup.resolve(tiny.config(files, tmp_path / "run", model=given)))[0]
     other = dataclasses.replace(parts, tokenizer=Tokenizer.train(["abc"], 300))
-    with pytest.raises(ConfigError, match=rf"^model\.pretrained={pretrained}: its tokenizer is another one"):
+    with pytest.raises(
+        ConfigError, match=rf"^model\.pretrained={pretrained}: its tokenizer is another one"
+    ):
         runs.starting_params(other)
     wider = dataclasses.replace(parts.config.model, mlp=40)
-    other = setup.make_parts(dataclasses.replace(parts.config, model=wider), parts.tokenizer, parts.task.state)
-    with pytest.raises(CheckpointError, match=rf"^model\.pretrained={pretrained}: layers/.*mlp.* is float32"):
+    other = setup.make_parts(
+        dataclasses.replace(parts.config, model=wider), parts.tokenizer, parts.task.state
+    )
+    with pytest.raises(
+        CheckpointError, match=rf"^model\.pretrained={pretrained}: layers/.*mlp.* is float32"
+    ):
         runs.starting_params(other)
 
 
 def test_a_run_that_starts_from_itself_is_one_sentence(pretrained, files, tmp_path):  # guards F2
-    """A folder that was moved to the place of its own base: its frozen weights could be made from nothing."""
-    train = {"duration": "1steps", "batch_size": 4, "init_from": str(tmp_path / "base"), "freeze": ["layers/0/.*"]}
+    """A folder that was moved to the place of its own base: its frozen weights could be made from
+    nothing.
+    """
+    train = {
+        "duration": "1steps",
+        "batch_size": 4,
+        "init_from": str(tmp_path / "base"),
+        "freeze": ["layers/0/.*"],
+    }
     shutil.copytree(pretrained, tmp_path / "base")
     loop.train(tiny.config(files, tmp_path / "run", train=train))
     shutil.rmtree(tmp_path / "base")
     (tmp_path / "run").rename(tmp_path / "base")
-    with pytest.raises(ConfigError, match=r"base: starts from itself, so its frozen weights cannot be made again$"):
+    with pytest.raises(
+        ConfigError, match=r"base: starts from itself, so its frozen weights cannot be made again$"
+    ):
         runs.open_run(tmp_path / "base")
 
 
 @pytest.mark.parametrize("content", [{}, {"data": None}, []])
-def test_a_manifest_of_something_else_is_one_sentence(content, pretrained, files, tmp_path):  # guards F7
+# guards F7
+def test_a_manifest_of_something_else_is_one_sentence(content, pretrained, files, tmp_path):
     shutil.copytree(pretrained, tmp_path / "run")
     rundir.write_json(tmp_path / "run" / "manifest.json", content)
     with pytest.raises(ConfigError, match=r"manifest\.json: not the manifest of a run"):
-        loop.train(tiny.config(files, tmp_path / "run", task="lm", train={"duration": "4steps", "batch_size": 4}))
+        loop.train(
+            tiny.config(
+                files, tmp_path / "run", task="lm", train={"duration": "4steps", "batch_size": 4}
+            )
+        )
 
 
 def test_frozen_weights_are_those_of_the_start(pretrained, files, tmp_path):  # guards G10
-    train = {"duration": "4steps", "batch_size": 4, "init_from": str(pretrained), "freeze": ["embed/.*", "layers/0/.*"]}
+    train = {
+        "duration": "4steps",
+        "batch_size": 4,
+        "init_from": str(pretrained),
+        "freeze": ["embed/.*", "layers/0/.*"],
+    }
     loop.train(tiny.config(files, tmp_path / "run", train=train))
     run, before = runs.open_run(tmp_path / "run"), weights(pretrained)
     after = flatten(run.frozen)
     assert np.array_equal(after["embed/tokens/w"], before["embed/tokens/w"])
     assert all(np.array_equal(after[k], before[k][:1]) for k in after if k.startswith("layers/0/"))
     moved = {k: np.asarray(v) for k, v in flatten(run.weights).items() if k.startswith("layers/1/")}
-    assert moved and all(not np.array_equal(v, before[k.replace("layers/1/", "layers/0/")][1:]) for k, v in moved.items() if v.ndim > 2)
+    assert moved and all(
+        not np.array_equal(v, before[k.replace("layers/1/", "layers/0/")][1:])
+        for k, v in moved.items()
+        if v.ndim > 2
+    )
 
 
-def test_weights_of_a_frozen_base_that_changed_are_refused(pretrained, files, tmp_path):  # guards F2, F3, G2
+# guards F2, F3, G2
+def test_weights_of_a_frozen_base_that_changed_are_refused(pretrained, files, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(pretrained, base)
-    train = {"duration": "2steps", "batch_size": 4, "init_from": str(base), "freeze": ["layers/0/.*"]}
+    train = {
+        "duration": "2steps",
+        "batch_size": 4,
+        "init_from": str(base),
+        "freeze": ["layers/0/.*"],
+    }
     loop.train(tiny.config(files, tmp_path / "run", train=train))
     shutil.rmtree(base)
-    loop.train(tiny.config(files, base, task="lm", seed=7, train={"duration": "1steps", "batch_size": 4}))
+    loop.train(
+        tiny.config(files, base, task="lm", seed=7, train={"duration": "1steps", "batch_size": 4})
+    )
     with pytest.raises(CheckpointError, match="are not those that this run was trained with"):
         runs.open_run(tmp_path / "run")
-    with pytest.raises(ConfigError, match="the frozen weights are not those that this run was started with"):
+    with pytest.raises(
+        ConfigError, match="the frozen weights are not those that this run was started with"
+    ):
         loop.train(tiny.config(files, tmp_path / "run", train=train | {"duration": "4steps"}))
 
 
 def test_a_run_with_its_base_needs_no_other(pretrained, files, tmp_path):  # guards F2
     base = tmp_path / "base"
     shutil.copytree(pretrained, base)
-    train = {"duration": "2steps", "batch_size": 4, "init_from": str(base), "freeze": ["layers/0/.*"]}
+    train = {
+        "duration": "2steps",
+        "batch_size": 4,
+        "init_from": str(base),
+        "freeze": ["layers/0/.*"],
+    }
     loop.train(tiny.config(files, tmp_path / "run", train=train, checkpoint={"include_base": True}))
     shutil.rmtree(base)
     frozen, before = flatten(runs.open_run(tmp_path / "run").frozen), weights(pretrained)
@@ -372,9 +539,16 @@ def test_no_best_without_a_finite_number(files, tmp_path, monkeypatch, capsys): 
 
     def not_a_number(self, *args, **kwargs):
         result = found(self, *args, **kwargs)
-        return loop.evaluation.Evaluation(result.numbers | {"loss": float("nan")}, result.columns, result.answers)
+        return loop.evaluation.Evaluation(
+            result.numbers | {"loss": float("nan")}, result.columns, result.answers
+        )
 
     monkeypatch.setattr(loop.Loop, "_evaluate", not_a_number)
     result = loop.train(tiny.config(files, tmp_path / "run"))
-    assert tiny.meta(tmp_path / "run", 12)["best"] == {"value": None, "step": None} and np.isnan(result.numbers["validation/loss"])
-    assert "evaluation.metric=validation/loss was no finite number in any evaluation" in capsys.readouterr().err
+    assert tiny.meta(tmp_path / "run", 12)["best"] == {"value": None, "step": None} and np.isnan(
+        result.numbers["validation/loss"]
+    )
+    assert (
+        "evaluation.metric=validation/loss was no finite number in any evaluation"
+        in capsys.readouterr().err
+    )

@@ -21,10 +21,12 @@ UNMARKED = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 # Its turns end with another token than texts, and it writes tools.
-EOT = "{% if tools %}<|system|>{{ tools|tojson }}<|eot|>{% endif %}" + UNMARKED.replace("<|end|>", "<|eot|>")
-part = st.sampled_from([*SPECIAL, "<|eot|>", "<|im_end|>", "<|", "|>", "\n", " ", "a", "the cat", "é", "東京", "🙂"]) | st.text(
-    st.characters(exclude_categories=["Cs"]), max_size=4
+EOT = "{% if tools %}<|system|>{{ tools|tojson }}<|eot|>{% endif %}" + UNMARKED.replace(
+    "<|end|>", "<|eot|>"
 )
+part = st.sampled_from(
+    [*SPECIAL, "<|eot|>", "<|im_end|>", "<|", "|>", "\n", " ", "a", "the cat", "é", "東京", "🙂"]
+) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 content = st.lists(part, max_size=6).map("".join)
 weight = st.sampled_from([0.0, 0.5, 1.0])
 
@@ -33,7 +35,10 @@ weight = st.sampled_from([0.0, 0.5, 1.0])
 def chats(draw):
     messages = []
     for _ in range(draw(st.integers(1, 3))):
-        messages += [Message(draw(st.sampled_from(["system", "user", "tool"])), draw(content)), Message("assistant", draw(content), draw(weight))]
+        messages += [
+            Message(draw(st.sampled_from(["system", "user", "tool"])), draw(content)),
+            Message("assistant", draw(content), draw(weight)),
+        ]
     return Chat(tuple(messages))
 
 
@@ -55,7 +60,8 @@ def check(template, talk):
     assert sorted(index for one in texts for _, _, index in one.turns) == trained
     for rendered in texts:
         assert len(rendered.ids) == len(rendered.weights)
-        assert tokenizer.decode(rendered.ids, skip_special=False) == rendered.text  # guards C11: nothing is lost or added
+        # guards C11: nothing is lost or added
+        assert tokenizer.decode(rendered.ids, skip_special=False) == rendered.text
         inside = [0.0] * len(rendered.ids)
         for start, end, index in rendered.turns:
             # guards C9 C10: what generation sees is exactly what training saw before the turn
@@ -68,12 +74,17 @@ def check(template, talk):
 
 def check_special(template, talk, rendered):
     last = max([index for _, _, index in rendered.turns], default=len(talk.messages) - 1) + 1
-    talk = talk if rendered.text == template.render(talk, "a:1").text else Chat(talk.messages[:last])
+    talk = (
+        talk if rendered.text == template.render(talk, "a:1").text else Chat(talk.messages[:last])
+    )
     tokenizer = template.tokenizer
-    # guards C6 C11: the special tokens are those that the template writes for empty contents, whatever the contents say
+    # guards C6 C11: the special tokens are those that the template writes for empty contents,
+    # whatever the contents say
     empty = template.render(Chat(tuple(Message(m.role, "") for m in talk.messages)), "a:1")
     special = {tokenizer.special_id(token) for token in tokenizer.special_strings}
-    assert [token for token in rendered.ids if token in special] == [token for token in empty.ids if token in special]
+    assert [token for token in rendered.ids if token in special] == [
+        token for token in empty.ids if token in special
+    ]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -91,19 +102,40 @@ def minimind():
 @settings(max_examples=40, deadline=None)
 @given(talk=chats())
 def test_invariants_of_a_real_template(minimind, talk):
-    # This template drops a system message that is not the first but keeps the others; tools answers are joined: only user turns here.
-    check(minimind, Chat(tuple(Message("user" if m.role != "assistant" else m.role, m.content, m.weight) for m in talk.messages)))
+    # This template drops a system message that is not the first but keeps the others; tools answers
+    # are joined: only user turns here.
+    check(
+        minimind,
+        Chat(
+            tuple(
+                Message("user" if m.role != "assistant" else m.role, m.content, m.weight)
+                for m in talk.messages
+            )
+        ),
+    )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_run_renders_as_it_was_trained(name, tmp_path):  # guards C3 C10 C12
-    """What `task.json` and the saved tokenizer hold decides, not the config or a template that has changed since."""
+    """What `task.json` and the saved tokenizer hold decides, not the config or a template that has
+    changed since.
+    """
     template = TEMPLATES[name]
     (tmp_path / "template.jinja").write_text(template.source, encoding="utf-8")
     tools = ({"name": "f"},) if "tools" in name else ()
-    talk = Chat((Message("user", "hé <|end|>"), Message("assistant", " the cat ", 0.5), Message("user", ""), Message("assistant", "sat")), tools)
+    talk = Chat(
+        (
+            Message("user", "hé <|end|>"),
+            Message("assistant", " the cat ", 0.5),
+            Message("user", ""),
+            Message("assistant", "sat"),
+        ),
+        tools,
+    )
     config = conftest.make_config("chat")
-    config = dataclasses.replace(config, task=dataclasses.replace(config.task, template=str(tmp_path / "template.jinja")))
+    config = dataclasses.replace(
+        config, task=dataclasses.replace(config.task, template=str(tmp_path / "template.jinja"))
+    )
     state = ChatSFT.fit(config, template.tokenizer, [talk], ["a:1"])
     trained = ChatSFT(config, template.tokenizer, state)
     template.tokenizer.save(tmp_path / "tokenizer")
@@ -112,7 +144,10 @@ def test_a_run_renders_as_it_was_trained(name, tmp_path):  # guards C3 C10 C12
     [before], [after] = trained.encode_all([talk], ["a:1"]), loaded.encode_all([talk], ["a:1"])
     assert before.ids.tolist() == after.ids.tolist() == template.render(talk, "a:1").ids
     assert before.weights.tolist() == after.weights.tolist()
-    assert loaded.prompt(talk, "a:1") == before.ids[: template.render(talk, "a:1").turns[-1][0]].tolist()
+    assert (
+        loaded.prompt(talk, "a:1")
+        == before.ids[: template.render(talk, "a:1").turns[-1][0]].tolist()
+    )
     # guards C3 C5: generation stops at what ends the trained turns, and at nothing else
     assert loaded.stop_ids == trained.stop_ids == [int(before.ids[before.weights > 0][-1])]
     assert ("end" in name) == (loaded.stop_ids != [loaded.tokenizer.eos_id])
@@ -120,5 +155,9 @@ def test_a_run_renders_as_it_was_trained(name, tmp_path):  # guards C3 C10 C12
 
 
 def test_padding_is_in_the_vocabulary():  # guards C14
-    found = [BYTES, TRAINED, *(Tokenizer.load(real(name)) for name in ("tok_minimind", "stories260K_hf"))]
+    found = [
+        BYTES,
+        TRAINED,
+        *(Tokenizer.load(real(name)) for name in ("tok_minimind", "stories260K_hf")),
+    ]
     assert all(0 <= tokenizer.pad_id < tokenizer.vocab_size for tokenizer in found)

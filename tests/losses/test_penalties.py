@@ -12,7 +12,10 @@ from tests.conftest import bench
 
 def sums(*rules):
     b = bench("lm", 3)
-    return b.params, [float(penalties.penalty(r.kind, b.params, m)) for r, m in zip(rules, penalties.masks(rules, b.parts.specs), strict=True)]
+    return b.params, [
+        float(penalties.penalty(r.kind, b.params, m))
+        for r, m in zip(rules, penalties.masks(rules, b.parts.specs), strict=True)
+    ]
 
 
 def test_by_pattern():
@@ -26,8 +29,15 @@ def test_by_pattern():
     )
     params, found = sums(*rules)
     w, stack = np.asarray(params["embed"]["tokens"]["w"], np.float64), params["layers"]["0"]
-    expected = [np.abs(w).sum(), (w**2).sum(), sum((np.asarray(x[1], np.float64) ** 2).sum() for x in jax.tree.leaves(stack))]
-    expected += [np.abs(np.asarray(stack["mlp"]["up"]["w"])).sum(), sum((np.asarray(x, np.float64) ** 2).sum() for x in jax.tree.leaves(params))]
+    expected = [
+        np.abs(w).sum(),
+        (w**2).sum(),
+        sum((np.asarray(x[1], np.float64) ** 2).sum() for x in jax.tree.leaves(stack)),
+    ]
+    expected += [
+        np.abs(np.asarray(stack["mlp"]["up"]["w"])).sum(),
+        sum((np.asarray(x, np.float64) ** 2).sum() for x in jax.tree.leaves(params)),
+    ]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

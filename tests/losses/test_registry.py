@@ -23,8 +23,14 @@ def softmax(z):
 def test_cross_entropy():
     found = registry.get("cross_entropy")(LOGITS, LABELS)
     np.testing.assert_allclose(found, -np.log(softmax(LOGITS)[np.arange(20), LABELS]), rtol=1e-12)
-    assert found.mean() == pytest.approx(sklearn.log_loss(LABELS, softmax(LOGITS), labels=range(4)), rel=1e-12)
-    np.testing.assert_allclose(registry.get("cross_entropy")(np.log([[0.5, 0.25, 0.25]]), np.array([1])), [np.log(4)], rtol=1e-12)
+    assert found.mean() == pytest.approx(
+        sklearn.log_loss(LABELS, softmax(LOGITS), labels=range(4)), rel=1e-12
+    )
+    np.testing.assert_allclose(
+        registry.get("cross_entropy")(np.log([[0.5, 0.25, 0.25]]), np.array([1])),
+        [np.log(4)],
+        rtol=1e-12,
+    )
 
 
 def test_log_loss_is_cross_entropy():
@@ -37,17 +43,25 @@ def test_binary_cross_entropy():
     p = 1 / (1 + np.exp(-X))
     assert found.mean() == pytest.approx(sklearn.log_loss(targets, p), rel=1e-12)
     soft = RNG.uniform(size=30)
-    np.testing.assert_allclose(registry.get("binary_cross_entropy")(X, soft), -soft * np.log(p) - (1 - soft) * np.log(1 - p), rtol=1e-10)
+    np.testing.assert_allclose(
+        registry.get("binary_cross_entropy")(X, soft),
+        -soft * np.log(p) - (1 - soft) * np.log(1 - p),
+        rtol=1e-10,
+    )
 
 
 def test_two_classes_are_the_difference_of_their_logits():
     two, labels = LOGITS[:, :2], LABELS % 2
     np.testing.assert_allclose(
-        registry.cross_entropy(two, labels), registry.binary_cross_entropy(two[:, 1] - two[:, 0], labels.astype(float)), rtol=1e-12
+        registry.cross_entropy(two, labels),
+        registry.binary_cross_entropy(two[:, 1] - two[:, 0], labels.astype(float)),
+        rtol=1e-12,
     )
 
 
-@pytest.mark.parametrize("name, expected", [("mse", sklearn.mean_squared_error), ("mae", sklearn.mean_absolute_error)])
+@pytest.mark.parametrize(
+    "name, expected", [("mse", sklearn.mean_squared_error), ("mae", sklearn.mean_absolute_error)]
+)
 def test_errors(name, expected):
     found = registry.get(name)(X, Y)
     assert found.shape == X.shape and found.mean() == pytest.approx(expected(Y, X), rel=1e-12)
@@ -56,9 +70,14 @@ def test_errors(name, expected):
 def test_huber():
     """By hand on both sides of delta, continuous with its slope, and its limits."""
     huber = registry.get("huber")
-    np.testing.assert_allclose(huber(np.array([0.5, -0.5, 3.0, -3.0]), np.zeros(4), 2.0), [0.125, 0.125, 4.0, 4.0])
+    np.testing.assert_allclose(
+        huber(np.array([0.5, -0.5, 3.0, -3.0]), np.zeros(4), 2.0), [0.125, 0.125, 4.0, 4.0]
+    )
     slope = jax.vmap(jax.grad(huber), (0, None, None))
-    np.testing.assert_allclose(slope(np.array([-3.0, -2.0, -1.0, 0.0, 1.0, 1.999, 2.001, 9.0]), 0.0, 2.0), [-2, -2, -1, 0, 1, 1.999, 2, 2])
+    np.testing.assert_allclose(
+        slope(np.array([-3.0, -2.0, -1.0, 0.0, 1.0, 1.999, 2.001, 9.0]), 0.0, 2.0),
+        [-2, -2, -1, 0, 1, 1.999, 2, 2],
+    )
     np.testing.assert_allclose(huber(X, Y, 1e6), registry.mse(X, Y) / 2, rtol=1e-12)
     np.testing.assert_allclose(huber(X, Y, 1e-9) / 1e-9, registry.mae(X, Y), rtol=1e-6)
 
@@ -67,7 +86,11 @@ def test_huber():
 def test_smoothing_is_a_mixture_with_uniform(epsilon):  # guards A4
     """Loss and gradient: softmax minus the mixed target."""
     target = (1 - epsilon) * np.eye(4)[LABELS] + epsilon / 4
-    np.testing.assert_allclose(registry.cross_entropy(LOGITS, LABELS, epsilon), -(target * np.log(softmax(LOGITS))).sum(-1), rtol=1e-12)
+    np.testing.assert_allclose(
+        registry.cross_entropy(LOGITS, LABELS, epsilon),
+        -(target * np.log(softmax(LOGITS))).sum(-1),
+        rtol=1e-12,
+    )
     gradient = jax.grad(lambda z: registry.cross_entropy(z, LABELS, epsilon).sum())(LOGITS)
     np.testing.assert_allclose(gradient, softmax(LOGITS) - target, atol=1e-12)
 
@@ -86,7 +109,11 @@ def test_large_logits_do_not_overflow(name):
 def test_no_loss_divides():  # guards A5
     """Doubling the batch leaves every value as it is: nothing knows of the batch."""
     for name, loss in registry.LOSSES.items():
-        a = (LOGITS, LABELS) if ("cross" in name and "binary" not in name) or name == "log_loss" else (X, np.abs(Y) % 1)
+        a = (
+            (LOGITS, LABELS)
+            if ("cross" in name and "binary" not in name) or name == "log_loss"
+            else (X, np.abs(Y) % 1)
+        )
         once, twice = loss(*a), loss(*(np.concatenate([x, x]) for x in a))
         assert once.shape == a[1].shape
         np.testing.assert_array_equal(np.concatenate([once, once]), twice)
@@ -94,5 +121,7 @@ def test_no_loss_divides():  # guards A5
 
 def test_names():
     assert set(registry.LOSSES) == set(LOSSES["classify"])
-    with pytest.raises(ConfigError, match=r"task\.loss=hinge: unknown loss; there are binary_cross_entropy, "):
+    with pytest.raises(
+        ConfigError, match=r"task\.loss=hinge: unknown loss; there are binary_cross_entropy, "
+    ):
         registry.get("hinge")

@@ -14,15 +14,25 @@ x64 = pytest.mark.usefixtures("x64")
 
 @x64
 def test_by_hand():  # guards C15, A11
-    """Three words with probabilities 1/2, 1/4 and 1/4 (Z = 8), and with equal ones: the target stands at its own place, nothing is shifted here."""
+    """Three words with probabilities 1/2, 1/4 and 1/4 (Z = 8), and with equal ones: the target
+    stands at its own place, nothing is shifted here.
+    """
     w = np.log([[4.0, 2.0, 2.0], [1.0, 1.0, 1.0]])
-    stats = tokens.token_stats(np.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]]), w, np.array([[0, 2, 1]]), precision="fp32")
+    stats = tokens.token_stats(
+        np.array([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]]), w, np.array([[0, 2, 1]]), precision="fp32"
+    )
     np.testing.assert_allclose(stats.nll, [[np.log(2), np.log(4), np.log(3)]], rtol=1e-12)
     np.testing.assert_allclose(stats.log_z, [[np.log(8), np.log(8), np.log(3)]], rtol=1e-12)
-    np.testing.assert_allclose(stats.uniform, [[5 / 3 * np.log(2), 5 / 3 * np.log(2), np.log(3)]], rtol=1e-12)
+    np.testing.assert_allclose(
+        stats.uniform, [[5 / 3 * np.log(2), 5 / 3 * np.log(2), np.log(3)]], rtol=1e-12
+    )
     assert stats.correct.tolist() == [[True, False, False]]
-    np.testing.assert_allclose(tokens.z_loss(stats), [[np.log(8) ** 2, np.log(8) ** 2, np.log(3) ** 2]], rtol=1e-12)
-    np.testing.assert_allclose(tokens.smoothed(stats, 0.1)[0, 1], 0.9 * np.log(4) + 0.1 * 5 / 3 * np.log(2), rtol=1e-12)
+    np.testing.assert_allclose(
+        tokens.z_loss(stats), [[np.log(8) ** 2, np.log(8) ** 2, np.log(3) ** 2]], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        tokens.smoothed(stats, 0.1)[0, 1], 0.9 * np.log(4) + 0.1 * 5 / 3 * np.log(2), rtol=1e-12
+    )
 
 
 @x64
@@ -30,42 +40,74 @@ def test_it_is_the_loss_of_the_registry():
     """One cross-entropy for tokens and for classes, smoothed or not."""
     stats = tokens.token_stats(H, W, T, precision="fp32")
     for epsilon in (0.0, 0.2):
-        np.testing.assert_allclose(tokens.smoothed(stats, epsilon), registry.cross_entropy(H @ W, T, epsilon), rtol=1e-12)
+        np.testing.assert_allclose(
+            tokens.smoothed(stats, epsilon), registry.cross_entropy(H @ W, T, epsilon), rtol=1e-12
+        )
 
 
 @x64
 @pytest.mark.parametrize("chunk", [1, 3, 7, 13, 14, 100])
 def test_chunks_change_nothing(chunk):  # guards A12, G5
-    """Values and both gradients of every part, for sizes that divide the tokens and that do not; and of what a model does to its logits."""
+    """Values and both gradients of every part, for sizes that divide the tokens and that do not;
+    and of what a model does to its logits.
+    """
     weights, bias = RNG.normal(size=(3, 2, 7)), RNG.normal(size=9)
 
     def run(chunk):
         def value(h, w):
-            stats = tokens.token_stats(h, w, T, precision="fp32", chunk=chunk, finish=lambda y: 2 * jax.numpy.tanh((y + bias) / 2))
-            return (weights[0] * stats.nll + weights[1] * tokens.z_loss(stats) + weights[2] * stats.uniform).sum(), stats
+            stats = tokens.token_stats(
+                h,
+                w,
+                T,
+                precision="fp32",
+                chunk=chunk,
+                finish=lambda y: 2 * jax.numpy.tanh((y + bias) / 2),
+            )
+            return (
+                weights[0] * stats.nll
+                + weights[1] * tokens.z_loss(stats)
+                + weights[2] * stats.uniform
+            ).sum(), stats
 
         return jax.jit(jax.grad(value, (0, 1), has_aux=True))(H, W)
 
     (grads, stats), (expected_grads, expected) = run(chunk), run("none")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), (grads, stats[:3]), (expected_grads, expected[:3]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13),
+        (grads, stats[:3]),
+        (expected_grads, expected[:3]),
+    )
     np.testing.assert_array_equal(stats.correct, expected.correct)
 
 
 def test_chunks_hold_fewer_logits():  # guards E6
     """The compiled gradient of 2,048 tokens over 1,024 words never holds all logits."""
-    h, w, t = (jax.ShapeDtypeStruct(s, d) for s, d in (((2, 1024, 8), np.float32), ((8, 1024), np.float32), ((2, 1024), np.int32)))
+    h, w, t = (
+        jax.ShapeDtypeStruct(s, d)
+        for s, d in (((2, 1024, 8), np.float32), ((8, 1024), np.float32), ((2, 1024), np.int32))
+    )
 
     def temporaries(chunk):
-        gradient = jax.grad(lambda h, w, t: tokens.token_stats(h, w, t, precision="fp32", chunk=chunk).nll.sum(), (0, 1))
+        gradient = jax.grad(
+            lambda h, w, t: tokens.token_stats(h, w, t, precision="fp32", chunk=chunk).nll.sum(),
+            (0, 1),
+        )
         return jax.jit(gradient).lower(h, w, t).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(64) < 2048 * 1024 * 4 / 4 < temporaries("none")
 
 
 def test_sizes_of_chunks():
-    assert tokens.chunk_rows("none", 10**9, 10**6) is None and tokens.chunk_rows(5, 10, 3) == 5 and tokens.chunk_rows(10, 10, 3) is None
+    assert (
+        tokens.chunk_rows("none", 10**9, 10**6) is None
+        and tokens.chunk_rows(5, 10, 3) == 5
+        and tokens.chunk_rows(10, 10, 3) is None
+    )
     few, many = PLAIN_LOGITS // 1024, PLAIN_LOGITS // 1024 + 1
-    assert tokens.chunk_rows("auto", few, 1024) is None and tokens.chunk_rows("auto", many, 1024) == CHUNK_LOGITS // 1024
+    assert (
+        tokens.chunk_rows("auto", few, 1024) is None
+        and tokens.chunk_rows("auto", many, 1024) == CHUNK_LOGITS // 1024
+    )
     assert tokens.chunk_rows("auto", 1000, 10**6) == 128
 
 

@@ -23,14 +23,22 @@ def test_scores_are_those_of_scikit_learn(seed):  # guards E4
     found = labels.scores(gold, given)
     assert tuple(found) == labels.NAMES and found["rows"] == 40
     for average in labels.AVERAGES:
-        expected = sklearn.precision_recall_fscore_support(gold, given, average=average, zero_division=0)[:3]
-        np.testing.assert_allclose([found[f"{m}_{average}"] for m in ("precision", "recall", "f1")], expected, rtol=1e-12)
+        expected = sklearn.precision_recall_fscore_support(
+            gold, given, average=average, zero_division=0
+        )[:3]
+        np.testing.assert_allclose(
+            [found[f"{m}_{average}"] for m in ("precision", "recall", "f1")], expected, rtol=1e-12
+        )
     assert found["subset_accuracy"] == pytest.approx(sklearn.accuracy_score(gold, given))
     assert found["hamming_loss"] == pytest.approx(sklearn.hamming_loss(gold, given))
-    expected = np.array(sklearn.precision_recall_fscore_support(gold, given, average=None, zero_division=0))
+    expected = np.array(
+        sklearn.precision_recall_fscore_support(gold, given, average=None, zero_division=0)
+    )
     table = labels.per_label("abcde", gold, given, np.full(5, 0.5))
     np.testing.assert_allclose([row[4:] for row in table], expected[:3].T, rtol=1e-12)
-    assert [row[1] for row in table] == expected[3].tolist() and [row[2] for row in table] == given.sum(0).tolist()
+    assert [row[1] for row in table] == expected[3].tolist() and [
+        row[2] for row in table
+    ] == given.sum(0).tolist()
 
 
 def test_counts_add_and_leave_absent_texts_out():  # guards E1
@@ -39,7 +47,11 @@ def test_counts_add_and_leave_absent_texts_out():  # guards E1
     state = labels.LabelCounts.update(gold, given, present)
     parts = [labels.LabelCounts.update(gold[i::2], given[i::2], present[i::2]) for i in (0, 1)]
     expected = sklearn.f1_score(gold[present], given[present], average="micro")
-    assert state.brief()["f1_micro"] == pytest.approx(expected) == parts[0].merge(parts[1]).brief()["f1_micro"]
+    assert (
+        state.brief()["f1_micro"]
+        == pytest.approx(expected)
+        == parts[0].merge(parts[1]).brief()["f1_micro"]
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

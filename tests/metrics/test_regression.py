@@ -21,7 +21,12 @@ def test_scores_are_those_of_the_libraries(seed):  # guards E4
     there = np.isfinite(gold)
     found, g, p = regression.scores(gold, predicted), gold[there], predicted[there]
     assert tuple(found) == regression.NAMES
-    expected = [sklearn.mean_squared_error(g, p), sklearn.root_mean_squared_error(g, p), sklearn.mean_absolute_error(g, p), sklearn.r2_score(g, p)]
+    expected = [
+        sklearn.mean_squared_error(g, p),
+        sklearn.root_mean_squared_error(g, p),
+        sklearn.mean_absolute_error(g, p),
+        sklearn.r2_score(g, p),
+    ]
     expected += [stats.pearsonr(g, p).statistic, stats.spearmanr(g, p).statistic]
     np.testing.assert_allclose(list(found.values()), expected, rtol=1e-10)
     np.testing.assert_array_equal(regression.ranks(p), stats.rankdata(p))
@@ -30,7 +35,10 @@ def test_scores_are_those_of_the_libraries(seed):  # guards E4
 
 def test_what_does_not_vary_has_no_correlation():
     found = regression.scores(np.ones(4), np.arange(4.0))
-    assert all(math.isnan(found[name]) for name in ("r2", "pearson", "spearman")) and found["mse"] == 1.5
+    assert (
+        all(math.isnan(found[name]) for name in ("r2", "pearson", "spearman"))
+        and found["mse"] == 1.5
+    )
     assert all(math.isnan(x) for x in regression.scores(np.full(3, math.nan), np.zeros(3)).values())
 
 
@@ -44,5 +52,7 @@ def test_ranks_of_partners(monkeypatch):
     expected = [1 + int(np.sum(np.delete(v, i, 0) @ u[i] > v[i] @ u[i])) for i in range(11)]
     assert retrieval.ranks(u, v).tolist() == expected and max(expected) > 1
     found = retrieval.scores(u, v)
-    assert found["mrr"] == pytest.approx(np.mean(1 / np.array(expected))) and found["recall_at_1"] == np.mean(np.array(expected) == 1)
+    assert found["mrr"] == pytest.approx(np.mean(1 / np.array(expected))) and found[
+        "recall_at_1"
+    ] == np.mean(np.array(expected) == 1)
     assert retrieval.ranks(np.ones((3, 1)), np.ones((3, 1))).tolist() == [3, 3, 3]

@@ -13,17 +13,37 @@ from jaxsft.training import setup
 
 def corpus(seed=0, rows=20):
     rng = random.Random(seed)
-    words = ["the", "a", "cat", "sat", "on", "mat,", "dog.", "runs", "fast", "Schön", "übel", "23.5", "(red)"]
+    words = [
+        "the",
+        "a",
+        "cat",
+        "sat",
+        "on",
+        "mat,",
+        "dog.",
+        "runs",
+        "fast",
+        "Schön",
+        "übel",
+        "23.5",
+        "(red)",
+    ]
     text = lambda: " ".join(rng.choice(words) for _ in range(rng.randint(1, 12)))
     references = [[text() for _ in range(rng.randint(1, 4))] for _ in range(rows)]
-    return [" ".join(w for w in r[0].split() if rng.random() < 0.8) or "x" for r in references], references
+    return [
+        " ".join(w for w in r[0].split() if rng.random() < 0.8) or "x" for r in references
+    ], references
 
 
 def test_by_hand():
-    assert texts.scores(["exact_match"], [" yes\n", "no"], [["no", "yes"], ["yes"]], "none") == {"exact_match": 0.5}
+    assert texts.scores(["exact_match"], [" yes\n", "no"], [["no", "yes"], ["yes"]], "none") == {
+        "exact_match": 0.5
+    }
     pytest.importorskip("sacrebleu")
     # a c d of a b c d, and 3 tokens against 4: 2 x 3 / 7; the other has nothing in common
-    assert texts.rouge_l(["a c d", "x"], [["a b c d", "q"], ["y"]], "none") == pytest.approx(100 * (6 / 7) / 2)
+    assert texts.rouge_l(["a c d", "x"], [["a b c d", "q"], ["y"]], "none") == pytest.approx(
+        100 * (6 / 7) / 2
+    )
     assert texts.rouge_l(["A C D"], [["a b c d"]], "none") == pytest.approx(600 / 7)
     assert texts.rouge_l([""], [["a"]], "none") == 0
 
@@ -33,12 +53,18 @@ def test_perfect_answers_have_the_full_score_and_others_have_not():
     answers, references = corpus()
     long = [["a b c d e f"], ["one two three four five", "six"]]
     full = texts.scores(texts.SCORES, [r[0] for r in long], long, "13a")
-    assert full == pytest.approx({"exact_match": 1.0, "bleu": 100.0, "chrf": 100.0, "rouge_l": 100.0})
-    assert all(0 < v < 100 for v in texts.scores(texts.SCORES[1:], answers, references, "13a").values())
+    assert full == pytest.approx(
+        {"exact_match": 1.0, "bleu": 100.0, "chrf": 100.0, "rouge_l": 100.0}
+    )
+    assert all(
+        0 < v < 100 for v in texts.scores(texts.SCORES[1:], answers, references, "13a").values()
+    )
 
 
 def test_bleu_and_chrf_are_those_of_sacrebleu():
-    """With as many references each, against its functions; with fewer of them, against the same corpus where one is given twice."""
+    """With as many references each, against its functions; with fewer of them, against the same
+    corpus where one is given twice.
+    """
     sacrebleu = pytest.importorskip("sacrebleu")
     answers, references = corpus()
     even = [(r * 4)[:4] for r in references]
@@ -46,8 +72,11 @@ def test_bleu_and_chrf_are_those_of_sacrebleu():
     assert texts.chrf(answers, even, "none") == sacrebleu.corpus_chrf(answers, streams).score
     for tokens in ("13a", "intl", "char"):
         expected = sacrebleu.corpus_bleu(answers, streams, tokenize=tokens).score
-        assert texts.bleu(answers, even, tokens) == texts.bleu(answers, references, tokens) == expected
-    assert len({texts.bleu(answers, references, tokens) for tokens in ("13a", "char", "none")}) == 3  # guards E14
+        assert (
+            texts.bleu(answers, even, tokens) == texts.bleu(answers, references, tokens) == expected
+        )
+    # guards E14
+    assert len({texts.bleu(answers, references, tokens) for tokens in ("13a", "char", "none")}) == 3
 
 
 def test_rouge_l_is_that_of_rouge_score():
@@ -59,14 +88,21 @@ def test_rouge_l_is_that_of_rouge_score():
 
     oracle = scorer.RougeScorer(["rougeL"], tokenizer=Ours)
     answers, references = corpus(1)
-    expected = [oracle.score_multi(r, a)["rougeL"].fmeasure for a, r in zip(answers, references, strict=True)]
-    assert texts.rouge_l(answers, references, "13a") == pytest.approx(100 * sum(expected) / len(expected))
+    expected = [
+        oracle.score_multi(r, a)["rougeL"].fmeasure
+        for a, r in zip(answers, references, strict=True)
+    ]
+    assert texts.rouge_l(answers, references, "13a") == pytest.approx(
+        100 * sum(expected) / len(expected)
+    )
 
 
 def test_a_text_without_spaces_needs_its_tokenizer():  # guards E14
     pytest.importorskip("sacrebleu")
     answers, references = ["我喜欢红色的猫和狗"], [["我喜欢红色的猫和鸟"]]
-    assert texts.bleu(answers, references, "zh") > 70 and texts.bleu(answers, references, "13a") < 10
+    assert (
+        texts.bleu(answers, references, "zh") > 70 and texts.bleu(answers, references, "13a") < 10
+    )
 
 
 def test_a_score_without_its_library_is_refused(monkeypatch):
@@ -83,7 +119,8 @@ def test_scores_that_nobody_asked_for_are_those_that_are_installed(there, monkey
     assert setup.resolve(config).task.scores == (texts.SCORES if there else ("exact_match",))
     assert texts.left_out() == (() if there else texts.SCORES[1:])
     asked = dataclasses.replace(config, task=dataclasses.replace(config.task, scores=("bleu",)))
-    assert setup.resolve(asked).task.scores == ("bleu",)  # whose library is asked for when the task is made
+    # whose library is asked for when the task is made
+    assert setup.resolve(asked).task.scores == ("bleu",)
 
 
 @pytest.mark.parametrize(
@@ -107,5 +144,7 @@ def test_tokens_fit_the_script(given, tokens):  # guards E14
 
 def test_a_chinese_answer_is_not_one_word():  # guards E14
     pytest.importorskip("sacrebleu")
-    scores = lambda tokens: texts.scores(["bleu"], ["我喜欢吃红苹果。"], [["我喜欢吃苹果。"]], tokens)["bleu"]
+    scores = lambda tokens: texts.scores(
+        ["bleu"], ["我喜欢吃红苹果。"], [["我喜欢吃苹果。"]], tokens
+    )["bleu"]
     assert scores(texts.tokens_for(["我喜欢吃苹果。"])) > 40 > 1 > scores("13a")

@@ -13,7 +13,10 @@ x64 = pytest.mark.usefixtures("x64")
 
 def rows(lengths, width):
     """Tokens of rows, each a list of the lengths of its texts; what is left is padding."""
-    segments, positions = np.zeros((len(lengths), width), np.int32), np.zeros((len(lengths), width), np.int32)
+    segments, positions = (
+        np.zeros((len(lengths), width), np.int32),
+        np.zeros((len(lengths), width), np.int32),
+    )
     for row, texts in enumerate(lengths):
         at = 0
         for number, n in enumerate(texts, 1):
@@ -24,7 +27,10 @@ def rows(lengths, width):
 
 def qkv(batch, queries, keys, heads, kv_heads, n=4, seed=0):
     rng = np.random.default_rng(seed)
-    return [rng.normal(size=(batch, s, h, n)) for s, h in ((queries, heads), (keys, kv_heads), (keys, kv_heads))]
+    return [
+        rng.normal(size=(batch, s, h, n))
+        for s, h in ((queries, heads), (keys, kv_heads), (keys, kv_heads))
+    ]
 
 
 def how(causal, softcap=None, n=4):
@@ -39,11 +45,14 @@ def by_hand(q, k, v, query, key, causal, window=None, softcap=None):
         there = [
             t
             for t in range(k.shape[1])
-            if query.segment_ids[b, s] == key.segment_ids[b, t] != 0 and (not causal or key.positions[b, t] <= query.positions[b, s])
+            if query.segment_ids[b, s] == key.segment_ids[b, t] != 0
+            and (not causal or key.positions[b, t] <= query.positions[b, s])
             if window is None or abs(int(key.positions[b, t]) - int(query.positions[b, s])) < window
         ]
         if there:
-            score = np.array([q[b, s, h] @ k[b, t, h // group] for t in there]) / np.sqrt(q.shape[3])
+            score = np.array([q[b, s, h] @ k[b, t, h // group] for t in there]) / np.sqrt(
+                q.shape[3]
+            )
             score = score if softcap is None else softcap * np.tanh(score / softcap)
             weight = np.exp(score - score.max())
             out[b, s, h] = (weight / weight.sum()) @ v[b, there, h // group]
@@ -60,15 +69,26 @@ def test_softmax_by_hand(path, heads, kv_heads, causal, monkeypatch):  # guards 
     where = rows([[5, 3, 2], [11], []], 11)
     q, k, v = qkv(3, 11, 11, heads, kv_heads)
     found = attention.PATHS[path](q, k, v, where, where, how(causal), "fp32")
-    np.testing.assert_allclose(found, by_hand(q, k, v, where, where, causal), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        found, by_hand(q, k, v, where, where, causal), rtol=1e-12, atol=1e-13
+    )
 
 
 @x64
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(
-    "texts, width, heads, kv_heads", [([[7, 9, 1], [17], [3]], 19, 4, 2), ([[13], [5, 8]], 13, 2, 2), ([[1]], 1, 1, 1), ([[16, 16]], 32, 2, 1)]
+    "texts, width, heads, kv_heads",
+    [
+        ([[7, 9, 1], [17], [3]], 19, 4, 2),
+        ([[13], [5, 8]], 13, 2, 2),
+        ([[1]], 1, 1, 1),
+        ([[16, 16]], 32, 2, 1),
+    ],
 )
-def test_blocks_change_neither_output_nor_gradient(texts, width, heads, kv_heads, causal, monkeypatch):  # guards B1, B5
+# guards B1, B5
+def test_blocks_change_neither_output_nor_gradient(
+    texts, width, heads, kv_heads, causal, monkeypatch
+):
     monkeypatch.setattr(blocked, "BLOCK", 8)
     where = rows(texts, width)
     arrays = qkv(len(texts), width, width, heads, kv_heads)
@@ -101,10 +121,14 @@ def test_windows_and_soft_caps_by_hand(window, softcap, causal, monkeypatch):
             return path(*arrays, where, where, how(causal, softcap), "fp32", window)
 
         value = lambda arrays, window: (weight * jnp.sin(out(arrays, window))).sum()
-        return jax.jit(lambda *args: (out(*args), jax.grad(value)(*args)))(arrays, None if window is None else np.int32(window))
+        return jax.jit(lambda *args: (out(*args), jax.grad(value)(*args)))(
+            arrays, None if window is None else np.int32(window)
+        )
 
     (out, grads), (expected, expected_grads) = run(attention.blocked), run(attention.reference)
-    np.testing.assert_allclose(expected, by_hand(*arrays, where, where, causal, window, softcap), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        expected, by_hand(*arrays, where, where, causal, window, softcap), rtol=1e-12, atol=1e-13
+    )
     np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-13)
     for found, wanted in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-13)
@@ -117,7 +141,9 @@ def test_large_scores_do_not_overflow(monkeypatch):
     q, k, v = qkv(1, 9, 9, 1, 1)
     for path in attention.PATHS.values():
         found = path(q * 1e3, k * 1e3, v, where, where, how(True), "fp32")
-        np.testing.assert_allclose(found, by_hand(q * 1e3, k * 1e3, v, where, where, True), rtol=1e-9)
+        np.testing.assert_allclose(
+            found, by_hand(q * 1e3, k * 1e3, v, where, where, True), rtol=1e-9
+        )
 
 
 @x64
@@ -130,7 +156,9 @@ def test_fewer_queries_than_keys(path, monkeypatch):
     run = attention.PATHS[path]
     last = Tokens(*(x[:, 5:7] for x in where[:2]))
     np.testing.assert_allclose(
-        run(q[:, 5:7], k, v, last, where, how(True), "fp32"), run(q, k, v, where, where, how(True), "fp32")[:, 5:7], rtol=1e-12
+        run(q[:, 5:7], k, v, last, where, how(True), "fp32"),
+        run(q, k, v, where, where, how(True), "fp32")[:, 5:7],
+        rtol=1e-12,
     )
 
 
@@ -140,15 +168,21 @@ def test_bf16_is_near():
     for path in attention.PATHS.values():
         found = path(*arrays, where, where, how(True), "bf16")
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found, attention.reference(*arrays, where, where, how(True), "fp32"), atol=0.03)
+        np.testing.assert_allclose(
+            found, attention.reference(*arrays, where, where, how(True), "fp32"), atol=0.03
+        )
 
 
 def temporaries(path, length):
     """Bytes that the compiled gradient holds beside its arguments and results."""
     where = rows([[length // 2, length // 2]], length)
     shape = jax.ShapeDtypeStruct((1, length, 2, 4), np.float32)
-    gradient = jax.grad(lambda q, k, v: path(q, k, v, where, where, how(True), "fp32").sum(), (0, 1, 2))
-    return jax.jit(gradient).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
+    gradient = jax.grad(
+        lambda q, k, v: path(q, k, v, where, where, how(True), "fp32").sum(), (0, 1, 2)
+    )
+    return (
+        jax.jit(gradient).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
+    )
 
 
 def test_memory_of_blocks_is_linear():
@@ -159,5 +193,8 @@ def test_memory_of_blocks_is_linear():
 
 
 def test_auto_is_blocked_where_scores_would_be_many():
-    assert attention.choose("auto", 512, 512) == "blocked" and attention.choose("auto", 512, 511) == attention.choose("auto", 1, 2048) == "reference"
+    assert (
+        attention.choose("auto", 512, 512) == "blocked"
+        and attention.choose("auto", 512, 511) == attention.choose("auto", 1, 2048) == "reference"
+    )
     assert attention.choose("reference", 4096, 4096) == "reference"

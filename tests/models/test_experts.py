@@ -1,4 +1,6 @@
-"""Experts against every token going through all of them, in numpy; no token is dropped, and none knows of the others."""
+"""Experts against every token going through all of them, in numpy; no token is dropped, and none
+knows of the others.
+"""
 
 import dataclasses
 import json
@@ -17,7 +19,9 @@ from jaxsft.sharding.weights import WeightSpec, specs
 from tests.models.families import hf
 from tests.models.families.test_parity import rows
 
-ROUTERS = json.loads((Path(__file__).parent / "golden" / "routers.json").read_text(encoding="utf-8"))
+ROUTERS = json.loads(
+    (Path(__file__).parent / "golden" / "routers.json").read_text(encoding="utf-8")
+)
 
 x64 = pytest.mark.usefixtures("x64")
 CONFIG = ModelConfig(embed=6, mlp=5, experts=4, experts_per_token=2)
@@ -27,7 +31,11 @@ RNG = np.random.default_rng(0)
 def made(config=CONFIG, precision="fp32"):
     module = Experts(config, precision, 1.0)
     boxed = module.init(jax.random.key(0), jnp.zeros((1, 1, 6)))["params"]
-    return module, jax.tree.map(lambda p: np.asarray(p, np.float64), nn.meta.unbox(boxed)), specs(boxed)
+    return (
+        module,
+        jax.tree.map(lambda p: np.asarray(p, np.float64), nn.meta.unbox(boxed)),
+        specs(boxed),
+    )
 
 
 def by_hand(params, x, config):
@@ -59,8 +67,12 @@ def test_by_hand_with_gradients(chosen, norm):
     assert (grad[1] * step).sum() == pytest.approx((near(1e-6) - near(-1e-6)) / 2e-6, rel=1e-5)
     for name in ("gate", "up", "down"):
         step = RNG.normal(size=params[name]["w"].shape)
-        near = lambda e, name=name, step=step: (g * by_hand({**params, name: {"w": params[name]["w"] + e * step}}, x, config)).sum()
-        assert (grad[0][name]["w"] * step).sum() == pytest.approx((near(1e-6) - near(-1e-6)) / 2e-6, rel=1e-5)
+        near = lambda e, name=name, step=step: (
+            g * by_hand({**params, name: {"w": params[name]["w"] + e * step}}, x, config)
+        ).sum()
+        assert (grad[0][name]["w"] * step).sum() == pytest.approx(
+            (near(1e-6) - near(-1e-6)) / 2e-6, rel=1e-5
+        )
 
 
 @x64
@@ -72,9 +84,15 @@ def test_a_token_does_not_know_the_others():
 
 
 def test_a_matrix_is_that_of_one_expert():
-    assert made()[2]["gate"]["w"] == WeightSpec((4, 6, 5), np.float32, ("experts", "embed", "mlp"), 1)
+    assert made()[2]["gate"]["w"] == WeightSpec(
+        (4, 6, 5), np.float32, ("experts", "embed", "mlp"), 1
+    )
     spec = WeightSpec((3, 4, 6, 5), np.float32, ("layers", "experts", "embed", "mlp"), 1)
-    assert spec.matrix == (6, 5) and spec.stacks == 2 and WeightSpec((6, 5), np.float32, ("embed", "mlp"), 1).stacks == 0
+    assert (
+        spec.matrix == (6, 5)
+        and spec.stacks == 2
+        and WeightSpec((6, 5), np.float32, ("embed", "mlp"), 1).stacks == 0
+    )
 
 
 @pytest.mark.parametrize("name", ROUTERS)
@@ -87,8 +105,13 @@ def test_losses_of_routers_are_those_of_transformers(name, tmp_path):  # guards 
         seen = dataclasses.replace(model, routed=[])
         seen.hidden(params, ids[part], Tokens(where.segment_ids[part], where.positions[part]))
         [found] = seen.routed
-        assert found.tokens.tolist() == [arrays["lengths"].sum()] * 3 and (found.chosen.sum(1) == found.tokens * model.config.experts_per_token).all()
-        assert {k: v for k, v in found.compute().items() if k in ROUTERS[name]} == pytest.approx(ROUTERS[name], rel=1e-5)
+        assert (
+            found.tokens.tolist() == [arrays["lengths"].sum()] * 3
+            and (found.chosen.sum(1) == found.tokens * model.config.experts_per_token).all()
+        )
+        assert {k: v for k, v in found.compute().items() if k in ROUTERS[name]} == pytest.approx(
+            ROUTERS[name], rel=1e-5
+        )
 
 
 def test_bf16_is_near():
@@ -115,4 +138,6 @@ def test_spread_over_devices(shape):
     mesh = meshes.make_mesh(MeshConfig(*shape))
     placed = jax.device_put(params, meshes.shardings(specs(boxed), mesh))
     found = jax.jit(jax.value_and_grad(value))(placed, meshes.place_rows(x, mesh, 8))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), found, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), found, expected
+    )

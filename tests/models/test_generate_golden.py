@@ -1,5 +1,6 @@
-"""What transformers generates with a real model, token by token: greedy, with a repetition penalty, stop tokens, beams, and stop strings in
-beams."""
+"""What transformers generates with a real model, token by token: greedy, with a repetition penalty,
+stop tokens, beams, and stop strings in beams.
+"""
 
 import functools
 import json
@@ -14,8 +15,13 @@ from jaxsft.config.schema import GenerateConfig
 from jaxsft.models.generate import generate
 from tests.realdata import real
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "generate.json").read_text(encoding="utf-8"))
-TOLD = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, red ball."
+GOLDEN = json.loads(
+    (Path(__file__).parent / "golden" / "generate.json").read_text(encoding="utf-8")
+)
+TOLD = (
+    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
+    " One day, she saw a big, red ball."
+)
 
 
 @functools.cache
@@ -24,7 +30,12 @@ def model():
 
 
 def name(case):
-    return ",".join([*(f"{k}={v}" for k, v in case["options"].items()), *(["stop"] if case["stop"] != [511] else [])])
+    return ",".join(
+        [
+            *(f"{k}={v}" for k, v in case["options"].items()),
+            *(["stop"] if case["stop"] != [511] else []),
+        ]
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -37,12 +48,21 @@ def test_the_tokens_are_those_of_transformers(case):  # guards E12
     new, options["stop"] = options.pop("max_new_tokens"), options.pop("stop_strings", [])
     how = {"max_new_tokens": new, "stop_ids": case["stop"], "read": m.tokenizer.continued}
     out = generate(m.run.parts.model, params, GOLDEN["prompts"], GenerateConfig(**options), **how)
-    assert [answer.ids + case["stop"] * (answer.stopped and not options["stop"]) for answer in out] == case["ids"]
+    assert [
+        answer.ids + case["stop"] * (answer.stopped and not options["stop"]) for answer in out
+    ] == case["ids"]
     if options["stop"]:
-        assert sum(answer.stopped for answer in out) > 2 and not any(text in answer.text for answer in out for text in options["stop"])
+        assert sum(answer.stopped for answer in out) > 2 and not any(
+            text in answer.text for answer in out for text in options["stop"]
+        )
 
 
 def test_the_text_is_the_documented_one():
-    assert model().generate("", max_new_tokens=60).lstrip().startswith(TOLD)  # the space is that of SentencePiece before a text
-    assert model().generate("Once upon a time", max_new_tokens=40).startswith(TOLD.removeprefix("Once upon a time")[:60])
+    # the space is that of SentencePiece before a text
+    assert model().generate("", max_new_tokens=60).lstrip().startswith(TOLD)
+    assert (
+        model()
+        .generate("Once upon a time", max_new_tokens=40)
+        .startswith(TOLD.removeprefix("Once upon a time")[:60])
+    )
     assert "".join(model().stream("", max_new_tokens=60)) == model().generate("", max_new_tokens=60)

@@ -1,4 +1,6 @@
-"""LSTM and GRU against loops in numpy and against torch; texts that share a row know nothing of each other."""
+"""LSTM and GRU against loops in numpy and against torch; texts that share a row know nothing of
+each other.
+"""
 
 import dataclasses
 import inspect
@@ -27,10 +29,16 @@ KINDS = pytest.mark.parametrize("kind", ["lstm", "gru"])  # model.kind
 
 
 def make(kind: str, causal: bool = False, layers: int = 2) -> tuple[Recurrent, dict]:
-    model = Recurrent(ModelConfig(kind=kind, layers=layers, embed=D, causal=causal, embed_scale=2.0), V)
-    params = jax.tree.map(lambda w: w.value, model.init(jax.random.key(0)), is_leaf=lambda w: hasattr(w, "value"))
+    model = Recurrent(
+        ModelConfig(kind=kind, layers=layers, embed=D, causal=causal, embed_scale=2.0), V
+    )
+    params = jax.tree.map(
+        lambda w: w.value, model.init(jax.random.key(0)), is_leaf=lambda w: hasattr(w, "value")
+    )
     rng = np.random.default_rng(0)  # biases that are not zero
-    return model, jax.tree.map(lambda w: jnp.asarray(w, jnp.float64) + 0.1 * rng.normal(size=w.shape), params)
+    return model, jax.tree.map(
+        lambda w: jnp.asarray(w, jnp.float64) + 0.1 * rng.normal(size=w.shape), params
+    )
 
 
 def one(length: int) -> Tokens:
@@ -46,7 +54,10 @@ def by_hand(kind: str, w: dict, x: np.ndarray) -> np.ndarray:
     h = c = np.zeros(w["u"].shape[0])
     out = []
     for now in x:
-        a, r = [now @ w["w"][:, g] + w["b"][g] for g in range(w["b"].shape[0])], [h @ w["u"][:, g] for g in range(w["b"].shape[0])]
+        a, r = (
+            [now @ w["w"][:, g] + w["b"][g] for g in range(w["b"].shape[0])],
+            [h @ w["u"][:, g] for g in range(w["b"].shape[0])],
+        )
         if kind == "lstm":
             i, f, g, o = (x + y for x, y in zip(a, r, strict=True))
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
@@ -69,7 +80,9 @@ def test_equals_a_loop(kind, causal, x64):
         x = (
             by_hand(kind, w["forward"], x)
             if causal
-            else np.concatenate([by_hand(kind, w["forward"], x), by_hand(kind, w["backward"], x[::-1])[::-1]], -1)
+            else np.concatenate(
+                [by_hand(kind, w["forward"], x), by_hand(kind, w["backward"], x[::-1])[::-1]], -1
+            )
         )
     np.testing.assert_allclose(model.hidden(params, ids[None], one(7))[0], x, atol=1e-12)
 
@@ -92,18 +105,29 @@ def test_packed_is_unpacked(kind, causal, x64):  # guards B11
 def test_a_kind_that_cannot_keep_texts_apart_is_refused(monkeypatch):  # guards B11
     leaky = types.SimpleNamespace(supports_packing=False)
     monkeypatch.setitem(kinds.KINDS, "gru", leaky)
-    with pytest.raises(ConfigError, match=r"model.kind=gru: texts that share a row .* set data.packing=false"):
+    with pytest.raises(
+        ConfigError, match=r"model.kind=gru: texts that share a row .* set data.packing=false"
+    ):
         conftest.bench("classify", model=GRU)
     assert kinds.get(ModelConfig(kind="gru"), packing=False) is leaky
 
 
-GRU = {"kind": "gru", "heads": 4, "kv_heads": 4, "head_dim": 32}  # the last three as they are by default
+# the last three as they are by default
+GRU = {"kind": "gru", "heads": 4, "kv_heads": 4, "head_dim": 32}
 
 
 def test_gradients_do_not_depend_on_packing(x64):  # guards B11
     given = {"model": GRU | {"layers": 1}, "train": {"batch_size": 5}}
-    benches = [conftest.bench("classify", 5, longest=6, data={"packing": packing}, **given) for packing in (True, False)]
-    grads = [jax.jit(b.program._gradient)(b.state(), {}, b.batches[0], b.hyper, b.program.task.totals(b.batches[0]))[0] for b in benches]
+    benches = [
+        conftest.bench("classify", 5, longest=6, data={"packing": packing}, **given)
+        for packing in (True, False)
+    ]
+    grads = [
+        jax.jit(b.program._gradient)(
+            b.state(), {}, b.batches[0], b.hyper, b.program.task.totals(b.batches[0])
+        )[0]
+        for b in benches
+    ]
     conftest.assert_close(*grads, atol=1e-12)
     assert benches[0].batches.plan.rows < benches[1].batches.plan.rows == 5
 
@@ -114,7 +138,10 @@ def test_gradients_in_bfloat16(kind):
 
     def gradients(precision):
         cell = Cell(kind, 8, precision)
-        x, first = jax.random.normal(jax.random.key(1), (4, 5, 16)), jnp.zeros((4, 5), bool).at[:, 0].set(True)
+        x, first = (
+            jax.random.normal(jax.random.key(1), (4, 5, 16)),
+            jnp.zeros((4, 5), bool).at[:, 0].set(True),
+        )
         params = nn.meta.unbox(cell.init(jax.random.key(0), x, first))
         return jax.jit(jax.grad(lambda p: (cell.apply(p, x, first) ** 2).sum()))(params)["params"]
 
@@ -125,13 +152,24 @@ def test_gradients_in_bfloat16(kind):
 
 def test_dropout_remat_and_what_is_not_read(x64):
     model, params = make("lstm")
-    noise, ids = Dropout(jnp.float32(0.5), jax.random.split(jax.random.key(1), 1)), np.array([[1, 2, 3]])
+    noise, ids = (
+        Dropout(jnp.float32(0.5), jax.random.split(jax.random.key(1), 1)),
+        np.array([[1, 2, 3]]),
+    )
     again = dataclasses.replace(model, config=dataclasses.replace(model.config, remat=True))
-    run = jax.jit(lambda p: (model.hidden(p, ids, one(3)), again.hidden(p, ids, one(3)), model.hidden(p, ids, one(3), noise)))
+    run = jax.jit(
+        lambda p: (
+            model.hidden(p, ids, one(3)),
+            again.hidden(p, ids, one(3)),
+            model.hidden(p, ids, one(3), noise),
+        )
+    )
     plain, remat, noisy = run(params)
     assert not np.allclose(noisy, plain)
     np.testing.assert_array_equal(remat, plain)
-    with pytest.raises(ConfigError, match=r"model.heads=2: is read with model.kind=transformer only"):
+    with pytest.raises(
+        ConfigError, match=r"model.heads=2: is read with model.kind=transformer only"
+    ):
         conftest.make_config("classify", model=GRU | {"heads": 2})
     with pytest.raises(ConfigError, match=r"model.embed=15: two directions"):
         conftest.make_config("classify", model=GRU | {"embed": 15})
@@ -150,7 +188,9 @@ ADAPTED = {
 
 @KINDS
 def test_noise_on_embeddings(kind, x64):  # guards H9
-    """The states are those of embeddings with the noise of `neftune`; without its strength, to the bit those without."""
+    """The states are those of embeddings with the noise of `neftune`; without its strength, to the
+    bit those without.
+    """
     model, params = make(kind)
     ids, where = np.arange(6)[None], one(6)
     keys = jax.random.split(jax.random.key(3), 1)
@@ -168,34 +208,66 @@ def test_noise_on_embeddings(kind, x64):  # guards H9
     assert conftest.make_config("classify", model=GRU, train={"neftune": 5.0}).train.neftune == 5.0
 
 
-@pytest.mark.parametrize("kind, name", [("lstm", "lora"), ("gru", "lora"), ("lstm", "pissa"), ("gru", "dora")])
+@pytest.mark.parametrize(
+    "kind, name", [("lstm", "lora"), ("gru", "lora"), ("lstm", "pissa"), ("gru", "dora")]
+)
 def test_adapters_of_a_cell(kind, name, x64):  # guards G1, G7
-    """The start is the base; a learnt adapter computes what the weights with it in them compute, in both directions."""
+    """The start is the base; a learnt adapter computes what the weights with it in them compute, in
+    both directions.
+    """
     plain, params = make(kind)
     model = dataclasses.replace(plain, adapter=ADAPTED[name])
     wide = lambda tree: jax.tree.map(lambda w: jnp.asarray(w, jnp.float64), tree)
     params["adapters"] = wide(nn.meta.unbox(model.init(jax.random.key(0)))["adapters"])
     params = adapters.start(model.adapter, params, jax.random.key(1))
-    sites = {path.removeprefix("adapters/").rsplit("/", 1)[0] for path in flatten(params) if path.startswith("adapters/")}
+    sites = {
+        path.removeprefix("adapters/").rsplit("/", 1)[0]
+        for path in flatten(params)
+        if path.startswith("adapters/")
+    }
     each = {f"layers/0/{way}/{matrix}" for way in ("forward", "backward") for matrix in "wu"}
-    assert sites == {"lora": each, "pissa": {x.replace("0", "1") for x in each} | {"embed/tokens"}, "dora": {"layers/0/backward/u"}}[name]
+    assert (
+        sites
+        == {
+            "lora": each,
+            "pissa": {x.replace("0", "1") for x in each} | {"embed/tokens"},
+            "dora": {"layers/0/backward/u"},
+        }[name]
+    )
     ids = np.array([[1, 2, 3, 4, 5]])
     run = jax.jit(lambda p: model.hidden(p, ids, one(5)))
     base = {k: v for k, v in params.items() if k != "adapters"}
     np.testing.assert_allclose(run(params), plain.hidden(base, ids, one(5)), atol=1e-12)
-    moved = jax.tree_util.tree_map_with_path(lambda path, w: w if path[-1].key in adapters.FIXED else w + 0.3, params["adapters"])
-    found, merged = run({**params, "adapters": moved}), partition.join(adapters.merge(model.adapter, {**params, "adapters": moved}))
+    moved = jax.tree_util.tree_map_with_path(
+        lambda path, w: w if path[-1].key in adapters.FIXED else w + 0.3, params["adapters"]
+    )
+    found, merged = (
+        run({**params, "adapters": moved}),
+        partition.join(adapters.merge(model.adapter, {**params, "adapters": moved})),
+    )
     np.testing.assert_allclose(found, plain.hidden(merged, ids, one(5)), atol=1e-12)
     assert np.abs(found - run(params)).max() > 1e-3
-    states = jax.random.normal(jax.random.key(2), (1, 3, D), jnp.float64)  # a tied output has the adapter of the embedding too
-    np.testing.assert_allclose(model.logits({**params, "adapters": moved}, states), plain.logits(merged, states), atol=1e-12)
+    # a tied output has the adapter of the embedding too
+    states = jax.random.normal(jax.random.key(2), (1, 3, D), jnp.float64)
+    np.testing.assert_allclose(
+        model.logits({**params, "adapters": moved}, states),
+        plain.logits(merged, states),
+        atol=1e-12,
+    )
 
 
 @pytest.mark.slow
 def test_a_step_trains_the_adapter_of_a_cell_alone(x64):  # guards A1, G10
     """With its dropout, whose masks belong to rows, in one batch or in micro-batches."""
-    given = {"model": GRU | {"layers": 1}, "adapter": options.LoRA(rank=2, dropout=0.3), "data": {"packing": False}}
-    whole, parts = (conftest.bench("classify", 4, longest=6, train={"batch_size": 4, "accumulate": n}, **given) for n in (1, 2))
+    given = {
+        "model": GRU | {"layers": 1},
+        "adapter": options.LoRA(rank=2, dropout=0.3),
+        "data": {"packing": False},
+    }
+    whole, parts = (
+        conftest.bench("classify", 4, longest=6, train={"batch_size": 4, "accumulate": n}, **given)
+        for n in (1, 2)
+    )
     assert {path.split("/")[0] for path in flatten(whole.apart[0])} == {"adapters", "head"}
     (a, sums), (b, other) = whole.run([0, 0]), parts.run([0, 0])
     conftest.assert_close((a.trainable, sums.terms), (b.trainable, other.terms))
@@ -203,13 +275,26 @@ def test_a_step_trains_the_adapter_of_a_cell_alone(x64):  # guards A1, G10
         assert np.abs(flatten(a.trainable)[path] - start).max() > 0, path
     quiet = whole.run([0, 0], adapter_dropout=np.float32(0))[1]
     assert abs(float(quiet.terms["cross_entropy"] - sums.terms["cross_entropy"])) > 1e-9
-    biases = conftest.bench("classify", 4, longest=6, model=GRU | {"layers": 1}, adapter=options.BitFit())
-    assert {path.rsplit("/", 1)[1] for path in flatten(biases.apart[0]) if path.startswith("layers")} == {"b", "c"}
+    biases = conftest.bench(
+        "classify", 4, longest=6, model=GRU | {"layers": 1}, adapter=options.BitFit()
+    )
+    assert {
+        path.rsplit("/", 1)[1] for path in flatten(biases.apart[0]) if path.startswith("layers")
+    } == {"b", "c"}
 
 
-@pytest.mark.parametrize("adapter, why", [(options.IA3(), "no attention, and no MLP"), (options.Prefix(), "no attention to tokens")])
+@pytest.mark.parametrize(
+    "adapter, why",
+    [(options.IA3(), "no attention, and no MLP"), (options.Prefix(), "no attention to tokens")],
+)
 def test_adapters_that_a_cell_has_no_place_for(adapter, why):
-    with pytest.raises(ConfigError, match=rf"adapter={adapter.name}: model.kind=gru has {why}.*choose lora, dora, bitfit, or model.kind=transformer"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            rf"adapter={adapter.name}: model.kind=gru has {why}.*choose lora, dora, bitfit, or"
+            r" model.kind=transformer"
+        ),
+    ):
         conftest.bench("classify", 3, model=GRU, adapter=adapter)
 
 
@@ -219,7 +304,9 @@ def test_equals_torch(kind, x64):
     torch = pytest.importorskip("torch")
     model, params = make(kind)
     ids = np.random.default_rng(1).integers(0, V, 9)
-    other = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[kind](D, D // 2, 2, batch_first=True, bidirectional=True, dtype=torch.float64)
+    other = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[kind](
+        D, D // 2, 2, batch_first=True, bidirectional=True, dtype=torch.float64
+    )
     with torch.no_grad():
         for layer in range(2):
             for name, end in (("forward", ""), ("backward", "_reverse")):
@@ -234,7 +321,9 @@ def test_equals_torch(kind, x64):
                     ("bias_hh", hidden.ravel()),
                 ):
                     getattr(other, f"{field}_l{layer}{end}").copy_(torch.tensor(value))
-        expected = other(torch.tensor(np.asarray(params["embed"]["tokens"]["w"])[ids][None] * 2.0))[0].numpy()
+        expected = other(torch.tensor(np.asarray(params["embed"]["tokens"]["w"])[ids][None] * 2.0))[
+            0
+        ].numpy()
     np.testing.assert_allclose(model.hidden(params, ids[None], one(9)), expected, atol=1e-12)
 
 
@@ -261,4 +350,6 @@ def test_a_run(tmp_path):
 
 def test_the_interface_is_that_of_the_transformer():
     for name in ("init", "hidden", "output_matrix", "output_bias", "logits"):
-        assert str(inspect.signature(getattr(Recurrent, name))) == str(inspect.signature(getattr(Transformer, name))), name
+        assert str(inspect.signature(getattr(Recurrent, name))) == str(
+            inspect.signature(getattr(Transformer, name))
+        ), name

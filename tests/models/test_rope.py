@@ -18,9 +18,13 @@ PLAIN = rope.frequencies(10000.0, 8, RopeScaling(), np.float64)[0]
 
 @x64
 def test_rope_is_a_rotation_that_knows_distances_only():
-    """Lengths stay; a product of query and key depends on how far apart they are; position 0 is the identity; by hand for one pair."""
+    """Lengths stay; a product of query and key depends on how far apart they are; position 0 is the
+    identity; by hand for one pair.
+    """
     q, k = RNG.normal(size=(2, 8))
-    turn = lambda x, p: np.asarray(rope.rotate(x[None, None, None], rope.table(CONFIG, jnp.array([[p]]), np.dtype(np.float64))))[0, 0, 0]
+    turn = lambda x, p: np.asarray(
+        rope.rotate(x[None, None, None], rope.table(CONFIG, jnp.array([[p]]), np.dtype(np.float64)))
+    )[0, 0, 0]
     np.testing.assert_allclose(turn(q, 0), q)
     assert np.linalg.norm(turn(q, 17)) == pytest.approx(np.linalg.norm(q), rel=1e-12)
     products = [turn(q, p + 5) @ turn(k, p) for p in (0, 3, 100, 1000)]
@@ -36,14 +40,21 @@ def test_rope_is_a_rotation_that_knows_distances_only():
 def test_a_fraction_of_the_dimensions_is_rotated():
     config = dataclasses.replace(CONFIG, rope_fraction=0.5)
     x = RNG.normal(size=(1, 3, 2, 8))
-    found = np.asarray(rope.rotate(x, rope.table(config, jnp.arange(3)[None], np.dtype(np.float64))))
+    found = np.asarray(
+        rope.rotate(x, rope.table(config, jnp.arange(3)[None], np.dtype(np.float64)))
+    )
     np.testing.assert_array_equal(found[..., 4:], x[..., 4:])
     four = dataclasses.replace(CONFIG, head_dim=4)
-    np.testing.assert_allclose(found[..., :4], rope.rotate(x[..., :4], rope.table(four, jnp.arange(3)[None], np.dtype(np.float64))))
+    np.testing.assert_allclose(
+        found[..., :4],
+        rope.rotate(x[..., :4], rope.table(four, jnp.arange(3)[None], np.dtype(np.float64))),
+    )
 
 
 def test_linear_and_ntk():
-    """Positions are divided; or the base grows so that the slowest frequency is divided and the fastest is not touched."""
+    """Positions are divided; or the base grows so that the slowest frequency is divided and the
+    fastest is not touched.
+    """
     linear = rope.frequencies(10000.0, 8, RopeScaling("linear", 4.0), np.float64)[0]
     np.testing.assert_allclose(linear, PLAIN / 4)
     ntk = rope.frequencies(10000.0, 8, RopeScaling("ntk", 4.0), np.float64)[0]
@@ -63,18 +74,27 @@ def test_llama3_by_wave_length():
 def test_yarn_keeps_the_fast_and_stretches_the_slow():
     dims = 32
     plain = rope.frequencies(10000.0, dims, RopeScaling(), np.float64)[0]
-    found, high = rope.frequencies(10000.0, dims, RopeScaling("yarn", 4.0, original=256), np.float64)
+    found, high = rope.frequencies(
+        10000.0, dims, RopeScaling("yarn", 4.0, original=256), np.float64
+    )
     assert high == pytest.approx(0.1 * math.log(4) + 1)
     turns = 256 * plain / (2 * math.pi)
     assert found[turns > 32.5] == pytest.approx(plain[turns > 32.5]) and (turns > 32.5).any()
     slow = turns < 0.5
     assert found[slow] == pytest.approx(plain[slow] / 4) and slow.any()
     assert ((plain / found)[1:] >= (plain / found)[:-1] - 1e-12).all()
-    assert rope.frequencies(10000.0, dims, RopeScaling("yarn", 4.0, original=256, attention=0.7), np.float64)[1] == 0.7
+    assert (
+        rope.frequencies(
+            10000.0, dims, RopeScaling("yarn", 4.0, original=256, attention=0.7), np.float64
+        )[1]
+        == 0.7
+    )
 
 
 def test_longrope_divides_each_frequency():
     factors = (1.0, 1.5, 2.0, 3.0)
-    found, high = rope.frequencies(10000.0, 8, RopeScaling("longrope", 4.0, original=64, factors=factors), np.float64)
+    found, high = rope.frequencies(
+        10000.0, 8, RopeScaling("longrope", 4.0, original=64, factors=factors), np.float64
+    )
     np.testing.assert_allclose(found, PLAIN / factors)
     assert high == pytest.approx(math.sqrt(1 + math.log(4) / math.log(64)))

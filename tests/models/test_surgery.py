@@ -1,4 +1,6 @@
-"""Other depths and widths of a pretrained model: what is not asked to change stays, to the bit, and a wider model computes the same."""
+"""Other depths and widths of a pretrained model: what is not asked to change stays, to the bit, and
+a wider model computes the same.
+"""
 
 import dataclasses
 
@@ -16,14 +18,40 @@ from jaxsft.models.transformer import Transformer
 from jaxsft.training.checkpoint import flatten
 from tests import conftest
 
-OLD = ModelConfig(layers=3, embed=8, heads=4, kv_heads=2, head_dim=4, mlp=6, context=16, qkv_bias=True, o_bias=True, mlp_bias=True, qk_norm="head")
+OLD = ModelConfig(
+    layers=3,
+    embed=8,
+    heads=4,
+    kv_heads=2,
+    head_dim=4,
+    mlp=6,
+    context=16,
+    qkv_bias=True,
+    o_bias=True,
+    mlp_bias=True,
+    qk_norm="head",
+)
 IDS = np.array([[3, 1, 4, 1, 5]])
 WHERE = Tokens(jnp.ones((1, 5), jnp.int32), jnp.arange(5)[None])
 
 
 TWO = dataclasses.replace(OLD, decoder_layers=2, causal=False)
-T5 = {"positions": "relative", "relative_buckets": 8, "relative_distance": 12, "qk_norm": "none", "query_scale": 1.0, "output_scale": 0.25}
-BART = {"positions": "learned", "position_offset": 2, "norm": "layer", "norm_position": "post", "embed_norm": True, "gated": False}
+T5 = {
+    "positions": "relative",
+    "relative_buckets": 8,
+    "relative_distance": 12,
+    "qk_norm": "none",
+    "query_scale": 1.0,
+    "output_scale": 0.25,
+}
+BART = {
+    "positions": "learned",
+    "position_offset": 2,
+    "norm": "layer",
+    "norm_position": "post",
+    "embed_norm": True,
+    "gated": False,
+}
 PAIRS = {"T5": {**T5, "kv_heads": 4}, "BART": BART, "relative, grouped": T5}
 
 
@@ -32,7 +60,13 @@ def model_of(config: ModelConfig) -> Transformer:
 
 
 def declared(config: ModelConfig) -> dict:
-    return jax.eval_shape(lambda: jax.tree.map(lambda w: w.value, model_of(config).init(jax.random.key(0)), is_leaf=lambda w: hasattr(w, "value")))
+    return jax.eval_shape(
+        lambda: jax.tree.map(
+            lambda w: w.value,
+            model_of(config).init(jax.random.key(0)),
+            is_leaf=lambda w: hasattr(w, "value"),
+        )
+    )
 
 
 def start(config: ModelConfig = OLD) -> dict:
@@ -44,7 +78,9 @@ def change(params: dict, old: ModelConfig = OLD, **options) -> tuple[ModelConfig
     wanted = dataclasses.replace(old, pretrained="x", **options)
     new = surgery.resized(wanted)
     out = surgery.apply(params, old, wanted, 0)
-    assert {k: v.shape for k, v in flatten(out).items()} == {k: v.shape for k, v in flatten(declared(new)).items()}
+    assert {k: v.shape for k, v in flatten(out).items()} == {
+        k: v.shape for k, v in flatten(declared(new)).items()
+    }
     return new, out
 
 
@@ -56,19 +92,36 @@ def hidden(config: ModelConfig, params: dict) -> np.ndarray:
 def apart(a: dict, b: dict) -> set[str]:
     """The weights that differ."""
     one, two = flatten(a), flatten(b)
-    return {name for name in one if one[name].shape != two[name].shape or not np.array_equal(one[name], two[name])}
+    return {
+        name
+        for name in one
+        if one[name].shape != two[name].shape or not np.array_equal(one[name], two[name])
+    }
 
 
 def test_layers(x64):
     params = start()
     new, out = change(params, keep_layers=(2, 0), repeat_layers=2)
-    assert new.layers == 4 and surgery.layers(dataclasses.replace(OLD, keep_layers=(2, 0), repeat_layers=2)) == [2, 2, 0, 0]
-    conftest.assert_same(out["layers"]["0"], jax.tree.map(lambda w: w[np.array([2, 2, 0, 0])], params["layers"]["0"]))
-    conftest.assert_same({k: v for k, v in out.items() if k != "layers"}, {k: v for k, v in params.items() if k != "layers"})
+    assert new.layers == 4 and surgery.layers(
+        dataclasses.replace(OLD, keep_layers=(2, 0), repeat_layers=2)
+    ) == [2, 2, 0, 0]
+    conftest.assert_same(
+        out["layers"]["0"], jax.tree.map(lambda w: w[np.array([2, 2, 0, 0])], params["layers"]["0"])
+    )
+    conftest.assert_same(
+        {k: v for k, v in out.items() if k != "layers"},
+        {k: v for k, v in params.items() if k != "layers"},
+    )
     window = dataclasses.replace(OLD, window=2, window_layers=(0, 1))
-    assert surgery.resized(dataclasses.replace(window, keep_layers=(2, 1, 0))).window_layers == (1, 2)
+    assert surgery.resized(dataclasses.replace(window, keep_layers=(2, 1, 0))).window_layers == (
+        1,
+        2,
+    )
     assert surgery.resized(OLD) == OLD
-    for options, part in (({"keep_layers": (0, 3)}, "expected some of the layers 0 to 2"), ({"keep_layers": ()}, "expected some of the layers")):
+    for options, part in (
+        ({"keep_layers": (0, 3)}, "expected some of the layers 0 to 2"),
+        ({"keep_layers": ()}, "expected some of the layers"),
+    ):
         with pytest.raises(ConfigError, match=part):
             change(params, **options)
     with pytest.raises(ConfigError, match="it must stay the first, and once"):
@@ -82,10 +135,17 @@ def test_a_wider_mlp_computes_the_same(gated, units, x64):
     params = start(old)
     new, out = change(params, old, resize_mlp=units)
     np.testing.assert_allclose(hidden(new, out), hidden(old, params), atol=1e-12)
-    assert {name.split("/")[2] for name in apart(params, out)} == {"mlp"} and not {n for n in apart(params, out) if n.endswith("down/b")}
-    gradient = jax.jit(jax.grad(lambda p: jnp.square(Transformer(new, 7).hidden(p, IDS, WHERE)[..., 0]).sum()))(out)["layers"]["0"]["mlp"]["up"]["w"]
+    assert {name.split("/")[2] for name in apart(params, out)} == {"mlp"} and not {
+        n for n in apart(params, out) if n.endswith("down/b")
+    }
+    gradient = jax.jit(
+        jax.grad(lambda p: jnp.square(Transformer(new, 7).hidden(p, IDS, WHERE)[..., 0]).sum())
+    )(out)["layers"]["0"]["mlp"]["up"]["w"]
     columns = np.asarray(gradient[0]).T
-    assert all(np.abs(columns[i] - columns[j]).max() > 1e-12 for i in range(units) for j in range(i))  # copies do not stay alike
+    # copies do not stay alike
+    assert all(
+        np.abs(columns[i] - columns[j]).max() > 1e-12 for i in range(units) for j in range(i)
+    )
 
 
 def test_more_heads_compute_the_same(x64):
@@ -93,7 +153,9 @@ def test_more_heads_compute_the_same(x64):
     new, out = change(params, resize_heads=6)
     assert (new.heads, new.kv_heads) == (6, 3)
     np.testing.assert_allclose(hidden(new, out), hidden(OLD, params), atol=1e-12)
-    assert {name.split("/")[2] for name in apart(params, out)} == {"attention"} and "layers/0/attention/o/b" not in apart(params, out)
+    assert {name.split("/")[2] for name in apart(params, out)} == {
+        "attention"
+    } and "layers/0/attention/o/b" not in apart(params, out)
     with pytest.raises(ConfigError, match="it must be a multiple of 2"):
         change(params, resize_heads=5)
     with pytest.raises(ConfigError, match="goes over all heads together"):
@@ -102,13 +164,18 @@ def test_more_heads_compute_the_same(x64):
 
 @pytest.mark.parametrize("kind", PAIRS)
 def test_an_encoder_decoder(kind, x64):
-    """Layers of each half, and both halves wider with the same function; the heads of a shared table of positions are alike in all layers."""
+    """Layers of each half, and both halves wider with the same function; the heads of a shared
+    table of positions are alike in all layers.
+    """
     old = dataclasses.replace(TWO, **PAIRS[kind])
     params = start(old)
     new, out = change(params, old, keep_layers=(2, 0), keep_decoder_layers=(1,), repeat_layers=2)
     assert (new.layers, new.decoder_layers, new.causal) == (4, 2, False)
     for half, order in (("encoder", [2, 2, 0, 0]), ("decoder", [1, 1])):
-        conftest.assert_same(out[half]["layers"]["0"], jax.tree.map(lambda w, order=order: w[np.array(order)], params[half]["layers"]["0"]))
+        conftest.assert_same(
+            out[half]["layers"]["0"],
+            jax.tree.map(lambda w, order=order: w[np.array(order)], params[half]["layers"]["0"]),
+        )
     assert not {name for name in apart(params, out) if "/layers/" not in name}
     new, out = change(params, old, resize_mlp=9, resize_heads=6)
     assert (new.mlp, new.heads, new.kv_heads) == (9, 6, 6 * old.kv_heads // 4)
@@ -117,7 +184,8 @@ def test_an_encoder_decoder(kind, x64):
     tables = {"encoder/relative/w", "decoder/relative/w"} if old.positions == "relative" else set()
     assert changed == {"attention", "cross", "mlp"} | tables
     cut = jax.tree.map(lambda w: w, params)
-    for half in ("encoder", "decoder"):  # two heads that do next to nothing, which share keys and values where heads do
+    # two heads that do next to nothing, which share keys and values where heads do
+    for half in ("encoder", "decoder"):
         stack = cut[half]["layers"]["0"]
         for name in ("attention", "cross") if half == "decoder" else ("attention",):
             stack[name]["o"]["w"] = stack[name]["o"]["w"].at[:, :2].multiply(1e-9)
@@ -137,12 +205,16 @@ def test_heads_with_a_shared_table_of_positions(x64):
 def test_fewer_are_those_with_the_largest_weights(x64):
     params = start()
     mlp = params["layers"]["0"]["mlp"]
-    mlp["down"]["w"] = mlp["down"]["w"].at[:, jnp.array([1, 4])].multiply(1e-9)  # units that do next to nothing
+    # units that do next to nothing
+    mlp["down"]["w"] = mlp["down"]["w"].at[:, jnp.array([1, 4])].multiply(1e-9)
     new, out = change(params, resize_mlp=4)
-    conftest.assert_same(out["layers"]["0"]["mlp"]["up"]["w"], mlp["up"]["w"][..., np.array([0, 2, 3, 5])])
+    conftest.assert_same(
+        out["layers"]["0"]["mlp"]["up"]["w"], mlp["up"]["w"][..., np.array([0, 2, 3, 5])]
+    )
     np.testing.assert_allclose(hidden(new, out), hidden(OLD, params), atol=1e-7)
     attention = params["layers"]["0"]["attention"]
-    attention["o"]["w"] = attention["o"]["w"].at[:, :2].multiply(1e-9)  # the first two heads, which share keys and values
+    # the first two heads, which share keys and values
+    attention["o"]["w"] = attention["o"]["w"].at[:, :2].multiply(1e-9)
     new, out = change(params, resize_heads=2)
     assert (new.heads, new.kv_heads) == (2, 1)
     np.testing.assert_allclose(hidden(new, out), hidden(OLD, params), atol=1e-7)
@@ -161,13 +233,22 @@ def test_a_decoder_that_sees_the_whole_text(x64):
 
 
 def test_what_cannot_be_changed():
-    with pytest.raises(ConfigError, match=r"model.resize_mlp=4: cannot change the structure of model.kind=lstm"):
+    with pytest.raises(
+        ConfigError, match=r"model.resize_mlp=4: cannot change the structure of model.kind=lstm"
+    ):
         surgery.resized(ModelConfig(kind="lstm", resize_mlp=4))
     with pytest.raises(ConfigError, match="an encoder sees the whole text already"):
         surgery.resized(dataclasses.replace(TWO, bidirectional=True))
-    with pytest.raises(ConfigError, match=r"model.keep_decoder_layers=\[0\]: the model has no decoder"):
+    with pytest.raises(
+        ConfigError, match=r"model.keep_decoder_layers=\[0\]: the model has no decoder"
+    ):
         surgery.resized(dataclasses.replace(OLD, keep_decoder_layers=(0,)))
-    with pytest.raises(ConfigError, match=r"model.keep_decoder_layers=\[2\]: expected some of the layers 0 to 1"):
+    with pytest.raises(
+        ConfigError, match=r"model.keep_decoder_layers=\[2\]: expected some of the layers 0 to 1"
+    ):
         surgery.resized(dataclasses.replace(TWO, keep_decoder_layers=(2,)))
-    with pytest.raises(ConfigError, match=r"model.keep_layers=\[0\]: is read with the weights of model.pretrained only"):
+    with pytest.raises(
+        ConfigError,
+        match=r"model.keep_layers=\[0\]: is read with the weights of model.pretrained only",
+    ):
         conftest.make_config("lm", model={"keep_layers": [0]})

@@ -1,4 +1,6 @@
-"""Every option of the model runs, has the weights that a count by hand gives, and takes part in the gradient."""
+"""Every option of the model runs, has the weights that a count by hand gives, and takes part in the
+gradient.
+"""
 
 import functools
 
@@ -14,10 +16,19 @@ from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Transformer
 
 VOCAB, D, L, H, K, N, F, CONTEXT = 11, 8, 2, 4, 2, 2, 12, 9
-BASE = {"layers": L, "embed": D, "heads": H, "kv_heads": K, "head_dim": N, "mlp": F, "context": CONTEXT}
+BASE = {
+    "layers": L,
+    "embed": D,
+    "heads": H,
+    "kv_heads": K,
+    "head_dim": N,
+    "mlp": F,
+    "context": CONTEXT,
+}
 WHERE = Tokens(np.array([[1, 1, 1, 1, 2, 2, 0]]), np.array([[0, 1, 2, 3, 0, 1, 0]]))
 IDS = np.array([[3, 1, 4, 1, 5, 9, 0]])
-# What families choose among, in combinations that no family has; a count by hand for each would repeat the code.
+# What families choose among, in combinations that no family has; a count by hand for each would
+# repeat the code.
 EXTRAS = {
     "gemma": {
         "norm_position": "sandwich",
@@ -57,9 +68,24 @@ EXTRAS = {
         "head_bias": True,
         "causal": False,
     },
-    "modern": {"norm": "layer", "norm_bias": False, "first_norm": False, "embed_norm": True, "window": 2, "window_layers": (1,), "causal": False},
+    "modern": {
+        "norm": "layer",
+        "norm_bias": False,
+        "first_norm": False,
+        "embed_norm": True,
+        "window": 2,
+        "window_layers": (1,),
+        "causal": False,
+    },
     "experts": {"experts": 3, "experts_per_token": 2},
-    "deberta": {"positions": "disentangled", "relative_buckets": 4, "relative_distance": 8, "kv_heads": 4, "causal": False, "qkv_bias": True},
+    "deberta": {
+        "positions": "disentangled",
+        "relative_buckets": 4,
+        "relative_distance": 8,
+        "kv_heads": 4,
+        "causal": False,
+        "qkv_bias": True,
+    },
     "plain": {"positions": "none", "rope_base": 10000.0},
 }
 
@@ -76,24 +102,40 @@ def params_of(m):
     return nn.meta.unbox(jax.jit(m.init)(jax.random.key(0)))
 
 
-def count_by_hand(norm="rms", norm_position="pre", positions="rope", gated=True, tied=True, kv_heads=K, **_):
+def count_by_hand(
+    norm="rms", norm_position="pre", positions="rope", gated=True, tied=True, kv_heads=K, **_
+):
     one_norm = D * (2 if norm == "layer" else 1)
     attention = D * H * N + 2 * D * kv_heads * N + H * N * D
     block = attention + (3 if gated else 2) * D * F + 2 * one_norm
-    return VOCAB * D * (1 if tied else 2) + (CONTEXT * D if positions == "learned" else 0) + L * block + (one_norm if norm_position == "pre" else 0)
+    return (
+        VOCAB * D * (1 if tied else 2)
+        + (CONTEXT * D if positions == "learned" else 0)
+        + L * block
+        + (one_norm if norm_position == "pre" else 0)
+    )
 
 
 OPTIONS = [
     {},
     {"norm": "layer"},
-    {"norm_position": "post", "norm": "layer", "positions": "learned", "gated": False, "activation": "gelu", "causal": False},
+    {
+        "norm_position": "post",
+        "norm": "layer",
+        "positions": "learned",
+        "gated": False,
+        "activation": "gelu",
+        "causal": False,
+    },
     {"norm_position": "post", "tied": False, "kv_heads": H},
     {"positions": "learned", "tied": False},
     {"gated": False, "kv_heads": 1, "remat": True, "unroll": "none"},
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()) or "default")
+@pytest.mark.parametrize(
+    "options", OPTIONS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()) or "default"
+)
 def test_every_option_runs(options):
     m = model(**options)
     params = params_of(m)
@@ -102,7 +144,10 @@ def test_every_option_runs(options):
     def value(params):
         hidden = m.hidden(params, IDS, WHERE)
         logits = hidden @ m.output_matrix(params)
-        return (jax.nn.log_softmax(logits)[:, :, 3] * (WHERE.segment_ids > 0)).sum(), (hidden, logits)
+        return (jax.nn.log_softmax(logits)[:, :, 3] * (WHERE.segment_ids > 0)).sum(), (
+            hidden,
+            logits,
+        )
 
     grads, (hidden, logits) = jax.jit(jax.grad(value, has_aux=True))(params)
     assert hidden.shape == (1, 7, D) and logits.shape == (1, 7, VOCAB) and np.isfinite(logits).all()
@@ -112,10 +157,13 @@ def test_every_option_runs(options):
 
 @pytest.mark.parametrize("name", EXTRAS)
 def test_what_families_choose_among(name):
-    """Every weight has a gradient, logits are finite, scanned and unrolled alike, and each option by itself changes the logits."""
+    """Every weight has a gradient, logits are finite, scanned and unrolled alike, and each option
+    by itself changes the logits.
+    """
     m = model(**EXTRAS[name])
     where = WHERE._replace(types=np.array([[0, 0, 1, 1, 0, 1, 0]])) if m.config.types else WHERE
-    params = jax.tree.map(lambda w: w + 0.05, params_of(m))  # off the zeros that norms and biases start from
+    # off the zeros that norms and biases start from
+    params = jax.tree.map(lambda w: w + 0.05, params_of(m))
 
     def value(params):
         logits = m.logits(params, m.hidden(params, IDS, where))
@@ -131,19 +179,40 @@ def test_what_families_choose_among(name):
         return np.asarray(other.logits(params, other.hidden(params, IDS, where)))[:, :6]
 
     np.testing.assert_allclose(logits_with(unroll="none"), logits[:, :6], rtol=1e-5, atol=1e-6)
-    numbers = {"norm_plus_one", "query_scale", "attention_softcap", "logit_softcap", "embed_scale", "window", "window_layers", "rope_local_base"}
-    others = {"norm_plus_one": False, "embed_scale": 1.0, "window_layers": None, "window": 3} | {"parallel": False, "first_norm": True}
+    numbers = {
+        "norm_plus_one",
+        "query_scale",
+        "attention_softcap",
+        "logit_softcap",
+        "embed_scale",
+        "window",
+        "window_layers",
+        "rope_local_base",
+    }
+    others = {"norm_plus_one": False, "embed_scale": 1.0, "window_layers": None, "window": 3} | {
+        "parallel": False,
+        "first_norm": True,
+    }
     others |= {"rope_fraction": 1.0, "activation": "silu", "norm_epsilon": 0.1}
     for option in (numbers | set(others)) & (set(EXTRAS[name]) | {"norm_epsilon"}):
-        assert np.abs(logits_with(**{option: others.get(option)}) - logits[:, :6]).max() > 1e-5, option
+        assert np.abs(logits_with(**{option: others.get(option)}) - logits[:, :6]).max() > 1e-5, (
+            option
+        )
 
 
 def test_remat_and_unroll_change_nothing():
     """Nor is there a weight more or less."""
     m = model()
     plain = jax.jit(m.hidden)(params_of(m), IDS, WHERE)
-    for options in ({"remat": True}, {"unroll": "none"}, {"unroll": "full"}, {"remat": True, "unroll": "full"}):
-        np.testing.assert_allclose(jax.jit(model(**options).hidden)(params_of(m), IDS, WHERE), plain, rtol=1e-5, atol=1e-6)
+    for options in (
+        {"remat": True},
+        {"unroll": "none"},
+        {"unroll": "full"},
+        {"remat": True, "unroll": "full"},
+    ):
+        np.testing.assert_allclose(
+            jax.jit(model(**options).hidden)(params_of(m), IDS, WHERE), plain, rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -151,13 +220,17 @@ def test_who_sees_whom(causal):  # guards B2
     """A token changes the states behind it (or all) of its own text, to the bit, and no other."""
     m = model(causal=causal)
     run = jax.jit(m.hidden)
-    before, after = (np.asarray(run(params_of(m), ids, WHERE)) for ids in (IDS, np.where(np.arange(7) == 2, 7, IDS)))
+    before, after = (
+        np.asarray(run(params_of(m), ids, WHERE))
+        for ids in (IDS, np.where(np.arange(7) == 2, 7, IDS))
+    )
     moved = (before != after).any(-1)[0]
     np.testing.assert_array_equal(moved, [not causal, not causal, True, True, False, False, False])
 
 
 def test_order_matters():
-    """Both kinds of positions tell two orders of the same tokens apart, also without a causal mask."""
+    """Both kinds of positions tell two orders of the same tokens apart, also without a causal
+    mask."""
     for positions in ("rope", "learned"):
         m = model(positions=positions, causal=False)
         run, swapped = jax.jit(m.hidden), IDS.copy()
@@ -171,18 +244,32 @@ def test_rotary_positions_have_no_end():  # guards G9
     """Whatever the context: a text far behind it is told apart by distances, as at the start."""
     m, params = model(), jax.tree.map(lambda w: w.astype(np.float64), params_of(model()))
     run = jax.jit(m.hidden)
-    near, far = (run(params, IDS, WHERE._replace(positions=WHERE.positions + start)) for start in (0, 100 * CONTEXT))
+    near, far = (
+        run(params, IDS, WHERE._replace(positions=WHERE.positions + start))
+        for start in (0, 100 * CONTEXT)
+    )
     np.testing.assert_allclose(near, far, atol=1e-9)
 
 
-@pytest.mark.parametrize("options", [{}, {"parallel": True}, {"experts": 2}, {"norm_position": "output"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"parallel": True}, {"experts": 2}, {"norm_position": "output"}], ids=str
+)
 def test_dropout_is_at_every_site(options):
-    """At the rate 1 nothing is added to the residual stream, neither by attention nor by the MLP; and the embeddings are gone."""
+    """At the rate 1 nothing is added to the residual stream, neither by attention nor by the MLP;
+    and the embeddings are gone.
+    """
     m, x = model(**options), np.random.default_rng(0).normal(size=(1, 7, D)).astype(np.float32)
     noise = Dropout(np.float32(1), jax.random.split(jax.random.key(0), 1))
     weights = jax.tree.map(lambda w: w[0], params_of(m)["layers"]["0"])
     layer = jax.tree.map(lambda a: a[0], m._layers(0, 1))
-    run = lambda noise: m.block().apply({"params": weights}, x, WHERE, m._positions(params_of(m), WHERE, WHERE, x.dtype), layer, noise)[0]
+    run = lambda noise: m.block().apply(
+        {"params": weights},
+        x,
+        WHERE,
+        m._positions(params_of(m), WHERE, WHERE, x.dtype),
+        layer,
+        noise,
+    )[0]
     np.testing.assert_array_equal(run(noise), x)
     assert np.abs(run(None) - x).max() > 1e-3
     assert not m._embed(params_of(m), IDS, WHERE, noise).any()
@@ -199,12 +286,18 @@ def test_layers_and_seeds_differ():  # guards H7
 
 
 def test_first_logits_are_near_uniform():
-    """The states have unit variance, and so have the logits of an untied head: the first loss is about log(vocab) + 1/2."""
+    """The states have unit variance, and so have the logits of an untied head: the first loss is
+    about log(vocab) + 1/2.
+    """
     options = {"embed": 64, "heads": 4, "head_dim": 16, "mlp": 128, "context": 64, "tied": False}
     m = Transformer(ModelConfig(**BASE | options), 128, "fp32", VocabHead(64, 128, "fp32"))
     params = params_of(m)
     ids = np.random.default_rng(0).integers(0, 128, (4, 32))
-    hidden = jax.jit(m.hidden)(params, ids, Tokens(np.ones_like(ids), np.tile(np.arange(32), (4, 1))))
+    hidden = jax.jit(m.hidden)(
+        params, ids, Tokens(np.ones_like(ids), np.tile(np.arange(32), (4, 1)))
+    )
     log_p = jax.nn.log_softmax(hidden @ m.output_matrix(params))
     nll = -np.take_along_axis(np.asarray(log_p), np.roll(ids, -1, 1)[..., None], -1).mean()
-    assert np.asarray(hidden).std() == pytest.approx(1, rel=0.05) and nll == pytest.approx(np.log(128) + 0.5, abs=0.2)
+    assert np.asarray(hidden).std() == pytest.approx(1, rel=0.05) and nll == pytest.approx(
+        np.log(128) + 0.5, abs=0.2
+    )

@@ -12,7 +12,10 @@ def brute_force(scores):
     """Every assignment of heads that is a tree with one root, by its sum."""
     words = len(scores)
     trees = (h for h in itertools.product(range(words + 1), repeat=words) if _tree(h))
-    return max(((sum(scores[i, h] for i, h in enumerate(heads)), heads) for heads in trees), key=lambda found: found[0])
+    return max(
+        ((sum(scores[i, h] for i, h in enumerate(heads)), heads) for heads in trees),
+        key=lambda found: found[0],
+    )
 
 
 def _tree(heads):
@@ -57,4 +60,7 @@ def test_many_trees_against_the_brute_force_sum():
     for _ in range(60):
         scores = rng.integers(-2, 3, size=(4, 5)).astype(float)
         found = best_tree(scores)
-        assert is_tree(found) and sum(scores[i, h] for i, h in enumerate(found)) == brute_force(scores)[0]
+        assert (
+            is_tree(found)
+            and sum(scores[i, h] for i, h in enumerate(found)) == brute_force(scores)[0]
+        )

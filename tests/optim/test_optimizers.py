@@ -1,4 +1,6 @@
-"""Every optimizer against plain Optax on unstacked parameters, in float64: one array per layer, matrices as matrices."""
+"""Every optimizer against plain Optax on unstacked parameters, in float64: one array per layer,
+matrices as matrices.
+"""
 
 import dataclasses
 
@@ -25,7 +27,10 @@ SPECS = {
     "embedding": {"w": spec((11, 6), ("vocab", "embed"))},
     "layers": {
         "0": {
-            "q": {"w": spec((2, 6, 2, 4), ("layers", "embed", "heads", "head_dim"), 1), "b": spec((2, 2, 4), ("layers", "heads", "head_dim"))},
+            "q": {
+                "w": spec((2, 6, 2, 4), ("layers", "embed", "heads", "head_dim"), 1),
+                "b": spec((2, 2, 4), ("layers", "heads", "head_dim")),
+            },
             "out": {"w": spec((2, 2, 4, 6), ("layers", "heads", "head_dim", "embed"), 2)},
             "norm": {"scale": spec((2, 6), ("layers", "embed"))},
         },
@@ -34,7 +39,10 @@ SPECS = {
     "head": {"w": spec((6, 11), ("embed", "vocab"), 1)},
     "classes": {"w": spec((6, 5), ("embed", "classes"), 1), "bias": spec((5,), ("classes",))},
 }
-FEW = {"layers": {"0": {key: SPECS["layers"]["0"][key] for key in ("out", "norm")}}, "head": SPECS["head"]}
+FEW = {
+    "layers": {"0": {key: SPECS["layers"]["0"][key] for key in ("out", "norm")}},
+    "head": SPECS["head"],
+}
 MUON = {"layers.0.q.w", "layers.0.out.w", "layers.2.out.w", "classes.w"}
 DECAYING = MUON | {"embedding.w", "head.w"}
 OPTIONS = {
@@ -42,7 +50,10 @@ OPTIONS = {
     "adam": [config.Adam()],
     "adamw": [config.AdamW(b2=0.95)],
     "adagrad": [config.Adagrad()],
-    "adafactor": [config.Adafactor(min_size_to_factor=4), config.Adafactor(min_size_to_factor=4, scale_by_parameter=False)],
+    "adafactor": [
+        config.Adafactor(min_size_to_factor=4),
+        config.Adafactor(min_size_to_factor=4, scale_by_parameter=False),
+    ],
     "lion": [config.Lion()],
     "lamb": [config.Lamb()],
     "muon": [config.Muon(), config.Muon(consistent_rms=0.2, nesterov=False, ns_steps=3)],
@@ -53,27 +64,41 @@ ids = [f"{o.name}{i}" for several in OPTIONS.values() for i, o in enumerate(seve
 
 def values(seed, dtype=np.float64, scale=1.0, specs=None):
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda s: (scale * rng.normal(size=s.shape)).astype(dtype), SPECS if specs is None else specs)
+    return jax.tree.map(
+        lambda s: (scale * rng.normal(size=s.shape)).astype(dtype),
+        SPECS if specs is None else specs,
+    )
 
 
 def hyper(lr=LR, wd=WD):
     return {"learning_rate": jnp.asarray(lr), "weight_decay": jnp.asarray(wd)}
 
 
-def train(options, params, specs=None, rates=None, lr_factors=None, decay_factors=None, steps=STEPS):
-    """The parameters and the state after some steps, each with its own gradient; the transform is built inside the jitted step."""
+def train(
+    options, params, specs=None, rates=None, lr_factors=None, decay_factors=None, steps=STEPS
+):
+    """The parameters and the state after some steps, each with its own gradient; the transform is
+    built inside the jitted step.
+    """
     specs = SPECS if specs is None else specs
     lr, decay = optimizers.factors(options, specs)
-    lr, decay = lr if lr_factors is None else lr_factors, decay if decay_factors is None else decay_factors
+    lr, decay = (
+        lr if lr_factors is None else lr_factors,
+        (decay if decay_factors is None else decay_factors),
+    )
 
     @jax.jit
     def step(params, state, grads, hyper):
-        updates, state = optimizers.build(options, hyper, specs, lr, decay).update(grads, state, params)
+        updates, state = optimizers.build(options, hyper, specs, lr, decay).update(
+            grads, state, params
+        )
         return optax.apply_updates(params, updates), state
 
     state = jax.jit(lambda p: optimizers.init_state(options, specs, p))(params)
     for i in range(steps):
-        params, state = step(params, state, values(100 + i, params["head"]["w"].dtype, 0.1, specs), rates or hyper())
+        params, state = step(
+            params, state, values(100 + i, params["head"]["w"].dtype, 0.1, specs), rates or hyper()
+        )
     return params, state
 
 
@@ -85,7 +110,9 @@ def solo(tree):
         for key in path:
             x = x[key.key]
         one = s.matrix or (s.shape[1:] if s.stacked else s.shape)
-        found[".".join(key.key for key in path)] = [x[i].reshape(one) for i in range(s.shape[0])] if s.stacked else [x.reshape(one)]
+        found[".".join(key.key for key in path)] = (
+            [x[i].reshape(one) for i in range(s.shape[0])] if s.stacked else [x.reshape(one)]
+        )
     return found
 
 
@@ -94,7 +121,13 @@ def oracle(options, decays, muon):
     o, wd = options, WD * decays
     if muon:
         return optax.contrib.muon(
-            LR, ns_steps=o.ns_steps, beta=o.momentum, eps=o.eps, weight_decay=wd, nesterov=o.nesterov, consistent_rms=o.consistent_rms
+            LR,
+            ns_steps=o.ns_steps,
+            beta=o.momentum,
+            eps=o.eps,
+            weight_decay=wd,
+            nesterov=o.nesterov,
+            consistent_rms=o.consistent_rms,
         )
     return {
         "sgd": lambda: optax.sgd(LR, o.momentum or None, o.nesterov),
@@ -109,7 +142,9 @@ def oracle(options, decays, muon):
         ),
         "lion": lambda: optax.lion(LR, o.b1, o.b2, weight_decay=wd),
         "lamb": lambda: optax.lamb(LR, o.b1, o.b2, o.eps, weight_decay=wd),
-        "muon": lambda: optax.adamw(LR * o.adam_learning_rate_factor, o.adam_b1, o.adam_b2, o.adam_eps, weight_decay=wd),
+        "muon": lambda: optax.adamw(
+            LR * o.adam_learning_rate_factor, o.adam_b1, o.adam_b2, o.adam_eps, weight_decay=wd
+        ),
     }[options.name]()
 
 
@@ -117,22 +152,42 @@ def plain(options, params):
     """`train` by plain Optax, each weight of each layer with an optimizer of its own."""
     params = solo(params)
     decays = {name: name in DECAYING and hasattr(options, "weight_decay") for name in params}
-    txs = {name: oracle(options, decays[name], options.name == "muon" and name in MUON) for name in params}
+    txs = {
+        name: oracle(options, decays[name], options.name == "muon" and name in MUON)
+        for name in params
+    }
 
     @jax.jit
     def step(params, states, grads):
-        results = {name: [txs[name].update(*args) for args in zip(grads[name], states[name], params[name], strict=True)] for name in params}
-        new = {name: [optax.apply_updates(p, u) for p, (u, _) in zip(params[name], results[name], strict=True)] for name in params}
+        results = {
+            name: [
+                txs[name].update(*args)
+                for args in zip(grads[name], states[name], params[name], strict=True)
+            ]
+            for name in params
+        }
+        new = {
+            name: [
+                optax.apply_updates(p, u)
+                for p, (u, _) in zip(params[name], results[name], strict=True)
+            ]
+            for name in params
+        }
         return new, {name: [state for _, state in results[name]] for name in params}
 
-    states = jax.jit(lambda params: {name: [txs[name].init(p) for p in layers] for name, layers in params.items()})(params)
+    states = jax.jit(
+        lambda params: {
+            name: [txs[name].init(p) for p in layers] for name, layers in params.items()
+        }
+    )(params)
     for i in range(STEPS):
         params, states = step(params, states, solo(values(100 + i, scale=0.1)))
     return params
 
 
 @pytest.mark.parametrize("options", ALL, ids=ids)
-def test_stacked_is_plain_optax_layer_by_layer(options):  # guards H1, and the silent mixing of layers by Muon, Adafactor and LAMB
+# guards H1, and the silent mixing of layers by Muon, Adafactor and LAMB
+def test_stacked_is_plain_optax_layer_by_layer(options):
     with jax.enable_x64(True):
         params = values(0)
         found = solo(train(options, params)[0])
@@ -141,7 +196,13 @@ def test_stacked_is_plain_optax_layer_by_layer(options):  # guards H1, and the s
             for i, p in enumerate(layers):
                 assert found[name][i].dtype == jnp.float64
                 # Muon's Newton-Schulz map amplifies rounding in how XLA orders a batched product.
-                np.testing.assert_allclose(found[name][i], p, rtol=1e-9 if options.name == "muon" else 1e-12, atol=1e-13, err_msg=f"{name} {i}")
+                np.testing.assert_allclose(
+                    found[name][i],
+                    p,
+                    rtol=1e-9 if options.name == "muon" else 1e-12,
+                    atol=1e-13,
+                    err_msg=f"{name} {i}",
+                )
 
 
 def test_adafactor_factors_the_matrix_and_not_the_heads():
@@ -165,7 +226,9 @@ def test_stacked_trials_equal_solo_runs(options):
 
         def step(carry, _):
             params, state = carry
-            updates, state = optimizers.build(options, rates, FEW, lr, decay).update(grads, state, params)
+            updates, state = optimizers.build(options, rates, FEW, lr, decay).update(
+                grads, state, params
+            )
             return (optax.apply_updates(params, updates), state), None
 
         return jax.lax.scan(step, (params, state), length=2)[0]
@@ -177,7 +240,11 @@ def test_stacked_trials_equal_solo_runs(options):
     one = jax.jit(run)
     expected = stack([one(*args) for args in zip(trees, grads, rates, strict=True)])
     tolerance = 2e-4 if options.name == "muon" else 2e-6
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance),
+        found,
+        expected,
+    )
 
 
 @pytest.mark.parametrize("options", ALL, ids=ids)
@@ -191,13 +258,21 @@ def test_the_state_depends_on_neither_rates_nor_step_and_is_never_low_precision(
     def describe(tree):
         return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
-    assert describe(before) == describe(after) == describe(jax.eval_shape(lambda: optimizers.init_state(options, SPECS, params)))
+    assert (
+        describe(before)
+        == describe(after)
+        == describe(jax.eval_shape(lambda: optimizers.init_state(options, SPECS, params)))
+    )
     assert {x.dtype for x in jax.tree.leaves(before)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
     assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
 
 
 def test_muon_without_any_matrix_and_a_weight_without_outputs():
-    specs = {"norm": {"scale": spec((6,), ("embed",))}, "score": {"w": spec((6,), ("embed",), 1)}, "head": SPECS["head"]}
+    specs = {
+        "norm": {"scale": spec((6,), ("embed",))},
+        "score": {"w": spec((6,), ("embed",), 1)},
+        "head": SPECS["head"],
+    }
     params, _ = train(config.Muon(), values(0, np.float32, specs=specs), specs)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
 
@@ -209,7 +284,8 @@ def test_default_decay():
 
 def test_groups_become_factors():
     options = config.AdamW(
-        lr_groups=[config.Group("layers/0/.*", 0.5)], decay_groups=[config.Group("layers/1/q/.*", 3.0), config.Group("head/w", 0.0)]
+        lr_groups=[config.Group("layers/0/.*", 0.5)],
+        decay_groups=[config.Group("layers/1/q/.*", 3.0), config.Group("head/w", 0.0)],
     )
     lr, decay = optimizers.factors(options, SPECS)
     np.testing.assert_array_equal(lr["layers"]["0"]["norm"]["scale"], [0.5, 1])
@@ -227,24 +303,43 @@ def test_wrong_factors_and_names():
     with pytest.raises(ConfigError, match="nesterov"):
         optimizers.init_state(config.SGD(momentum=0.0, nesterov=True), SPECS, values(0))
     with pytest.raises(ValueError, match="factors"):
-        train(config.SGD(), values(0, np.float32), lr_factors=jax.tree.map(lambda s: np.ones(5), SPECS))
+        train(
+            config.SGD(),
+            values(0, np.float32),
+            lr_factors=jax.tree.map(lambda s: np.ones(5), SPECS),
+        )
 
 
 def test_registries_agree_and_are_structured_configs():
     assert set(config.OPTIMIZERS) == set(optimizers.DIRECTIONS) == set(OPTIONS)
     for name, cls in config.OPTIMIZERS.items():
         assert cls().name == name
-        tree = OmegaConf.merge(OmegaConf.structured(cls), {"learning_rate": "1e-4", "clip_norm": None, "lr_groups": [{"pattern": "a", "factor": 2}]})
+        tree = OmegaConf.merge(
+            OmegaConf.structured(cls),
+            {
+                "learning_rate": "1e-4",
+                "clip_norm": None,
+                "lr_groups": [{"pattern": "a", "factor": 2}],
+            },
+        )
         assert (tree.learning_rate, tree.clip_norm, tree.lr_groups[0].factor) == (1e-4, None, 2.0)
         with pytest.raises(Exception, match="not_a_field"):
             OmegaConf.merge(OmegaConf.structured(cls), {"not_a_field": 1})
 
 
 @pytest.mark.parametrize(
-    ("name", "field"), [(o[0].name, f.name) for o in OPTIONS.values() for f in dataclasses.fields(o[0]) if f.name not in ("name", "clip_norm")]
+    ("name", "field"),
+    [
+        (o[0].name, f.name)
+        for o in OPTIONS.values()
+        for f in dataclasses.fields(o[0])
+        if f.name not in ("name", "clip_norm")
+    ],
 )
 def test_every_field_does_something(name, field):
-    """`learning_rate`, `weight_decay` and `clip_norm` reach the step in `hyper`; any other field changes the program or the factors."""
+    """`learning_rate`, `weight_decay` and `clip_norm` reach the step in `hyper`; any other field
+    changes the program or the factors.
+    """
     if field in ("learning_rate", "weight_decay"):
         return
     base = OPTIONS[name][0]
@@ -266,12 +361,15 @@ def test_every_field_does_something(name, field):
     assert program(dataclasses.replace(base, **{field: new})) != program(base)
 
 
-# --- norms, averages, shardings --------------------------------------------------------------------------------------------------------------
+# --- norms, averages, shardings
+# --------------------------------------------------------------------------------------------------
 def test_clipping_is_optax():
     grads = values(1, np.float32)
     expected, _ = jax.jit(optax.clip_by_global_norm(2.0).update)(grads, optax.EmptyState())
     found, norm = jax.jit(optimizers.clip_by_global_norm)(grads, 2.0)
-    np.testing.assert_allclose(norm, np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(grads))), rtol=1e-6)
+    np.testing.assert_allclose(
+        norm, np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(grads))), rtol=1e-6
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
     np.testing.assert_allclose(jax.jit(optimizers.global_norm)(found), 2.0, rtol=1e-6)
 
@@ -294,7 +392,10 @@ def test_clipping_edges():
 
 
 def test_the_norm_of_low_precision_gradients_is_exact():
-    grads = {"w": jnp.full((4096,), 1.0078125, jnp.bfloat16), "b": jnp.full((3,), 0.01, jnp.bfloat16)}
+    grads = {
+        "w": jnp.full((4096,), 1.0078125, jnp.bfloat16),
+        "b": jnp.full((3,), 0.01, jnp.bfloat16),
+    }
     clipped, norm = optimizers.clip_by_global_norm(grads, 1.0)
     exact = np.sqrt(sum(np.sum(np.asarray(g, np.float64) ** 2) for g in grads.values()))
     np.testing.assert_allclose(norm, exact, rtol=1e-6)
@@ -323,9 +424,13 @@ def test_ema_keeps_its_precision_and_what_does_not_move():
 def test_match_params_finds_moments_and_leaves_the_rest():
     names = jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path), SPECS)
     for options in ALL:
-        state = jax.eval_shape(lambda o=options: optimizers.init_state(o, SPECS, values(0, np.float32)))
+        state = jax.eval_shape(
+            lambda o=options: optimizers.init_state(o, SPECS, values(0, np.float32))
+        )
         found = optimizers.match_params(state, SPECS, names, "rest")
-        for (path, leaf), value in zip(jax.tree_util.tree_flatten_with_path(state)[0], jax.tree.leaves(found), strict=True):
+        for (path, leaf), value in zip(
+            jax.tree_util.tree_flatten_with_path(state)[0], jax.tree.leaves(found), strict=True
+        ):
             if value != "rest":
                 assert jax.tree_util.keystr(path).endswith(value)
             elif options.name != "adafactor":

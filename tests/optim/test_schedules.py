@@ -1,4 +1,6 @@
-"""Schedules against Optax's and by hand. The golden curves guard H1 (the rate is a function of the optimizer step alone) and H4 (sizes of WSD)."""
+"""Schedules against Optax's and by hand. The golden curves guard H1 (the rate is a function of the
+optimizer step alone) and H4 (sizes of WSD).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,9 @@ def curve(name, warmup, total, last=None, **kwargs):
     def one(step, warmup, total, kwargs):
         return unit(name, step, warmup, total, **kwargs)
 
-    return np.asarray(jax.jit(jax.vmap(one, in_axes=(0, None, None, None)))(steps, warmup, total, kwargs))
+    return np.asarray(
+        jax.jit(jax.vmap(one, in_axes=(0, None, None, None)))(steps, warmup, total, kwargs)
+    )
 
 
 def optax_curve(schedule, last):
@@ -27,31 +31,54 @@ def optax_curve(schedule, last):
 @pytest.mark.parametrize("final", [0.0, 0.1])
 def test_cosine_is_optax(final):
     expected = optax.warmup_cosine_decay_schedule(0.0, 1.0, 10, 100, final)
-    np.testing.assert_allclose(curve("cosine", 10, 100, 120, final=final), optax_curve(expected, 120), atol=2e-7)
-    np.testing.assert_allclose(curve("cosine", 0, 50, final=final), optax_curve(optax.cosine_decay_schedule(1.0, 50, final), 50), atol=2e-7)
+    np.testing.assert_allclose(
+        curve("cosine", 10, 100, 120, final=final), optax_curve(expected, 120), atol=2e-7
+    )
+    np.testing.assert_allclose(
+        curve("cosine", 0, 50, final=final),
+        optax_curve(optax.cosine_decay_schedule(1.0, 50, final), 50),
+        atol=2e-7,
+    )
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
 def test_linear_is_optax(final):
-    expected = optax.join_schedules([optax.linear_schedule(0, 1, 10), optax.linear_schedule(1, final, 90)], [10])
-    np.testing.assert_allclose(curve("linear", 10, 100, 120, final=final), optax_curve(expected, 120), atol=2e-7)
+    expected = optax.join_schedules(
+        [optax.linear_schedule(0, 1, 10), optax.linear_schedule(1, final, 90)], [10]
+    )
+    np.testing.assert_allclose(
+        curve("linear", 10, 100, 120, final=final), optax_curve(expected, 120), atol=2e-7
+    )
 
 
 def test_constant_is_optax():
-    np.testing.assert_allclose(curve("constant", 10, 100), optax_curve(optax.warmup_constant_schedule(0, 1, 10), 100), atol=2e-7)
+    np.testing.assert_allclose(
+        curve("constant", 10, 100),
+        optax_curve(optax.warmup_constant_schedule(0, 1, 10), 100),
+        atol=2e-7,
+    )
 
 
 @pytest.mark.parametrize("final", [0.0, 0.25])
 def test_wsd_is_optax(final):  # guards H4
-    parts = [optax.linear_schedule(0, 1, 10), optax.constant_schedule(1.0), optax.linear_schedule(1, final, 20)]
+    parts = [
+        optax.linear_schedule(0, 1, 10),
+        optax.constant_schedule(1.0),
+        optax.linear_schedule(1, final, 20),
+    ]
     expected = optax.join_schedules(parts, [10, 80])
-    np.testing.assert_allclose(curve("wsd", 10, 100, 110, decay=20, final=final), optax_curve(expected, 110), atol=2e-7)
+    np.testing.assert_allclose(
+        curve("wsd", 10, 100, 110, decay=20, final=final), optax_curve(expected, 110), atol=2e-7
+    )
 
 
 def test_wsd_by_hand():  # guards H4
-    np.testing.assert_allclose(curve("wsd", 2, 10, 11, decay=4), [0, 0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0, 0])
+    np.testing.assert_allclose(
+        curve("wsd", 2, 10, 11, decay=4), [0, 0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0, 0]
+    )
     np.testing.assert_allclose(curve("wsd", 0, 4, decay=0), [1, 1, 1, 1, 1])  # no decay: constant
-    np.testing.assert_allclose(curve("wsd", 2, 6, decay=100), [0, 0.5, 1, 0.75, 0.5, 0.25, 0])  # longer than there is room for
+    # longer than there is room for
+    np.testing.assert_allclose(curve("wsd", 2, 6, decay=100), [0, 0.5, 1, 0.75, 0.5, 0.25, 0])
 
 
 def test_inverse_sqrt_by_hand():
@@ -82,7 +109,13 @@ def test_degenerate_lengths_are_finite(name, warmup, total):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.int32, jnp.float32])
 def test_always_float32(dtype):
-    found = unit("cosine", jnp.asarray(3, dtype), jnp.asarray(0, dtype), jnp.asarray(7, dtype), final=jnp.asarray(0, dtype))
+    found = unit(
+        "cosine",
+        jnp.asarray(3, dtype),
+        jnp.asarray(0, dtype),
+        jnp.asarray(7, dtype),
+        final=jnp.asarray(0, dtype),
+    )
     assert found.dtype == jnp.float32 and found.shape == ()
     np.testing.assert_allclose(found, 0.5 * (1 + np.cos(np.pi * 3 / 7)), rtol=1e-6)
 
@@ -108,5 +141,8 @@ def test_trials_of_other_lengths_share_a_program():
 
 
 def test_unknown_name():
-    with pytest.raises(ConfigError, match="cosin: unknown; choose one of constant, linear, cosine, inverse_sqrt, wsd"):
+    with pytest.raises(
+        ConfigError,
+        match="cosin: unknown; choose one of constant, linear, cosine, inverse_sqrt, wsd",
+    ):
         unit("cosin", 0, 0, 1)

@@ -33,14 +33,18 @@ FLEISS = """0 0 0 0 14
 0 2 2 3 7"""
 
 
-@pytest.mark.parametrize("level, alpha", [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)])
+@pytest.mark.parametrize(
+    "level, alpha", [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)]
+)
 def test_alpha_of_the_published_example(level, alpha):
     assert agreement.krippendorff_alpha(OBSERVERS, level) == pytest.approx(alpha, abs=5e-4)
 
 
 def test_kappa_of_the_published_example():
     counts = [[int(n) for n in line.split()] for line in FLEISS.splitlines()]
-    ratings = np.array([[c for c, n in enumerate(line) for _ in range(n)] for line in counts], float).T
+    ratings = np.array(
+        [[c for c, n in enumerate(line) for _ in range(n)] for line in counts], float
+    ).T
     assert agreement.fleiss_kappa(ratings) == pytest.approx(0.210, abs=5e-4)
 
 
@@ -50,13 +54,20 @@ def test_kappa_of_two_is_that_of_scikit_learn(weights):
     a = rng.integers(0, 4, 60)
     b = np.where(rng.random(60) < 0.6, a, rng.integers(0, 4, 60))
     expected = cohen_kappa_score(a, b, weights=None if weights == "none" else weights)
-    assert agreement.cohen_kappa(a.astype(float), b.astype(float), weights) == pytest.approx(expected)
+    assert agreement.cohen_kappa(a.astype(float), b.astype(float), weights) == pytest.approx(
+        expected
+    )
     assert agreement.percent_agreement(np.stack([a, b])) == pytest.approx((a == b).mean())
 
 
 def test_perfect_and_missing():
     same = np.array([[1.0, 2, NAN, 3], [1, 2, 2, 3]])
-    assert agreement.krippendorff_alpha(same) == agreement.cohen_kappa(*same) == agreement.percent_agreement(same) == 1
+    assert (
+        agreement.krippendorff_alpha(same)
+        == agreement.cohen_kappa(*same)
+        == agreement.percent_agreement(same)
+        == 1
+    )
     assert np.isnan(agreement.krippendorff_alpha(np.ones((2, 3))))
     assert agreement.coded([["b", None], ["a", "b"]])[1] == ["a", "b"]
     with pytest.raises(DataError, match="the same number"):
@@ -68,7 +79,9 @@ def test_perfect_and_missing():
 
 
 def test_real_ratings_of_emotions():
-    """Readers of EmoBank agree on valence more than on arousal and dominance, as its authors report, and a little on all."""
+    """Readers of EmoBank agree on valence more than on arousal and dominance, as its authors
+    report, and a little on all.
+    """
     items = defaultdict(list)
     with gzip.open(real("emobank/individual_reader_ratings.csv.gz"), "rt") as file:
         for row in csv.DictReader(file):

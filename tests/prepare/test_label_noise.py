@@ -10,19 +10,31 @@ from tests.realdata import real
 
 def given(name):
     folder = real("cleanlab_label_errors")
-    p = np.load(folder / f"cross_validated_predicted_probabilities__{name}_test_set_pyx.npy", allow_pickle=False)
-    return np.load(folder / f"original_test_labels__{name}_test_set_original_labels.npy", allow_pickle=False).astype(np.int64), p.clip(0, 1)
+    p = np.load(
+        folder / f"cross_validated_predicted_probabilities__{name}_test_set_pyx.npy",
+        allow_pickle=False,
+    )
+    return np.load(
+        folder / f"original_test_labels__{name}_test_set_original_labels.npy", allow_pickle=False
+    ).astype(np.int64), p.clip(0, 1)
 
 
 def test_the_joint_of_a_worked_example():
-    # Thresholds are the means of the given classes: (0.9 + 0.8 + 0.1) / 3 = 0.6 and (0.7 + 0.9) / 2 = 0.8.
+    # Thresholds are the means of the given classes: (0.9 + 0.8 + 0.1) / 3 = 0.6 and (0.7 + 0.9) / 2
+    # = 0.8.
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.1, 0.9]])
     labels = np.array([0, 0, 0, 1, 1])
     assert np.allclose(label_noise.thresholds(labels, p), [0.6, 0.8])
     assert label_noise.confident(labels, p).tolist() == [0, 0, 1, -1, 1]
     assert label_noise.confident_joint(labels, p).tolist() == [[2, 1], [0, 2]]
     for how in label_noise.FILTERS:
-        assert label_noise.find_issues(labels, p, how).tolist() == [False, False, True, False, False]
+        assert label_noise.find_issues(labels, p, how).tolist() == [
+            False,
+            False,
+            True,
+            False,
+            False,
+        ]
 
 
 def test_scores_order_the_issues():
@@ -33,7 +45,11 @@ def test_scores_order_the_issues():
     entropy = label_noise.quality_scores(labels, p, "confidence_weighted_entropy")
     assert entropy[1] < entropy[0] <= 1
     certain = np.array([[1, 0, 0], [0, 1, 0]], np.float32)  # the second label cannot be worse
-    assert np.allclose(label_noise.quality_scores(labels, certain, "confidence_weighted_entropy"), [1, 0], atol=1e-5)
+    assert np.allclose(
+        label_noise.quality_scores(labels, certain, "confidence_weighted_entropy"),
+        [1, 0],
+        atol=1e-5,
+    )
     assert label_noise.ranked(np.array([True, True]), [0.5, 0.1]).tolist() == [1, 0]
 
 
@@ -46,7 +62,8 @@ def test_real_issues_are_those_of_the_library(name, issues):
     for how, found in ours.items():
         theirs = library.find_label_issues(labels, p, filter_by=how, n_jobs=1)
         differ = np.flatnonzero(found != theirs)
-        assert (p[differ, labels[differ]] == 0).all(), how  # rows of equal probability, of which each takes others
+        # rows of equal probability, of which each takes others
+        assert (p[differ, labels[differ]] == 0).all(), how
 
 
 def test_people_find_most_real_issues_wrong():
@@ -58,9 +75,15 @@ def test_people_find_most_real_issues_wrong():
 
 
 def test_people_judge_reviews_that_are_flagged():
-    """IMDB: 1,307 of our 1,309 issues were judged; in 725 of them fewer than three of five people confirm the given label."""
+    """IMDB: 1,307 of our 1,309 issues were judged; in 725 of them fewer than three of five people
+    confirm the given label.
+    """
     labels, p = given("imdb")
-    names = json.loads((real("cleanlab_label_errors") / "dataset_indexing__imdb_test_set_index_to_filename.json").read_text())
+    names = json.loads(
+        (
+            real("cleanlab_label_errors") / "dataset_indexing__imdb_test_set_index_to_filename.json"
+        ).read_text()
+    )
     place = {f"test/{name.removesuffix('.txt')}": i for i, name in enumerate(names)}
     issues = label_noise.find_issues(labels, p)
     verdicts = json.loads((real("cleanlab_label_errors") / "mturk__imdb_mturk.json").read_text())

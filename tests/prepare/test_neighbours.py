@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from jaxsft.data.formats import read
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.neighbours import MinHash, Neighbours, Union, banding, buckets, jaccard, normalise, recall, shingles
+from jaxsft.prepare.neighbours import (
+    MinHash,
+    Neighbours,
+    Union,
+    banding,
+    buckets,
+    jaccard,
+    normalise,
+    recall,
+    shingles,
+)
 from tests.realdata import real
 
 some_words = st.lists(st.sampled_from(list("abcdefg")), max_size=9).map(" ".join)
@@ -25,7 +35,11 @@ def plain(text, n, char):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(some_words | some_han, min_size=2, max_size=6), st.integers(1, 4), st.sampled_from(["auto", "word", "char"]))
+@given(
+    st.lists(some_words | some_han, min_size=2, max_size=6),
+    st.integers(1, 4),
+    st.sampled_from(["auto", "word", "char"]),
+)
 def test_hashed_shingles_are_the_plain_ones(texts, n, unit):
     hashes, counts = shingles(texts, n, n, unit)
     assert counts.sum() == hashes.size
@@ -45,17 +59,29 @@ def test_signatures_estimate_the_similarity():
     for shared in (0, 20, 50, 90, 100):
         for _ in range(20):
             common = rng.integers(0, 2**64, shared, np.uint64)
-            a, b = (np.concatenate([common, rng.integers(0, 2**64, 100 - shared, np.uint64)]) for _ in range(2))
+            a, b = (
+                np.concatenate([common, rng.integers(0, 2**64, 100 - shared, np.uint64)])
+                for _ in range(2)
+            )
             x, y = signer.signatures(np.concatenate([a, b]), np.array([100, 100]))
             true = shared / (200 - shared)
-            errors.append((np.mean(x == y) - true) / max(np.sqrt(true * (1 - true) / 256), 1e-9) if 0 < true < 1 else 10 * (np.mean(x == y) - true))
+            errors.append(
+                (np.mean(x == y) - true) / max(np.sqrt(true * (1 - true) / 256), 1e-9)
+                if 0 < true < 1
+                else 10 * (np.mean(x == y) - true)
+            )
     assert abs(np.mean(errors)) < 0.4 and 0.5 < np.std(errors) < 1.3
 
 
 def test_signatures_agree_with_datasketch_on_real_text():
     datasketch = pytest.importorskip("datasketch")
     texts = [normalise(row.fields["text"]) for row in read(real("banking77/train.csv"))[:400]]
-    true = np.array([jaccard(set(a.split()), set(b.split())) for a, b in zip(texts[::2], texts[1::2], strict=True)])
+    true = np.array(
+        [
+            jaccard(set(a.split()), set(b.split()))
+            for a, b in zip(texts[::2], texts[1::2], strict=True)
+        ]
+    )
     ours, theirs = [], []
     for seed in range(5):  # one seed alone is off by what a few frequent words do
         signatures = Neighbours(words=1, seed=seed).signatures(texts)
@@ -100,19 +126,33 @@ def test_buckets_hold_what_is_equal_in_a_band():
 
 
 def test_a_bucket_of_equal_texts_takes_linear_time():
-    texts = [f"the same long sentence of many words that everyone repeats again and again {i}" for i in range(3000)]
+    texts = [
+        f"the same long sentence of many words that everyone repeats again and again {i}"
+        for i in range(3000)
+    ]
     groups, links = Neighbours(threshold=0.7).groups(texts)
     assert set(groups.tolist()) == {0} and len(links) == 2999
 
 
 def test_nothing_depends_on_the_process():
     code = "import hashlib; from jaxsft.prepare.neighbours import Neighbours; "
-    code += "print(hashlib.sha256(Neighbours().signatures(['a b c d', '天地玄黄宇宙', ''])).hexdigest())"
+    code += (
+        "print(hashlib.sha256(Neighbours().signatures(['a b c d', '天地玄黄宇宙',"
+        " ''])).hexdigest())"
+    )
     digests = {
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
         for seed in "12"
     }
-    assert digests == {hashlib.sha256(Neighbours().signatures(["a b c d", "天地玄黄宇宙", ""])).hexdigest()}
+    assert digests == {
+        hashlib.sha256(Neighbours().signatures(["a b c d", "天地玄黄宇宙", ""])).hexdigest()
+    }
 
 
 def test_normalise():
@@ -123,7 +163,9 @@ def test_normalise():
     assert normalise("हिन्दी।", punctuation=True) == "हिन्दी"
 
 
-@pytest.mark.parametrize("options", [{"unit": "x"}, {"num_perm": 0}, {"words": 0}, {"threshold": 1.1}])
+@pytest.mark.parametrize(
+    "options", [{"unit": "x"}, {"num_perm": 0}, {"words": 0}, {"threshold": 1.1}]
+)
 def test_impossible_options(options):
     with pytest.raises(ConfigError, match=r"near\."):
         Neighbours(**options).check("near")

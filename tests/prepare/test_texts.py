@@ -12,10 +12,21 @@ from tests.prepare.harness import lengths, make, one
 
 
 def test_words_of_any_script():
-    assert words("Don't stop — e\u0301tude, self-made №5.") == ["Don't", "stop", "e\u0301tude", "self-made", "5"]
+    assert words("Don't stop — e\u0301tude, self-made №5.") == [
+        "Don't",
+        "stop",
+        "e\u0301tude",
+        "self-made",
+        "5",
+    ]
     assert words("हिन्दी में") == ["हिन्दी", "में"]
     assert words("GPT模型很好，3个") == ["GPT", "模", "型", "很", "好", "3", "个"]
-    assert is_unspaced("模型 GPT") and is_unspaced("ภาษาไทย") and not is_unspaced("the 模 model") and not is_unspaced("")
+    assert (
+        is_unspaced("模型 GPT")
+        and is_unspaced("ภาษาไทย")
+        and not is_unspaced("the 模 model")
+        and not is_unspaced("")
+    )
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
@@ -35,8 +46,16 @@ MAKES = [
 
 @pytest.mark.parametrize(("name", "options", "column"), MAKES)
 def test_a_column_that_holds_something_is_replaced_only_when_asked(name, options, column):
-    context, contents = Context(score=lengths), [{"text": text, column: "mine"} for text in ("abc", "def", "ghi", "jkl")]
-    with pytest.raises(DataError, match=rf"column '{column}' holds 'mine' already; rename it, or set stages.{name}.replace=true"):
+    context, contents = (
+        Context(score=lengths),
+        [{"text": text, column: "mine"} for text in ("abc", "def", "ghi", "jkl")],
+    )
+    with pytest.raises(
+        DataError,
+        match=(
+            rf"column '{column}' holds 'mine' already; rename it, or set stages.{name}.replace=true"
+        ),
+    ):
         one(make(name, context, **options), *contents)
     rows, _ = one(make(name, context, **options, replace=True), *contents)
     assert all(row.fields[column] != "mine" for row in rows)
@@ -47,11 +66,15 @@ def test_a_column_that_holds_something_is_replaced_only_when_asked(name, options
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("clean", {"url_token": "x"}), ("dedup", {"method": "exact", "threshold": 0.5}), ("dedup", {"replace": True}), ("split", {"tiny": "allow"}),
-        ("split", {"folds": 3, "fractions": [0.5, 0.5, 0.0]}), ("split", {"folds_as": "pairs"}), ("split", {"separator": ","}),
+        ("clean", {"url_token": "x"}), ("dedup", {"method": "exact", "threshold": 0.5}),
+        ("dedup", {"replace": True}), ("split", {"tiny": "allow"}),
+        ("split", {"folds": 3, "fractions": [0.5, 0.5, 0.0]}), ("split", {"folds_as": "pairs"}),
+        ("split", {"separator": ","}),
         ("heuristics", {"ngram": 4}),
-        ("heuristics", {"max_bad_words": 2}), ("language", {"method": "script", "min_letters": 5}), ("polarity", {"margin": 0.1}),
-        ("annotate", {"take": {"a": "b"}, "layers": ["pos"]}), ("quality_score", {"method": "model", "threshold": 1.0, "bits": 5}),
+        ("heuristics", {"max_bad_words": 2}), ("language", {"method": "script", "min_letters": 5}),
+        ("polarity", {"margin": 0.1}),
+        ("annotate", {"take": {"a": "b"}, "layers": ["pos"]}),
+        ("quality_score", {"method": "model", "threshold": 1.0, "bits": 5}),
         ("quality_score", {"method": "model", "threshold": 1.0, "low_weight": 0.1}),
     ],
 )  # fmt: skip
@@ -61,13 +84,31 @@ def test_an_option_without_effect_is_an_error(name, options):
 
 
 def test_a_chat_is_judged_by_the_texts_of_its_turns():
-    chat = [{"role": "user", "content": "Hello there my friend"}, {"role": "assistant", "content": None}, {"from": "gpt", "value": "Hi"}]
+    chat = [
+        {"role": "user", "content": "Hello there my friend"},
+        {"role": "assistant", "content": None},
+        {"from": "gpt", "value": "Hi"},
+    ]
     context = Context(columns=Columns(text="messages"), score=lengths)
-    rows, report = one(make("heuristics", context, max_words=5), {"messages": chat}, {"messages": chat[1:]})
+    rows, report = one(
+        make("heuristics", context, max_words=5), {"messages": chat}, {"messages": chat[1:]}
+    )
     assert [row.line for row in rows] == [1, 2] and not report.dropped
-    assert [row.line for row in one(make("heuristics", context, min_words=5), {"messages": chat}, {"messages": chat[1:]})[0]] == [1]
-    assert [row.line for row in one(make("dedup", context), *({"messages": m} for m in (chat, chat[:1], chat)))[0]] == [1, 2]
-    rows, _ = one(make("quality_score", context, method="model", threshold=100.0), {"messages": chat})
+    assert [
+        row.line
+        for row in one(
+            make("heuristics", context, min_words=5), {"messages": chat}, {"messages": chat[1:]}
+        )[0]
+    ] == [1]
+    assert [
+        row.line
+        for row in one(make("dedup", context), *({"messages": m} for m in (chat, chat[:1], chat)))[
+            0
+        ]
+    ] == [1, 2]
+    rows, _ = one(
+        make("quality_score", context, method="model", threshold=100.0), {"messages": chat}
+    )
     assert rows[0].fields["quality"] == len("Hello there my friend\nHi")
     with pytest.raises(DataError, match="holds a list, expected text"):
         one(make("heuristics", context, min_words=5), {"messages": [1]})

@@ -1,4 +1,5 @@
-"""From a raw file through a prepared set to a trained model, and new rows through the same stages."""
+"""From a raw file through a prepared set to a trained model, and new rows through the same
+stages."""
 
 import random
 
@@ -17,12 +18,21 @@ from tests.prepare.test_run import STAGES
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared")
     rng = random.Random(0)
-    rows = [{"sentence": rng.choice(["good", "fine"] if i % 3 else ["bad", "poor"]) + f" {i}", "mood": "+" if i % 3 else "-"} for i in range(60)]
+    rows = [
+        {
+            "sentence": rng.choice(["good", "fine"] if i % 3 else ["bad", "poor"]) + f" {i}",
+            "mood": "+" if i % 3 else "-",
+        }
+        for i in range(60)
+    ]
     formats.write(rows, folder / "raw.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "get", lambda name: STAGES[name])
         given = {
-            "data": {"path": str(folder / "raw.csv"), "columns": {"text": "sentence", "label": "mood"}},
+            "data": {
+                "path": str(folder / "raw.csv"),
+                "columns": {"text": "sentence", "label": "mood"},
+            },
             "stages": [{"upper": {"fields": ["sentence"]}}, "halves"],
             "output": {"dir": str(folder / "set"), "shards": 2},
         }
@@ -43,7 +53,11 @@ def trained(tmp_path_factory):
 def test_the_folder_stands_for_its_splits_and_columns(trained):
     folder, result = trained
     config = api.load(result).config
-    assert config.data.path is None and config.data.train == f"{folder}/set/train-*-of-*.jsonl" and config.data.validation is None
+    assert (
+        config.data.path is None
+        and config.data.train == f"{folder}/set/train-*-of-*.jsonl"
+        and config.data.validation is None
+    )
     assert (config.data.columns.text, config.data.columns.label) == ("sentence", "mood")
     assert result.numbers["test/rows"] == 30
 
@@ -56,7 +70,9 @@ def test_new_rows_go_through_the_stages_and_prepared_ones_do_not_again(trained):
     assert raw == ready and raw["sentence"] == "GOOD 1"
     assert model.predict(model.read(folder / "raw.csv"))[0]["sentence"].isupper()
     seen = formats.read(folder / "set" / "test-*-of-*.jsonl")
-    assert [row["sentence"] for row in model.predict(seen)] == [row.fields["sentence"] for row in seen]
+    assert [row["sentence"] for row in model.predict(seen)] == [
+        row.fields["sentence"] for row in seen
+    ]
     numbers = model.evaluate(folder / "set" / "test-00000-of-00002.jsonl")
     assert numbers["rows"] == 15
 

@@ -1,4 +1,6 @@
-"""The pages of a quality card: whatever the data hold is shown as text, and the page fits a phone and a desk, light and dark."""
+"""The pages of a quality card: whatever the data hold is shown as text, and the page fits a phone
+and a desk, light and dark.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,22 @@ LABELS = ["好评" * 30, "a_label_without_any_space_" * 6, "مرحبا بالع�
 
 
 def card(shift=0):
-    rows = [{"text": f"{EVIL} {'long' * 60} {i + shift}", "label": LABELS[i % 5], EVIL: i if i else "no"} for i in range(30)]
+    rows = [
+        {
+            "text": f"{EVIL} {'long' * 60} {i + shift}",
+            "label": LABELS[i % 5],
+            EVIL: i if i else "no",
+        }
+        for i in range(30)
+    ]
     rows[7] |= {"text": rows[8]["text"]}
     parts = {"train": rows, "test": rows[:8], "x" * 80: rows[3:9]}
-    sets = quality.of_rows({name: [Row(fields, f"{name}<b>.jsonl", n) for n, fields in enumerate(part, 1)] for name, part in parts.items()})
+    sets = quality.of_rows(
+        {
+            name: [Row(fields, f"{name}<b>.jsonl", n) for n, fields in enumerate(part, 1)]
+            for name, part in parts.items()
+        }
+    )
     return quality.card(sets, QualityConfig(ngram=2))
 
 
@@ -31,30 +45,46 @@ def made():
 
 def test_what_the_data_hold_is_text_in_html(made):
     text = pages.html(made, EVIL)
-    assert "<script" not in text and "<b>.jsonl" not in text and "\u202e" not in text and "\x01" not in text
+    assert (
+        "<script" not in text
+        and "<b>.jsonl" not in text
+        and "\u202e" not in text
+        and "\x01" not in text
+    )
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", text)
 
 
 def test_what_the_data_hold_is_text_in_markdown(made):
     text = pages.markdown(made, EVIL)
-    assert "<script" not in text and not re.search(r"(?<!\\)\]\(javascript", text) and "\x01" not in text
-    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):  # every table keeps its number of columns
+    assert (
+        "<script" not in text
+        and not re.search(r"(?<!\\)\]\(javascript", text)
+        and "\x01" not in text
+    )
+    # every table keeps its number of columns
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
 
 
 def test_every_number_stands_on_both_pages_with_its_definition(made):
     markdown, html = pages.markdown(made, "d"), pages.html(made, "d")
     for measure in made["definitions"]:
-        assert f"| {measure.replace('_', ' ')} |" in markdown and f">{measure.replace('_', ' ')}</th>" in html
+        assert (
+            f"| {measure.replace('_', ' ')} |" in markdown
+            and f">{measure.replace('_', ' ')}</th>" in html
+        )
 
 
 @pytest.mark.parametrize(("value", "measure", "text"), [
-    (None, "mtld", "–"), (0.0213, "noisy_rows", "2.13 %"), (0.0, "noisy_rows", "0 %"), (1234, "rows", "1,234"), (6.0, "imbalance", "6"),
+    (None, "mtld", "–"), (0.0213, "noisy_rows", "2.13 %"), (0.0, "noisy_rows", "0 %"),
+    (1234, "rows", "1,234"), (6.0, "imbalance", "6"),
     (0.123456, "mattr", "0.1235"), ("small", "words_drift", "small"),
 ])  # fmt: skip
 def test_numbers_as_text(value, measure, text):
-    assert pages.value_text({"definitions": {"noisy_rows": {"share": True}}}, measure, value) == text
+    assert (
+        pages.value_text({"definitions": {"noisy_rows": {"share": True}}}, measure, value) == text
+    )
 
 
 @pytest.mark.parametrize(("width", "dark"), [(400, False), (400, True), (1400, True)])

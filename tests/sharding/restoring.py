@@ -1,4 +1,6 @@
-"""A program of several processes that restores checkpoints from the working directory of each, and says what it finds."""
+"""A program of several processes that restores checkpoints from the working directory of each, and
+says what it finds.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,17 @@ def save(folder: Path, steps: tuple[int, ...]) -> None:
 
 def main(options: list[str]) -> None:
     given = dict(option.removeprefix("hosts.").split("=") for option in options)
-    hosts.start(schema.HostsConfig(given["coordinator"], int(given["count"]), int(given["index"]), int(given["timeout"])))
+    hosts.start(
+        schema.HostsConfig(
+            given["coordinator"], int(given["count"]), int(given["index"]), int(given["timeout"])
+        )
+    )
     mesh = Mesh(jax.devices(), ("data",))
     places = {"w": PartitionSpec("data"), "step": PartitionSpec()}
-    like = {k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, places[k])) for k, x in state(0).items()}
+    like = {
+        k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, places[k]))
+        for k, x in state(0).items()
+    }
     folders = re.compile(rf"{re.escape(str(Path.cwd().parent))}/\d/")
     say = lambda text: print("found:", folders.sub("", str(text)), flush=True)
     store = Checkpoints(".", warn=say)

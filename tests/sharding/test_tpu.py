@@ -1,4 +1,6 @@
-"""The step, compiled for sixteen TPU chips on a machine that has none: which collectives appear, and what a chip must hold."""
+"""The step, compiled for sixteen TPU chips on a machine that has none: which collectives appear,
+and what a chip must hold.
+"""
 
 import functools
 import importlib.util
@@ -21,11 +23,23 @@ from jaxsft.training.step import make_hyper
 from tests import conftest
 
 ROWS, VOCAB, EMBED = 32, 640, 512
-MODEL = {"layers": 2, "embed": EMBED, "heads": 8, "kv_heads": 4, "head_dim": 64, "mlp": 2048, "context": 512, "unroll": "none"}
+MODEL = {
+    "layers": 2,
+    "embed": EMBED,
+    "heads": 8,
+    "kv_heads": 4,
+    "head_dim": 64,
+    "mlp": 2048,
+    "context": 512,
+    "unroll": "none",
+}
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not installed (the extra `aot`)"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("libtpu") is None,
+        reason="the TPU compiler is not installed (the extra `aot`)",
+    ),
 ]
 
 
@@ -37,27 +51,51 @@ def chips() -> np.ndarray:
 
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_LIBRARY_PATH": libtpu.get_library_path()}
     options = {"chip_config_name": "default", "chips_per_host_bounds": (2, 2, 1), "num_slices": 1}
-    return np.array(topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4", **options).devices)
+    return np.array(
+        topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4", **options).devices
+    )
 
 
 @functools.cache
 def compiled(data: int, fsdp: int, tensor: int):
-    """The training step of a chat model with AdamW, its state spread as the training loop spreads it."""
-    mesh = Mesh(chips()[: data * fsdp * tensor].reshape(data, fsdp, tensor), meshes.AXES, axis_types=auto_axes(3))
-    config = conftest.make_config("chat", precision="bf16", optim=AdamW(), model=MODEL, train={"batch_size": ROWS})
+    """The training step of a chat model with AdamW, its state spread as the training loop spreads
+    it.
+    """
+    mesh = Mesh(
+        chips()[: data * fsdp * tensor].reshape(data, fsdp, tensor),
+        meshes.AXES,
+        axis_types=auto_axes(3),
+    )
+    config = conftest.make_config(
+        "chat", precision="bf16", optim=AdamW(), model=MODEL, train={"batch_size": ROWS}
+    )
     records = conftest.make_records("chat", 64, longest=480)
     tokenizer = Tokenizer.train((m.content for r in records[0] for m in r.messages), VOCAB, False)
-    parts = setup.make_parts(config, tokenizer, tasks.get("chat").fit(config, tokenizer, *records), mesh)
+    parts = setup.make_parts(
+        config, tokenizer, tasks.get("chat").fit(config, tokenizer, *records), mesh
+    )
     assert parts.model.vocab == VOCAB
-    shaped = lambda tree, places: jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
+    shaped = lambda tree, places: jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places
+    )
     batch = parts.batches(parts.split("train", records), training=True)[0]
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((ROWS, *x.shape[1:]), x.dtype, sharding=meshes.rows(mesh)), batch)
-    state = jax.eval_shape(parts.program.init_state, shaped(parts.specs, meshes.shardings(parts.specs, mesh)))
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((ROWS, *x.shape[1:]), x.dtype, sharding=meshes.rows(mesh)),
+        batch,
+    )
+    state = jax.eval_shape(
+        parts.program.init_state, shaped(parts.specs, meshes.shardings(parts.specs, mesh))
+    )
     places = parts.state_shardings(state)
-    step = jax.jit(parts.program.step, donate_argnums=0, out_shardings=(places, meshes.replicated(mesh)))
-    jax.config.update("jax_enable_compilation_cache", False)  # it has no place for programs of a device that is not here
+    step = jax.jit(
+        parts.program.step, donate_argnums=0, out_shardings=(places, meshes.replicated(mesh))
+    )
+    # it has no place for programs of a device that is not here
+    jax.config.update("jax_enable_compilation_cache", False)
     try:
-        return step.lower(shaped(state, places), {}, batch, make_hyper(config, Clock(10, 10, 10))).compile()
+        return step.lower(
+            shaped(state, places), {}, batch, make_hyper(config, Clock(10, 10, 10))
+        ).compile()
     finally:
         jax.config.update("jax_enable_compilation_cache", True)
 
@@ -65,7 +103,11 @@ def compiled(data: int, fsdp: int, tensor: int):
 def results(program, operation: str) -> list[tuple[int, ...]]:
     """The shapes that a collective gives, over the whole program."""
     lines = re.findall(rf"= \(?(.*?) {operation}(?:-start)?\(", program.as_text())
-    return [tuple(int(n) for n in shape.split(",") if n) for line in lines for shape in re.findall(r"\w+\[([\d,]*)\]", line)]
+    return [
+        tuple(int(n) for n in shape.split(",") if n)
+        for line in lines
+        for shape in re.findall(r"\w+\[([\d,]*)\]", line)
+    ]
 
 
 def reduces_and_scatters(program) -> bool:
@@ -74,11 +116,16 @@ def reduces_and_scatters(program) -> bool:
 
 
 def test_one_chip_talks_to_nobody():
-    assert not any(results(compiled(1, 1, 1), op) for op in ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all"))
+    assert not any(
+        results(compiled(1, 1, 1), op)
+        for op in ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all")
+    )
 
 
 def test_data_parallel_only_adds_gradients():
-    assert results(compiled(16, 1, 1), "all-reduce") and not results(compiled(16, 1, 1), "all-gather")
+    assert results(compiled(16, 1, 1), "all-reduce") and not results(
+        compiled(16, 1, 1), "all-gather"
+    )
 
 
 @pytest.mark.parametrize("mesh", [(1, 16, 1), (1, 4, 4)], ids=["fsdp", "fsdp x tensor"])
@@ -88,11 +135,15 @@ def test_weights_are_gathered_and_gradients_scattered(mesh):
     activations = ROWS // mesh[1] * MODEL["context"] * EMBED  # of the rows of a chip
     for shape in results(program, "all-gather"):
         assert len(shape) < 3 or shape[-1] != VOCAB, f"logits are gathered: {shape}"
-        assert np.prod(shape) <= max(EMBED * MODEL["mlp"], activations), f"more than a weight is gathered: {shape}"
+        assert np.prod(shape) <= max(EMBED * MODEL["mlp"], activations), (
+            f"more than a weight is gathered: {shape}"
+        )
 
 
 def test_a_chip_holds_less_the_more_there_are():
-    one, *others = (compiled(*mesh).memory_analysis() for mesh in ((1, 1, 1), (1, 16, 1), (1, 4, 4)))
+    one, *others = (
+        compiled(*mesh).memory_analysis() for mesh in ((1, 1, 1), (1, 16, 1), (1, 4, 4))
+    )
     for many in others:
         assert many.argument_size_in_bytes < one.argument_size_in_bytes / 16 * 1.25
         assert many.temp_size_in_bytes < one.temp_size_in_bytes / 8

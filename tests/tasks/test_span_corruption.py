@@ -20,24 +20,44 @@ def task(monkeypatch):
 
 
 def parts_of(tokenizer, data=None, **task) -> setup.Parts:
-    config = conftest.make_config("span_corruption", model={"decoder_layers": 1, "layers": 1, "causal": False}, task=task, data=data or {})
+    config = conftest.make_config(
+        "span_corruption",
+        model={"decoder_layers": 1, "layers": 1, "causal": False},
+        task=task,
+        data=data or {},
+    )
     return setup.make_parts(config, tokenizer, {})
 
 
 def test_examples():
     parts = parts_of(T5, share=0.5, mean_length=2.0)
-    batches = parts.batches(parts.split("train", setup.Records([Text("abcdefgh")], ["rows.txt:1"])), training=True)
+    batches = parts.batches(
+        parts.split("train", setup.Records([Text("abcdefgh")], ["rows.txt:1"])), training=True
+    )
     batch = batches[0]
     source = T5.decode(batch.source.tokens[0][batch.source.segment_ids[0] > 0], skip_special=False)
     target = T5.decode(batch.targets[0][batch.segment_ids[0] > 0], skip_special=False)
-    assert "<extra_id_1>" in source and source.endswith("<|end|>") and target.startswith("<extra_id_0>") and target.endswith("<|end|>")
+    assert (
+        "<extra_id_1>" in source
+        and source.endswith("<|end|>")
+        and target.startswith("<extra_id_0>")
+        and target.endswith("<|end|>")
+    )
     assert batch.tokens[0, 0] == T5.bos_id
 
 
 def test_what_is_needed():
-    with pytest.raises(ConfigError, match=r"task.sentinel=<extra_id_\{i\}>: the tokenizer has no such tokens; set tokenizer.added="):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"task.sentinel=<extra_id_\{i\}>: the tokenizer has no such tokens; set"
+            r" tokenizer.added="
+        ),
+    ):
         parts_of(BYTES)
-    with pytest.raises(ConfigError, match=r"a decoder writes what was taken out; set model=encoder_decoder"):
+    with pytest.raises(
+        ConfigError, match=r"a decoder writes what was taken out; set model=encoder_decoder"
+    ):
         conftest.make_config("span_corruption", model={"causal": False})
     with pytest.raises(ConfigError, match="task=span_corruption cuts no texts"):
         parts_of(T5, data={"too_long": "truncate_right"})
@@ -58,7 +78,12 @@ def test_a_run(tmp_path):
         f"data.train={files / 'book.txt'}",
     ]
     code, _, err = tiny.jaxsft(
-        "train", *given, f"data.validation={files / 'book.txt'}", f"run_dir={tmp_path / 'run'}", *tiny.FAST[:-2], "mesh.data=1"
+        "train",
+        *given,
+        f"data.validation={files / 'book.txt'}",
+        f"run_dir={tmp_path / 'run'}",
+        *tiny.FAST[:-2],
+        "mesh.data=1",
     )
     assert code == 0, err
     assert "validation/perplexity" in (tmp_path / "run" / "result.json").read_text()

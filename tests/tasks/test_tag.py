@@ -1,4 +1,6 @@
-"""task=tag from the file to the file: every gold word counts, long texts are read in windows, and wrong tags are told with their place."""
+"""task=tag from the file to the file: every gold word counts, long texts are read in windows, and
+wrong tags are told with their place.
+"""
 
 import dataclasses
 import functools
@@ -45,9 +47,30 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(files):
-    options = ["model.embed=32", "model.layers=1", "model.context=64", "data.max_length=64", "precision=fp32", "tokenizer=bytes", "mesh.data=1"]
-    options += ["train.duration=60steps", "train.batch_size=4", "optim.learning_rate=0.01", "task.crf=true", "task.valid=true", "model.dropout=0"]
-    options += ["data.too_long=window", "data.stride=20", "evaluation.every=60steps", "checkpoint.every=60steps", "model.mlp=64"]
+    options = [
+        "model.embed=32",
+        "model.layers=1",
+        "model.context=64",
+        "data.max_length=64",
+        "precision=fp32",
+        "tokenizer=bytes",
+        "mesh.data=1",
+    ]
+    options += [
+        "train.duration=60steps",
+        "train.batch_size=4",
+        "optim.learning_rate=0.01",
+        "task.crf=true",
+        "task.valid=true",
+        "model.dropout=0",
+    ]
+    options += [
+        "data.too_long=window",
+        "data.stride=20",
+        "evaluation.every=60steps",
+        "checkpoint.every=60steps",
+        "model.mlp=64",
+    ]
     splits = [f"data.train={files / 'train.conll'}", f"data.validation={files / 'held.conll'}"]
     code, _, err = tiny.jaxsft("train", "task=tag", *splits, f"run_dir={files / 'run'}", *options)
     assert code == 0, err
@@ -59,7 +82,9 @@ def gold(path):
 
 
 def test_every_word_of_the_file_is_scored(run, files):  # guards D6
-    """Sentences of several rows' length are learnt and scored in windows; the counts are those of the file."""
+    """Sentences of several rows' length are learnt and scored in windows; the counts are those of
+    the file.
+    """
     rows, lines, result = (
         gold(files / "held.conll"),
         rundir.read_jsonl(run / "predictions" / "validation.jsonl"),
@@ -67,48 +92,84 @@ def test_every_word_of_the_file_is_scored(run, files):  # guards D6
     )
     count = sum(len(row["tokens"]) for row in rows)
     assert result["validation/words"] == count > 110
-    assert [line["tokens"] for line in lines] == [row["tokens"] for row in rows] and all(len(x["tags"]) == len(x["prediction"]) for x in lines)
-    right = sum(a == b for line in lines for a, b in zip(line["tags"], line["prediction"], strict=True))
+    assert [line["tokens"] for line in lines] == [row["tokens"] for row in rows] and all(
+        len(x["tags"]) == len(x["prediction"]) for x in lines
+    )
+    right = sum(
+        a == b for line in lines for a, b in zip(line["tags"], line["prediction"], strict=True)
+    )
     assert result["validation/accuracy"] == right / count > 0.9
     assert result["validation/f1_micro"] > 0.9
     ledger = rundir.read_json(run / "ledger.json")["validation"]
-    assert ledger["packing"]["examples"] > len(rows) == ledger["rows"]["kept"] and ledger["tokens"]["dropped"] == {}
-    assert ledger["tokens"]["trained"] == count  # a word is a target once, in however many windows it stands
+    assert (
+        ledger["packing"]["examples"] > len(rows) == ledger["rows"]["kept"]
+        and ledger["tokens"]["dropped"] == {}
+    )
+    # a word is a target once, in however many windows it stands
+    assert ledger["tokens"]["trained"] == count
     table = rundir.read_json(run / "figures" / "table_chunks_validation.json")
-    assert sorted(row[0] for row in table["rows"]) == ["LOC", "PER"] and "LOC" in (run / "report.md").read_text("utf-8")
+    assert sorted(row[0] for row in table["rows"]) == ["LOC", "PER"] and "LOC" in (
+        run / "report.md"
+    ).read_text("utf-8")
 
 
 def test_predictions_come_back_in_the_format_of_the_input(run, files, tmp_path):
-    """Words without tags in, words with tags out; as JSON the tags stand beside the fields; a text is cut into words."""
+    """Words without tags in, words with tags out; as JSON the tags stand beside the fields; a text
+    is cut into words.
+    """
     rows = gold(files / "held.conll")
     formats.write(({"tokens": row["tokens"]} for row in rows), tmp_path / "new.conll")
     for name in ("out.conll", "out.jsonl"):
-        code, _, err = tiny.jaxsft("predict", f"run={run}", f"input={tmp_path / 'new.conll'}", f"output={tmp_path / name}")
+        code, _, err = tiny.jaxsft(
+            "predict", f"run={run}", f"input={tmp_path / 'new.conll'}", f"output={tmp_path / name}"
+        )
         assert code == 0, err
     out, lines = gold(tmp_path / "out.conll"), rundir.read_jsonl(tmp_path / "out.jsonl")
-    assert [row["tokens"] for row in out] == [row["tokens"] for row in rows] and [row["tags"] for row in out] == [x["prediction"] for x in lines]
-    assert [x["prediction"] for x in lines] == [x["prediction"] for x in rundir.read_jsonl(run / "predictions" / "validation.jsonl")]
+    assert [row["tokens"] for row in out] == [row["tokens"] for row in rows] and [
+        row["tags"] for row in out
+    ] == [x["prediction"] for x in lines]
+    assert [x["prediction"] for x in lines] == [
+        x["prediction"] for x in rundir.read_jsonl(run / "predictions" / "validation.jsonl")
+    ]
     model = api.load(run)
     text, words = model.predict(["see Rome", {"tokens": ["see", "Rome"]}])
     assert text["prediction"] == words["prediction"] == ["O", "B-LOC"]
     scored = model.evaluate(str(files / "held.conll"))
-    assert scored["f1_micro"] == rundir.read_json(run / "result.json")["validation/f1_micro"] and scored["rows_read"] == 4
+    assert (
+        scored["f1_micro"] == rundir.read_json(run / "result.json")["validation/f1_micro"]
+        and scored["rows_read"] == 4
+    )
 
 
-# --- without a model ---------------------------------------------------------------------------------------------------------------------
+# --- without a model
+# --------------------------------------------------------------------------------------------------
 @functools.cache
 def task(valid=False, **data):
     config = make_config("tag", data=data, task={"valid": valid})
     records = [Tags(("a", "b", "c"), ("B-X", "I-X", "O"), "iob2"), Tags(("d",), ("B-Y",), "iob2")]
     kind = tasks.get("tag")
-    return kind(config, Tokenizer.bytes(), kind.fit(config, Tokenizer.bytes(), records, ["f:1", "f:2"]))
+    return kind(
+        config, Tokenizer.bytes(), kind.fit(config, Tokenizer.bytes(), records, ["f:1", "f:2"])
+    )
 
 
 @pytest.mark.parametrize(
     "record, message",
     [
-        (Tags(("a", "b"), ("O", "B-Z"), "iob2"), r"f:7: tag 'B-Z' of word 2, 'b', is not in the vocabulary of 4 tags \(B-X, B-Y, I-X, O\)"),
-        (Tags(("a", "b"), ("O", "I-X"), "iob1"), r"f:7: tag 2 breaks iob2, in which the training split is written: .*data.columns.scheme=none"),
+        (
+            Tags(("a", "b"), ("O", "B-Z"), "iob2"),
+            (
+                r"f:7: tag 'B-Z' of word 2, 'b', is not in the vocabulary of 4 tags \(B-X, B-Y,"
+                r" I-X, O\)"
+            ),
+        ),
+        (
+            Tags(("a", "b"), ("O", "I-X"), "iob1"),
+            (
+                r"f:7: tag 2 breaks iob2, in which the training split is written:"
+                r" .*data.columns.scheme=none"
+            ),
+        ),
     ],
 )
 def test_a_wrong_tag_is_told_with_its_place(record, message):
@@ -121,40 +182,85 @@ def test_what_cannot_be_learnt():
     with pytest.raises(DataError, match=r"f: 1 different tags \(O\); tagging needs at least two"):
         kind.fit(config, Tokenizer.bytes(), [Tags(("a",), ("O",), "iob2")], ["f:1"])
     with pytest.raises(ConfigError, match=r"task.valid=true: the tags are no chunks"):
-        kind.fit(make_config("tag", task={"valid": True}), Tokenizer.bytes(), [Tags(("a", "b"), ("N", "V"), "none")], ["f:1"])
+        kind.fit(
+            make_config("tag", task={"valid": True}),
+            Tokenizer.bytes(),
+            [Tags(("a", "b"), ("N", "V"), "none")],
+            ["f:1"],
+        )
     for options, message in {
-        "too_long": ({"data": {"too_long": "truncate_left"}}, r"data.too_long=truncate_left: task=tag would score fewer words than the file has"),
+        "too_long": (
+            {"data": {"too_long": "truncate_left"}},
+            r"data.too_long=truncate_left: task=tag would score fewer words than the file has",
+        ),
         "crf": ({"task": {"crf": True, "align": "all"}}, r"task.crf=true: a chain runs over words"),
-        "smoothing": ({"task": {"crf": True}, "loss": {"label_smoothing": 0.1}}, r"loss.label_smoothing=0.1: is not read with task.crf=true"),
-        "z_loss": ({"loss": {"z_loss": 0.1}}, r"loss.z_loss=0.1: is read by the losses over a vocabulary only"),
-        "stride": ({"data": {"stride": 8}}, r"data.stride=8: is read with data.too_long=window only"),
+        "smoothing": (
+            {"task": {"crf": True}, "loss": {"label_smoothing": 0.1}},
+            r"loss.label_smoothing=0.1: is not read with task.crf=true",
+        ),
+        "z_loss": (
+            {"loss": {"z_loss": 0.1}},
+            r"loss.z_loss=0.1: is read by the losses over a vocabulary only",
+        ),
+        "stride": (
+            {"data": {"stride": 8}},
+            r"data.stride=8: is read with data.too_long=window only",
+        ),
     }.values():
         with pytest.raises(ConfigError, match=message):
             make_config("tag", **options)
 
 
 def test_rows_that_were_dropped_count_as_wrong():  # guards D6
-    config = dataclasses.replace(make_config("tag", data={"too_long": "drop", "max_dropped": 0.9, "max_length": 8}).data)
+    config = dataclasses.replace(
+        make_config("tag", data={"too_long": "drop", "max_dropped": 0.9, "max_length": 8}).data
+    )
     t = task()
-    records = [Tags(("a", "b"), ("B-X", "O"), "iob2"), Tags(("long" * 4, "b"), ("B-X", "O"), "iob2")]
+    records = [
+        Tags(("a", "b"), ("B-X", "O"), "iob2"),
+        Tags(("long" * 4, "b"), ("B-X", "O"), "iob2"),
+    ]
     split = pipeline.load_split("test", records, ["f:1", "f:2"], t, config, 64)
     assert split.dropped == {1: "too_long"}
-    numbers = t.summarise(split, {}, {"word.prediction": np.array([t.labels.index("B-X"), t.labels.index("O")])})
-    assert numbers["words"] == 4 and numbers["accuracy"] == 0.5 and numbers["recall_micro"] == 0.5 and numbers["precision_micro"] == 1
+    numbers = t.summarise(
+        split, {}, {"word.prediction": np.array([t.labels.index("B-X"), t.labels.index("O")])}
+    )
+    assert (
+        numbers["words"] == 4
+        and numbers["accuracy"] == 0.5
+        and numbers["recall_micro"] == 0.5
+        and numbers["precision_micro"] == 1
+    )
 
 
-PARTLY = [Tags(("a", "b", "c"), ("N", "_", "V"), "none"), Tags(("d", "e"), ("_", "V"), "none"), Tags(("f",), ("_",), "none")]
+PARTLY = [
+    Tags(("a", "b", "c"), ("N", "_", "V"), "none"),
+    Tags(("d", "e"), ("_", "V"), "none"),
+    Tags(("f",), ("_",), "none"),
+]
 PLACES = ["f:1", "f:2", "f:3"]
 
 
 def test_words_that_nobody_tagged_are_neither_trained_nor_scored():
     """Whatever they are said to be, the step is the same; and of the scores they are no part."""
-    b = bench("tag", records=(PARTLY, PLACES), task={"untagged": "_"}, train={"batch_size": 4}, model={"dropout": 0.0})
+    b = bench(
+        "tag",
+        records=(PARTLY, PLACES),
+        task={"untagged": "_"},
+        train={"batch_size": 4},
+        model={"dropout": 0.0},
+    )
     assert b.parts.task.labels == ["N", "V"]
     batch = b.batches[0]
     untagged = batch.words["tag"] == UNTAGGED
     steps = [
-        b.step(b.state(), b.apart[1], batch._replace(words=batch.words | {"tag": np.where(untagged, k, batch.words["tag"])}), b.hyper) for k in (0, 1)
+        b.step(
+            b.state(),
+            b.apart[1],
+            batch._replace(words=batch.words | {"tag": np.where(untagged, k, batch.words["tag"])}),
+            b.hyper,
+        )
+        for k in (0, 1)
     ]
     assert untagged.sum() == 3 and float(steps[0][1].totals["cross_entropy"]) == 3
     assert_same(steps[0][0].trainable, steps[1][0].trainable)
@@ -164,16 +270,35 @@ def test_words_that_nobody_tagged_are_neither_trained_nor_scored():
     found = {"word.prediction": np.array([0, 0, 1, 1, 0, 0])}
     numbers = b.parts.task.summarise(split, {}, found)
     assert numbers["words"] == 3 and numbers["accuracy"] == pytest.approx(2 / 3)
-    assert [line["correct"] for line in b.parts.task.predictions(split, found, None)] == [True, False, True]
+    assert [line["correct"] for line in b.parts.task.predictions(split, found, None)] == [
+        True,
+        False,
+        True,
+    ]
     assert b.parts.task.confusion(split, found).matrix.sum() == 3
 
 
 def test_a_tag_that_stands_for_none_is_told():
-    kind, fit = tasks.get("tag"), lambda records=PARTLY, **options: kind.fit(make_config("tag", task=options), Tokenizer.bytes(), records, PLACES)
-    with pytest.raises(DataError, match=r"f:1: 3 words of the split have the tag '_', which stands for none in CoNLL-U; task.untagged=_ leaves"):
+    kind, fit = (
+        tasks.get("tag"),
+        lambda records=PARTLY, **options: kind.fit(
+            make_config("tag", task=options), Tokenizer.bytes(), records, PLACES
+        ),
+    )
+    with pytest.raises(
+        DataError,
+        match=(
+            r"f:1: 3 words of the split have the tag '_', which stands for none in CoNLL-U;"
+            r" task.untagged=_ leaves"
+        ),
+    ):
         fit()
-    assert fit(labels=["N", "V", "_"])["labels"] == ["N", "V", "_"] and fit(untagged="_")["labels"] == ["N", "V"]
-    with pytest.raises(ConfigError, match=r"task.untagged=X: no word of the training split has this tag"):
+    assert fit(labels=["N", "V", "_"])["labels"] == ["N", "V", "_"] and fit(untagged="_")[
+        "labels"
+    ] == ["N", "V"]
+    with pytest.raises(
+        ConfigError, match=r"task.untagged=X: no word of the training split has this tag"
+    ):
         fit(labels=["N", "V", "_"], untagged="X")
     with pytest.raises(ConfigError, match=r"task.untagged=_: task.labels names it too"):
         fit(labels=["N", "V", "_"], untagged="_")
@@ -187,7 +312,11 @@ def test_only_what_the_scheme_allows_is_said():
     bars = task(valid=True)._bars
     ok = lambda value: bool(value == 0)
     at = {label: i for i, label in enumerate(task().labels)}
-    assert isinstance(bars, Scores) and not ok(bars.transitions[at["O"], at["I-X"]]) and not ok(bars.transitions[at["B-Y"], at["I-X"]])
+    assert (
+        isinstance(bars, Scores)
+        and not ok(bars.transitions[at["O"], at["I-X"]])
+        and not ok(bars.transitions[at["B-Y"], at["I-X"]])
+    )
     assert ok(bars.transitions[at["B-X"], at["I-X"]]) and ok(bars.transitions[at["I-X"], at["B-X"]])
     assert not ok(bars.start[at["I-X"]]) and ok(bars.start[at["O"]]) and all(map(ok, bars.end))
 
@@ -197,23 +326,42 @@ def test_a_row_without_tags():
     assert t.unlabelled(Row({"tokens": ["a", "b"]}, "f", 1), Columns()).tokens == ("a", "b")
     found = t.unlabelled(Row({"text": "to Rome, now"}, "f", 1), Columns())
     assert found.tokens == ("to", "Rome", ",", "now") and found.glued == (2,)
-    with pytest.raises(DataError, match=r"f:1: no list of words in column 'tokens'; found words; set data.columns.tokens"):
+    with pytest.raises(
+        DataError,
+        match=r"f:1: no list of words in column 'tokens'; found words; set data.columns.tokens",
+    ):
         t.unlabelled(Row({"words": ["a"]}, "f", 1), Columns())
 
 
 @pytest.mark.parametrize("context", [64, 512])
 def test_long_documents_of_noisy_text_are_whole(context):  # guards D6
-    """HIPE's documents in windows: every word of the file is owned once, in its order, and its weights sum to one."""
+    """HIPE's documents in windows: every word of the file is owned once, in its order, and its
+    weights sum to one.
+    """
     rows = formats.read(real("hipe2022_ajmc/en/dev.tsv.gz"), format="conll")
     records = [tag_record(row, Columns()) for row in rows]
     config = make_config("tag", data={"too_long": "window"}, model={"context": context})
     kind = tasks.get("tag")
-    t = kind(config, Tokenizer.bytes(), kind.fit(config, Tokenizer.bytes(), records, [row.where for row in rows]))
-    split = pipeline.load_split("validation", records, [row.where for row in rows], t, config.data, context)
+    t = kind(
+        config,
+        Tokenizer.bytes(),
+        kind.fit(config, Tokenizer.bytes(), records, [row.where for row in rows]),
+    )
+    split = pipeline.load_split(
+        "validation", records, [row.where for row in rows], t, config.data, context
+    )
     assert split.limit <= context < max(sum(len(w.encode()) + 1 for w in r.tokens) for r in records)
     assert split.ledger["rows"]["kept"] == len(rows) and split.examples > len(rows)
     stitched = by_text(split, split.arrays["word.index"])
-    assert [stitched[i].tolist() for i in range(len(rows))] == [list(range(len(r.tokens))) for r in records]
-    assert split.arrays["word.weight"].sum() == sum(len(r.tokens) for r in records) == split.arrays["word.own"].sum()
+    assert [stitched[i].tolist() for i in range(len(rows))] == [
+        list(range(len(r.tokens))) for r in records
+    ]
+    assert (
+        split.arrays["word.weight"].sum()
+        == sum(len(r.tokens) for r in records)
+        == split.arrays["word.own"].sum()
+    )
     tags = by_text(split, split.arrays["word.tag"])
-    assert [[t.labels[i] for i in tags[row]] for row in range(len(rows))] == [list(r.tags) for r in records]
+    assert [[t.labels[i] for i in tags[row]] for row in range(len(rows))] == [
+        list(r.tags) for r in records
+    ]

@@ -1,4 +1,6 @@
-"""The tasks on whole texts from the command line: train, eval, predict and the report, on small files."""
+"""The tasks on whole texts from the command line: train, eval, predict and the report, on small
+files.
+"""
 
 import csv
 import json
@@ -52,9 +54,14 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for name, part in (("train", rows(24)), ("validation", rows(17)), ("test", rows(9))):
         tiny.write_lines(folder / f"{name}.jsonl", part)
-    pairs = [{"text": f"{words(i)} one", "text_pair": f"{words(i)} two {i % 4}", "near": i % 4} for i in range(16)]
+    pairs = [
+        {"text": f"{words(i)} one", "text_pair": f"{words(i)} two {i % 4}", "near": i % 4}
+        for i in range(16)
+    ]
     tiny.write_lines(folder / "pairs.jsonl", pairs)
-    tiny.write_lines(folder / "bare.jsonl", [{"text": r["text"], "age": None, "sort": "z"} for r in rows(3)])
+    tiny.write_lines(
+        folder / "bare.jsonl", [{"text": r["text"], "age": None, "sort": "z"} for r in rows(3)]
+    )
     return folder
 
 
@@ -87,7 +94,10 @@ def multilabel(files, tmp_path_factory):
 
 def test_thresholds_are_tuned_on_validation_and_kept(files, multilabel):  # guards E9
     result, state = read_json(multilabel / "result.json"), read_json(multilabel / "task.json")
-    lines = {name: read_jsonl(multilabel / "predictions" / f"{name}.jsonl") for name in ("validation", "test")}
+    lines = {
+        name: read_jsonl(multilabel / "predictions" / f"{name}.jsonl")
+        for name in ("validation", "test")
+    }
     names = state["labels"]
     gold, p = {}, {}
     for name, part in lines.items():
@@ -98,18 +108,30 @@ def test_thresholds_are_tuned_on_validation_and_kept(files, multilabel):  # guar
     scores = label_scores.scores(gold["test"], p["test"] >= np.array(state["thresholds"]))
     assert {k: result[f"test/{k}"] for k in scores} == pytest.approx(scores)
     told = json.loads(run("eval", f"run={multilabel}", f"data.path={files / 'test.jsonl'}"))
-    assert {k: told[f"test/{k}"] for k in scores} == pytest.approx(scores) and told["test/loss"] == pytest.approx(result["test/loss"], rel=1e-4)
-    assert read_json(multilabel / "task.json") == state  # eval tunes nothing, whatever its file is called
+    assert {k: told[f"test/{k}"] for k in scores} == pytest.approx(scores) and told[
+        "test/loss"
+    ] == pytest.approx(result["test/loss"], rel=1e-4)
+    # eval tunes nothing, whatever its file is called
+    assert read_json(multilabel / "task.json") == state
     run("eval", f"run={multilabel}", f"data.path={files / 'validation.jsonl'}")
     assert read_json(multilabel / "task.json") == state
 
 
 def test_labels_are_predicted_without_labels(files, multilabel, tmp_path):
-    """A class that training did not have, and a number that is missing; a file of cells has a column for each probability."""
+    """A class that training did not have, and a number that is missing; a file of cells has a
+    column for each probability.
+    """
     for suffix in ("jsonl", "csv"):
-        run("predict", f"run={multilabel}", f"input={files / 'bare.jsonl'}", f"output={tmp_path / 'out'}.{suffix}")
+        run(
+            "predict",
+            f"run={multilabel}",
+            f"input={files / 'bare.jsonl'}",
+            f"output={tmp_path / 'out'}.{suffix}",
+        )
     lines = read_jsonl(tmp_path / "out.jsonl")
-    assert len(lines) == 3 and all(set(line) == {"text", "age", "sort", "prediction", "probability"} for line in lines)
+    assert len(lines) == 3 and all(
+        set(line) == {"text", "age", "sort", "prediction", "probability"} for line in lines
+    )
     with open(tmp_path / "out.csv", encoding="utf-8") as file:
         cells = list(csv.DictReader(file))
     for line, cell in zip(lines, cells, strict=True):
@@ -119,24 +141,50 @@ def test_labels_are_predicted_without_labels(files, multilabel, tmp_path):
 
 def test_the_report_has_a_table_of_labels(multilabel):
     table = read_json(multilabel / "figures" / "table_labels_test.json")
-    assert table["columns"][:3] == ["label", "support", "given"] and [row[0] for row in table["rows"]] == ["big", "blue", "red"]
-    report, page = ((multilabel / name).read_text(encoding="utf-8") for name in ("report.md", "report.html"))
-    assert "### labels of test" in report and "could not be written" not in report + page and "labels of test" in page
+    assert table["columns"][:3] == ["label", "support", "given"] and [
+        row[0] for row in table["rows"]
+    ] == ["big", "blue", "red"]
+    report, page = (
+        (multilabel / name).read_text(encoding="utf-8") for name in ("report.md", "report.html")
+    )
+    assert (
+        "### labels of test" in report
+        and "could not be written" not in report + page
+        and "labels of test" in page
+    )
     assert f"| blue | {table['rows'][1][1]} |" in report
 
 
 def test_numbers_in_the_units_of_the_data(files, tmp_path):
-    result = train(files, tmp_path / "run", "regress", "data.columns.targets=[x,y]", "data.columns.missing=mask")
+    result = train(
+        files,
+        tmp_path / "run",
+        "regress",
+        "data.columns.targets=[x,y]",
+        "data.columns.missing=mask",
+    )
     lines = read_jsonl(tmp_path / "run" / "predictions" / "test.jsonl")
-    column = lambda kind, name: np.array([math.nan if line[kind][name] is None else line[kind][name] for line in lines])
+    column = lambda kind, name: np.array(
+        [math.nan if line[kind][name] is None else line[kind][name] for line in lines]
+    )
     for name in "xy":
-        for score, value in regression.scores(column("label", name), column("prediction", name)).items():
+        for score, value in regression.scores(
+            column("label", name), column("prediction", name)
+        ).items():
             assert result[f"test/{score}_{name}"] == pytest.approx(value)
     assert result["test/mae"] == pytest.approx((result["test/mae_x"] + result["test/mae_y"]) / 2)
     assert read_json(tmp_path / "run" / "task.json")["mean"] == pytest.approx(
-        [np.mean([r["x"] for r in rows(24)]), np.mean([r["y"] for r in rows(24) if r["y"] is not None])]
+        [
+            np.mean([r["x"] for r in rows(24)]),
+            np.mean([r["y"] for r in rows(24) if r["y"] is not None]),
+        ]
     )
-    run("predict", f"run={tmp_path / 'run'}", f"input={files / 'bare.jsonl'}", f"output={tmp_path / 'out.jsonl'}")
+    run(
+        "predict",
+        f"run={tmp_path / 'run'}",
+        f"input={files / 'bare.jsonl'}",
+        f"output={tmp_path / 'out.jsonl'}",
+    )
     assert set(read_jsonl(tmp_path / "out.jsonl")[0]["prediction"]) == {"x", "y"}
     assert "### targets of test" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
 
@@ -145,8 +193,16 @@ def test_numbers_in_the_units_of_the_data(files, tmp_path):
 @pytest.mark.parametrize(
     "options, metric, found",
     [
-        (["data.columns.score=near", "task.encoder=bi", "task.loss=mse"], "spearman", {"prediction"}),
-        (["task.encoder=bi", "task.loss=contrastive", "data.columns.label=null"], "mrr", {"prediction"}),
+        (
+            ["data.columns.score=near", "task.encoder=bi", "task.loss=mse"],
+            "spearman",
+            {"prediction"},
+        ),
+        (
+            ["task.encoder=bi", "task.loss=contrastive", "data.columns.label=null"],
+            "mrr",
+            {"prediction"},
+        ),
     ],
     ids=["scores", "contrast"],
 )
@@ -155,6 +211,13 @@ def test_pairs(files, tmp_path, options, metric, found):
     run("train", "task=pair", *TINY, *data, *options, f"run_dir={tmp_path / 'run'}")
     result = read_json(tmp_path / "run" / "result.json")
     assert math.isfinite(result[f"test/{metric}"]) and result["test/rows"] == 16
-    run("predict", f"run={tmp_path / 'run'}", f"input={files / 'pairs.jsonl'}", f"output={tmp_path / 'out.jsonl'}")
+    run(
+        "predict",
+        f"run={tmp_path / 'run'}",
+        f"input={files / 'pairs.jsonl'}",
+        f"output={tmp_path / 'out.jsonl'}",
+    )
     assert set(read_jsonl(tmp_path / "out.jsonl")[0]) == {"text", "text_pair", "near", *found}
-    assert "could not be written" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "could not be written" not in (tmp_path / "run" / "report.html").read_text(
+        encoding="utf-8"
+    )

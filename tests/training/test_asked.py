@@ -1,4 +1,6 @@
-"""An option beside `model.pretrained` that its architecture would override is an error, whoever gave it; what nobody asked for is none."""
+"""An option beside `model.pretrained` that its architecture would override is an error, whoever
+gave it; what nobody asked for is none.
+"""
 
 import dataclasses
 
@@ -28,15 +30,28 @@ def run(source, tmp_path_factory):
 
 
 def resolved(source, *given: str, task: str = "lm") -> schema.Config:
-    return setup.resolve(jaxsft.compose(f"task={task}", "data.train=rows.txt", *FAST, f"model.pretrained={source}", *given))
+    return setup.resolve(
+        jaxsft.compose(
+            f"task={task}", "data.train=rows.txt", *FAST, f"model.pretrained={source}", *given
+        )
+    )
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
-        ("model.layers=12", r"model\.layers=12: model\.pretrained=\S+ decides it, and has 3; leave the option out.*model\.keep_layers"),
+        (
+            "model.layers=12",
+            (
+                r"model\.layers=12: model\.pretrained=\S+ decides it, and has 3; leave the option"
+                r" out.*model\.keep_layers"
+            ),
+        ),
         ("model.layers=4", r"model\.layers=4: "),  # our default
-        ("model.context=64", r"model\.context=64: .* has 128; .*data\.max_length.*model\.rope_scaling"),
+        (
+            "model.context=64",
+            r"model\.context=64: .* has 128; .*data\.max_length.*model\.rope_scaling",
+        ),
         ("model.rope_scaling={kind:linear,factor:2}|model.context=64", r"model\.context=64: "),
         ("model.heads=8", r"model\.heads=8: .*model\.resize_heads"),
         ("model.causal=false", r"model\.causal=False: .*model\.bidirectional=true"),
@@ -46,7 +61,8 @@ def resolved(source, *given: str, task: str = "lm") -> schema.Config:
         ("model=base", r"model\.layers=12: "),
         ("model.layers=4|model=small", r"model\.layers=4: "),
         ("experiment=demo", r"model\.layers=4: "),
-        ("model=small|task=classify", r"model\.embed=384: "),  # its six layers are two by the preset of the task
+        # its six layers are two by the preset of the task
+        ("model=small|task=classify", r"model\.embed=384: "),
         ("tokenizer=bpe", r"tokenizer=bpe: .*brings its own"),
         ("tokenizer.vocab_size=300", r"tokenizer=\w+: .*brings its own"),
     ],
@@ -58,11 +74,20 @@ def test_what_the_source_decides_is_told(source, given, message):  # guards H5
 
 
 @pytest.mark.parametrize(
-    "given", ["", "model.layers=3", "model.context=128 model.causal=true", "model.dropout=0.2 debug=overfit", "model.keep_layers=[0]"]
+    "given",
+    [
+        "",
+        "model.layers=3",
+        "model.context=128 model.causal=true",
+        "model.dropout=0.2 debug=overfit",
+        "model.keep_layers=[0]",
+    ],
 )
 def test_what_is_alike_or_the_users_is_none(source, given):
     for task in ("lm", "classify"):  # whose preset has two layers, and is not causal
-        assert resolved(source, *given.split(), task=task).model.layers == (1 if "keep" in given else 3)
+        assert resolved(source, *given.split(), task=task).model.layers == (
+            1 if "keep" in given else 3
+        )
     same = f"tokenizer=pretrained tokenizer.path={source} tokenizer.added=['<x>']".split()
     assert resolved(source, *same).tokenizer.added == ("<x>",)
 
@@ -70,24 +95,47 @@ def test_what_is_alike_or_the_users_is_none(source, given):
 def test_the_command_line_knows_its_own_presets(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a sweep leaves a file where it starts
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
-    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\nmodel:\n  mlp: 384\n")
-    given = ["train", "task=lm", "data.train=rows.txt", f"run_dir={tmp_path / 'run'}", f"model.pretrained={source}", *FAST]
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nmodel:\n  mlp: 384\n"
+    )
+    given = [
+        "train",
+        "task=lm",
+        "data.train=rows.txt",
+        f"run_dir={tmp_path / 'run'}",
+        f"model.pretrained={source}",
+        *FAST,
+    ]
     code, _, err = tiny.jaxsft(*given, "experiment=mine", f"--config-dir={tmp_path / 'conf'}")
-    assert code == 1 and "model.mlp=384: " in err and "model.resize_mlp" in err and err.count("\n") == 1
+    assert (
+        code == 1
+        and "model.mlp=384: " in err
+        and "model.resize_mlp" in err
+        and err.count("\n") == 1
+    )
     code, _, err = tiny.jaxsft(*given, "model.layers=3,5", "-m")
-    assert code == 1 and "model.layers=5: " in err and "rows.txt" in err and "model.layers=3" not in err
+    assert (
+        code == 1
+        and "model.layers=5: " in err
+        and "rows.txt" in err
+        and "model.layers=3" not in err
+    )
 
 
 def test_a_config_that_was_made_by_hand(source):
     """Of what nobody knows whether it was asked for, a default was not."""
     make = lambda **model: schema.Config(
-        task=schema.LMTask(), data=schema.DataConfig(train="rows.txt"), model=ModelConfig(pretrained=str(source), **model)
+        task=schema.LMTask(),
+        data=schema.DataConfig(train="rows.txt"),
+        model=ModelConfig(pretrained=str(source), **model),
     )
     assert setup.resolve(make(layers=4, heads=4)).model.layers == 3
     with pytest.raises(ConfigError, match=r"model\.layers=5: "):
         setup.resolve(make(layers=5))
     composed = jaxsft.compose("task=classify", "data.train=rows.txt")
-    changed = lambda **model: dataclasses.replace(composed, model=dataclasses.replace(composed.model, pretrained=str(source), **model))
+    changed = lambda **model: dataclasses.replace(
+        composed, model=dataclasses.replace(composed.model, pretrained=str(source), **model)
+    )
     assert composed.model.layers == 2 and setup.resolve(changed()).model.layers == 3
     with pytest.raises(ConfigError, match=r"model\.layers=5: "):
         setup.resolve(changed(layers=5))
@@ -101,7 +149,8 @@ def test_a_run_as_the_source(run):
 
 
 def test_a_config_that_ran_runs_again(run, source):
-    """What a run wrote down is resolved to itself, though its layers are not those of its source."""
+    """What a run wrote down is resolved to itself, though its layers are not those of its
+    source."""
     before = compose.read(run / "config.yaml")
     assert before.model.layers == 2 and setup.like_pretrained(before) == before
     assert "unasked" not in (run / "config.yaml").read_text()

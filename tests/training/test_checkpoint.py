@@ -18,7 +18,13 @@ from tests import tiny
 
 
 def state(value: float = 0.0) -> dict:
-    return {"trainable": {"w": jnp.arange(64, dtype=jnp.float32).reshape(8, 8) + value, "b": jnp.ones(3, jnp.bfloat16)}, "step": jnp.int32(value)}
+    return {
+        "trainable": {
+            "w": jnp.arange(64, dtype=jnp.float32).reshape(8, 8) + value,
+            "b": jnp.ones(3, jnp.bfloat16),
+        },
+        "step": jnp.int32(value),
+    }
 
 
 def shapes(tree) -> dict:
@@ -42,7 +48,9 @@ def save(store: Checkpoints, *steps: int, best=None) -> None:
 def test_what_was_saved_comes_back_to_the_bit(store):
     save(store, 7)
     found, meta = store.restore_newest(shapes(state()))
-    assert jax.tree.all(jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), found, state(7)))
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), found, state(7))
+    )
     assert meta["best"] == {"step": None}
 
 
@@ -60,9 +68,18 @@ def test_best_and_latest_survive(store, best, kept):  # guards F5
     "change, message",
     [
         (lambda s: s | {"more": jnp.ones(1)}, "has no more, which this model needs"),
-        (lambda s: {k: v for k, v in s.items() if k != "step"}, "has step, for which this model has no place"),
-        (lambda s: s | {"step": jnp.ones(2, jnp.int32)}, r"step is int32\[\], but this model needs int32\[2\]"),
-        (lambda s: s | {"step": jnp.float32(0)}, r"step is int32\[\], but this model needs float32\[\]"),
+        (
+            lambda s: {k: v for k, v in s.items() if k != "step"},
+            "has step, for which this model has no place",
+        ),
+        (
+            lambda s: s | {"step": jnp.ones(2, jnp.int32)},
+            r"step is int32\[\], but this model needs int32\[2\]",
+        ),
+        (
+            lambda s: s | {"step": jnp.float32(0)},
+            r"step is int32\[\], but this model needs float32\[\]",
+        ),
     ],
 )
 def test_restore_is_strict(store, change, message):  # guards F2, F3
@@ -121,7 +138,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_older_steps(store, monkeypat
 
     with (
         monkeypatch.context() as patch,
-        pytest.raises(CheckpointError, match=r"cannot write the checkpoint of step 2 .*No space left.*steps \[1\] are intact"),
+        pytest.raises(
+            CheckpointError,
+            match=r"cannot write the checkpoint of step 2 .*No space left.*steps \[1\] are intact",
+        ),
     ):
         patch.setattr(store.manager, "save", full)
         store.save(2, state(2), {}, None)
@@ -131,18 +151,32 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_older_steps(store, monkeypat
 @pytest.mark.slow
 def test_files_that_cannot_grow_end_the_run_in_one_line_with_the_older_checkpoint_intact(tmp_path):
     files = tiny.data(tmp_path)
-    args = ["train", "task=lm", f"data.train={files / 'book.txt'}", f"run_dir={tmp_path / 'run'}", *tiny.FAST, "checkpoint.every=2steps"]
+    args = [
+        "train",
+        "task=lm",
+        f"data.train={files / 'book.txt'}",
+        f"run_dir={tmp_path / 'run'}",
+        *tiny.FAST,
+        "checkpoint.every=2steps",
+    ]
     first = tiny.start(*args, cwd=tmp_path)
     assert first.wait(120) == 0
     before = loop.rundir.read_json(tmp_path / "run" / "result.json")
     code = (
-        "import resource, signal, sys; from jaxsft import cli; import jaxsft.training.loop; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "from jaxsft.training.checkpoint import Checkpoints; save = Checkpoints.save\n"
-        "def small(self, *a):\n resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); return save(self, *a)\n"
-        "Checkpoints.save = small\ncli.script()"
+        "import resource, signal, sys; from jaxsft import cli; import jaxsft.training.loop;"
+        " signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from jaxsft.training.checkpoint import"
+        " Checkpoints; save = Checkpoints.save\ndef small(self, *a):\n"
+        " resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); return save(self,"
+        " *a)\nCheckpoints.save = small\ncli.script()"
     )
     args = [a if not a.startswith("train.duration") else "train.duration=6steps" for a in args]
-    second = subprocess.run([sys.executable, "-c", code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    second = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     lines = second.stderr.strip().splitlines()
     assert second.returncode == 1 and "Traceback" not in second.stderr, second.stderr
     assert lines[-1].startswith("jaxsft: ") and "are intact" in lines[-1]

@@ -1,4 +1,6 @@
-"""What the machine does with a run: FLOPs of the model against those that XLA counts, rates, traces, kept programs."""
+"""What the machine does with a run: FLOPs of the model against those that XLA counts, rates,
+traces, kept programs.
+"""
 
 import jax
 import numpy as np
@@ -13,14 +15,26 @@ from jaxsft.rundir import read_jsonl
 from jaxsft.training import device, loop
 from tests import conftest, tiny
 
-WIDE = {"layers": 4, "embed": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 128, "context": 64, "attention": "reference", "unroll": "full"}
+WIDE = {
+    "layers": 4,
+    "embed": 64,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 16,
+    "mlp": 128,
+    "context": 64,
+    "attention": "reference",
+    "unroll": "full",
+}
 
 
 def bench(task, **train):
     """One text that fills its row, so that XLA computes nothing for padding."""
     text = "".join(chr(97 + i % 26) for i in range(61 if task == "classify" else 62))
     records = (
-        [LabelledText(text + "ab"[i], None, conftest.LABELS[i]) for i in range(2)] if task == "classify" else [Text(text + "ab"[i]) for i in range(2)]
+        [LabelledText(text + "ab"[i], None, conftest.LABELS[i]) for i in range(2)]
+        if task == "classify"
+        else [Text(text + "ab"[i]) for i in range(2)]
     )
     where = [f"rows.jsonl:{i + 1}" for i in range(2)]
     model = WIDE | ({"tied": False} if task == "lm" else {})
@@ -37,13 +51,17 @@ def bench(task, **train):
 def counted(b):
     """FLOPs of loss and gradient as XLA's cost analysis counts them."""
     trained, frozen = b.apart
-    gradient = lambda t, f, batch: b.program._gradient(b.state(t).replace(opt=None), f, batch, b.hyper, b.parts.task.totals(batch))[0]
+    gradient = lambda t, f, batch: b.program._gradient(
+        b.state(t).replace(opt=None), f, batch, b.hyper, b.parts.task.totals(batch)
+    )[0]
     return jax.jit(gradient).lower(trained, frozen, b.batches[0]).compile().cost_analysis()["flops"]
 
 
 @pytest.mark.parametrize("task", ["classify", "lm"])
 @pytest.mark.parametrize(
-    "freeze", [(), ("embed/.*", "layers/[01]/.*"), ("layers/[01]/.*",)], ids=["all", "bottom frozen", "frozen above the embedding"]
+    "freeze",
+    [(), ("embed/.*", "layers/[01]/.*"), ("layers/[01]/.*",)],
+    ids=["all", "bottom frozen", "frozen above the embedding"],
 )
 def test_flops_of_the_model_are_those_that_are_computed(task, freeze):
     b = bench(task, freeze=list(freeze))
@@ -53,32 +71,53 @@ def test_flops_of_the_model_are_those_that_are_computed(task, freeze):
     if task == "lm":  # the reference computes what a causal mask hides
         layers, lowest = 4, 2 if freeze and "embed/.*" in freeze else 0
         ours += 4 * 64 * (2 * 64 * 64 - 2 * 64 * 65 // 2) * (layers + 2 * (layers - lowest))
-    assert counted(b) == pytest.approx(ours, rel=0.08)  # norms, softmax, activations and the loss come on top
+    # norms, softmax, activations and the loss come on top
+    assert counted(b) == pytest.approx(ours, rel=0.08)
 
 
-@pytest.mark.parametrize("freeze", [(), ("embed/.*", "layers/.*", "head/dense/.*")], ids=["all", "the matrix only"])
+@pytest.mark.parametrize(
+    "freeze", [(), ("embed/.*", "layers/.*", "head/dense/.*")], ids=["all", "the matrix only"]
+)
 def test_flops_of_the_head_are_those_of_the_tokens_that_are_guessed(freeze, monkeypatch):
     """Of a large vocabulary, whose matrix is most of the model; two texts that fill their rows."""
     monkeypatch.setitem(conftest.TASKS, "mlm", schema.MLMTask)
-    monkeypatch.setattr(conftest, "_tokenizer", lambda: tokenizer_train.characters(["abcdefghijklmnopqrstuvwxyz"]).with_added(["<|mask|>"]))
+    monkeypatch.setattr(
+        conftest,
+        "_tokenizer",
+        lambda: tokenizer_train.characters(["abcdefghijklmnopqrstuvwxyz"]).with_added(["<|mask|>"]),
+    )
     records = ([Text("abcdefgh" * 7 + "abcdef" + x) for x in "ab"], ["rows.txt:1", "rows.txt:2"])
     model = WIDE | {"layers": 1, "embed": 32, "tied": False, "vocab_rows": 2000}
     task, loss = {"mask_token": "<|mask|>", "share": 0.25}, {"chunk": "none"}
     train = {"batch_size": 2, "freeze": list(freeze)}
-    b = conftest.bench("mlm", records=records, model=model, task=task, loss=loss, train=train, data={"packing": False})
+    b = conftest.bench(
+        "mlm",
+        records=records,
+        model=model,
+        task=task,
+        loss=loss,
+        train=train,
+        data={"packing": False},
+    )
     lengths = b.batches.lengths(0)
     guessed = (b.batches[0].loss_weight > 0).sum()
     assert guessed == b.parts.task.head_uses(lengths) < lengths.sum() / 3
-    places = 2 * b.parts.task.masking.most(b.batches[0].tokens.shape[1], 1)  # what the program has room for, which XLA counts
+    # what the program has room for, which XLA counts
+    places = 2 * b.parts.task.masking.most(b.batches[0].tokens.shape[1], 1)
     monkeypatch.setattr(b.parts.task, "head_uses", lambda lengths: places)
-    assert counted(b) == pytest.approx(device.model_flops(b.config, b.parts.task, b.parts.specs, b.program.specs, lengths), rel=0.1)
+    assert counted(b) == pytest.approx(
+        device.model_flops(b.config, b.parts.task, b.parts.specs, b.program.specs, lengths), rel=0.1
+    )
 
 
 def test_twice_the_text_is_twice_the_products_and_four_times_the_attention():
     b = bench("classify")
-    flops = lambda *n: device.model_flops(b.config, b.parts.task, b.parts.specs, b.program.specs, np.array(n))
+    flops = lambda *n: device.model_flops(
+        b.config, b.parts.task, b.parts.specs, b.program.specs, np.array(n)
+    )
     attention = 3 * 4 * 4 * 64
-    assert flops(128) - flops(64, 64) == pytest.approx(attention * 2 * 64**2 - 3 * 2 * 64 * 2)  # one pooled text less, of two classes
+    # one pooled text less, of two classes
+    assert flops(128) - flops(64, 64) == pytest.approx(attention * 2 * 64**2 - 3 * 2 * 64 * 2)
     assert flops(10, 20) == pytest.approx(flops(10) + flops(20))
 
 
@@ -126,8 +165,13 @@ def test_a_run_is_traced_counted_and_its_programs_are_kept(tmp_path, monkeypatch
         loop.train(tiny.config(files, tmp_path / "run", profile="steps:2-3", **options))
         assert [p.suffix for p in (tmp_path / "run" / "profile").rglob("*.xplane.pb")] == [".pb"]
         assert list((tmp_path / "programs").iterdir())
-        rows = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "train"]
-        assert all(row["model_flops_per_second"] > 0 and row["mfu"] == "unknown" for row in rows) and len(rows) == 2
+        rows = [
+            row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "train"
+        ]
+        assert (
+            all(row["model_flops_per_second"] > 0 and row["mfu"] == "unknown" for row in rows)
+            and len(rows) == 2
+        )
         with pytest.raises(ConfigError, match="training has 4 steps only"):
             loop.train(tiny.config(files, tmp_path / "short", profile="steps:2-5", **options))
     finally:
@@ -158,11 +202,20 @@ def test_the_last_call_of_a_process_says_where_programs_are_kept(tmp_path, monke
         ):
             device.keep_programs(folder)
             now = jax.config.jax_compilation_cache_dir
-            assert (now is None) if place is None else (now == str(tmp_path / place) or now.startswith(str(tmp_path / place / "programs")))
+            assert (
+                (now is None)
+                if place is None
+                else (
+                    now == str(tmp_path / place)
+                    or now.startswith(str(tmp_path / place / "programs"))
+                )
+            )
         jax.config.update("jax_compilation_cache_dir", str(tmp_path / "theirs"))
         for folder in ("auto", str(tmp_path / "a"), "none", "auto"):
             device.keep_programs(folder)
-            assert jax.config.jax_compilation_cache_dir == str(tmp_path / ("a" if folder.endswith("a") else "theirs"))
+            assert jax.config.jax_compilation_cache_dir == str(
+                tmp_path / ("a" if folder.endswith("a") else "theirs")
+            )
     finally:
         device.compilation_cache.reset_cache()
         jax.config.update("jax_compilation_cache_dir", before)

@@ -1,4 +1,6 @@
-"""Every task from every family says in transformers what it says here: the oracle is the library itself (jaxsft[torch])."""
+"""Every task from every family says in transformers what it says here: the oracle is the library
+itself (jaxsft[torch]).
+"""
 
 from __future__ import annotations
 
@@ -11,26 +13,48 @@ from jaxsft.data.formats import Row
 from jaxsft.data.records import Seq2Seq
 from jaxsft.models.heads import pool as pooled
 from tests.models.families.hf import one_text
-from tests.training.exporting import ENCODERS, NORMED, PAIR, ROWS, SCRATCH, TEXT, WORDS, encoded, export, made, read
+from tests.training.exporting import (
+    ENCODERS,
+    NORMED,
+    PAIR,
+    ROWS,
+    SCRATCH,
+    TEXT,
+    WORDS,
+    encoded,
+    export,
+    made,
+    read,
+)
 
 pytestmark = pytest.mark.slow
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
-PAIRS = {"llama": 3, "gemma3": 4, "gpt_neox": 2, "modernbert": 3}  # of dimensions of a head that turn
+# of dimensions of a head that turn
+PAIRS = {"llama": 3, "gemma3": 4, "gpt_neox": 2, "modernbert": 3}
 TOKENS = {name: NORMED if name.startswith("modernbert") else [] for name in (*TEXT, "gpt_neox")}
-UNTAGGED, UNASKED = ("gemma3", "olmo2"), ("gemma2", "gemma3", "phi3", "olmo2")  # families without a class for tags, and for spans
+# families without a class for tags, and for spans
+UNTAGGED, UNASKED = ("gemma3", "olmo2"), ("gemma2", "gemma3", "phi3", "olmo2")
 
 
 def theirs(folder, kind: str, ids, types=None) -> np.ndarray:
     """The logits of one text; those of a span are its starts and ends."""
-    model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = (
+        getattr(transformers, f"AutoModelFor{kind}")
+        .from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+        .eval()
+    )
     given = {"input_ids": torch.tensor(np.asarray(ids, np.int64))[None]}
     if types is not None and model.config.model_type in ("bert", "electra"):
         given["token_type_ids"] = torch.tensor(np.asarray(types, np.int64))[None]
     with torch.no_grad():
         out = model(**given)
-    found = torch.stack([out.start_logits, out.end_logits], -1) if hasattr(out, "start_logits") else out.logits
+    found = (
+        torch.stack([out.start_logits, out.end_logits], -1)
+        if hasattr(out, "start_logits")
+        else out.logits
+    )
     return found[0].numpy()
 
 
@@ -45,7 +69,14 @@ def as_text(folder, text: str, pair: str | None = None) -> list[int]:
 @pytest.mark.parametrize("task", ["classify", "multilabel", "regress"])
 @pytest.mark.parametrize("name", TEXT)
 def test_texts(name, task, tmp_path):  # guards G3
-    given = [*TEXT[name], *(["task.standardize=false"] if task == "regress" and "task.bias=false" in TEXT[name] else [])]
+    given = [
+        *TEXT[name],
+        *(
+            ["task.standardize=false"]
+            if task == "regress" and "task.bias=false" in TEXT[name]
+            else []
+        ),
+    ]
     export(run := made(tmp_path, name, task, *given), tmp_path / "out")
     one = encoded(run, {"text": WORDS[1]})
     assert as_text(tmp_path / "out", WORDS[1]) == one.ids.tolist()
@@ -72,12 +103,22 @@ def test_tags_of_an_encoder_without_its_decoder(name, tmp_path):  # guards G3
 @pytest.mark.parametrize("name", ["t5_v1_1", "bart"])
 def test_an_encoder_without_its_decoder(name, tmp_path):  # guards G3
     """The body of a classifier."""
-    done = export(run := made(tmp_path, name, "classify", "model.part=encoder"), tmp_path / "out", head="body")
+    done = export(
+        run := made(tmp_path, name, "classify", "model.part=encoder"), tmp_path / "out", head="body"
+    )
     one = encoded(run, {"text": WORDS[1]})
     library = transformers.models.bart.modeling_bart if name == "bart" else transformers
-    model = getattr(library, done["class"]).from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
+    model = (
+        getattr(library, done["class"])
+        .from_pretrained(tmp_path / "out", attn_implementation="eager")
+        .eval()
+    )
     with torch.no_grad():
-        found = model(input_ids=torch.tensor(one.ids.astype(np.int64))[None]).last_hidden_state[0].numpy()
+        found = (
+            model(input_ids=torch.tensor(one.ids.astype(np.int64))[None])
+            .last_hidden_state[0]
+            .numpy()
+        )
     ids = jnp.asarray(one.ids)[None]
     near(found, np.asarray(run.run.parts.model.hidden(run.params, ids, one_text(ids.shape[1]))[0]))
 
@@ -101,22 +142,36 @@ def test_hidden_words(name, tmp_path):  # guards G3
 
 def test_hidden_words_of_an_encoder_from_nothing(tmp_path):  # guards G3
     """With an output matrix of its own."""
-    done = export(run := made(tmp_path, None, "mlm", *SCRATCH, "model.types=2", "model.tied=false"), tmp_path / "out")
+    done = export(
+        run := made(tmp_path, None, "mlm", *SCRATCH, "model.types=2", "model.tied=false"),
+        tmp_path / "out",
+    )
     one = encoded(run, {"text": WORDS[1]})
-    assert done["class"] == "BertForMaskedLM" and as_text(tmp_path / "out", WORDS[1]) == one.ids.tolist()
+    assert (
+        done["class"] == "BertForMaskedLM"
+        and as_text(tmp_path / "out", WORDS[1]) == one.ids.tolist()
+    )
     near(theirs(tmp_path / "out", "MaskedLM", one.ids), read(run, one))
 
 
 TASKS = {"tag": "TokenClassification", "span": "QuestionAnswering", "mlm": "MaskedLM"}
 TASKS |= dict.fromkeys(("classify", "regress"), "SequenceClassification")
 INPUTS = {"tag": {"tokens": WORDS[1].split()}, "span": {"question": "who?", "context": WORDS[1]}}
-CHANGES = [("classify", "task.pool=first"), ("classify", "task.activation=relu"), ("classify", "task.bias=false"), ("tag", "task.align=all")]
+CHANGES = [
+    ("classify", "task.pool=first"),
+    ("classify", "task.activation=relu"),
+    ("classify", "task.bias=false"),
+    ("tag", "task.align=all"),
+]
 
 
 @pytest.mark.parametrize("task, given", [*((task, None) for task in TASKS), *CHANGES])
 @pytest.mark.parametrize("name", ["modernbert", None])
-def test_every_setting_of_a_head_computes_the_same_there_and_here(name, task, given, tmp_path):  # guards G3
-    """With the standard head of a class and what it leaves to choose; of an encoder from nothing too."""
+# guards G3
+def test_every_setting_of_a_head_computes_the_same_there_and_here(name, task, given, tmp_path):
+    """With the standard head of a class and what it leaves to choose; of an encoder from nothing
+    too.
+    """
     start = [] if name else ["model=encoder", "model.layers=2"]
     export(run := made(tmp_path, name, task, *start, *([given] if given else [])), tmp_path / "out")
     one = encoded(run, INPUTS.get(task, {"text": WORDS[1]}))
@@ -127,12 +182,24 @@ def test_every_setting_of_a_head_computes_the_same_there_and_here(name, task, gi
 
 
 @pytest.mark.parametrize(
-    "loss, rows", [("cross_entropy", None), ("mse", [{"text": t, "text_pair": t[::-1], "score": 2.0 + i} for i, t in enumerate(WORDS)])]
+    "loss, rows",
+    [
+        ("cross_entropy", None),
+        ("mse", [{"text": t, "text_pair": t[::-1], "score": 2.0 + i} for i, t in enumerate(WORDS)]),
+    ],
 )
 @pytest.mark.parametrize("name", ["bert", "roberta", "deberta", "modernbert"])
 def test_pairs(name, loss, rows, tmp_path):  # guards G3
     export(
-        run := made(tmp_path, name, "pair", *TEXT[name], f"task.loss={loss}", *(["data.columns.score=score"] if rows else []), rows=rows),
+        run := made(
+            tmp_path,
+            name,
+            "pair",
+            *TEXT[name],
+            f"task.loss={loss}",
+            *(["data.columns.score=score"] if rows else []),
+            rows=rows,
+        ),
         tmp_path / "out",
     )
     row = Row((rows or ROWS["pair"])[1], "x", 1)
@@ -142,7 +209,13 @@ def test_pairs(name, loss, rows, tmp_path):  # guards G3
 
 
 ORIGINAL = "factor=4 original=32"
-SCALINGS = ("linear factor=4", "ntk factor=4", f"yarn {ORIGINAL} fast=4", f"llama3 {ORIGINAL}", f"longrope {ORIGINAL}")
+SCALINGS = (
+    "linear factor=4",
+    "ntk factor=4",
+    f"yarn {ORIGINAL} fast=4",
+    f"llama3 {ORIGINAL}",
+    f"longrope {ORIGINAL}",
+)
 
 
 @pytest.mark.parametrize("kind", SCALINGS)
@@ -150,15 +223,29 @@ SCALINGS = ("linear factor=4", "ntk factor=4", f"yarn {ORIGINAL} fast=4", f"llam
 def test_longer_contexts(name, kind, tmp_path):  # guards G9
     """Beyond the context that the source was made for (128)."""
     kind, *options = kind.split()
-    given = [f"model.rope_scaling.kind={kind}", *(f"model.rope_scaling.{option}" for option in options), "model.context=512"]
+    given = [
+        f"model.rope_scaling.kind={kind}",
+        *(f"model.rope_scaling.{option}" for option in options),
+        "model.context=512",
+    ]
     if kind == "longrope":
         given.append(f"model.rope_scaling.factors={[1.0 + 0.5 * i for i in range(PAIRS[name])]}")
     task = "classify" if name == "modernbert" else "lm"
-    export(run := made(tmp_path, name, task, *given, *(TEXT[name] if task == "classify" else [])), tmp_path / "out")
+    export(
+        run := made(tmp_path, name, task, *given, *(TEXT[name] if task == "classify" else [])),
+        tmp_path / "out",
+    )
     text = " ".join(WORDS * 5)
     one = encoded(run, {"text": text})
     assert len(one.ids) > 300
-    near(theirs(tmp_path / "out", "SequenceClassification" if task == "classify" else "CausalLM", one.ids), read(run, one))
+    near(
+        theirs(
+            tmp_path / "out",
+            "SequenceClassification" if task == "classify" else "CausalLM",
+            one.ids,
+        ),
+        read(run, one),
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,13 +279,22 @@ def test_vectors(name, pool, head, tmp_path):  # guards G3
 
 def test_a_decoder_reads_its_source_as_in_training(tmp_path):  # guards C3, G3
     """An encoder-decoder from nothing."""
-    export(run := made(tmp_path, None, "seq2seq", *PAIR, "task.scores=[exact_match]"), tmp_path / "out")
+    export(
+        run := made(tmp_path, None, "seq2seq", *PAIR, "task.scores=[exact_match]"), tmp_path / "out"
+    )
     source = as_text(tmp_path / "out", WORDS[0])
     assert source == run.task.prompt(Seq2Seq(WORDS[0], ""), "")
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out").eval()
     target = [model.config.decoder_start_token_id, 65, 66, 67]
     with torch.no_grad():
-        found = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([target])).logits[0].numpy()
-    own, both = run.run.parts.model, [(jnp.asarray(ids)[None], one_text(len(ids))) for ids in (target, source)]
+        found = (
+            model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([target]))
+            .logits[0]
+            .numpy()
+        )
+    own, both = (
+        run.run.parts.model,
+        [(jnp.asarray(ids)[None], one_text(len(ids))) for ids in (target, source)],
+    )
     hidden = own.hidden(run.params, *both[0], source=both[1])
     near(found, np.asarray(own.logits(run.params, hidden)[0]))

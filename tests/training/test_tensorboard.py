@@ -1,4 +1,6 @@
-"""The event file holds the numbers that were logged, NaN and Chinese names too, and a resumed run marks where it starts over."""
+"""The event file holds the numbers that were logged, NaN and Chinese names too, and a resumed run
+marks where it starts over.
+"""
 
 import errno
 import math
@@ -24,7 +26,11 @@ def events(path):
 
 
 def scalars(path):
-    return {(value.tag, event.step): value.simple_value for event in events(path) for value in event.summary.value}
+    return {
+        (value.tag, event.step): value.simple_value
+        for event in events(path)
+        for value in event.summary.value
+    }
 
 
 def test_values_are_read_back(tmp_path):
@@ -34,8 +40,16 @@ def test_values_are_read_back(tmp_path):
     board.close()
     (path,) = (tmp_path / "tensorboard").iterdir()
     read = scalars(path)
-    assert read["train/loss", 1] == 2.5 and read["validation/准确率", 1] == 0.75 and read["validation/标签", 1] == 0.5
-    assert math.isnan(read["train/loss", 2]) and read["train/norm", 2] == math.inf and read["train/tokens", 2] == 3
+    assert (
+        read["train/loss", 1] == 2.5
+        and read["validation/准确率", 1] == 0.75
+        and read["validation/标签", 1] == 0.5
+    )
+    assert (
+        math.isnan(read["train/loss", 2])
+        and read["train/norm", 2] == math.inf
+        and read["train/tokens", 2] == 3
+    )
     assert len(read) == 6
 
 
@@ -50,7 +64,12 @@ def test_resume_purges_and_keeps_the_first_file(tmp_path):
     second.close()
     files = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     assert sorted(scalars(path)["loss", 1] for path in files) == [0.5, 1.0]
-    starts = [event for path in files for event in events(path) if event.session_log.status == event_pb2.SessionLog.START]
+    starts = [
+        event
+        for path in files
+        for event in events(path)
+        if event.session_log.status == event_pb2.SessionLog.START
+    ]
     assert [event.step for event in starts] == [1]
 
 

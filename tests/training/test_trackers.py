@@ -1,4 +1,6 @@
-"""What the trackers were given is read back with their own readers; a resumed run goes on in the same place; one that fails ends no training."""
+"""What the trackers were given is read back with their own readers; a resumed run goes on in the
+same place; one that fails ends no training.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def tell(tmp_path, name, /, **options):
     run = tmp_path / "run"
     run.mkdir()
     rundir.write_json(run / "manifest.json", {"versions": {}})
-    config = dataclasses.replace(make_config(), trackers=schema.TrackersConfig(use=(name,), **options))
+    config = dataclasses.replace(
+        make_config(), trackers=schema.TrackersConfig(use=(name,), **options)
+    )
     first = trackers.Trackers(run, config)
     first.scalars(1, {"train/loss": 2.5, "validation/准确率": 0.75})
     first.scalars(2, {"train/loss": 2.0})
@@ -53,13 +57,19 @@ def tell(tmp_path, name, /, **options):
     second.scalars(3, {"train/loss": math.nan})
     second.finish({"train/steps": 3, "test/loss": 1.25}, ok=True)
     second.close()
-    assert rundir.read_json(run / "manifest.json") == {"versions": {}, "trackers": {name: known}} and list(known) == ["id"]
+    assert rundir.read_json(run / "manifest.json") == {
+        "versions": {},
+        "trackers": {name: known},
+    } and list(known) == ["id"]
     return run, known["id"]
 
 
-# --- each of them, for real ----------------------------------------------------------------------------------------------------------------------
+# --- each of them, for real
+# --------------------------------------------------------------------------------------------------
 def wandb_records(path):
-    """The records of a .wandb file: LevelDB's log format after a header of seven bytes, and W&B's own messages in it."""
+    """The records of a .wandb file: LevelDB's log format after a header of seven bytes, and W&B's
+    own messages in it.
+    """
     from wandb.proto import wandb_internal_pb2
 
     content, at, whole, records = path.read_bytes(), 7, b"", []
@@ -83,19 +93,37 @@ def test_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     run, known = tell(tmp_path, "wandb", project="trials", name="my run")
     logs, records = sorted(run.glob(f"wandb/offline-run-*-{known}/run-{known}.wandb")), []
-    for _ in range(100):  # its own process closes the file a moment after it says that the run is finished
+    # its own process closes the file a moment after it says that the run is finished
+    for _ in range(100):
         records = [record for path in logs for record in wandb_records(path)]
         if sum(r.HasField("exit") for r in records) == 2:
             break
         time.sleep(0.1)
-    (first, second) = [r.run for r in records if r.HasField("run")]
-    assert (first.run_id, first.project, first.display_name) == (second.run_id, second.project, second.display_name) == (known, "trials", "my run")
-    lines = [{item.key or "/".join(item.nested_key): item.value_json for item in r.history.item} for r in records if r.HasField("history")]
-    assert [(int(line["step"]), float(line["train/loss"].strip('"'))) for line in lines[:3]] == [(1, 2.5), (2, 2.0), (2, 1.5)]
+    first, second = [r.run for r in records if r.HasField("run")]
+    assert (
+        (first.run_id, first.project, first.display_name)
+        == (second.run_id, second.project, second.display_name)
+        == (known, "trials", "my run")
+    )
+    lines = [
+        {item.key or "/".join(item.nested_key): item.value_json for item in r.history.item}
+        for r in records
+        if r.HasField("history")
+    ]
+    assert [(int(line["step"]), float(line["train/loss"].strip('"'))) for line in lines[:3]] == [
+        (1, 2.5),
+        (2, 2.0),
+        (2, 1.5),
+    ]
     assert int(lines[3]["step"]) == 3 and math.isnan(float(lines[3]["train/loss"].strip('"')))
     assert float(lines[0]["validation/准确率"]) == 0.75
     assert [r.exit.exit_code for r in records if r.HasField("exit")] == [1, 0]
-    summary = {item.key or "/".join(item.nested_key): item.value_json for r in records if r.HasField("summary") for item in r.summary.update}
+    summary = {
+        item.key or "/".join(item.nested_key): item.value_json
+        for r in records
+        if r.HasField("summary")
+        for item in r.summary.update
+    }
     assert float(summary["test/loss"]) == 1.25
 
 
@@ -109,10 +137,23 @@ def test_mlflow_in_its_local_store(tmp_path, monkeypatch):
     client = MlflowClient()
     [experiment] = [e for e in client.search_experiments() if e.name == "trials"]
     [found] = client.search_runs([experiment.experiment_id])
-    assert found.info.run_id == known and found.info.run_name == "my run" and found.info.status == "FINISHED"
-    assert found.data.params["model.layers"] == "2" and found.data.tags["run_dir"] == str(run.resolve())
-    assert [(m.step, m.value) for m in client.get_metric_history(known, "train/loss")][:3] == [(1, 2.5), (2, 2.0), (2, 1.5)]
-    assert math.isnan(client.get_metric_history(known, "train/loss")[3].value) and found.data.metrics["validation/准确率"] == 0.75
+    assert (
+        found.info.run_id == known
+        and found.info.run_name == "my run"
+        and found.info.status == "FINISHED"
+    )
+    assert found.data.params["model.layers"] == "2" and found.data.tags["run_dir"] == str(
+        run.resolve()
+    )
+    assert [(m.step, m.value) for m in client.get_metric_history(known, "train/loss")][:3] == [
+        (1, 2.5),
+        (2, 2.0),
+        (2, 1.5),
+    ]
+    assert (
+        math.isnan(client.get_metric_history(known, "train/loss")[3].value)
+        and found.data.metrics["validation/准确率"] == 0.75
+    )
     assert found.data.metrics["result/test/loss"] == 1.25
 
 
@@ -147,7 +188,8 @@ def test_a_run_of_the_user_goes_on(tmp_path, monkeypatch):
 
 
 class Alone:
-    """What Trackio does with the current run: a new one ends it, and `finish` ends the current one."""
+    """What Trackio does with the current run: a new one ends it, and `finish` ends the current
+    one."""
 
     def __init__(self):
         self.current = contextvars.ContextVar("current", default=None)
@@ -171,7 +213,8 @@ def test_a_current_run_of_the_user_is_not_ended(tmp_path, monkeypatch):
     assert mine.open and module.current.get() is mine
 
 
-# --- what a run does with them -------------------------------------------------------------------------------------------------------------------
+# --- what a run does with them
+# --------------------------------------------------------------------------------------------------
 class Notebook:
     """A tracker of the tests: it writes down what it is told, and fails where it is asked to."""
 
@@ -203,8 +246,16 @@ def notebook(monkeypatch):
 
 
 def short(files, tmp_path, steps):
-    given = {"train": {"duration": f"{steps}steps", "batch_size": 4, "log_every": "1steps"}, "checkpoint": {"every": "2steps"}}
-    return tiny.config(files, tmp_path / "run", trackers=schema.TrackersConfig(use=("wandb",), project="p"), **given)
+    given = {
+        "train": {"duration": f"{steps}steps", "batch_size": 4, "log_every": "1steps"},
+        "checkpoint": {"every": "2steps"},
+    }
+    return tiny.config(
+        files,
+        tmp_path / "run",
+        trackers=schema.TrackersConfig(use=("wandb",), project="p"),
+        **given,
+    )
 
 
 def test_a_run_tells_what_it_writes_and_goes_on_under_its_id(notebook, files, tmp_path):
@@ -212,33 +263,59 @@ def test_a_run_tells_what_it_writes_and_goes_on_under_its_id(notebook, files, tm
     lines = rundir.read_jsonl(tmp_path / "run" / "metrics.jsonl")
     told = [t for t in notebook.told if t[0] == "scalars"]
     assert [(t[1], t[2]) for t in told] == [
-        (x["step"], {f"{x['kind']}/{k}": float(v) for k, v in x.items() if k not in ("step", "kind") and not isinstance(v, str)}) for x in lines
+        (
+            x["step"],
+            {
+                f"{x['kind']}/{k}": float(v)
+                for k, v in x.items()
+                if k not in ("step", "kind") and not isinstance(v, str)
+            },
+        )
+        for x in lines
     ]
-    assert notebook.told[0] == ("start", None, "p") and notebook.told[-1] == ("finish", result.numbers, True)
+    assert notebook.told[0] == ("start", None, "p") and notebook.told[-1] == (
+        "finish",
+        result.numbers,
+        True,
+    )
     notebook.told.clear()
     again = loop.train(short(files, tmp_path, 6))
-    assert notebook.told[0] == ("start", "id-1", "p") and notebook.told[-1] == ("finish", again.numbers, True)
-    assert rundir.read_json(tmp_path / "run" / "manifest.json")["trackers"] == {"wandb": {"id": "id-1"}}
+    assert notebook.told[0] == ("start", "id-1", "p") and notebook.told[-1] == (
+        "finish",
+        again.numbers,
+        True,
+    )
+    assert rundir.read_json(tmp_path / "run" / "manifest.json")["trackers"] == {
+        "wandb": {"id": "id-1"}
+    }
 
 
 @pytest.mark.parametrize("where", ["start", "scalars", "finish"])
-def test_a_tracker_that_fails_is_told_once_and_named(where, notebook, files, tmp_path, monkeypatch, capsys):
+def test_a_tracker_that_fails_is_told_once_and_named(
+    where, notebook, files, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(notebook, "fails", where)
     result = loop.train(short(files, tmp_path, 2))
     assert result.numbers["train/steps"] == 2 and (tmp_path / "run" / "result.json").exists()
     assert capsys.readouterr().err.count("trackers.use=[wandb] failed") == 1
     [(_, facts)] = rundir.read_json(tmp_path / "run" / "manifest.json")["trackers"].items()
     when = {"start": "start", "scalars": "step 1", "finish": "finish"}[where]
-    assert facts["failed"] == f"{when}: OSError: the disk is full" and ("id" in facts) == (where != "start")
+    assert facts["failed"] == f"{when}: OSError: the disk is full" and ("id" in facts) == (
+        where != "start"
+    )
 
 
-def test_a_failure_is_forgotten_when_a_later_attempt_goes_well(notebook, files, tmp_path, monkeypatch):
+def test_a_failure_is_forgotten_when_a_later_attempt_goes_well(
+    notebook, files, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
         patch.setattr(notebook, "fails", "scalars")
         loop.train(short(files, tmp_path, 2))
     assert "failed" in rundir.read_json(tmp_path / "run" / "manifest.json")["trackers"]["wandb"]
     loop.train(short(files, tmp_path, 4))
-    assert rundir.read_json(tmp_path / "run" / "manifest.json")["trackers"] == {"wandb": {"id": "id-1"}}
+    assert rundir.read_json(tmp_path / "run" / "manifest.json")["trackers"] == {
+        "wandb": {"id": "id-1"}
+    }
 
 
 def test_a_run_that_fails_is_told_so(notebook, files, tmp_path, monkeypatch):
@@ -253,10 +330,18 @@ def test_a_tracker_that_is_not_there_is_one_line_before_any_data(tmp_path, monke
     (tmp_path / "wandb").mkdir()  # where W&B puts its runs: not the package
     monkeypatch.syspath_prepend(str(tmp_path))
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlflow" else find(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "mlflow" else find(name)
+    )
     for use, message in (
         ("[mlflow]", "trackers.use=[mlflow]: install jaxsft[mlflow]"),
-        ("[comet]", "trackers.use=[comet]: unknown; there are wandb, mlflow, trackio (TensorBoard is always written)"),
+        (
+            "[comet]",
+            (
+                "trackers.use=[comet]: unknown; there are wandb, mlflow, trackio (TensorBoard is"
+                " always written)"
+            ),
+        ),
     ):
         code, out, err = jaxsft("train", "task=lm", "data.train=none.txt", f"trackers.use={use}")
         assert (code, out, err) == (1, "", f"jaxsft: {message}\n")
@@ -267,6 +352,8 @@ def test_a_tracker_that_is_not_there_is_one_line_before_any_data(tmp_path, monke
 def test_a_folder_of_runs_is_not_the_package(tmp_path, monkeypatch):
     (tmp_path / "trackio").mkdir()
     finder = importlib.machinery.PathFinder
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: finder.find_spec(name, [str(tmp_path)]))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: finder.find_spec(name, [str(tmp_path)])
+    )
     with pytest.raises(ConfigError, match=r"install jaxsft\[trackio\]"):
         validate._trackers(["trackio"])

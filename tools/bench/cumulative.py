@@ -1,9 +1,11 @@
-"""What each means adds to the training step: padded, packed, chunked loss, bfloat16 operands, rematerialisation, each on top of those before it.
+"""What each means adds to the training step: padded, packed, chunked loss, bfloat16 operands,
+rematerialisation, each on top of those before it.
 
-python tools/bench/cumulative.py task=chat model=small data.train=train.jsonl [any option of jaxsft train]
+python tools/bench/cumulative.py task=chat model=small data.train=train.jsonl [any option of jaxsft
+train]
 
-Alternating rounds; real tokens per second, the ratio to the first line, and the memory of a step as the compiler gives it. `padded` is one text per
-row, padded to the longest of the data.
+Alternating rounds; real tokens per second, the ratio to the first line, and the memory of a step as
+the compiler gives it. `padded` is one text per row, padded to the longest of the data.
 """
 
 from __future__ import annotations
@@ -35,11 +37,19 @@ class Variant:
         kind = tasks.get(config.task.name)
         records = setup.read_splits(config, kind)["train"]
         tokenizer = setup.make_tokenizer(config, kind, records[0])
-        parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, records.records, records.where))
+        parts = setup.make_parts(
+            config, tokenizer, kind.fit(config, tokenizer, records.records, records.where)
+        )
         self.batches = parts.batches(parts.split("train", records), training=True)
-        self.hyper = make_hyper(config, Clock(len(self.batches), self.batches.split.examples, len(self.batches)))
+        self.hyper = make_hyper(
+            config, Clock(len(self.batches), self.batches.split.examples, len(self.batches))
+        )
         self.state, self.k = jax.jit(parts.program.init_state)(parts.init_params()), 0
-        step = jax.jit(parts.program.step, donate_argnums=0, out_shardings=(None, meshes.replicated(parts.mesh)))
+        step = jax.jit(
+            parts.program.step,
+            donate_argnums=0,
+            out_shardings=(None, meshes.replicated(parts.mesh)),
+        )
         self.step = step.lower(self.state, {}, self.batches[0], self.hyper).compile()
         self.memory = self.step.memory_analysis().temp_size_in_bytes
         self.round()
@@ -58,9 +68,15 @@ class Variant:
 
 def variants(config: Config) -> dict[str, Config]:
     """By name, each with what the ones before it have."""
-    change = lambda c, group, **values: dataclasses.replace(c, **{group: dataclasses.replace(getattr(c, group), **values)})
+    change = lambda c, group, **values: dataclasses.replace(
+        c, **{group: dataclasses.replace(getattr(c, group), **values)}
+    )
     vocabulary = config.task.name != "classify"  # without an output over it there is no loss to cut
-    first = change(change(dataclasses.replace(config, precision="fp32"), "data", packing=False), "model", remat=False)
+    first = change(
+        change(dataclasses.replace(config, precision="fp32"), "data", packing=False),
+        "model",
+        remat=False,
+    )
     out = {"padded": change(first, "loss", chunk="none") if vocabulary else first}
     last = out["+ packed"] = change(out["padded"], "data", packing=True)
     if vocabulary:
@@ -77,10 +93,15 @@ def bench(config: Config) -> int:
     for _, (name, variant) in itertools.product(range(ROUNDS), made.items()):
         speeds[name].append(variant.round())
     median = {name: statistics.median(values) for name, values in speeds.items()}
-    print("| | rows | real tokens/s | x padded | temporary memory of a step |\n|---|---|---|---|---|")
+    print(
+        "| | rows | real tokens/s | x padded | temporary memory of a step |\n|---|---|---|---|---|"
+    )
     for name, value in median.items():
         rows, length = made[name].batches[0].tokens.shape
-        print(f"| {name} | {rows} x {length} | {value:,.0f} | {value / median['padded']:.2f} | {made[name].memory / 2**20:,.0f} MiB |")
+        print(
+            f"| {name} | {rows} x {length} | {value:,.0f} | {value / median['padded']:.2f} |"
+            f" {made[name].memory / 2**20:,.0f} MiB |"
+        )
     return 0
 
 

@@ -1,15 +1,17 @@
-"""How fast rows are read, encoded, packed and batched, and how much memory a preparation takes; each beside what one would write by hand.
+"""How fast rows are read, encoded, packed and batched, and how much memory a preparation takes;
+each beside what one would write by hand.
 
 python tools/bench/data.py [rows=20000] [rounds=3]
 
-| line | ours | beside it |
-|---|---|---|
-| read X | `formats.stream` | a bare `json.loads`, `csv.reader` or `str.split` over the lines |
-| encode TASK | records to planned rows, through the cache (written, not found) | `encode_batch` of the bare `tokenizers` object on the same texts |
-| batches | batches of the planned rows, as the loop asks for them | tokens per second of a training step: `tools/bench/train_step.py` |
-| memory | peak of `jaxsft prepare`, in a process of its own | the same on four times the rows |
+| line | ours | beside it | |---|---|---| | read X | `formats.stream` | a bare `json.loads`,
+`csv.reader` or `str.split` over the lines | | encode TASK | records to planned rows, through the
+cache (written, not found) | `encode_batch` of the bare `tokenizers` object on the same texts | |
+batches | batches of the planned rows, as the loop asks for them | tokens per second of a training
+step: `tools/bench/train_step.py` | | memory | peak of `jaxsft prepare`, in a process of its own |
+the same on four times the rows |
 
-All are alternated within a round; the median counts. Ratios are ours / theirs in rows per second: 1 is as fast.
+All are alternated within a round; the median counts. Ratios are ours / theirs in rows per second: 1
+is as fast.
 """
 
 from __future__ import annotations
@@ -32,13 +34,27 @@ from jaxsft.config import overrides
 from jaxsft.data import formats
 from jaxsft.training import setup
 
-WORDS = np.array([f"{a}{b}{c}" for a in ("ta", "ri", "no", "lem") for b in ("ka", "so", "ber", "un", "it") for c in ("", "s", "ing", "ed")])
+WORDS = np.array(
+    [
+        f"{a}{b}{c}"
+        for a in ("ta", "ri", "no", "lem")
+        for b in ("ka", "so", "ber", "un", "it")
+        for c in ("", "s", "ing", "ed")
+    ]
+)
 
 
 def made(rows: int, seed: int = 0) -> list[dict[str, str]]:
     rng = np.random.default_rng(seed)
     words = lambda n: " ".join(rng.choice(WORDS, n))
-    return [{"prompt": words(int(rng.integers(5, 60))), "completion": words(int(rng.integers(5, 120))), "label": f"c{i % 7}"} for i in range(rows)]
+    return [
+        {
+            "prompt": words(int(rng.integers(5, 60))),
+            "completion": words(int(rng.integers(5, 120))),
+            "label": f"c{i % 7}",
+        }
+        for i in range(rows)
+    ]
 
 
 def alternated(rounds: int, **functions: Callable[[], object]) -> dict[str, float]:
@@ -54,7 +70,11 @@ def alternated(rounds: int, **functions: Callable[[], object]) -> dict[str, floa
 
 def told(what: str, rows: int, seconds: dict[str, float], unit: str = "rows") -> None:
     ours, theirs = seconds["ours"], seconds["bare"]
-    print(f"{what:<22}{rows / ours:>12,.0f} {unit}/s   bare {rows / theirs:>12,.0f}   ratio {theirs / ours:.2f}", flush=True)
+    print(
+        f"{what:<22}{rows / ours:>12,.0f} {unit}/s   bare {rows / theirs:>12,.0f}   ratio"
+        f" {theirs / ours:.2f}",
+        flush=True,
+    )
 
 
 def readers(folder: Path, rows: list[dict[str, str]], rounds: int) -> None:
@@ -73,28 +93,53 @@ def readers(folder: Path, rows: list[dict[str, str]], rounds: int) -> None:
     }
     for name, read in bare.items():
         path = folder / f"rows.{name}"
-        formats.write(rows if name != "txt" else [{"text": row["completion"]} for row in rows], path)
+        formats.write(
+            rows if name != "txt" else [{"text": row["completion"]} for row in rows], path
+        )
         count = lambda path=path: sum(1 for _ in formats.stream(path))
         told(f"read {name}", len(rows), alternated(rounds, ours=count, bare=lines(path, read)))
 
 
 def encoding(folder: Path, rounds: int, task: str, *options: str) -> None:
     file = folder / "rows.jsonl"
-    config = setup.resolve(overrides.composed([f"task={task}", f"data.train={file}", "tokenizer=bpe", f"data.cache_dir={folder}", *options]))
+    config = setup.resolve(
+        overrides.composed(
+            [
+                f"task={task}",
+                f"data.train={file}",
+                "tokenizer=bpe",
+                f"data.cache_dir={folder}",
+                *options,
+            ]
+        )
+    )
     parts, records = setup.prepare(config)
     texts = [text for record in records["train"][0] for text in parts.task.texts(record)]
     bare = parts.tokenizer._plain  # the object of the library itself
     made = iter(range(1000))
 
     def ours() -> None:
-        data = dataclasses.replace(config.data, cache_dir=str(folder / f"cache-{task}-{next(made)}"))
+        data = dataclasses.replace(
+            config.data, cache_dir=str(folder / f"cache-{task}-{next(made)}")
+        )
         fresh = dataclasses.replace(parts, config=dataclasses.replace(config, data=data))
         fresh.batches(fresh.split("train", records["train"]), training=True)
 
-    told(f"encode {task}", len(records["train"][0]), alternated(rounds, ours=ours, bare=lambda: bare.encode_batch(texts, add_special_tokens=False)))
+    told(
+        f"encode {task}",
+        len(records["train"][0]),
+        alternated(
+            rounds, ours=ours, bare=lambda: bare.encode_batch(texts, add_special_tokens=False)
+        ),
+    )
     batches = parts.batches(parts.split("train", records["train"]), training=True)
-    seconds = alternated(rounds, ours=lambda: [batches[step] for step in range(len(batches))])["ours"]
-    print(f"{'batches ' + task:<22}{batches.split.lengths.sum() / seconds:>12,.0f} tokens/s, by one thread")
+    seconds = alternated(rounds, ours=lambda: [batches[step] for step in range(len(batches))])[
+        "ours"
+    ]
+    print(
+        f"{'batches ' + task:<22}{batches.split.lengths.sum() / seconds:>12,.0f} tokens/s, by one"
+        " thread"
+    )
 
 
 def memory(folder: Path, rows: list[dict[str, str]]) -> None:
@@ -104,12 +149,30 @@ def memory(folder: Path, rows: list[dict[str, str]]) -> None:
         with open(path, "w", encoding="utf-8") as file:
             for _ in range(4 * times):
                 file.writelines(json.dumps(row) + "\n" for row in rows)
-        command = [sys.executable, "-c", PEAK, f"data.path={path}", f"output.dir={folder / f'out{times}'}", "stages=[{clean:{fields:[prompt]}}]"]
+        command = [
+            sys.executable,
+            "-c",
+            PEAK,
+            f"data.path={path}",
+            f"output.dir={folder / f'out{times}'}",
+            "stages=[{clean:{fields:[prompt]}}]",
+        ]
         peaks.append(
-            (path.stat().st_size / 2**20, int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) / 1024)
+            (
+                path.stat().st_size / 2**20,
+                int(
+                    subprocess.run(
+                        command, capture_output=True, text=True, check=True
+                    ).stdout.split()[-1]
+                )
+                / 1024,
+            )
         )
     (small, first), (large, second) = peaks
-    print(f"{'memory prepare':<22}{first:,.0f} MiB for {small:,.0f} MiB of rows, {second:,.0f} MiB for {large:,.0f} MiB: {second / first:.2f} times")
+    print(
+        f"{'memory prepare':<22}{first:,.0f} MiB for {small:,.0f} MiB of rows, {second:,.0f} MiB"
+        f" for {large:,.0f} MiB: {second / first:.2f} times"
+    )
 
 
 # Not getrusage: a child inherits the peak of the process that it was forked from.

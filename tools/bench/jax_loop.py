@@ -1,4 +1,6 @@
-"""A worker of train_step.py: jaxsft's own step, evaluation and generation. Arguments: folder, variant (`packed bf16`)."""
+"""A worker of train_step.py: jaxsft's own step, evaluation and generation. Arguments: folder,
+variant (`packed bf16`).
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,20 @@ def main(folder: str, variant: str) -> None:
     place, precision = Path(folder), variant.split()[1]
     work = json.loads((place / "work.json").read_text(encoding="utf-8"))
     config = dataclasses.replace(compose.read(place / "config.yaml"), precision=precision)
-    parts = setup.make_parts(config, Tokenizer.load(place / "tokenizer"), json.loads((place / "task.json").read_text(encoding="utf-8")))
+    parts = setup.make_parts(
+        config,
+        Tokenizer.load(place / "tokenizer"),
+        json.loads((place / "task.json").read_text(encoding="utf-8")),
+    )
     stored = np.load(place / "weights.npz")
-    params = unflatten({name: jax.numpy.asarray(stored[name]) for name in stored.files}, parts.specs)
+    params = unflatten(
+        {name: jax.numpy.asarray(stored[name]) for name in stored.files}, parts.specs
+    )
     batches = [load(place / f"packed-{k}.npz") for k in range(work["batches"])]
     hyper = make_hyper(config, Clock(len(batches), 1, 10**6)) | {"warmup": np.float32(0)}
-    step = jax.jit(parts.program.step, donate_argnums=0, out_shardings=(None, meshes.replicated(parts.mesh)))
+    step = jax.jit(
+        parts.program.step, donate_argnums=0, out_shardings=(None, meshes.replicated(parts.mesh))
+    )
     evaluate = jax.jit(parts.program.evaluate)
     trained = jax.jit(parts.program.init_state)(params)
     order = itertools.cycle(range(len(batches)))
@@ -47,7 +57,14 @@ def main(folder: str, variant: str) -> None:
         for _ in range(asked["steps"]):
             if asked["mode"] == "generate":
                 how = GenerateConfig(batch_size=len(work["prompts"]))
-                out = generate(parts.model, params, work["prompts"], how, max_new_tokens=work["new"], stop_ids=())
+                out = generate(
+                    parts.model,
+                    params,
+                    work["prompts"],
+                    how,
+                    max_new_tokens=work["new"],
+                    stop_ids=(),
+                )
                 done["real"] += sum(len(answer.ids) for answer in out)
                 continue
             batch = batches[next(order)]
@@ -56,18 +73,31 @@ def main(folder: str, variant: str) -> None:
                 terms = sums.terms, sums.totals
             else:
                 (*terms, _), _ = evaluate(params, {}, batch, hyper)
-            first = first if first is not None else objective_value(*jax.device_get(terms), hyper["terms"])
+            first = (
+                first
+                if first is not None
+                else objective_value(*jax.device_get(terms), hyper["terms"])
+            )
             texts = int((batch.example_ids >= 0).sum())
             done["real"] += int(np.count_nonzero(batch.segment_ids))
-            done["supervised"] += texts if batch.targets is None else int((batch.loss_weight > 0).sum())
+            done["supervised"] += (
+                texts if batch.targets is None else int((batch.loss_weight > 0).sum())
+            )
             done["texts"] += texts
             jax.block_until_ready(terms)
-        print(json.dumps({**done, "seconds": time.perf_counter() - began, "first_loss": first}), flush=True)
+        print(
+            json.dumps({**done, "seconds": time.perf_counter() - began, "first_loss": first}),
+            flush=True,
+        )
 
 
 def load(path: Path) -> Batch:
     a = np.load(path)
-    texts = {} if "targets" in a.files else {"label": a["labels"], "weight": (a["examples"] >= 0).astype(np.float32)}
+    texts = (
+        {}
+        if "targets" in a.files
+        else {"label": a["labels"], "weight": (a["examples"] >= 0).astype(np.float32)}
+    )
     by_token = [a["targets"], a["weights"]] if "targets" in a.files else [None, None]
     return Batch(a["tokens"], *by_token, a["segments"], a["positions"], a["examples"], texts)
 

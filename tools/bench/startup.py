@@ -1,4 +1,5 @@
-"""Seconds from the command to the first trained step: cold, and with examples and compiled programs of an earlier start on disk.
+"""Seconds from the command to the first trained step: cold, and with examples and compiled programs
+of an earlier start on disk.
 
 python tools/bench/startup.py task=classify data.train=train.csv [any option of jaxsft train]
 """
@@ -16,11 +17,23 @@ from pathlib import Path
 def first_step(options: list[str], caches: Path, run_dir: Path) -> float:
     """Raises RuntimeError where the run ends without a step."""
     env = {**os.environ, "XDG_CACHE_HOME": str(caches)}
-    given = [*options, f"run_dir={run_dir}", "train.log_every=1steps", "train.duration=3steps", "evaluation.generate=never"]
+    given = [
+        *options,
+        f"run_dir={run_dir}",
+        "train.log_every=1steps",
+        "train.duration=3steps",
+        "evaluation.generate=never",
+    ]
     began = time.monotonic()
     lines = run_dir / "metrics.jsonl"
-    with tempfile.TemporaryFile("w+") as said:  # not a pipe: one that nobody reads fills up, and the run would wait
-        process = subprocess.Popen([sys.executable, "-m", "jaxsft", "train", *given], env=env, stdout=subprocess.DEVNULL, stderr=said)
+    # not a pipe: one that nobody reads fills up, and the run would wait
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jaxsft", "train", *given],
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
         try:
             while not (lines.exists() and lines.stat().st_size):
                 if process.poll() is not None:
@@ -36,7 +49,12 @@ def first_step(options: list[str], caches: Path, run_dir: Path) -> float:
 def main(options: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for i, name in enumerate(("cold", "warm", "warm", "warm")):
-            print(f"{name}: {first_step(options, Path(folder) / 'caches', Path(folder) / f'run-{i}'):.1f} s to the first step", flush=True)
+            print(
+                f"{name}:"
+                f" {first_step(options, Path(folder) / 'caches', Path(folder) / f'run-{i}'):.1f} s"
+                " to the first step",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

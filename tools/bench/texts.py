@@ -1,9 +1,11 @@
-"""A run on whole texts beside a linear model of TF-IDF, on the same splits: what the Transformer must beat.
+"""A run on whole texts beside a linear model of TF-IDF, on the same splits: what the Transformer
+must beat.
 
     python -m tools.bench.texts RUN
 
-classify, multilabel: logistic regression (one for each label, thresholds tuned on validation as in the run); regress: ridge. Words and pairs of them;
-the strength of the regularisation is chosen on the validation split. Prints the numbers of the test split, of both.
+classify, multilabel: logistic regression (one for each label, thresholds tuned on validation as in
+the run); regress: ridge. Words and pairs of them; the strength of the regularisation is chosen on
+the validation split. Prints the numbers of the test split, of both.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from jaxsft.rundir import read_json
 from jaxsft.training import setup
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)
-VECTORS: tuple[dict[str, Any], ...] = ({"ngram_range": (1, 1)}, {"ngram_range": (1, 2), "sublinear_tf": True})
+VECTORS: tuple[dict[str, Any], ...] = (
+    {"ngram_range": (1, 1)},
+    {"ngram_range": (1, 2), "sublinear_tf": True},
+)
 
 
 def texts_of(records: Sequence[Any]) -> list[str]:
@@ -33,7 +38,9 @@ def texts_of(records: Sequence[Any]) -> list[str]:
 
 
 def chosen(splits: dict[str, Any], fit: Callable, score: Callable) -> Any:
-    """What `fit(x, records, strength)` gives on test, for the vectors and the strength with the best `score` on validation."""
+    """What `fit(x, records, strength)` gives on test, for the vectors and the strength with the
+    best `score` on validation.
+    """
     best, found = -np.inf, None
     for options in VECTORS:
         vectors = TfidfVectorizer(**options).fit(texts_of(splits["train"].records))
@@ -48,25 +55,41 @@ def chosen(splits: dict[str, Any], fit: Callable, score: Callable) -> Any:
 def regress(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float]:
     targets = lambda records: np.array([r.targets for r in records])
     fit = lambda x, records, strength: Ridge(alpha=strength).fit(x, targets(records)).predict
-    scores = lambda p, records: [regression.scores(g, y) for g, y in zip(targets(records).T, p.reshape(len(p), -1).T, strict=True)]
-    found = chosen(splits, fit, lambda p, records: np.mean([one["pearson"] for one in scores(p, records)]))
+    scores = lambda p, records: [
+        regression.scores(g, y)
+        for g, y in zip(targets(records).T, p.reshape(len(p), -1).T, strict=True)
+    ]
+    found = chosen(
+        splits, fit, lambda p, records: np.mean([one["pearson"] for one in scores(p, records)])
+    )
     each = scores(found["test"], splits["test"].records)
     return {name: float(np.mean([one[name] for one in each])) for name in regression.NAMES}
 
 
 def multilabel(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float]:
     names = state["labels"]
-    gold = {name: np.array([[label in r.labels for label in names] for r in part.records]) for name, part in splits.items()}
+    gold = {
+        name: np.array([[label in r.labels for label in names] for r in part.records])
+        for name, part in splits.items()
+    }
     model = lambda strength: OneVsRestClassifier(LogisticRegression(C=strength, max_iter=300))
     fit = lambda x, records, strength: model(strength).fit(x, gold["train"]).predict_proba
-    tuned = lambda p: labels.best_thresholds(gold["validation"], p) if "thresholds" in state else np.full(len(names), 0.5)
-    found = chosen(splits, fit, lambda p, records: labels.scores(gold["validation"], p >= tuned(p))["f1_micro"])
+    tuned = lambda p: (
+        labels.best_thresholds(gold["validation"], p)
+        if "thresholds" in state
+        else np.full(len(names), 0.5)
+    )
+    found = chosen(
+        splits, fit, lambda p, records: labels.scores(gold["validation"], p >= tuned(p))["f1_micro"]
+    )
     return labels.scores(gold["test"], found["test"] >= tuned(found["validation"]))
 
 
 def classify(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float]:
     gold = lambda records: np.array([r.label for r in records])
-    fit = lambda x, records, strength: LogisticRegression(C=strength, max_iter=300).fit(x, gold(records)).predict
+    fit = lambda x, records, strength: (
+        LogisticRegression(C=strength, max_iter=300).fit(x, gold(records)).predict
+    )
     right = lambda p, records: float((p == gold(records)).mean())
     return {"accuracy": right(chosen(splits, fit, right)["test"], splits["test"].records)}
 
@@ -75,10 +98,14 @@ def main(run: Path) -> None:
     config = compose.read(run / "config.yaml")
     splits = setup.read_splits(config, tasks.get(config.task.name))
     splits["train"] = setup.limit(splits["train"], config.data.limit)
-    linear = {"regress": regress, "multilabel": multilabel, "classify": classify}[config.task.name](splits, read_json(run / "task.json"))
+    linear = {"regress": regress, "multilabel": multilabel, "classify": classify}[config.task.name](
+        splits, read_json(run / "task.json")
+    )
     result = read_json(run / "result.json")
     for name, value in linear.items():
-        print(f"{name:20} linear {value:10.4f}   run {result.get(f'test/{name}', float('nan')):10.4f}")
+        print(
+            f"{name:20} linear {value:10.4f}   run {result.get(f'test/{name}', float('nan')):10.4f}"
+        )
 
 
 if __name__ == "__main__":

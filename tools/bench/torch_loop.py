@@ -1,5 +1,6 @@
-"""A worker of train_step.py: a plain PyTorch loop over a Llama of transformers with the weights of jaxsft. Arguments: folder, variant
-(`packed fp32 compiled`). Needs no jaxsft."""
+"""A worker of train_step.py: a plain PyTorch loop over a Llama of transformers with the weights of
+jaxsft. Arguments: folder, variant (`packed fp32 compiled`). Needs no jaxsft.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +44,18 @@ def llama(work: dict, weights: dict[str, np.ndarray]) -> LlamaForCausalLM:
         if not m["tied"] and "head/w" in weights:
             model.lm_head.weight.copy_(torch.from_numpy(weights["head/w"].T.copy()))
         for i, layer in enumerate(model.model.layers):
-            for ours, theirs in (("q", layer.self_attn.q_proj), ("k", layer.self_attn.k_proj), ("v", layer.self_attn.v_proj)):
+            for ours, theirs in (
+                ("q", layer.self_attn.q_proj),
+                ("k", layer.self_attn.k_proj),
+                ("v", layer.self_attn.v_proj),
+            ):
                 theirs.weight.copy_(into(f"attention/{ours}/w", i).flatten(1).T)
             layer.self_attn.o_proj.weight.copy_(into("attention/o/w", i).flatten(0, 1).T)
-            for ours, theirs in (("gate", layer.mlp.gate_proj), ("up", layer.mlp.up_proj), ("down", layer.mlp.down_proj)):
+            for ours, theirs in (
+                ("gate", layer.mlp.gate_proj),
+                ("up", layer.mlp.up_proj),
+                ("down", layer.mlp.down_proj),
+            ):
                 theirs.weight.copy_(into(f"mlp/{ours}/w", i).T)
             layer.input_layernorm.weight.copy_(into("attention_norm/scale", i))
             layer.post_attention_layernorm.weight.copy_(into("mlp_norm/scale", i))
@@ -70,15 +79,35 @@ class Loss(torch.nn.Module):
         mask = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0)
         if self.causal:
             mask = mask & torch.ones(mask.shape[1:], dtype=torch.bool, device=mask.device).tril()
-        mask = mask | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)  # a padding query needs a key
-        hidden = self.model.model(batch["tokens"], attention_mask=mask[:, None], position_ids=batch["positions"], use_cache=False).last_hidden_state
+        # a padding query needs a key
+        mask = mask | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+        hidden = self.model.model(
+            batch["tokens"],
+            attention_mask=mask[:, None],
+            position_ids=batch["positions"],
+            use_cache=False,
+        ).last_hidden_state
         if "targets" in batch:
-            loss = F.cross_entropy(self.model.lm_head(hidden).flatten(0, 1).float(), batch["targets"].flatten(), reduction="none")
+            loss = F.cross_entropy(
+                self.model.lm_head(hidden).flatten(0, 1).float(),
+                batch["targets"].flatten(),
+                reduction="none",
+            )
             return (loss * batch["weights"].flatten()).sum() / batch["weights"].sum()
-        member = (segments[:, None, :] == torch.arange(1, batch["examples"].shape[1] + 1, device=segments.device)[None, :, None]).float()
+        member = (
+            segments[:, None, :]
+            == torch.arange(1, batch["examples"].shape[1] + 1, device=segments.device)[
+                None, :, None
+            ]
+        ).float()
         texts = member @ hidden.float() / member.sum(-1, keepdim=True).clamp(min=1)
         present = batch["examples"] >= 0
-        loss = F.cross_entropy(self.head(texts).flatten(0, 1).float(), batch["labels"].flatten(), reduction="none") * present.flatten()
+        loss = (
+            F.cross_entropy(
+                self.head(texts).flatten(0, 1).float(), batch["labels"].flatten(), reduction="none"
+            )
+            * present.flatten()
+        )
         return loss.sum() / present.sum()
 
 
@@ -97,7 +126,11 @@ def main(folder: str, variant: str) -> None:
     run = torch.compile(loss_of, dynamic=False) if how == "compiled" else loss_of
     batches = [load(place / f"{layout}-{k}.npz") for k in range(work["batches"])]
     optimizer = torch.optim.AdamW(loss_of.parameters(), lr=work["train"]["learning_rate"])
-    cast = (lambda: torch.autocast(DEVICE, dtype=torch.bfloat16)) if precision == "bf16" else contextlib.nullcontext
+    cast = (
+        (lambda: torch.autocast(DEVICE, dtype=torch.bfloat16))
+        if precision == "bf16"
+        else contextlib.nullcontext
+    )
     order = itertools.cycle(range(len(batches)))
     prompts = torch.tensor(work["prompts"], device=DEVICE)
     first = None
@@ -141,7 +174,10 @@ def main(folder: str, variant: str) -> None:
             done["texts"] += texts
         if DEVICE == "cuda":
             torch.cuda.synchronize()
-        print(json.dumps({**done, "seconds": time.perf_counter() - began, "first_loss": first}), flush=True)
+        print(
+            json.dumps({**done, "seconds": time.perf_counter() - began, "first_loss": first}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

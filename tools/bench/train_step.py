@@ -1,11 +1,15 @@
-"""Training step, evaluation and greedy generation of jaxsft against PyTorch with transformers: same data, weights and sizes, in alternating rounds.
+"""Training step, evaluation and greedy generation of jaxsft against PyTorch with transformers: same
+data, weights and sizes, in alternating rounds.
 
-python tools/bench/train_step.py task=chat model=small tokenizer=bpe data.train=train.jsonl [any option of jaxsft train]
+python tools/bench/train_step.py task=chat model=small tokenizer=bpe data.train=train.jsonl [any
+option of jaxsft train]
 
-Each variant is a process of its own that works only when it is its turn. `padded` takes as many examples as a packed step has on average and pads
-them to the longest of the batch, as such loops do; `packed` takes the very rows that jaxsft packed, with the mask that keeps texts apart. All start
-from the same weights; the loss of the first batch is printed, and must agree. PyTorch and transformers come with the extra `bench`; BENCH_PYTHON
-names another interpreter that has them. BENCH_MODES and BENCH_VARIANTS choose some of what is measured, separated by commas.
+Each variant is a process of its own that works only when it is its turn. `padded` takes as many
+examples as a packed step has on average and pads them to the longest of the batch, as such loops
+do; `packed` takes the very rows that jaxsft packed, with the mask that keeps texts apart. All start
+from the same weights; the loss of the first batch is printed, and must agree. PyTorch and
+transformers come with the extra `bench`; BENCH_PYTHON names another interpreter that has them.
+BENCH_MODES and BENCH_VARIANTS choose some of what is measured, separated by commas.
 """
 
 from __future__ import annotations
@@ -35,7 +39,14 @@ from jaxsft.training.checkpoint import flatten
 
 BATCHES, ROUNDS, STEPS = 12, 5, 3
 PROMPTS, PROMPT, NEW = 8, 64, 64  # of generation
-TORCH = ["padded fp32 eager", "packed fp32 eager", "packed fp32 compiled", "padded bf16 eager", "packed bf16 eager", "packed bf16 compiled"]
+TORCH = [
+    "padded fp32 eager",
+    "packed fp32 eager",
+    "packed fp32 compiled",
+    "padded bf16 eager",
+    "packed bf16 eager",
+    "packed bf16 compiled",
+]
 OURS = ["packed fp32", "packed bf16"]
 MODES = ("train", "evaluate", "generate")
 
@@ -45,10 +56,17 @@ class Worker:
 
     def __init__(self, name: str, command: list[str]):
         env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-        self.name, self.process = name, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.name, self.process = (
+            name,
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            ),
+        )
 
     def ask(self, mode: str, steps: int) -> dict[str, Any]:
-        """Seconds, and how many real tokens, supervised tokens and examples were done in them. Raises RuntimeError where the worker died."""
+        """Seconds, and how many real tokens, supervised tokens and examples were done in them.
+        Raises RuntimeError where the worker died.
+        """
         self.process.stdin.write(json.dumps({"mode": mode, "steps": steps}) + "\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
@@ -59,7 +77,12 @@ class Worker:
 
 def packed_batch(batches: Batches, step: int) -> dict[str, np.ndarray]:
     batch = batches[step]
-    out = {"tokens": batch.tokens, "segments": batch.segment_ids, "positions": batch.positions, "examples": batch.example_ids}
+    out = {
+        "tokens": batch.tokens,
+        "segments": batch.segment_ids,
+        "positions": batch.positions,
+        "examples": batch.example_ids,
+    }
     if batch.targets is not None:
         return out | {"targets": batch.targets, "weights": batch.loss_weight}
     return out | {"labels": batch.segment["label"]}
@@ -78,7 +101,11 @@ def padded_batch(batches: Batches, examples: np.ndarray) -> dict[str, np.ndarray
         return out
 
     real = np.arange(longest) < batches.split.lengths[examples][:, None]
-    out = {"tokens": rows("tokens"), "segments": real.astype(np.int32), "examples": examples[:, None]}
+    out = {
+        "tokens": rows("tokens"),
+        "segments": real.astype(np.int32),
+        "examples": examples[:, None],
+    }
     out["positions"] = np.where(real, np.arange(longest), 0).astype(np.int32)
     if "targets" in arrays:
         return out | {"targets": rows("targets"), "weights": rows("loss_weight")}
@@ -90,7 +117,9 @@ def write_work(config: Config, folder: Path) -> None:
     kind = tasks.get(config.task.name)
     records = setup.read_splits(config, kind)["train"]
     tokenizer = setup.make_tokenizer(config, kind, records[0])
-    parts = setup.make_parts(config, tokenizer, kind.fit(config, tokenizer, records.records, records.where))
+    parts = setup.make_parts(
+        config, tokenizer, kind.fit(config, tokenizer, records.records, records.where)
+    )
     batches = parts.batches(parts.split("train", records), training=True)
     count = min(BATCHES, len(batches))
     per_step = max(round(batches.split.examples / len(batches)), 1)
@@ -99,12 +128,28 @@ def write_work(config: Config, folder: Path) -> None:
         np.savez(folder / f"packed-{k}.npz", **packed_batch(batches, k))
         some = np.take(order, range(k * per_step, (k + 1) * per_step), mode="wrap")
         np.savez(folder / f"padded-{k}.npz", **padded_batch(batches, some))
-    # What every loop must compute alike before a speed means anything: the loss of the first packed batch.
-    np.savez(folder / "weights.npz", **{name: np.asarray(x) for name, x in flatten(parts.init_params()).items()})
+    # What every loop must compute alike before a speed means anything: the loss of the first packed
+    # batch.
+    np.savez(
+        folder / "weights.npz",
+        **{name: np.asarray(x) for name, x in flatten(parts.init_params()).items()},
+    )
     rng = np.random.default_rng(1)
-    sizes = {"vocab": tokenizer.vocab_size, "batches": count, "classes": len(parts.task.state.get("labels", ()))}
-    generation = {"prompts": rng.integers(0, tokenizer.vocab_size, (PROMPTS, PROMPT)).tolist(), "new": NEW}
-    work = {"model": dataclasses.asdict(config.model), "train": {"learning_rate": config.optim.learning_rate}, **sizes, **generation}
+    sizes = {
+        "vocab": tokenizer.vocab_size,
+        "batches": count,
+        "classes": len(parts.task.state.get("labels", ())),
+    }
+    generation = {
+        "prompts": rng.integers(0, tokenizer.vocab_size, (PROMPTS, PROMPT)).tolist(),
+        "new": NEW,
+    }
+    work = {
+        "model": dataclasses.asdict(config.model),
+        "train": {"learning_rate": config.optim.learning_rate},
+        **sizes,
+        **generation,
+    }
     (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
     (folder / "task.json").write_text(json.dumps(parts.task.state), encoding="utf-8")
     tokenizer.save(folder / "tokenizer")
@@ -112,8 +157,9 @@ def write_work(config: Config, folder: Path) -> None:
     fill = np.count_nonzero(batches[0].segment_ids) / batches[0].tokens.size
     wide = [np.load(folder / f"padded-{k}.npz")["segments"] for k in range(count)]
     print(
-        f"{sum(np.asarray(x).size for x in flatten(parts.init_params()).values()):,} parameters; packed {batches[0].tokens.shape}, fill {fill:.2f}; "
-        f"padded {wide[0].shape}, fill {sum(w.sum() for w in wide) / sum(w.size for w in wide):.2f}; {per_step} examples a step"
+        f"{sum(np.asarray(x).size for x in flatten(parts.init_params()).values()):,} parameters;"
+        f" packed {batches[0].tokens.shape}, fill {fill:.2f}; padded {wide[0].shape}, fill"
+        f" {sum(w.sum() for w in wide) / sum(w.size for w in wide):.2f}; {per_step} examples a step"
     )
 
 
@@ -123,11 +169,16 @@ def interpreter() -> str:
         return python
     if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
         return sys.executable
-    raise ConfigError("PyTorch and transformers are not installed: pip install 'jaxsft[bench]', or set BENCH_PYTHON to an interpreter that has them")
+    raise ConfigError(
+        "PyTorch and transformers are not installed: pip install 'jaxsft[bench]', or set"
+        " BENCH_PYTHON to an interpreter that has them"
+    )
 
 
 def measure(workers: list[Worker], mode: str, causal: bool) -> None:
-    """Alternating rounds of one mode, and a line for each variant: medians, and ratios to the padded and to the packed and compiled fp32 loop."""
+    """Alternating rounds of one mode, and a line for each variant: medians, and ratios to the
+    padded and to the packed and compiled fp32 loop.
+    """
     asked = [w for w in workers if mode != "generate" or (causal and "padded" not in w.name)]
     warm = {w.name: w.ask(mode, 2) for w in asked}
     found: dict[str, list[dict]] = {w.name: [] for w in asked}
@@ -136,32 +187,69 @@ def measure(workers: list[Worker], mode: str, causal: bool) -> None:
             found[worker.name].append(worker.ask(mode, STEPS))
     rate = lambda rows, what: statistics.median(row[what] / row["seconds"] for row in rows)
     real = {name: rate(rows, "real") for name, rows in found.items()}
-    base = [name for name in ("torch padded fp32 eager", "torch packed fp32 compiled", "torch packed fp32 eager") if name in real][:2]
-    print(f"\n{mode}: median of {ROUNDS} rounds of {STEPS}; first loss" + "".join(f"; x {name}" for name in base))
+    base = [
+        name
+        for name in (
+            "torch padded fp32 eager",
+            "torch packed fp32 compiled",
+            "torch packed fp32 eager",
+        )
+        if name in real
+    ][:2]
+    print(
+        f"\n{mode}: median of {ROUNDS} rounds of {STEPS}; first loss"
+        + "".join(f"; x {name}" for name in base)
+    )
     for name, value in real.items():
         spread = [row["real"] / row["seconds"] for row in found[name]]
-        more = f"{rate(found[name], 'supervised'):9,.0f} supervised/s {rate(found[name], 'texts'):7,.1f} texts/s" if mode == "train" else ""
+        more = (
+            f"{rate(found[name], 'supervised'):9,.0f} supervised/s"
+            f" {rate(found[name], 'texts'):7,.1f} texts/s"
+            if mode == "train"
+            else ""
+        )
         ratios = "  ".join(f"{value / real[b]:5.2f}" for b in base)
         first = warm[name].get("first_loss")
         loss = "" if first is None else f"{first:.4f}"
-        print(f"{name:<28} {value:9,.0f} real tokens/s ({min(spread):,.0f}-{max(spread):,.0f}) {more}  {loss}  {ratios}")
+        print(
+            f"{name:<28} {value:9,.0f} real tokens/s ({min(spread):,.0f}-{max(spread):,.0f}) {more}"
+            f"  {loss}  {ratios}"
+        )
 
 
 def bench(config: Config) -> int:
     config = setup.resolve(config)
-    if (m := config.model).norm != "rms" or not m.gated or m.positions != "rope" or m.norm_position != "pre" or m.activation != "silu" or m.dropout:
-        raise ConfigError("the PyTorch model is a Llama: set model.norm=rms model.gated=true model.positions=rope model.dropout=0")
+    if (
+        (m := config.model).norm != "rms"
+        or not m.gated
+        or m.positions != "rope"
+        or m.norm_position != "pre"
+        or m.activation != "silu"
+        or m.dropout
+    ):
+        raise ConfigError(
+            "the PyTorch model is a Llama: set model.norm=rms model.gated=true model.positions=rope"
+            " model.dropout=0"
+        )
     if config.loss.label_smoothing or config.loss.z_loss:
-        raise ConfigError("the PyTorch loss is plain cross-entropy: set loss.label_smoothing=0 loss.z_loss=0")
+        raise ConfigError(
+            "the PyTorch loss is plain cross-entropy: set loss.label_smoothing=0 loss.z_loss=0"
+        )
     here, python = Path(__file__).parent, interpreter()
-    chosen = os.environ.get("BENCH_VARIANTS", ",".join([*(f"torch {n}" for n in TORCH), *(f"jaxsft {n}" for n in OURS)])).split(",")
+    chosen = os.environ.get(
+        "BENCH_VARIANTS", ",".join([*(f"torch {n}" for n in TORCH), *(f"jaxsft {n}" for n in OURS)])
+    ).split(",")
     modes = os.environ.get("BENCH_MODES", ",".join(MODES)).split(",")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         write_work(config, Path(folder))
         workers = []
         for name in chosen:
             side, _, variant = name.partition(" ")
-            command = [python, str(here / "torch_loop.py")] if side == "torch" else [sys.executable, str(here / "jax_loop.py")]
+            command = (
+                [python, str(here / "torch_loop.py")]
+                if side == "torch"
+                else [sys.executable, str(here / "jax_loop.py")]
+            )
             workers.append(Worker(name, [*command, folder, variant]))
             stack.callback(workers[-1].process.kill)
         for mode in modes:

@@ -1,15 +1,26 @@
-"""docs/coming_from.md: options of TRL, Axolotl, LLaMA-Factory and others, and what they are here, from the table that the hints are made of."""
+"""docs/coming_from.md: options of TRL, Axolotl, LLaMA-Factory and others, and what they are here,
+from the table that the hints are made of.
+"""
 
 from __future__ import annotations
 
 from jaxsft.config import foreign
 
 COMMANDS = (
-    ("`SFTTrainer(model, args, train_dataset=...).train()`", "`jaxsft.train(...)` with the options of the command line: [Python](python.md)"),
-    ("`trl sft --model_name_or_path M --dataset_name D`", "`jaxsft train task=chat model.pretrained=FOLDER data.train=FILE`"),
+    (
+        "`SFTTrainer(model, args, train_dataset=...).train()`",
+        "`jaxsft.train(...)` with the options of the command line: [Python](python.md)",
+    ),
+    (
+        "`trl sft --model_name_or_path M --dataset_name D`",
+        "`jaxsft train task=chat model.pretrained=FOLDER data.train=FILE`",
+    ),
     (
         "`axolotl train config.yml`, `llamafactory-cli train config.yaml`",
-        "a YAML file in a folder of your own, `jaxsft train --config-dir DIR experiment=NAME`: [Training](training.md)",
+        (
+            "a YAML file in a folder of your own, `jaxsft train --config-dir DIR experiment=NAME`:"
+            " [Training](training.md)"
+        ),
     ),
     ("`axolotl preprocess`, `--debug`", "`jaxsft check`, which shows every token that is trained"),
     ("`llamafactory-cli chat`", "`jaxsft generate run=RUN`"),
@@ -23,7 +34,8 @@ Written by `tools/docs/coming_from.py` from `jaxsft/config/foreign.py`; `make do
 |---|---|
 """
 END = """
-A name of these tables in place of ours is an error that names ours: `jaxsft train num_train_epochs=3` says `did you mean train.duration=3epochs?`.
+A name of these tables in place of ours is an error that names ours:
+`jaxsft train num_train_epochs=3` says `did you mean train.duration=3epochs?`.
 [What is not there](out_of_scope.md) says what has no counterpart.
 """
 

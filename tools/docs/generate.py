@@ -1,5 +1,6 @@
-"""Writes the generated pages of docs/. They are kept with the sources: they can be read without building anything, and a change of a default is
-seen in the difference; `tests/docs/test_pages.py` fails where they are not current.
+"""Writes the generated pages of docs/. They are kept with the sources: they can be read without
+building anything, and a change of a default is seen in the difference; `tests/docs/test_pages.py`
+fails where they are not current.
 
     python -m tools.docs.generate
 """
@@ -29,7 +30,9 @@ def pages() -> dict[str, Callable[[], str]]:
 def main() -> None:
     # Before anything imports jax: the support matrix asks for meshes of up to eight devices.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    )
     for name, make in pages().items():
         path, text = DOCS / name, make()
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -1,15 +1,14 @@
-"""docs/config.md: every option with its type, default, what is accepted and its comment, from the code that reads it.
+"""docs/config.md: every option with its type, default, what is accepted and its comment, from the
+code that reads it.
 
-Defaults are those of composed configs, so that presets count. What is accepted is asked of the validators: their refusal of an impossible value
-says what they expected.
+Defaults are those of composed configs, so that presets count. What is accepted is asked of the
+validators: their refusal of an impossible value says what they expected.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
-import inspect
 import json
 import math
 import re
@@ -21,13 +20,21 @@ from typing import Any
 import yaml
 
 from jaxsft import tasks
-from jaxsft.config import compose, schema, validate
+from jaxsft.config import compose, option, schema, validate
 from jaxsft.config import optim as optim_options
 from jaxsft.errors import ConfigError
 from tools.docs.composed import FILE, GIVEN, composed, with_values
 
 TASKS = tasks.NAMES
-TITLES = {"": "The run itself", "data": "Data", "model": "Model", "loss": "Loss", "train": "Training", "seeds": "Seeds", "checkpoint": "Checkpoints"}
+TITLES = {
+    "": "The run itself",
+    "data": "Data",
+    "model": "Model",
+    "loss": "Loss",
+    "train": "Training",
+    "seeds": "Seeds",
+    "checkpoint": "Checkpoints",
+}
 TITLES |= {
     "evaluation": "Evaluation",
     "generate": "Generated answers",
@@ -43,72 +50,139 @@ def page() -> str:
     out = [
         "# Config",
         "",
-        "Written by `tools/docs/options.py` from `jaxsft/config/` and `conf/`; `make docs` writes it again.",
+        (
+            "Written by `tools/docs/options.py` from `jaxsft/config/` and `conf/`; `make docs`"
+            " writes it again."
+        ),
         "",
-        "`jaxsft train --cfg job task=chat` prints all options of a command as they would run. A default is what runs where nothing else is given; "
-        "where it differs between tasks, each has its own. A duration is a number with a unit: `60steps`, `3epochs`, `10000examples`, `5%`. "
-        "Lists and mappings are written in quotes: `train.freeze='[\"embed/.*\"]'`.",
+        (
+            "`jaxsft train --cfg job task=chat` prints all options of a command as they would run."
+            " A default is what runs where nothing else is given; where it differs between tasks,"
+            " each has its own. A duration is a number with a unit: `60steps`, `3epochs`,"
+            " `10000examples`, `5%`. Lists and mappings are written in quotes:"
+            " `train.freeze='[\"embed/.*\"]'`."
+        ),
         "",
     ]
     for name, cls in _sections():
         out += [f"## {TITLES[name]}", "", *_about(cls), *_table(cls, name, TASKS), ""]
     out += ["Each item of `loss.penalties`:", "", *items(schema.Penalty), ""]
-    for group, title in (("task", "Tasks"), ("tokenizer", "Tokenizers"), ("schedule", "Schedules"), ("optim", "Optimizers"), ("adapter", "Adapters")):
+    for group, title in (
+        ("task", "Tasks"),
+        ("tokenizer", "Tokenizers"),
+        ("schedule", "Schedules"),
+        ("optim", "Optimizers"),
+        ("adapter", "Adapters"),
+    ):
         out += [f"## {title}", "", *_group(group)]
-    out += ["Each item of `optim.lr_groups` and `optim.decay_groups`:", "", *_about(optim_options.Group), *items(optim_options.Group), ""]
+    out += [
+        "Each item of `optim.lr_groups` and `optim.decay_groups`:",
+        "",
+        *_about(optim_options.Group),
+        *items(optim_options.Group),
+        "",
+    ]
     out += [
         "## Preparation",
         "",
-        "`jaxsft prepare` has the options of `data` down to `data.max_dropped`, and these; [Stages](stages.md) lists the stages.",
+        (
+            "`jaxsft prepare` has the options of `data` down to `data.max_dropped`, and these;"
+            " [Stages](stages.md) lists the stages."
+        ),
         "",
     ]
-    out += [*items(schema.PrepareConfig, ("data", "output")), *items(schema.OutputConfig, prefix="output.")[2:], ""]
+    out += [
+        *items(schema.PrepareConfig, ("data", "output")),
+        *items(schema.OutputConfig, prefix="output.")[2:],
+        "",
+    ]
     out += [
         "## Quality",
         "",
-        "`jaxsft quality` has the options of `data` down to `data.max_dropped`, and these; [Quality](quality.md) says more.",
+        (
+            "`jaxsft quality` has the options of `data` down to `data.max_dropped`, and these;"
+            " [Quality](quality.md) says more."
+        ),
         "",
     ]
-    out += [*items(schema.QualityConfig, ("data", "ratings")), *items(schema.RatingsConfig, prefix="ratings.")[2:], ""]
-    out += ["## Presets", "", "What a file in `conf/` sets, beside the defaults above:", "", *_presets(), ""]
+    out += [
+        *items(schema.QualityConfig, ("data", "ratings")),
+        *items(schema.RatingsConfig, prefix="ratings.")[2:],
+        "",
+    ]
+    out += [
+        "## Presets",
+        "",
+        "What a file in `conf/` sets, beside the defaults above:",
+        "",
+        *_presets(),
+        "",
+    ]
     return "\n".join(out).rstrip() + "\n"
 
 
-# --- sections ----------------------------------------------------------------------------------------------------------------------------------
+# --- sections
+# --------------------------------------------------------------------------------------------------
 def _sections() -> list[tuple[str, type]]:
-    """(prefix, class) of every part of the config that is no group; the root's own options come first."""
+    """(prefix, class) of every part of the config that is no group; the root's own options come
+    first.
+    """
     hints = typing.get_type_hints(schema.Config)
-    parts = [(name, hint) for name, hint in hints.items() if dataclasses.is_dataclass(hint) and name not in compose.GROUPS]
+    parts = [
+        (name, hint)
+        for name, hint in hints.items()
+        if dataclasses.is_dataclass(hint) and name not in compose.GROUPS
+    ]
     return [("", schema.Config), *parts]
 
 
 def _group(group: str) -> list[str]:
     out = []
-    for option, cls in compose.GROUPS[group].items():
-        where = (option,) if group == "task" else ("chat",)
-        table = _table(cls, group, where, None if group == "task" else f"{group}={option}")
-        out += [f"### {group}={option}", "", *_about(cls), *(table if len(table) > 2 else ["No options of its own."]), ""]
+    for choice, cls in compose.GROUPS[group].items():
+        where = (choice,) if group == "task" else ("chat",)
+        table = _table(cls, group, where, None if group == "task" else f"{group}={choice}")
+        out += [
+            f"### {group}={choice}",
+            "",
+            *_about(cls),
+            *(table if len(table) > 2 else ["No options of its own."]),
+            "",
+        ]
     return out
 
 
 def _about(cls: type) -> list[str]:
     """The class's docstring, where it wrote one."""
-    return [" ".join(cls.__doc__.split()), ""] if "__doc__" in vars(cls) and not cls.__doc__.startswith(f"{cls.__name__}(") else []
+    return (
+        [" ".join(cls.__doc__.split()), ""]
+        if "__doc__" in vars(cls) and not cls.__doc__.startswith(f"{cls.__name__}(")
+        else []
+    )
 
 
-def _table(cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | None = None) -> list[str]:
+def _table(
+    cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | None = None
+) -> list[str]:
     rows = ["| option | type | default | accepted | |", "|---|---|---|---|---|"]
-    hints, comments = typing.get_type_hints(cls), _comments(cls)
+    hints, comments = typing.get_type_hints(cls), option.docs(cls)
     for f in compose.option_fields(cls):
         key = f"{prefix}.{f.name}" if prefix else f.name
         if f.name in NAMES or (not prefix and dataclasses.is_dataclass(hints[f.name])):
             continue
         if dataclasses.is_dataclass(hints[f.name]):  # data.columns
-            about, notes = " ".join(hints[f.name].__doc__.split()), _comments(hints[f.name])
+            about, notes = " ".join(hints[f.name].__doc__.split()), option.docs(hints[f.name])
             for name, hint in typing.get_type_hints(hints[f.name]).items():
                 inner = f"{key}.{name}"
                 said = " ".join(filter(None, [about, notes.get(name, "")]))
-                rows.append(_row(inner, hint, _default(inner, for_tasks, choice), _accepted(inner, for_tasks[0], choice), said))
+                rows.append(
+                    _row(
+                        inner,
+                        hint,
+                        _default(inner, for_tasks, choice),
+                        _accepted(inner, for_tasks[0], choice),
+                        said,
+                    )
+                )
                 about = ""
             continue
         accepted = _accepted(key, for_tasks[0], choice)
@@ -122,12 +196,21 @@ def _table(cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | Non
 
 def items(cls: type, skip: tuple[str, ...] = (), prefix: str = "") -> list[str]:
     """The fields of a dataclass as a table."""
-    comments, hints = _comments(cls), typing.get_type_hints(cls)
+    comments, hints = option.docs(cls), typing.get_type_hints(cls)
     rows = ["| field | type | default | |", "|---|---|---|---|"]
     for f in (f for f in dataclasses.fields(cls) if f.name not in skip):
         default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-        default = "???" if default is dataclasses.MISSING else tuple(default) if isinstance(default, list) else default
-        rows.append(f"| `{prefix}{f.name}` | {_type(hints[f.name])} | {_show(default)} | {_cell(comments.get(f.name, ''))} |")
+        default = (
+            "???"
+            if default is dataclasses.MISSING
+            else tuple(default)
+            if isinstance(default, list)
+            else default
+        )
+        rows.append(
+            f"| `{prefix}{f.name}` | {_type(hints[f.name])} | {_show(default)} |"
+            f" {_cell(comments.get(f.name, ''))} |"
+        )
     return rows
 
 
@@ -150,27 +233,23 @@ def _type(hint: Any) -> str:
     if typing.get_origin(hint) in (dict, Mapping):
         return "mapping"
     plain = {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}
-    return (plain | {"Penalty": "penalties", "Group": "groups", "MixtureSource": "sources"})[hint.__name__]
+    return (plain | {"Penalty": "penalties", "Group": "groups", "MixtureSource": "sources"})[
+        hint.__name__
+    ]
 
 
-# --- what the code says ------------------------------------------------------------------------------------------------------------------------
-@functools.cache
-def _comments(cls: type) -> dict[str, str]:
-    """The comment behind each field, inherited fields included."""
-    out = {}
-    for base in reversed(cls.__mro__[:-1]):
-        source = inspect.getsource(base)
-        lines = source.splitlines()
-        for node in ast.parse(source).body[0].body:
-            if isinstance(node, ast.AnnAssign):
-                match = re.search(r"#\s*(.*)", lines[node.end_lineno - 1][node.end_col_offset :])
-                out |= {node.target.id: match[1]} if match else {}
-    return out
-
-
+# --- what the code says
+# --------------------------------------------------------------------------------------------------
 def _default(key: str, for_tasks: tuple[str, ...], choice: str | None) -> str:
-    shown = {task: _show(_value(composed(task, *([choice] if choice else [])), key)) for task in for_tasks}
-    return next(iter(shown.values())) if len(set(shown.values())) == 1 else "<br>".join(f"{task}: {text}" for task, text in shown.items())
+    shown = {
+        task: _show(_value(composed(task, *([choice] if choice else [])), key))
+        for task in for_tasks
+    }
+    return (
+        next(iter(shown.values()))
+        if len(set(shown.values())) == 1
+        else "<br>".join(f"{task}: {text}" for task, text in shown.items())
+    )
 
 
 def _value(config: schema.Config, key: str) -> Any:
@@ -185,7 +264,11 @@ def _show(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return {True: "true", False: "false", None: "null"}[value] if value is None or isinstance(value, bool) else str(value)
+    return (
+        {True: "true", False: "false", None: "null"}[value]
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )
 
 
 def _accepted(key: str, task: str, choice: str | None) -> str:
@@ -195,7 +278,9 @@ def _accepted(key: str, task: str, choice: str | None) -> str:
     if key in validate.DURATIONS:
         return "a duration"
     values = compose.flat(compose.to_dict(composed(task, *([choice] if choice else []))))
-    if not isinstance(values.get(key), int | float | str | None) or isinstance(values.get(key), bool):
+    if not isinstance(values.get(key), int | float | str | None) or isinstance(
+        values.get(key), bool
+    ):
         return ""
     for impossible in (-1, math.inf, ""):
         try:
@@ -220,7 +305,13 @@ def _read_only_where(key: str) -> list[str]:
             kind = tasks.get(task)
             try:
                 changed = with_values(config, {"mesh.data": 1, **extra, key: other})
-                validate.validate(changed, metrics=kind.metrics, causal=kind.causal, generates=kind.generates, can_generate=kind.can_generate)
+                validate.validate(
+                    changed,
+                    metrics=kind.metrics,
+                    causal=kind.causal,
+                    generates=kind.generates,
+                    can_generate=kind.can_generate,
+                )
             except ConfigError as error:
                 if found := re.search(r": (is read (?:with|by) .*)", str(error)):
                     out[found[1]] = None
@@ -237,7 +328,8 @@ def _another(key: str, value: Any) -> Any:
     return [0.8, 0.1, 0.1] if isinstance(value, tuple) and len(value) == 3 else None
 
 
-# --- presets -----------------------------------------------------------------------------------------------------------------------------------
+# --- presets
+# --------------------------------------------------------------------------------------------------
 def _presets() -> list[str]:
     rows = ["| preset | sets | |", "|---|---|---|"]
     folder = Path(__file__).parents[2] / "conf"
@@ -246,9 +338,18 @@ def _presets() -> list[str]:
         comment = " ".join(m[1] for m in re.finditer(r"^# (?!@)(.*)$", text, re.MULTILINE))
         values = yaml.safe_load(text) or {}
         prefix = "" if "@package _global_" in text else f"{path.parent.name}."
-        defaults = [item for d in values.pop("defaults", []) if isinstance(d, dict) for item in d.items()]
-        chosen = [f"{key.split()[-1].strip('/')}={value}" for key, value in defaults if key.startswith("override")]
+        defaults = [
+            item for d in values.pop("defaults", []) if isinstance(d, dict) for item in d.items()
+        ]
+        chosen = [
+            f"{key.split()[-1].strip('/')}={value}"
+            for key, value in defaults
+            if key.startswith("override")
+        ]
         sets = [*chosen, *(f"{prefix}{k}={_plain(v)}" for k, v in compose.flat(values).items())]
         if sets:
-            rows.append(f"| `{path.parent.name}={path.stem}` | {' '.join(f'`{s}`' for s in sets)} | {_cell(comment)} |")
+            rows.append(
+                f"| `{path.parent.name}={path.stem}` | {' '.join(f'`{s}`' for s in sets)} |"
+                f" {_cell(comment)} |"
+            )
     return rows

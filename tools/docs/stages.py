@@ -1,4 +1,6 @@
-"""docs/stages.md: every stage of `jaxsft prepare`, from its class: what it does, which rows it sees, its options."""
+"""docs/stages.md: every stage of `jaxsft prepare`, from its class: what it does, which rows it
+sees, its options.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,21 @@ from jaxsft.prepare import stages
 from jaxsft.prepare.stage import Stage
 from tools.docs import options
 
-ON = {"each": "every split by itself", "all": "all splits at once", "train": "the training split only; the others pass untouched"}
+ON = {
+    "each": "every split by itself",
+    "all": "all splits at once",
+    "train": "the training split only; the others pass untouched",
+}
 
 
 def page() -> str:
     out = [
         "# Stages",
         "",
-        "Written by `tools/docs/stages.py` from the classes in `jaxsft/prepare/stages/`; `make docs` writes it again. How they are put together: "
-        "[Prepare a data set](prepare.md).",
+        (
+            "Written by `tools/docs/stages.py` from the classes in `jaxsft/prepare/stages/`; `make"
+            " docs` writes it again. How they are put together: [Prepare a data set](prepare.md)."
+        ),
         "",
     ]
     for name in stages.STAGES:
@@ -34,7 +42,10 @@ def _facts(cls: type[Stage]) -> str:
     facts += ["takes one row at a time" if streams else "needs to see all rows"]
     facts += ["over `workers` processes"] if cls.slow and streams else []
     facts += (
-        ["`predict` repeats it on new rows" + (", unless it drops or marks them" if isinstance(cls.replayed, property) else "")]
+        [
+            "`predict` repeats it on new rows"
+            + (", unless it drops or marks them" if isinstance(cls.replayed, property) else "")
+        ]
         if cls.replayed
         else []
     )

@@ -1,4 +1,6 @@
-"""docs/support.md: which options go together. Every cell is a composed config that was given to the validators; a refusal is quoted."""
+"""docs/support.md: which options go together. Every cell is a composed config that was given to the
+validators; a refusal is quoted.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ HELD = {"data.validation": "HELD", "mesh.data": 1}
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows are overrides; columns are a name and what is composed before them: a task, choices of groups, values."""
+    """Rows are overrides; columns are a name and what is composed before them: a task, choices of
+    groups, values.
+    """
 
     title: str
     about: str
@@ -33,10 +37,15 @@ def page() -> str:
     out = [
         "# Support matrix",
         "",
-        "Written by `tools/docs/support.py`; `make docs` writes it again. Each cell is `jaxsft train data.train=FILE data.validation=HELD` with the "
-        "options of its row and column, given to `jaxsft.training.setup.resolve`, as before every run; nothing here is written by hand. A number "
-        "stands for the refusal below the table; where a refusal begins with the option of the row, that beginning is left out. "
-        "What the data decides (a row that is too long, a template without a stop token) is refused when the data is read.",
+        (
+            "Written by `tools/docs/support.py`; `make docs` writes it again. Each cell is `jaxsft"
+            " train data.train=FILE data.validation=HELD` with the options of its row and column,"
+            " given to `jaxsft.training.setup.resolve`, as before every run; nothing here is"
+            " written by hand. A number stands for the refusal below the table; where a refusal"
+            " begins with the option of the row, that beginning is left out. What the data decides"
+            " (a row that is too long, a template without a stop token) is refused when the data is"
+            " read."
+        ),
         "",
     ]
     for table in _tables():
@@ -46,16 +55,53 @@ def page() -> str:
 
 def _tables() -> list[Table]:
     by_task = [(f"task={name}", name, (), {}) for name in TASKS]
-    model = ["model.causal=true", "model.causal=false", *_choices("model."), "model.head_dim=31", "model.kv_heads=2", "model.kv_heads=3"]
-    model += ["model.gated=false", "model.tied=false", "model.dropout=0.2", "model.remat=true", "model.positions=learned model.rope_base=500"]
-    losses = [*_choices("task.loss"), "task.loss=huber task.huber_delta=2", "task.huber_delta=2", "loss.label_smoothing=0.1", "loss.z_loss=0.001"]
-    losses += ["loss.chunk=64", "loss.penalties=[{kind: l2, pattern: .*, weight: 0.1}]", "train.ema=0.999", *_choices("task.pool")]
+    model = [
+        "model.causal=true",
+        "model.causal=false",
+        *_choices("model."),
+        "model.head_dim=31",
+        "model.kv_heads=2",
+        "model.kv_heads=3",
+    ]
+    model += [
+        "model.gated=false",
+        "model.tied=false",
+        "model.dropout=0.2",
+        "model.remat=true",
+        "model.positions=learned model.rope_base=500",
+    ]
+    losses = [
+        *_choices("task.loss"),
+        "task.loss=huber task.huber_delta=2",
+        "task.huber_delta=2",
+        "loss.label_smoothing=0.1",
+        "loss.z_loss=0.001",
+    ]
+    losses += [
+        "loss.chunk=64",
+        "loss.penalties=[{kind: l2, pattern: .*, weight: 0.1}]",
+        "train.ema=0.999",
+        *_choices("task.pool"),
+    ]
     losses += ["task.pool=first model.causal=true", "task.labels=[a, b]", "task.template=default"]
     named = dict.fromkeys(m for name in TASKS for m in tasks.get(name).metrics)
     metrics = [f"evaluation.metric=validation/{m}" for m in named]
-    metrics += ["evaluation.metric=validation/exact_match evaluation.generate=always", "evaluation.metric=test/loss", "evaluation.patience=3"]
-    metrics += ["evaluation.patience=3 data.validation=null", *_choices("evaluation."), "generate.allow_cut=true"]
-    data = ["data.path=FILE", "data.path=FILE data.train=null data.validation=null", "data.train=null", "data.fractions=[0.8, 0.1, 0.1]"]
+    metrics += [
+        "evaluation.metric=validation/exact_match evaluation.generate=always",
+        "evaluation.metric=test/loss",
+        "evaluation.patience=3",
+    ]
+    metrics += [
+        "evaluation.patience=3 data.validation=null",
+        *_choices("evaluation."),
+        "generate.allow_cut=true",
+    ]
+    data = [
+        "data.path=FILE",
+        "data.path=FILE data.train=null data.validation=null",
+        "data.train=null",
+        "data.fractions=[0.8, 0.1, 0.1]",
+    ]
     data += [
         "data.packing=false",
         "data.max_length=4096",
@@ -63,52 +109,127 @@ def _tables() -> list[Table]:
         *_choices("data.too_long"),
         "data.require_stop=false",
     ]
-    meshed = ["mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", "mesh.data=2 mesh.fsdp=2 mesh.tensor=2", "mesh.data=auto mesh.fsdp=2", "mesh.data=auto"]
-    meshed += ["mesh.data=1 mesh.fsdp=auto", "mesh.data=auto mesh.fsdp=auto", "mesh.data=auto mesh.tensor=3", "mesh.data=3", "mesh.data=16"]
-    batches = [("8 rows", "lm", (), {"train.batch_size": 8}), ("6 rows", "lm", (), {"train.batch_size": 6})]
-    batches += [("16 rows, accumulate=2", "lm", (), {"train.batch_size": 16, "train.accumulate": 2})]
+    meshed = [
+        "mesh.data=2",
+        "mesh.fsdp=2",
+        "mesh.tensor=2",
+        "mesh.data=2 mesh.fsdp=2 mesh.tensor=2",
+        "mesh.data=auto mesh.fsdp=2",
+        "mesh.data=auto",
+    ]
+    meshed += [
+        "mesh.data=1 mesh.fsdp=auto",
+        "mesh.data=auto mesh.fsdp=auto",
+        "mesh.data=auto mesh.tensor=3",
+        "mesh.data=3",
+        "mesh.data=16",
+    ]
+    batches = [
+        ("8 rows", "lm", (), {"train.batch_size": 8}),
+        ("6 rows", "lm", (), {"train.batch_size": 6}),
+    ]
+    batches += [
+        ("16 rows, accumulate=2", "lm", (), {"train.batch_size": 16, "train.accumulate": 2})
+    ]
     optimizers = [(name, "lm", (f"optim={name}",), {}) for name in compose.GROUPS["optim"]]
     schedules = [(name, "lm", (f"schedule={name}",), {}) for name in compose.GROUPS["schedule"]]
     tokenizers = [(name, "lm", (f"tokenizer={name}",), {}) for name in compose.GROUPS["tokenizer"]]
     return [
         Table("Model options and tasks", "The model is one for all tasks.", by_task, model),
-        Table("Losses and tasks", "Options of a task that another does not have do not exist there.", by_task, losses),
+        Table(
+            "Losses and tasks",
+            "Options of a task that another does not have do not exist there.",
+            by_task,
+            losses,
+        ),
         Table("Data and tasks", "FILE and HELD are not read for this page.", by_task, data),
-        Table("Evaluation and tasks", "What chooses the best checkpoint must be a metric of the task.", by_task, metrics),
-        Table("Meshes and batches", "On eight devices, with `task=lm`; a mesh accepts every task alike.", batches, meshed),
-        Table("Meshes and tasks", "On eight devices, with 16 rows.", [(t, n, c, {"train.batch_size": 16}) for t, n, c, _ in by_task], meshed[:4]),
-        Table("Optimizers and their options", "An option that an optimizer does not read does not exist there.", optimizers, _fields("optim")),
-        Table("Schedules and their options", "The same for schedules.", schedules, _fields("schedule")),
-        Table("Tokenizers and their options", "The same for tokenizers.", tokenizers, _fields("tokenizer")),
+        Table(
+            "Evaluation and tasks",
+            "What chooses the best checkpoint must be a metric of the task.",
+            by_task,
+            metrics,
+        ),
+        Table(
+            "Meshes and batches",
+            "On eight devices, with `task=lm`; a mesh accepts every task alike.",
+            batches,
+            meshed,
+        ),
+        Table(
+            "Meshes and tasks",
+            "On eight devices, with 16 rows.",
+            [(t, n, c, {"train.batch_size": 16}) for t, n, c, _ in by_task],
+            meshed[:4],
+        ),
+        Table(
+            "Optimizers and their options",
+            "An option that an optimizer does not read does not exist there.",
+            optimizers,
+            _fields("optim"),
+        ),
+        Table(
+            "Schedules and their options", "The same for schedules.", schedules, _fields("schedule")
+        ),
+        Table(
+            "Tokenizers and their options",
+            "The same for tokenizers.",
+            tokenizers,
+            _fields("tokenizer"),
+        ),
     ]
 
 
 def _choices(prefix: str) -> list[str]:
-    return [f"{key}={choice}" for key, choices in validate.CHOICES.items() if key.startswith(prefix) for choice in choices]
+    return [
+        f"{key}={choice}"
+        for key, choices in validate.CHOICES.items()
+        if key.startswith(prefix)
+        for choice in choices
+    ]
 
 
 def _fields(group: str) -> list[str]:
     """Each option of any class of the group, with its default there."""
-    found = {f"{group}.{f.name}": f for cls in compose.GROUPS[group].values() for f in dataclasses.fields(cls) if f.name not in ("name", "kind")}
-    default = lambda f: [] if f.default is dataclasses.MISSING else {None: "null", "???": "FOLDER"}.get(f.default, f.default)
-    return [f"{key}={str(default(f)).lower() if isinstance(default(f), bool) else default(f)}" for key, f in found.items()]
+    found = {
+        f"{group}.{f.name}": f
+        for cls in compose.GROUPS[group].values()
+        for f in dataclasses.fields(cls)
+        if f.name not in ("name", "kind")
+    }
+    default = lambda f: (
+        []
+        if f.default is dataclasses.MISSING
+        else {None: "null", "???": "FOLDER"}.get(f.default, f.default)
+    )
+    return [
+        f"{key}={str(default(f)).lower() if isinstance(default(f), bool) else default(f)}"
+        for key, f in found.items()
+    ]
 
 
-# --- cells -------------------------------------------------------------------------------------------------------------------------------------
+# --- cells
+# --------------------------------------------------------------------------------------------------
 def _lines(table: Table) -> list[str]:
     refusals: dict[str, int] = {}
-    lines = [f"| | {' | '.join(f'`{name}`' if '=' in name else name for name, *_ in table.columns)} |", "|---" * (len(table.columns) + 1) + "|"]
+    lines = [
+        f"| | {' | '.join(f'`{name}`' if '=' in name else name for name, *_ in table.columns)} |",
+        "|---" * (len(table.columns) + 1) + "|",
+    ]
     for row in table.rows:
         cells = []
         for _, task, choices, values in table.columns:
             refused = _without_option(refusal(task, choices, {**HELD, **values, **parse(row)}), row)
-            cells.append("yes" if refused is None else f"({refusals.setdefault(refused, len(refusals) + 1)})")
+            cells.append(
+                "yes" if refused is None else f"({refusals.setdefault(refused, len(refusals) + 1)})"
+            )
         lines.append(f"| `{row}` | {' | '.join(cells)} |")
     return [*lines, "", *(f"{number}. `{text}`" for text, number in refusals.items())]
 
 
 def _without_option(refused: str | None, row: str) -> str | None:
-    """`optim.b1: unknown option of optim=sgd; ...` -> `unknown option of optim=sgd; ...` in the row of optim.b1."""
+    """`optim.b1: unknown option of optim=sgd; ...` -> `unknown option of optim=sgd; ...` in the row
+    of optim.b1.
+    """
     key = (refused or "").partition(":")[0].partition("=")[0]
     return refused.partition(": ")[2] if key in parse(row) else refused
 

@@ -1,8 +1,11 @@
-"""Writes the golden files of the encoder-decoder families, as `tools.golden.families` does for the others.
+"""Writes the golden files of the encoder-decoder families, as `tools.golden.families` does for the
+others.
 
-  python -m tools.golden.pairs [name ...]      needs jaxsft[torch]; rewrites the files of these cases, or of all
+  python -m tools.golden.pairs [name ...]      needs jaxsft[torch]; rewrites the files of these
+    cases, or of all
 
-A case is NAME.json (config.json, the tensors with their shapes, the seed) and NAME.npz (ids of two sources and targets, and the logits).
+A case is NAME.json (config.json, the tensors with their shapes, the seed) and NAME.npz (ids of two
+sources and targets, and the logits).
 """
 
 from __future__ import annotations
@@ -20,21 +23,44 @@ FOLDER = families.FOLDER.parent / "golden_pairs"
 SOURCES, TARGETS = (19, 8), (6, 11)  # lengths of the two pairs of a case
 
 T5: dict[str, Any] = {
-    "vocab_size": 61, "d_model": 24, "d_kv": 5, "d_ff": 40, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4,
-    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12, "decoder_start_token_id": 0,
+    "vocab_size": 61, "d_model": 24, "d_kv": 5, "d_ff": 40, "num_layers": 2, "num_decoder_layers":
+    3, "num_heads": 4,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12,
+    "decoder_start_token_id": 0,
 }  # fmt: skip
 BART: dict[str, Any] = {
-    "vocab_size": 61, "d_model": 24, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "vocab_size": 61, "d_model": 24, "encoder_layers": 2, "decoder_layers": 3,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4,
     "encoder_ffn_dim": 40, "decoder_ffn_dim": 40, "max_position_embeddings": 40,
 }  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "t5": ("T5ForConditionalGeneration", T5),
-    "t5_tied_plain": ("T5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
-    "t5_v1_1": ("T5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
-    "t5_far": ("T5ForConditionalGeneration", {**T5, "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}),
-    "mt5": ("MT5ForConditionalGeneration", {**T5, "num_decoder_layers": None, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "t5_tied_plain": (
+        "T5ForConditionalGeneration",
+        {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ),
+    "t5_v1_1": (
+        "T5ForConditionalGeneration",
+        {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ),
+    "t5_far": (
+        "T5ForConditionalGeneration",
+        {**T5, "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128},
+    ),
+    "mt5": (
+        "MT5ForConditionalGeneration",
+        {
+            **T5,
+            "num_decoder_layers": None,
+            "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": False,
+        },
+    ),
     "bart": ("BartForConditionalGeneration", BART),
-    "bart_scaled": ("BartForConditionalGeneration", {**BART, "scale_embedding": True, "activation_function": "relu"}),
+    "bart_scaled": (
+        "BartForConditionalGeneration",
+        {**BART, "scale_embedding": True, "activation_function": "relu"},
+    ),
 }
 
 
@@ -46,14 +72,22 @@ def make(name: str, folder: Path = FOLDER) -> None:
     config_class = getattr(transformers, kind).config_class
     model = getattr(transformers, kind)(config_class(**options, attn_implementation="eager")).eval()
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    shapes = {key: list(value.shape) for key, value in model.state_dict().items() if key not in tied}
-    if untied := name in ("t5_v1_1", "mt5"):  # as the published files have it, which transformers tells from the tensors
-        model.config.tie_word_embeddings, tied = False, {key for key in tied if key != "lm_head.weight"}
+    shapes = {
+        key: list(value.shape) for key, value in model.state_dict().items() if key not in tied
+    }
+    # as the published files have it, which transformers tells from the tensors
+    if untied := name in ("t5_v1_1", "mt5"):
+        model.config.tie_word_embeddings, tied = (
+            False,
+            {key for key in tied if key != "lm_head.weight"},
+        )
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
         shapes["lm_head.weight"] = list(model.lm_head.weight.shape)
     seed = sum(name.encode())
     drawn = weights(shapes, seed)
-    missing = model.load_state_dict({key: torch.from_numpy(value) for key, value in drawn.items()}, strict=False)
+    missing = model.load_state_dict(
+        {key: torch.from_numpy(value) for key, value in drawn.items()}, strict=False
+    )
     assert set(missing.missing_keys) <= tied and not missing.unexpected_keys, missing
     if not untied:
         model.tie_weights()
@@ -64,13 +98,28 @@ def make(name: str, folder: Path = FOLDER) -> None:
     ids = rng.integers(2, options["vocab_size"], (2, longest))
     mask = np.arange(longest) < np.array(sources)[:, None]
     target = rng.integers(2, options["vocab_size"], (2, max(TARGETS)))
-    tensors = {"input_ids": ids, "attention_mask": mask.astype(np.int64), "decoder_input_ids": target}
+    tensors = {
+        "input_ids": ids,
+        "attention_mask": mask.astype(np.int64),
+        "decoder_input_ids": target,
+    }
     with torch.no_grad():
         logits = model(**{key: torch.from_numpy(value) for key, value in tensors.items()}).logits
-    arrays = {"source": ids.astype(np.int16), "target": target.astype(np.int16), "sources": np.array(sources), "targets": np.array(TARGETS)}
+    arrays = {
+        "source": ids.astype(np.int16),
+        "target": target.astype(np.int16),
+        "sources": np.array(sources),
+        "targets": np.array(TARGETS),
+    }
     arrays |= {f"out{i}": logits[i, :length].numpy() for i, length in enumerate(TARGETS)}
-    config = {key: value for key, value in families.config_of(model).items() if not (untied and key == "scale_decoder_outputs")}
-    families.save(folder / name, {"class": kind, "seed": seed, "config": config, "shapes": shapes}, arrays)
+    config = {
+        key: value
+        for key, value in families.config_of(model).items()
+        if not (untied and key == "scale_decoder_outputs")
+    }
+    families.save(
+        folder / name, {"class": kind, "seed": seed, "config": config, "shapes": shapes}, arrays
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Chat templates by name (`task.template`), for models that have none: each brings the special tokens that it writes."""
+"""Chat templates by name (`task.template`), for models that have none: each brings the special
+tokens that it writes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
 
-OURS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>")  # of the template `default`
+# of the template `default`
+OURS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>")
 _CHATML = ("<|im_start|>", "<|im_end|>")
 NAMED: dict[str, tuple[str, ...]] = {
     "chatml": _CHATML,
@@ -23,6 +26,8 @@ def source(name: str) -> str:
 
 
 def lacking(template: str, known: Collection[str]) -> list[str]:
-    """The tokens of a named template, or of `default`, that a tokenizer with these lacks; none of any other template."""
+    """The tokens of a named template, or of `default`, that a tokenizer with these lacks; none of
+    any other template.
+    """
     needed = OURS if template == "default" else NAMED.get(template, ())
     return [token for token in needed if token not in known]

@@ -1,6 +1,8 @@
-"""Rows in and out: one file per format. A reader gives every row of the file with its line, or an error; it never drops one silently.
+"""Rows in and out: one file per format. A reader gives every row of the file with its line, or an
+error; it never drops one silently.
 
-The format is told by its name (`data.format`), by the beginning of the file, or by the suffix. `FORMATS` has all of them.
+The format is told by its name (`data.format`), by the beginning of the file, or by the suffix.
+`FORMATS` has all of them.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ from jaxsft.data.formats.rows import Bad, Format, Row, listed, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
 from jaxsft.errors import ConfigError, DataError
 
-# In the order in which the beginning of a file is compared with them: the strict ones first, then what nearly every text could be.
+# In the order in which the beginning of a file is compared with them: the strict ones first, then
+# what nearly every text could be.
 _ALL = (
     tfds.FORMAT,
     voc.FORMAT,
@@ -72,9 +75,11 @@ _ALL = (
     text.FORMAT,
 )
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
-SPLITS = ("train", "validation", "test")  # in options, what stands at such a name is of the files of that split
+# in options, what stands at such a name is of the files of that split
+SPLITS = ("train", "validation", "test")
 LONGEST = 900  # characters of the reason why a row is bad
-GENERIC = ("jsonl", "json", "csv", "tsv", "txt")  # a suffix names these; content alone decides only where there is no known suffix
+# a suffix names these; content alone decides only where there is no known suffix
+GENERIC = ("jsonl", "json", "csv", "tsv", "txt")
 
 
 def stream(
@@ -88,25 +93,34 @@ def stream(
     options: Mapping[str, Any] | None = None,
     quarantine: Callable[[Bad], None] | None = None,
 ) -> Iterator[Row]:
-    """All rows of a file, as they are read; of all files that a pattern, a folder or an archive means (see `source.sources`), in their order.
+    """All rows of a file, as they are read; of all files that a pattern, a folder or an archive
+    means (see `source.sources`), in their order.
 
     Args:
-      path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, a file of the hub, or `tfds:name/config:split`.
+      path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, a file
+        of the hub, or `tfds:name/config:split`.
       format: a name of `FORMATS`, or auto.
       encoding: of the bytes; a byte-order mark of UTF-8 is accepted.
-      header: of csv and tsv: true, false, or auto (see `delimited.has_header`). Without a header the columns are named "0", "1", ...
-      unit: of txt: what is one row: line (empty ones are skipped), paragraph (separated by empty lines) or file.
+      header: of csv and tsv: true, false, or auto (see `delimited.has_header`). Without a header
+        the columns are named "0", "1", ...
+      unit: of txt: what is one row: line (empty ones are skipped), paragraph (separated by empty
+        lines) or file.
       columns: the names of the columns that the caller wants; they decide `header=auto`.
       options: further options of the format, by name.
       quarantine: is given the rows that cannot be read; None: the first of them is an error.
 
     Raises:
-      DataError: a file is missing, empty, damaged, or a row of it is broken (named by file and line).
+      DataError: a file is missing, empty, damaged, or a row of it is broken (named by file and
+        line).
       ConfigError: an option has a value that does not exist.
     """
     if str(path).startswith("tfds:"):
         folder, split = tfds.located(str(path))
-        path, format, options = folder, "tfds", {**({"split": split} if split else {}), **(options or {})}
+        path, format, options = (
+            folder,
+            "tfds",
+            {**({"split": split} if split else {}), **(options or {})},
+        )
     asked = {"header": header, "unit": unit, "columns": tuple(columns), **(options or {})}
     for source, kind in _openings(path, format):
         empty = True
@@ -115,9 +129,13 @@ def stream(
             if not isinstance(found, Bad):
                 yield found if isinstance(found, Row) else Row(found[1], source.name, found[0])
                 continue
-            bad = dataclasses.replace(found, file=found.file or source.name, reason=_one_line(found.reason))
+            bad = dataclasses.replace(
+                found, file=found.file or source.name, reason=_one_line(found.reason)
+            )
             if quarantine is None:
-                raise DataError(f"{bad.where}: {bad.reason}; data.on_bad_row=quarantine puts such rows aside")
+                raise DataError(
+                    f"{bad.where}: {bad.reason}; data.on_bad_row=quarantine puts such rows aside"
+                )
             quarantine(bad)
         if empty:
             blank = isinstance(source, Source) and not source.head().strip()
@@ -126,21 +144,32 @@ def stream(
 
 def _one_line(reason: str) -> str:
     """A reason as a sentence of one line; what it quotes from a file may be as long as the file."""
-    reason = reason if len(reason) <= LONGEST else f"{reason[: LONGEST * 2 // 3]} ... {reason[-LONGEST // 3 :]}"
+    reason = (
+        reason
+        if len(reason) <= LONGEST
+        else f"{reason[: LONGEST * 2 // 3]} ... {reason[-LONGEST // 3 :]}"
+    )
     return " ".join(reason.splitlines())
 
 
 def options_of(options: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """The options that the file of a split is read with: those of all files, and over them what stands at its name,
-    `{"split": "trainval", "test": {"split": "test"}}`. Raises ConfigError where that is no mapping."""
+    """The options that the file of a split is read with: those of all files, and over them what
+    stands at its name, `{"split": "trainval", "test": {"split": "test"}}`. Raises ConfigError where
+    that is no mapping.
+    """
     own = options.get(split, {}) if split in SPLITS else {}
     if not isinstance(own, Mapping):
-        raise ConfigError(f"data.options.{split}={str(own)[:60]}: expected options of that split, such as data.options.{split}.<name>=<value>")
+        raise ConfigError(
+            f"data.options.{split}={str(own)[:60]}: expected options of that split, such as"
+            f" data.options.{split}.<name>=<value>"
+        )
     return {name: value for name, value in options.items() if name not in SPLITS} | dict(own)
 
 
 def files(path: str | Path) -> list[Source]:
-    """Every file that a path means, for their hashes: those of `sources`, all of a folder, all of a data set of TFDS. Raises DataError."""
+    """Every file that a path means, for their hashes: those of `sources`, all of a folder, all of a
+    data set of TFDS. Raises DataError.
+    """
     if str(path).startswith("tfds:"):
         path = tfds.located(str(path))[0]
     return list(tree(path).files.values()) if os.path.isdir(path) else sources(path)
@@ -152,23 +181,34 @@ def read(path: str | Path, **how: Any) -> list[Row]:
 
 
 def write(rows: Iterable[dict[str, Any]], path: str | Path, format: str = "auto") -> None:
-    """Write dicts to a file (optionally .gz), aside and then renamed: a crash leaves the old file or the new one. The same rows give the same bytes.
+    """Write dicts to a file (optionally .gz), aside and then renamed: a crash leaves the old file
+    or the new one. The same rows give the same bytes.
 
     Raises:
-      DataError: a row does not fit the format (a list in a CSV cell, a tab in a TSV cell, columns that differ from those of the first row).
+      DataError: a row does not fit the format (a list in a CSV cell, a tab in a TSV cell, columns
+        that differ from those of the first row).
       ConfigError: the format cannot be written, or the suffix names none.
     """
     kind = named(format) if format != "auto" else _by_suffix(path)
     if kind is None or kind.write is None:
         can = ", ".join(suffix for f in FORMATS.values() if f.write for suffix in f.suffixes)
-        raise ConfigError(f"cannot write rows to {path}; expected a name that ends in {can}, each optionally with .gz")
+        raise ConfigError(
+            f"cannot write rows to {path}; expected a name that ends in {can}, each optionally"
+            " with .gz"
+        )
     with rundir.atomic_file(path) as file, contextlib.ExitStack() as opened:
-        packed = opened.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)) if str(path).endswith(".gz") else file
+        packed = (
+            opened.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+            if str(path).endswith(".gz")
+            else file
+        )
         kind.write(rows, packed, str(path))
 
 
 def detect(source: Source | Tree) -> Format:
-    """The format of a file, from its beginning and its suffix. Raises ConfigError where neither tells."""
+    """The format of a file, from its beginning and its suffix. Raises ConfigError where neither
+    tells.
+    """
     is_tree = isinstance(source, Tree)
     head = source if is_tree else source.head()
     suffix = None if is_tree else _by_suffix(source.name)
@@ -176,12 +216,20 @@ def detect(source: Source | Tree) -> Format:
         unsupported.refuse(source.name, unsupported.of_file(source.name, head))
     for kind in FORMATS.values():
         strict = kind.name not in GENERIC or suffix is None
-        if kind.tree == is_tree and strict and kind.looks_like is not None and kind.looks_like(head):
+        if (
+            kind.tree == is_tree
+            and strict
+            and kind.looks_like is not None
+            and kind.looks_like(head)
+        ):
             return kind
     if suffix is not None:
         return suffix
     known = ", ".join(itertools.chain.from_iterable(f.suffixes for f in FORMATS.values()))
-    raise ConfigError(f"cannot tell the format of {source.name} from its content or its suffix; expected {known}, or set data.format=<format>")
+    raise ConfigError(
+        f"cannot tell the format of {source.name} from its content or its suffix; expected {known},"
+        " or set data.format=<format>"
+    )
 
 
 def _openings(path: str | Path, format: str) -> list[tuple[Source | Tree, Format]]:
@@ -194,12 +242,16 @@ def _openings(path: str | Path, format: str) -> list[tuple[Source | Tree, Format
         if kind := _kind_of_tree(whole):
             return [(whole, kind)]
     if folder:
-        return folders.of_one_kind(str(path), folders.data_files(sources(path)), lambda source: _format_of(source, format))
+        return folders.of_one_kind(
+            str(path), folders.data_files(sources(path)), lambda source: _format_of(source, format)
+        )
     return [(source, _format_of(source, format)) for source in sources(path)]
 
 
 def _format_of(source: Source, format: str) -> Format:
-    """The format that is asked for, or that a file is told to be. Raises ConfigError (cannot be told) and DataError (of another program)."""
+    """The format that is asked for, or that a file is told to be. Raises ConfigError (cannot be
+    told) and DataError (of another program).
+    """
     if format == "auto":
         return detect(source)
     unsupported.refuse(source.name, unsupported.of_file(source.name, source.head()))
@@ -207,29 +259,52 @@ def _format_of(source: Source, format: str) -> Format:
 
 
 def left_out(path: str | Path, format: str = "auto") -> list[str]:
-    """The files of a folder or an archive that are no data, by their names: README, LICENSE and the like. They are not read, and must be told."""
-    if str(path).startswith("tfds:") or not (os.path.isdir(path) or str(path).lower().endswith(".zip")):
+    """The files of a folder or an archive that are no data, by their names: README, LICENSE and the
+    like. They are not read, and must be told.
+    """
+    if str(path).startswith("tfds:") or not (
+        os.path.isdir(path) or str(path).lower().endswith(".zip")
+    ):
         return []
     whole = tree(path)
-    if kind := _kind_of_tree(whole) if format == "auto" else named(format) if named(format).tree else None:
-        return [str(Path(path) / n) for n in folders.documents(whole.files) if kind is brat.FORMAT and not folders.annotated(n, whole.files)]
+    if kind := (
+        _kind_of_tree(whole) if format == "auto" else named(format) if named(format).tree else None
+    ):
+        return [
+            str(Path(path) / n)
+            for n in folders.documents(whole.files)
+            if kind is brat.FORMAT and not folders.annotated(n, whole.files)
+        ]
     found = sources(path)
     read = {source.name for source in folders.data_files(found)}
     return [source.name for source in found if source.name not in read]
 
 
 def left_out_note(path: str | Path, format: str = "auto") -> list[str]:
-    """What is told of `left_out`, in a sentence; none where nothing is, or where the path cannot be read: that is told by who reads it."""
+    """What is told of `left_out`, in a sentence; none where nothing is, or where the path cannot be
+    read: that is told by who reads it.
+    """
     try:
         names = left_out(path, format)
     except (DataError, ConfigError):
         return []
     verb = "is" if len(names) == 1 else "are"
-    return [f"{listed(names, 5)} {verb} no data and left out; a pattern takes all files of {path}"] if names else []
+    return (
+        [f"{listed(names, 5)} {verb} no data and left out; a pattern takes all files of {path}"]
+        if names
+        else []
+    )
 
 
 def _kind_of_tree(whole: Tree) -> Format | None:
-    return next((kind for kind in FORMATS.values() if kind.tree and kind.looks_like is not None and kind.looks_like(whole)), None)
+    return next(
+        (
+            kind
+            for kind in FORMATS.values()
+            if kind.tree and kind.looks_like is not None and kind.looks_like(whole)
+        ),
+        None,
+    )
 
 
 def _by_suffix(path: str | Path) -> Format | None:
@@ -247,26 +322,40 @@ def named(format: str) -> Format:
 def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     known = [f.name for f in dataclasses.fields(kind.options)]
     if unknown := [name for name in given if name not in known]:
-        raise ConfigError(f"data.options.{unknown[0]}: format {kind.name} has no such option; it has {', '.join(known) or 'none'}")
+        raise ConfigError(
+            f"data.options.{unknown[0]}: format {kind.name} has no such option; it has"
+            f" {', '.join(known) or 'none'}"
+        )
     hints = typing.get_type_hints(kind.options)
-    return kind.options(**{name: _typed(name, value, hints[name]) for name, value in asked.items() if name in known})
+    return kind.options(
+        **{name: _typed(name, value, hints[name]) for name, value in asked.items() if name in known}
+    )
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """An option as its format declares it: `tags=2` on a command line is a number, where the format expects a name."""
+    """An option as its format declares it: `tags=2` on a command line is a number, where the format
+    expects a name.
+    """
     if hint is str and isinstance(value, str | int | float):
         return str(value).lower() if isinstance(value, bool) else str(value)
     if hint is bool and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
-    if typing.get_origin(hint) is Mapping and isinstance(value, Mapping) and all(isinstance(v, str) for pair in value.items() for v in pair):
+    if (
+        typing.get_origin(hint) is Mapping
+        and isinstance(value, Mapping)
+        and all(isinstance(v, str) for pair in value.items() for v in pair)
+    ):
         return dict(value)
     if typing.get_origin(hint) is Sequence and (
-        isinstance(value, str) or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
+        isinstance(value, str)
+        or (isinstance(value, list | tuple) and all(isinstance(v, str) for v in value))
     ):
         return (value,) if isinstance(value, str) else tuple(value)
-    expected = {str: "text", bool: "true or false", int: "a whole number"}.get(hint, "a list of texts")
+    expected = {str: "text", bool: "true or false", int: "a whole number"}.get(
+        hint, "a list of texts"
+    )
     expected = "texts by name, {name: text}" if typing.get_origin(hint) is Mapping else expected
     raise ConfigError(f"data.options.{name}={str(value)[:60]}: expected {expected}")
 

@@ -1,4 +1,6 @@
-"""ArrayRecord files whose records are JSON objects. The shards of a TFDS data set hold tf.train.Example: their folder is the format `tfds`."""
+"""ArrayRecord files whose records are JSON objects. The shards of a TFDS data set hold
+tf.train.Example: their folder is the format `tfds`.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,17 @@ def read(source: Source, encoding: str, options: NoOptions) -> Numbered:
     try:
         count = reader.num_records()
         if not reader.ok():
-            raise DataError(f"{source.name}: the ArrayRecord file is damaged, or not one at all; copy it again")
+            raise DataError(
+                f"{source.name}: the ArrayRecord file is damaged, or not one at all; copy it again"
+            )
         for begin in range(0, count, BATCH):
             try:
                 records = reader.read(begin, min(begin + BATCH, count))
             except (IndexError, RuntimeError, ValueError) as error:
-                raise DataError(f"{source.name}: the ArrayRecord file is damaged ({' '.join(str(error).split())[:200]}); copy it again") from None
+                raise DataError(
+                    f"{source.name}: the ArrayRecord file is damaged"
+                    f" ({' '.join(str(error).split())[:200]}); copy it again"
+                ) from None
             for number, record in enumerate(records, start=begin + 1):
                 yield _row(record, number)
     finally:
@@ -48,13 +55,21 @@ def _row(record: bytes, number: int) -> tuple[int, dict[str, Any]] | Bad:
     try:
         row = json.loads(record)
     except (ValueError, RecursionError):
-        hint = "; the folder of a TFDS data set is read as a whole" if record.startswith(b"\n") else ""
+        hint = (
+            "; the folder of a TFDS data set is read as a whole" if record.startswith(b"\n") else ""
+        )
         return Bad(number, f"the record {record[:40]!r} is no JSON{hint}")
-    return (number, row) if isinstance(row, dict) else Bad(number, f"found the record {record[:40]!r}, expected a JSON object")
+    return (
+        (number, row)
+        if isinstance(row, dict)
+        else Bad(number, f"found the record {record[:40]!r}, expected a JSON object")
+    )
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """A record per row, each in its own group, so that any of them is read by itself. The same rows give the same bytes."""
+    """A record per row, each in its own group, so that any of them is read by itself. The same rows
+    give the same bytes.
+    """
     from array_record.python import array_record_module
 
     with tempfile.TemporaryDirectory() as folder:
@@ -70,4 +85,11 @@ def _looks_like(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-FORMAT = Format("array_record", (".array_record", ".arrayrecord"), read, "one JSON object per record", looks_like=_looks_like, write=write)
+FORMAT = Format(
+    "array_record",
+    (".array_record", ".arrayrecord"),
+    read,
+    "one JSON object per record",
+    looks_like=_looks_like,
+    write=write,
+)

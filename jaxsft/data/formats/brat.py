@@ -1,4 +1,6 @@
-"""brat's standoff files (Stenetorp et al. 2012, aclanthology.org/E12-2021): a folder or archive of pairs, a .txt and its .ann."""
+"""brat's standoff files (Stenetorp et al. 2012, aclanthology.org/E12-2021): a folder or archive of
+pairs, a .txt and its .ann.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxsft import rundir
+from jaxsft.config.option import option
 from jaxsft.data.formats import folders
 from jaxsft.data.formats.rows import Bad, Format, Numbered, Row
 from jaxsft.data.formats.source import Source, Tree
@@ -22,24 +25,36 @@ _offsets = re.compile(r"\d{1,9} \d{1,9}(?:;\d{1,9} \d{1,9})*")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BratOptions:
-    annotators: bool = False  # true: the folder that a document lies in is called as its annotator
+    annotators: bool = option(
+        False, "true: the folder that a document lies in is called as its annotator"
+    )
 
 
 def read(tree: Tree, encoding: str, options: BratOptions) -> Numbered:
-    """A row per document: `{"id", "folder", "text", "spans", "relations", "events", "attributes", "equivalences", "normalizations", "notes"}`.
+    """A row per document: `{"id", "folder", "text", "spans", "relations", "events", "attributes",
+    "equivalences", "normalizations", "notes"}`.
 
-    A span of several parts has `parts`, `[[start, end], ...]`, beside the start of the first and the end of the last. A line of the .ann file that is
-    broken (offsets that leave the text, a text that is not there, an end that does not exist) is `Bad`, and so are those that point to it; the
-    document keeps the others. One without .ann has None for its lists: nobody has annotated it; README and LICENSE are none. With `annotators` the
-    row has `annotator`.
+    A span of several parts has `parts`, `[[start, end], ...]`, beside the start of the first and
+    the end of the last. A line of the .ann file that is broken (offsets that leave the text, a text
+    that is not there, an end that does not exist) is `Bad`, and so are those that point to it; the
+    document keeps the others. One without .ann has None for its lists: nobody has annotated it;
+    README and LICENSE are none. With `annotators` the row has `annotator`.
 
     Raises:
       DataError: there is no .txt; bytes that are not in the encoding.
     """
-    about = {name for name in folders.documents(tree.files) if not folders.annotated(name, tree.files)}
-    texts = {name: source for name, source in tree.files.items() if name.endswith(".txt") and name not in about}
+    about = {
+        name for name in folders.documents(tree.files) if not folders.annotated(name, tree.files)
+    }
+    texts = {
+        name: source
+        for name, source in tree.files.items()
+        if name.endswith(".txt") and name not in about
+    }
     if not texts:
-        raise DataError(f"{tree.name}: there is no .txt file; expected brat's pairs of .txt and .ann")
+        raise DataError(
+            f"{tree.name}: there is no .txt file; expected brat's pairs of .txt and .ann"
+        )
     for name, source in tree.files.items():
         if name.endswith(".ann") and f"{name[:-4]}.txt" not in texts:
             yield Bad(1, "there is no .txt of this name", source.name)
@@ -52,11 +67,17 @@ def read(tree: Tree, encoding: str, options: BratOptions) -> Numbered:
         if notes is not None:
             yield from document.add(notes, encoding)
         row |= {key: None if notes is None else getattr(document, key) for key in LISTS}
-        yield Row({**row, **({"annotator": inside.parent.name} if options.annotators else {})}, source.name, 1)
+        yield Row(
+            {**row, **({"annotator": inside.parent.name} if options.annotators else {})},
+            source.name,
+            1,
+        )
 
 
 class _Document:
-    """What the lines of an .ann file say of a text. Spans are named by their position, events and relations by their id."""
+    """What the lines of an .ann file say of a text. Spans are named by their position, events and
+    relations by their id.
+    """
 
     def __init__(self, text: str):
         self.text = text
@@ -66,7 +87,9 @@ class _Document:
             setattr(self, key, [])
 
     def add(self, source: Source, encoding: str) -> Iterable[Bad]:
-        """Spans first, then events and relations, then what points to them: an .ann file may have them in any order."""
+        """Spans first, then events and relations, then what points to them: an .ann file may have
+        them in any order.
+        """
         stages: list[list[tuple[int, str]]] = [[], [], []]
         for found in source.lines(encoding):
             if isinstance(found, Bad):
@@ -96,25 +119,43 @@ class _Document:
         name, _, rest = line.partition("\t")
         head, _, tail = rest.partition("\t")
         words = head.split()
-        kind = {"T": self._span, "R": self._relation, "E": self._event, "A": self._attribute, "M": self._attribute}.get(name[:1])
+        kind = {
+            "T": self._span,
+            "R": self._relation,
+            "E": self._event,
+            "A": self._attribute,
+            "M": self._attribute,
+        }.get(name[:1])
         if kind is not None and words:
             kind(name, words, head, tail)
         elif name == "*" and len(words) > 2:
             self.equivalences.append([self.target(word, "an equivalence") for word in words[1:]])
         elif name[:1] == "N" and len(words) == 3:
-            self.normalizations.append({"target": self.target(words[1], name), "reference": words[2], "text": tail})
+            self.normalizations.append(
+                {"target": self.target(words[1], name), "reference": words[2], "text": tail}
+            )
         elif name[:1] == "#" and len(words) == 2:
-            self.notes.append({"label": words[0], "target": self.target(words[1], name), "text": tail})
+            self.notes.append(
+                {"label": words[0], "target": self.target(words[1], name), "text": tail}
+            )
         else:
-            raise Problem(f"found {line[:60]!r}, expected a line of brat such as 'T1<tab>Person 0 5<tab>Maria'")
+            raise Problem(
+                f"found {line[:60]!r}, expected a line of brat such as 'T1<tab>Person 0"
+                " 5<tab>Maria'"
+            )
 
     def _span(self, name: str, words: list[str], head: str, tail: str) -> None:
         label, _, offsets = head.partition(" ")
         if not _offsets.fullmatch(offsets):
-            raise Problem(f"{name} has the offsets {offsets!r}, expected 'start end', or several with ; between them")
+            raise Problem(
+                f"{name} has the offsets {offsets!r}, expected 'start end', or several with ;"
+                " between them"
+            )
         if name in self.index:
             raise Problem(f"{name} occurs twice")
-        parts = [located(self.text, *map(int, part.split()), None, name) for part in offsets.split(";")]
+        parts = [
+            located(self.text, *map(int, part.split()), None, name) for part in offsets.split(";")
+        ]
         held = " ".join(self.text[start:end] for start, end in parts)
         if _spaced(held) != _spaced(tail):
             raise Problem(f"{name} is {tail!r}, but the text at {offsets} is {held!r}")
@@ -122,12 +163,17 @@ class _Document:
             raise Problem(f"{name} has parts that overlap or are out of order: {offsets}")
         self.index[name] = len(self.spans)
         span = {"start": parts[0][0], "end": parts[-1][1], "label": label}
-        self.spans.append({**span, "parts": [list(part) for part in parts]} if len(parts) > 1 else span)
+        self.spans.append(
+            {**span, "parts": [list(part) for part in parts]} if len(parts) > 1 else span
+        )
 
     def _relation(self, name: str, words: list[str], head: str, tail: str) -> None:
         ends = dict(word.partition(":")[::2] for word in words[1:])
         if len(words) != 3 or len(ends) != 2 or not all(ends.values()):
-            raise Problem(f"{name} is {head!r}, expected a label and two arguments such as 'Origin Arg1:T1 Arg2:T2'")
+            raise Problem(
+                f"{name} is {head!r}, expected a label and two arguments such as 'Origin Arg1:T1"
+                " Arg2:T2'"
+            )
         first, second = (self.target(end, name) for end in ends.values())
         self.relations.append({"head": first, "tail": second, "label": words[0]})
 
@@ -138,13 +184,23 @@ class _Document:
         (label, _, trigger), *arguments = pairs
         if trigger not in self.index:
             raise Problem(f"{name} has the trigger {trigger!r}, which is no span of this text")
-        filled = [{"role": role, "target": self.target(target, name)} for role, _, target in arguments]
-        self.events.append({"id": name, "label": label, "trigger": self.index[trigger], "arguments": filled})
+        filled = [
+            {"role": role, "target": self.target(target, name)} for role, _, target in arguments
+        ]
+        self.events.append(
+            {"id": name, "label": label, "trigger": self.index[trigger], "arguments": filled}
+        )
 
     def _attribute(self, name: str, words: list[str], head: str, tail: str) -> None:
         if len(words) < 2:
             raise Problem(f"{name} is {head!r}, expected a label and what it is of")
-        self.attributes.append({"label": words[0], "target": self.target(words[1], name), "value": " ".join(words[2:]) or True})
+        self.attributes.append(
+            {
+                "label": words[0],
+                "target": self.target(words[1], name),
+                "value": " ".join(words[2:]) or True,
+            }
+        )
 
     def target(self, id: str, name: str) -> int | str:
         """The position of a span, or the id of an event or a relation."""
@@ -159,9 +215,11 @@ def _spaced(text: str) -> str:
     return " ".join(text.split())  # brat writes a line break inside a span as a space
 
 
-# --- write -----------------------------------------------------------------------------------------------------------------------------------
+# --- write
+# --------------------------------------------------------------------------------------------------
 def write_brat(folder: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Write rows as pairs of .txt and .ann in a new folder, made aside and renamed, called as `id`, or by their number, inside `folder`.
+    """Write rows as pairs of .txt and .ann in a new folder, made aside and renamed, called as `id`,
+    or by their number, inside `folder`.
 
     Raises:
       DataError: the folder exists; a row without text; two of a name; a span that leaves the text.
@@ -173,11 +231,22 @@ def write_brat(folder: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
         for number, row in enumerate(rows, start=1):
             stem = str(row["id"]) if row.get("id") is not None else f"{number:06d}"
             path = aside / (row.get("folder") or "") / f"{stem}.txt"
-            if not isinstance(row.get("text"), str) or path.exists() or "/" in stem or not path.resolve().is_relative_to(aside.resolve()):
-                raise DataError(f"{folder}: row {number} has no text, or its name {stem!r} is taken or impossible")
+            if (
+                not isinstance(row.get("text"), str)
+                or path.exists()
+                or "/" in stem
+                or not path.resolve().is_relative_to(aside.resolve())
+            ):
+                raise DataError(
+                    f"{folder}: row {number} has no text, or its name {stem!r} is taken or"
+                    " impossible"
+                )
             rundir.write_text(path, row["text"])
             if row.get("spans") is not None:
-                rundir.write_text(path.with_suffix(".ann"), "".join(f"{line}\n" for line in _spelled(row, f"{folder}: row {number}")))
+                rundir.write_text(
+                    path.with_suffix(".ann"),
+                    "".join(f"{line}\n" for line in _spelled(row, f"{folder}: row {number}")),
+                )
     return folder
 
 
@@ -187,13 +256,21 @@ def _spelled(row: dict[str, Any], where: str) -> Iterable[str]:
     for i, span in enumerate(row["spans"]):
         parts = span.get("parts") or [[span["start"], span["end"]]]
         if not all(0 <= start < end <= len(text) for start, end in parts) or " " in span["label"]:
-            raise DataError(f"{where}: the span {span} leaves its text of {len(text)} characters, or its label has a space")
+            raise DataError(
+                f"{where}: the span {span} leaves its text of {len(text)} characters, or its label"
+                " has a space"
+            )
         held = " ".join(text[start:end] for start, end in parts)
-        yield f"T{i + 1}\t{span['label']} {';'.join(f'{start} {end}' for start, end in parts)}\t{_spaced(held)}"
+        yield (
+            f"T{i + 1}\t{span['label']}"
+            f" {';'.join(f'{start} {end}' for start, end in parts)}\t{_spaced(held)}"
+        )
     for i, link in enumerate(row.get("relations") or [], start=1):
         yield f"R{i}\t{link['label']} Arg1:{name(link['head'])} Arg2:{name(link['tail'])}"
     for event in row.get("events") or []:
-        arguments = "".join(f" {part['role']}:{name(part['target'])}" for part in event["arguments"])
+        arguments = "".join(
+            f" {part['role']}:{name(part['target'])}" for part in event["arguments"]
+        )
         yield f"{event['id']}\t{event['label']}:{name(event['trigger'])}{arguments}"
     for i, attribute in enumerate(row.get("attributes") or [], start=1):
         value = "" if attribute["value"] is True else f" {attribute['value']}"
@@ -210,4 +287,12 @@ def _is_brat(tree: Tree) -> bool:
     return any(name.endswith(".ann") and f"{name[:-4]}.txt" in tree.files for name in tree.files)
 
 
-FORMAT = Format("brat", (), read, "a document: `text`, `spans`, `relations`, `events`, `attributes` and `notes`", BratOptions, _is_brat, tree=True)
+FORMAT = Format(
+    "brat",
+    (),
+    read,
+    "a document: `text`, `spans`, `relations`, `events`, `attributes` and `notes`",
+    BratOptions,
+    _is_brat,
+    tree=True,
+)

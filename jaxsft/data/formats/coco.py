@@ -1,6 +1,8 @@
-"""COCO's annotation files (Lin et al. 2014, arXiv:1405.0312): instances, captions and keypoints, one JSON document over all images.
+"""COCO's annotation files (Lin et al. 2014, arXiv:1405.0312): instances, captions and keypoints,
+one JSON document over all images.
 
-Every annotation is checked; one that is broken is `Bad`, and its image keeps the others. An image without annotations is a row all the same.
+Every annotation is checked; one that is broken is `Bad`, and its image keeps the others. An image
+without annotations is a row all the same.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from jaxsft.config.option import option
 from jaxsft.data.formats import boxes, jsonl
 from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
@@ -22,34 +25,47 @@ Lines = list[tuple[int, Any]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CocoOptions(boxes.ImageOptions):
-    also: Sequence[str] = ()  # further files over the same images: the captions beside the instances
+    also: Sequence[str] = option(
+        (), "further files over the same images: the captions beside the instances"
+    )
 
 
 @dataclasses.dataclass(slots=True)
 class _Image:
     line: int
     fields: dict[str, Any]
-    objects: dict[Any, dict[str, Any]]  # boxes by the id of their annotation: a file of keypoints has those of the instances again
+    # boxes by the id of their annotation: a file of keypoints has those of the instances again
+    objects: dict[Any, dict[str, Any]]
     captions: list[str]
     points: list[dict[str, Any]]
 
 
 def read(source: Source, encoding: str, options: CocoOptions) -> Numbered:
-    """`{"id", "image", "width", "height", "labels", "boxes", "captions", "keypoints"}` per image; see `boxes` for the other rows and the samples.
+    """`{"id", "image", "width", "height", "labels", "boxes", "captions", "keypoints"}` per image;
+    see `boxes` for the other rows and the samples.
 
-    A box has `crowd`, whether it stands for a group. `keypoints` are `{"label", "points": [{"name", "x", "y", "visible"}]}`, those points that are
-    labelled; `visible` is false for a covered one. Outlines (`segmentation`) are left out.
+    A box has `crowd`, whether it stands for a group. `keypoints` are `{"label", "points": [{"name",
+    "x", "y", "visible"}]}`, those points that are labelled; `visible` is false for a covered one.
+    Outlines (`segmentation`) are left out.
 
     Raises:
       DataError: broken JSON; no `images`; categories without id or name, or with the same id.
     """
     images: dict[Any, _Image] = {}
-    for number, part in enumerate([source, *(Source(str(path), Path(path)) for path in options.also)]):
+    for number, part in enumerate(
+        [source, *(Source(str(path), Path(path)) for path in options.also)]
+    ):
         for bad in _add(part, encoding, images, first=number == 0):
             yield dataclasses.replace(bad, file=part.name)
     for image in images.values():
         found = list(image.objects.values())
-        row = {**image.fields, "labels": boxes.labels(found), "boxes": found, "captions": image.captions, "keypoints": image.points}
+        row = {
+            **image.fields,
+            "labels": boxes.labels(found),
+            "boxes": found,
+            "captions": image.captions,
+            "keypoints": image.points,
+        }
         yield from ((image.line, fields) for fields in boxes.shaped(row, options))
 
 
@@ -64,40 +80,72 @@ def _add(source: Source, encoding: str, images: dict[Any, _Image], first: bool) 
                 value.pop("segmentation", None)  # most of the file
             lists[name].append((line, value))
     if first and "images" not in seen:
-        raise DataError(f"{source.name}: the document has no list `images`; expected COCO's images, annotations and categories")
+        raise DataError(
+            f"{source.name}: the document has no list `images`; expected COCO's images, annotations"
+            " and categories"
+        )
     for line, image in lists["images"] if first else []:
         if wrong := _image_problem(image, images):
             yield Bad(line, wrong)
         else:
-            fields = {"id": image["id"], "image": image["file_name"], "width": image["width"], "height": image["height"]}
+            fields = {
+                "id": image["id"],
+                "image": image["file_name"],
+                "width": image["width"],
+                "height": image["height"],
+            }
             images[image["id"]] = _Image(line, fields, {}, [], [])
     categories, ids = _categories(source.name, lists["categories"]), set()
     for line, annotation in lists["annotations"]:
-        wrong = _annotation_problem(annotation, images, categories, ids) or _note(images[annotation["image_id"]], annotation, categories)
+        wrong = _annotation_problem(annotation, images, categories, ids) or _note(
+            images[annotation["image_id"]], annotation, categories
+        )
         if wrong:
             yield Bad(line, wrong if len(wrong) <= 500 else f"{wrong[:500]}...")
         elif annotation.get("id") is not None:
             ids.add(annotation["id"])
 
 
-def _note(image: _Image, annotation: dict[str, Any], categories: dict[Any, dict[str, Any]]) -> str | None:
+def _note(
+    image: _Image, annotation: dict[str, Any], categories: dict[Any, dict[str, Any]]
+) -> str | None:
     if "caption" in annotation:
         image.captions.append(annotation["caption"].strip())
         return None
     category = categories[annotation["category_id"]]
     if "bbox" in annotation:
         x, y, w, h = annotation["bbox"]
-        box = {"label": category["name"], "x": x, "y": y, "w": w, "h": h, "crowd": bool(annotation.get("iscrowd"))}
-        key = annotation.get("id") if annotation.get("id") is not None else f"unnumbered {len(image.objects)}"
+        box = {
+            "label": category["name"],
+            "x": x,
+            "y": y,
+            "w": w,
+            "h": h,
+            "crowd": bool(annotation.get("iscrowd")),
+        }
+        key = (
+            annotation.get("id")
+            if annotation.get("id") is not None
+            else f"unnumbered {len(image.objects)}"
+        )
         if image.objects.setdefault(key, box) != box:
-            return f"annotation {key!r}: another file has another box with this id; number the annotations over all files"
+            return (
+                f"annotation {key!r}: another file has another box with this id; number the"
+                " annotations over all files"
+            )
     if "keypoints" in annotation:
-        points = [{"name": name, "x": x, "y": y, "visible": v == 2} for name, x, y, v in _points(annotation, category) if v]
+        points = [
+            {"name": name, "x": x, "y": y, "visible": v == 2}
+            for name, x, y, v in _points(annotation, category)
+            if v
+        ]
         image.points += [{"label": category["name"], "points": points}] if points else []
     return None
 
 
-def _points(annotation: dict[str, Any], category: dict[str, Any]) -> Iterator[tuple[str, Any, Any, Any]]:
+def _points(
+    annotation: dict[str, Any], category: dict[str, Any]
+) -> Iterator[tuple[str, Any, Any, Any]]:
     flat = annotation["keypoints"]
     return zip(category["keypoints"], flat[::3], flat[1::3], flat[2::3], strict=True)
 
@@ -105,8 +153,15 @@ def _points(annotation: dict[str, Any], category: dict[str, Any]) -> Iterator[tu
 def _categories(file: str, found: Lines) -> dict[Any, dict[str, Any]]:
     out: dict[Any, dict[str, Any]] = {}
     for line, category in found:
-        if not isinstance(category, dict) or not isinstance(category.get("id"), int | str) or not isinstance(category.get("name"), str):
-            raise DataError(f"{file}:{line}: found the category {str(category)[:80]}, expected an object with id and name")
+        if (
+            not isinstance(category, dict)
+            or not isinstance(category.get("id"), int | str)
+            or not isinstance(category.get("name"), str)
+        ):
+            raise DataError(
+                f"{file}:{line}: found the category {str(category)[:80]}, expected an object with"
+                " id and name"
+            )
         if category["id"] in out:
             raise DataError(f"{file}:{line}: the category id {category['id']!r} occurs twice")
         out[category["id"]] = category
@@ -114,16 +169,30 @@ def _categories(file: str, found: Lines) -> dict[Any, dict[str, Any]]:
 
 
 def _image_problem(image: Any, images: dict[Any, _Image]) -> str | None:
-    if not isinstance(image, dict) or not isinstance(image.get("id"), int | str) or not isinstance(image.get("file_name"), str):
-        return f"found the image {str(image)[:80]}, expected an object with id, file_name, width and height"
+    if (
+        not isinstance(image, dict)
+        or not isinstance(image.get("id"), int | str)
+        or not isinstance(image.get("file_name"), str)
+    ):
+        return (
+            f"found the image {str(image)[:80]}, expected an object with id, file_name, width and"
+            " height"
+        )
     if image["id"] in images:
         return f"the image id {image['id']!r} occurs twice"
-    if not all(isinstance(image.get(side), int) and image[side] > 0 for side in ("width", "height")):
-        return f"the image {image['file_name']} has the size {image.get('width')} x {image.get('height')}, expected two positive integers"
+    if not all(
+        isinstance(image.get(side), int) and image[side] > 0 for side in ("width", "height")
+    ):
+        return (
+            f"the image {image['file_name']} has the size {image.get('width')} x"
+            f" {image.get('height')}, expected two positive integers"
+        )
     return None
 
 
-def _annotation_problem(annotation: Any, images: dict[Any, _Image], categories: dict[Any, Any], ids: set[Any]) -> str | None:
+def _annotation_problem(
+    annotation: Any, images: dict[Any, _Image], categories: dict[Any, Any], ids: set[Any]
+) -> str | None:
     if not isinstance(annotation, dict) or not isinstance(annotation.get("image_id"), int | str):
         return f"found the annotation {str(annotation)[:80]}, expected an object with image_id"
     name = f"annotation {annotation.get('id')!r}"
@@ -135,8 +204,15 @@ def _annotation_problem(annotation: Any, images: dict[Any, _Image], categories: 
         return f"{name}: its id occurs twice"
     if "caption" in annotation:
         whole = isinstance(annotation["caption"], str) and annotation["caption"].strip()
-        return None if whole else f"{name}: found the caption {annotation['caption']!r}, expected a text"
-    if not isinstance(annotation.get("category_id"), int | str) or annotation["category_id"] not in categories:
+        return (
+            None
+            if whole
+            else f"{name}: found the caption {annotation['caption']!r}, expected a text"
+        )
+    if (
+        not isinstance(annotation.get("category_id"), int | str)
+        or annotation["category_id"] not in categories
+    ):
         return f"{name}: there is no category {annotation.get('category_id')!r}"
     if "bbox" not in annotation and "keypoints" not in annotation:
         return f"{name}: found {', '.join(annotation)}, expected bbox, keypoints or caption"
@@ -147,48 +223,96 @@ def _annotation_problem(annotation: Any, images: dict[Any, _Image], categories: 
             return f"{name}: the box {box!r} is not four numbers"
         if wrong := boxes.problem(*box, size["width"], size["height"]):
             return f"{name}: {wrong}"
-    return _points_problem(annotation, categories[annotation["category_id"]], size, name) if "keypoints" in annotation else None
+    return (
+        _points_problem(annotation, categories[annotation["category_id"]], size, name)
+        if "keypoints" in annotation
+        else None
+    )
 
 
-def _points_problem(annotation: dict[str, Any], category: dict[str, Any], size: dict[str, Any], name: str) -> str | None:
+def _points_problem(
+    annotation: dict[str, Any], category: dict[str, Any], size: dict[str, Any], name: str
+) -> str | None:
     flat, names = annotation["keypoints"], category.get("keypoints")
     if not isinstance(names, list):
         return f"{name}: its category {category['name']!r} has no keypoints"
-    if not isinstance(flat, list) or len(flat) != 3 * len(names) or not all(isinstance(v, int | float) for v in flat):
-        return f"{name}: found the keypoints {str(flat)[:60]}, expected 3 numbers for each of {len(names)}"
+    if (
+        not isinstance(flat, list)
+        or len(flat) != 3 * len(names)
+        or not all(isinstance(v, int | float) for v in flat)
+    ):
+        return (
+            f"{name}: found the keypoints {str(flat)[:60]}, expected 3 numbers for each of"
+            f" {len(names)}"
+        )
     found = [(point, x, y, v) for point, x, y, v in _points(annotation, category) if v]
     for point, x, y, v in found:
         if v not in (1, 2) or not (0 <= x <= size["width"] and 0 <= y <= size["height"]):
-            return f"{name}: the keypoint {point} at {x:g}, {y:g} ({v:g}) is not inside the image of {size['width']} x {size['height']}"
+            return (
+                f"{name}: the keypoint {point} at {x:g}, {y:g} ({v:g}) is not inside the image of"
+                f" {size['width']} x {size['height']}"
+            )
     if annotation.get("num_keypoints", len(found)) != len(found):
-        return f"{name}: found {len(found)} labelled keypoints, expected num_keypoints={annotation['num_keypoints']}"
+        return (
+            f"{name}: found {len(found)} labelled keypoints, expected"
+            f" num_keypoints={annotation['num_keypoints']}"
+        )
     return None
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Rows of images as one COCO document that reads as the same rows. Categories are numbered from 1 in the order of their first box; images keep
-    `id`, or are numbered. Raises DataError for a row that is no image with a size, and for one with keypoints: their skeleton is not in a row.
+    """Rows of images as one COCO document that reads as the same rows. Categories are numbered from
+    1 in the order of their first box; images keep `id`, or are numbered. Raises DataError for a row
+    that is no image with a size, and for one with keypoints: their skeleton is not in a row.
     """
     images, annotations, categories = [], [], {}
     for number, row in enumerate(rows, start=1):
         if not {"image", "width", "height"} <= set(row) or row.get("keypoints"):
-            raise DataError(f"{name}: row {number} has no image, width and height, or it has keypoints; write .jsonl instead")
-        image = {"id": row.get("id", number), "file_name": row["image"], "width": row["width"], "height": row["height"]}
+            raise DataError(
+                f"{name}: row {number} has no image, width and height, or it has keypoints; write"
+                " .jsonl instead"
+            )
+        image = {
+            "id": row.get("id", number),
+            "file_name": row["image"],
+            "width": row["width"],
+            "height": row["height"],
+        }
         images.append(image)
         for box in row.get("boxes") or []:
             category = categories.setdefault(box["label"], len(categories) + 1)
-            about = {"bbox": [box["x"], box["y"], box["w"], box["h"]], "area": box["w"] * box["h"], "iscrowd": int(box.get("crowd", False))}
-            annotations.append({"id": len(annotations) + 1, "image_id": image["id"], "category_id": category, **about})
+            about = {
+                "bbox": [box["x"], box["y"], box["w"], box["h"]],
+                "area": box["w"] * box["h"],
+                "iscrowd": int(box.get("crowd", False)),
+            }
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": category,
+                    **about,
+                }
+            )
         for caption in row.get("captions") or []:
-            annotations.append({"id": len(annotations) + 1, "image_id": image["id"], "caption": caption})
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image["id"], "caption": caption}
+            )
     named = [{"id": number, "name": label} for label, number in categories.items()]
     document = {"images": images, "annotations": annotations, "categories": named}
-    lists = [f"{json.dumps(key)}: [\n" + ",\n".join(json.dumps(v, ensure_ascii=False) for v in value) + "\n]" for key, value in document.items()]
+    lists = [
+        f"{json.dumps(key)}: [\n"
+        + ",\n".join(json.dumps(v, ensure_ascii=False) for v in value)
+        + "\n]"
+        for key, value in document.items()
+    ]
     file.write(("{" + ",\n".join(lists) + "}\n").encode("utf-8", "backslashreplace"))
 
 
 _begins = re.compile(rb"(\xef\xbb\xbf)?\s*\{")
-_lists = re.compile(rb'"images"\s*:\s*\[\s*\{[^{}]*"file_name"\s*:|"annotations"\s*:\s*\[\s*\{[^{}]*"image_id"\s*:')
+_lists = re.compile(
+    rb'"images"\s*:\s*\[\s*\{[^{}]*"file_name"\s*:|"annotations"\s*:\s*\[\s*\{[^{}]*"image_id"\s*:'
+)
 
 
 def _looks_like(head: bytes) -> bool:
@@ -196,5 +320,11 @@ def _looks_like(head: bytes) -> bool:
 
 
 FORMAT = Format(
-    "coco", (), read, "an image with its size, `labels`, `boxes`, `captions` and `keypoints`; or samples of text", CocoOptions, _looks_like, write
+    "coco",
+    (),
+    read,
+    "an image with its size, `labels`, `boxes`, `captions` and `keypoints`; or samples of text",
+    CocoOptions,
+    _looks_like,
+    write,
 )

@@ -1,4 +1,6 @@
-"""How a delimited file is written: what parts its cells, and whether quotes enclose them. Told from its first lines where the options do not say."""
+"""How a delimited file is written: what parts its cells, and whether quotes enclose them. Told from
+its first lines where the options do not say.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,18 @@ TOLD = 10_000, 2**20  # lines and characters that are looked at
 FEW = 200  # lines in which a separator must fit
 QUOTES = ("auto", "true", "false")
 
-# A column name: begins with a letter, is short, and has none of the signs that end or part sentences.
+# A column name: begins with a letter, is short, and has none of the signs that end or part
+# sentences.
 NAME = re.compile(r"[^\W\d][\w .:/#%()\[\]-]{0,39}")
 _excel = re.compile(r"sep=(.)\r?\n?")  # a first line by which Excel is told the separator
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dialect:
-    """`begin`: lines before the table; `others`: separators that fit the file too, for messages; `sure`: the options say whether there are quotes;
-    `spaced`: a space behind each separator belongs to it."""
+    """`begin`: lines before the table; `others`: separators that fit the file too, for messages;
+    `sure`: the options say whether there are quotes; `spaced`: a space behind each separator
+    belongs to it.
+    """
 
     separator: str
     quoted: bool
@@ -38,7 +43,10 @@ class Dialect:
         """What a message about cells that are not there adds."""
         if not self.others:
             return ""
-        return f"; the cells seem to be parted by {self.others[0]!r}: set data.options.separator={spelled(self.others[0])}"
+        return (
+            f"; the cells seem to be parted by {self.others[0]!r}: set"
+            f" data.options.separator={spelled(self.others[0])}"
+        )
 
 
 def spelled(separator: str) -> str:
@@ -46,11 +54,20 @@ def spelled(separator: str) -> str:
     return next((name for name, sign in NAMES.items() if sign == separator), separator)
 
 
-def tell(source: Source, encoding: str, default: str, separator: str, quotes: str, columns: Sequence[str], header: str) -> Dialect:
+def tell(
+    source: Source,
+    encoding: str,
+    default: str,
+    separator: str,
+    quotes: str,
+    columns: Sequence[str],
+    header: str,
+) -> Dialect:
     """The dialect of a file: what the options say, or with auto what its first lines do.
 
     Args:
-      default: what parts the cells of such files; another sign does where the first row has none of the default and is a header by the other alone.
+      default: what parts the cells of such files; another sign does where the first row has none of
+        the default and is a header by the other alone.
       separator, quotes: the options.
       columns: that the caller wants; header: `data.header`.
 
@@ -58,10 +75,15 @@ def tell(source: Source, encoding: str, default: str, separator: str, quotes: st
       ConfigError: an option has a value that does not exist.
     """
     if quotes not in QUOTES:
-        raise ConfigError(f"data.options.quotes={quotes!r} is unknown; expected one of {', '.join(QUOTES)}")
+        raise ConfigError(
+            f"data.options.quotes={quotes!r} is unknown; expected one of {', '.join(QUOTES)}"
+        )
     asked = NAMES.get(separator, separator)
     if separator != "auto" and (len(asked) != 1 or asked in '"\r\n'):
-        raise ConfigError(f"data.options.separator={separator!r}: expected auto, {', '.join(NAMES)}, or a single sign")
+        raise ConfigError(
+            f"data.options.separator={separator!r}: expected auto, {', '.join(NAMES)}, or a single"
+            " sign"
+        )
     lines, cut = _beginning(source, encoding)
     excel = _excel.fullmatch(lines[0]) if lines else None
     lines = lines[bool(excel) :]
@@ -69,11 +91,23 @@ def tell(source: Source, encoding: str, default: str, separator: str, quotes: st
     if separator == "auto":
         asked = excel[1] if excel else default
         if not excel and lines:
-            others = tuple(sign for sign in NAMES.values() if sign != default and _fits(lines, sign))
-            asked = others[0] if len(others) == 1 and _needed(lines, default, others[0], columns, header) else default
+            others = tuple(
+                sign for sign in NAMES.values() if sign != default and _fits(lines, sign)
+            )
+            asked = (
+                others[0]
+                if len(others) == 1 and _needed(lines, default, others[0], columns, header)
+                else default
+            )
     others = tuple(sign for sign in others if sign != asked)
-    quoted = quotes == "true" if quotes != "auto" else asked != "\t" or _written_with_quotes("".join(lines), cut)
-    return Dialect(asked, quoted, bool(excel), others, quotes != "auto", quoted and _spaced(lines, asked))
+    quoted = (
+        quotes == "true"
+        if quotes != "auto"
+        else asked != "\t" or _written_with_quotes("".join(lines), cut)
+    )
+    return Dialect(
+        asked, quoted, bool(excel), others, quotes != "auto", quoted and _spaced(lines, asked)
+    )
 
 
 def _beginning(source: Source, encoding: str) -> tuple[list[str], bool]:
@@ -83,7 +117,8 @@ def _beginning(source: Source, encoding: str) -> tuple[list[str], bool]:
     for number, found in enumerate(source.lines(encoding, ends=True)):
         if size > TOLD[1] or number == TOLD[0]:
             return lines, True
-        line = found.text if isinstance(found, Bad) else found[1]  # a line in another encoding has its separators too
+        # a line in another encoding has its separators too
+        line = found.text if isinstance(found, Bad) else found[1]
         lines.append(line)
         size += len(line)
     return lines, False
@@ -104,18 +139,28 @@ def cells(lines: Iterable[str], separator: str) -> list[list[str]]:
 def _fits(lines: Sequence[str], sign: str) -> bool:
     """Whether a sign parts the first row into several cells, and nearly all others into as many."""
     rows = cells(lines[:FEW], sign)
-    return len(rows) > 1 and len(rows[0]) > 1 and sum(len(row) == len(rows[0]) for row in rows) > 0.9 * len(rows)
+    return (
+        len(rows) > 1
+        and len(rows[0]) > 1
+        and sum(len(row) == len(rows[0]) for row in rows) > 0.9 * len(rows)
+    )
 
 
 def _spaced(lines: Sequence[str], sign: str) -> bool:
     """Whether the header has a space behind each separator, and so have all other lines."""
     rows = cells(lines[:FEW], sign)
-    named = len(rows) > 1 and len(rows[0]) > 1 and all(NAME.fullmatch(cell.strip()) for cell in rows[0])
+    named = (
+        len(rows) > 1 and len(rows[0]) > 1 and all(NAME.fullmatch(cell.strip()) for cell in rows[0])
+    )
     return named and all(cell.startswith(" ") for row in rows for cell in row[1:])
 
 
-def _needed(lines: Sequence[str], default: str, sign: str, columns: Sequence[str], header: str) -> bool:
-    """Whether the first row is one cell by the default, and by the sign a header, or has the columns that are wanted by number."""
+def _needed(
+    lines: Sequence[str], default: str, sign: str, columns: Sequence[str], header: str
+) -> bool:
+    """Whether the first row is one cell by the default, and by the sign a header, or has the
+    columns that are wanted by number.
+    """
     first = (cells(lines[:FEW], sign) or [[]])[0]
     if len((cells(lines[:FEW], default) or [[]])[0]) > 1:
         return False
@@ -127,9 +172,16 @@ def _needed(lines: Sequence[str], default: str, sign: str, columns: Sequence[str
 
 
 def escaped(cell: str) -> bool:
-    """Whether a program quoted the cell: it begins and ends with a quote, and has quotes inside, which are doubled."""
+    """Whether a program quoted the cell: it begins and ends with a quote, and has quotes inside,
+    which are doubled.
+    """
     inner = cell[1:-1]
-    return len(cell) > 3 and cell[0] == cell[-1] == '"' and '"' in inner and '"' not in inner.replace('""', "")
+    return (
+        len(cell) > 3
+        and cell[0] == cell[-1] == '"'
+        and '"' in inner
+        and '"' not in inner.replace('""', "")
+    )
 
 
 _cell = re.compile(r'(?:("(?:[^"]++|"")*+")|[^"\t\r\n]*+)(\t|\r?\n|\Z)')
@@ -137,8 +189,10 @@ CUT = 2**16  # characters that a cell may have which the end of what is looked a
 
 
 def _written_with_quotes(text: str, cut: bool) -> bool:
-    """Whether a program quoted the cells between tabs: every quote stands in a cell that is enclosed and has its inner ones doubled; and one such
-    cell has inner ones, or all names of the header are enclosed, or the lines have as many cells only so. `cut`: the file goes on behind it."""
+    """Whether a program quoted the cells between tabs: every quote stands in a cell that is
+    enclosed and has its inner ones doubled; and one such cell has inner ones, or all names of the
+    header are enclosed, or the lines have as many cells only so. `cut`: the file goes on behind it.
+    """
     if '"' not in text:
         return False
     at, doubled = 0, False
@@ -156,4 +210,8 @@ def _written_with_quotes(text: str, cut: bool) -> bool:
     rows = [row for row in rows[:-1] if row]
     widths = {len(row) for row in rows if len(row) > 1}
     plain = {line.count("\t") for line in text.split("\n") if line.strip("\r")}
-    return doubled or (len(rows) > 0 and len(rows[0]) > 1 and all(rows[0])) or (len(plain) > 1 and len(widths) == 1)
+    return (
+        doubled
+        or (len(rows) > 0 and len(rows[0]) > 1 and all(rows[0]))
+        or (len(plain) > 1 and len(widths) == 1)
+    )

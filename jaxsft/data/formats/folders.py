@@ -1,4 +1,6 @@
-"""What of a folder or an archive is data: not what describes it, and files of one format and one split."""
+"""What of a folder or an archive is data: not what describes it, and files of one format and one
+split.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,33 @@ _document = re.compile(
     re.IGNORECASE,
 )
 _prose = ("", ".md", ".markdown", ".txt", ".rst", ".pdf", ".cff", ".bib", ".html", ".htm", ".org")
-DESCRIBE = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json")  # of Hugging Face datasets
+# of Hugging Face datasets
+DESCRIBE = (
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+    "croissant.json",
+)
 # Words in the names of files and folders that say of which split they are.
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-SPLITS |= {"validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
+SPLITS |= {
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+}
 
 
 def documents(names: Iterable[str]) -> list[str]:
-    """Those of some paths that name a file about the data: README, LICENSE, dataset_info.json ..."""
+    """Those of some paths that name a file about the data: README, LICENSE, dataset_info.json
+    ..."""
     paths = map(PurePosixPath, names)
-    return [str(p) for p in paths if p.name.lower() in DESCRIBE or (_document.fullmatch(p.name) and _suffix(p) in _prose)]
+    return [
+        str(p)
+        for p in paths
+        if p.name.lower() in DESCRIBE or (_document.fullmatch(p.name) and _suffix(p) in _prose)
+    ]
 
 
 def _suffix(path: PurePosixPath) -> str:
@@ -46,11 +65,14 @@ def data_files(found: Sequence[Source]) -> list[Source]:
     return [source for source in found if str(PurePosixPath(source.name)) not in out] or list(found)
 
 
-def of_one_kind(path: str, found: Sequence[Source], detect: Callable[[Source], K]) -> list[tuple[Source, K]]:
+def of_one_kind(
+    path: str, found: Sequence[Source], detect: Callable[[Source], K]
+) -> list[tuple[Source, K]]:
     """Each file with its format.
 
     Raises:
-      DataError: the files are of several formats, of one that cannot be told, or of several splits; the message has the patterns that name some.
+      DataError: the files are of several formats, of one that cannot be told, or of several splits;
+        the message has the patterns that name some.
     """
     kinds: list[tuple[Source, K | None]] = []
     for source in found:
@@ -63,11 +85,18 @@ def of_one_kind(path: str, found: Sequence[Source], detect: Callable[[Source], K
     patterns = {}
     for source, kind in kinds:
         name = getattr(kind, "name", "unknown")
-        patterns.setdefault("json" if name == "jsonl" else name, []).append(source.name)  # the same rows, spelled in two ways
+        # the same rows, spelled in two ways
+        patterns.setdefault("json" if name == "jsonl" else name, []).append(source.name)
     if len(patterns) > 1:
-        some = "; ".join(f"{name}: {names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''}" for name, names in patterns.items())
+        some = "; ".join(
+            f"{name}: {names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''}"
+            for name, names in patterns.items()
+        )
         good = [_pattern(path, names) for name, names in patterns.items() if name != "unknown"]
-        raise DataError(f"{path}: holds files of several formats ({some}); name those that you want by a pattern, such as {' or '.join(good[:3])}")
+        raise DataError(
+            f"{path}: holds files of several formats ({some}); name those that you want by a"
+            f" pattern, such as {' or '.join(good[:3])}"
+        )
     if None in (only := [kind for _, kind in kinds]):
         detect(found[0])
     _of_one_split(path, found)
@@ -77,21 +106,30 @@ def of_one_kind(path: str, found: Sequence[Source], detect: Callable[[Source], K
 def _pattern(path: str, names: Sequence[str]) -> str:
     """A pattern for files of one ending, in the folder or below it."""
     inside = [name.removeprefix(path.rstrip("/") + "/") for name in names]
-    ending = "".join(PurePosixPath(inside[0]).suffixes[-2 if inside[0].lower().endswith(".gz") else -1 :])
+    ending = "".join(
+        PurePosixPath(inside[0]).suffixes[-2 if inside[0].lower().endswith(".gz") else -1 :]
+    )
     deep = "" if path.lower().endswith(".zip") or not any("/" in name for name in inside) else "**/"
-    return repr(f"{path.rstrip('/')}/{deep}*{ending}" if ending else f"{path.rstrip('/')}/{inside[0]}")
+    return repr(
+        f"{path.rstrip('/')}/{deep}*{ending}" if ending else f"{path.rstrip('/')}/{inside[0]}"
+    )
 
 
 def _of_one_split(path: str, found: Sequence[Source]) -> None:
     splits: dict[str, str] = {}
     for source in found:
         inside = source.name.removeprefix(path.rstrip("/") + "/")
-        words = [word for part in PurePosixPath(inside).parts for word in re.split(r"[^a-z]+", part.lower())]
+        words = [
+            word
+            for part in PurePosixPath(inside).parts
+            for word in re.split(r"[^a-z]+", part.lower())
+        ]
         if split := next((SPLITS[word] for word in words if word in SPLITS), None):
             splits.setdefault(split, source.name)
     if len(splits) > 1 and "train" in splits:
         some = ", ".join(f"{split}: {name}" for split, name in splits.items())
         raise DataError(
-            f"{path}: holds several splits ({some}); name the files of one, such as data.train={splits['train']!r}, or all of them by a pattern, "
-            f"such as {path.rstrip('/') + '/**'!r}"
+            f"{path}: holds several splits ({some}); name the files of one, such as"
+            f" data.train={splits['train']!r}, or all of them by a pattern, such as"
+            f" {path.rstrip('/') + '/**'!r}"
         )

@@ -1,4 +1,6 @@
-"""HTML: the text of a page as a reader sees it, without scripts and, unless it is asked for, without what stands around the content."""
+"""HTML: the text of a page as a reader sees it, without scripts and, unless it is asked for,
+without what stands around the content.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import PurePath
 
+from jaxsft.config.option import option
 from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 
@@ -31,27 +34,36 @@ AROUND = {"nav", "aside", "form", "menu", "dialog"}
 AROUND_PAGE = {"header", "footer"}  # of the page; those of an article belong to it
 ROLES = {"navigation", "banner", "contentinfo", "search", "complementary", "dialog", "menu"}
 CONTENT = {"article", "main", "section"}
-CLOSED = {"div", "section", "article", "span", "ul", "ol", "table", *UNSEEN, *AROUND, *AROUND_PAGE}  # whose end tag may not be left out
+# whose end tag may not be left out
+CLOSED = {"div", "section", "article", "span", "ul", "ol", "table", *UNSEEN, *AROUND, *AROUND_PAGE}
 _blocks = """
-  address article aside blockquote body br caption dd details dialog div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 header hr html
+  address article aside blockquote body br caption dd details dialog div dl dt fieldset figcaption
+  figure footer form h1 h2 h3 h4 h5 h6 header hr html
   li main menu nav ol option p pre search section summary table tbody tfoot thead title tr ul
 """
 BLOCKS = frozenset(_blocks.split())
 _space = re.compile(r"[ \t\r\n\f]+")
 _charset = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
-_begins = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype\s+html|<html[\s>])", re.IGNORECASE | re.DOTALL)
+_begins = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype\s+html|<html[\s>])",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HtmlOptions:
-    boilerplate: bool = False  # true: keep navigation, headers and footers of the page, asides and forms
+    boilerplate: bool = option(
+        False, "true: keep navigation, headers and footers of the page, asides and forms"
+    )
 
 
 def read(source: Source, encoding: str, options: HtmlOptions) -> Numbered:
-    """A file is a row: `{"text", "title", "language", "folder"}`. A block is a line, a row of a table cells between tabs; `<pre>` keeps its spaces.
+    """A file is a row: `{"text", "title", "language", "folder"}`. A block is a line, a row of a
+    table cells between tabs; `<pre>` keeps its spaces.
 
-    Where the page has a `<main>`, its text is that. The characters are those that `<meta charset>` declares, unless `encoding` is another than utf-8.
-    A page without text, and one with an element left open that hides what follows, is `Bad`.
+    Where the page has a `<main>`, its text is that. The characters are those that `<meta charset>`
+    declares, unless `encoding` is another than utf-8. A page without text, and one with an element
+    left open that hides what follows, is `Bad`.
 
     Raises:
       DataError: bytes that are not in the encoding.
@@ -69,19 +81,35 @@ def read(source: Source, encoding: str, options: HtmlOptions) -> Numbered:
     if page.hidden:
         line, tag = page.hidden[0][1], page.hidden[0][0]
         yield Bad(
-            line, f"<{tag}> is never closed, and so hides the rest of the page; close it, or set data.options.boilerplate=true if it is content"
+            line,
+            f"<{tag}> is never closed, and so hides the rest of the page; close it, or set"
+            " data.options.boilerplate=true if it is content",
         )
         return
     text = page.text()
     if not text:
-        yield Bad(1, "there is no text outside of scripts and navigation; data.options.boilerplate=true keeps the latter")
+        yield Bad(
+            1,
+            "there is no text outside of scripts and navigation; data.options.boilerplate=true"
+            " keeps the latter",
+        )
         return
     title = " ".join("".join(page.title).split()) or None
-    yield 1, {"text": text, "title": title, "language": page.language, "folder": PurePath(source.name).parent.name}
+    yield (
+        1,
+        {
+            "text": text,
+            "title": title,
+            "language": page.language,
+            "folder": PurePath(source.name).parent.name,
+        },
+    )
 
 
 class Page(HTMLParser):
-    """Collects lines of text. `hidden` are the open elements, with their lines, that nothing is taken from."""
+    """Collects lines of text. `hidden` are the open elements, with their lines, that nothing is
+    taken from.
+    """
 
     def __init__(self, boilerplate: bool):
         super().__init__(convert_charrefs=True)
@@ -141,7 +169,9 @@ class Page(HTMLParser):
         if self.boilerplate:
             return False
         in_content = any(self.inside[name] for name in CONTENT)
-        return tag in AROUND or given.get("role") in ROLES or (tag in AROUND_PAGE and not in_content)
+        return (
+            tag in AROUND or given.get("role") in ROLES or (tag in AROUND_PAGE and not in_content)
+        )
 
     def _add(self, data: str) -> None:
         if self.inside["pre"]:
@@ -167,11 +197,15 @@ class Page(HTMLParser):
         """The lines; those of <main> alone where it has any, unless boilerplate is kept."""
         self._break("html")
         main = [line for inside, line in self.lines if inside]
-        return "\n".join(main if any(main) and not self.boilerplate else [line for _, line in self.lines]).strip("\n")
+        return "\n".join(
+            main if any(main) and not self.boilerplate else [line for _, line in self.lines]
+        ).strip("\n")
 
 
 def _known(charset: str) -> str | None:
-    """The codec of a declared charset; the web reads Latin-1 and ASCII as Windows-1252 (WHATWG encoding standard)."""
+    """The codec of a declared charset; the web reads Latin-1 and ASCII as Windows-1252 (WHATWG
+    encoding standard).
+    """
     try:
         name = codecs.lookup(charset).name
     except LookupError:
@@ -183,4 +217,11 @@ def _looks_like(head: bytes) -> bool:
     return _begins.match(head) is not None
 
 
-FORMAT = Format("html", (".html", ".htm", ".xhtml"), read, "`text`, `title` and `language` of a page, and its `folder`", HtmlOptions, _looks_like)
+FORMAT = Format(
+    "html",
+    (".html", ".htm", ".xhtml"),
+    read,
+    "`text`, `title` and `language` of a page, and its `folder`",
+    HtmlOptions,
+    _looks_like,
+)

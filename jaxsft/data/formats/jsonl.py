@@ -1,4 +1,5 @@
-"""JSON and JSON lines. Every object keeps the line where it begins, in a list over many lines too."""
+"""JSON and JSON lines. Every object keeps the line where it begins, in a list over many lines
+too."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+from jaxsft.config.option import option
 from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
@@ -16,9 +18,13 @@ from jaxsft.errors import DataError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DocumentOptions:
-    records: str = ""  # where the rows lie: keys and `*` (any key, any element) between dots; a list there stands for its elements
-    key: str = "key"  # the column that takes the keys that `*` met, between dots
-    value: str = "value"  # the column that takes what lies there and is no object
+    records: str = option(
+        "",
+        "where the rows lie: keys and `*` (any key, any element) between dots; a list there stands"
+        " for its elements",
+    )
+    key: str = option("key", "the column that takes the keys that `*` met, between dots")
+    value: str = option("value", "the column that takes what lies there and is no object")
 
 
 _space = re.compile(r"[ \t\r\n]*")
@@ -26,10 +32,14 @@ _half_emoji = re.compile("[\ud800-\udfff]")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys all count: of two equal ones the standard decoder forgets the first without a word."""
+    """An object whose keys all count: of two equal ones the standard decoder forgets the first
+    without a word.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError(f"the key {repeated(name for name, _ in pairs)!r} occurs twice in an object")
+        raise ValueError(
+            f"the key {repeated(name for name, _ in pairs)!r} occurs twice in an object"
+        )
     return found
 
 
@@ -37,7 +47,9 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def read_lines(source: Source, encoding: str, options: NoOptions) -> Numbered:
-    """One object per line, as they are read; a file that is a list over several lines is one all the same."""
+    """One object per line, as they are read; a file that is a list over several lines is one all
+    the same.
+    """
     head = source.head()
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") and not _is_lines(head, list):
         yield from _whole(source.text(encoding), source.name)
@@ -46,13 +58,16 @@ def read_lines(source: Source, encoding: str, options: NoOptions) -> Numbered:
 
 
 def read_document(source: Source, encoding: str, options: DocumentOptions) -> Numbered:
-    """A list of objects, or `{"data": [...]}`; or one object per line. A list is read as a whole: JSON lines are for what memory does not hold.
+    """A list of objects, or `{"data": [...]}`; or one object per line. A list is read as a whole:
+    JSON lines are for what memory does not hold.
 
-    With `records` the rows of a nested document: `*` gives those of `{"sst2": [...], "qqp": [...]}`, each with its `key`, sst2 or qqp, and
-    those of a list of texts as `{"value": text}`; `*.paragraphs` those of the list `paragraphs` in every element.
+    With `records` the rows of a nested document: `*` gives those of `{"sst2": [...], "qqp":
+    [...]}`, each with its `key`, sst2 or qqp, and those of a list of texts as `{"value": text}`;
+    `*.paragraphs` those of the list `paragraphs` in every element.
 
     Raises:
-      DataError: broken JSON; nothing lies where `records` looks (the keys that are there are listed); a row has a column called `key`'s name.
+      DataError: broken JSON; nothing lies where `records` looks (the keys that are there are
+        listed); a row has a column called `key`'s name.
     """
     if options.records:
         yield from _check(_records(source.text(encoding), source.name, options))
@@ -69,7 +84,10 @@ def _whole(content: str, file: str) -> Numbered:
     elif content.startswith("{", begin):
         yield from _check(_document(content, begin, file))
     elif begin < len(content):
-        yield Bad(1 + content.count("\n", 0, begin), f"found {content[begin : begin + 20]!r}, expected a JSON list or object")
+        yield Bad(
+            1 + content.count("\n", 0, begin),
+            f"found {content[begin : begin + 20]!r}, expected a JSON list or object",
+        )
 
 
 def write_lines(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
@@ -88,21 +106,34 @@ def write_list(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> No
 
 
 def dumped(row: dict[str, Any], name: str, number: int) -> bytes:
-    """A row as strict JSON (RFC 8259). Raises DataError where a number is not finite: the readers here take `NaN`, but other programs do not."""
+    """A row as strict JSON (RFC 8259). Raises DataError where a number is not finite: the readers
+    here take `NaN`, but other programs do not.
+    """
     try:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
         for column, value in row.items():
             if (found := _not_finite(value)) is not None:
-                raise DataError(f"{name}: row {number}, column {column!r}: found {found}, which JSON does not have; write .csv, or drop it") from None
+                raise DataError(
+                    f"{name}: row {number}, column {column!r}: found {found}, which JSON does not"
+                    " have; write .csv, or drop it"
+                ) from None
         raise DataError(f"{name}: row {number} is no JSON ({error})") from None
-    return text.encode("utf-8", "backslashreplace")  # half of a broken emoji stays the escape that it is in JSON
+    # half of a broken emoji stays the escape that it is in JSON
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _not_finite(value: Any) -> float | None:
     """The first number in a value that is not finite."""
     if isinstance(value, dict | list | tuple):
-        return next((found for part in (value.values() if isinstance(value, dict) else value) if (found := _not_finite(part)) is not None), None)
+        return next(
+            (
+                found
+                for part in (value.values() if isinstance(value, dict) else value)
+                if (found := _not_finite(part)) is not None
+            ),
+            None,
+        )
     return value if isinstance(value, float) and not math.isfinite(value) else None
 
 
@@ -113,7 +144,11 @@ def _check(rows: Iterable[tuple[int, Any] | Bad]) -> Numbered:
             continue
         line, row = found
         if not isinstance(row, dict):
-            yield Bad(line, f'found a JSON {_kind(row)}, expected an object with named fields such as {{"text": ...}}')
+            yield Bad(
+                line,
+                f'found a JSON {_kind(row)}, expected an object with named fields such as {{"text":'
+                " ...}",
+            )
         elif (half := surrogate(row)) is not None:
             yield Bad(line, f"a text holds {half}, {NO_CHARACTER}")
         else:
@@ -124,7 +159,9 @@ NO_CHARACTER = "half of a surrogate pair, which is no character; mend or remove 
 
 
 def surrogate(value: Any) -> str | None:
-    """The first lone surrogate in the texts of a value, as it is escaped: of a broken emoji, or a byte that was no UTF-8."""
+    """The first lone surrogate in the texts of a value, as it is escaped: of a broken emoji, or a
+    byte that was no UTF-8.
+    """
     left = [value]  # not by calling itself: JSON nests nearly as deep as Python may call
     while left:
         value = left.pop()
@@ -144,7 +181,9 @@ def _kind(value: Any) -> str:
 
 
 def _is_lines(head: bytes, kind: type = dict) -> bool:
-    """Whether the first line is an object (or a list) by itself and more follows: a .json file that holds JSON lines."""
+    """Whether the first line is an object (or a list) by itself and more follows: a .json file that
+    holds JSON lines.
+    """
     first, _, rest = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
     if not rest.strip():
         return False
@@ -197,7 +236,11 @@ class _Cursor:
 
     def expect(self, character: str) -> None:
         if not self.skip(character):
-            raise self.error(f"found {self.content[self.position : self.position + 1] or 'the end of the file'!r}, expected {character!r}")
+            raise self.error(
+                "found"
+                f" {self.content[self.position : self.position + 1] or 'the end of the file'!r},"
+                f" expected {character!r}"
+            )
 
     def value(self) -> Any:
         self.skip()
@@ -241,13 +284,19 @@ def _records(content: str, file: str, options: DocumentOptions) -> Iterator[tupl
     for line, keys, value in _walk(at, options.records.split("."), ()):
         row = value if isinstance(value, dict) else {options.value: value}
         if keys and options.key in row:
-            yield Bad(line, f"the row has a column {options.key!r} already; set data.options.key to another name for the key {'.'.join(keys)!r}")
+            yield Bad(
+                line,
+                f"the row has a column {options.key!r} already; set data.options.key to another"
+                f" name for the key {'.'.join(keys)!r}",
+            )
         else:
             yield line, {options.key: ".".join(keys), **row} if keys else row
     _end(at)
 
 
-def _walk(at: _Cursor, path: list[str], keys: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...], Any]]:
+def _walk(
+    at: _Cursor, path: list[str], keys: tuple[str, ...]
+) -> Iterator[tuple[int, tuple[str, ...], Any]]:
     """Line, keys and value of what lies below; the cursor goes on behind it."""
     at.skip()
     opening = at.content[at.position : at.position + 1]
@@ -266,11 +315,18 @@ def _walk(at: _Cursor, path: list[str], keys: tuple[str, ...]) -> Iterator[tuple
                 break
             at.expect(",")
     else:
-        what = f"found {at.content[at.position : at.position + 20]!r} where it looks for {path[0]!r}"
-        raise DataError(f"{at.file}:{at.line}: data.options.records: {what}; expected an object{' or a list' if path[0] == '*' else ''}")
+        what = (
+            f"found {at.content[at.position : at.position + 20]!r} where it looks for {path[0]!r}"
+        )
+        raise DataError(
+            f"{at.file}:{at.line}: data.options.records: {what}; expected an"
+            f" object{' or a list' if path[0] == '*' else ''}"
+        )
 
 
-def _walk_object(at: _Cursor, path: list[str], keys: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...], Any]]:
+def _walk_object(
+    at: _Cursor, path: list[str], keys: tuple[str, ...]
+) -> Iterator[tuple[int, tuple[str, ...], Any]]:
     at.expect("{")
     line, names = at.line, []
     while not at.skip("}"):
@@ -285,12 +341,15 @@ def _walk_object(at: _Cursor, path: list[str], keys: tuple[str, ...]) -> Iterato
         at.expect(",")
     if path[0] != "*" and path[0] not in names:
         found = ", ".join(map(repr, names[:20])) or "none"
-        raise DataError(f"{at.file}:{line}: data.options.records: there is no key {path[0]!r}; found {found}")
+        raise DataError(
+            f"{at.file}:{line}: data.options.records: there is no key {path[0]!r}; found {found}"
+        )
 
 
 def top_lists(content: str, file: str) -> Iterator[tuple[str, int, Any]]:
-    """Of a document that is one object of lists, such as `{"images": [...], "annotations": [...]}`: the name of the list, and each of its elements
-    with its line. What is no list is passed over. Raises DataError where the JSON is broken.
+    """Of a document that is one object of lists, such as `{"images": [...], "annotations": [...]}`:
+    the name of the list, and each of its elements with its line. What is no list is passed over.
+    Raises DataError where the JSON is broken.
     """
     at = _Cursor(content, 0, file)
     at.expect("{")
@@ -309,7 +368,8 @@ def top_lists(content: str, file: str) -> Iterator[tuple[str, int, Any]]:
 
 
 def _document(content: str, begin: int, file: str) -> Iterator[tuple[int, Any]]:
-    """One object over the whole file: its list `data`, or else the object itself is the only row."""
+    """One object over the whole file: its list `data`, or else the object itself is the only
+    row."""
     at = _Cursor(content, begin, file)
     first = at.line
     fields: dict[str, Any] = {}
@@ -334,14 +394,23 @@ def _document(content: str, begin: int, file: str) -> Iterator[tuple[int, Any]]:
 def _end(at: _Cursor) -> None:
     at.skip()
     if at.position < len(at.content):
-        raise at.error(f"found {at.content[at.position : at.position + 20]!r} after the end of the value")
+        raise at.error(
+            f"found {at.content[at.position : at.position + 20]!r} after the end of the value"
+        )
 
 
 def _begins_as_document(head: bytes) -> bool:
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"{"))
 
 
-LINES = Format("jsonl", (".jsonl", ".ndjson"), read_lines, "one JSON object per line", looks_like=_is_lines, write=write_lines)
+LINES = Format(
+    "jsonl",
+    (".jsonl", ".ndjson"),
+    read_lines,
+    "one JSON object per line",
+    looks_like=_is_lines,
+    write=write_lines,
+)
 DOCUMENT = Format(
     "json",
     (".json",),

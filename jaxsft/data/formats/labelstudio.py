@@ -1,4 +1,6 @@
-"""Exports of Label Studio: JSON, with the results of every annotator, and JSON-MIN. One annotator's work on one task is a row."""
+"""Exports of Label Studio: JSON, with the results of every annotator, and JSON-MIN. One annotator's
+work on one task is a row.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+from jaxsft.config.option import option
 from jaxsft.data.formats import jsonl
 from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
@@ -16,26 +19,34 @@ from jaxsft.errors import ConfigError, DataError
 
 TAKE = ("annotations", "predictions", "both")
 OURS = ("id", "text", "spans", "relations", "labels", "annotator", "skipped", "seconds")
-MINIMAL = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")  # what JSON-MIN adds to a task
+# what JSON-MIN adds to a task
+MINIMAL = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabelStudioOptions:
-    take: str = "annotations"  # annotations (of people; `completions` in old exports) | predictions (of models) | both
-    text: str = "text"  # the field of the task's data that was annotated
+    take: str = option(
+        "annotations",
+        "annotations (of people; `completions` in old exports) | predictions (of models) | both",
+    )
+    text: str = option("text", "the field of the task's data that was annotated")
 
     def __post_init__(self) -> None:
         if self.take not in TAKE:
-            raise ConfigError(f"data.options.take={self.take!r} is unknown; expected one of {', '.join(TAKE)}")
+            raise ConfigError(
+                f"data.options.take={self.take!r} is unknown; expected one of {', '.join(TAKE)}"
+            )
 
 
 def read(source: Source, encoding: str, options: LabelStudioOptions) -> Numbered:
-    """`{"id", "text", "spans", "relations", "labels", "annotator", "skipped"}`, `seconds` (the lead time) where the tool has measured it, the
-    other data of the task, and a column per control that is no span.
+    """`{"id", "text", "spans", "relations", "labels", "annotator", "skipped"}`, `seconds` (the lead
+    time) where the tool has measured it, the other data of the task, and a column per control that
+    is no span.
 
-    `labels` are all that was chosen (choices, taxonomies as `A/B`); a control's own column has its choices, rating, number or texts. A task that
-    nobody has annotated is a row with annotator, spans, relations and labels None; so is one that was skipped, with its annotator. A result that is
-    broken, or of another kind (regions of an image), makes its row `Bad`.
+    `labels` are all that was chosen (choices, taxonomies as `A/B`); a control's own column has its
+    choices, rating, number or texts. A task that nobody has annotated is a row with annotator,
+    spans, relations and labels None; so is one that was skipped, with its annotator. A result that
+    is broken, or of another kind (regions of an image), makes its row `Bad`.
     """
     for found in jsonl.read_document(source, encoding, jsonl.DocumentOptions()):
         if isinstance(found, Bad):
@@ -43,23 +54,43 @@ def read(source: Source, encoding: str, options: LabelStudioOptions) -> Numbered
             continue
         line, task = found
         try:
-            rows = list(_of_task(task, options) if isinstance(task.get("data"), dict) else _of_minimal(task, options))
+            rows = list(
+                _of_task(task, options)
+                if isinstance(task.get("data"), dict)
+                else _of_minimal(task, options)
+            )
         except Problem as problem:
             yield Bad(line, str(problem))
             continue
-        yield from (Bad(line, str(row)) if isinstance(row, Problem) else (line, row) for row in rows)
+        yield from (
+            Bad(line, str(row)) if isinstance(row, Problem) else (line, row) for row in rows
+        )
 
 
-def _of_task(task: dict[str, Any], options: LabelStudioOptions) -> Iterator[dict[str, Any] | Problem]:
+def _of_task(
+    task: dict[str, Any], options: LabelStudioOptions
+) -> Iterator[dict[str, Any] | Problem]:
     data = task["data"]
-    base = {"id": task.get("id"), "text": _text(data, options.text), **{key: value for key, value in data.items() if key != options.text}}
+    base = {
+        "id": task.get("id"),
+        "text": _text(data, options.text),
+        **{key: value for key, value in data.items() if key != options.text},
+    }
     if taken := next((key for key in OURS[2:] if key in data), None):
-        raise Problem(f"the task's data has a field {taken!r}, which is a column of its own here; rename it")
+        raise Problem(
+            f"the task's data has a field {taken!r}, which is a column of its own here; rename it"
+        )
     works = []
     if options.take != "predictions":
-        works += [(_annotator(work), work) for work in _objects(task, "annotations") or _objects(task, "completions")]
+        works += [
+            (_annotator(work), work)
+            for work in _objects(task, "annotations") or _objects(task, "completions")
+        ]
     if options.take != "annotations":
-        works += [(f"model {work.get('model_version') or ''}".strip(), work) for work in _objects(task, "predictions")]
+        works += [
+            (f"model {work.get('model_version') or ''}".strip(), work)
+            for work in _objects(task, "predictions")
+        ]
     none = {"spans": None, "relations": None, "labels": None}
     if not works:
         yield {**base, **none, "annotator": None, "skipped": False}
@@ -68,7 +99,13 @@ def _of_task(task: dict[str, Any], options: LabelStudioOptions) -> Iterator[dict
             yield {**base, **none, "annotator": annotator, "skipped": True, **_seconds(work)}
             continue
         try:
-            yield {**base, **_results(_objects(work, "result"), base), "annotator": annotator, "skipped": False, **_seconds(work)}
+            yield {
+                **base,
+                **_results(_objects(work, "result"), base),
+                "annotator": annotator,
+                "skipped": False,
+                **_seconds(work),
+            }
         except Problem as problem:
             yield problem
 
@@ -83,7 +120,8 @@ def _objects(parent: dict[str, Any], key: str) -> list[dict[str, Any]]:
 def _text(data: dict[str, Any], field: str) -> str:
     if not isinstance(data.get(field), str):
         raise Problem(
-            f"found no text in the field {field!r} of the task's data, which has {', '.join(data) or 'nothing'}; set data.options.text=<field>"
+            f"found no text in the field {field!r} of the task's data, which has"
+            f" {', '.join(data) or 'nothing'}; set data.options.text=<field>"
         )
     return data[field]
 
@@ -98,16 +136,24 @@ def _annotator(work: dict[str, Any]) -> Any:
 
 def _seconds(work: dict[str, Any]) -> dict[str, float]:
     found = work.get("lead_time")
-    return {"seconds": found} if isinstance(found, int | float) and not isinstance(found, bool) else {}
+    return (
+        {"seconds": found} if isinstance(found, int | float) and not isinstance(found, bool) else {}
+    )
 
 
 def _results(results: list[dict[str, Any]], base: dict[str, Any]) -> dict[str, Any]:
     spans: list[dict[str, Any]] = []
     relations, labels, columns, index = [], [], {}, {}
     for result in results:
-        kind, value, name = result.get("type"), result.get("value", {}), str(result.get("from_name", "label"))
+        kind, value, name = (
+            result.get("type"),
+            result.get("value", {}),
+            str(result.get("from_name", "label")),
+        )
         if not isinstance(value, dict):
-            raise Problem(f"found the result {str(result)[:80]}, expected an object with type and value")
+            raise Problem(
+                f"found the result {str(result)[:80]}, expected an object with type and value"
+            )
         if kind == "relation":
             continue
         if kind == "labels":
@@ -119,14 +165,19 @@ def _results(results: list[dict[str, Any]], base: dict[str, Any]) -> dict[str, A
         if name == "labels" and kind in ("choices", "taxonomy"):
             continue
         if name in base or name in OURS:
-            raise Problem(f"the control {name!r} has the name of another column; rename it in the labelling setup, or in the export")
+            raise Problem(
+                f"the control {name!r} has the name of another column; rename it in the labelling"
+                " setup, or in the export"
+            )
         columns[name] = columns[name] + found if isinstance(columns.get(name), list) else found
     for result in results:
         if result.get("type") == "relation":
             ends = (result.get("from_id"), result.get("to_id"))
             ends = ends[::-1] if result.get("direction") == "left" else ends
             named = result.get("labels") if isinstance(result.get("labels"), list) else []
-            relations += [relation(*map(str, ends), label, index, "a relation") for label in named or [None]]
+            relations += [
+                relation(*map(str, ends), label, index, "a relation") for label in named or [None]
+            ]
     return {"spans": spans, "relations": relations, "labels": labels, **columns}
 
 
@@ -134,7 +185,9 @@ def _spans(text: str, value: dict[str, Any]) -> list[dict[str, Any]]:
     names = value.get("labels")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise Problem(f"the span from {value.get('start')} to {value.get('end')} has no labels")
-    start, end = located(text, value.get("start"), value.get("end"), value.get("text"), f"the span {names[0]!r}")
+    start, end = located(
+        text, value.get("start"), value.get("end"), value.get("text"), f"the span {names[0]!r}"
+    )
     return [{"start": start, "end": end, "label": name} for name in names]
 
 
@@ -152,25 +205,44 @@ def _value(kind: Any, value: dict[str, Any]) -> Any:
     if kind == "datetime" and isinstance(value.get("datetime"), str):
         return value["datetime"]
     raise Problem(
-        f"a result of the type {kind!r} is no annotation of a text; expected labels, choices, taxonomy, textarea, rating, number or relation"
+        f"a result of the type {kind!r} is no annotation of a text; expected labels, choices,"
+        " taxonomy, textarea, rating, number or relation"
     )
 
 
 def _of_minimal(task: dict[str, Any], options: LabelStudioOptions) -> Iterator[dict[str, Any]]:
-    """JSON-MIN: the results stand beside the data. Lists of spans become `spans`; `{"choices": [...]}` a list; the rest stays as it is."""
+    """JSON-MIN: the results stand beside the data. Lists of spans become `spans`; `{"choices":
+    [...]}` a list; the rest stays as it is.
+    """
     text, spans, columns = _text(task, options.text), [], {}
     for key, value in task.items():
-        if isinstance(value, list) and value and all(isinstance(part, dict) and "labels" in part and "start" in part for part in value):
+        if (
+            isinstance(value, list)
+            and value
+            and all(
+                isinstance(part, dict) and "labels" in part and "start" in part for part in value
+            )
+        ):
             spans += [span for part in value for span in _spans(text, part)]
         elif key not in (options.text, *MINIMAL):
-            columns[key] = value["choices"] if isinstance(value, dict) and set(value) == {"choices"} else value
-    yield {"id": task.get("id"), "text": text, **columns, "spans": spans, "annotator": task.get("annotator")}
+            columns[key] = (
+                value["choices"] if isinstance(value, dict) and set(value) == {"choices"} else value
+            )
+    yield {
+        "id": task.get("id"),
+        "text": text,
+        **columns,
+        "spans": spans,
+        "annotator": task.get("annotator"),
+    }
 
 
-# --- write -----------------------------------------------------------------------------------------------------------------------------------
+# --- write
+# --------------------------------------------------------------------------------------------------
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Rows as a JSON export that reads as the same rows: those of one id, or without ids each row, are the annotations of one task. Spans are of the
-    control `label`, `labels` of the control `labels`; other columns are data of the task.
+    """Rows as a JSON export that reads as the same rows: those of one id, or without ids each row,
+    are the annotations of one task. Spans are of the control `label`, `labels` of the control
+    `labels`; other columns are data of the task.
 
     Raises:
       DataError: a row without text; a span that leaves it; rows of one id with different data.
@@ -180,13 +252,27 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
         if not isinstance(row.get("text"), str):
             raise DataError(f"{name}: row {number} has no text; write .jsonl instead")
         id = row["id"] if row.get("id") is not None else f"row {number}"
-        data = {"text": row["text"], **{key: value for key, value in row.items() if key not in OURS}}
-        task = tasks.setdefault(id, {**({"id": id} if row.get("id") is not None else {}), "data": data, "annotations": []})
+        data = {
+            "text": row["text"],
+            **{key: value for key, value in row.items() if key not in OURS},
+        }
+        task = tasks.setdefault(
+            id,
+            {**({"id": id} if row.get("id") is not None else {}), "data": data, "annotations": []},
+        )
         if task["data"] != data:
-            raise DataError(f"{name}: row {number}: the data of {id!r} differ from those of the row before; give each text its own id")
-        known = any(row.get(key) is not None for key in ("spans", "relations", "labels", "annotator")) or row.get("skipped")
+            raise DataError(
+                f"{name}: row {number}: the data of {id!r} differ from those of the row before;"
+                " give each text its own id"
+            )
+        known = any(
+            row.get(key) is not None for key in ("spans", "relations", "labels", "annotator")
+        ) or row.get("skipped")
         if known:
-            about = {"completed_by": row.get("annotator"), "was_cancelled": bool(row.get("skipped"))}
+            about = {
+                "completed_by": row.get("annotator"),
+                "was_cancelled": bool(row.get("skipped")),
+            }
             about |= {"lead_time": row["seconds"]} if row.get("seconds") is not None else {}
             task["annotations"].append({**about, "result": _spelled(row, f"{name}: row {number}")})
     jsonl.write_list(tasks.values(), file, name)
@@ -197,14 +283,44 @@ def _spelled(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
     for i, span in enumerate(row.get("spans") or []):
         start, end = span["start"], span["end"]
         if not 0 <= start < end <= len(row["text"]):
-            raise DataError(f"{where}: the span {json.dumps(span)} leaves its text of {len(row['text'])} characters")
-        value = {"start": start, "end": end, "text": row["text"][start:end], "labels": [span["label"]]}
-        out.append({"id": f"s{i}", "from_name": "label", "to_name": "text", "type": "labels", "value": value})
+            raise DataError(
+                f"{where}: the span {json.dumps(span)} leaves its text of {len(row['text'])}"
+                " characters"
+            )
+        value = {
+            "start": start,
+            "end": end,
+            "text": row["text"][start:end],
+            "labels": [span["label"]],
+        }
+        out.append(
+            {
+                "id": f"s{i}",
+                "from_name": "label",
+                "to_name": "text",
+                "type": "labels",
+                "value": value,
+            }
+        )
     if row.get("labels"):
-        out.append({"from_name": "labels", "to_name": "text", "type": "choices", "value": {"choices": row["labels"]}})
+        out.append(
+            {
+                "from_name": "labels",
+                "to_name": "text",
+                "type": "choices",
+                "value": {"choices": row["labels"]},
+            }
+        )
     for link in row.get("relations") or []:
         ends = {"from_id": f"s{link['head']}", "to_id": f"s{link['tail']}"}
-        out.append({"type": "relation", **ends, "direction": "right", "labels": [] if link["label"] is None else [link["label"]]})
+        out.append(
+            {
+                "type": "relation",
+                **ends,
+                "direction": "right",
+                "labels": [] if link["label"] is None else [link["label"]],
+            }
+        )
     return out
 
 
@@ -215,9 +331,13 @@ def _looks_like(head: bytes) -> bool:
     if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         return False
     full = (
-        _result.search(head) is not None and re.search(rb'"data"\s*:\s*\{', head) is not None and (b'"result"' in head or b'"completed_by"' in head)
+        _result.search(head) is not None
+        and re.search(rb'"data"\s*:\s*\{', head) is not None
+        and (b'"result"' in head or b'"completed_by"' in head)
     )
-    return full or all(f'"{key}"'.encode() in head for key in ("annotator", "annotation_id", "lead_time"))
+    return full or all(
+        f'"{key}"'.encode() in head for key in ("annotator", "annotation_id", "lead_time")
+    )
 
 
 FORMAT = Format(

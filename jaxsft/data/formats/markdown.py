@@ -1,4 +1,6 @@
-"""Markdown: a file is a row. Front matter, in YAML between `---` or in TOML between `+++`, becomes columns."""
+"""Markdown: a file is a row. Front matter, in YAML between `---` or in TOML between `+++`, becomes
+columns.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,32 @@ from typing import Any
 
 import yaml
 
+from jaxsft.config.option import option
 from jaxsft.data.formats import html
 from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 
-_matter = re.compile(r"(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+_matter = re.compile(
+    r"(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
+)
 BRACKETS = 500  # [ and { in front matter
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MarkdownOptions:
-    markup: bool = True  # false: the text as it is shown, without signs for headings, emphasis, links or code, and without images
+    markup: bool = option(
+        True,
+        "false: the text as it is shown, without signs for headings, emphasis, links or code, and"
+        " without images",
+    )
 
 
 def read(source: Source, encoding: str, options: MarkdownOptions) -> Numbered:
-    """`{"text", "title", "folder"}` and the fields of the front matter; `title` is its field, or else the first heading of level 1.
+    """`{"text", "title", "folder"}` and the fields of the front matter; `title` is its field, or
+    else the first heading of level 1.
 
-    Front matter that is broken, is no mapping, or has a field `text` or `folder`, makes the row `Bad`; so does a file without text.
+    Front matter that is broken, is no mapping, or has a field `text` or `folder`, makes the row
+    `Bad`; so does a file without text.
 
     Raises:
       DataError: bytes that are not in the encoding.
@@ -37,17 +48,29 @@ def read(source: Source, encoding: str, options: MarkdownOptions) -> Numbered:
     try:
         fields = _fields(found[1], found[2]) if found else {}
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        yield Bad(1, f"the front matter is broken ({' '.join(str(error).split())}); mend it, or take it out")
+        yield Bad(
+            1,
+            f"the front matter is broken ({' '.join(str(error).split())}); mend it, or take it out",
+        )
         return
     if taken := [key for key in ("text", "folder") if key in fields]:
-        yield Bad(1, f"the front matter has a field {taken[0]!r}, which is a column of its own here; rename it")
+        yield Bad(
+            1,
+            f"the front matter has a field {taken[0]!r}, which is a column of its own here;"
+            " rename it",
+        )
         return
     body = content[found.end() if found else 0 :].strip("\r\n")
     if not body.strip():
         yield Bad(1, "there is no text")
         return
     shown, title = _shown(body)
-    row = {"text": body if options.markup else shown, "title": title, "folder": PurePath(source.name).parent.name, **fields}
+    row = {
+        "text": body if options.markup else shown,
+        "title": title,
+        "folder": PurePath(source.name).parent.name,
+        **fields,
+    }
     line = 1 + (content.count("\n", 0, found.end()) if found else 0)
     yield (line, row) if row["text"].strip() else Bad(line, "there is no text but markup")
 
@@ -57,9 +80,14 @@ def _fields(fence: str, matter: str) -> dict[str, Any]:
         fields = tomllib.loads(matter.replace("\r\n", "\n"))
     else:
         if sum(matter.count(sign) for sign in "[{") > BRACKETS:
-            raise ValueError(f"found more than {BRACKETS} brackets")  # the YAML parser takes minutes over some thousand nested ones
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(matter, Loader=yaml.SafeLoader)):
-            raise ValueError("found an alias, *name, which is not read")  # a few of them can grow without measure
+            # the YAML parser takes minutes over some thousand nested ones
+            raise ValueError(f"found more than {BRACKETS} brackets")
+        if any(
+            isinstance(event, yaml.AliasEvent)
+            for event in yaml.parse(matter, Loader=yaml.SafeLoader)
+        ):
+            # a few of them can grow without measure
+            raise ValueError("found an alias, *name, which is not read")
         fields = yaml.safe_load(matter)
     if fields is None:
         return {}
@@ -89,7 +117,11 @@ def _shown(body: str) -> tuple[str, str | None]:
     tokens = parser.parse(body)
     page.feed(parser.renderer.render(tokens, parser.options, {}))
     page.close()
-    after = (tokens[i + 1] for i, token in enumerate(tokens) if token.type == "heading_open" and token.tag == "h1")
+    after = (
+        tokens[i + 1]
+        for i, token in enumerate(tokens)
+        if token.type == "heading_open" and token.tag == "h1"
+    )
     inline = next(after, None)
     if inline is None:
         return page.text(), None
@@ -100,5 +132,9 @@ def _shown(body: str) -> tuple[str, str | None]:
 
 
 FORMAT = Format(
-    "markdown", (".md", ".markdown"), read, "`text` and `title` of a file, its `folder`, and the fields of its front matter", MarkdownOptions
+    "markdown",
+    (".md", ".markdown"),
+    read,
+    "`text` and `title` of a file, its `folder`, and the fields of its front matter",
+    MarkdownOptions,
 )

@@ -1,5 +1,7 @@
-"""The columns of CoNLL-2012 (OntoNotes; Pradhan et al. 2012, aclanthology.org/W12-4501): at least twelve, of which those of arguments differ in
-number from sentence to sentence; named entities are brackets, `(GPE*` `*)` `(DATE)`."""
+"""The columns of CoNLL-2012 (OntoNotes; Pradhan et al. 2012, aclanthology.org/W12-4501): at least
+twelve, of which those of arguments differ in number from sentence to sentence; named entities are
+brackets, `(GPE*` `*)` `(DATE)`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,20 @@ import re
 from collections.abc import Sequence
 
 # The first eleven columns, and the last; what stands between them are the arguments of each verb.
-NAMES = ("document_id", "part", "number", "word", "pos", "parse", "lemma", "frameset", "sense", "speaker", "entities", "coreference")
+NAMES = (
+    "document_id",
+    "part",
+    "number",
+    "word",
+    "pos",
+    "parse",
+    "lemma",
+    "frameset",
+    "sense",
+    "speaker",
+    "entities",
+    "coreference",
+)
 TOKENS, ENTITIES = 3, 10
 _brackets = re.compile(r"(?:\(([^()*\s]+))?\*?(\))?")
 _begin = re.compile(r"#begin document \(.*\); part \d+\s*")
@@ -16,7 +31,11 @@ _begin = re.compile(r"#begin document \(.*\); part \d+\s*")
 def is_layout(lines: Sequence[str]) -> bool:
     """Whether lines, of which the first says so, have these columns."""
     rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
-    return any(map(_begin.fullmatch, lines)) and bool(rows) and all(len(row) >= 12 and row[2].isdecimal() for row in rows[:200])
+    return (
+        any(map(_begin.fullmatch, lines))
+        and bool(rows)
+        and all(len(row) >= 12 and row[2].isdecimal() for row in rows[:200])
+    )
 
 
 def cells(line: str) -> list[str]:
@@ -29,12 +48,21 @@ def iob2(column: Sequence[str]) -> list[str]:
     """The tags of a column of brackets.
 
     Raises:
-      ValueError: brackets that do not fit each other; its argument is the position and what is wrong.
+      ValueError: brackets that do not fit each other; its argument is the position and what is
+        wrong.
     """
     tags, kind = [], None
     for i, cell in enumerate(column):
-        if not (found := _brackets.fullmatch(cell)) or (found[1] and kind is not None) or (found[2] and not found[1] and kind is None):
-            raise ValueError(i, f"found {cell[:40]!r}, expected brackets such as (GPE*, * and *), of which one is open at a time")
+        if (
+            not (found := _brackets.fullmatch(cell))
+            or (found[1] and kind is not None)
+            or (found[2] and not found[1] and kind is None)
+        ):
+            raise ValueError(
+                i,
+                f"found {cell[:40]!r}, expected brackets such as (GPE*, * and *), of which one is"
+                " open at a time",
+            )
         tags.append(f"B-{found[1]}" if found[1] else f"I-{kind}" if kind is not None else "O")
         kind = None if found[2] else found[1] or kind
     if kind is not None:

@@ -1,7 +1,10 @@
-"""Parquet, and Arrow's own files (IPC file, IPC stream, Feather), through pyarrow: read batch by batch, every value as plain JSON has it.
+"""Parquet, and Arrow's own files (IPC file, IPC stream, Feather), through pyarrow: read batch by
+batch, every value as plain JSON has it.
 
-Nothing is rounded: integers are exact; a decimal is the text of its digits; dates, times and instants are ISO 8601 text (an instant with a time zone
-in UTC), a duration is `PT<seconds>S`. A struct becomes a dict, a map with text keys too; a list a list; null None; a dictionary-encoded value itself.
+Nothing is rounded: integers are exact; a decimal is the text of its digits; dates, times and
+instants are ISO 8601 text (an instant with a time zone in UTC), a duration is `PT<seconds>S`. A
+struct becomes a dict, a map with text keys too; a list a list; null None; a dictionary-encoded
+value itself.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
+from jaxsft.config.option import option
 from jaxsft.data.formats.rows import Bad, Format, Numbered, Struct, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
@@ -24,8 +28,14 @@ GROUP = 10_000  # rows per row group that is written
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ParquetOptions:
-    class_names: bool = False  # true: the ids of a Hugging Face ClassLabel become its names (-1, no label, becomes null)
-    columns: Sequence[str] = ()  # that the caller wants; others are left out where they hold what no text is, such as bytes
+    class_names: bool = option(
+        False,
+        "true: the ids of a Hugging Face ClassLabel become its names (-1, no label, becomes null)",
+    )
+    columns: Sequence[str] = option(
+        (),
+        "that the caller wants; others are left out where they hold what no text is, such as bytes",
+    )
 
 
 def _pyarrow() -> Any:
@@ -39,11 +49,13 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-# --- read ------------------------------------------------------------------------------------------------------------------------------------
+# --- read
+# --------------------------------------------------------------------------------------------------
 def read(source: Source, encoding: str, options: ParquetOptions) -> Numbered:
     """The rows of a Parquet file, numbered from 1, by batches of its row groups.
 
-    A row with bytes in a wanted column is `Bad`; so is one whose text is not UTF-8, or whose id has no name.
+    A row with bytes in a wanted column is `Bad`; so is one whose text is not UTF-8, or whose id has
+    no name.
 
     Raises:
       DataError: not a Parquet file, a damaged one, a column name that occurs twice.
@@ -56,7 +68,9 @@ def read(source: Source, encoding: str, options: ParquetOptions) -> Numbered:
 
 
 def read_arrow(source: Source, encoding: str, options: ParquetOptions) -> Numbered:
-    """The rows of an Arrow IPC file (also Feather, version 2) or an IPC stream (what Hugging Face datasets keep). Raises as `read`."""
+    """The rows of an Arrow IPC file (also Feather, version 2) or an IPC stream (what Hugging Face
+    datasets keep). Raises as `read`.
+    """
     pa = _pyarrow()
     with source.open() as file, _told(pa, source.name, "Arrow"):
         if source.head().startswith(b"ARROW1"):
@@ -65,7 +79,9 @@ def read_arrow(source: Source, encoding: str, options: ParquetOptions) -> Number
         else:
             opened = pa.ipc.open_stream(file)
             batches = iter(opened)
-        parts = (batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH))
+        parts = (
+            batch.slice(at, BATCH) for batch in batches for at in range(0, batch.num_rows, BATCH)
+        )
         yield from _rows(opened.schema, parts, source.name, options)
 
 
@@ -79,14 +95,20 @@ def _told(pa: Any, name: str, kind: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:500]
-        raise DataError(f"{name}: the {kind} file is damaged, or not one at all ({reason}); copy it again") from None
+        raise DataError(
+            f"{name}: the {kind} file is damaged, or not one at all ({reason}); copy it again"
+        ) from None
 
 
 def _rows(schema: Any, batches: Iterable[Any], name: str, options: ParquetOptions) -> Numbered:
     if (twice := repeated(schema.names)) is not None:
         raise DataError(f"{name}: the column name {twice[:80]!r} occurs twice; rename one")
     barred = {field.name: kind for field in schema if (kind := _no_text(field.type))}
-    names = [column for column in schema.names if not (options.columns and column in barred and column not in options.columns)]
+    names = [
+        column
+        for column in schema.names
+        if not (options.columns and column in barred and column not in options.columns)
+    ]
     labels = _class_names(schema, name) if options.class_names else {}
     line = 0
     for batch in batches:
@@ -95,30 +117,55 @@ def _rows(schema: Any, batches: Iterable[Any], name: str, options: ParquetOption
 
 
 def _batch(batch: Any, before: int, barred: dict[str, str], labels: dict[str, Any]) -> Numbered:
-    """The rows of a batch; where it is damaged, or a text in it is not UTF-8, its rows one by one, to find which."""
+    """The rows of a batch; where it is damaged, or a text in it is not UTF-8, its rows one by one,
+    to find which.
+    """
     try:
         batch.validate(full=True)  # without this, what points outside of the file ends the process
-        columns = {column: _plain(array) for column, array in zip(batch.schema.names, batch.columns, strict=True) if column not in barred}
+        columns = {
+            column: _plain(array)
+            for column, array in zip(batch.schema.names, batch.columns, strict=True)
+            if column not in barred
+        }
     except (_pyarrow().ArrowInvalid, UnicodeDecodeError, _NoValue) as error:
         if batch.num_rows == 1:
             yield Bad(
-                before + 1, str(error) if isinstance(error, _NoValue) else f"the row is damaged, or not UTF-8 ({' '.join(str(error).split())[:500]})"
+                before + 1,
+                (
+                    str(error)
+                    if isinstance(error, _NoValue)
+                    else f"the row is damaged, or not UTF-8 ({' '.join(str(error).split())[:500]})"
+                ),
             )
             return
         for i in range(batch.num_rows):
             yield from _batch(batch.slice(i, 1), before + i, barred, labels)
         return
-    present = {column: batch.column(column).is_valid().to_pylist() for column in batch.schema.names if column in barred}
+    present = {
+        column: batch.column(column).is_valid().to_pylist()
+        for column in batch.schema.names
+        if column in barred
+    }
     for i in range(batch.num_rows):
         if held := next((column for column, valid in present.items() if valid[i]), None):
             yield Bad(
                 before + i + 1,
-                f"column {held!r} holds {barred[held]}, which is no text; set data.options.columns=[<column>, ...] to the columns that you want",
+                f"column {held!r} holds {barred[held]}, which is no text; set"
+                " data.options.columns=[<column>, ...] to the columns that you want",
             )
             continue
-        row = {column: columns[column][i] if column in columns else None for column in batch.schema.names}
+        row = {
+            column: columns[column][i] if column in columns else None
+            for column in batch.schema.names
+        }
         try:
-            yield before + i + 1, {column: _named(value, labels[column], column) if column in labels else value for column, value in row.items()}
+            yield (
+                before + i + 1,
+                {
+                    column: _named(value, labels[column], column) if column in labels else value
+                    for column, value in row.items()
+                },
+            )
         except _NoValue as error:
             yield Bad(before + i + 1, str(error))
 
@@ -128,17 +175,26 @@ class _NoValue(Exception):
 
 
 def _no_text(kind: Any) -> str | None:
-    """What bars a column of this type, anywhere in it: its bytes, or a type that is not known here; None where nothing does."""
+    """What bars a column of this type, anywhere in it: its bytes, or a type that is not known here;
+    None where nothing does.
+    """
     types = _pyarrow().types
     if isinstance(kind, _pyarrow().BaseExtensionType):
         return _no_text(kind.storage_type)
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind) or types.is_binary_view(kind):
+    if (
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+        or types.is_binary_view(kind)
+    ):
         return f"bytes ({kind})"
     if types.is_union(kind) or types.is_interval(kind):
         return f"values of the type {kind}"
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return _no_text(kind.value_type)
-    return next((found for i in range(kind.num_fields) if (found := _no_text(kind.field(i).type))), None)
+    return next(
+        (found for i in range(kind.num_fields) if (found := _no_text(kind.field(i).type))), None
+    )
 
 
 def _plain(array: Any) -> list[Any]:
@@ -152,8 +208,13 @@ def _plain(array: Any) -> list[Any]:
         return _plain(pa.compute.run_end_decode(array))
     if types.is_struct(kind):
         fields = [kind.field(i).name for i in range(kind.num_fields)]
-        rows = zip(*map(_plain, array.flatten()), strict=True) if fields else iter([()] * len(array))
-        return [Struct(zip(fields, row, strict=True)) if ok else None for row, ok in zip(rows, array.is_valid().to_pylist(), strict=True)]
+        rows = (
+            zip(*map(_plain, array.flatten()), strict=True) if fields else iter([()] * len(array))
+        )
+        return [
+            Struct(zip(fields, row, strict=True)) if ok else None
+            for row, ok in zip(rows, array.is_valid().to_pylist(), strict=True)
+        ]
     if types.is_map(kind):
         return _maps(pa, array)
     if types.is_nested(kind):
@@ -162,7 +223,12 @@ def _plain(array: Any) -> list[Any]:
         return [None if value is None else str(value) for value in array.to_pylist()]
     if types.is_floating(kind):
         return [None if value is None else float(value) for value in array.to_pylist()]
-    if types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind) or types.is_duration(kind):
+    if (
+        types.is_date(kind)
+        or types.is_time(kind)
+        or types.is_timestamp(kind)
+        or types.is_duration(kind)
+    ):
         return _times(pa, array)
     return array.to_pylist()
 
@@ -175,12 +241,15 @@ def _lists(pa: Any, array: Any) -> list[Any]:
 
 def _maps(pa: Any, array: Any) -> list[Any]:
     """A dict where the keys are texts, and occur once; otherwise a list of pairs."""
-    array = array.take(pa.array(range(len(array)), pa.int64()))  # a slice of a map keeps the keys of all
+    # a slice of a map keeps the keys of all
+    array = array.take(pa.array(range(len(array)), pa.int64()))
     keys, items, offsets = _plain(array.keys), _plain(array.items), array.offsets.to_pylist()
     out: list[Any] = []
     for begin, end, ok in zip(offsets, offsets[1:], array.is_valid().to_pylist(), strict=False):
         pairs = list(zip(keys[begin:end], items[begin:end], strict=True))
-        as_dict = all(isinstance(key, str) for key, _ in pairs) and len({key for key, _ in pairs}) == len(pairs)
+        as_dict = all(isinstance(key, str) for key, _ in pairs) and len(
+            {key for key, _ in pairs}
+        ) == len(pairs)
         out.append((dict(pairs) if as_dict else [list(pair) for pair in pairs]) if ok else None)
     return out
 
@@ -189,12 +258,17 @@ def _times(pa: Any, array: Any) -> list[str | None]:
     types, kind = pa.types, array.type
     if types.is_date(kind):
         per_day = 1 if types.is_date32(kind) else 86_400_000
-        integers, spell = array.view(pa.int32() if types.is_date32(kind) else pa.int64()), lambda v: _day(v // per_day).date().isoformat()
+        integers, spell = (
+            array.view(pa.int32() if types.is_date32(kind) else pa.int64()),
+            lambda v: _day(v // per_day).date().isoformat(),
+        )
     else:
         digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}[kind.unit]
         integers = array.view(pa.int32() if kind.bit_width == 32 else pa.int64())
         if types.is_duration(kind):
-            spell = lambda v: ("-" if v < 0 else "") + f"PT{abs(v) // 10**digits}{_fraction(abs(v), digits)}S"
+            spell = lambda v: (
+                ("-" if v < 0 else "") + f"PT{abs(v) // 10**digits}{_fraction(abs(v), digits)}S"
+            )
         elif types.is_time(kind):
             spell = lambda v: _moment(v, digits).time().isoformat() + _fraction(v, digits)
         else:
@@ -207,7 +281,9 @@ def _day(days: int) -> datetime.datetime:
     try:
         return datetime.datetime(1970, 1, 1) + datetime.timedelta(days=days)
     except OverflowError:
-        raise _NoValue(f"a date lies {days} days from 1970-01-01, outside the years 1 to 9999") from None
+        raise _NoValue(
+            f"a date lies {days} days from 1970-01-01, outside the years 1 to 9999"
+        ) from None
 
 
 def _moment(value: int, digits: int) -> datetime.datetime:
@@ -220,17 +296,27 @@ def _fraction(value: int, digits: int) -> str:
     return f".{part:0{digits}d}" if part else ""
 
 
-# --- class names of Hugging Face -------------------------------------------------------------------------------------------------------------
+# --- class names of Hugging Face
+# --------------------------------------------------------------------------------------------------
 def _class_names(schema: Any, name: str) -> dict[str, Any]:
-    """By column, the names of a ClassLabel, or `{"feature": ...}` and `{field: ...}` around it, as the schema's metadata has them."""
+    """By column, the names of a ClassLabel, or `{"feature": ...}` and `{field: ...}` around it, as
+    the schema's metadata has them.
+    """
     try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"][
+            "features"
+        ]
     except (ValueError, KeyError, TypeError):
         features = {}
-    labels = {column: known for column, feature in features.items() if column in schema.names and (known := _label_tree(feature))}
+    labels = {
+        column: known
+        for column, feature in features.items()
+        if column in schema.names and (known := _label_tree(feature))
+    }
     if not labels:
         raise ConfigError(
-            f"data.options.class_names=true: {name} has no class names in its metadata; leave it false, and name the classes in the task"
+            f"data.options.class_names=true: {name} has no class names in its metadata; leave it"
+            " false, and name the classes in the task"
         )
     return labels
 
@@ -252,20 +338,28 @@ def _named(value: Any, labels: Any, column: str) -> Any:
         if value == -1:
             return None
         if not isinstance(value, int) or not 0 <= value < len(labels):
-            raise _NoValue(f"column {column!r} holds the id {value!r}, expected one of the {len(labels)} classes 0 to {len(labels) - 1}")
+            raise _NoValue(
+                f"column {column!r} holds the id {value!r}, expected one of the {len(labels)}"
+                f" classes 0 to {len(labels) - 1}"
+            )
         return labels[value]
     if isinstance(value, list):
         return [_named(part, labels.get("feature", labels), column) for part in value]
-    return {key: _named(part, labels[key], column) if key in labels else part for key, part in value.items()}
+    return {
+        key: _named(part, labels[key], column) if key in labels else part
+        for key, part in value.items()
+    }
 
 
-# --- write -----------------------------------------------------------------------------------------------------------------------------------
+# --- write
+# --------------------------------------------------------------------------------------------------
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Rows as Parquet, in row groups of 10,000. The rows are held in memory: the type of a column is known from all of them.
+    """Rows as Parquet, in row groups of 10,000. The rows are held in memory: the type of a column
+    is known from all of them.
 
     Raises:
-      DataError: no rows; a row without a column of the first, or with another; values of different types in a column (also 1 and 1.0), an integer
-        beyond 64 bits, a dict without keys.
+      DataError: no rows; a row without a column of the first, or with another; values of different
+        types in a column (also 1 and 1.0), an integer beyond 64 bits, a dict without keys.
     """
     pa, schema, rows = _pyarrow(), None, list(rows)
     schema = _schema(pa, rows, name)
@@ -285,7 +379,9 @@ def write_arrow(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> N
 
 def _schema(pa: Any, rows: Sequence[dict[str, Any]], name: str) -> Any:
     if not rows:
-        raise DataError(f"{name}: there are no rows to write, and so no columns; write .jsonl instead")
+        raise DataError(
+            f"{name}: there are no rows to write, and so no columns; write .jsonl instead"
+        )
     kind: Any = None
     for number, row in enumerate(rows, start=1):
         kind = _merged(kind, row, lambda where, number=number: f"{name}: row {number}{where}")
@@ -293,8 +389,8 @@ def _schema(pa: Any, rows: Sequence[dict[str, Any]], name: str) -> Any:
 
 
 def _merged(kind: Any, value: Any, where: Callable[[str], str]) -> Any:
-    """The type of what was seen before (None: only null) and of this value. A type is "text", "bool", "int", "uint", "float", ("list", type) or
-    ("dict", {key: type}).
+    """The type of what was seen before (None: only null) and of this value. A type is "text",
+    "bool", "int", "uint", "float", ("list", type) or ("dict", {key: type}).
     """
     if value is None:
         return kind
@@ -309,13 +405,21 @@ def _merged(kind: Any, value: Any, where: Callable[[str], str]) -> Any:
         return ("list", inside)
     found = {str: "text", bool: "bool", int: "int", float: "float"}.get(type(value))
     if found is None:
-        raise DataError(f"{where('')}: found a {type(value).__name__}, which is no JSON value; convert it first")
+        raise DataError(
+            f"{where('')}: found a {type(value).__name__}, which is no JSON value; convert it first"
+        )
     if found == "int" and not -(2**63) <= value < 2**63:
         found = "uint"
         if not 0 <= value < 2**64:
-            raise DataError(f"{where('')}: found the integer {value}, which has more than 64 bits; write it as text, or write .jsonl instead")
+            raise DataError(
+                f"{where('')}: found the integer {value}, which has more than 64 bits; write it as"
+                " text, or write .jsonl instead"
+            )
     if {kind, found} == {"int", "uint"}:
-        raise DataError(f"{where('')}: found {value}: one type of 64 bits does not hold all integers of the column; write .jsonl instead")
+        raise DataError(
+            f"{where('')}: found {value}: one type of 64 bits does not hold all integers of the"
+            " column; write .jsonl instead"
+        )
     if kind not in (None, found):
         raise _mixed(kind, found, where)
     return found
@@ -327,16 +431,22 @@ def _merged_dict(kind: Any, value: dict[str, Any], where: Callable[[str], str]) 
     fields = dict(kind[1]) if kind else dict.fromkeys(value)
     if set(fields) != set(value) or not value:
         found, expected = sorted(map(str, value)), sorted(map(str, fields))
-        raise DataError(f"{where('')} has the columns {found}, expected {expected or 'some'} as in the first; write .jsonl instead")
+        raise DataError(
+            f"{where('')} has the columns {found}, expected {expected or 'some'} as in the first;"
+            " write .jsonl instead"
+        )
     for key, part in value.items():
-        fields[key] = _merged(fields[key], part, lambda inner, key=key: where(f", column {key!r}{inner}"))
+        fields[key] = _merged(
+            fields[key], part, lambda inner, key=key: where(f", column {key!r}{inner}")
+        )
     return ("dict", fields)
 
 
 def _mixed(kind: Any, found: str, where: Callable[[str], str]) -> DataError:
     before = kind if isinstance(kind, str) else kind[0]
     return DataError(
-        f"{where('')}: found a value of the type {found}, expected {before} as in the rows before; a column has one type, or write .jsonl"
+        f"{where('')}: found a value of the type {found}, expected {before} as in the rows before;"
+        " a column has one type, or write .jsonl"
     )
 
 
@@ -347,7 +457,13 @@ def _arrow_type(pa: Any, kind: Any) -> Any:
         if kind[0] == "list":
             return pa.list_(_arrow_type(pa, kind[1]))
         return pa.struct([(key, _arrow_type(pa, part)) for key, part in kind[1].items()])
-    return {"text": pa.string(), "bool": pa.bool_(), "int": pa.int64(), "uint": pa.uint64(), "float": pa.float64()}[kind]
+    return {
+        "text": pa.string(),
+        "bool": pa.bool_(),
+        "int": pa.int64(),
+        "uint": pa.uint64(),
+        "float": pa.float64(),
+    }[kind]
 
 
 def _is_parquet(head: bytes) -> bool:
@@ -358,7 +474,21 @@ def _is_arrow(head: bytes) -> bool:
     return head.startswith((b"ARROW1\0\0", b"\xff\xff\xff\xff"))
 
 
-PARQUET = Format("parquet", (".parquet", ".pq"), read, "the columns of the table, as plain JSON values", ParquetOptions, _is_parquet, write)
+PARQUET = Format(
+    "parquet",
+    (".parquet", ".pq"),
+    read,
+    "the columns of the table, as plain JSON values",
+    ParquetOptions,
+    _is_parquet,
+    write,
+)
 ARROW = Format(
-    "arrow", (".arrow", ".feather", ".ipc"), read_arrow, "the columns of the table, as plain JSON values", ParquetOptions, _is_arrow, write_arrow
+    "arrow",
+    (".arrow", ".feather", ".ipc"),
+    read_arrow,
+    "the columns of the table, as plain JSON values",
+    ParquetOptions,
+    _is_arrow,
+    write_arrow,
 )

@@ -1,4 +1,5 @@
-"""The Penn Treebank's two layouts: bracketed trees (.mrg) and tagged text (.pos). Source: Marcus et al. 1993, and the treebank's README files.
+"""The Penn Treebank's two layouts: bracketed trees (.mrg) and tagged text (.pos). Source: Marcus et
+al. 1993, and the treebank's README files.
 
 Trees nest as deep as they like: nothing here calls itself.
 """
@@ -10,28 +11,41 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+from jaxsft.config.option import option
 from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 
 ESCAPES = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
-TOPS = ("(", "TOP", "ROOT", "S1", "VROOT")  # what follows the bracket that begins a sentence, and stands nowhere else
-CLOSING = ("''", '"', "-RRB-", ")", "-RCB-", "-RSB-")  # tags that may still belong to a sentence behind its full stop
+# what follows the bracket that begins a sentence, and stands nowhere else
+TOPS = ("(", "TOP", "ROOT", "S1", "VROOT")
+# tags that may still belong to a sentence behind its full stop
+CLOSING = ("''", '"', "-RRB-", ")", "-RCB-", "-RSB-")
 _sign = re.compile(r"[()]|[^\s()]+")
 _function = re.compile(r"(?<=[^-=|])[-=|].*", re.DOTALL)  # NP-SBJ-1, NP=2, ADVP|PRT
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TreeOptions:
-    functions: str = "keep"  # keep | strip: NP-SBJ-1 as NP
-    traces: str = "keep"  # keep | drop: leaves tagged -NONE-, and constituents that hold nothing else
-    escapes: str = "keep"  # keep | unescape: the tokens -LRB- as (, \/ as / and \* as *; the tree keeps them
+    functions: str = option("keep", "keep | strip: NP-SBJ-1 as NP")
+    traces: str = option(
+        "keep", "keep | drop: leaves tagged -NONE-, and constituents that hold nothing else"
+    )
+    escapes: str = option(
+        "keep", "keep | unescape: the tokens -LRB- as (, \\/ as / and \\* as *; the tree keeps them"
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TaggedOptions:
-    sentence: str = "stop"  # stop | paragraph: a sentence ends behind a token tagged `.` too, or only at ==== and empty lines
-    escapes: str = "keep"  # keep | unescape: the tokens -LRB- as (, \* as *; \/ is / in any case
+    sentence: str = option(
+        "stop",
+        "stop | paragraph: a sentence ends behind a token tagged `.` too, or only at ==== and empty"
+        " lines",
+    )
+    escapes: str = option(
+        "keep", "keep | unescape: the tokens -LRB- as (, \\* as *; \\/ is / in any case"
+    )
 
 
 @dataclasses.dataclass(slots=True)
@@ -45,13 +59,21 @@ class Node:
 
 
 def read(source: Source, encoding: str, options: TreeOptions) -> Numbered:
-    """One row per tree: `tree` in one line, `tokens` and `pos` of its leaves, `spans` [start, end, label] of its constituents, a parent before its
-    children; the nameless bracket around a sentence is none. A tree whose brackets do not close, or that holds text outside of leaves, is Bad.
+    """One row per tree: `tree` in one line, `tokens` and `pos` of its leaves, `spans` [start, end,
+    label] of its constituents, a parent before its children; the nameless bracket around a sentence
+    is none. A tree whose brackets do not close, or that holds text outside of leaves, is Bad.
 
     Raises:
       ConfigError: an option has a value that does not exist.
     """
-    _known(options, {"functions": ("keep", "strip"), "traces": ("keep", "drop"), "escapes": ("keep", "unescape")})
+    _known(
+        options,
+        {
+            "functions": ("keep", "strip"),
+            "traces": ("keep", "drop"),
+            "escapes": ("keep", "unescape"),
+        },
+    )
     for begin, signs in _trees(source, encoding):
         if isinstance(signs, Bad):
             yield signs
@@ -61,7 +83,9 @@ def read(source: Source, encoding: str, options: TreeOptions) -> Numbered:
             yield root
             continue
         if options.traces == "drop" and not _without_traces(root):
-            yield Bad(begin, "the tree holds traces only; data.options.traces=keep takes it as it is")
+            yield Bad(
+                begin, "the tree holds traces only; data.options.traces=keep takes it as it is"
+            )
             continue
         yield begin, _fields(root, options)
 
@@ -69,11 +93,15 @@ def read(source: Source, encoding: str, options: TreeOptions) -> Numbered:
 def _known(options: Any, choices: dict[str, tuple[str, ...]]) -> None:
     for name, known in choices.items():
         if (value := getattr(options, name)) not in known:
-            raise ConfigError(f"data.options.{name}={value!r} is unknown; expected one of {', '.join(known)}")
+            raise ConfigError(
+                f"data.options.{name}={value!r} is unknown; expected one of {', '.join(known)}"
+            )
 
 
 def _trees(source: Source, encoding: str) -> Iterator[tuple[int, list[tuple[str, int]] | Bad]]:
-    """The signs of each tree with their lines. A tree that is never closed ends where a line begins another one."""
+    """The signs of each tree with their lines. A tree that is never closed ends where a line begins
+    another one.
+    """
     signs: list[tuple[str, int]] = []
     depth, broken, blank = 0, None, False
     for found in source.lines(encoding):
@@ -90,7 +118,15 @@ def _trees(source: Source, encoding: str) -> Iterator[tuple[int, list[tuple[str,
         here = _sign.findall(line)
         if depth and line.startswith("(") and (blank or (len(here) > 1 and here[1] in TOPS)):
             begin = signs[0][1]
-            yield begin, broken or Bad(begin, f"{depth} brackets of the tree are not closed before line {number}, where another begins")
+            yield (
+                begin,
+                broken
+                or Bad(
+                    begin,
+                    f"{depth} brackets of the tree are not closed before line {number}, where"
+                    " another begins",
+                ),
+            )
             signs, depth, broken = [], 0, None
         blank = False
         outside = False
@@ -104,9 +140,22 @@ def _trees(source: Source, encoding: str) -> Iterator[tuple[int, list[tuple[str,
                 yield signs[0][1], broken or signs
                 signs, broken = [], None
         if outside:
-            yield number, Bad(number, f"found {line.strip()[:40]!r}, of which a part is in no bracket; expected trees such as ( (S (NP (NN x))))")
+            yield (
+                number,
+                Bad(
+                    number,
+                    f"found {line.strip()[:40]!r}, of which a part is in no bracket; expected trees"
+                    " such as ( (S (NP (NN x))))",
+                ),
+            )
     if signs:
-        yield signs[0][1], broken or Bad(signs[0][1], f"{depth} brackets of the tree are not closed at the end of the file")
+        yield (
+            signs[0][1],
+            broken
+            or Bad(
+                signs[0][1], f"{depth} brackets of the tree are not closed at the end of the file"
+            ),
+        )
 
 
 def _parsed(signs: list[tuple[str, int]]) -> Node | Bad:
@@ -117,19 +166,39 @@ def _parsed(signs: list[tuple[str, int]]) -> Node | Bad:
             node = Node(after if after not in "()" else "", line)
             if stack:
                 if stack[-1].word is not None:
-                    return Bad(line, f"found a bracket behind the word {stack[-1].word[:40]!r}, expected the end of its leaf")
+                    return Bad(
+                        line,
+                        f"found a bracket behind the word {stack[-1].word[:40]!r}, expected the end"
+                        " of its leaf",
+                    )
                 stack[-1].children.append(node)
             stack.append(node)
         elif sign == ")":
             node = stack.pop()
             if node.word is None and not node.children:
-                return Bad(line, f"found ({node.label[:40]}), a bracket without a word, expected a leaf such as (NN word)")
+                return Bad(
+                    line,
+                    f"found ({node.label[:40]}), a bracket without a word, expected a leaf such as"
+                    " (NN word)",
+                )
             if not stack:
-                return node if node.children else Bad(line, f"found the leaf ({node.label[:40]} {node.word[:40]}) by itself, expected a tree")
+                return (
+                    node
+                    if node.children
+                    else Bad(
+                        line,
+                        f"found the leaf ({node.label[:40]} {node.word[:40]}) by itself, expected a"
+                        " tree",
+                    )
+                )
         elif signs[i - 1][0] != "(":
             node = stack[-1]
             if node.children or node.word is not None:
-                return Bad(line, f"found the word {sign[:40]!r} in ({node.label[:40]}, expected one word in a leaf of its own such as (NN word)")
+                return Bad(
+                    line,
+                    f"found the word {sign[:40]!r} in ({node.label[:40]}, expected one word in a"
+                    " leaf of its own such as (NN word)",
+                )
             node.word = sign
     raise AssertionError("the signs of a tree are balanced")
 
@@ -138,7 +207,11 @@ def _without_traces(root: Node) -> bool:
     """Take out leaves tagged -NONE- and what is empty then. Whether anything is left."""
     order = list(_nodes(root))
     for node in reversed(order):
-        node.children = [child for child in node.children if child.children or (child.word is not None and child.label != "-NONE-")]
+        node.children = [
+            child
+            for child in node.children
+            if child.children or (child.word is not None and child.label != "-NONE-")
+        ]
     return bool(root.children)
 
 
@@ -181,7 +254,9 @@ def _unescaped(word: str) -> str:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """The field `tree` of each row as a line. Raises DataError where it is not one whole tree, or where `tokens` or `pos` are not its leaves."""
+    """The field `tree` of each row as a line. Raises DataError where it is not one whole tree, or
+    where `tokens` or `pos` are not its leaves.
+    """
     for number, row in enumerate(rows, start=1):
         where, tree = f"{name}: row {number}", row.get("tree")
         signs = [(sign, 1) for sign in _sign.findall(tree)] if isinstance(tree, str) else []
@@ -190,19 +265,27 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
             depth += (sign == "(") - (sign == ")")
             least = min(least, depth) if i < len(signs) - 1 else least
         if depth or least < 1 or not signs:
-            raise DataError(f"{where}: the field 'tree' is {str(tree)[:40]!r}, expected one tree in brackets; write .jsonl instead")
+            raise DataError(
+                f"{where}: the field 'tree' is {str(tree)[:40]!r}, expected one tree in brackets;"
+                " write .jsonl instead"
+            )
         root = _parsed(signs)
         if isinstance(root, Bad):
             raise DataError(f"{where}: {root.reason}")
         fields = _fields(root, TreeOptions())
-        if row.get("tokens", fields["tokens"]) not in (fields["tokens"], [_unescaped(word) for word in fields["tokens"]]) or (
-            row.get("pos", fields["pos"]) != fields["pos"]
-        ):
-            raise DataError(f"{where}: the tokens or pos are not the leaves of the tree; change both, or remove the fields tokens and pos")
+        if row.get("tokens", fields["tokens"]) not in (
+            fields["tokens"],
+            [_unescaped(word) for word in fields["tokens"]],
+        ) or (row.get("pos", fields["pos"]) != fields["pos"]):
+            raise DataError(
+                f"{where}: the tokens or pos are not the leaves of the tree; change both, or remove"
+                " the fields tokens and pos"
+            )
         file.write(f"{fields['tree']}\n".encode("utf-8", "backslashreplace"))
 
 
-# --- tagged text -------------------------------------------------------------------------------------------------------------------------------
+# --- tagged text
+# --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass(slots=True)
 class _Open:
     """The sentence that is being read."""
@@ -216,14 +299,17 @@ class _Open:
 
     def done(self) -> tuple[int, dict[str, Any]] | Bad | None:
         if self.broken is None and self.bracket is not None:
-            self.broken = Bad(self.line, f"the bracket [ before token {self.bracket + 1} of the sentence is not closed")
+            self.broken = Bad(
+                self.line,
+                f"the bracket [ before token {self.bracket + 1} of the sentence is not closed",
+            )
         fields = {"tokens": self.tokens, "pos": self.pos, "spans": self.spans}
         return self.broken or ((self.line, fields) if self.tokens else None)
 
 
 def read_tagged(source: Source, encoding: str, options: TaggedOptions) -> Numbered:
-    """One row per sentence: `tokens`, `pos`, and `spans` [start, end, "NP"] of the brackets around noun phrases. A word without a tag, or a bracket
-    that does not close, makes its sentence Bad.
+    """One row per sentence: `tokens`, `pos`, and `spans` [start, end, "NP"] of the brackets around
+    noun phrases. A word without a tag, or a bracket that does not close, makes its sentence Bad.
 
     Raises:
       ConfigError: an option has a value that does not exist.
@@ -243,7 +329,12 @@ def read_tagged(source: Source, encoding: str, options: TaggedOptions) -> Number
             now = _Open()
             continue
         for part in line.split():
-            stopped = options.sentence == "stop" and now.bracket is None and "." in now.pos[-4:] and now.broken is None
+            stopped = (
+                options.sentence == "stop"
+                and now.bracket is None
+                and "." in now.pos[-4:]
+                and now.broken is None
+            )
             if stopped and part != "]" and not _closes(now.pos, part):
                 yield now.done()
                 now = _Open()
@@ -254,7 +345,9 @@ def read_tagged(source: Source, encoding: str, options: TaggedOptions) -> Number
 
 
 def _closes(pos: list[str], part: str) -> bool:
-    """Whether a part still belongs to the sentence whose full stop was the last tag but for closing quotes and brackets."""
+    """Whether a part still belongs to the sentence whose full stop was the last tag but for closing
+    quotes and brackets.
+    """
     behind = pos[len(pos) - 1 - pos[::-1].index(".") + 1 :]
     return any(tag not in CLOSING for tag in behind) or part.rpartition("/")[2] in (*CLOSING, ".")
 
@@ -264,16 +357,24 @@ def _add(now: _Open, part: str, number: int, options: TaggedOptions) -> None:
         return
     if part in ("[", "]"):
         if (part == "[") == (now.bracket is not None):
-            now.broken = Bad(number, f"found {part!r} {'inside' if part == '[' else 'outside'} a bracket; noun phrases do not nest")
+            now.broken = Bad(
+                number,
+                f"found {part!r} {'inside' if part == '[' else 'outside'} a bracket; noun phrases"
+                " do not nest",
+            )
         elif part == "[":
             now.bracket = len(now.tokens)
         else:
-            now.spans += [[now.bracket, len(now.tokens), "NP"]] if now.bracket < len(now.tokens) else []
+            now.spans += (
+                [[now.bracket, len(now.tokens), "NP"]] if now.bracket < len(now.tokens) else []
+            )
             now.bracket = None
         return
     word, slash, tag = part.rpartition("/")
     if not slash or not word or not tag or (word.endswith("\\") and word != "\\"):
-        now.broken = Bad(number, f"found {part[:40]!r}, expected a word and its tag such as house/NN")
+        now.broken = Bad(
+            number, f"found {part[:40]!r}, expected a word and its tag such as house/NN"
+        )
         return
     word = word.replace("\\/", "/")
     now.tokens.append(_unescaped(word) if options.escapes == "unescape" else word)
@@ -281,26 +382,44 @@ def _add(now: _Open, part: str, number: int, options: TaggedOptions) -> None:
 
 
 def write_tagged(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Sentences between lines of ====, noun phrases in brackets on lines of their own. A sentence with a full stop inside is read back whole with
-    `sentence=paragraph`.
+    """Sentences between lines of ====, noun phrases in brackets on lines of their own. A sentence
+    with a full stop inside is read back whole with `sentence=paragraph`.
 
     Raises:
-      DataError: a row would not be read back: tokens and tags of different number, white space in one, a slash in a tag, spans that overlap.
+      DataError: a row would not be read back: tokens and tags of different number, white space in
+        one, a slash in a tag, spans that overlap.
     """
     for number, row in enumerate(rows, start=1):
         where, tokens, pos = f"{name}: row {number}", row.get("tokens") or [], row.get("pos") or []
         if len(tokens) != len(pos) or not tokens:
-            raise DataError(f"{where}: found {len(tokens)} tokens and {len(pos)} tags, expected as many, and at least one; write .jsonl instead")
+            raise DataError(
+                f"{where}: found {len(tokens)} tokens and {len(pos)} tags, expected as many, and at"
+                " least one; write .jsonl instead"
+            )
         parts = []
         for token, tag in zip(tokens, pos, strict=True):
             part = f"{token.replace('/', chr(92) + '/')}/{tag}"
-            if part.split() != [part] or "/" in tag or not tag or not token or "\\/" in token or token.endswith("\\") or part.startswith("*x*"):
-                raise DataError(f"{where}: the token {token[:40]!r} with the tag {tag[:40]!r} would not be read back; write .jsonl instead")
+            if (
+                part.split() != [part]
+                or "/" in tag
+                or not tag
+                or not token
+                or "\\/" in token
+                or token.endswith("\\")
+                or part.startswith("*x*")
+            ):
+                raise DataError(
+                    f"{where}: the token {token[:40]!r} with the tag {tag[:40]!r} would not be read"
+                    " back; write .jsonl instead"
+                )
             parts.append(part)
         lines, last = [], 0
         for start, end, label in row.get("spans") or []:
             if not last <= start < end <= len(parts) or label != "NP":
-                raise DataError(f"{where}: the span {[start, end, label]} overlaps, leaves the sentence or is no NP; write .jsonl instead")
+                raise DataError(
+                    f"{where}: the span {[start, end, label]} overlaps, leaves the sentence or is"
+                    " no NP; write .jsonl instead"
+                )
             lines += [" ".join(parts[last:start]), f"[ {' '.join(parts[start:end])} ]"]
             last = end
         lines = [line for line in [*lines, " ".join(parts[last:])] if line]
@@ -316,12 +435,30 @@ def _looks_like_trees(head: bytes) -> bool:
 
 
 def _looks_tagged(head: bytes) -> bool:
-    """The first lines hold only brackets and words with tags in capitals or signs, and a line of ==== or a bracketed noun phrase is among them."""
+    """The first lines hold only brackets and words with tags in capitals or signs, and a line of
+    ==== or a bracketed noun phrase is among them.
+    """
     text = head[:4000].decode("utf-8", "replace").removeprefix("\ufeff")
-    lines = [line.split() for line in text.split("\n")[:-1] or text.split("\n") if line.strip() and not line.startswith("*x*")]
-    marked = [parts for parts in lines if not "".join(parts).strip("=") or (parts[0] == "[" and parts[-1] == "]")]
-    words = [part for parts in lines if "".join(parts).strip("=") for part in parts if part not in ("[", "]")]
-    return bool(marked and words) and all(re.fullmatch(r"\S+/(?:[A-Z|$-]+|[.,:#$()`'\"]+)", word) for word in words)
+    lines = [
+        line.split()
+        for line in text.split("\n")[:-1] or text.split("\n")
+        if line.strip() and not line.startswith("*x*")
+    ]
+    marked = [
+        parts
+        for parts in lines
+        if not "".join(parts).strip("=") or (parts[0] == "[" and parts[-1] == "]")
+    ]
+    words = [
+        part
+        for parts in lines
+        if "".join(parts).strip("=")
+        for part in parts
+        if part not in ("[", "]")
+    ]
+    return bool(marked and words) and all(
+        re.fullmatch(r"\S+/(?:[A-Z|$-]+|[.,:#$()`'\"]+)", word) for word in words
+    )
 
 
 TREES = Format(
@@ -337,7 +474,8 @@ TAGGED = Format(
     "pos",
     (".pos",),
     read_tagged,
-    'one per sentence of `word/TAG` text: `tokens`, `pos`, `spans` [start, end, "NP"] of the brackets',
+    'one per sentence of `word/TAG` text: `tokens`, `pos`, `spans` [start, end, "NP"] of the'
+    " brackets",
     TaggedOptions,
     looks_like=_looks_tagged,
     write=write_tagged,

@@ -11,12 +11,16 @@ from jaxsft.errors import DataError
 
 
 class Struct(dict):
-    """An object of a columnar file: it has the fields of all objects of its column, null where nobody wrote one."""
+    """An object of a columnar file: it has the fields of all objects of its column, null where
+    nobody wrote one.
+    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One row as read: its fields, the file (spelled as the user gave it) and the 1-based physical line where the row begins."""
+    """One row as read: its fields, the file (spelled as the user gave it) and the 1-based physical
+    line where the row begins.
+    """
 
     fields: dict[str, Any]
     file: str
@@ -30,20 +34,24 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bad:
-    """A row that cannot be read, and why; the reader goes on behind it. `data.on_bad_row` says whether it ends the run or is put aside."""
+    """A row that cannot be read, and why; the reader goes on behind it. `data.on_bad_row` says
+    whether it ends the run or is put aside.
+    """
 
     line: int
     reason: str
     file: str = ""
     text: str = ""  # of a line that cannot be decoded: what can be read of it
-    fields: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)  # what can still be read of the row
+    # what can still be read of the row
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def where(self) -> str:
         return f"{self.file}:{self.line}"
 
 
-# What a reader yields: a row's line and fields; or, of a tree, a whole row, which says in which of its files it stands.
+# What a reader yields: a row's line and fields; or, of a tree, a whole row, which says in which of
+# its files it stands.
 Numbered = Iterator[tuple[int, dict[str, Any]] | Row | Bad]
 
 
@@ -59,12 +67,16 @@ class Format:
     Attributes:
       name: what `data.format` calls it.
       suffixes: of its file names, lower case, without .gz.
-      read: `read(source, encoding, options)` yields every row of a file, in order, and `Bad` for one that it cannot read; it raises DataError
-        where it cannot go on. With `tree` the source is a folder or an archive as a whole (`source.Tree`).
-      options: the frozen dataclass of its options, `data.options`; the fields header, unit and columns come from the options of that name.
-      looks_like: whether the beginning of a file (64 KiB at most, the last line possibly cut) is of this format beyond doubt, whatever the file is
-        called; None: the suffix alone tells. With `tree` it takes the tree.
-      write: `write(rows, file, name)` writes dicts as UTF-8 to an open binary file; None: cannot be written. `name` is for errors.
+      read: `read(source, encoding, options)` yields every row of a file, in order, and `Bad` for
+        one that it cannot read; it raises DataError where it cannot go on. With `tree` the source
+        is a folder or an archive as a whole (`source.Tree`).
+      options: the frozen dataclass of its options, `data.options`; the fields header, unit and
+        columns come from the options of that name.
+      looks_like: whether the beginning of a file (64 KiB at most, the last line possibly cut) is of
+        this format beyond doubt, whatever the file is called; None: the suffix alone tells. With
+        `tree` it takes the tree.
+      write: `write(rows, file, name)` writes dicts as UTF-8 to an open binary file; None: cannot be
+        written. `name` is for errors.
       tree: reads a folder or an archive, not a file.
       rows: what its rows hold, in half a sentence, for the documentation.
     """
@@ -82,11 +94,15 @@ class Format:
 def listed(names: Iterable[str], most: int = 20) -> str:
     """Names for a message: the first of them, and how many there are beside them."""
     names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    return ", ".join(names[:most]) + (
+        f" and {len(names) - most:,} more" if len(names) > most else ""
+    )
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """The first name that stands there for the second time; None where all differ. In time that grows with their number."""
+    """The first name that stands there for the second time; None where all differ. In time that
+    grows with their number.
+    """
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -99,13 +115,19 @@ _number = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 
 
 def plain_number(text: str) -> float | None:
-    """The number that a text spells with the digits 0 to 9, a point and an exponent; None for Python's `1_000`, for `inf`, `nan` and other digits."""
+    """The number that a text spells with the digits 0 to 9, a point and an exponent; None for
+    Python's `1_000`, for `inf`, `nan` and other digits.
+    """
     return float(text) if _number.fullmatch(text.strip()) else None
 
 
 def require_column(row: Row, name: str, option: str) -> Any:
-    """Return `row.fields[name]`; a missing column is a DataError that lists those found and names `option` (such as data.columns.text)."""
+    """Return `row.fields[name]`; a missing column is a DataError that lists those found and names
+    `option` (such as data.columns.text).
+    """
     if name not in row.fields:
         found = listed(map(repr, row.fields)) or "none"
-        raise DataError(f"{row.where}: missing column {name!r}: found columns {found}; set {option}=<column>")
+        raise DataError(
+            f"{row.where}: missing column {name!r}: found columns {found}; set {option}=<column>"
+        )
     return row.fields[name]

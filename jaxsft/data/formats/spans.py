@@ -1,7 +1,8 @@
 """What the formats of annotation tools share: spans of characters that lie in their text.
 
-A span is `{"start", "end", "label"}`, counted in characters (code points), `end` exclusive; a relation `{"head", "tail", "label"}`, whose ends are
-positions in the row's list of spans. None in place of a list of spans or labels says that nobody has annotated the row.
+A span is `{"start", "end", "label"}`, counted in characters (code points), `end` exclusive; a
+relation `{"head", "tail", "label"}`, whose ends are positions in the row's list of spans. None in
+place of a list of spans or labels says that nobody has annotated the row.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from typing import Any
 
 
 class Problem(Exception):
-    """What is wrong with one annotation, as the reason of a `Bad`: of at most 500 characters, whatever it quotes."""
+    """What is wrong with one annotation, as the reason of a `Bad`: of at most 500 characters,
+    whatever it quotes.
+    """
 
     def __init__(self, reason: str):
         super().__init__(reason if len(reason) <= 500 else f"{reason[:500]}...")
 
 
 def located(text: str, start: Any, end: Any, quoted: str | None, name: str) -> tuple[int, int]:
-    """Start and end of a span, checked against the text and, where the tool gives it, against the `quoted` part.
+    """Start and end of a span, checked against the text and, where the tool gives it, against the
+    `quoted` part.
 
-    Offsets of JavaScript, which counts a character beyond U+FFFF twice, are turned into characters where only so the quoted part fits.
+    Offsets of JavaScript, which counts a character beyond U+FFFF twice, are turned into characters
+    where only so the quoted part fits.
 
     Raises:
       Problem: the span leaves the text, is empty, or does not hold what is quoted.
@@ -28,15 +33,26 @@ def located(text: str, start: Any, end: Any, quoted: str | None, name: str) -> t
         raise Problem(f"{name} goes from {start!r} to {end!r}, expected two integers")
     if 0 <= start < end <= len(text) and (quoted is None or same(quoted, text[start:end])):
         return start, end
-    if quoted is not None and 0 <= start < end and (found := _from_utf16(text, start, end)) and same(quoted, text[found[0] : found[1]]):
+    if (
+        quoted is not None
+        and 0 <= start < end
+        and (found := _from_utf16(text, start, end))
+        and same(quoted, text[found[0] : found[1]])
+    ):
         return found
     if not 0 <= start < end <= len(text):
-        raise Problem(f"{name} goes from {start} to {end}, outside of its text of {len(text)} characters")
-    raise Problem(f"{name} is {quoted!r}, but the text from {start} to {end} is {text[start:end]!r}")
+        raise Problem(
+            f"{name} goes from {start} to {end}, outside of its text of {len(text)} characters"
+        )
+    raise Problem(
+        f"{name} is {quoted!r}, but the text from {start} to {end} is {text[start:end]!r}"
+    )
 
 
 def same(quoted: str, held: str) -> bool:
-    """Whether a tool quotes what a text holds: it may show white space folded and line breaks gone, or as `\\n`, as a browser or a form does."""
+    """Whether a tool quotes what a text holds: it may show white space folded and line breaks gone,
+    or as `\\n`, as a browser or a form does.
+    """
     return quoted == held or (isinstance(quoted, str) and _bare(quoted) == _bare(held))
 
 
@@ -53,7 +69,9 @@ def _from_utf16(text: str, start: int, end: int) -> tuple[int, int] | None:
     if 2 * end > len(units):
         return None
     try:
-        return len(units[: 2 * start].decode("utf-16-le")), len(units[: 2 * end].decode("utf-16-le"))
+        return len(units[: 2 * start].decode("utf-16-le")), len(
+            units[: 2 * end].decode("utf-16-le")
+        )
     except UnicodeDecodeError:  # between the halves of a character
         return None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import IO, Any
 
+from jaxsft.config.option import option
 from jaxsft.data.formats.rows import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
@@ -16,16 +17,20 @@ UNITS = ("file", "line", "paragraph")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TextOptions:
-    unit: str = "line"  # file | line | paragraph
+    unit: str = option("line", "file | line | paragraph")
 
 
 def read(source: Source, encoding: str, options: TextOptions) -> Numbered:
-    """The field `text`; of whole files also `folder`, the name of the folder that the file lies in (a label, in many data sets).
+    """The field `text`; of whole files also `folder`, the name of the folder that the file lies in
+    (a label, in many data sets).
 
-    Empty lines are no rows; line ends are no part of a text, except inside a whole file. A paragraph with a line that cannot be decoded is Bad.
+    Empty lines are no rows; line ends are no part of a text, except inside a whole file. A
+    paragraph with a line that cannot be decoded is Bad.
     """
     if options.unit not in UNITS:
-        raise ConfigError(f"data.unit={options.unit!r} is unknown; expected one of {', '.join(UNITS)}")
+        raise ConfigError(
+            f"data.unit={options.unit!r} is unknown; expected one of {', '.join(UNITS)}"
+        )
     if options.unit == "file":
         if (content := source.text(encoding)).strip():
             yield 1, {"text": content, "folder": PurePath(source.name).parent.name}
@@ -53,12 +58,30 @@ def read(source: Source, encoding: str, options: TextOptions) -> Numbered:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """The field `text` of each row as a line. Raises DataError where a row has other fields, or its text would not be read back as one line."""
+    """The field `text` of each row as a line. Raises DataError where a row has other fields, or its
+    text would not be read back as one line.
+    """
     for number, row in enumerate(rows, start=1):
         text = row.get("text")
-        if set(row) != {"text"} or not isinstance(text, str) or not text.strip() or "\n" in text or text.endswith("\r"):
-            raise DataError(f"{name}: row {number} is not one line of text in the field 'text' alone; write .jsonl instead")
+        if (
+            set(row) != {"text"}
+            or not isinstance(text, str)
+            or not text.strip()
+            or "\n" in text
+            or text.endswith("\r")
+        ):
+            raise DataError(
+                f"{name}: row {number} is not one line of text in the field 'text' alone; write"
+                " .jsonl instead"
+            )
         file.write(text.encode() + b"\n")
 
 
-FORMAT = Format("txt", (".txt", ".text"), read, "the field `text`: a line, a paragraph, or the whole file", TextOptions, write=write)
+FORMAT = Format(
+    "txt",
+    (".txt", ".text"),
+    read,
+    "the field `text`: a line, a paragraph, or the whole file",
+    TextOptions,
+    write=write,
+)

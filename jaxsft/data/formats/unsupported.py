@@ -1,4 +1,6 @@
-"""Files of other programs, told by their first bytes or by what an archive holds, and what to do with them."""
+"""Files of other programs, told by their first bytes or by what an archive holds, and what to do
+with them.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,28 @@ from pathlib import PurePath
 
 from jaxsft.errors import DataError
 
-EXCEL, WORD, SLIDES = "an Excel workbook; save it as CSV", "a Word document; save it as plain text", "a PowerPoint file; save its text"
-CALC, WRITER = "an OpenDocument spreadsheet; save it as CSV", "an OpenDocument text; save it as plain text"
+EXCEL, WORD, SLIDES = (
+    "an Excel workbook; save it as CSV",
+    "a Word document; save it as plain text",
+    "a PowerPoint file; save its text",
+)
+CALC, WRITER = (
+    "an OpenDocument spreadsheet; save it as CSV",
+    "an OpenDocument text; save it as plain text",
+)
 UNPACK = "; unpack it"
 # The folder of an Office file's main part, and the suffix of its name.
 OFFICE = {"xl": EXCEL, "word": WORD, "ppt": SLIDES}
-SUFFIXES = {".xls": EXCEL, ".xlsx": EXCEL, ".xlsm": EXCEL, ".xlsb": EXCEL, ".doc": WORD, ".docx": WORD, ".ppt": SLIDES, ".pptx": SLIDES}
+SUFFIXES = {
+    ".xls": EXCEL,
+    ".xlsx": EXCEL,
+    ".xlsm": EXCEL,
+    ".xlsb": EXCEL,
+    ".doc": WORD,
+    ".docx": WORD,
+    ".ppt": SLIDES,
+    ".pptx": SLIDES,
+}
 OPEN = {".ods": CALC, ".odt": WRITER}
 MAGIC = {
     b"%PDF-": "a PDF file; save its text",
@@ -40,7 +58,9 @@ MAGIC = {
     b"\xff\xd8\xff": "a picture",
     b"GIF8": "a picture",
     b"#FORMAT=WebAnno TSV": "WebAnno TSV of INCEpTION; export it as CoNLL 2002 or CoNLL-U",
-    b'<?xml version="1.0" encoding="UTF-8"?><xmi:XMI': "UIMA CAS XMI; export it as CoNLL 2002 or CoNLL-U",
+    b'<?xml version="1.0" encoding="UTF-8"?><xmi:XMI': (
+        "UIMA CAS XMI; export it as CoNLL 2002 or CoNLL-U"
+    ),
 }
 _pickle = re.compile(rb"\x80[\x02-\x05][\x95}\]cK(q]")
 
@@ -49,7 +69,9 @@ def of_file(name: str, head: bytes) -> str | None:
     """What a file is that no reader takes, and what to do with it; None where a reader may."""
     suffix = PurePath(name.lower()).suffix
     if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
-        return SUFFIXES.get(suffix, "a document of an old Office program; save it as CSV or plain text")
+        return SUFFIXES.get(
+            suffix, "a document of an old Office program; save it as CSV or plain text"
+        )
     if head[257:262] == b"ustar":
         return f"a tar archive{UNPACK}"
     if _pickle.match(head):
@@ -60,7 +82,9 @@ def of_file(name: str, head: bytes) -> str | None:
 
 
 def of_archive(name: str, members: Iterable[str]) -> str | None:
-    """What a zip archive is that is no archive to its user: a workbook, a document; None where it is one."""
+    """What a zip archive is that is no archive to its user: a workbook, a document; None where it
+    is one.
+    """
     suffix, members = PurePath(name.lower()).suffix, set(members)
     if "[Content_Types].xml" in members:
         folders = {member.partition("/")[0] for member in members}

@@ -1,6 +1,8 @@
-"""PASCAL VOC (Everingham et al. 2010, doi:10.1007/s11263-009-0275-4): a folder or archive with Annotations/*.xml and ImageSets/Main/*.txt.
+"""PASCAL VOC (Everingham et al. 2010, doi:10.1007/s11263-009-0275-4): a folder or archive with
+Annotations/*.xml and ImageSets/Main/*.txt.
 
-Corners are kept as the file has them (VOC counts pixels from 1): x = xmin, w = xmax - xmin. An image without objects is a row all the same.
+Corners are kept as the file has them (VOC counts pixels from 1): x = xmin, w = xmax - xmin. An
+image without objects is a row all the same.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxsft import rundir
+from jaxsft.config.option import option
 from jaxsft.data.formats import boxes
 from jaxsft.data.formats.rows import Bad, Format, Numbered, Row, plain_number
 from jaxsft.data.formats.source import Source, Tree
@@ -26,14 +29,18 @@ _unprintable = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VocOptions(boxes.ImageOptions):
-    split: str = ""  # the name of a file in ImageSets/Main, such as train; empty: all images
+    split: str = option(
+        "", "the name of a file in ImageSets/Main, such as train; empty: all images"
+    )
 
 
 def read(tree: Tree, encoding: str, options: VocOptions) -> Numbered:
-    """`{"id", "image", "width", "height", "labels", "boxes"}` per image, in the order of the split, or of the names; see `boxes` for the other rows.
+    """`{"id", "image", "width", "height", "labels", "boxes"}` per image, in the order of the split,
+    or of the names; see `boxes` for the other rows.
 
-    A box has `truncated` and `difficult` too. An object that is broken is `Bad`, and its image keeps the others; so is an image whose file is broken
-    (no XML, a document type or entities, no size), and a name in the split that has no file.
+    A box has `truncated` and `difficult` too. An object that is broken is `Bad`, and its image
+    keeps the others; so is an image whose file is broken (no XML, a document type or entities, no
+    size), and a name in the split that has no file.
 
     Raises:
       DataError: no annotations; no such split (they are listed).
@@ -41,10 +48,17 @@ def read(tree: Tree, encoding: str, options: VocOptions) -> Numbered:
     files: dict[str, Source] = {}
     for source in tree.match(XML) or tree.match("*.xml"):
         if (before := files.setdefault(PurePosixPath(source.name).stem, source)) is not source:
-            raise DataError(f"{source.name}: {before.name} has the same name, and a split names images by it; name one of their folders")
+            raise DataError(
+                f"{source.name}: {before.name} has the same name, and a split names images by it;"
+                " name one of their folders"
+            )
     if not files:
         raise DataError(f"{tree.name}: there is no file {XML}; expected the folders of PASCAL VOC")
-    for where, line, stem in _split(tree, encoding, options.split) if options.split else (("", 0, stem) for stem in files):
+    for where, line, stem in (
+        _split(tree, encoding, options.split)
+        if options.split
+        else (("", 0, stem) for stem in files)
+    ):
         if stem not in files:
             yield Bad(line, f"{stem!r} has no file in Annotations", where)
             continue
@@ -59,10 +73,15 @@ def read(tree: Tree, encoding: str, options: VocOptions) -> Numbered:
 
 
 def _split(tree: Tree, encoding: str, split: str) -> Iterator[tuple[str, int, str]]:
-    """File, line and image of each line of a split; in lists by class, `name 1`, those with -1 are not in it."""
+    """File, line and image of each line of a split; in lists by class, `name 1`, those with -1 are
+    not in it.
+    """
     found = {PurePosixPath(source.name).stem: source for source in tree.match(SETS)}
     if split not in found:
-        raise DataError(f"{tree.name}: there is no split {split!r}; set data.options.split to one of {', '.join(found) or 'none: there are none'}")
+        raise DataError(
+            f"{tree.name}: there is no split {split!r}; set data.options.split to one of"
+            f" {', '.join(found) or 'none: there are none'}"
+        )
     for line in found[split].lines(encoding):
         if isinstance(line, Bad):
             raise DataError(f"{line.where}: {line.reason}")
@@ -96,13 +115,22 @@ def _image(source: Source, stem: str) -> tuple[dict[str, Any], list[Bad]]:
         bad += [Bad(line, box, source.name)] if isinstance(box, str) else []
         found += [] if isinstance(box, str) else [box]
     name = (root.findtext("filename") or stem).strip()
-    row = {"id": stem, "image": name, "width": int(width), "height": int(height), "labels": boxes.labels(found), "boxes": found}
+    row = {
+        "id": stem,
+        "image": name,
+        "width": int(width),
+        "height": int(height),
+        "labels": boxes.labels(found),
+        "boxes": found,
+    }
     return row, bad
 
 
 def _parsed(content: bytes) -> ElementTree.Element:
     if b"\0" in content:
-        raise _Broken(1, "found a zero byte, expected XML in UTF-8 or another encoding of single bytes")
+        raise _Broken(
+            1, "found a zero byte, expected XML in UTF-8 or another encoding of single bytes"
+        )
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise _Broken(1, "found a document type or an entity, which is not read; take it out")
     try:
@@ -126,7 +154,9 @@ def _box(element: ElementTree.Element, width: float, height: float) -> dict[str,
     x, y, x_end, y_end = (int(v) if v % 1 == 0 else v for v in corners)
     if wrong := boxes.problem(x, y, x_end - x, y_end - y, width, height):
         return f"the object {name!r}: {wrong}"
-    flags = {flag: (element.findtext(flag) or "0").strip() == "1" for flag in ("truncated", "difficult")}
+    flags = {
+        flag: (element.findtext(flag) or "0").strip() == "1" for flag in ("truncated", "difficult")
+    }
     return {"label": name, "x": x, "y": y, "w": x_end - x, "h": y_end - y, **flags}
 
 
@@ -136,12 +166,14 @@ def _number(text: str | None) -> float | None:
 
 
 def write_voc(folder: str | Path, splits: Mapping[str, Iterable[dict[str, Any]]]) -> Path:
-    """Write rows of images as a VOC folder, made aside and renamed: an XML per image, called as its `id` or its `image`, and a list per split.
+    """Write rows of images as a VOC folder, made aside and renamed: an XML per image, called as its
+    `id` or its `image`, and a list per split.
 
     It reads as the same rows; a width that is no whole number, to rounding.
 
     Raises:
-      DataError: the folder exists; a row has no image and size, or the name of another; a character that XML does not have.
+      DataError: the folder exists; a row has no image and size, or the name of another; a character
+        that XML does not have.
     """
     folder = Path(folder)
     if folder.exists():
@@ -155,20 +187,30 @@ def write_voc(folder: str | Path, splits: Mapping[str, Iterable[dict[str, Any]]]
             for number, row in enumerate(rows, start=1):
                 where = f"{folder}: row {number} of {split}"
                 if not {"image", "width", "height"} <= set(row):
-                    raise DataError(f"{where} has the columns {sorted(row)}, expected image, width, height and boxes")
+                    raise DataError(
+                        f"{where} has the columns {sorted(row)}, expected image, width, height and"
+                        " boxes"
+                    )
                 stem = str(row.get("id") or PurePosixPath(row["image"]).stem)
                 if stem in known or "/" in stem or stem.split() != [stem]:
-                    raise DataError(f"{where}: the name {stem!r} is taken, or is no file name of one word")
+                    raise DataError(
+                        f"{where}: the name {stem!r} is taken, or is no file name of one word"
+                    )
                 known.add(stem)
                 stems.append(stem)
                 rundir.write_bytes(aside / "Annotations" / f"{stem}.xml", _spelled(row, where))
-            rundir.write_text(aside / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
+            rundir.write_text(
+                aside / "ImageSets" / "Main" / f"{split}.txt",
+                "".join(f"{stem}\n" for stem in stems),
+            )
     return folder
 
 
 def _spelled(row: dict[str, Any], where: str) -> bytes:
     root = ElementTree.Element("annotation")
-    add = lambda parent, tag, value: setattr(ElementTree.SubElement(parent, tag), "text", str(value))
+    add = lambda parent, tag, value: setattr(
+        ElementTree.SubElement(parent, tag), "text", str(value)
+    )
     add(root, "filename", row["image"])
     size = ElementTree.SubElement(root, "size")
     for side in ("width", "height"):
@@ -179,12 +221,17 @@ def _spelled(row: dict[str, Any], where: str) -> bytes:
         for flag in ("truncated", "difficult"):
             add(element, flag, int(box.get(flag, False)))
         corners = ElementTree.SubElement(element, "bndbox")
-        for corner, value in zip(CORNERS, (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"]), strict=True):
+        for corner, value in zip(
+            CORNERS, (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"]), strict=True
+        ):
             add(corners, corner, value)
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
     if strange := _unprintable.search(text):
-        raise DataError(f"{where}: found the character {strange.group()!r}, which XML does not have; take it out")
+        raise DataError(
+            f"{where}: found the character {strange.group()!r}, which XML does not have; take"
+            " it out"
+        )
     return text.encode() + b"\n"
 
 
@@ -197,5 +244,11 @@ def _is_voc(tree: Tree) -> bool:
 
 
 FORMAT = Format(
-    "voc", (), read, "an image with its size, `labels` and `boxes` (truncated, difficult); or samples of text", VocOptions, _is_voc, tree=True
+    "voc",
+    (),
+    read,
+    "an image with its size, `labels` and `boxes` (truncated, difficult); or samples of text",
+    VocOptions,
+    _is_voc,
+    tree=True,
 )

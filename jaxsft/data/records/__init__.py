@@ -1,7 +1,8 @@
-"""Typed records, made from rows once and checked for every row: the kinds of all tasks, by the task's name.
+"""Typed records, made from rows once and checked for every row: the kinds of all tasks, by the
+task's name.
 
-A parser takes a row and `columns`, which is `data.columns`: the name of a column for each field, None for the default name, and how what is found
-there is read.
+A parser takes a row and `columns`, which is `data.columns`: the name of a column for each field,
+None for the default name, and how what is found there is read.
 """
 
 from __future__ import annotations
@@ -56,15 +57,19 @@ class Kind:
 
     Attributes:
       record: `record(row, columns)`; raises DataError.
-      texts: the texts of a record: what a tokenizer is trained on, and what is compared between rows.
+      texts: the texts of a record: what a tokenizer is trained on, and what is compared between
+        rows.
       given: those of them that the model is given; the others it learns.
-      compared: the texts by which rows are equal (`text_key`), where these are not those that are given.
+      compared: the texts by which rows are equal (`text_key`), where these are not those that are
+        given.
       labels: the names of the classes that a record has.
       stratum: rows of one stratum are spread evenly over the splits.
       inputs, outputs: the columns of a delimited file that hold what is given and what is learnt.
-      infer_columns: `infer_columns(row, columns)`: the columns, from the first row, where the names that were not given leave no doubt.
-      settle: `settle(rows, columns, declared)`: the columns, from all rows of a file, where these tell how they are to be read; `declared` are the
-        labels that the task is given. Raises Doubtful.
+      infer_columns: `infer_columns(row, columns)`: the columns, from the first row, where the names
+        that were not given leave no doubt.
+      settle: `settle(rows, columns, declared)`: the columns, from all rows of a file, where these
+        tell how they are to be read; `declared` are the labels that the task is given. Raises
+        Doubtful.
     """
 
     record: Callable[[Row, Any], Any]
@@ -79,18 +84,26 @@ class Kind:
     settle: settled.Settle = settled.neither
 
     def text_key(self, record: Any) -> str:
-        """Returns what two rows that say the same share: what the model is given, in NFC, without regard to case and white space."""
+        """Returns what two rows that say the same share: what the model is given, in NFC, without
+        regard to case and white space.
+        """
         return split.text_key((self.compared or self.given)(record))
 
     def classes(self, record: Any) -> list[tuple[str, str]]:
-        """Returns every label that must be known to learn or score a record, `("label", name)`; of a text beside its words `("text", name)`."""
+        """Returns every label that must be known to learn or score a record, `("label", name)`; of
+        a text beside its words `("text", name)`.
+        """
         found = [("label", name) for name in self.labels(record)]
         beside = self.stratum(record)
         return found if not beside or beside in self.labels(record) else [*found, ("text", beside)]
 
 
 def _text_columns(columns: Any) -> list[str]:
-    return [columns.text or "text"] + ([columns.text_pair] if columns.text_pair else []) + [*columns.features]
+    return (
+        [columns.text or "text"]
+        + ([columns.text_pair] if columns.text_pair else [])
+        + [*columns.features]
+    )
 
 
 def _one_or_two(record: Any) -> list[str]:
@@ -98,30 +111,57 @@ def _one_or_two(record: Any) -> list[str]:
 
 
 def _other_column(row: Row, columns: Any) -> Any:
-    """Without data.columns.label: `label`, or the only column beside the text. Raises DataError where there are several."""
+    """Without data.columns.label: `label`, or the only column beside the text. Raises DataError
+    where there are several.
+    """
     if columns.label:
         return columns
-    others = [name for name in row.fields if name not in (columns.text or "text", columns.text_pair, columns.weight, *columns.features)]
+    others = [
+        name
+        for name in row.fields
+        if name
+        not in (
+            columns.text or "text",
+            columns.text_pair,
+            columns.weight,
+            *columns.features,
+        )
+    ]
     if "label" not in others and len(others) != 1:
-        raise DataError(f"{row.where}: no column 'label'; found {listed(row.fields)}; {_label_hint(row)}")
+        raise DataError(
+            f"{row.where}: no column 'label'; found {listed(row.fields)}; {_label_hint(row)}"
+        )
     return dataclasses.replace(columns, label="label" if "label" in others else others[0])
 
 
 def _asked(record: Chat) -> list[str]:
-    """The turns before the last one, with the calls in them, and the tools; of a conversation of one turn that turn."""
-    asked = [f"{m.content}\n{json.dumps(m.extra['tool_calls'])}" if "tool_calls" in m.extra else m.content for m in record.messages[:-1]]
+    """The turns before the last one, with the calls in them, and the tools; of a conversation of
+    one turn that turn.
+    """
+    asked = [
+        (
+            f"{m.content}\n{json.dumps(m.extra['tool_calls'])}"
+            if "tool_calls" in m.extra
+            else m.content
+        )
+        for m in record.messages[:-1]
+    ]
     return [*asked, *map(json.dumps, record.tools)] if asked else [record.messages[-1].content]
 
 
 def _label_hint(row: Row) -> str:
-    """What may help where the label has no column: it may stand in front of the text, or in the name of the folder."""
+    """What may help where the label has no column: it may stand in front of the text, or in the
+    name of the folder.
+    """
     if set(row.fields) != {"text"}:
         return "set data.columns.label=<column>"
     if "\t" in str(row.fields["text"]):
         return "the line has tabs: set data.format=tsv"
     return (
-        "set data.columns.label=<column>; where commas or semicolons part cells, data.format=csv; where the first word of each line is its label, "
-        "data.format=fasttext data.options.prefix=none; where each file is a text and its folder the label, data.unit=file data.columns.label=folder"
+        "set data.columns.label=<column>; where commas or semicolons part cells, data.format=csv;"
+        " where the first word of each line is its label, data.format=fasttext"
+        " data.options.prefix=none; where each file is a text and its folder the label,"
+        " data.unit=file data.columns.label=folder"
     )
 
 
@@ -131,10 +171,15 @@ def _given_names(*names: str | None) -> list[str]:
 
 def _chat_inputs(columns: Any) -> list[str]:
     """Only files of prompts and completions are delimited."""
-    return [columns.prompt or ("instruction" if columns.form == "alpaca" else "prompt"), *_given_names(columns.input)]
+    return [
+        columns.prompt or ("instruction" if columns.form == "alpaca" else "prompt"),
+        *_given_names(columns.input),
+    ]
 
 
-_chat_outputs = lambda columns: [columns.completion or ("output" if columns.form == "alpaca" else "completion")]
+_chat_outputs = lambda columns: [
+    columns.completion or ("output" if columns.form == "alpaca" else "completion")
+]
 _label = lambda record: (record.label,)
 _words = lambda record: [joined(record)]
 
@@ -149,7 +194,12 @@ KINDS: dict[str, Kind] = {
     ),
     **dict.fromkeys(
         ("lm", "mlm", "span_corruption"),
-        Kind(text_record, texts=lambda record: [record.text], given=lambda record: [record.text], inputs=lambda columns: [columns.text or "text"]),
+        Kind(
+            text_record,
+            texts=lambda record: [record.text],
+            given=lambda record: [record.text],
+            inputs=lambda columns: [columns.text or "text"],
+        ),
     ),
     "classify": Kind(
         label_record,
@@ -169,8 +219,20 @@ KINDS: dict[str, Kind] = {
         outputs=lambda columns: [*columns.labels] or _given_names(columns.label),
         settle=settled.labels,
     ),
-    "regress": Kind(regression_record, _one_or_two, _one_or_two, outputs=lambda columns: [*columns.targets] or [columns.label or "label"]),
-    "tag": Kind(tag_record, _words, _words, lambda record: tuple(sorted({*record.tags})), inputs=lambda columns: [], settle=settled.tags),
+    "regress": Kind(
+        regression_record,
+        _one_or_two,
+        _one_or_two,
+        outputs=lambda columns: [*columns.targets] or [columns.label or "label"],
+    ),
+    "tag": Kind(
+        tag_record,
+        _words,
+        _words,
+        lambda record: tuple(sorted({*record.tags})),
+        inputs=lambda columns: [],
+        settle=settled.tags,
+    ),
     "joint": Kind(
         slots_record,
         _words,
@@ -180,7 +242,13 @@ KINDS: dict[str, Kind] = {
         inputs=lambda columns: [],
         settle=settled.both,
     ),
-    "parse": Kind(parse_record, _words, _words, lambda record: tuple(sorted({*record.deprels})), inputs=lambda columns: []),
+    "parse": Kind(
+        parse_record,
+        _words,
+        _words,
+        lambda record: tuple(sorted({*record.deprels})),
+        inputs=lambda columns: [],
+    ),
     "seq2seq": Kind(
         seq2seq_record,
         texts=lambda record: [record.source, *(record.references or (record.target,))],
@@ -203,7 +271,9 @@ KINDS: dict[str, Kind] = {
         stratum=lambda record: record.label or "",
         inputs=lambda columns: [columns.text or "text", columns.text_pair or "text_pair"],
         outputs=lambda columns: _given_names(columns.label, columns.score),
-        settle=lambda rows, columns, declared: columns if columns.score else settled.label(rows, columns, declared),
+        settle=lambda rows, columns, declared: (
+            columns if columns.score else settled.label(rows, columns, declared)
+        ),
     ),
 }
 
@@ -212,7 +282,17 @@ _TEXTS = ("text", "text_pair")
 _BESIDE = ("features", "categories", "missing")
 # By kind, the fields of data.columns that decide about its records; `weight` is read for all.
 READS: dict[str, tuple[str, ...]] = {
-    "chat": ("form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"),
+    "chat": (
+        "form",
+        "prompt",
+        "completion",
+        "messages",
+        "input",
+        "history",
+        "system",
+        "tools",
+        "allow",
+    ),
     "lm": ("text",),
     "mlm": ("text",),
     "span_corruption": ("text",),
@@ -229,26 +309,49 @@ READS: dict[str, tuple[str, ...]] = {
 
 
 def settled_columns(task: Any, rows: Sequence[Row], config: Any) -> Any:
-    """The columns of a file, from its rows: those that were not named, and how what they hold is read. `task`: that, or its Kind.
+    """The columns of a file, from its rows: those that were not named, and how what they hold is
+    read. `task`: that, or its Kind.
 
     Raises:
       DataError: the rows leave that in doubt.
     """
     columns, t = task.infer_columns(rows[0], config.data.columns), config.task
     kind = KINDS.get(t.name)
-    declared = getattr(t, "intents", None) or () if hasattr(t, "intents") else getattr(t, "labels", None) or ()
-    return columns if kind is None else kind.settle(rows, columns, [label_text(label) for label in declared])
+    declared = (
+        getattr(t, "intents", None) or ()
+        if hasattr(t, "intents")
+        else getattr(t, "labels", None) or ()
+    )
+    return (
+        columns
+        if kind is None
+        else kind.settle(rows, columns, [label_text(label) for label in declared])
+    )
 
 
 def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
-    """The fields of data.columns that a parser of records reads; None for one that is of no kind here."""
-    return next(((*READS[name], "weight") for name, kind in KINDS.items() if kind.record is record and name in READS), None)
+    """The fields of data.columns that a parser of records reads; None for one that is of no kind
+    here.
+    """
+    return next(
+        (
+            (*READS[name], "weight")
+            for name, kind in KINDS.items()
+            if kind.record is record and name in READS
+        ),
+        None,
+    )
 
 
 def parse_rows(
-    rows: Sequence[Row], record: Callable[[Row, Any], Any], columns: Any, aside: list[Aside], on_bad_row: str
+    rows: Sequence[Row],
+    record: Callable[[Row, Any], Any],
+    columns: Any,
+    aside: list[Aside],
+    on_bad_row: str,
 ) -> tuple[list[Row], list[Any]]:
-    """The rows that give a record, and their records. Those that do not are put into `aside`: `no_label` where that is declared, else `no_record`.
+    """The rows that give a record, and their records. Those that do not are put into `aside`:
+    `no_label` where that is declared, else `no_record`.
 
     Raises:
       DataError: of the first row that gives none, unless `on_bad_row` is quarantine.

@@ -1,9 +1,12 @@
-"""Numeric and categorical columns beside a text (`data.columns.features`): what is learnt of them from the training rows, and how they are written.
+"""Numeric and categorical columns beside a text (`data.columns.features`): what is learnt of them
+from the training rows, and how they are written.
 
 What is learnt is plain JSON, kept with the run, one entry per column:
 
-    {"name": "age", "mean": 38.5, "deviation": 13.2}                   a number: standardised; a missing one is 0, marked as missing
-    {"name": "country", "values": ["de", "fr"]}                        a class: numbered from 1; 0 is any other value, or none
+    {"name": "age", "mean": 38.5, "deviation": 13.2}                   a number: standardised; a
+      missing one is 0, marked as missing
+    {"name": "country", "values": ["de", "fr"]}                        a class: numbered from 1; 0
+      is any other value, or none
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ def values_of(row: Row, columns: Any) -> tuple[Value, ...]:
     """The cells of a row, as text, in the order of `data.columns.features`.
 
     Raises:
-      DataError: a column is missing; a cell holds a list or an object; or it is empty under `data.columns.missing=error`.
+      DataError: a column is missing; a cell holds a list or an object; or it is empty under
+        `data.columns.missing=error`.
     """
     return tuple(_cell(row, name, columns) for name in columns.features)
 
@@ -37,32 +41,50 @@ def _cell(row: Row, name: str, columns: Any) -> Value:
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is not None and not isinstance(value, str | int | float):
-        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a number or a name; leave it out of {OPTION}")
+        raise DataError(
+            f"{row.where}: column {name!r} holds {show(value)}, expected a number or a name; leave"
+            f" it out of {OPTION}"
+        )
     text = "" if value is None else str(value).strip()
     if text.lower() in MISSING:
         if columns.missing == "error":
-            raise DataError(f"{row.where}: column {name!r} holds no value; data.columns.missing=mask lets such cells be")
+            raise DataError(
+                f"{row.where}: column {name!r} holds no value; data.columns.missing=mask lets such"
+                " cells be"
+            )
         return None
     return text
 
 
-# What looks like a number, and is none that is read here: 1,5 and 1_000, digits of other scripts, numbers that no float32 holds, infinity.
-_numeral = re.compile(r"[+-]?(?:\d[\d.,_'\u00a0\u202f ]*(?:[eE][+-]?\d+)?|inf|infinity)", re.IGNORECASE)
+# What looks like a number, and is none that is read here: 1,5 and 1_000, digits of other scripts,
+# numbers that no float32 holds, infinity.
+_numeral = re.compile(
+    r"[+-]?(?:\d[\d.,_'\u00a0\u202f ]*(?:[eE][+-]?\d+)?|inf|infinity)", re.IGNORECASE
+)
 
 
-def learn(columns: Any, rows: Sequence[Sequence[Value]], where: Sequence[str]) -> list[dict[str, Any]]:
-    """What there is to know of each column. A column of numbers alone is one of numbers, unless `data.columns.categories` names it.
+def learn(
+    columns: Any, rows: Sequence[Sequence[Value]], where: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What there is to know of each column. A column of numbers alone is one of numbers, unless
+    `data.columns.categories` names it.
 
     Raises:
-      DataError: no row has a value, or all have the same number; or numbers and other cells stand in one column that is not among the categories.
+      DataError: no row has a value, or all have the same number; or numbers and other cells stand
+        in one column that is not among the categories.
     """
     out = []
     for i, name in enumerate(columns.features):
-        there = [(row[i], place) for row, place in zip(rows, where, strict=True) if row[i] is not None]
+        there = [
+            (row[i], place) for row, place in zip(rows, where, strict=True) if row[i] is not None
+        ]
         cells = [cell for cell, _ in there]
         file = where[0].rsplit(":", 1)[0] if where else "data"
         if not cells:
-            raise DataError(f"{file}: column {name!r} has no value in any row of training; leave it out of {OPTION}")
+            raise DataError(
+                f"{file}: column {name!r} has no value in any row of training; leave it out of"
+                f" {OPTION}"
+            )
         numbers = [finite(cell) for cell in cells] if name not in columns.categories else [None]
         if None in numbers:
             if name not in columns.categories:
@@ -71,22 +93,37 @@ def learn(columns: Any, rows: Sequence[Sequence[Value]], where: Sequence[str]) -
             continue
         mean, deviation = float(np.mean(numbers)), float(np.std(numbers))
         if not deviation > 0:
-            raise DataError(f"{file}: column {name!r} holds {cells[0]} in every row of training, so it tells nothing; leave it out of {OPTION}")
+            raise DataError(
+                f"{file}: column {name!r} holds {cells[0]} in every row of training, so it tells"
+                f" nothing; leave it out of {OPTION}"
+            )
         out.append({"name": name, "mean": mean, "deviation": deviation})
     return out
 
 
-def _refuse_mixed(name: str, numbers: Sequence[float | None], there: Sequence[tuple[str, str]]) -> None:
-    """Raises DataError where a column that is not of numbers alone holds some, or what looks like one: a slip would make names of all of them."""
+def _refuse_mixed(
+    name: str, numbers: Sequence[float | None], there: Sequence[tuple[str, str]]
+) -> None:
+    """Raises DataError where a column that is not of numbers alone holds some, or what looks like
+    one: a slip would make names of all of them.
+    """
     held = len(numbers) - numbers.count(None)
     cell, place = next(pair for pair, number in zip(there, numbers, strict=True) if number is None)
-    odd = next((pair for pair, number in zip(there, numbers, strict=True) if number is None and _numeral.fullmatch(pair[0])), None)
+    odd = next(
+        (
+            pair
+            for pair, number in zip(there, numbers, strict=True)
+            if number is None and _numeral.fullmatch(pair[0])
+        ),
+        None,
+    )
     if held or odd:
         cell, place = odd or (cell, place)
         beside = f" beside {held:,} numbers" if held else ""
         raise DataError(
-            f"{place}: column {name!r} holds {show(cell)}{beside}, expected a finite number such as 1250.5; mend it, or name the column in "
-            "data.columns.categories if its numbers are names of classes"
+            f"{place}: column {name!r} holds {show(cell)}{beside}, expected a finite number such as"
+            " 1250.5; mend it, or name the column in data.columns.categories if its numbers are"
+            " names of classes"
         )
 
 
@@ -95,13 +132,19 @@ def sizes(learnt: Learnt) -> list[int]:
     return [len(one["values"]) + 1 if "values" in one else 0 for one in learnt]
 
 
-def encode(learnt: Learnt, rows: Sequence[Sequence[Value]], where: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(numbers, classes), each `[rows, columns]`: a standardised number, and a class. A missing number is 0 of class 1, others are of class 0.
+def encode(
+    learnt: Learnt, rows: Sequence[Sequence[Value]], where: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(numbers, classes), each `[rows, columns]`: a standardised number, and a class. A missing
+    number is 0 of class 1, others are of class 0.
 
     Raises:
       DataError: a cell of a column of numbers holds something else.
     """
-    numbers, classes = np.zeros((len(rows), len(learnt)), np.float32), np.zeros((len(rows), len(learnt)), np.int32)
+    numbers, classes = (
+        np.zeros((len(rows), len(learnt)), np.float32),
+        np.zeros((len(rows), len(learnt)), np.int32),
+    )
     for i, one in enumerate(learnt):
         index = {value: k for k, value in enumerate(one.get("values", ()), start=1)}
         for k, row in enumerate(rows):
@@ -111,8 +154,8 @@ def encode(learnt: Learnt, rows: Sequence[Sequence[Value]], where: Sequence[str]
                 classes[k, i] = 1
             elif (number := finite(row[i])) is None:
                 raise DataError(
-                    f"{where[k]}: column {one['name']!r} holds {show(row[i])}, but it held numbers alone in training; mend it, or name the column in "
-                    "data.columns.categories"
+                    f"{where[k]}: column {one['name']!r} holds {show(row[i])}, but it held numbers"
+                    " alone in training; mend it, or name the column in data.columns.categories"
                 )
             else:
                 numbers[k, i] = _standardised(number, one, where[k])
@@ -122,12 +165,21 @@ def encode(learnt: Learnt, rows: Sequence[Sequence[Value]], where: Sequence[str]
 def _standardised(number: float, one: Mapping[str, Any], where: str) -> float:
     value = (number - one["mean"]) / one["deviation"]
     if not abs(value) < 3e38:
-        raise DataError(f"{where}: column {one['name']!r} holds {number:g}, too far from the numbers of training ({one['mean']:g} on average)")
+        raise DataError(
+            f"{where}: column {one['name']!r} holds {number:g}, too far from the numbers of"
+            f" training ({one['mean']:g} on average)"
+        )
     return value
 
 
 def written(template: str, learnt: Learnt, row: Sequence[Value], text: str) -> str:
-    """The cells of a row in front of its text, each in the template, whose `{name}` and `{value}` are replaced; a missing one is left out."""
-    cells = [(one["name"], value) for one, value in zip(learnt, row, strict=True) if value is not None]
-    fill = lambda name, value: re.sub(r"\{(name|value)\}", lambda found: name if found[1] == "name" else value, template)
+    """The cells of a row in front of its text, each in the template, whose `{name}` and `{value}`
+    are replaced; a missing one is left out.
+    """
+    cells = [
+        (one["name"], value) for one, value in zip(learnt, row, strict=True) if value is not None
+    ]
+    fill = lambda name, value: re.sub(
+        r"\{(name|value)\}", lambda found: name if found[1] == "name" else value, template
+    )
     return "".join(fill(name, value) for name, value in cells) + text

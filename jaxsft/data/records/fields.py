@@ -1,4 +1,6 @@
-"""What the parsers of all records share: text, labels and numbers out of the fields of a row, each checked, each with the option that mends it."""
+"""What the parsers of all records share: text, labels and numbers out of the fields of a row, each
+checked, each with the option that mends it.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,15 @@ MISSING = ("", "na", "nan", "null", "none")  # cells that stand for no number, i
 
 
 class Unlabelled(DataError):
-    """A row that has, as declared (`data.columns.no_label`), no label: it is dropped and counted, and it is no error."""
+    """A row that has, as declared (`data.columns.no_label`), no label: it is dropped and counted,
+    and it is no error.
+    """
 
 
 class Doubtful(DataError):
-    """What the rows of a file mean together is in doubt, and no option decides. `finding` is what a check calls it, `repair` names the options."""
+    """What the rows of a file mean together is in doubt, and no option decides. `finding` is what a
+    check calls it, `repair` names the options.
+    """
 
     def __init__(self, message: str, finding: str, repair: str):
         super().__init__(message)
@@ -38,14 +44,21 @@ def text_of(row: Row, name: str, option: str) -> str:
     """The string in a column. Raises DataError (missing, or no string), which names `option`."""
     value = require_column(row, name, option)
     if not isinstance(value, str):
-        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a string; set {option}=<column>")
+        raise DataError(
+            f"{row.where}: column {name!r} holds {show(value)}, expected a string; set"
+            f" {option}=<column>"
+        )
     return value
 
 
 def pair_of(row: Row, columns: Any) -> tuple[str, str | None]:
     """The text, and the second one where a column is named for it."""
     text = text_of(row, columns.text or "text", "data.columns.text")
-    return text, None if columns.text_pair is None else text_of(row, columns.text_pair, "data.columns.text_pair")
+    return text, (
+        None
+        if columns.text_pair is None
+        else text_of(row, columns.text_pair, "data.columns.text_pair")
+    )
 
 
 def first_of(row: Row, names: Sequence[str]) -> str:
@@ -53,17 +66,22 @@ def first_of(row: Row, names: Sequence[str]) -> str:
     return next((name for name in names if name in row.fields), names[0])
 
 
-# --- labels ----------------------------------------------------------------------------------------------------------------------------------
+# --- labels
+# --------------------------------------------------------------------------------------------------
 def label_of(value: Any, where: str, columns: Any) -> str:
-    """One name per class: the label 3 and "3" are one, true is "true", 1.0 is "1"; with `data.columns.label_names`, the name of the id.
+    """One name per class: the label 3 and "3" are one, true is "true", 1.0 is "1"; with
+    `data.columns.label_names`, the name of the id.
 
     Raises:
       Unlabelled: it is the mark of `data.columns.no_label`.
-      DataError: null, empty, neither text, an integer nor a boolean; or no name or id of the class file.
+      DataError: null, empty, neither text, an integer nor a boolean; or no name or id of the class
+        file.
     """
     label = plain_label(value, where)
     if columns.no_label is not None and label.strip() == columns.no_label:
-        raise Unlabelled(f"{where} holds {label!r}, which data.columns.no_label declares to be no label")
+        raise Unlabelled(
+            f"{where} holds {label!r}, which data.columns.no_label declares to be no label"
+        )
     return label if columns.label_names is None else _named(label, where, columns.label_names)
 
 
@@ -75,7 +93,11 @@ def plain_label(value: Any, where: str) -> str:
         return str(value)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return str(int(value))
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")) and (cell := _cell_of_list(value)) is not None:
+    if (
+        isinstance(value, str)
+        and value.lstrip().startswith(("[", "{"))
+        and (cell := _cell_of_list(value)) is not None
+    ):
         value = cell
     if isinstance(value, dict) and set(value) == {"choices"}:  # of Label Studio
         value = value["choices"]
@@ -83,9 +105,13 @@ def plain_label(value: Any, where: str) -> str:
         return plain_label(value[0], where)
     if isinstance(value, list | dict):
         hint = "; task=multilabel reads lists of labels" if isinstance(value, list) else ""
-        raise DataError(f"{where} holds {show(value)}, expected one label: text, an integer or a boolean{hint}")
+        raise DataError(
+            f"{where} holds {show(value)}, expected one label: text, an integer or a boolean{hint}"
+        )
     if not isinstance(value, str):
-        raise DataError(f"{where} holds {show(value)}, expected a label: text, an integer or a boolean")
+        raise DataError(
+            f"{where} holds {show(value)}, expected a label: text, an integer or a boolean"
+        )
     if not value.strip():
         raise DataError(f"{where} holds an empty label; remove the row or name its class")
     return value
@@ -97,16 +123,24 @@ def label_text(label: Any) -> str:
 
 
 def declared_labels(given: Sequence[Any], found: Collection[str]) -> list[str]:
-    """The labels of an option, spelled as in the data: true and false of the command line are those of the data, which may be True or TRUE."""
+    """The labels of an option, spelled as in the data: true and false of the command line are those
+    of the data, which may be True or TRUE.
+    """
     out = []
     for label in map(label_text, given):
-        same = [one for one in found if one.lower() == label.lower()] if label.lower() in ("true", "false") and label not in found else []
+        same = (
+            [one for one in found if one.lower() == label.lower()]
+            if label.lower() in ("true", "false") and label not in found
+            else []
+        )
         out.append(same[0] if len(same) == 1 else label)
     return out
 
 
 def _cell_of_list(cell: str) -> Any:
-    """The list or object that a cell spells; None where it is a text that begins with a bracket, such as [UNK]."""
+    """The list or object that a cell spells; None where it is a text that begins with a bracket,
+    such as [UNK].
+    """
     for read in (json.loads, literals.read):
         try:
             return read(cell)
@@ -122,65 +156,108 @@ def _named(label: str, where: str, path: str) -> str:
     if not re.fullmatch(r"-?\d+", label.strip()):
         known = ", ".join(list(names)[:5])
         raise DataError(
-            f"{where} holds the label {label!r}, which is none of the {len(names)} names in {path} ({known}, ...); mend data.columns.label_names"
+            f"{where} holds the label {label!r}, which is none of the {len(names)} names in {path}"
+            f" ({known}, ...); mend data.columns.label_names"
         )
     if not 0 <= int(label) < len(names):
-        raise DataError(f"{where} holds the id {label}, but {path} names the ids 0 to {len(names) - 1}; mend data.columns.label_names")
+        raise DataError(
+            f"{where} holds the id {label}, but {path} names the ids 0 to {len(names) - 1}; mend"
+            " data.columns.label_names"
+        )
     return list(names)[int(label)]
 
 
 def label_names(path: str) -> dict[str, int]:
-    """The names of a class file by their id, from 0: a JSON list, a JSON object of `id: name` or `name: id`, or a text file with a name a line.
+    """The names of a class file by their id, from 0: a JSON list, a JSON object of `id: name` or
+    `name: id`, or a text file with a name a line.
 
     Raises:
-      ConfigError: no such file, another layout, an empty or repeated name, ids with a gap, or names that are numbers other than their own ids.
+      ConfigError: no such file, another layout, an empty or repeated name, ids with a gap, or names
+        that are numbers other than their own ids.
     """
     try:
         return _label_names(path, os.stat(path).st_mtime_ns)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"data.columns.label_names={path}: cannot be read ({error}); expected a file with the names of the classes") from None
+        raise ConfigError(
+            f"data.columns.label_names={path}: cannot be read ({error}); expected a file with the"
+            " names of the classes"
+        ) from None
 
 
 @functools.lru_cache(maxsize=8)
 def _label_names(path: str, changed: int) -> dict[str, int]:
     content = Path(path).read_text(encoding="utf-8-sig")
-    found = documents.decode(content) if path.endswith(".json") else [line.strip() for line in content.split("\n")]
+    found = (
+        documents.decode(content)
+        if path.endswith(".json")
+        else [line.strip() for line in content.split("\n")]
+    )
     if isinstance(found, list) and not path.endswith(".json"):
         while found and not found[-1]:
             found.pop()
     if isinstance(found, dict):
-        by_id = found if all(re.fullmatch(r"\d+", str(key)) for key in found) else {str(number): name for name, number in found.items()}
+        by_id = (
+            found
+            if all(re.fullmatch(r"\d+", str(key)) for key in found)
+            else {str(number): name for name, number in found.items()}
+        )
         if set(by_id) != set(map(str, range(len(by_id)))):
-            raise ConfigError(f"data.columns.label_names={path}: expected the ids 0 to {len(by_id) - 1}, each once")
+            raise ConfigError(
+                f"data.columns.label_names={path}: expected the ids 0 to {len(by_id) - 1}, each"
+                " once"
+            )
         found = [by_id[str(number)] for number in range(len(by_id))]
-    if not isinstance(found, list) or not found or not all(isinstance(name, str) and name.strip() for name in found):
-        raise ConfigError(f"data.columns.label_names={path}: expected a list of names, {{id: name}}, {{name: id}}, or a name a line")
+    if (
+        not isinstance(found, list)
+        or not found
+        or not all(isinstance(name, str) and name.strip() for name in found)
+    ):
+        raise ConfigError(
+            f"data.columns.label_names={path}: expected a list of names, {{id: name}}, {{name:"
+            " id}, or a name a line"
+        )
     if (twice := repeated(found)) is not None:
         raise ConfigError(f"data.columns.label_names={path}: the name {twice!r} occurs twice")
-    if odd := next((n for i, n in enumerate(found) if n.isdecimal() and n != str(i) and int(n) < len(found)), None):
-        raise ConfigError(f"data.columns.label_names={path}: the name {odd!r} has another id, so that a label {odd!r} may mean either; rename it")
+    if odd := next(
+        (n for i, n in enumerate(found) if n.isdecimal() and n != str(i) and int(n) < len(found)),
+        None,
+    ):
+        raise ConfigError(
+            f"data.columns.label_names={path}: the name {odd!r} has another id, so that a label"
+            f" {odd!r} may mean either; rename it"
+        )
     return {name: number for number, name in enumerate(found)}
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------------------------------
+# --- numbers
+# --------------------------------------------------------------------------------------------------
 def number_of(row: Row, name: str, option: str) -> float | None:
-    """The number in a column, rounded to float32 whatever type it was read as; None where the cell is missing: null, empty, NA, NaN.
+    """The number in a column, rounded to float32 whatever type it was read as; None where the cell
+    is missing: null, empty, NA, NaN.
 
     Raises:
       DataError: the column is missing, or holds no finite number.
     """
     value = require_column(row, name, option)
-    if value is None or (isinstance(value, str) and value.strip().lower() in MISSING) or (isinstance(value, float) and math.isnan(value)):
+    if (
+        value is None
+        or (isinstance(value, str) and value.strip().lower() in MISSING)
+        or (isinstance(value, float) and math.isnan(value))
+    ):
         return None
     number = finite(value)
     if number is None:
-        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a finite number, as 1250.5; set {option} to numeric columns")
+        raise DataError(
+            f"{row.where}: column {name!r} holds {show(value)}, expected a finite number, as"
+            f" 1250.5; set {option} to numeric columns"
+        )
     return number
 
 
 def finite(value: Any) -> float | None:
-    """A number as float32 has it, from a number or from a text of digits (`1_000`, `1,000` and `infinity` are none); None where it is none, or larger
-    than float32 can be."""
+    """A number as float32 has it, from a number or from a text of digits (`1_000`, `1,000` and
+    `infinity` are none); None where it is none, or larger than float32 can be.
+    """
     spelled = plain_number(value) if isinstance(value, str) else value
     if not isinstance(spelled, int | float | np.number) or isinstance(spelled, bool):
         return None
@@ -192,19 +269,25 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-# --- lists -----------------------------------------------------------------------------------------------------------------------------------
+# --- lists
+# --------------------------------------------------------------------------------------------------
 def list_of(row: Row, name: str, option: str) -> list[Any]:
     """The list in a column, or in a JSON string there. Raises DataError (missing, or no list)."""
     value = require_column(row, name, option)
     if isinstance(value, str) and spells_list(value):
         value = listed_in(value, f"{row.where}: column {name!r}", f"; set {option}=<column>")
     if not isinstance(value, list | tuple):
-        raise DataError(f"{row.where}: column {name!r} holds {show(value)}, expected a list; set {option}=<column>")
+        raise DataError(
+            f"{row.where}: column {name!r} holds {show(value)}, expected a list; set"
+            f" {option}=<column>"
+        )
     return list(value)
 
 
 def spells_list(cell: str) -> bool:
-    """Whether a cell is the spelling of a list, a tuple or a set, and not a text that begins with a bracket, such as `(a)`."""
+    """Whether a cell is the spelling of a list, a tuple or a set, and not a text that begins with a
+    bracket, such as `(a)`.
+    """
     return re.match(r"\s*(?:\[|[({]\s*['\"])", cell) is not None
 
 
@@ -217,27 +300,41 @@ def listed_in(cell: str, where: str, cure: str = "") -> Any:
     try:
         return literals.read(cell)
     except ValueError as error:
-        raise DataError(f"{where} holds broken JSON ({broken}), and no list of Python ({error}), expected a list{cure}") from None
+        raise DataError(
+            f"{where} holds broken JSON ({broken}), and no list of Python ({error}), expected a"
+            f" list{cure}"
+        ) from None
 
 
 _bits = re.compile(r"\s*(\[\s*)?[01](?:\.0)?(?:\s*[\s,;|]\s*[01](?:\.0)?)*\s*(?(1)\])\s*")
 
 
 def one_hot(value: Any) -> list[int] | None:
-    """The zeros and ones of a list of at least two that holds nothing else, in a cell too; None for anything else."""
+    """The zeros and ones of a list of at least two that holds nothing else, in a cell too; None for
+    anything else.
+    """
     if isinstance(value, str) and (found := _bits.fullmatch(value)):
         value = [int(float(number)) for number in re.findall(r"[01](?:\.0)?", found[0])]
     if not isinstance(value, list) or len(value) < 2:
         return None
-    return [int(x) for x in value] if all(isinstance(x, bool | int | float) and x in (0, 1) for x in value) else None
+    return (
+        [int(x) for x in value]
+        if all(isinstance(x, bool | int | float) and x in (0, 1) for x in value)
+        else None
+    )
 
 
 def without_none(value: Any, written: bool = False) -> Any:
-    """The same without the null fields of structs: a columnar file gives each struct the fields of all. A null that somebody wrote stays, unless
-    `written` are to go too."""
+    """The same without the null fields of structs: a columnar file gives each struct the fields of
+    all. A null that somebody wrote stays, unless `written` are to go too.
+    """
     if isinstance(value, dict):
         gone = written or isinstance(value, Struct)
-        return {key: without_none(part, written) for key, part in value.items() if part is not None or not gone}
+        return {
+            key: without_none(part, written)
+            for key, part in value.items()
+            if part is not None or not gone
+        }
     return [without_none(part, written) for part in value] if isinstance(value, list) else value
 
 

@@ -1,4 +1,6 @@
-"""Lists as Python prints them, `['joy', "don't"]`: what pandas writes into a cell of CSV. Read by hand: nothing of a file is ever evaluated."""
+"""Lists as Python prints them, `['joy', "don't"]`: what pandas writes into a cell of CSV. Read by
+hand: nothing of a file is ever evaluated.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ ENDS = {"[": "]", "(": ")", "{": "}"}
 
 
 def read(content: str) -> Any:
-    """The value that a text spells in Python's lists, tuples (as lists), dicts with texts as keys, texts, numbers, None, True and False.
+    """The value that a text spells in Python's lists, tuples (as lists), dicts with texts as keys,
+    texts, numbers, None, True and False.
 
     Raises:
       ValueError: it spells something else; the message says where.
@@ -42,13 +45,20 @@ def _value(content: str, at: int, depth: int) -> tuple[Any, int]:
         return _dict(content, at, depth)
     if found := _text.match(content, at):
         if _text.match(content, _skip(content, found.end())):
-            raise ValueError(f"found two texts without a comma between them at {content[at : at + 20]!r}; write the list as JSON")
+            raise ValueError(
+                f"found two texts without a comma between them at {content[at : at + 20]!r}; write"
+                " the list as JSON"
+            )
         return _escape.sub(_unescaped, found[1] if found[1] is not None else found[2]), found.end()
     if found := _number.match(content, at):
-        return (int(found[0]) if re.fullmatch(r"[+-]?[0-9]{1,18}", found[0]) else float(found[0])), found.end()
+        return (
+            int(found[0]) if re.fullmatch(r"[+-]?[0-9]{1,18}", found[0]) else float(found[0])
+        ), found.end()
     if (found := _word.match(content, at)) and found[0] in CONSTANTS:
         return CONSTANTS[found[0]], found.end()
-    raise ValueError(f"found {sign or 'its end'!r} at place {at + 1}, expected a list of texts or numbers")
+    raise ValueError(
+        f"found {sign or 'its end'!r} at place {at + 1}, expected a list of texts or numbers"
+    )
 
 
 def _items(content: str, at: int, depth: int) -> tuple[list[Any], int]:
@@ -66,8 +76,14 @@ def _dict(content: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
     at = _skip(content, at + 1)
     while not content.startswith("}", at):
         key, at = _value(content, at, depth + 1)
-        if not isinstance(key, str) or key in out or not content.startswith(":", at := _skip(content, at)):
-            raise ValueError(f"found the key {str(key)[:20]!r}, expected a text that occurs once, and a colon")
+        if (
+            not isinstance(key, str)
+            or key in out
+            or not content.startswith(":", at := _skip(content, at))
+        ):
+            raise ValueError(
+                f"found the key {str(key)[:20]!r}, expected a text that occurs once, and a colon"
+            )
         out[key], at = _value(content, _skip(content, at + 1), depth + 1)
         at = _comma(content, at, "}")
     return out, at + 1
@@ -79,7 +95,10 @@ def _comma(content: str, at: int, end: str) -> int:
     if content.startswith(",", at):
         return _skip(content, at + 1)
     if not content.startswith(end, at):
-        raise ValueError(f"found {content[at : at + 1] or 'its end'!r} at place {at + 1}, expected a comma or {end!r}")
+        raise ValueError(
+            f"found {content[at : at + 1] or 'its end'!r} at place {at + 1}, expected a comma or"
+            f" {end!r}"
+        )
     return at
 
 

@@ -1,9 +1,12 @@
-"""Adapters by name: small trees of weights beside a frozen base, at `params["adapters"]`, which mirrors the base.
+"""Adapters by name: small trees of weights beside a frozen base, at `params["adapters"]`, which
+mirrors the base.
 
-    params["adapters"] = {"layers": {"2": {"attention": {"q": {"a", "b"}}}}, "embed": {"tokens": {"a", "b"}}, ...}
+    params["adapters"] = {"layers": {"2": {"attention": {"q": {"a", "b"}}}}, "embed": {"tokens":
+    {"a", "b"}}, ...}
 
-Each kind says where it goes (`sites`), what it has there (`declare`), what of it depends on the base (`start`) and what runs there (`node`): an
-object that three hooks of the model find in the collection `adapters` of their module: linear layers, keys and values of attention, and embeddings.
+Each kind says where it goes (`sites`), what it has there (`declare`), what of it depends on the
+base (`start`) and what runs there (`node`): an object that three hooks of the model find in the
+collection `adapters` of their module: linear layers, keys and values of attention, and embeddings.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class Kind:
       sites: from the specs of the base and the options to a tree of `Site`.
       declare: from a site and the options to its leaves.
       node: from the arrays of a site and the options to what the hooks call.
-      start: from the leaves, the weight of the site, the options and a key to the leaves that depend on the base; for one layer.
+      start: from the leaves, the weight of the site, the options and a key to the leaves that
+        depend on the base; for one layer.
       merges: it can become part of the base.
       places: how many positions of every text it takes.
       shift: how many positions stand before the first token.
@@ -64,7 +68,12 @@ def _linear(specs: Tree, options: Any) -> Tree:
 
 
 def _scaled(specs: Tree, options: Any) -> Tree:
-    return sites.choose(sites.linears(specs), options.target, options.target_inputs, option="adapter.target and adapter.target_inputs")
+    return sites.choose(
+        sites.linears(specs),
+        options.target,
+        options.target_inputs,
+        option="adapter.target and adapter.target_inputs",
+    )
 
 
 KINDS: dict[str, Kind] = {
@@ -87,7 +96,12 @@ KINDS: dict[str, Kind] = {
         places=lambda options: options.tokens,
         shift=lambda options: options.tokens,
     ),
-    "bitfit": Kind(lambda specs, options: {}, lambda site, options: {}, lambda leaves, options: None, trains=lambda name: name in BIASES),
+    "bitfit": Kind(
+        lambda specs, options: {},
+        lambda site, options: {},
+        lambda leaves, options: None,
+        trains=lambda name: name in BIASES,
+    ),
 }
 
 
@@ -97,7 +111,8 @@ def of(options: AdapterConfig) -> Kind | None:
 
 
 def init(options: AdapterConfig, specs: Tree, key: Array) -> Tree:
-    """The boxed weights of the adapter: every site and layer from a key of its own, whatever else is targeted.
+    """The boxed weights of the adapter: every site and layer from a key of its own, whatever else
+    is targeted.
 
     Args:
       specs: of the base.
@@ -108,9 +123,14 @@ def init(options: AdapterConfig, specs: Tree, key: Array) -> Tree:
     kind = KINDS[options.name]
 
     def of_site(site: Site) -> dict[str, Weight]:
-        key_of = jax.random.fold_in(key, zlib.crc32(re.sub(rf"{LAYERS}/\d+/", f"{LAYERS}/", site.path).encode()))
+        key_of = jax.random.fold_in(
+            key, zlib.crc32(re.sub(rf"{LAYERS}/\d+/", f"{LAYERS}/", site.path).encode())
+        )
         declared = kind.declare(site, options)
-        return {name: _weight(leaf, jax.random.fold_in(key_of, i), site.layers) for i, (name, leaf) in enumerate(sorted(declared.items()))}
+        return {
+            name: _weight(leaf, jax.random.fold_in(key_of, i), site.layers)
+            for i, (name, leaf) in enumerate(sorted(declared.items()))
+        }
 
     return jax.tree.map(of_site, kind.sites(specs, options), is_leaf=lambda x: isinstance(x, Site))
 
@@ -119,16 +139,24 @@ def _weight(leaf: Leaf, key: Array, layers: range | None) -> Weight:
     if layers is None:
         return Weight(leaf.init(key, leaf.shape, jnp.float32), names=leaf.axes, inputs=leaf.inputs)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array(layers))
-    return Weight(jax.vmap(lambda k: leaf.init(k, leaf.shape, jnp.float32))(keys), names=(LAYERS, *leaf.axes), inputs=leaf.inputs)
+    return Weight(
+        jax.vmap(lambda k: leaf.init(k, leaf.shape, jnp.float32))(keys),
+        names=(LAYERS, *leaf.axes),
+        inputs=leaf.inputs,
+    )
 
 
 def start(options: AdapterConfig, params: Tree, key: Array) -> Tree:
-    """The adapter's weights for this base: those that depend on it are made anew. Call it when the base has its weights, before training."""
+    """The adapter's weights for this base: those that depend on it are made anew. Call it when the
+    base has its weights, before training.
+    """
     kind = KINDS[options.name]
     if kind.start is None or NAME not in params:
         return params
     of_layer = lambda leaves, base, k: kind.start(leaves, _base_weight(base), options, k)
-    of_stack = lambda leaves, base, k: jax.vmap(of_layer)(leaves, base, jax.random.split(k, jax.tree.leaves(leaves)[0].shape[0]))
+    of_stack = lambda leaves, base, k: jax.vmap(of_layer)(
+        leaves, base, jax.random.split(k, jax.tree.leaves(leaves)[0].shape[0])
+    )
     started = _beside(
         params[NAME],
         {k: v for k, v in params.items() if k != NAME},
@@ -144,14 +172,20 @@ def _base_weight(module: Tree | Array) -> Array:
     return module["w"] if "w" in module else module["tokens"]["w"]
 
 
-def _beside(adapter: Tree, base: Tree, f: Callable[[Tree, Tree, bool], Any], stacked: bool = False) -> Tree:
+def _beside(
+    adapter: Tree, base: Tree, f: Callable[[Tree, Tree, bool], Any], stacked: bool = False
+) -> Tree:
     """`f(leaves, module, whether they are stacks)` of every site, in the tree of the adapter."""
     if is_site(adapter):
         return f(adapter, base, stacked)
     out = {}
     for key, child in adapter.items():
         if key == LAYERS:
-            out[key] = {str(first): _beside(own, stack, f, True) for first, stack, own in sites.cut(base[key], child) if own}
+            out[key] = {
+                str(first): _beside(own, stack, f, True)
+                for first, stack, own in sites.cut(base[key], child)
+                if own
+            }
         else:
             out[key] = _beside(child, base[key], f, stacked)
     return out
@@ -159,10 +193,15 @@ def _beside(adapter: Tree, base: Tree, f: Callable[[Tree, Tree, bool], Any], sta
 
 def is_site(tree: Any) -> bool:
     """Whether a tree is the leaves of one site."""
-    return isinstance(tree, Mapping) and bool(tree) and not any(isinstance(child, Mapping) for child in tree.values())
+    return (
+        isinstance(tree, Mapping)
+        and bool(tree)
+        and not any(isinstance(child, Mapping) for child in tree.values())
+    )
 
 
-# --- running ---------------------------------------------------------------------------------------------------------------------------------
+# --- running
+# --------------------------------------------------------------------------------------------------
 def ready(options: AdapterConfig, tree: Tree, noise: Dropout | None = None) -> Tree:
     """The collection `adapters` of a module: the object of each site at `.../adapter`.
 
@@ -170,28 +209,41 @@ def ready(options: AdapterConfig, tree: Tree, noise: Dropout | None = None) -> T
       tree: a part of the adapter, stacked or not.
       noise: with the rate and the keys of the adapter's own dropout.
     """
-    kind, count = KINDS[options.name], iter(range(2**20, 2**21))  # sites of dropout, apart from those of the model
+    # sites of dropout, apart from those of the model
+    kind, count = KINDS[options.name], iter(range(2**20, 2**21))
 
     def walk(tree: Tree) -> Tree:
         if not is_site(tree):
             return {key: walk(child) for key, child in sorted(tree.items())}
         found, site = kind.node(tree, options), next(count)
-        return {HOOK: found.replace(noise=noise.at(site)) if noise is not None and hasattr(found, "noise") else found}
+        return {
+            HOOK: (
+                found.replace(noise=noise.at(site))
+                if noise is not None and hasattr(found, "noise")
+                else found
+            )
+        }
 
     return walk(tree) if tree else {}
 
 
-# --- what is trained, and what it comes to ---------------------------------------------------------------------------------------------------
+# --- what is trained, and what it comes to
+# --------------------------------------------------------------------------------------------------
 def trains(options: AdapterConfig, path: str, spec: WeightSpec) -> bool:
-    """Whether a parameter is trained where nothing else is said: the adapter and the head of the task, but not an output matrix of the base."""
+    """Whether a parameter is trained where nothing else is said: the adapter and the head of the
+    task, but not an output matrix of the base.
+    """
     name = path.rsplit("/", 1)[-1]
     if path.startswith(f"{NAME}/"):
         return name not in FIXED
-    return KINDS[options.name].trains(name) or (path.startswith("head/") and "vocab" not in spec.axes)
+    return KINDS[options.name].trains(name) or (
+        path.startswith("head/") and "vocab" not in spec.axes
+    )
 
 
 def merge(options: AdapterConfig, params: Tree) -> Tree:
-    """The base with the adapter in it, in float32 or higher, which computes the same without the adapter.
+    """The base with the adapter in it, in float32 or higher, which computes the same without the
+    adapter.
 
     Raises:
       ConfigError: the adapter is no change of weights.
@@ -199,7 +251,10 @@ def merge(options: AdapterConfig, params: Tree) -> Tree:
     if options.name not in KINDS:
         return params
     if not KINDS[options.name].merges:
-        raise ConfigError(f"adapter={options.name}: adds tokens, not a change of weights, so it cannot be merged into the base; keep it beside it")
+        raise ConfigError(
+            f"adapter={options.name}: adds tokens, not a change of weights, so it cannot be merged"
+            " into the base; keep it beside it"
+        )
     base = {key: child for key, child in params.items() if key != NAME}
     return _merged(options, params.get(NAME, {}), base, False)
 
@@ -217,10 +272,25 @@ def _merged(options: AdapterConfig, adapter: Tree, base: Tree, stacked: bool) ->
     out = dict(base)
     for key, child in adapter.items():
         if key == LAYERS:
-            out[key] = {str(first): _merged(options, own, stack, True) for first, stack, own in sites.cut(base[key], child)}
+            out[key] = {
+                str(first): _merged(options, own, stack, True)
+                for first, stack, own in sites.cut(base[key], child)
+            }
         else:
             out[key] = _merged(options, child, base[key], stacked)
     return out
 
 
-__all__ = ["FIXED", "HOOK", "KINDS", "NAME", "OutputMatrix", "init", "merge", "of", "ready", "start", "trains"]
+__all__ = [
+    "FIXED",
+    "HOOK",
+    "KINDS",
+    "NAME",
+    "OutputMatrix",
+    "init",
+    "merge",
+    "of",
+    "ready",
+    "start",
+    "trains",
+]

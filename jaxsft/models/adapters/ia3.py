@@ -1,4 +1,6 @@
-"""(IA)^3: learned vectors that multiply the outputs or the inputs of frozen linear layers (Liu et al. 2022, arXiv:2205.05638, section 3.3)."""
+"""(IA)^3: learned vectors that multiply the outputs or the inputs of frozen linear layers (Liu et
+al. 2022, arXiv:2205.05638, section 3.3).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def declare(site: Site, options: IA3) -> dict[str, Leaf]:
     """Ones: the model starts as it is."""
     w, n, inputs = site.spec, site.spec.inputs, site.rule == INPUTS
     part = slice(0, n) if inputs else slice(n, None)
-    return {"inputs" if inputs else "outputs": Leaf(w.shape[part], w.axes[part], nn.initializers.ones)}
+    return {
+        "inputs" if inputs else "outputs": Leaf(w.shape[part], w.axes[part], nn.initializers.ones)
+    }
 
 
 class IA3Node(struct.PyTreeNode):
@@ -28,7 +32,14 @@ class IA3Node(struct.PyTreeNode):
     inputs: Array | None = None
     outputs: Array | None = None
 
-    def linear(self, x: Array, w: Array, bias: Array | None, equation: str, product: Callable[[str, Array, Array], Array]) -> Array:
+    def linear(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None,
+        equation: str,
+        product: Callable[[str, Array, Array], Array],
+    ) -> Array:
         """The bias is scaled with the product, as the paper scales activations."""
         y = product(equation, x if self.inputs is None else x * self.inputs, w)
         y = y if bias is None else y + bias
@@ -40,5 +51,8 @@ class IA3Node(struct.PyTreeNode):
         if self.inputs is not None:
             w = w * self.inputs.reshape(self.inputs.shape + (1,) * (w.ndim - self.inputs.ndim))
         if self.outputs is not None:
-            w, bias = w * self.outputs, None if bias is None else bias.astype(w.dtype) * self.outputs
+            w, bias = (
+                w * self.outputs,
+                (None if bias is None else bias.astype(w.dtype) * self.outputs),
+            )
         return w, bias

@@ -1,4 +1,5 @@
-"""LoRA, rsLoRA and PiSSA: a product of two thin matrices beside a frozen one; DoRA: that, and the length of every column by itself.
+"""LoRA, rsLoRA and PiSSA: a product of two thin matrices beside a frozen one; DoRA: that, and the
+length of every column by itself.
 
 Letters: I inputs and O outputs of the weight (each may be several axes), R rank.
 """
@@ -22,39 +23,50 @@ from jaxsft.errors import ConfigError
 from jaxsft.models.adapters.sites import Leaf, Site
 from jaxsft.models.layers import Dropout, at_least_fp32, contract, dropout, fan_in_normal
 
-EPSILON = 1e-12  # of a squared column length: a column of zeros has a direction as soon as b is not zero
+# of a squared column length: a column of zeros has a direction as soon as b is not zero
+EPSILON = 1e-12
 Product = Callable[[str, Array, Array], Array]
 
 
 def scale_of(options: LowRank) -> float:
-    """`alpha / rank` (Hu et al. 2021, section 4.1), or `alpha / sqrt(rank)` (Kalajdzievski 2023, arXiv:2312.03732)."""
+    """`alpha / rank` (Hu et al. 2021, section 4.1), or `alpha / sqrt(rank)` (Kalajdzievski 2023,
+    arXiv:2312.03732).
+    """
     return options.alpha / (options.rank if options.scaling == "rank" else math.sqrt(options.rank))
 
 
 def check(chosen: Sequence[Site], options: LowRank) -> None:
-    """Raises ConfigError: dropout that no site would have; more singular triples than a weight has."""
+    """Raises ConfigError: dropout that no site would have; more singular triples than a weight
+    has."""
     if options.dropout > 0 and not any(site.spec.inputs and site.path != "head" for site in chosen):
         raise ConfigError(
-            f"adapter.dropout={options.dropout}: adapter.target={list(options.target)} matches embeddings and output matrices only, "
-            "whose adapters have no dropout; set adapter.dropout=0"
+            f"adapter.dropout={options.dropout}: adapter.target={list(options.target)} matches"
+            " embeddings and output matrices only, whose adapters have no dropout; set"
+            " adapter.dropout=0"
         )
     for site in chosen if getattr(options, "init", "zero") == "pissa" else ():
         n = site.spec.inputs or 1
         most = min(math.prod(site.spec.shape[:n]), math.prod(site.spec.shape[n:]))
         if options.rank > most:
             raise ConfigError(
-                f"adapter.rank={options.rank}: adapter.init=pissa takes singular triples of each weight, and {site.path} has {most}; "
-                f"set adapter.rank={most} or less, or adapter.init=zero"
+                f"adapter.rank={options.rank}: adapter.init=pissa takes singular triples of each"
+                f" weight, and {site.path} has {most}; set adapter.rank={most} or less, or"
+                " adapter.init=zero"
             )
 
 
 def declare(site: Site, options: LowRank) -> dict[str, Leaf]:
-    """`a` [I, R] and `b` [R, O]. Of the product's two factors one is zero: b, and of an embedding a, whose rows then learn where they are used."""
+    """`a` [I, R] and `b` [R, O]. Of the product's two factors one is zero: b, and of an embedding
+    a, whose rows then learn where they are used.
+    """
     w, r = site.spec, options.rank
     n = w.inputs or 1  # an embedding is the matrix of one-hot ids
     normal, zeros = fan_in_normal(n), nn.initializers.zeros
     first, second = (normal, zeros) if w.inputs else (zeros, fan_in_normal(1))
-    out = {"a": Leaf((*w.shape[:n], r), (*w.axes[:n], "rank"), first, n), "b": Leaf((r, *w.shape[n:]), ("rank", *w.axes[n:]), second, 1)}
+    out = {
+        "a": Leaf((*w.shape[:n], r), (*w.axes[:n], "rank"), first, n),
+        "b": Leaf((r, *w.shape[n:]), ("rank", *w.axes[n:]), second, 1),
+    }
     if getattr(options, "init", "zero") == "pissa":
         out |= {f"{name}0": leaf for name, leaf in out.items()}
     if options.name == "dora":
@@ -63,12 +75,15 @@ def declare(site: Site, options: LowRank) -> dict[str, Leaf]:
     return out
 
 
-def start(leaves: Mapping[str, Array], w: Float[Array, ...], options: LowRank, key: Array) -> dict[str, Array]:
+def start(
+    leaves: Mapping[str, Array], w: Float[Array, ...], options: LowRank, key: Array
+) -> dict[str, Array]:
     """The leaves that depend on the weight, for one layer.
 
-    PiSSA (Meng et al. 2024, section 3): `scale a b` is the sum of the largest singular triples of w, and each factor takes the root of the values.
-    The frozen base is not changed: `a0 b0`, which is the product at the start, is subtracted from the output.
-    DoRA (Liu et al. 2024, equation 5): the magnitude is the length of each column of w.
+    PiSSA (Meng et al. 2024, section 3): `scale a b` is the sum of the largest singular triples of
+    w, and each factor takes the root of the values. The frozen base is not changed: `a0 b0`, which
+    is the product at the start, is subtracted from the output. DoRA (Liu et al. 2024, equation 5):
+    the magnitude is the length of each column of w.
     """
     del key
     n, out, wide = leaves["a"].ndim - 1, dict(leaves), w.astype(at_least_fp32(w.dtype))
@@ -76,7 +91,10 @@ def start(leaves: Mapping[str, Array], w: Float[Array, ...], options: LowRank, k
         u, s, v = jnp.linalg.svd(wide.reshape(math.prod(w.shape[:n]), -1), full_matrices=False)
         root = jnp.sqrt(s[: options.rank] / scale_of(options))
         a, b = u[:, : options.rank] * root, root[:, None] * v[: options.rank]
-        a, b = a.reshape(leaves["a"].shape).astype(leaves["a"].dtype), b.reshape(leaves["b"].shape).astype(leaves["b"].dtype)
+        a, b = (
+            a.reshape(leaves["a"].shape).astype(leaves["a"].dtype),
+            b.reshape(leaves["b"].shape).astype(leaves["b"].dtype),
+        )
         out |= {"a": a, "b": b, "a0": a, "b0": b}
     if "square" in leaves:
         out["square"] = jnp.square(wide).sum(range(n)).astype(leaves["square"].dtype)
@@ -85,7 +103,9 @@ def start(leaves: Mapping[str, Array], w: Float[Array, ...], options: LowRank, k
 
 
 class LowRankNode(struct.PyTreeNode):
-    """The weights of one site, ready to run. `square` holds the squared column lengths of the base: then the output is DoRA's."""
+    """The weights of one site, ready to run. `square` holds the squared column lengths of the base:
+    then the output is DoRA's.
+    """
 
     a: Array
     b: Array
@@ -96,8 +116,11 @@ class LowRankNode(struct.PyTreeNode):
     noise: Dropout | None = None
     scale: float = struct.field(pytree_node=False, default=1.0)
 
-    def linear(self, x: Array, w: Array, bias: Array | None, equation: str, product: Product) -> Array:
-        """`x w + scale drop(x) a b`, for DoRA each output times magnitude / length; then the bias."""
+    def linear(
+        self, x: Array, w: Array, bias: Array | None, equation: str, product: Product
+    ) -> Array:
+        """`x w + scale drop(x) a b`, for DoRA each output times magnitude / length; then the
+        bias."""
         y = product(equation, x, w) + self.delta(x, equation, product)
         if self.square is not None:
             y = y * self.ratio(w)
@@ -107,31 +130,49 @@ class LowRankNode(struct.PyTreeNode):
         into, back = thin(equation)
         x = dropout(x, self.noise, 0)
         y = product(back, self.scale * product(into, x, self.a), self.b)
-        return y if self.a0 is None else y - product(back, self.scale * product(into, x, self.a0), self.b0)
+        return (
+            y
+            if self.a0 is None
+            else y - product(back, self.scale * product(into, x, self.a0), self.b0)
+        )
 
     def rows(self, ids: Array, x: Array, w: Array) -> Array:
         """Of an embedding: its rows `x` [B, S, D] with the adapter's."""
-        more = lambda a, b: self.scale * contract("bsr,rd->bsd", jnp.take(a, ids, axis=0), b, "fp32")
+        more = lambda a, b: (
+            self.scale * contract("bsr,rd->bsd", jnp.take(a, ids, axis=0), b, "fp32")
+        )
         y = x + more(self.a, self.b)
         if self.a0 is not None:
             y = y - more(self.a0, self.b0)
         return y if self.square is None else y * self.ratio(w)
 
     def tied(self, x: Array, w: Array, product: Product) -> Array:
-        """Of an embedding `w` [V, D] that is the output matrix too: `x` [..., D] to logits [..., V]."""
+        """Of an embedding `w` [V, D] that is the output matrix too: `x` [..., D] to logits [...,
+        V].
+        """
         lead = "bs"[: x.ndim - 1]
         into = f"{lead}d,rd->{lead}r", f"{lead}r,vr->{lead}v"
         if self.square is not None:
             x = x * self.ratio(w)
         y = product(f"{lead}d,vd->{lead}v", x, w)
         y = y + product(into[1], self.scale * product(into[0], x, self.b), self.a)
-        return y if self.a0 is None else y - product(into[1], self.scale * product(into[0], x, self.b0), self.a0)
+        return (
+            y
+            if self.a0 is None
+            else y - product(into[1], self.scale * product(into[0], x, self.b0), self.a0)
+        )
 
     def ratio(self, w: Array) -> Float[Array, ...]:
-        """magnitude / length of each column of `w + scale a b`, [O]. The length is not differentiated (section 4.3), and comes from
-        `|w|^2 + 2 <w, d> + |d|^2`, never from a sum that would have to be held."""
+        """magnitude / length of each column of `w + scale a b`, [O]. The length is not
+        differentiated (section 4.3), and comes from `|w|^2 + 2 <w, d> + |d|^2`, never from a sum
+        that would have to be held.
+        """
         wide, n = at_least_fp32(w.dtype), self.a.ndim - 1
-        a, b = self.a.reshape(-1, self.a.shape[-1]).astype(wide), self.b.reshape(self.b.shape[0], -1).astype(wide)  # [I, R], [R, O]
+        # [I, R], [R, O]
+        a, b = (
+            self.a.reshape(-1, self.a.shape[-1]).astype(wide),
+            self.b.reshape(self.b.shape[0], -1).astype(wide),
+        )
         high = {"precision": lax.Precision.HIGHEST}
         cross = (jnp.matmul(a.T, w.reshape(a.shape[0], -1).astype(wide), **high) * b).sum(0)
         own = (b * jnp.matmul(jnp.matmul(a.T, a, **high), b, **high)).sum(0)
@@ -143,14 +184,22 @@ class LowRankNode(struct.PyTreeNode):
         """The weight that gives the same output by itself, in float32 or higher."""
         w = w.astype(at_least_fp32(w.dtype))
         n = self.a.ndim - 1
-        whole = lambda a, b: (a.reshape(-1, a.shape[-1]) @ b.reshape(b.shape[0], -1)).reshape(w.shape)
+        whole = lambda a, b: (a.reshape(-1, a.shape[-1]) @ b.reshape(b.shape[0], -1)).reshape(
+            w.shape
+        )
         with jax.default_matmul_precision("highest"):
-            out = w + self.scale * (whole(self.a, self.b) - (0 if self.a0 is None else whole(self.a0, self.b0)))
-        return out if self.square is None else out * self.ratio(w).reshape((1,) * n + w.shape[n:]), bias
+            out = w + self.scale * (
+                whole(self.a, self.b) - (0 if self.a0 is None else whole(self.a0, self.b0))
+            )
+        return (
+            out if self.square is None else out * self.ratio(w).reshape((1,) * n + w.shape[n:])
+        ), bias
 
 
 class OutputMatrix(struct.PyTreeNode):
-    """An output matrix over the vocabulary and its adapter: [D, V], or [V, D] where it is the embedding."""
+    """An output matrix over the vocabulary and its adapter: [D, V], or [V, D] where it is the
+    embedding.
+    """
 
     w: Array
     adapter: LowRankNode
@@ -174,7 +223,9 @@ class OutputMatrix(struct.PyTreeNode):
 
 
 def thin(equation: str) -> tuple[str, str]:
-    """The two equations of `x a b` from that of `x w`: `bsd,dhn->bshn` gives `bsd,dr->bsr` and `bsr,rhn->bshn`."""
+    """The two equations of `x a b` from that of `x w`: `bsd,dhn->bshn` gives `bsd,dr->bsr` and
+    `bsr,rhn->bshn`.
+    """
     left, out = equation.split("->")
     x, w = left.split(",")
     r = next(c for c in "r" + string.ascii_lowercase if c not in equation)

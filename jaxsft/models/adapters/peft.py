@@ -1,4 +1,6 @@
-"""Adapters in the format of the library PEFT: adapter_config.json and adapter_model.safetensors, by the names of a family of Hugging Face."""
+"""Adapters in the format of the library PEFT: adapter_config.json and adapter_model.safetensors, by
+the names of a family of Hugging Face.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,13 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ROOT = "base_model.model."
 MERGED = "export the merged weights"
 PAIRS = "SEQ_2_SEQ_LM"  # of an encoder-decoder model
-TYPES = {"lm": "CAUSAL_LM", "text": "SEQ_CLS", "tag": "TOKEN_CLS", "span": "QUESTION_ANS"}  # by kind of head
+# by kind of head
+TYPES = {"lm": "CAUSAL_LM", "text": "SEQ_CLS", "tag": "TOKEN_CLS", "span": "QUESTION_ANS"}
 
 
 class Module(NamedTuple):
-    """A linear layer or an embedding: its name there, and the layers of weights that it is here, several where it is fused there.
+    """A linear layer or an embedding: its name there, and the layers of weights that it is here,
+    several where it is fused there.
 
     Attributes:
       parts: path of the module, `layers/3/attention/q`, and the spec of one layer, of each.
@@ -41,16 +45,28 @@ class Module(NamedTuple):
         return self.parts[0][1]
 
 
-def modules(family: Family, head: Head | None, specs: Mapping[str, WeightSpec]) -> dict[str, Module]:
-    """By path of ours with the layer's number, every module; those that are fused there share theirs."""
-    base = {path: spec for path, spec in specs.items() if not path.startswith(("adapters/", "head/"))}
+def modules(
+    family: Family, head: Head | None, specs: Mapping[str, WeightSpec]
+) -> dict[str, Module]:
+    """By path of ours with the layer's number, every module; those that are fused there share
+    theirs.
+    """
+    base = {
+        path: spec for path, spec in specs.items() if not path.startswith(("adapters/", "head/"))
+    }
     own = {path: spec for path, spec in specs.items() if path.startswith("head/")}
-    found = [*moves(family.table, base, family.prefix_of(head)), *(moves(head.table, own) if head else ())]
+    found = [
+        *moves(family.table, base, family.prefix_of(head)),
+        *(moves(head.table, own) if head else ()),
+    ]
     out = {}
     for move in found:
         if move.slots[0].path.endswith("/w"):
             parts = tuple((_numbered(slot), slot.spec) for slot in move.slots)
-            out |= dict.fromkeys((path for path, _ in parts), Module(move.theirs.removesuffix(".weight"), parts, move.how))
+            out |= dict.fromkeys(
+                (path for path, _ in parts),
+                Module(move.theirs.removesuffix(".weight"), parts, move.how),
+            )
     return out
 
 
@@ -63,7 +79,8 @@ def _numbered(slot: Slot) -> str:
     return "/".join(keys)
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------------------------------
+# --- writing
+# --------------------------------------------------------------------------------------------------
 def write(
     folder: str | Path,
     options: AdapterConfig,
@@ -78,7 +95,8 @@ def write(
     """Writes the two files; the number of tensors comes back.
 
     Args:
-      weights, specs: of the whole model, flat; only `adapters/` and the head of the task are written.
+      weights, specs: of the whole model, flat; only `adapters/` and the head of the task are
+        written.
       family, head, kind: as of the base: which names its weights have.
       base: the name or folder of the base, as `base_model_name_or_path`.
 
@@ -93,8 +111,14 @@ def write(
     elif isinstance(options, Prefix | Prompt):
         values, tensors = _virtual(options, weights, model)
     else:
-        raise ConfigError(f"adapter={options.name}: PEFT has no such adapter; export the merged weights")
-    common = {"base_model_name_or_path": base, "inference_mode": True, "task_type": PAIRS if model.decoder_layers else TYPES.get(kind or "")}
+        raise ConfigError(
+            f"adapter={options.name}: PEFT has no such adapter; export the merged weights"
+        )
+    common = {
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "task_type": PAIRS if model.decoder_layers else TYPES.get(kind or ""),
+    }
     if saved := _heads(head, weights, specs, kind):
         common["modules_to_save"] = sorted({name.rsplit(".", 1)[0] for name in saved})
         tensors |= {ROOT + name: value for name, value in saved.items()}
@@ -102,7 +126,9 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     from jaxsft.models import exported
 
-    exported.save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / WEIGHTS)
+    exported.save(
+        {name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / WEIGHTS
+    )
     rundir.write_json(folder / CONFIG, {**values, **common})
     return len(tensors)
 
@@ -125,12 +151,19 @@ def sites(weights: Flat) -> dict[str, dict[str, np.ndarray]]:
 
 def module_of(known: Mapping[str, Module], path: str) -> Module:
     if path not in known:
-        raise ConfigError(f"adapters/{path}: this family has no module of its own for it, so PEFT cannot adapt it; {MERGED}")
+        raise ConfigError(
+            f"adapters/{path}: this family has no module of its own for it, so PEFT cannot adapt"
+            f" it; {MERGED}"
+        )
     return known[path]
 
 
-def by_module(weights: Flat, known: Mapping[str, Module]) -> dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]]:
-    """By name of theirs, each module that has adapters, and the leaves of its parts that have one, by path."""
+def by_module(
+    weights: Flat, known: Mapping[str, Module]
+) -> dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]]:
+    """By name of theirs, each module that has adapters, and the leaves of its parts that have one,
+    by path.
+    """
     out: dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]] = {}
     for path, leaves in sites(weights).items():
         module = module_of(known, path)
@@ -138,18 +171,32 @@ def by_module(weights: Flat, known: Mapping[str, Module]) -> dict[str, tuple[Mod
     return out
 
 
-def _of_outputs(module: Module, values: Mapping[str, np.ndarray], other: Callable[[str], Any]) -> np.ndarray:
-    """One value for each output of a module, from those of its parts; `other(path)` gives those of a part without an adapter."""
+def _of_outputs(
+    module: Module, values: Mapping[str, np.ndarray], other: Callable[[str], Any]
+) -> np.ndarray:
+    """One value for each output of a module, from those of its parts; `other(path)` gives those of
+    a part without an adapter.
+    """
     if len(module.parts) == 1:
         return values[module.parts[0][0]].reshape(-1)
-    outputs = [WeightSpec(spec.shape[spec.inputs :], spec.dtype, spec.axes[spec.inputs :]) for _, spec in module.parts]
+    outputs = [
+        WeightSpec(spec.shape[spec.inputs :], spec.dtype, spec.axes[spec.inputs :])
+        for _, spec in module.parts
+    ]
     given = [values[path] if path in values else other(path) for path, _ in module.parts]
-    full = [np.broadcast_to(np.ravel(x), math.prod(spec.shape)).reshape(spec.shape) for x, spec in zip(given, outputs, strict=True)]
+    full = [
+        np.broadcast_to(np.ravel(x), math.prod(spec.shape)).reshape(spec.shape)
+        for x, spec in zip(given, outputs, strict=True)
+    ]
     return module.how.of_bias.to_theirs(full, outputs)
 
 
-def _stacked(module: Module, factors: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """`a` [I, R] and `b` [R, O] of a module out of those of its parts: their columns of a side by side, and in b a block for each part."""
+def _stacked(
+    module: Module, factors: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`a` [I, R] and `b` [R, O] of a module out of those of its parts: their columns of a side by
+    side, and in b a block for each part.
+    """
     if len(module.parts) == 1:
         return factors[module.parts[0][0]]
     a = np.concatenate([factors[path][0] for path, _ in module.parts if path in factors], axis=1)
@@ -168,13 +215,25 @@ def _stacked(module: Module, factors: Mapping[str, tuple[np.ndarray, np.ndarray]
 
 
 def _low_rank(
-    options: LowRank, weights: Flat, known: Mapping[str, Module], model: ModelConfig, head: Head | None
+    options: LowRank,
+    weights: Flat,
+    known: Mapping[str, Module],
+    model: ModelConfig,
+    head: Head | None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A fused layer has the ranks of all of its parts, and the scale of each: `rank_pattern` and `alpha_pattern` say so."""
+    """A fused layer has the ranks of all of its parts, and the scale of each: `rank_pattern` and
+    `alpha_pattern` say so.
+    """
     tensors, targets, twice, conv = {}, [], getattr(options, "init", "zero") == "pissa", set()
-    rank, ranks, grow = options.rank * (2 if twice else 1), {}, (lambda n: n) if options.scaling == "rank" else math.sqrt
+    rank, ranks, grow = (
+        options.rank * (2 if twice else 1),
+        {},
+        (lambda n: n) if options.scaling == "rank" else math.sqrt,
+    )
     for theirs, (module, parts) in by_module(weights, known).items():
-        a, b = _stacked(module, {path: _factors(leaves, options.rank, twice) for path, leaves in parts.items()})
+        a, b = _stacked(
+            module, {path: _factors(leaves, options.rank, twice) for path, leaves in parts.items()}
+        )
         name = f"{ROOT}{theirs}"
         if module.spec.inputs:
             conv.add(not module.how.turned)
@@ -188,7 +247,9 @@ def _low_rank(
                 targets.append(output)
         if any("magnitude" in leaves for leaves in parts.values()):
             magnitude = {path: np.asarray(leaves["magnitude"]) for path, leaves in parts.items()}
-            tensors[f"{name}.lora_magnitude_vector"] = _of_outputs(module, magnitude, functools.partial(lengths, weights))
+            tensors[f"{name}.lora_magnitude_vector"] = _of_outputs(
+                module, magnitude, functools.partial(lengths, weights)
+            )
         if a.shape[1] != rank:
             ranks[theirs] = a.shape[1]
         targets.append(theirs)
@@ -211,81 +272,139 @@ def _low_rank(
 def tied_lengths(theirs: str, output: str) -> ConfigError:
     """Why DoRA of a tied embedding has no form in PEFT."""
     return ConfigError(
-        f"adapters/{theirs}: is tied to {output}: DoRA has one length here for each dimension of the vectors, on both sides, and PEFT has one for "
-        f"each word in {output}, so no adapter of PEFT computes this; {MERGED} (export.adapter=merge), or train adapter=lora, or leave embed/tokens "
-        "out of adapter.target"
+        f"adapters/{theirs}: is tied to {output}: DoRA has one length here for each dimension of"
+        f" the vectors, on both sides, and PEFT has one for each word in {output}, so no adapter of"
+        f" PEFT computes this; {MERGED} (export.adapter=merge), or train adapter=lora, or leave"
+        " embed/tokens out of adapter.target"
     )
 
 
-def _factors(leaves: Mapping[str, np.ndarray], rank: int, twice: bool) -> tuple[np.ndarray, np.ndarray]:
-    """`a` [I, R] and `b` [R, O] of a site; `twice`: `a b - a0 b0` is a product of twice the rank."""
-    a, b = np.asarray(leaves["a"], np.float32).reshape(-1, rank), np.asarray(leaves["b"], np.float32).reshape(rank, -1)
+def _factors(
+    leaves: Mapping[str, np.ndarray], rank: int, twice: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """`a` [I, R] and `b` [R, O] of a site; `twice`: `a b - a0 b0` is a product of twice the
+    rank."""
+    a, b = (
+        np.asarray(leaves["a"], np.float32).reshape(-1, rank),
+        np.asarray(leaves["b"], np.float32).reshape(rank, -1),
+    )
     if not twice:
         return a, b
-    return np.concatenate([a, leaves["a0"].reshape(a.shape)], axis=1), np.concatenate([b, -leaves["b0"].reshape(b.shape)], axis=0)
+    return np.concatenate([a, leaves["a0"].reshape(a.shape)], axis=1), np.concatenate(
+        [b, -leaves["b0"].reshape(b.shape)], axis=0
+    )
 
 
 def tied(model: ModelConfig, head: Head | None) -> str | None:
     """The output matrix that an embedding is tied to, where the class has one."""
-    names = [entry.theirs.removesuffix(".weight") for entry in (head.table if head else ()) if entry.ours == "head/w"]
+    names = [
+        entry.theirs.removesuffix(".weight")
+        for entry in (head.table if head else ())
+        if entry.ours == "head/w"
+    ]
     return names[0] if model.tied and names else None
 
 
 def lengths(weights: Flat, path: str) -> np.ndarray:
-    """Of the columns of a weight of the base: what DoRA calls the magnitude of one that has no adapter."""
+    """Of the columns of a weight of the base: what DoRA calls the magnitude of one that has no
+    adapter.
+    """
     keys = path.split("/")
     layer = int(keys[keys.index("layers") + 1])
-    stack = "/".join([*keys[: keys.index("layers") + 1], "{}", *keys[keys.index("layers") + 2 :], "w"])
+    stack = "/".join(
+        [*keys[: keys.index("layers") + 1], "{}", *keys[keys.index("layers") + 2 :], "w"]
+    )
     start = max(n for n in range(layer + 1) if stack.format(n) in weights)
     w = np.asarray(weights[stack.format(start)][layer - start], np.float32)
     return np.sqrt((w.reshape(w.shape[0], -1) ** 2).sum(0))
 
 
-def _ia3(weights: Flat, known: Mapping[str, Module]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _ia3(
+    weights: Flat, known: Mapping[str, Module]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     tensors, targets, inner, conv = {}, [], [], set()
     for theirs, (module, parts) in by_module(weights, known).items():
         conv.add(not module.how.turned)
         inputs = all("inputs" in leaves for leaves in parts.values())
         if len(module.parts) > 1:
             _check_inputs(module, parts)
-        values = {path: np.asarray(leaves["inputs" if inputs else "outputs"], np.float32) for path, leaves in parts.items()}
-        value = next(iter(values.values())) if inputs else _of_outputs(module, values, lambda path: np.float32(1))
+        values = {
+            path: np.asarray(leaves["inputs" if inputs else "outputs"], np.float32)
+            for path, leaves in parts.items()
+        }
+        value = (
+            next(iter(values.values()))
+            if inputs
+            else _of_outputs(module, values, lambda path: np.float32(1))
+        )
         tensors[f"{ROOT}{theirs}.ia3_l"] = value.reshape(1, -1) if inputs else value.reshape(-1, 1)
         targets.append(theirs)
         inner += [theirs] if inputs else []
-    return {"peft_type": "IA3", "target_modules": targets, "feedforward_modules": inner, "fan_in_fan_out": conv == {True}}, tensors
+    return {
+        "peft_type": "IA3",
+        "target_modules": targets,
+        "feedforward_modules": inner,
+        "fan_in_fan_out": conv == {True},
+    }, tensors
 
 
 def _check_inputs(module: Module, parts: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Raises ConfigError: a fused layer has its inputs once, so that factors of them must be those of all its parts."""
+    """Raises ConfigError: a fused layer has its inputs once, so that factors of them must be those
+    of all its parts.
+    """
     given = [leaves["inputs"] for leaves in parts.values() if "inputs" in leaves]
-    if given and (len(given) < len(module.parts) or any(not np.array_equal(x, given[0]) for x in given)):
+    if given and (
+        len(given) < len(module.parts) or any(not np.array_equal(x, given[0]) for x in given)
+    ):
         raise ConfigError(
-            f"adapters/{min(parts)}: is a part of {module.theirs}, which has one input there, and its parts have other factors of their inputs; "
-            f"{MERGED}, or leave them out of adapter.target_inputs"
+            f"adapters/{min(parts)}: is a part of {module.theirs}, which has one input there, and"
+            f" its parts have other factors of their inputs; {MERGED}, or leave them out of"
+            " adapter.target_inputs"
         )
 
 
-def _virtual(options: Prefix | Prompt, weights: Flat, model: ModelConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _virtual(
+    options: Prefix | Prompt, weights: Flat, model: ModelConfig
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     found = sites(weights)
-    values = {"num_virtual_tokens": options.tokens, "num_layers": model.layers, "num_attention_heads": model.heads, "token_dim": model.embed}
+    values = {
+        "num_virtual_tokens": options.tokens,
+        "num_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "token_dim": model.embed,
+    }
     values["num_transformer_submodules"] = 1
     if isinstance(options, Prompt):
-        return {"peft_type": "PROMPT_TUNING", **values}, {"prompt_embeddings": np.asarray(found["embed"]["prompt"]) * np.float32(model.embed_scale)}
+        return {"peft_type": "PROMPT_TUNING", **values}, {
+            "prompt_embeddings": (
+                np.asarray(found["embed"]["prompt"]) * np.float32(model.embed_scale)
+            )
+        }
     names, table = prefixes(model)
     if more := sorted(set(found) - set(names)):
-        raise ConfigError(f"adapters/{more[0]}: in PEFT only {PREFIXED} has a prefix; export is not possible, train with adapter.target={ONLY}")
+        raise ConfigError(
+            f"adapters/{more[0]}: in PEFT only {PREFIXED} has a prefix; export is not possible,"
+            f" train with adapter.target={ONLY}"
+        )
     if missing := [name for name in names if name not in found]:
-        raise ConfigError(f"adapter.target: {missing[0]} has no prefix, but in PEFT all layers have one; export is not possible")
+        raise ConfigError(
+            f"adapter.target: {missing[0]} has no prefix, but in PEFT all layers have one; export"
+            " is not possible"
+        )
     flat = np.zeros((options.tokens, 2 * len(names), model.kv_heads * model.head_dim), np.float32)
     for name, at in zip(names, table, strict=True):
-        flat[:, at], flat[:, at + 1] = (found[name][leaf].reshape(options.tokens, -1) for leaf in ("prefix_k", "prefix_v"))
+        flat[:, at], flat[:, at + 1] = (
+            found[name][leaf].reshape(options.tokens, -1) for leaf in ("prefix_k", "prefix_v")
+        )
     for name, at in zip(names, table, strict=True):
-        own = [np.asarray(found[name][leaf], np.float32).reshape(options.tokens, -1) for leaf in ("prefix_k", "prefix_v")]
+        own = [
+            np.asarray(found[name][leaf], np.float32).reshape(options.tokens, -1)
+            for leaf in ("prefix_k", "prefix_v")
+        ]
         if not all(map(np.array_equal, own, (flat[:, at], flat[:, at + 1]))):
             raise ConfigError(
-                f"adapters/{name}: in a decoder of {len(names)} layers, an even number, PEFT gives it the prefix of another layer, and here they "
-                "differ; export is not possible"
+                f"adapters/{name}: in a decoder of {len(names)} layers, an even number, PEFT gives"
+                " it the prefix of another layer, and here they differ; export is not possible"
             )
     values |= {
         "num_layers": len(names),
@@ -295,30 +414,52 @@ def _virtual(options: Prefix | Prompt, weights: Flat, model: ModelConfig) -> tup
         "prefix_projection": False,
         "encoder_hidden_size": None,
     }
-    return {"peft_type": "PREFIX_TUNING", **values}, {"prompt_embeddings": flat.reshape(options.tokens, -1)}
+    return {"peft_type": "PREFIX_TUNING", **values}, {
+        "prompt_embeddings": flat.reshape(options.tokens, -1)
+    }
 
 
 PREFIXED, ONLY = "the decoder's attention to itself", """'["decoder/layers/.*/attention"]'"""
 
 
 def prefixes(model: ModelConfig) -> tuple[list[str], list[int]]:
-    """The modules that have a prefix in PEFT, and which of its `2 L` vectors a token are the keys of each; the values are the next.
+    """The modules that have a prefix in PEFT, and which of its `2 L` vectors a token are the keys
+    of each; the values are the next.
 
-    In an encoder-decoder model PEFT 0.21 lays the vectors down twice and gives each of L layers four, of which the first two are read
-    (`PeftModel.get_prompt`): layer i has number `4 i mod 2 L`, so with an even L two layers share theirs.
+    In an encoder-decoder model PEFT 0.21 lays the vectors down twice and gives each of L layers
+    four, of which the first two are read (`PeftModel.get_prompt`): layer i has number `4 i mod 2
+    L`, so with an even L two layers share theirs.
     """
     if not model.decoder_layers:
-        return [f"layers/{i}/attention" for i in range(model.layers)], [2 * i for i in range(model.layers)]
+        return [f"layers/{i}/attention" for i in range(model.layers)], [
+            2 * i for i in range(model.layers)
+        ]
     n = model.decoder_layers
     return [f"decoder/layers/{i}/attention" for i in range(n)], [4 * i % (2 * n) for i in range(n)]
 
 
-def _heads(head: Head | None, weights: Flat, specs: Mapping[str, WeightSpec], kind: str | None) -> dict[str, np.ndarray]:
-    """The trained head of a task, by the names of its class; an output matrix over the vocabulary belongs to the base."""
-    own = {path: spec for path, spec in specs.items() if path.startswith("head/") and "vocab" not in spec.axes}
+def _heads(
+    head: Head | None, weights: Flat, specs: Mapping[str, WeightSpec], kind: str | None
+) -> dict[str, np.ndarray]:
+    """The trained head of a task, by the names of its class; an output matrix over the vocabulary
+    belongs to the base.
+    """
+    own = {
+        path: spec
+        for path, spec in specs.items()
+        if path.startswith("head/") and "vocab" not in spec.axes
+    }
     if not own:
         return {}
     found = moves(head.table, own) if head else []
     if {slot.path for move in found for slot in move.slots} != set(own):
-        raise ConfigError(f"task head {', '.join(own)}: the class of transformers for {kind or 'this task'} has no such head; export is not possible")
-    return {move.theirs: move.to_theirs([np.asarray(weights[slot.path], np.float32) for slot in move.slots]) for move in found}
+        raise ConfigError(
+            f"task head {', '.join(own)}: the class of transformers for {kind or 'this task'} has"
+            " no such head; export is not possible"
+        )
+    return {
+        move.theirs: move.to_theirs(
+            [np.asarray(weights[slot.path], np.float32) for slot in move.slots]
+        )
+        for move in found
+    }

@@ -1,4 +1,6 @@
-"""Where adapters go: patterns of module paths become sites in a tree that mirrors the base, cut into segments of layers that are adapted alike."""
+"""Where adapters go: patterns of module paths become sites in a tree that mirrors the base, cut
+into segments of layers that are adapted alike.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +42,16 @@ class Site(NamedTuple):
     layers: range | None = None
 
 
-HOOKED = ("q", "k", "v", "o", "gate", "up", "down", "project", "tokens", "positions", "types")  # modules that look for an adapter when they run
+# modules that look for an adapter when they run
+HOOKED = ("q", "k", "v", "o", "gate", "up", "down", "project", "tokens", "positions", "types")
 
 
 def linears(specs: Tree) -> Tree:
-    """The linear layers and embeddings that an adapter can stand beside, as a tree with the spec of `w` in the module's place; of a recurrent cell
-    both of its matrices, by their names. Not those of experts, nor the head of a task, which is trained as a whole; the output matrix over the
-    vocabulary is at `head`."""
+    """The linear layers and embeddings that an adapter can stand beside, as a tree with the spec of
+    `w` in the module's place; of a recurrent cell both of its matrices, by their names. Not those
+    of experts, nor the head of a task, which is trained as a whole; the output matrix over the
+    vocabulary is at `head`.
+    """
     out = {}
     for key, child in specs.items():
         if isinstance(child, dict):
@@ -54,7 +59,9 @@ def linears(specs: Tree) -> Tree:
             if "u" in child:
                 out[key] = {name: child[name] for name in ("w", "u")}
             elif isinstance(w, WeightSpec):
-                if "experts" not in w.axes and (key in HOOKED or (key == "head" and "vocab" in w.axes)):
+                if "experts" not in w.axes and (
+                    key in HOOKED or (key == "head" and "vocab" in w.axes)
+                ):
                     out[key] = w
             else:
                 out[key] = linears(child)
@@ -62,18 +69,30 @@ def linears(specs: Tree) -> Tree:
 
 
 def attentions(specs: Tree) -> Tree:
-    """The modules that have keys and values, with the spec of the weight that makes the keys in the module's place."""
-    out = {key: child["k"]["w"] if "k" in child and "v" in child else attentions(child) for key, child in specs.items() if isinstance(child, dict)}
+    """The modules that have keys and values, with the spec of the weight that makes the keys in the
+    module's place.
+    """
+    out = {
+        key: child["k"]["w"] if "k" in child and "v" in child else attentions(child)
+        for key, child in specs.items()
+        if isinstance(child, dict)
+    }
     return {key: child for key, child in out.items() if not isinstance(child, dict) or child}
 
 
 def choose(modules: Tree, *targets: Sequence[str], option: str = "adapter.target") -> Tree:
-    """The sites of the modules that a pattern matches, as a tree of `Site` at `.../layers/<first layer>/...`.
+    """The sites of the modules that a pattern matches, as a tree of `Site` at `.../layers/<first
+    layer>/...`.
 
     Raises:
       ConfigError: a pattern matches nothing.
     """
-    chosen = patterns.resolve([(p, float(rule)) for rule, target in enumerate(targets, start=1) for p in target], modules, 0.0, option=option)
+    chosen = patterns.resolve(
+        [(p, float(rule)) for rule, target in enumerate(targets, start=1) for p in target],
+        modules,
+        0.0,
+        option=option,
+    )
     return _sites(modules, chosen, ())
 
 
@@ -82,7 +101,9 @@ def _sites(modules: Tree, chosen: Tree, path: tuple[str, ...]) -> Tree:
     for key, child in modules.items():
         if key == LAYERS:
             for start, stack in child.items():
-                out.setdefault(key, {}).update(_segments(stack, chosen[key][start], int(start), (*path, key)))
+                out.setdefault(key, {}).update(
+                    _segments(stack, chosen[key][start], int(start), (*path, key))
+                )
         elif isinstance(child, dict):
             out[key] = _sites(child, chosen[key], (*path, key))
         elif chosen[key]:
@@ -91,7 +112,9 @@ def _sites(modules: Tree, chosen: Tree, path: tuple[str, ...]) -> Tree:
 
 
 def _segments(stack: Tree, chosen: Tree, start: int, path: tuple[str, ...]) -> Tree:
-    """`{first layer: sites}` of a stack: neighbouring layers with the same adapters share a segment."""
+    """`{first layer: sites}` of a stack: neighbouring layers with the same adapters share a
+    segment.
+    """
     leaves, flags = jax.tree.leaves(stack), jax.tree.leaves(chosen)
     depth = leaves[0].shape[0]
     rows = np.stack([np.broadcast_to(flag, depth) for flag in flags], axis=1)  # [layers, modules]
@@ -99,7 +122,9 @@ def _segments(stack: Tree, chosen: Tree, start: int, path: tuple[str, ...]) -> T
     for first, last in runs(rows):
         if rows[first].any():
             name = str(start + first)
-            out[name] = _of_segment(stack, iter(rows[first]), range(start + first, start + last), (*path, name))
+            out[name] = _of_segment(
+                stack, iter(rows[first]), range(start + first, start + last), (*path, name)
+            )
     return out
 
 
@@ -122,19 +147,31 @@ def runs(rows: np.ndarray) -> list[tuple[int, int]]:
 
 
 def cut(layers: Tree, beside: Tree) -> list[tuple[int, Tree, Tree]]:
-    """(first layer, stack, what lies beside it) of each segment, from the bottom up; stacks are sliced where only one of the two is cut.
+    """(first layer, stack, what lies beside it) of each segment, from the bottom up; stacks are
+    sliced where only one of the two is cut.
 
     Args:
       layers: `{first layer: stack}`.
       beside: likewise, of some of the layers.
     """
-    depths = {int(start): _depth(stack) for tree in (layers, beside) for start, stack in tree.items()}
-    edges = sorted({*depths, *(start + depth for start, depth in depths.items())} | _ends(layers) | _ends(beside))
-    return [(first, _slice(layers, first, last), _slice(beside, first, last)) for first, last in itertools.pairwise(edges)]
+    depths = {
+        int(start): _depth(stack) for tree in (layers, beside) for start, stack in tree.items()
+    }
+    edges = sorted(
+        {*depths, *(start + depth for start, depth in depths.items())}
+        | _ends(layers)
+        | _ends(beside)
+    )
+    return [
+        (first, _slice(layers, first, last), _slice(beside, first, last))
+        for first, last in itertools.pairwise(edges)
+    ]
 
 
 def _ends(layers: Tree) -> set[int]:
-    return {edge for start, stack in layers.items() for edge in (int(start), int(start) + _depth(stack))}
+    return {
+        edge for start, stack in layers.items() for edge in (int(start), int(start) + _depth(stack))
+    }
 
 
 def _depth(stack: Tree) -> int:
@@ -145,5 +182,9 @@ def _slice(layers: Tree, first: int, last: int) -> Tree:
     for start, stack in layers.items():
         if int(start) <= first and last <= int(start) + _depth(stack):
             whole = int(start) == first and last == int(start) + _depth(stack)
-            return stack if whole else jax.tree.map(lambda w: w[first - int(start) : last - int(start)], stack)
+            return (
+                stack
+                if whole
+                else jax.tree.map(lambda w: w[first - int(start) : last - int(start)], stack)
+            )
     return {}

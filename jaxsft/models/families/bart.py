@@ -1,4 +1,6 @@
-"""BART (arXiv:1910.13461): an encoder-decoder model with learned positions and norms after each part, and its encoder alone."""
+"""BART (arXiv:1910.13461): an encoder-decoder model with learned positions and norms after each
+part, and its encoder alone.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ def write(m: ModelConfig) -> dict[str, Any]:
 
 
 def write_alone(m: ModelConfig) -> dict[str, Any]:
-    return {key: value for key, value in write(m).items() if not key.startswith("decoder_")} | {"is_encoder_decoder": False}
+    return {key: value for key, value in write(m).items() if not key.startswith("decoder_")} | {
+        "is_encoder_decoder": False
+    }
 
 
 def _stack(root: str, half: str) -> tuple[Entry, ...]:
@@ -108,16 +112,31 @@ ENCODER = Family(
     heads={},
     bare="Encoder",
     renamed=(("shared.weight", "encoder.embed_tokens.weight"),),
-    skip=(r"(model\.)?decoder\..*", r"final_logits_bias", r"lm_head\.weight", r"(classification_head|qa_outputs)\..*", r"version"),
+    skip=(
+        r"(model\.)?decoder\..*",
+        r"final_logits_bias",
+        r"lm_head\.weight",
+        r"(classification_head|qa_outputs)\..*",
+        r"version",
+    ),
 )
 FAMILY = Family(
     model_type="bart",
     architecture="Bart",
     read=read,
     write=write,
-    table=(Entry(EMBEDDING, "shared.weight"), *_stack("encoder/", "encoder."), *_stack("decoder/", "decoder.")),
+    table=(
+        Entry(EMBEDDING, "shared.weight"),
+        *_stack("encoder/", "encoder."),
+        *_stack("decoder/", "decoder."),
+    ),
     prefix="model.",
-    heads={"lm": Head("ForConditionalGeneration", (Entry("head/b", "final_logits_bias", ROW), *both("head", "lm_head")[:1]))},
+    heads={
+        "lm": Head(
+            "ForConditionalGeneration",
+            (Entry("head/b", "final_logits_bias", ROW), *both("head", "lm_head")[:1]),
+        )
+    },
     skip=(r"(encoder|decoder)\.version",),
     copies=(r"(encoder|decoder)\.embed_tokens\.weight",),
     encoder=ENCODER,

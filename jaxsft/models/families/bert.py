@@ -6,7 +6,18 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.families import decoders
-from jaxsft.models.families.base import OF_MODEL, RENAMED_NORMS, Entry, Family, Head, Keys, both, norm, span_head, tag_head
+from jaxsft.models.families.base import (
+    OF_MODEL,
+    RENAMED_NORMS,
+    Entry,
+    Family,
+    Head,
+    Keys,
+    both,
+    norm,
+    span_head,
+    tag_head,
+)
 from jaxsft.models.families.transforms import LINEAR
 
 ENCODER: dict[str, Any] = {
@@ -75,24 +86,43 @@ BODY = (
 
 
 def masked_head(dense: str, normed: str, bias: str, matrix: str, activation: Any = "gelu") -> Head:
-    """BERT's head over the vocabulary. An output matrix that is tied is not in the files; one that is not has a bias of its own in transformers."""
-    biases = Entry("head/b", bias, unless="head/w"), Entry("head/b", matrix.removesuffix("weight") + "bias", beside="head/w")
-    table = (*both("head/dense", dense), *norm("head/norm", normed), *biases, Entry("head/w", matrix, LINEAR))
+    """BERT's head over the vocabulary. An output matrix that is tied is not in the files; one that
+    is not has a bias of its own in transformers.
+    """
+    biases = (
+        Entry("head/b", bias, unless="head/w"),
+        Entry("head/b", matrix.removesuffix("weight") + "bias", beside="head/w"),
+    )
+    table = (
+        *both("head/dense", dense),
+        *norm("head/norm", normed),
+        *biases,
+        Entry("head/w", matrix, LINEAR),
+    )
     return Head("ForMaskedLM", table, {"activation": activation})
 
 
 def heads(dense: str, out: str, activation: str, masked: Head) -> dict[str, Head]:
-    """The class for texts reads the first token through a dense layer; those for tokens have one linear layer."""
+    """The class for texts reads the first token through a dense layer; those for tokens have one
+    linear layer.
+    """
     pooled = {"pool": "first", "head": "dense", "activation": activation}
     return {
-        "text": Head("ForSequenceClassification", (*both("head/dense", dense), *both("head/out", out)), pooled),
+        "text": Head(
+            "ForSequenceClassification",
+            (*both("head/dense", dense), *both("head/out", out)),
+            pooled,
+        ),
         "tag": tag_head("classifier"),
         "span": span_head(),
         "mlm": masked,
     }
 
 
-_PREDICTIONS = [f"cls.predictions.{name}" for name in ("transform.dense", "transform.LayerNorm", "bias", "decoder.weight")]
+_PREDICTIONS = [
+    f"cls.predictions.{name}"
+    for name in ("transform.dense", "transform.LayerNorm", "bias", "decoder.weight")
+]
 PREDICTIONS = masked_head(*_PREDICTIONS, OF_MODEL)
 BERT = Family(
     model_type="bert",

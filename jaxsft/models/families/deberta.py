@@ -1,4 +1,6 @@
-"""DeBERTa-v3 (arXiv:2111.09543): attention to contents and relative positions apart (arXiv:2006.03654), in the class that transformers calls v2."""
+"""DeBERTa-v3 (arXiv:2111.09543): attention to contents and relative positions apart
+(arXiv:2006.03654), in the class that transformers calls v2.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,20 @@ from jaxsft.models.families.base import RENAMED_NORMS, Entry, Family, Head, Keys
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    keys.only("relative_attention", False, True) or keys.refuse("relative_attention", "only True is known here")
-    keys.only("share_att_key", False, True) or keys.refuse("share_att_key", "only True, as in version 3, is known here")
-    keys.only("position_biased_input", True, False) and keys.refuse("position_biased_input", "only False, as in version 3, is known here")
+    keys.only("relative_attention", False, True) or keys.refuse(
+        "relative_attention", "only True is known here"
+    )
+    keys.only("share_att_key", False, True) or keys.refuse(
+        "share_att_key", "only True, as in version 3, is known here"
+    )
+    keys.only("position_biased_input", True, False) and keys.refuse(
+        "position_biased_input", "only False, as in version 3, is known here"
+    )
     keys.only("conv_kernel_size", 0)
     kinds = keys.get("pos_att_type")
-    if (sorted(x.strip() for x in kinds.lower().split("|")) if isinstance(kinds, str) else kinds) not in (["c2p", "p2c"], ["p2c", "c2p"]):
+    if (
+        sorted(x.strip() for x in kinds.lower().split("|")) if isinstance(kinds, str) else kinds
+    ) not in (["c2p", "p2c"], ["p2c", "c2p"]):
         keys.refuse("pos_att_type", "only c2p and p2c together are known here")
     if keys.get("norm_rel_ebd", "none") != "layer_norm":
         keys.refuse("norm_rel_ebd", "only layer_norm is known here")
@@ -34,8 +44,17 @@ def read(keys: Keys) -> dict[str, Any]:
 
 
 def write(m: ModelConfig) -> dict[str, Any]:
-    kinds = {"relative_attention": True, "share_att_key": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}
-    sizes = {"position_buckets": m.relative_buckets, "max_relative_positions": m.relative_distance, "norm_rel_ebd": "layer_norm"}
+    kinds = {
+        "relative_attention": True,
+        "share_att_key": True,
+        "position_biased_input": False,
+        "pos_att_type": ["p2c", "c2p"],
+    }
+    sizes = {
+        "position_buckets": m.relative_buckets,
+        "max_relative_positions": m.relative_distance,
+        "norm_rel_ebd": "layer_norm",
+    }
     return {**bert.write(m), **kinds, **sizes}
 
 
@@ -64,6 +83,11 @@ FAMILY = Family(
     ),
     prefix="deberta.",
     heads={**bert.heads("pooler.dense", "classifier", "gelu", bert.PREDICTIONS), "text": _TEXT},
-    skip=(r"embeddings\.position_(ids|embeddings\.weight)", r"(lm|mask)_predictions\..*", r"cls\..*", r"pooler\..*"),
+    skip=(
+        r"embeddings\.position_(ids|embeddings\.weight)",
+        r"(lm|mask)_predictions\..*",
+        r"cls\..*",
+        r"pooler\..*",
+    ),
     renamed=RENAMED_NORMS,
 )

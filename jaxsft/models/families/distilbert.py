@@ -48,7 +48,11 @@ FAMILY = Family(
         Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
         Entry("embed/positions/w", "embeddings.position_embeddings.weight"),
         *norm("embed/norm", "embeddings.LayerNorm"),
-        *(e for x in "qkv" for e in both(f"layers/*/attention/{x}", f"transformer.layer.*.attention.{x}_lin")),
+        *(
+            e
+            for x in "qkv"
+            for e in both(f"layers/*/attention/{x}", f"transformer.layer.*.attention.{x}_lin")
+        ),
         *both("layers/*/attention/o", "transformer.layer.*.attention.out_lin"),
         *norm("layers/*/attention_norm", "transformer.layer.*.sa_layer_norm"),
         *both("layers/*/mlp/up", "transformer.layer.*.ffn.lin1"),
@@ -60,7 +64,13 @@ FAMILY = Family(
         "pre_classifier",
         "classifier",
         "relu",
-        bert.masked_head("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector.weight", OF_MODEL),
+        bert.masked_head(
+            "vocab_transform",
+            "vocab_layer_norm",
+            "vocab_projector.bias",
+            "vocab_projector.weight",
+            OF_MODEL,
+        ),
     ),
     skip=(r"vocab_(transform|layer_norm|projector)\..*", r"pre_classifier\..*", r"qa_outputs\..*"),
     renamed=RENAMED_NORMS,

@@ -1,4 +1,6 @@
-"""ELECTRA (arXiv:2003.10555): BERT with embeddings of a size of their own. Its discriminator is the model that is tuned."""
+"""ELECTRA (arXiv:2003.10555): BERT with embeddings of a size of their own. Its discriminator is the
+model that is tuned.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ def write(m: ModelConfig) -> dict[str, Any]:
     return {**bert.write(m), "embedding_size": m.embed_inner or m.embed}
 
 
-_GENERATOR = ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head.bias", "generator_lm_head.weight")
+_GENERATOR = (
+    "generator_predictions.dense",
+    "generator_predictions.LayerNorm",
+    "generator_lm_head.bias",
+    "generator_lm_head.weight",
+)
 
 FAMILY = Family(
     model_type="electra",
@@ -27,7 +34,13 @@ FAMILY = Family(
     write=write,
     table=(*bert.BODY, *both("embed/project", "embeddings_project")),
     prefix="electra.",
-    heads=bert.heads("classifier.dense", "classifier.out_proj", "gelu", bert.masked_head(*_GENERATOR)),
-    skip=(r"embeddings\.position_ids", r"discriminator_predictions\..*", r"generator_(predictions|lm_head)\..*"),
+    heads=bert.heads(
+        "classifier.dense", "classifier.out_proj", "gelu", bert.masked_head(*_GENERATOR)
+    ),
+    skip=(
+        r"embeddings\.position_ids",
+        r"discriminator_predictions\..*",
+        r"generator_(predictions|lm_head)\..*",
+    ),
     renamed=RENAMED_NORMS,
 )

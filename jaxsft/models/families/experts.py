@@ -1,6 +1,7 @@
-"""Sparse experts: Mixtral (arXiv:2401.04088), OLMoE (arXiv:2409.02060) and the mixtures of Qwen 3 (arXiv:2505.09388). No token is dropped. The
-weight of the loss that balances their routers is that of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses
-it."""
+"""Sparse experts: Mixtral (arXiv:2401.04088), OLMoE (arXiv:2409.02060) and the mixtures of Qwen 3
+(arXiv:2505.09388). No token is dropped. The weight of the loss that balances their routers is that
+of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from jaxsft.models.families.transforms import LINEAR
 
 
 def _experts(keys: Keys, norm: bool) -> dict[str, Any]:
-    """How many there are, and how many a token takes. Raises ConfigError where a token would take more than there are."""
+    """How many there are, and how many a token takes. Raises ConfigError where a token would take
+    more than there are.
+    """
     count, taken = keys.get("num_local_experts"), keys.get("num_experts_per_tok")
     if taken > count:
         keys.refuse("num_experts_per_tok", f"is more than num_local_experts={count}")
@@ -34,15 +37,24 @@ def read_mixtral(keys: Keys) -> dict[str, Any]:
 
 
 def read_qwen3(keys: Keys) -> dict[str, Any]:
-    """A window is of every layer here, whatever `max_window_layers` says, and heads are as wide as `hidden_size` makes them: not so in Qwen 3."""
+    """A window is of every layer here, whatever `max_window_layers` says, and heads are as wide as
+    `hidden_size` makes them: not so in Qwen 3.
+    """
     keys.only("decoder_sparse_step", 1)
     if keys.get("mlp_only_layers"):
-        keys.refuse("mlp_only_layers", "layers without experts beside layers with them are not known here")
+        keys.refuse(
+            "mlp_only_layers", "layers without experts beside layers with them are not known here"
+        )
     window = keys.get("sliding_window")
     return {
         **qwen.normed(keys),
         **_experts(keys, keys.get("norm_topk_prob")),
-        **decoders.windows(keys, keys.need("num_hidden_layers"), window if keys.get("use_sliding_window") else None, None),
+        **decoders.windows(
+            keys,
+            keys.need("num_hidden_layers"),
+            window if keys.get("use_sliding_window") else None,
+            None,
+        ),
         "mlp": keys.need("moe_intermediate_size"),
     }
 
@@ -68,19 +80,41 @@ def read_olmoe(keys: Keys) -> dict[str, Any]:
 
 
 def write_mixtral(m: ModelConfig) -> dict[str, Any]:
-    numbers = {"num_local_experts": m.experts, "num_experts_per_tok": m.experts_per_token, "sliding_window": m.window}
+    numbers = {
+        "num_local_experts": m.experts,
+        "num_experts_per_tok": m.experts_per_token,
+        "sliding_window": m.window,
+    }
     return {**decoders.write_sizes(m), **numbers}
 
 
 def write_qwen3(m: ModelConfig) -> dict[str, Any]:
-    numbers = {"num_experts": m.experts, "num_experts_per_tok": m.experts_per_token, "norm_topk_prob": m.expert_norm}
+    numbers = {
+        "num_experts": m.experts,
+        "num_experts_per_tok": m.experts_per_token,
+        "norm_topk_prob": m.expert_norm,
+    }
     window = {"use_sliding_window": True, "sliding_window": m.window} if m.window else {}
-    return {**decoders.write_sizes(m), **numbers, **window, "moe_intermediate_size": m.mlp, "attention_bias": m.qkv_bias}
+    return {
+        **decoders.write_sizes(m),
+        **numbers,
+        **window,
+        "moe_intermediate_size": m.mlp,
+        "attention_bias": m.qkv_bias,
+    }
 
 
 def write_olmoe(m: ModelConfig) -> dict[str, Any]:
-    numbers = {"num_experts": m.experts, "num_experts_per_tok": m.experts_per_token, "norm_topk_prob": m.expert_norm}
-    return {**{key: value for key, value in decoders.write_sizes(m).items() if key != "head_dim"}, **numbers, "attention_bias": m.qkv_bias}
+    numbers = {
+        "num_experts": m.experts,
+        "num_experts_per_tok": m.experts_per_token,
+        "norm_topk_prob": m.expert_norm,
+    }
+    return {
+        **{key: value for key, value in decoders.write_sizes(m).items() if key != "head_dim"},
+        **numbers,
+        "attention_bias": m.qkv_bias,
+    }
 
 
 def _table(layer: str, gate: str, up: str, down: str) -> tuple[Entry, ...]:
@@ -90,7 +124,10 @@ def _table(layer: str, gate: str, up: str, down: str) -> tuple[Entry, ...]:
         *decoders.attention(),
         *decoders.NORMS,
         Entry("layers/*/mlp/router/w", f"layers.*.{layer}.gate.weight", LINEAR),
-        *(Entry(f"layers/*/mlp/{ours}/w", f"layers.*.{layer}.experts.#.{theirs}.weight", LINEAR) for ours, theirs in names.items()),
+        *(
+            Entry(f"layers/*/mlp/{ours}/w", f"layers.*.{layer}.experts.#.{theirs}.weight", LINEAR)
+            for ours, theirs in names.items()
+        ),
     )
 
 

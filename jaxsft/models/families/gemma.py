@@ -1,5 +1,7 @@
-"""Gemma (arXiv:2403.08295), Gemma 2 (arXiv:2408.00118) and the text models of Gemma 3 (arXiv:2503.19786): scales kept as their distance from 1,
-embeddings multiplied by the root of their size; from the second on norms before and behind, and windows in most layers."""
+"""Gemma (arXiv:2403.08295), Gemma 2 (arXiv:2408.00118) and the text models of Gemma 3
+(arXiv:2503.19786): scales kept as their distance from 1, embeddings multiplied by the root of their
+size; from the second on norms before and behind, and windows in most layers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ def _read(keys: Keys, kinds: list[str]) -> dict[str, Any]:
     return {
         **out,
         **decoders.windows(
-            keys, out["layers"], keys.get("sliding_window"), keys.get("layer_types") if keys.get("layer_types") is not None else kinds
+            keys,
+            out["layers"],
+            keys.get("sliding_window"),
+            keys.get("layer_types") if keys.get("layer_types") is not None else kinds,
         ),
         "norm_epsilon": keys.get("rms_norm_eps"),
         "norm_position": "sandwich",
@@ -33,7 +38,10 @@ def _read(keys: Keys, kinds: list[str]) -> dict[str, Any]:
 
 def read2(keys: Keys) -> dict[str, Any]:
     """Every other layer, from the first on, has the window."""
-    kinds = ["full_attention" if i % 2 else "sliding_attention" for i in range(keys.need("num_hidden_layers"))]
+    kinds = [
+        "full_attention" if i % 2 else "sliding_attention"
+        for i in range(keys.need("num_hidden_layers"))
+    ]
     out = _read(keys, kinds)
     return {
         **out,
@@ -44,13 +52,23 @@ def read2(keys: Keys) -> dict[str, Any]:
 
 
 def read3(keys: Keys) -> dict[str, Any]:
-    """Of six layers, five have the window and a rope base of their own; scaling is for the sixth."""
+    """Of six layers, five have the window and a rope base of their own; scaling is for the
+    sixth."""
     every = keys.get("sliding_window_pattern", 6)
-    kinds = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(keys.need("num_hidden_layers"))]
+    kinds = [
+        "sliding_attention" if (i + 1) % every else "full_attention"
+        for i in range(keys.need("num_hidden_layers"))
+    ]
     out = _read(keys, kinds)
     keys.only("attn_logit_softcapping", None)  # its class keeps it and computes without
     full = decoders.rope(keys, out["context"], "full_attention", base=("rope_theta", 1e6))
-    local = decoders.rope(keys, out["context"], "sliding_attention", base=("rope_local_base_freq", 10000.0), beside=False)
+    local = decoders.rope(
+        keys,
+        out["context"],
+        "sliding_attention",
+        base=("rope_local_base_freq", 10000.0),
+        beside=False,
+    )
     if local["rope_scaling"].kind != "none":
         keys.refuse("rope_parameters", "a scaling of the layers with a window is not known here")
     return {
@@ -71,7 +89,8 @@ def read1(keys: Keys) -> dict[str, Any]:
         **decoders.rope(keys, out["context"]),
         "norm_epsilon": keys.get("rms_norm_eps"),
         "norm_plus_one": True,
-        "activation": keys.named("hidden_act", {**decoders.ACTIVATIONS, "gelu": "gelu_tanh"}),  # what its first files mean by gelu
+        # what its first files mean by gelu
+        "activation": keys.named("hidden_act", {**decoders.ACTIVATIONS, "gelu": "gelu_tanh"}),
         "qkv_bias": bias,
         "o_bias": bias,
         "embed_scale": math.sqrt(out["embed"]),
@@ -97,7 +116,9 @@ def write2(m: ModelConfig) -> dict[str, Any]:
 
 
 def write3(m: ModelConfig) -> dict[str, Any]:
-    return decoders.with_rope({key: value for key, value in write2(m).items() if key != "rope_theta"}, m)
+    return decoders.with_rope(
+        {key: value for key, value in write2(m).items() if key != "rope_theta"}, m
+    )
 
 
 _COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.SANDWICH)
@@ -112,7 +133,15 @@ GEMMA = Family(
     heads=decoders.TAGGED,
     **_OPTIONS,
 )
-GEMMA2 = Family(model_type="gemma2", architecture="Gemma2", read=read2, write=write2, table=_COMMON, heads=decoders.TAGGED, **_OPTIONS)
+GEMMA2 = Family(
+    model_type="gemma2",
+    architecture="Gemma2",
+    read=read2,
+    write=write2,
+    table=_COMMON,
+    heads=decoders.TAGGED,
+    **_OPTIONS,
+)
 GEMMA3 = Family(
     model_type="gemma3_text",
     architecture="Gemma3",

@@ -1,4 +1,5 @@
-"""GPT-2 (Radford et al., 2019): learned positions, LayerNorm, and matrices that lie as [in, out]."""
+"""GPT-2 (Radford et al., 2019): learned positions, LayerNorm, and matrices that lie as [in,
+out]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""GPT-NeoX (arXiv:2204.06745) and Pythia (arXiv:2304.01373): attention and MLP side by side, part of each head rotated, one matrix head by head."""
+"""GPT-NeoX (arXiv:2204.06745) and Pythia (arXiv:2304.01373): attention and MLP side by side, part
+of each head rotated, one matrix head by head.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,19 @@ from jaxsft.models.families.transforms import FUSED_BY_HEAD
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    (embed, heads), context = keys.divided("hidden_size", "num_attention_heads"), keys.get("max_position_embeddings")
+    (embed, heads), context = (
+        keys.divided("hidden_size", "num_attention_heads"),
+        keys.get("max_position_embeddings"),
+    )
     bias = keys.get("attention_bias")
-    turned = decoders.rope(keys, context, base=("rotary_emb_base", 10000.0), part=("rotary_pct", 0.25))
+    turned = decoders.rope(
+        keys, context, base=("rotary_emb_base", 10000.0), part=("rotary_pct", 0.25)
+    )
     if keys.get("rope_theta", turned["rope_base"]) != turned["rope_base"]:
-        keys.refuse("rope_theta", f"differs from rotary_emb_base={turned['rope_base']}, which is the one that is read")
+        keys.refuse(
+            "rope_theta",
+            f"differs from rotary_emb_base={turned['rope_base']}, which is the one that is read",
+        )
     return {
         "layers": keys.need("num_hidden_layers"),
         "embed": embed,
@@ -64,7 +74,11 @@ FAMILY = Family(
     write=write,
     table=(
         Entry("embed/tokens/w", "embed_in.weight"),
-        *both("layers/*/attention/q layers/*/attention/k layers/*/attention/v", "layers.*.attention.query_key_value", FUSED_BY_HEAD),
+        *both(
+            "layers/*/attention/q layers/*/attention/k layers/*/attention/v",
+            "layers.*.attention.query_key_value",
+            FUSED_BY_HEAD,
+        ),
         *both("layers/*/attention/o", "layers.*.attention.dense"),
         *both("layers/*/mlp/up", "layers.*.mlp.dense_h_to_4h"),
         *both("layers/*/mlp/down", "layers.*.mlp.dense_4h_to_h"),

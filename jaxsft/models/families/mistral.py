@@ -1,4 +1,6 @@
-"""Mistral (arXiv:2310.06825): Llama with a sliding window in every layer. Ministral: in those layers that the config names."""
+"""Mistral (arXiv:2310.06825): Llama with a sliding window in every layer. Ministral: in those
+layers that the config names.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ def read(keys: Keys) -> dict[str, Any]:
     """`layer_types` are of Ministral alone."""
     out, kinds = decoders.sizes(keys), keys.get("layer_types")
     if kinds is not None and keys.family == "mistral":
-        keys.refuse("layer_types", "kinds of layers are those of ministral; every layer of this family is alike")
+        keys.refuse(
+            "layer_types",
+            "kinds of layers are those of ministral; every layer of this family is alike",
+        )
     return {
         **out,
         **decoders.rope(keys, out["context"]),
@@ -39,6 +44,10 @@ MINISTRAL = Family(
     model_type="ministral",
     architecture="Ministral",
     read=read,
-    write=lambda m: {**decoders.write_sizes(m), "sliding_window": None, **decoders.write_windows(m)},
+    write=lambda m: {
+        **decoders.write_sizes(m),
+        "sliding_window": None,
+        **decoders.write_windows(m),
+    },
     **_MISTRAL,
 )

@@ -1,4 +1,6 @@
-"""ModernBERT (arXiv:2412.13663): rotary positions, layers that see a window beside layers that see everything, and a gated MLP in one matrix."""
+"""ModernBERT (arXiv:2412.13663): rotary positions, layers that see a window beside layers that see
+everything, and a gated MLP in one matrix.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,15 @@ from jaxsft.models.families.transforms import FUSED, LINEAR
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    layers, (embed, heads) = keys.need("num_hidden_layers"), keys.divided("hidden_size", "num_attention_heads")
-    every, context, kinds = keys.get("global_attn_every_n_layers", 3), keys.get("max_position_embeddings"), keys.get("layer_types")
+    layers, (embed, heads) = (
+        keys.need("num_hidden_layers"),
+        keys.divided("hidden_size", "num_attention_heads"),
+    )
+    every, context, kinds = (
+        keys.get("global_attn_every_n_layers", 3),
+        keys.get("max_position_embeddings"),
+        keys.get("layer_types"),
+    )
     if kinds is None:
         kinds = ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
     full, local = (decoders.rope(keys, context, kind, base=base) for kind, base in _BASES.items())
@@ -46,7 +55,10 @@ def read(keys: Keys) -> dict[str, Any]:
     }
 
 
-_BASES = {"full_attention": ("global_rope_theta", 160000.0), "sliding_attention": ("local_rope_theta", 10000.0)}
+_BASES = {
+    "full_attention": ("global_rope_theta", 160000.0),
+    "sliding_attention": ("local_rope_theta", 10000.0),
+}
 
 
 def write(m: ModelConfig) -> dict[str, Any]:
@@ -64,7 +76,8 @@ def write(m: ModelConfig) -> dict[str, Any]:
         "tie_word_embeddings": m.tied,
     }
     window = {"local_attention": 2 * (m.window - 1)} if m.window else {}
-    # A base of layers with a window is written even where no layer has one: transformers reads both.
+    # A base of layers with a window is written even where no layer has one: transformers reads
+    # both.
     return decoders.with_rope(sizes | window | {"rope_parameters": {"full_attention": {}}}, m)
 
 
@@ -72,18 +85,35 @@ POOLS = {"first": "cls", "mean": "mean"}
 
 
 def _words(task: Any) -> dict[str, Any]:
-    """What the heads compute with; the layer before the norm has a bias, but where `task.bias` says that it has none."""
-    out = {"classifier_activation": decoders.HF_ACTIVATIONS[task.activation], "classifier_bias": getattr(task, "bias", True)}
+    """What the heads compute with; the layer before the norm has a bias, but where `task.bias` says
+    that it has none.
+    """
+    out = {
+        "classifier_activation": decoders.HF_ACTIVATIONS[task.activation],
+        "classifier_bias": getattr(task, "bias", True),
+    }
     return out | ({"classifier_pooling": POOLS[task.pool]} if hasattr(task, "pool") else {})
 
 
 _DENSE = (*both("head/dense", "head.dense"), *norm("head/norm", "head.norm"))
 _CLASSES = (*_DENSE, *both("head/out", "classifier"))
 _HEADS = {
-    "text": Head("ForSequenceClassification", _CLASSES, {"pool": ("first", "mean"), "head": "normed"}, _words),
-    "tag": Head("ForTokenClassification", _CLASSES, {"head": "normed", "crf": False, "align": ("first", "all")}, _words),
+    "text": Head(
+        "ForSequenceClassification", _CLASSES, {"pool": ("first", "mean"), "head": "normed"}, _words
+    ),
+    "tag": Head(
+        "ForTokenClassification",
+        _CLASSES,
+        {"head": "normed", "crf": False, "align": ("first", "all")},
+        _words,
+    ),
     "span": Head("ForQuestionAnswering", _CLASSES, {"head": "normed"}, _words),
-    "mlm": Head("ForMaskedLM", (*_DENSE, Entry("head/b", "decoder.bias"), Entry("head/w", "decoder.weight", LINEAR)), {}, _words),
+    "mlm": Head(
+        "ForMaskedLM",
+        (*_DENSE, Entry("head/b", "decoder.bias"), Entry("head/w", "decoder.weight", LINEAR)),
+        {},
+        _words,
+    ),
 }
 
 FAMILY = Family(
@@ -95,7 +125,11 @@ FAMILY = Family(
         Entry("embed/tokens/w", "embeddings.tok_embeddings.weight"),
         *norm("embed/norm", "embeddings.norm"),
         *norm("layers/*/attention_norm", "layers.*.attn_norm"),
-        *both("layers/*/attention/q layers/*/attention/k layers/*/attention/v", "layers.*.attn.Wqkv", FUSED),
+        *both(
+            "layers/*/attention/q layers/*/attention/k layers/*/attention/v",
+            "layers.*.attn.Wqkv",
+            FUSED,
+        ),
         *both("layers/*/attention/o", "layers.*.attn.Wo"),
         *norm("layers/*/mlp_norm", "layers.*.mlp_norm"),
         *both("layers/*/mlp/gate layers/*/mlp/up", "layers.*.mlp.Wi", FUSED),

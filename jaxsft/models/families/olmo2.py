@@ -1,4 +1,6 @@
-"""OLMo 2 (arXiv:2501.00656): norms behind attention and MLP, and of queries and keys over all heads."""
+"""OLMo 2 (arXiv:2501.00656): norms behind attention and MLP, and of queries and keys over all
+heads.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Qwen 2 and 2.5 (arXiv:2407.10671, 2412.15115): biases on queries, keys and values. Qwen 3 (arXiv:2505.09388): norms of queries and keys instead."""
+"""Qwen 2 and 2.5 (arXiv:2407.10671, 2412.15115): biases on queries, keys and values. Qwen 3
+(arXiv:2505.09388): norms of queries and keys instead.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ def read3(keys: Keys) -> dict[str, Any]:
 
 
 def write2(m: ModelConfig) -> dict[str, Any]:
-    return {**decoders.write_sizes(m), **({**decoders.write_windows(m), "use_sliding_window": True} if m.window else {})}
+    return {
+        **decoders.write_sizes(m),
+        **({**decoders.write_windows(m), "use_sliding_window": True} if m.window else {}),
+    }
 
 
 _COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.NORMS)
@@ -57,7 +62,9 @@ QUERY_NORMS = (
 )
 _OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
 
-QWEN2 = Family(model_type="qwen2", architecture="Qwen2", read=read2, write=write2, table=_COMMON, **_OPTIONS)
+QWEN2 = Family(
+    model_type="qwen2", architecture="Qwen2", read=read2, write=write2, table=_COMMON, **_OPTIONS
+)
 QWEN3 = Family(
     model_type="qwen3",
     architecture="Qwen3",

@@ -1,4 +1,6 @@
-"""The keys of config.json that the classes of transformers read, by family. Made by `python -m tools.config_keys write`."""
+"""The keys of config.json that the classes of transformers read, by family. Made by `python -m
+tools.config_keys write`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ output_hidden_states=false per_layer_config problem_type=null quantization_confi
 torch_dtype transformers_version=null
 """
 _OWN = {
-    "llama": """
+    "llama": (
+        """
 attention_bias=false attention_chunk_size attention_dropout=0.0 bos_token_id=1 eos_token_id=2
 head_dim=null hidden_act="silu" hidden_size=4096 initializer_range=0.02 intermediate_size=11008
 is_encoder_decoder=false kv_sharing_modes layer_types max_position_embeddings=2048 mlp_bias=false
@@ -18,8 +21,10 @@ num_attention_heads=32 num_hidden_layers=32 num_key_value_heads=null
 original_max_position_embeddings pad_token_id=null partial_rotary_factor pretraining_tp=1
 rms_norm_eps=1e-06 rope_parameters=null rope_scaling rope_theta sep_token_id sliding_window
 tie_word_embeddings=false use_cache=true vocab_size=32000
-""",
-    "mistral": """
+"""
+    ),
+    "mistral": (
+        """
 attention_chunk_size attention_dropout=0.0 bos_token_id=1 eos_token_id=2 head_dim=null
 hidden_act="silu" hidden_size=4096 initializer_range=0.02 intermediate_size=14336
 is_encoder_decoder=false kv_sharing_modes layer_types max_position_embeddings=131072
@@ -27,8 +32,10 @@ num_attention_heads=32 num_hidden_layers=32 num_key_value_heads=8 original_max_p
 pad_token_id=null partial_rotary_factor rms_norm_eps=1e-06 rope_parameters=null rope_scaling
 rope_theta sep_token_id sliding_window=4096 tie_word_embeddings=false use_cache=true
 vocab_size=32000
-""",
-    "ministral": """
+"""
+    ),
+    "ministral": (
+        """
 attention_chunk_size attention_dropout=0.0 bos_token_id=1 eos_token_id=2 head_dim=null
 hidden_act="silu" hidden_size=4096 initializer_range=0.02 intermediate_size=14336
 is_encoder_decoder=false kv_sharing_modes layer_types=null max_position_embeddings=131072
@@ -36,8 +43,10 @@ num_attention_heads=32 num_hidden_layers=32 num_key_value_heads=8 original_max_p
 pad_token_id=null partial_rotary_factor rms_norm_eps=1e-06 rope_parameters=null rope_scaling
 rope_theta sep_token_id sliding_window=4096 tie_word_embeddings=false use_cache=true
 vocab_size=32000
-""",
-    "qwen2": """
+"""
+    ),
+    "qwen2": (
+        """
 attention_chunk_size attention_dropout=0.0 bos_token_id=null eos_token_id=null head_dim
 hidden_act="silu" hidden_size=4096 initializer_range=0.02 intermediate_size=22016
 is_encoder_decoder=false kv_sharing_modes layer_types=null max_position_embeddings=32768
@@ -45,8 +54,10 @@ max_window_layers=28 num_attention_heads=32 num_hidden_layers=32 num_key_value_h
 original_max_position_embeddings pad_token_id=null partial_rotary_factor rms_norm_eps=1e-06
 rope_parameters=null rope_scaling rope_theta sep_token_id sliding_window=4096
 tie_word_embeddings=false use_cache=true use_sliding_window=false vocab_size=151936
-""",
-    "qwen3": """
+"""
+    ),
+    "qwen3": (
+        """
 attention_bias=false attention_chunk_size attention_dropout=0.0 bos_token_id=null
 eos_token_id=null head_dim=128 hidden_act="silu" hidden_size=4096 initializer_range=0.02
 intermediate_size=22016 is_encoder_decoder=false kv_sharing_modes layer_types=null
@@ -54,8 +65,10 @@ max_position_embeddings=32768 max_window_layers=28 num_attention_heads=32 num_hi
 num_key_value_heads=32 original_max_position_embeddings pad_token_id=null partial_rotary_factor
 rms_norm_eps=1e-06 rope_parameters=null rope_scaling rope_theta sep_token_id sliding_window=4096
 tie_word_embeddings=false use_cache=true use_sliding_window=false vocab_size=151936
-""",
-    "phi3": """
+"""
+    ),
+    "phi3": (
+        """
 attention_chunk_size attention_dropout=0.0 bos_token_id=1 embd_pdrop=0.0 eos_token_id=32000
 head_dim hidden_act="silu" hidden_size=3072 initializer_range=0.02 intermediate_size=8192
 is_encoder_decoder=false kv_sharing_modes layer_types max_position_embeddings=4096
@@ -63,8 +76,10 @@ num_attention_heads=32 num_hidden_layers=32 num_key_value_heads=null
 original_max_position_embeddings=4096 pad_token_id=32000 partial_rotary_factor resid_pdrop=0.0
 rms_norm_eps=1e-05 rope_parameters=null rope_scaling rope_theta sep_token_id sliding_window=null
 tie_word_embeddings=false use_cache=true vocab_size=32064
-""",
-    "olmo2": """
+"""
+    ),
+    "olmo2": (
+        """
 attention_bias=false attention_chunk_size attention_dropout=0.0 bos_token_id=null
 eos_token_id=50279 head_dim hidden_act="silu" hidden_size=4096 initializer_range=0.02
 intermediate_size=11008 is_encoder_decoder=false kv_sharing_modes layer_types
@@ -72,8 +87,10 @@ max_position_embeddings=2048 num_attention_heads=32 num_hidden_layers=32 num_key
 original_max_position_embeddings pad_token_id=1 partial_rotary_factor rms_norm_eps=1e-05
 rope_parameters=null rope_scaling rope_theta sep_token_id sliding_window tie_word_embeddings=false
 use_cache=true vocab_size=50304
-""",
-    "gemma": """
+"""
+    ),
+    "gemma": (
+        """
 attention_bias=false attention_chunk_size attention_dropout=0.0 bos_token_id=2 eos_token_id=1
 head_dim=256 hidden_act="gelu_pytorch_tanh" hidden_size=3072 initializer_range=0.02
 intermediate_size=24576 is_encoder_decoder=false kv_sharing_modes layer_types
@@ -81,8 +98,10 @@ max_position_embeddings=8192 num_attention_heads=16 num_hidden_layers=28 num_key
 original_max_position_embeddings pad_token_id=0 partial_rotary_factor rms_norm_eps=1e-06
 rope_parameters=null rope_scaling rope_theta sep_token_id sliding_window tie_word_embeddings=true
 use_bidirectional_attention=null use_cache=true vocab_size=256000
-""",
-    "gemma2": """
+"""
+    ),
+    "gemma2": (
+        """
 attention_bias=false attention_chunk_size attention_dropout=0.0 attn_logit_softcapping=50.0
 bos_token_id=2 eos_token_id=1 final_logit_softcapping=30.0 head_dim=256
 hidden_activation="gelu_pytorch_tanh" hidden_size=2304 initializer_range=0.02
@@ -91,8 +110,10 @@ max_position_embeddings=8192 num_attention_heads=8 num_hidden_layers=26 num_key_
 original_max_position_embeddings pad_token_id=0 partial_rotary_factor query_pre_attn_scalar=256
 rms_norm_eps=1e-06 rope_parameters=null rope_scaling rope_theta sep_token_id sliding_window=4096
 tie_word_embeddings=true use_bidirectional_attention=null use_cache=true vocab_size=256000
-""",
-    "gemma3_text": """
+"""
+    ),
+    "gemma3_text": (
+        """
 attention_bias=false attention_chunk_size attention_dropout=0.0 attn_logit_softcapping=null
 bos_token_id=2 eos_token_id=1 final_logit_softcapping=null head_dim=256
 hidden_activation="gelu_pytorch_tanh" hidden_size=2304 initializer_range=0.02
@@ -102,8 +123,10 @@ original_max_position_embeddings pad_token_id=0 partial_rotary_factor query_pre_
 rms_norm_eps=1e-06 rope_local_base_freq rope_parameters=null rope_scaling rope_theta sep_token_id
 sliding_window=4096 sliding_window_pattern tie_word_embeddings=true
 use_bidirectional_attention=false use_cache=true vocab_size=262208
-""",
-    "mixtral": """
+"""
+    ),
+    "mixtral": (
+        """
 attention_chunk_size attention_dropout=0.0 bos_token_id=1 eos_token_id=2 head_dim=null
 hidden_act="silu" hidden_size=4096 initializer_range=0.02 intermediate_size=14336
 is_encoder_decoder=false kv_sharing_modes layer_types max_position_embeddings=131072
@@ -112,8 +135,10 @@ num_key_value_heads=8 num_local_experts=8 original_max_position_embeddings
 output_router_logits=false pad_token_id=null partial_rotary_factor rms_norm_eps=1e-05
 rope_parameters=null rope_scaling rope_theta router_aux_loss_coef=0.001 router_jitter_noise=0.0
 sep_token_id sliding_window=null tie_word_embeddings=false use_cache=true vocab_size=32000
-""",
-    "qwen3_moe": """
+"""
+    ),
+    "qwen3_moe": (
+        """
 attention_bias=false attention_chunk_size attention_dropout=0.0 bos_token_id=null
 decoder_sparse_step=1 eos_token_id=null head_dim hidden_act="silu" hidden_size=2048
 initializer_range=0.02 intermediate_size=6144 is_encoder_decoder=false kv_sharing_modes
@@ -124,8 +149,10 @@ output_router_logits=false pad_token_id=null partial_rotary_factor rms_norm_eps=
 rope_parameters=null rope_scaling rope_theta router_aux_loss_coef=0.001 sep_token_id
 sliding_window=4096 tie_word_embeddings=false use_cache=true use_sliding_window=false
 vocab_size=151936
-""",
-    "olmoe": """
+"""
+    ),
+    "olmoe": (
+        """
 attention_bias=false attention_chunk_size attention_dropout=0.0 bos_token_id=null clip_qkv=null
 eos_token_id=50279 head_dim hidden_act="silu" hidden_size=2048 initializer_range=0.02
 intermediate_size=2048 is_encoder_decoder=false kv_sharing_modes layer_types
@@ -134,8 +161,10 @@ num_experts_per_tok=8 num_hidden_layers=16 num_key_value_heads=null num_local_ex
 original_max_position_embeddings output_router_logits=false pad_token_id=1 partial_rotary_factor
 rms_norm_eps=1e-05 rope_parameters=null rope_scaling rope_theta router_aux_loss_coef=0.01
 sep_token_id sliding_window tie_word_embeddings=false use_cache=true vocab_size=50304
-""",
-    "gpt2": """
+"""
+    ),
+    "gpt2": (
+        """
 activation_function="gelu_new" add_cross_attention=false attention_chunk_size attn_pdrop=0.1
 bos_token_id=50256 classifier_dropout embd_pdrop=0.1 eos_token_id=50256 hidden_dropout hidden_size
 initializer_range=0.02 is_encoder_decoder=false kv_sharing_modes layer_norm_epsilon=1e-05
@@ -145,8 +174,10 @@ resid_pdrop=0.1 scale_attn_by_inverse_layer_idx=false scale_attn_weights=true se
 sliding_window summary_activation=null summary_first_dropout=0.1 summary_last_dropout
 summary_proj_to_labels=true summary_type="cls_index" summary_use_proj=true
 tie_word_embeddings=true use_cache=true vocab_size=50257
-""",
-    "gpt_neox": """
+"""
+    ),
+    "gpt_neox": (
+        """
 attention_bias=true attention_chunk_size attention_dropout=0.0 bos_token_id=0
 classifier_dropout=0.1 eos_token_id=2 head_dim hidden_act="gelu" hidden_dropout=0.0
 hidden_size=6144 initializer_range=0.02 intermediate_size=24576 is_decoder=false
@@ -155,8 +186,10 @@ max_position_embeddings=2048 num_attention_heads=64 num_hidden_layers=44
 original_max_position_embeddings pad_token_id=null partial_rotary_factor rope_parameters=null
 rope_scaling rope_theta rotary_emb_base rotary_pct sep_token_id sliding_window
 tie_word_embeddings=false use_cache=true use_parallel_residual=true vocab_size=50432
-""",
-    "bert": """
+"""
+    ),
+    "bert": (
+        """
 add_cross_attention=false attention_chunk_size attention_probs_dropout_prob=0.1 bos_token_id=null
 classifier_dropout=null embedding_size eos_token_id=null hidden_act="gelu" hidden_dropout_prob=0.1
 hidden_size=768 initializer_range=0.02 intermediate_size=3072 is_decoder=false
@@ -164,8 +197,10 @@ is_encoder_decoder=false kv_sharing_modes layer_norm_eps=1e-12 layer_types
 max_position_embeddings=512 num_attention_heads=12 num_hidden_layers=12 pad_token_id=0
 sep_token_id sliding_window tie_word_embeddings=true type_vocab_size=2 use_cache=true
 vocab_size=30522
-""",
-    "roberta": """
+"""
+    ),
+    "roberta": (
+        """
 add_cross_attention=false attention_chunk_size attention_probs_dropout_prob=0.1 bos_token_id=0
 classifier_dropout=null embedding_size eos_token_id=2 hidden_act="gelu" hidden_dropout_prob=0.1
 hidden_size=768 initializer_range=0.02 intermediate_size=3072 is_decoder=false
@@ -173,8 +208,10 @@ is_encoder_decoder=false kv_sharing_modes layer_norm_eps=1e-12 layer_types
 max_position_embeddings=512 num_attention_heads=12 num_hidden_layers=12 pad_token_id=1
 sep_token_id sliding_window tie_word_embeddings=true type_vocab_size=2 use_cache=true
 vocab_size=50265
-""",
-    "xlm-roberta": """
+"""
+    ),
+    "xlm-roberta": (
+        """
 add_cross_attention=false attention_chunk_size attention_probs_dropout_prob=0.1 bos_token_id=0
 classifier_dropout=null embedding_size eos_token_id=2 hidden_act="gelu" hidden_dropout_prob=0.1
 hidden_size=768 initializer_range=0.02 intermediate_size=3072 is_decoder=false
@@ -182,8 +219,10 @@ is_encoder_decoder=false kv_sharing_modes layer_norm_eps=1e-12 layer_types
 max_position_embeddings=512 num_attention_heads=12 num_hidden_layers=12 pad_token_id=1
 sep_token_id sliding_window tie_word_embeddings=true type_vocab_size=2 use_cache=true
 vocab_size=30522
-""",
-    "camembert": """
+"""
+    ),
+    "camembert": (
+        """
 add_cross_attention=false attention_chunk_size attention_probs_dropout_prob=0.1 bos_token_id=0
 classifier_dropout=null embedding_size eos_token_id=2 hidden_act="gelu" hidden_dropout_prob=0.1
 hidden_size=768 initializer_range=0.02 intermediate_size=3072 is_decoder=false
@@ -191,15 +230,19 @@ is_encoder_decoder=false kv_sharing_modes layer_norm_eps=1e-12 layer_types
 max_position_embeddings=512 num_attention_heads=12 num_hidden_layers=12 pad_token_id=1
 sep_token_id sliding_window tie_word_embeddings=true type_vocab_size=2 use_cache=true
 vocab_size=30522
-""",
-    "distilbert": """
+"""
+    ),
+    "distilbert": (
+        """
 activation="gelu" attention_dropout=0.1 bos_token_id=null dim=768 dropout=0.1 eos_token_id=null
 hidden_dim=3072 hidden_size initializer_range=0.02 is_encoder_decoder=false
 max_position_embeddings=512 n_heads=12 n_layers=6 num_attention_heads num_hidden_layers
 pad_token_id=0 qa_dropout=0.1 sep_token_id seq_classif_dropout=0.2 sinusoidal_pos_embds=false
 tie_word_embeddings=true vocab_size=30522
-""",
-    "t5": """
+"""
+    ),
+    "t5": (
+        """
 attention_chunk_size bos_token_id classifier_dropout=0.0 d_ff=2048 d_kv=64 d_model=512
 decoder_start_token_id dense_act_fn dropout_rate=0.1 eos_token_id=1 feed_forward_proj="relu"
 head_dim hidden_size initializer_factor=1.0 initializer_range is_decoder=false
@@ -208,8 +251,10 @@ num_attention_heads num_decoder_layers=null num_heads=8 num_hidden_layers num_la
 pad_token_id=0 relative_attention_max_distance=128 relative_attention_num_buckets=32
 scale_decoder_outputs sep_token_id sliding_window tie_word_embeddings use_cache=true
 vocab_size=32128
-""",
-    "mt5": """
+"""
+    ),
+    "mt5": (
+        """
 attention_chunk_size bos_token_id=null classifier_dropout=0.0 d_ff=1024 d_kv=64 d_model=512
 decoder_start_token_id=0 dense_act_fn dropout_rate=0.1 eos_token_id=1
 feed_forward_proj="gated-gelu" head_dim hidden_size initializer_factor=1.0 initializer_range
@@ -217,8 +262,10 @@ is_decoder=false is_encoder_decoder=true is_gated_act kv_sharing_modes layer_nor
 layer_types num_attention_heads num_decoder_layers=null num_heads=6 num_hidden_layers num_layers=8
 pad_token_id=0 relative_attention_max_distance=128 relative_attention_num_buckets=32 sep_token_id
 sliding_window tie_word_embeddings=true use_cache=true vocab_size=250112
-""",
-    "bart": """
+"""
+    ),
+    "bart": (
+        """
 activation_dropout=0.0 activation_function="gelu" attention_chunk_size attention_dropout=0.0
 bos_token_id=0 classifier_dropout=0.0 d_model=1024 decoder_attention_heads=16 decoder_ffn_dim=4096
 decoder_layerdrop=0.0 decoder_layers=12 decoder_start_token_id=2 dropout=0.1
@@ -227,8 +274,10 @@ eos_token_id=2 forced_eos_token_id=2 hidden_size init_std=0.02 initializer_range
 is_encoder_decoder=true kv_sharing_modes layer_types max_position_embeddings=1024
 num_attention_heads num_hidden_layers pad_token_id=1 scale_embedding=false sep_token_id
 sliding_window tie_word_embeddings=true use_cache=true vocab_size=50265
-""",
-    "electra": """
+"""
+    ),
+    "electra": (
+        """
 add_cross_attention=false attention_chunk_size attention_probs_dropout_prob=0.1 bos_token_id=null
 classifier_dropout=null embedding_size=128 eos_token_id=null hidden_act="gelu"
 hidden_dropout_prob=0.1 hidden_size=256 initializer_range=0.02 intermediate_size=1024
@@ -237,8 +286,10 @@ max_position_embeddings=512 num_attention_heads=4 num_hidden_layers=12 pad_token
 sliding_window summary_activation="gelu" summary_first_dropout summary_last_dropout=0.1
 summary_proj_to_labels summary_type="first" summary_use_proj=true tie_word_embeddings=true
 type_vocab_size=2 use_cache=true vocab_size=30522
-""",
-    "deberta-v2": """
+"""
+    ),
+    "deberta-v2": (
+        """
 attention_head_size attention_probs_dropout_prob=0.1 bos_token_id=null cls_dropout conv_act
 conv_groups conv_kernel_size embedding_size eos_token_id=null hidden_act="gelu"
 hidden_dropout_prob=0.1 hidden_size=1536 initializer_range=0.02 intermediate_size=6144
@@ -247,8 +298,10 @@ max_relative_positions=-1 norm_rel_ebd num_attention_heads=24 num_hidden_layers=
 pooler_dropout=0.0 pooler_hidden_act="gelu" pooler_hidden_size pos_att_type=null
 position_biased_input=true position_buckets relative_attention=false sep_token_id share_att_key
 tie_word_embeddings=true type_vocab_size=0 vocab_size=128100
-""",
-    "modernbert": """
+"""
+    ),
+    "modernbert": (
+        """
 attention_bias=false attention_dropout=0.0 bos_token_id=50281 classifier_activation="gelu"
 classifier_bias=false classifier_dropout=0.0 classifier_pooling="cls" cls_token_id=50281
 decoder_bias=true deterministic_flash_attn=false embedding_dropout=0.0 eos_token_id=50282
@@ -259,9 +312,13 @@ max_position_embeddings=8192 mlp_bias=false mlp_dropout=0.0 norm_bias=false norm
 num_attention_heads=12 num_hidden_layers=22 original_max_position_embeddings pad_token_id=50283
 partial_rotary_factor rope_parameters=null rope_scaling rope_theta sep_token_id=50282
 sparse_pred_ignore_index=-100 sparse_prediction=false tie_word_embeddings=true vocab_size=50368
-""",
+"""
+    ),
 }
-READS: dict[str, frozenset[str]] = {name: frozenset(f"{_SHARED} {words}".split()) for name, words in _OWN.items()}  # key or key=default
+# key or key=default
+READS: dict[str, frozenset[str]] = {
+    name: frozenset(f"{_SHARED} {words}".split()) for name, words in _OWN.items()
+}
 ALIASES: dict[str, dict[str, str]] = {  # other names of keys
     "mixtral": {
         "num_experts": "num_local_experts",

@@ -10,7 +10,9 @@ from jaxsft.models.families.base import RENAMED_NORMS, Family, Keys
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    """Its positions begin after the id of padding, and its table of them has rows for those before it."""
+    """Its positions begin after the id of padding, and its table of them has rows for those before
+    it.
+    """
     out, offset = bert.read(keys), _padding(keys) + 1
     if out["context"] <= offset:
         keys.refuse("max_position_embeddings", f"has no row behind the {offset} of padding")
@@ -24,14 +26,25 @@ def _padding(keys: Keys) -> int:
 
 
 def write(m: ModelConfig) -> dict[str, Any]:
-    """Positions begin behind the id of padding, which must be that of the tokenizer: 0 where there are no rows to spare."""
-    return {**bert.write(m), "pad_token_id": m.position_offset - 1, "max_position_embeddings": m.context + m.position_offset}
+    """Positions begin behind the id of padding, which must be that of the tokenizer: 0 where there
+    are no rows to spare.
+    """
+    return {
+        **bert.write(m),
+        "pad_token_id": m.position_offset - 1,
+        "max_position_embeddings": m.context + m.position_offset,
+    }
 
 
-_LM_HEAD = bert.masked_head(*(f"lm_head.{name}" for name in ("dense", "layer_norm", "bias", "decoder.weight")))
+_LM_HEAD = bert.masked_head(
+    *(f"lm_head.{name}" for name in ("dense", "layer_norm", "bias", "decoder.weight"))
+)
 _ROBERTA: dict[str, Any] = {"table": bert.BODY, "prefix": "roberta.", "read": read, "write": write}
 _ROBERTA |= {"heads": bert.heads("classifier.dense", "classifier.out_proj", "tanh", _LM_HEAD)}
-_ROBERTA |= {"skip": (r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"), "renamed": RENAMED_NORMS}
+_ROBERTA |= {
+    "skip": (r"embeddings\.position_ids", r"pooler\..*", r"lm_head\..*"),
+    "renamed": RENAMED_NORMS,
+}
 ROBERTA = Family(model_type="roberta", architecture="Roberta", **_ROBERTA)
 XLM_ROBERTA = Family(model_type="xlm-roberta", architecture="XLMRoberta", **_ROBERTA)
 CAMEMBERT = Family(model_type="camembert", architecture="Camembert", **_ROBERTA)

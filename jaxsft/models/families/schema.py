@@ -1,4 +1,6 @@
-"""What a key of config.json may hold: its type and its bounds, in one place for all families, for a key means the same in each."""
+"""What a key of config.json may hold: its type and its bounds, in one place for all families, for a
+key means the same in each.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Kind(NamedTuple):
     above: float = -math.inf
 
     def fits(self, value: Any) -> bool:
-        if not isinstance(value, self.types) or (isinstance(value, bool) and bool not in self.types):
+        if not isinstance(value, self.types) or (
+            isinstance(value, bool) and bool not in self.types
+        ):
             return False
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return True
@@ -49,32 +53,47 @@ PART, OBJECT, LIST = EPSILON, Kind((dict,), "an object"), Kind((list,), "a list"
 _KEYS: tuple[tuple[Kind, str], ...] = (
     (
         WIDTH,
-        """hidden_size d_model dim n_embd intermediate_size d_ff hidden_dim n_inner encoder_ffn_dim decoder_ffn_dim moe_intermediate_size
-        head_dim d_kv embedding_size attention_head_size num_local_experts num_experts num_experts_per_tok position_buckets
+        """hidden_size d_model dim n_embd intermediate_size d_ff hidden_dim n_inner encoder_ffn_dim
+        decoder_ffn_dim moe_intermediate_size
+        head_dim d_kv embedding_size attention_head_size num_local_experts num_experts
+        num_experts_per_tok position_buckets
         relative_attention_num_buckets""",
     ),
     (
         COUNT,
-        """num_hidden_layers num_layers num_decoder_layers n_layer n_layers encoder_layers decoder_layers num_attention_heads
-        num_key_value_heads num_heads n_head n_heads encoder_attention_heads decoder_attention_heads global_attn_every_n_layers
+        """num_hidden_layers num_layers num_decoder_layers n_layer n_layers encoder_layers
+        decoder_layers num_attention_heads
+        num_key_value_heads num_heads n_head n_heads encoder_attention_heads decoder_attention_heads
+        global_attn_every_n_layers
         sliding_window_pattern decoder_sparse_step""",
     ),
     (
         LENGTH,
-        """vocab_size max_position_embeddings n_positions original_max_position_embeddings sliding_window local_attention
+        """vocab_size max_position_embeddings n_positions original_max_position_embeddings
+        sliding_window local_attention
         relative_attention_max_distance""",
     ),
-    (ID, "type_vocab_size pad_token_id bos_token_id decoder_start_token_id max_window_layers conv_kernel_size"),
+    (
+        ID,
+        (
+            "type_vocab_size pad_token_id bos_token_id decoder_start_token_id max_window_layers"
+            " conv_kernel_size"
+        ),
+    ),
     (whole(-1, 2**31 - 1), "max_relative_positions"),
     (
         SWITCH,
-        """tie_word_embeddings attention_bias mlp_bias norm_bias use_sliding_window norm_topk_prob is_encoder_decoder is_decoder
-        add_cross_attention scale_attn_weights scale_attn_by_inverse_layer_idx use_parallel_residual relative_attention share_att_key
-        position_biased_input is_gated_act scale_decoder_outputs scale_embedding use_bidirectional_attention classifier_bias decoder_bias""",
+        """tie_word_embeddings attention_bias mlp_bias norm_bias use_sliding_window norm_topk_prob
+        is_encoder_decoder is_decoder
+        add_cross_attention scale_attn_weights scale_attn_by_inverse_layer_idx use_parallel_residual
+        relative_attention share_att_key
+        position_biased_input is_gated_act scale_decoder_outputs scale_embedding
+        use_bidirectional_attention classifier_bias decoder_bias""",
     ),
     (
         WORD,
-        """hidden_act hidden_activation activation activation_function feed_forward_proj dense_act_fn norm_rel_ebd pooler_hidden_act
+        """hidden_act hidden_activation activation activation_function feed_forward_proj
+        dense_act_fn norm_rel_ebd pooler_hidden_act
         classifier_activation classifier_pooling problem_type""",
     ),
     (EPSILON, "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps"),
@@ -92,13 +111,23 @@ _KEYS: tuple[tuple[Kind, str], ...] = (
 SCHEMA: dict[str, Kind] = {key: kind for kind, keys in _KEYS for key in keys.split()}
 # Where null has a meaning of its own in the classes: none, or what follows from another key.
 _NULLABLE = """
-num_key_value_heads head_dim n_inner sliding_window layer_types rope_parameters rope_scaling original_max_position_embeddings pad_token_id
-bos_token_id decoder_start_token_id attn_logit_softcapping final_logit_softcapping num_decoder_layers mlp_only_layers pos_att_type architectures
+num_key_value_heads head_dim n_inner sliding_window layer_types rope_parameters rope_scaling
+original_max_position_embeddings pad_token_id
+bos_token_id decoder_start_token_id attn_logit_softcapping final_logit_softcapping
+num_decoder_layers mlp_only_layers pos_att_type architectures
 use_bidirectional_attention partial_rotary_factor clip_qkv id2label num_labels problem_type
 """
 NULLABLE = frozenset(_NULLABLE.split())
 # Read of heads, by whoever takes one (`trained_heads.py`), and not by a family.
-OF_HEADS = ("architectures", "id2label", "num_labels", "problem_type", "decoder_start_token_id", "pooler_hidden_act", "classifier_activation")
+OF_HEADS = (
+    "architectures",
+    "id2label",
+    "num_labels",
+    "problem_type",
+    "decoder_start_token_id",
+    "pooler_hidden_act",
+    "classifier_activation",
+)
 OF_HEADS += ("classifier_pooling", "classifier_bias", "decoder_bias")
 
 
@@ -106,17 +135,22 @@ def shown(value: Any) -> str:
     """A value in a message: cut where it is long, whatever it holds."""
     try:
         text = repr(value)
-    except (RecursionError, ValueError):  # nested too deep, or an integer of too many digits to print
+    # nested too deep, or an integer of too many digits to print
+    except (RecursionError, ValueError):
         text = f"a {type(value).__name__}"
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def wrong(key: str, value: Any) -> str | None:
-    """What was expected of the value of a key; None where it fits. Every key that a family reads is in SCHEMA."""
+    """What was expected of the value of a key; None where it fits. Every key that a family reads is
+    in SCHEMA.
+    """
     if value is None and key in NULLABLE:
         return None
     kind = SCHEMA[key]
-    fits = kind.fits(value) and (key != "architectures" or all(isinstance(name, str) for name in value))
+    fits = kind.fits(value) and (
+        key != "architectures" or all(isinstance(name, str) for name in value)
+    )
     return None if fits else f"expected {kind.said}" + (" or null" if key in NULLABLE else "")
 
 

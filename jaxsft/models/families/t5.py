@@ -1,5 +1,6 @@
-"""T5 with its version 1.1 (arXiv:1910.10683), Flan-T5 (arXiv:2210.11416) and mT5 (arXiv:2010.11934): encoder-decoders with relative positions,
-and their encoders alone."""
+"""T5 with its version 1.1 (arXiv:1910.10683), Flan-T5 (arXiv:2210.11416) and mT5
+(arXiv:2010.11934): encoder-decoders with relative positions, and their encoders alone.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +14,14 @@ from jaxsft.models.families.base import Entry, Family, Head, Keys, tag_head
 from jaxsft.models.families.transforms import LINEAR
 
 ACTIVATIONS = {name: (ours, False) for name, ours in decoders.ACTIVATIONS.items()}
-ACTIVATIONS |= {f"gated-{name}": (ours, True) for name, ours in decoders.ACTIVATIONS.items()} | {"gated-gelu": ("gelu_tanh", True)}
-WORDS = {(ours, gated): f"gated-{name}" if gated else name for ours, name in decoders.HF_ACTIVATIONS.items() for gated in (False, True)}
+ACTIVATIONS |= {f"gated-{name}": (ours, True) for name, ours in decoders.ACTIVATIONS.items()} | {
+    "gated-gelu": ("gelu_tanh", True)
+}
+WORDS = {
+    (ours, gated): f"gated-{name}" if gated else name
+    for ours, name in decoders.HF_ACTIVATIONS.items()
+    for gated in (False, True)
+}
 WORDS |= {("gelu_tanh", True): "gated-gelu", ("gelu", True): "gated-gelu_python"}
 
 
@@ -25,12 +32,21 @@ def _reader(scaled: bool):
         keys.only("is_encoder_decoder", *halves)
         embed, heads, layers = keys.need("d_model"), keys.need("num_heads"), keys.need("num_layers")
         words = keys.named("feed_forward_proj", ACTIVATIONS)
-        for name, value in (("dense_act_fn", words[0]), ("is_gated_act", words[1])):  # what is written of them wins there
-            if name in keys.values and decoders.ACTIVATIONS.get(str(found := keys.get(name)), found) != value:
-                keys.refuse(name, f"does not agree with feed_forward_proj={keys.get('feed_forward_proj')}")
+        # what is written of them wins there
+        for name, value in (("dense_act_fn", words[0]), ("is_gated_act", words[1])):
+            if (
+                name in keys.values
+                and decoders.ACTIVATIONS.get(str(found := keys.get(name)), found) != value
+            ):
+                keys.refuse(
+                    name, f"does not agree with feed_forward_proj={keys.get('feed_forward_proj')}"
+                )
         if keys.values.get("tie_word_embeddings", True) is None:
             keys.values["tie_word_embeddings"] = True  # what is not false
-        is_tied, decoder_layers = keys.get("tie_word_embeddings", True), keys.get("num_decoder_layers")
+        is_tied, decoder_layers = (
+            keys.get("tie_word_embeddings", True),
+            keys.get("num_decoder_layers"),
+        )
         return {
             "layers": layers,
             "decoder_layers": layers if decoder_layers is None else decoder_layers,
@@ -49,7 +65,9 @@ def _reader(scaled: bool):
             "activation": words[0],
             "gated": words[1],
             "tied": is_tied,
-            "output_scale": embed**-0.5 if scaled and keys.get("scale_decoder_outputs", is_tied) else 1.0,
+            "output_scale": (
+                embed**-0.5 if scaled and keys.get("scale_decoder_outputs", is_tied) else 1.0
+            ),
         } | ({} if keys.context is None else {"context": keys.context})
 
     return read
@@ -82,24 +100,37 @@ def write_t5(m: ModelConfig) -> dict[str, Any]:
 
 
 def write_alone(m: ModelConfig) -> dict[str, Any]:
-    return {key: value for key, value in write(m).items() if key != "num_decoder_layers"} | {"is_encoder_decoder": False}
+    return {key: value for key, value in write(m).items() if key != "num_decoder_layers"} | {
+        "is_encoder_decoder": False
+    }
 
 
 def _stack(half: str, mlp: int, root: str) -> tuple[Entry, ...]:
-    """A half, whose MLP is the layer of this number in each of its blocks; `root` is where it lies in ours."""
+    """A half, whose MLP is the layer of this number in each of its blocks; `root` is where it lies
+    in ours.
+    """
     ours, theirs = f"{root}layers/*", f"{half}.block.*.layer"
     dense, gate = f"{theirs}.{mlp}.DenseReluDense", f"{ours}/mlp/gate/w"
     return (
-        *(Entry(f"{ours}/attention/{x}/w", f"{theirs}.0.SelfAttention.{x}.weight", LINEAR) for x in "qkvo"),
+        *(
+            Entry(f"{ours}/attention/{x}/w", f"{theirs}.0.SelfAttention.{x}.weight", LINEAR)
+            for x in "qkvo"
+        ),
         Entry(f"{ours}/attention_norm/scale", f"{theirs}.0.layer_norm.weight"),
-        *(Entry(f"{ours}/cross/{x}/w", f"{theirs}.1.EncDecAttention.{x}.weight", LINEAR) for x in "qkvo"),
+        *(
+            Entry(f"{ours}/cross/{x}/w", f"{theirs}.1.EncDecAttention.{x}.weight", LINEAR)
+            for x in "qkvo"
+        ),
         Entry(f"{ours}/cross_norm/scale", f"{theirs}.1.layer_norm.weight"),
         Entry(gate, f"{dense}.wi_0.weight", LINEAR),
         Entry(f"{ours}/mlp/up/w", f"{dense}.wi_1.weight", LINEAR, beside=gate),
         Entry(f"{ours}/mlp/up/w", f"{dense}.wi.weight", LINEAR, unless=gate),
         Entry(f"{ours}/mlp/down/w", f"{dense}.wo.weight", LINEAR),
         Entry(f"{ours}/mlp_norm/scale", f"{theirs}.{mlp}.layer_norm.weight"),
-        Entry(f"{root}relative/w", f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
+        Entry(
+            f"{root}relative/w",
+            f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        ),
         Entry(f"{root}norm/scale", f"{half}.final_layer_norm.weight"),
     )
 
@@ -110,7 +141,8 @@ _FAMILY: dict[str, Any] = {
     "prefix": "",
     "ties": True,
     "heads": {"lm": Head("ForConditionalGeneration", (Entry("head/w", "lm_head.weight", LINEAR),))},
-    "skip": (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),  # of old files; no version reads it
+    # of old files; no version reads it
+    "skip": (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
     "copies": (r"(encoder|decoder)\.embed_tokens\.weight",),
 }
 _ENCODER: dict[str, Any] = {
@@ -124,9 +156,23 @@ _ENCODER: dict[str, Any] = {
 }
 
 
-def _family(model_type: str, architecture: str, read: Callable[..., dict[str, Any]], write: Callable[[ModelConfig], dict[str, Any]]) -> Family:
-    encoder = Family(model_type=model_type, architecture=architecture, read=_alone(read), **_ENCODER)
-    return Family(model_type=model_type, architecture=architecture, read=read, write=write, encoder=encoder, **_FAMILY)
+def _family(
+    model_type: str,
+    architecture: str,
+    read: Callable[..., dict[str, Any]],
+    write: Callable[[ModelConfig], dict[str, Any]],
+) -> Family:
+    encoder = Family(
+        model_type=model_type, architecture=architecture, read=_alone(read), **_ENCODER
+    )
+    return Family(
+        model_type=model_type,
+        architecture=architecture,
+        read=read,
+        write=write,
+        encoder=encoder,
+        **_FAMILY,
+    )
 
 
 T5 = _family("t5", "T5", _reader(True), write_t5)

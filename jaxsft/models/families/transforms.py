@@ -1,6 +1,8 @@
-"""How a tensor of Hugging Face lies in our weights: named, exactly invertible moves of numbers. No number changes, so both ways keep every byte.
+"""How a tensor of Hugging Face lies in our weights: named, exactly invertible moves of numbers. No
+number changes, so both ways keep every byte.
 
-Theirs are `[out, in]` matrices; ours are `[inputs..., outputs...]`, which a `WeightSpec` tells apart. All of it is views of numpy arrays.
+Theirs are `[out, in]` matrices; ours are `[inputs..., outputs...]`, which a `WeightSpec` tells
+apart. All of it is views of numpy arrays.
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ class Fused(Transform):
 
     Attributes:
       turned: as of `Linear`.
-      by_head: the outputs are, head by head, those of each part (GPT-NeoX), not part by part (GPT-2, Phi-3).
+      by_head: the outputs are, head by head, those of each part (GPT-NeoX), not part by part
+        (GPT-2, Phi-3).
       bias: theirs is the vector of their biases.
     """
 
@@ -117,15 +120,24 @@ class Fused(Transform):
             x = x.reshape(*x.shape[:-1], heads, len(specs), dim)
             return [x[..., i, :].reshape(spec.shape) for i, spec in enumerate(specs)]
         ends = np.cumsum([self._outputs(spec) for spec in specs])[:-1]
-        return [part.reshape(spec.shape) for part, spec in zip(np.split(x, ends, axis=-1), specs, strict=True)]
+        return [
+            part.reshape(spec.shape)
+            for part, spec in zip(np.split(x, ends, axis=-1), specs, strict=True)
+        ]
 
     def to_theirs(self, arrays: Sequence[np.ndarray], specs: Specs) -> np.ndarray:
         if self.by_head:
             lead = () if self.bias else (specs[0].matrix[0],)
-            x = np.stack([a.reshape(*lead, *spec.shape[-2:]) for a, spec in zip(arrays, specs, strict=True)], axis=-2)
+            x = np.stack(
+                [a.reshape(*lead, *spec.shape[-2:]) for a, spec in zip(arrays, specs, strict=True)],
+                axis=-2,
+            )
             x = x.reshape(*lead, -1)
         else:
-            flat = [a.reshape(-1) if self.bias else a.reshape(spec.matrix) for a, spec in zip(arrays, specs, strict=True)]
+            flat = [
+                a.reshape(-1) if self.bias else a.reshape(spec.matrix)
+                for a, spec in zip(arrays, specs, strict=True)
+            ]
             x = np.concatenate(flat, axis=-1)
         return x.T if self.turned and not self.bias else x
 

@@ -1,4 +1,6 @@
-"""What a check finds: a list of findings, each with the rows that it is about and with what mends them."""
+"""What a check finds: a list of findings, each with the rows that it is about and with what mends
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ class Finding:
 
     Attributes:
       id: a word for it, which `check.accept` takes.
-      severity: error (training would refuse it, or a result would be spoilt), warning (rows to look at), info (a number worth knowing).
+      severity: error (training would refuse it, or a result would be spoilt), warning (rows to look
+        at), info (a number worth knowing).
       message: one sentence.
       split: the split that it is about; None: several, or none.
       count: of rows (or classes) that it is about.
@@ -41,13 +44,32 @@ class Findings:
         self.places, self.accept, self.found = places, frozenset(accept), []
 
     def add(
-        self, id: str, severity: str, message: str, where: Sequence[str] = (), *, split: str | None = None, count: int | None = None, repair: str = ""
+        self,
+        id: str,
+        severity: str,
+        message: str,
+        where: Sequence[str] = (),
+        *,
+        split: str | None = None,
+        count: int | None = None,
+        repair: str = "",
     ):
         """`where`: all rows; the first of them are named."""
         accepted = severity == "error" and id in self.accept
         number = len(where) if count is None else count
         shown = tuple(where[: self.places])
-        self.found.append(Finding(id, "info" if accepted else severity, message, split, number, shown, repair, accepted))
+        self.found.append(
+            Finding(
+                id,
+                "info" if accepted else severity,
+                message,
+                split,
+                number,
+                shown,
+                repair,
+                accepted,
+            )
+        )
 
     def sorted(self) -> list[Finding]:
         """Errors first."""
@@ -56,7 +78,8 @@ class Findings:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a check came to: its findings, numbers by split for the card, and rows token by token."""
+    """What a check came to: its findings, numbers by split for the card, and rows token by
+    token."""
 
     task: str
     findings: list[Finding]
@@ -69,14 +92,26 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """The layout of `check.json`."""
-        counts = {severity: sum(f.severity == severity for f in self.findings) for severity in SEVERITIES}
-        found = [dataclasses.asdict(finding) | {"rows": list(finding.rows)} for finding in self.findings]
-        return {"task": self.task, "counts": counts, "findings": found, "splits": self.numbers, "samples": self.samples}
+        counts = {
+            severity: sum(f.severity == severity for f in self.findings) for severity in SEVERITIES
+        }
+        found = [
+            dataclasses.asdict(finding) | {"rows": list(finding.rows)} for finding in self.findings
+        ]
+        return {
+            "task": self.task,
+            "counts": counts,
+            "findings": found,
+            "splits": self.numbers,
+            "samples": self.samples,
+        }
 
 
 def rows(count: int, split: str, whole: int | None = None) -> str:
     """`1 row of train`, `7 rows of train (0.2 %)`."""
-    return f"{count:,} {'row' if count == 1 else 'rows'} of {split}" + (f" ({percent(count, whole)})" if whole else "")
+    return f"{count:,} {'row' if count == 1 else 'rows'} of {split}" + (
+        f" ({percent(count, whole)})" if whole else ""
+    )
 
 
 def percent(part: float, whole: float) -> str:
@@ -85,4 +120,6 @@ def percent(part: float, whole: float) -> str:
 
 def some(names: Sequence[str], most: int = 5) -> str:
     """The first of some names, quoted."""
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(repr, names[:most])) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )

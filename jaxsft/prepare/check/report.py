@@ -22,17 +22,26 @@ def colours(stream: Any = None) -> bool:
 
 
 def text(result: Result, colour: bool) -> str:
-    """Findings, errors first, each with the rows that it is about; then the rows that are shown token by token."""
+    """Findings, errors first, each with the rows that it is about; then the rows that are shown
+    token by token.
+    """
     lines = [_line(finding, colour) for finding in result.findings]
     if result.samples:
         kinds = {run["kind"] for sample in result.samples for run in sample["runs"]}
-        legend = "green: trained, red: masked, grey: template" if colour else "[+trained+] [-masked-] template"
+        legend = (
+            "green: trained, red: masked, grey: template"
+            if colour
+            else "[+trained+] [-masked-] template"
+        )
         lines += [f"\n{legend}"] if "trained" in kinds else []
     head = lambda sample: f"\n{sample['where']} ({sample['split']}, {sample['tokens']:,} tokens)\n"
     gold = lambda sample: f"\n{visible(sample['gold'])}" if "gold" in sample else ""
     lines += [f"{head(sample)}{shown(sample, colour)}{gold(sample)}" for sample in result.samples]
     counts = result.as_dict()["counts"]
-    verdict = ", ".join(f"{count} {name if count == 1 or name == 'info' else name + 's'}" for name, count in counts.items())
+    verdict = ", ".join(
+        f"{count} {name if count == 1 or name == 'info' else name + 's'}"
+        for name, count in counts.items()
+    )
     return "\n".join([*lines, "", f"{'refused' if result.errors else 'good to train'}: {verdict}"])
 
 
@@ -41,7 +50,11 @@ def _line(finding: Finding, colour: bool) -> str:
     name = f"\x1b[{COLOURS[finding.severity]}m{severity}\x1b[0m" if colour else severity
     out = f"{name}{finding.id}: {_folded(finding.message)}"
     if finding.rows:
-        more = f" and {finding.count - len(finding.rows):,} more" if finding.count > len(finding.rows) else ""
+        more = (
+            f" and {finding.count - len(finding.rows):,} more"
+            if finding.count > len(finding.rows)
+            else ""
+        )
         out += f"\n{'':8}at {', '.join(finding.rows)}{more}"
     if finding.repair:
         out += f"\n{'':8}-> {finding.repair}"
@@ -49,18 +62,25 @@ def _line(finding: Finding, colour: bool) -> str:
 
 
 def _folded(message: str) -> str:
-    """A message whose first line stands for it, and those of its parts below; white space inside a line is what the message is about."""
+    """A message whose first line stands for it, and those of its parts below; white space inside a
+    line is what the message is about.
+    """
     return f"\n{'':10}".join(line.replace("\r", " ") for line in message.split("\n"))
 
 
 def write(result: Result, output: str | None, json: str | None) -> list[str]:
-    """Writes what is asked for and returns the paths. Raises JaxsftError where it cannot be written."""
+    """Writes what is asked for and returns the paths. Raises JaxsftError where it cannot be
+    written.
+    """
     content, written = result.as_dict(), []
     if output:
         folder = Path(output)
         folder.mkdir(parents=True, exist_ok=True)
         rundir.write_json(folder / "check.json", content)
-        written += [str(folder / "check.json"), str(page.write_page(content, folder / "check.html"))]
+        written += [
+            str(folder / "check.json"),
+            str(page.write_page(content, folder / "check.html")),
+        ]
     if json and json != "-":
         rundir.write_json(json, content)
         written.append(json)

@@ -1,7 +1,9 @@
-"""The quality card of a data set: numbers about completeness, consistency, diversity, noise, distribution, agreement and contamination.
+"""The quality card of a data set: numbers about completeness, consistency, diversity, noise,
+distribution, agreement and contamination.
 
-`card` makes it from rows, `of_config` opens files, `compare` sets two side by side, `measures.MEASURES` defines every number, and
-`jaxsft.reports.quality` writes it as pages. Rows stream through; what grows with them is said at the top of each family's file.
+`card` makes it from rows, `of_config` opens files, `compare` sets two side by side,
+`measures.MEASURES` defines every number, and `jaxsft.reports.quality` writes it as pages. Rows
+stream through; what grows with them is said at the top of each family's file.
 """
 
 from jaxsft.prepare.quality.build import card

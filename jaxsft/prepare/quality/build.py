@@ -1,4 +1,6 @@
-"""A quality card from the rows of a data set, in two passes over it (three over held-out splits, and over a file with a split column)."""
+"""A quality card from the rows of a data set, in two passes over it (three over held-out splits,
+and over a file with a split column).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,17 @@ from jaxsft.data import formats
 from jaxsft.data.formats import Row
 from jaxsft.data.split import canonical
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.quality import consistency, distribution, diversity, labels, noise, options, source, texts, vectors
+from jaxsft.prepare.quality import (
+    consistency,
+    distribution,
+    diversity,
+    labels,
+    noise,
+    options,
+    source,
+    texts,
+    vectors,
+)
 from jaxsft.prepare.quality.completeness import Completeness
 from jaxsft.prepare.quality.contamination import Index
 from jaxsft.prepare.quality.findings import Findings
@@ -38,19 +50,26 @@ class Part:
 
     digest: Any = dataclasses.field(default_factory=hashlib.sha256)
     completeness: Completeness = dataclasses.field(default_factory=Completeness)
-    consistency: consistency.Consistency = dataclasses.field(default_factory=consistency.Consistency)
-    distribution: distribution.Distribution = dataclasses.field(default_factory=distribution.Distribution)
+    consistency: consistency.Consistency = dataclasses.field(
+        default_factory=consistency.Consistency
+    )
+    distribution: distribution.Distribution = dataclasses.field(
+        default_factory=distribution.Distribution
+    )
     noise: Counter[str] = dataclasses.field(default_factory=Counter)
     noisy: int = 0
     sample: diversity.Sample = dataclasses.field(default_factory=lambda: diversity.Sample(0))
 
 
-def card(sets: Sets, config: QualityConfig, told: Callable[[dict[str, Any]], None] = lambda found: None) -> dict[str, Any]:
+def card(
+    sets: Sets, config: QualityConfig, told: Callable[[dict[str, Any]], None] = lambda found: None
+) -> dict[str, Any]:
     """The card of a data set, as plain JSON; the same rows and options give the same card.
 
     Args:
       sets: the splits, of `source.of_config` or `source.of_rows`.
-      config: of its `data` only the columns, and how benchmarks and ratings are read (all but the format, which each of them tells).
+      config: of its `data` only the columns, and how benchmarks and ratings are read (all but the
+        format, which each of them tells).
       told: is given every row that a measure found.
 
     Raises:
@@ -64,18 +83,34 @@ def card(sets: Sets, config: QualityConfig, told: Callable[[dict[str, Any]], Non
 class _Build:
     def __init__(self, sets: Sets, config: QualityConfig, findings: Findings):
         self.sets, self.config, self.findings = sets, config, findings
-        self.reading = {**source.reading(config.data), "columns": (), "format": "auto", "options": {}}
+        self.reading = {
+            **source.reading(config.data),
+            "columns": (),
+            "format": "auto",
+            "options": {},
+        }
         first = next((row for _, row in sets.rows()), None)
         if first is None:
             raise DataError("there are no rows: a quality card needs at least one")
-        self.fields = texts.fields_of(first.fields, config.data.columns, config.multilabel, first.where)
+        self.fields = texts.fields_of(
+            first.fields, config.data.columns, config.multilabel, first.where
+        )
         self.reference = source.reference(sets.names)
-        self.parts = {name: Part(sample=diversity.Sample(config.sample, config.seed)) for name in sets.names}
+        self.parts = {
+            name: Part(sample=diversity.Sample(config.sample, config.seed)) for name in sets.names
+        }
         self.texts = consistency.Texts()
-        self.ratings = {"ratings": labels.of_columns(config.ratings.columns, config.ratings.level)} if config.ratings.columns else {}
+        self.ratings = (
+            {"ratings": labels.of_columns(config.ratings.columns, config.ratings.level)}
+            if config.ratings.columns
+            else {}
+        )
         self.skipped: dict[str, str] = {}
         if config.embeddings is not None and len(sets.names) > 1:
-            raise ConfigError(f"embeddings={config.embeddings}: expected one file, data.path=FILE, whose rows they belong to")
+            raise ConfigError(
+                f"embeddings={config.embeddings}: expected one file, data.path=FILE, whose rows"
+                " they belong to"
+            )
 
     def card(self) -> dict[str, Any]:
         indexes = list(self._indexes())
@@ -89,11 +124,17 @@ class _Build:
         for split, count in unreadable.items():
             numbers["completeness"][split]["unreadable_rows"] = count
         curves["lengths"] = {
-            "characters": distribution.histogram({name: part.distribution.characters for name, part in self.parts.items()}),
-            "words": distribution.histogram({name: part.distribution.words for name, part in self.parts.items()}),
+            "characters": distribution.histogram(
+                {name: part.distribution.characters for name, part in self.parts.items()}
+            ),
+            "words": distribution.histogram(
+                {name: part.distribution.words for name, part in self.parts.items()}
+            ),
         }
         if quantity:
-            curves["lengths"]["label"] = distribution.histogram({name: part.distribution.numbers for name, part in self.parts.items()})
+            curves["lengths"]["label"] = distribution.histogram(
+                {name: part.distribution.numbers for name, part in self.parts.items()}
+            )
             tables["classes"] = {}
         curves["growth"], counts = self._diversity(numbers)
         tables["clusters"] = self._clusters(numbers)
@@ -103,29 +144,46 @@ class _Build:
         self._label_issues(numbers, quantity)
         numbers["contamination"] = {index.name: index.numbers() for index in indexes}
         if not indexes:
-            self.skipped["contamination"] = "no benchmarks=[FILES] were given, and there is one split only"
-        used = {name for family in numbers.values() for values in family.values() for name in values}
+            self.skipped["contamination"] = (
+                "no benchmarks=[FILES] were given, and there is one split only"
+            )
+        used = {
+            name for family in numbers.values() for values in family.values() for name in values
+        }
         return rounded(
             {
                 "card": VERSION,
                 "jaxsft": __version__,
                 "data": self._data(quantity),
-                "options": {name: value for name, value in dataclasses.asdict(self.config).items() if name not in ("data", "output", "compare")},
+                "options": {
+                    name: value
+                    for name, value in dataclasses.asdict(self.config).items()
+                    if name not in ("data", "output", "compare")
+                },
                 "numbers": numbers,
                 "tables": tables,
                 "curves": curves,
                 "conflicts": conflicts,
                 "findings": self.findings.as_json(),
                 "skipped": self.skipped,
-                "definitions": {name: dataclasses.asdict(measure) for name, measure in MEASURES.items() if name in used},
+                "definitions": {
+                    name: dataclasses.asdict(measure)
+                    for name, measure in MEASURES.items()
+                    if name in used
+                },
             }
         )
 
-    # --- passes -------------------------------------------------------------------------------------------------------------------------------
+    # --- passes
+    # ----------------------------------------------------------------------------------------------
     def _indexes(self) -> Iterator[Index]:
-        """Of the benchmarks, which all rows are compared with, and of every held-out split, which the reference split is compared with."""
+        """Of the benchmarks, which all rows are compared with, and of every held-out split, which
+        the reference split is compared with.
+        """
         for path in self.config.benchmarks:
-            yield Index.of(path, formats.stream(path, **self.reading), self.config.ngram, self.fields)
+            yield Index.of(
+                path, formats.stream(path, **self.reading), self.config.ngram, self.fields
+            )
         for name in self.sets.names:
             if name != self.reference:
                 rows = (row for _, row in self.sets.rows(name))
@@ -143,13 +201,24 @@ class _Build:
             part.distribution.add(text, len(flat), script, names)
             part.sample.add(text, names, row.where)
             if text.strip():
-                self.texts.add(texts.key(texts.normalised(text)), names, self.sets.names.index(split))
+                self.texts.add(
+                    texts.key(texts.normalised(text)), names, self.sets.names.index(split)
+                )
             for what in part.consistency.add(row, names):
                 self.findings.add(f"consistency/{what}", split, row, text)
             self._noise(split, row, text, flat, script)
             for at, index in enumerate(indexes):
-                if (at < len(self.config.benchmarks) or split == self.reference) and (hit := index.look(row, words)):
-                    self.findings.add(f"contamination/{index.name}", split, row, text, other=hit.benchmark_row, detail=hit.words)
+                if (at < len(self.config.benchmarks) or split == self.reference) and (
+                    hit := index.look(row, words)
+                ):
+                    self.findings.add(
+                        f"contamination/{index.name}",
+                        split,
+                        row,
+                        text,
+                        other=hit.benchmark_row,
+                        detail=hit.words,
+                    )
             if self.ratings:
                 labels.add_row(self.ratings["ratings"], row)
 
@@ -171,16 +240,30 @@ class _Build:
 
     def _check_columns(self) -> None:
         present = {name for part in self.parts.values() for name in part.completeness.present}
-        for name in filter(None, (*self.fields.text, *self.fields.one_hot, None if self.fields.one_hot else self.fields.label)):
+        for name in filter(
+            None,
+            (
+                *self.fields.text,
+                *self.fields.one_hot,
+                None if self.fields.one_hot else self.fields.label,
+            ),
+        ):
             if name not in present:
                 where = self.sets.files.get(self.reference, self.reference)
-                raise DataError(f"{where}: no row has the column {name!r}: found {', '.join(map(repr, sorted(present)))}; set data.columns")
+                raise DataError(
+                    f"{where}: no row has the column {name!r}: found"
+                    f" {', '.join(map(repr, sorted(present)))}; set data.columns"
+                )
 
     def _second_pass(self, allowed: dict[str, set[str]]) -> list[dict[str, Any]]:
-        """What is known only when all rows were seen; the first texts with several labels, each with its rows."""
+        """What is known only when all rows were seen; the first texts with several labels, each
+        with its rows.
+        """
         listed: dict[int, dict[str, Any]] = {}
         at = self.sets.names.index(self.reference)
-        spelled = {name: group[0] for group in consistency.variants(self._labels()) for name in group[1:]}
+        spelled = {
+            name: group[0] for group in consistency.variants(self._labels()) for name in group[1:]
+        }
         for split, row in self.sets.rows():
             part, text = self.parts[split].consistency, self.fields.text_of(row)
             names = self.fields.labels(row)
@@ -190,7 +273,13 @@ class _Build:
                 self.findings.add("consistency/type", split, row, text, detail="; ".join(wrong))
             for name in names:
                 if name in spelled:
-                    self.findings.add("consistency/label_variant", split, row, text, detail=f"{name!r}, elsewhere {spelled[name]!r}")
+                    self.findings.add(
+                        "consistency/label_variant",
+                        split,
+                        row,
+                        text,
+                        detail=f"{name!r}, elsewhere {spelled[name]!r}",
+                    )
             if key is None:
                 continue
             if split != self.reference and self.texts.splits[key] >> at & 1:
@@ -203,34 +292,56 @@ class _Build:
                     entry = listed.setdefault(key, {"text": text[:300], "count": 0, "rows": []})
                     entry["count"] += 1
                     if len(entry["rows"]) < ROWS:
-                        entry["rows"].append({"row": row.where, "split": split, "labels": list(names)})
+                        entry["rows"].append(
+                            {"row": row.where, "split": split, "labels": list(names)}
+                        )
         return list(listed.values())
 
     def _labels(self) -> Counter[str]:
         return sum((part.consistency.labels for part in self.parts.values()), Counter())
 
-    # --- numbers ------------------------------------------------------------------------------------------------------------------------------
+    # --- numbers
+    # ----------------------------------------------------------------------------------------------
     def _data(self, quantity: bool) -> dict[str, Any]:
         splits = {
-            name: {"rows": part.completeness.rows, "sha256": part.digest.hexdigest(), **({"file": self.sets.files[name]} if self.sets.files else {})}
+            name: {
+                "rows": part.completeness.rows,
+                "sha256": part.digest.hexdigest(),
+                **({"file": self.sets.files[name]} if self.sets.files else {}),
+            }
             for name, part in self.parts.items()
         }
         kind = None if not self.fields.labelled else "quantity" if quantity else "classes"
         label = ", ".join(self.fields.one_hot) or self.fields.label
-        return {"splits": splits, "reference": self.reference, "text": list(self.fields.text), "label": label, "label_is": kind}
+        return {
+            "splits": splits,
+            "reference": self.reference,
+            "text": list(self.fields.text),
+            "label": label,
+            "label_is": kind,
+        }
 
     def _numbers(self, quantity: bool) -> dict[str, dict[str, dict[str, Any]]]:
         labelled = self.fields.labelled
         noisy = [*noise.RULES, *noise.INFORMATIVE]
         return {
-            "completeness": {name: part.completeness.numbers(self.fields) for name, part in self.parts.items()},
-            "consistency": {name: part.consistency.numbers(labelled) for name, part in self.parts.items()},
+            "completeness": {
+                name: part.completeness.numbers(self.fields) for name, part in self.parts.items()
+            },
+            "consistency": {
+                name: part.consistency.numbers(labelled) for name, part in self.parts.items()
+            },
             "diversity": {},
             "noise": {
-                name: {"noisy_rows": part.noisy / max(rows := part.completeness.rows, 1), **{rule: part.noise[rule] / max(rows, 1) for rule in noisy}}
+                name: {
+                    "noisy_rows": part.noisy / max(rows := part.completeness.rows, 1),
+                    **{rule: part.noise[rule] / max(rows, 1) for rule in noisy},
+                }
                 for name, part in self.parts.items()
             },
-            "distribution": {name: part.distribution.summary(quantity) for name, part in self.parts.items()},
+            "distribution": {
+                name: part.distribution.summary(quantity) for name, part in self.parts.items()
+            },
             "drift": {},
             "agreement": {},
         }
@@ -244,7 +355,10 @@ class _Build:
         return {
             "columns": {name: part.completeness.by_column() for name, part in parts},
             "types": {column: dict(sorted(found.items())) for column, found in types.items()},
-            "damage": {name: {what: part.consistency.damaged[what] for what in consistency.DAMAGE} for name, part in parts},
+            "damage": {
+                name: {what: part.consistency.damaged[what] for what in consistency.DAMAGE}
+                for name, part in parts
+            },
             "classes": counted({name: part.distribution.classes for name, part in parts}),
             "scripts": counted({name: part.distribution.scripts for name, part in parts}),
             "label_variants": consistency.variants(self._labels()),
@@ -253,27 +367,45 @@ class _Build:
     def _diversity(self, numbers: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Counter[str]]]:
         curves, counts = {}, {}
         for at, (name, part) in enumerate(self.parts.items()):
-            found, curves[name], counts[name] = diversity.numbers([row[1] for row in part.sample.rows()])
-            numbers["diversity"][name] = {"repeated_rows": self.texts.repeated[at] / max(part.completeness.rows, 1), **found}
+            found, curves[name], counts[name] = diversity.numbers(
+                [row[1] for row in part.sample.rows()]
+            )
+            numbers["diversity"][name] = {
+                "repeated_rows": self.texts.repeated[at] / max(part.completeness.rows, 1),
+                **found,
+            }
         return curves, counts
 
     def _clusters(self, numbers: dict[str, Any]) -> list[dict[str, Any]]:
-        """Adds the numbers of similarity and clusters; the clusters, the largest first, with the text nearest to the centre of each."""
+        """Adds the numbers of similarity and clusters; the clusters, the largest first, with the
+        text nearest to the centre of each.
+        """
         drawn = {name: part.sample.rows()[: vectors.TEXTS] for name, part in self.parts.items()}
-        rows = [(name, number, texts.words(text), text) for name, found in drawn.items() for number, text, *_ in found]
+        rows = [
+            (name, number, texts.words(text), text)
+            for name, found in drawn.items()
+            for number, text, *_ in found
+        ]
         if self.config.embeddings is not None:
-            every = vectors.read_embeddings(self.config.embeddings, self.parts[rows[0][0]].completeness.rows)
+            every = vectors.read_embeddings(
+                self.config.embeddings, self.parts[rows[0][0]].completeness.rows
+            )
             points = every[[number for _, number, *_ in rows]]
         else:
             points = vectors.hashed([words for _, _, words, _ in rows])
         of = np.array([self.sets.names.index(name) for name, *_ in rows])
         k = vectors.cluster_count(len(rows), self.config.clusters)
         centres, cluster = vectors.kmeans(points, k, self.config.seed)
-        sizes = np.stack([np.bincount(cluster[of == at], minlength=k) for at in range(len(self.sets.names))])
+        sizes = np.stack(
+            [np.bincount(cluster[of == at], minlength=k) for at in range(len(self.sets.names))]
+        )
         for at, name in enumerate(self.sets.names):
             mine = fine = points[of == at]
             if self.config.embeddings is None:
-                fine = vectors.hashed([words for split, _, words, _ in rows if split == name][: vectors.NEAREST], vectors.FINE)
+                fine = vectors.hashed(
+                    [words for split, _, words, _ in rows if split == name][: vectors.NEAREST],
+                    vectors.FINE,
+                )
             even, effective = vectors.evenness(sizes[at].tolist())
             numbers["diversity"][name] |= {
                 "mean_similarity": vectors.mean_similarity(mine),
@@ -288,32 +420,63 @@ class _Build:
         for number in sorted(range(k), key=lambda c: (-int(sizes[:, c].sum()), c)):
             inside = np.flatnonzero(cluster == number)
             if len(inside):
-                nearest = inside[int(((points[inside] - centres[number]) ** 2).sum(axis=1).argmin())]
-                out.append({"sizes": dict(zip(self.sets.names, sizes[:, number].tolist(), strict=True)), "example": rows[nearest][3][:300]})
+                nearest = inside[
+                    int(((points[inside] - centres[number]) ** 2).sum(axis=1).argmin())
+                ]
+                out.append(
+                    {
+                        "sizes": dict(zip(self.sets.names, sizes[:, number].tolist(), strict=True)),
+                        "example": rows[nearest][3][:300],
+                    }
+                )
         return out if len(rows) > 1 else []
 
     def _languages(self) -> dict[str, Counter[str]]:
-        """Rows of each split by the language of their text, as the stage `language` tells it: und is too short to tell."""
+        """Rows of each split by the language of their text, as the stage `language` tells it: und
+        is too short to tell.
+        """
         stage = Language()
         told = lambda text: stage.row(Row({"text": text}, "", 0), {}, Report()).fields["language"]
-        return {name: Counter(told(row[1]) for row in part.sample.rows()[:LANGUAGES]) for name, part in self.parts.items()}
+        return {
+            name: Counter(told(row[1]) for row in part.sample.rows()[:LANGUAGES])
+            for name, part in self.parts.items()
+        }
 
-    def _drift(self, numbers: dict[str, Any], counts: dict[str, Counter[str]], tables: dict[str, Any], quantity: bool) -> None:
+    def _drift(
+        self,
+        numbers: dict[str, Any],
+        counts: dict[str, Counter[str]],
+        tables: dict[str, Any],
+        quantity: bool,
+    ) -> None:
         base = self.parts[self.reference]
         for name in self.sets.names:
             if name == self.reference:
                 continue
             found = distribution.drift(base.distribution, self.parts[name].distribution, quantity)
             both = (self.reference, name)
-            sizes = [{str(at): cluster["sizes"][split] for at, cluster in enumerate(tables["clusters"])} for split in both]
-            spoken = [{language: shares[split] for language, shares in tables["languages"].items()} for split in both]
+            sizes = [
+                {str(at): cluster["sizes"][split] for at, cluster in enumerate(tables["clusters"])}
+                for split in both
+            ]
+            spoken = [
+                {language: shares[split] for language, shares in tables["languages"].items()}
+                for split in both
+            ]
             for what, (a, b) in (("cluster", sizes), ("language", spoken)):
                 if any(a.values()) and any(b.values()):
                     found |= distribution.counted_drift(what, a, b)
             words = sum(counts[name].values())
             if words and counts[self.reference]:
-                unknown = sum(count for word, count in counts[name].items() if word not in counts[self.reference])
-                found |= {"vocabulary_js": distribution.js(counts[self.reference], counts[name]), "unknown_words": unknown / words}
+                unknown = sum(
+                    count
+                    for word, count in counts[name].items()
+                    if word not in counts[self.reference]
+                )
+                found |= {
+                    "vocabulary_js": distribution.js(counts[self.reference], counts[name]),
+                    "unknown_words": unknown / words,
+                }
             found["shared_rows"] = self.parts[name].consistency.shared_rows
             numbers["drift"][f"{name} against {self.reference}"] = found
         if len(self.sets.names) == 1:
@@ -321,27 +484,47 @@ class _Build:
 
     def _agreement(self, numbers: dict[str, Any]) -> None:
         if not self.ratings and self.config.ratings.file is None:
-            self.skipped["agreement"] = "no ratings were given: ratings.columns=[COLUMNS], or ratings.file=FILE with ratings.values=[COLUMNS]"
+            self.skipped["agreement"] = (
+                "no ratings were given: ratings.columns=[COLUMNS], or ratings.file=FILE with"
+                " ratings.values=[COLUMNS]"
+            )
             return
         if (asked := self.config.ratings).file is not None:
-            how = {**self.reading, "columns": tuple(filter(None, [asked.item, asked.annotator, *asked.values]))}
+            how = {
+                **self.reading,
+                "columns": tuple(filter(None, [asked.item, asked.annotator, *asked.values])),
+            }
             self.ratings = labels.of_file(formats.stream(asked.file, **how), asked)
         for name, ratings in self.ratings.items():
             numbers["agreement"][name] = labels.agreement(ratings)
 
     def _label_issues(self, numbers: dict[str, Any], quantity: bool) -> None:
         if not self.config.folds:
-            self.skipped["label_issues"] = "folds=0; folds=5 looks for wrong labels by confident learning"
+            self.skipped["label_issues"] = (
+                "folds=0; folds=5 looks for wrong labels by confident learning"
+            )
             return
         rows = [row for row in self.parts[self.reference].sample.rows() if len(row[2]) == 1]
         if quantity or not self.fields.labelled or len({row[2] for row in rows}) < 2:
-            self.skipped["label_issues"] = "rows with one label each, of at least two classes, are needed"
+            self.skipped["label_issues"] = (
+                "rows with one label each, of at least two classes, are needed"
+            )
             return
-        found, looked = labels.issues([row[1] for row in rows], [row[2][0] for row in rows], self.config.folds, self.config.seed)
+        found, looked = labels.issues(
+            [row[1] for row in rows],
+            [row[2][0] for row in rows],
+            self.config.folds,
+            self.config.seed,
+        )
         if not looked:
-            self.skipped["label_issues"] = f"two classes with at least folds={self.config.folds} rows each are needed"
+            self.skipped["label_issues"] = (
+                f"two classes with at least folds={self.config.folds} rows each are needed"
+            )
             return
-        numbers["noise"][self.reference] |= {"label_issues": len(found) / looked, "label_issue_rows": looked}
+        numbers["noise"][self.reference] |= {
+            "label_issues": len(found) / looked,
+            "label_issue_rows": looked,
+        }
         for at, likelier, probability in found:
             _, text, names, where = rows[at]
             detail = f"{names[0]} ({probability:.2g}), likelier {likelier}"
@@ -349,18 +532,26 @@ class _Build:
 
 
 def counted(parts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
-    """Category -> count per split, the most frequent first; behind the first 200 all others together."""
+    """Category -> count per split, the most frequent first; behind the first 200 all others
+    together.
+    """
     total = sum(parts.values(), Counter())
     order = sorted(total, key=lambda name: (-total[name], name))
-    out = {name: {split: counts[name] for split, counts in parts.items()} for name in order[:CLASSES]}
+    out = {
+        name: {split: counts[name] for split, counts in parts.items()} for name in order[:CLASSES]
+    }
     if len(order) > CLASSES:
         rest = order[CLASSES:]
-        out[f"({len(order) - CLASSES} others)"] = {split: sum(counts[name] for name in rest) for split, counts in parts.items()}
+        out[f"({len(order) - CLASSES} others)"] = {
+            split: sum(counts[name] for name in rest) for split, counts in parts.items()
+        }
     return out
 
 
 def rounded(value: Any) -> Any:
-    """Floats with six significant digits: what is behind them differs between machines, and says nothing."""
+    """Floats with six significant digits: what is behind them differs between machines, and says
+    nothing.
+    """
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):

@@ -14,16 +14,24 @@ NOISE = 1e-5  # relative; cards keep six digits
 def read(path: str) -> dict[str, Any]:
     """A card.json. Raises DataError where the file is none, JaxsftError where it cannot be read."""
     found = rundir.read_json(path)
-    if not isinstance(found, dict) or not str(found.get("card", "")).startswith("jaxsft quality card") or not isinstance(found.get("numbers"), dict):
-        raise DataError(f"{path}: not a quality card (expected the card.json that `jaxsft quality` writes)")
+    if (
+        not isinstance(found, dict)
+        or not str(found.get("card", "")).startswith("jaxsft quality card")
+        or not isinstance(found.get("numbers"), dict)
+    ):
+        raise DataError(
+            f"{path}: not a quality card (expected the card.json that `jaxsft quality` writes)"
+        )
     return found
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line for every number of either card: family, part, measure, before, after, difference, and verdict.
+    """A line for every number of either card: family, part, measure, before, after, difference, and
+    verdict.
 
-    A part is a split, a pair of splits or a benchmark. Where both cards have one split only, those are compared whatever their names are. The verdict
-    is better, worse, same, changed (neither direction is better, or one is no number), added or removed.
+    A part is a split, a pair of splits or a benchmark. Where both cards have one split only, those
+    are compared whatever their names are. The verdict is better, worse, same, changed (neither
+    direction is better, or one is no number), added or removed.
     """
     out = []
     definitions = {**before.get("definitions", {}), **after.get("definitions", {})}
@@ -36,7 +44,12 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[st
             a, b = old.get(part, {}), new.get(part, {})
             for measure in dict.fromkeys([*a, *b]):
                 out.append(
-                    {"family": family, "part": part, "measure": measure, **_line(a, b, measure, definitions.get(measure, {}).get("better", ""))}
+                    {
+                        "family": family,
+                        "part": part,
+                        "measure": measure,
+                        **_line(a, b, measure, definitions.get(measure, {}).get("better", "")),
+                    }
                 )
     return out
 

@@ -1,4 +1,6 @@
-"""Completeness: what is not there. One pass; memory grows with the columns, and with the ways in which rows lack some of them."""
+"""Completeness: what is not there. One pass; memory grows with the columns, and with the ways in
+which rows lack some of them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ KINDS = ("null", "empty", "nan")
 
 
 def missing(value: Any) -> str:
-    """How a cell is missing: null, empty (white space, or an empty list or object) or nan; "" for one that holds something."""
+    """How a cell is missing: null, empty (white space, or an empty list or object) or nan; "" for
+    one that holds something.
+    """
     if value is None:
         return "null"
     if isinstance(value, str):
@@ -31,9 +35,12 @@ class Completeness:
     rows: int = 0
     without_text: int = 0
     without_label: int = 0
-    present: Counter[str] = dataclasses.field(default_factory=Counter)  # by column: cells that are there
-    empty: dict[str, Counter[str]] = dataclasses.field(default_factory=dict)  # by column and kind: cells that are there and hold nothing
-    filled: Counter[tuple[str, ...]] = dataclasses.field(default_factory=Counter)  # rows by the columns that hold something
+    # by column: cells that are there
+    present: Counter[str] = dataclasses.field(default_factory=Counter)
+    # by column and kind: cells that are there and hold nothing
+    empty: dict[str, Counter[str]] = dataclasses.field(default_factory=dict)
+    # rows by the columns that hold something
+    filled: Counter[tuple[str, ...]] = dataclasses.field(default_factory=Counter)
 
     def add(self, row: Row, fields: Fields, text: str, labels: tuple[str, ...]) -> None:
         self.rows += 1
@@ -49,7 +56,9 @@ class Completeness:
         self.without_label += fields.labelled and not labels
 
     def by_column(self) -> dict[str, dict[str, int]]:
-        """For each column of any row: how many cells are absent (the row has no such column), null, empty or not a number."""
+        """For each column of any row: how many cells are absent (the row has no such column), null,
+        empty or not a number.
+        """
         out = {}
         for name, present in self.present.items():
             found = self.empty.get(name, Counter())
@@ -59,7 +68,9 @@ class Completeness:
 
     def numbers(self, fields: Fields) -> dict[str, Any]:
         lost = sum(column["missing"] for column in self.by_column().values())
-        complete = sum(count for names, count in self.filled.items() if set(names) >= set(self.present))
+        complete = sum(
+            count for names, count in self.filled.items() if set(names) >= set(self.present)
+        )
         out = {
             "rows": self.rows,
             "missing_cells": lost / max(self.rows * len(self.present), 1),

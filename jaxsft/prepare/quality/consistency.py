@@ -1,7 +1,7 @@
 """Consistency: what contradicts itself, and what was damaged on its way.
 
-Memory: 64 bits and some of Python's for every distinct text (about 200 bytes), so that texts can be compared over all rows; the rest is bounded by
-the numbers of columns and labels.
+Memory: 64 bits and some of Python's for every distinct text (about 200 bytes), so that texts can be
+compared over all rows; the rest is bounded by the numbers of columns and labels.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ MOSTLY = 0.95  # of the texts of a column: so many numbers make it a column of n
 _number = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*")
 
 
-# --- types ------------------------------------------------------------------------------------------------------------------------------------
+# --- types
+# --------------------------------------------------------------------------------------------------
 def kind(value: Any) -> str:
-    """The type of a cell: missing, boolean, number, list, object, text, or numeric text (which is what a number is in CSV and TSV)."""
+    """The type of a cell: missing, boolean, number, list, object, text, or numeric text (which is
+    what a number is in CSV and TSV).
+    """
     if missing(value):
         return "missing"
     if isinstance(value, bool):
@@ -38,19 +41,30 @@ def kind(value: Any) -> str:
 def expected(counts: Counter[str]) -> set[str]:
     """The types that a column may have, from the types of all its cells.
 
-    The most frequent one; of texts, numeric ones are texts too, unless at least 95 % (a convention) are numeric: then the others are the exception.
+    The most frequent one; of texts, numeric ones are texts too, unless at least 95 % (a convention)
+    are numeric: then the others are the exception.
     """
     found = Counter({name: count for name, count in counts.items() if name != "missing"})
     written = found["text"] + found["numeric text"]
-    single = max([(count, name) for name, count in found.items() if name not in ("text", "numeric text")] + [(written, "text")])
+    single = max(
+        [(count, name) for name, count in found.items() if name not in ("text", "numeric text")]
+        + [(written, "text")]
+    )
     if single[1] != "text":
         return {single[1], "missing"}
-    return {"numeric text", "missing"} if written and found["numeric text"] >= MOSTLY * written else {"text", "numeric text", "missing"}
+    return (
+        {"numeric text", "missing"}
+        if written and found["numeric text"] >= MOSTLY * written
+        else {"text", "numeric text", "missing"}
+    )
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------------------------------
+# --- damage
+# --------------------------------------------------------------------------------------------------
 _not_ascii = re.compile(r"[\u0080-\uffff]{2,}")
-_sequence = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_sequence = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
 _entity = re.compile(r"&(?:#\d{2,7}|#x[0-9a-fA-F]{2,6}|amp|lt|gt|quot|apos|nbsp);")
 _control = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _surrogate = re.compile(r"[\ud800-\udfff]")
@@ -61,9 +75,11 @@ DAMAGE = ("replacement", "mojibake", "control", "surrogate", "private_use", "htm
 def damage(text: str) -> list[str]:
     """What is wrong with the characters of a text.
 
-    replacement: U+FFFD, which stands where bytes could not be decoded. mojibake: characters that, written as Windows-1252 or Latin-1, are UTF-8 of
-    other characters, as "Ã©" is of "é". control: control characters but tab, line feed, carriage return and next line. surrogate: half of a
-    character. private_use: characters without a meaning of their own. html_entity: such as "&amp;", which a browser would show as another character.
+    replacement: U+FFFD, which stands where bytes could not be decoded. mojibake: characters that,
+    written as Windows-1252 or Latin-1, are UTF-8 of other characters, as "Ã©" is of "é". control:
+    control characters but tab, line feed, carriage return and next line. surrogate: half of a
+    character. private_use: characters without a meaning of their own. html_entity: such as "&amp;",
+    which a browser would show as another character.
     """
     out = []
     if "&" in text and _entity.search(text):
@@ -86,11 +102,14 @@ def damage(text: str) -> list[str]:
 def _is_mojibake(run: str) -> bool:
     """Whether these characters hold UTF-8 that somebody read as Windows-1252 or Latin-1.
 
-    One sequence of bytes is enough where it is one of those that this error nearly always makes (of Latin-1 letters, of punctuation, of emoji); of
-    others, such as "É…", two are needed: one may have been meant.
+    One sequence of bytes is enough where it is one of those that this error nearly always makes (of
+    Latin-1 letters, of punctuation, of emoji); of others, such as "É…", two are needed: one may
+    have been meant.
     """
     found = _sequence.findall(b"".join(map(_byte, run)))
-    return len(found) > 1 or any(sequence[0] in (0xC2, 0xC3) or sequence[0] >= 0xE0 for sequence in found)
+    return len(found) > 1 or any(
+        sequence[0] in (0xC2, 0xC3) or sequence[0] >= 0xE0 for sequence in found
+    )
 
 
 def _byte(char: str) -> bytes:
@@ -100,13 +119,20 @@ def _byte(char: str) -> bytes:
     return b"\0"  # no byte: a sequence ends here
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------------------------------
+# --- labels
+# --------------------------------------------------------------------------------------------------
 def variants(labels: Counter[str]) -> list[list[str]]:
-    """Labels that differ in case, white space, `_` and `-` only, each group with its most frequent spelling first."""
+    """Labels that differ in case, white space, `_` and `-` only, each group with its most frequent
+    spelling first.
+    """
     groups = defaultdict(list)
     for label in labels:
         groups[re.sub(r"[\s_-]+", " ", texts.normalised(label)).strip()].append(label)
-    return [sorted(group, key=lambda label: (-labels[label], label)) for _, group in sorted(groups.items()) if len(group) > 1]
+    return [
+        sorted(group, key=lambda label: (-labels[label], label))
+        for _, group in sorted(groups.items())
+        if len(group) > 1
+    ]
 
 
 @dataclasses.dataclass
@@ -115,14 +141,16 @@ class Texts:
 
     Attributes:
       first: the id of the labels that it had first. conflicting: the keys that have several.
-      splits: a bit per split. times: rows by split and key are not kept, only whether a key was there before (`repeated`).
+      splits: a bit per split. times: rows by split and key are not kept, only whether a key was
+        there before (`repeated`).
     """
 
     label_ids: dict[tuple[str, ...], int] = dataclasses.field(default_factory=dict)
     first: dict[int, int] = dataclasses.field(default_factory=dict)
     conflicting: set[int] = dataclasses.field(default_factory=set)
     splits: dict[int, int] = dataclasses.field(default_factory=dict)
-    repeated: Counter[int] = dataclasses.field(default_factory=Counter)  # by split: rows whose text stood in it before
+    # by split: rows whose text stood in it before
+    repeated: Counter[int] = dataclasses.field(default_factory=Counter)
 
     def add(self, key: int, labels: tuple[str, ...], split: int) -> None:
         bits = self.splits.get(key, 0)
@@ -162,7 +190,11 @@ class Consistency:
         rows = max(self.rows, 1)
         out = {"type_violations": self.violating_rows, "damaged_rows": self.damaged_rows / rows}
         if labelled:
-            out = {"conflicting_rows": self.conflicting_rows / rows, **out, "label_variants": sum(len(g) - 1 for g in variants(self.labels))}
+            out = {
+                "conflicting_rows": self.conflicting_rows / rows,
+                **out,
+                "label_variants": sum(len(g) - 1 for g in variants(self.labels)),
+            }
         return out
 
 
@@ -180,7 +212,10 @@ def violations(row: Row, allowed: dict[str, set[str]]) -> list[str]:
     out = []
     for name, value in row.fields.items():
         if (found := kind(value)) not in allowed[name]:
-            out.append(f"{name}: found {found} {_show(value)}, expected {' or '.join(sorted(allowed[name] - {'missing'}))}")
+            out.append(
+                f"{name}: found {found} {_show(value)}, expected"
+                f" {' or '.join(sorted(allowed[name] - {'missing'}))}"
+            )
     return out
 
 

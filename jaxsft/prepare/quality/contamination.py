@@ -1,6 +1,7 @@
 """Contamination: rows of a benchmark (or of a held-out split) whose text stands in the data.
 
-Memory grows with the benchmark, not with the data: the n-grams of the benchmark are kept, and the data streams by.
+Memory grows with the benchmark, not with the data: the n-grams of the benchmark are kept, and the
+data streams by.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ FEWEST, MOST = 8, 13  # words of an n-gram with ngram=auto
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A row of the data that shares a run of words with a row of the benchmark, the first such run."""
+    """A row of the data that shares a run of words with a row of the benchmark, the first such
+    run."""
 
     row: str
     benchmark_row: str
@@ -27,18 +29,22 @@ class Hit:
 
 @dataclasses.dataclass
 class Index:
-    """The runs of n words of a benchmark, compared exactly, after case-folding and without punctuation.
+    """The runs of n words of a benchmark, compared exactly, after case-folding and without
+    punctuation.
 
-    The rule of GPT-3 (Brown et al. 2020, "Language Models are Few-Shot Learners", appendix C): a benchmark row is dirty where one of its n-grams of
-    words stands in the training data. n is 13, the largest that they use; `auto` takes theirs: the 5 % quantile of the lengths of the benchmark's
-    rows, between 8 and 13. Rows with fewer than n words cannot be judged, and are counted as short. N-grams do not cross the texts of a row.
+    The rule of GPT-3 (Brown et al. 2020, "Language Models are Few-Shot Learners", appendix C): a
+    benchmark row is dirty where one of its n-grams of words stands in the training data. n is 13,
+    the largest that they use; `auto` takes theirs: the 5 % quantile of the lengths of the
+    benchmark's rows, between 8 and 13. Rows with fewer than n words cannot be judged, and are
+    counted as short. N-grams do not cross the texts of a row.
     """
 
     name: str
     n: int
     rows: int = 0
     short: int = 0
-    found: set[str] = dataclasses.field(default_factory=set)  # rows of the benchmark that stand in the data
+    # rows of the benchmark that stand in the data
+    found: set[str] = dataclasses.field(default_factory=set)
     concerned: int = 0  # rows of the data
     _words: dict[str, int] = dataclasses.field(default_factory=dict)
     _grams: dict[tuple[int, ...], int | list[int]] = dataclasses.field(default_factory=dict)
@@ -46,7 +52,9 @@ class Index:
 
     @classmethod
     def of(cls, name: str, rows: Iterable[Row], n: int | str, fields: texts.Fields | None) -> Index:
-        """The index of rows; without `fields`, and for rows that lack those columns, every text in a row counts."""
+        """The index of rows; without `fields`, and for rows that lack those columns, every text in
+        a row counts.
+        """
         kept = []
         for row in rows:
             known = fields is not None and any(column in row.fields for column in fields.text)
@@ -87,11 +95,16 @@ class Index:
             for end, word in enumerate(ids):
                 if word < 0:
                     last = end
-                if end - last < self.n or (numbers := self._grams.get(tuple(ids[end - self.n + 1 : end + 1]))) is None:
+                if (
+                    end - last < self.n
+                    or (numbers := self._grams.get(tuple(ids[end - self.n + 1 : end + 1]))) is None
+                ):
                     continue
                 numbers = numbers if isinstance(numbers, list) else [numbers]
                 self.found.update(self._places[number] for number in numbers)
-                hit = hit or Hit(row.where, self._places[numbers[0]], " ".join(part[end - self.n + 1 : end + 1]))
+                hit = hit or Hit(
+                    row.where, self._places[numbers[0]], " ".join(part[end - self.n + 1 : end + 1])
+                )
         self.concerned += hit is not None
         return hit
 

@@ -1,6 +1,8 @@
-"""Distribution: which classes, lengths and scripts there are, and how they differ from split to split.
+"""Distribution: which classes, lengths and scripts there are, and how they differ from split to
+split.
 
-One pass; memory: 8 bytes per row and measure of length, for exact quantiles and Kolmogorov-Smirnov, the rest grows with the number of classes.
+One pass; memory: 8 bytes per row and measure of length, for exact quantiles and Kolmogorov-Smirnov,
+the rest grows with the number of classes.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ MANY = 20  # different numbers, one of them with a fraction, make a label a quan
 BINS = 10  # of PSI, at the deciles of the reference
 SMOOTHING = 0.5  # count added to each cell of PSI, so that an empty one has a logarithm
 BARS = 24  # of a histogram
-PSI = ((0.1, "small"), (0.25, "moderate"), (math.inf, "large"))  # a convention of credit scoring: Siddiqi 2006, "Credit Risk Scorecards"
-EFFECT = ((0.1, "small"), (0.3, "moderate"), (math.inf, "large"))  # of V and of KS: after Cohen 1988, "Statistical Power Analysis"
+# a convention of credit scoring: Siddiqi 2006, "Credit Risk Scorecards"
+PSI = ((0.1, "small"), (0.25, "moderate"), (math.inf, "large"))
+# of V and of KS: after Cohen 1988, "Statistical Power Analysis"
+EFFECT = ((0.1, "small"), (0.3, "moderate"), (math.inf, "large"))
 
 
 @dataclasses.dataclass
@@ -32,7 +36,8 @@ class Distribution:
 
     characters: array = dataclasses.field(default_factory=lambda: array("q"))
     words: array = dataclasses.field(default_factory=lambda: array("q"))
-    numbers: array = dataclasses.field(default_factory=lambda: array("d"))  # the labels that are one number
+    # the labels that are one number
+    numbers: array = dataclasses.field(default_factory=lambda: array("d"))
     scripts: Counter[str] = dataclasses.field(default_factory=Counter)
     classes: Counter[str] = dataclasses.field(default_factory=Counter)
     labelled: int = 0
@@ -49,7 +54,11 @@ class Distribution:
                     self.numbers.append(number)
 
     def summary(self, quantity: bool) -> dict[str, Any]:
-        out = {f"{name}_{key}": value for name in ("characters", "words") for key, value in lengths(getattr(self, name)).items()}
+        out = {
+            f"{name}_{key}": value
+            for name in ("characters", "words")
+            for key, value in lengths(getattr(self, name)).items()
+        }
         out["scripts"] = len(self.scripts)
         if quantity:
             return out | {f"label_{key}": value for key, value in lengths(self.numbers).items()}
@@ -57,7 +66,9 @@ class Distribution:
 
 
 def is_quantity(parts: Sequence[Distribution]) -> bool:
-    """Whether the labels are quantities and not classes: all are numbers, more than 20 of them differ, and some have a fraction (a convention)."""
+    """Whether the labels are quantities and not classes: all are numbers, more than 20 of them
+    differ, and some have a fraction (a convention).
+    """
     values = {value for part in parts for value in part.numbers}
     whole = all(len(part.numbers) == part.labelled for part in parts)  # infinity is no quantity
     return whole and len(values) > MANY and any(not value.is_integer() for value in values)
@@ -69,14 +80,24 @@ def lengths(values: Sequence[float]) -> dict[str, float]:
         return {}
     found = np.asarray(values, float)
     names = {0.5: "median"}
-    quantiles = {names.get(q, f"p{round(100 * q)}"): float(v) for q, v in zip(QUANTILES, np.quantile(found, QUANTILES), strict=True)}
-    return {"min": float(found.min()), **quantiles, "max": float(found.max()), "mean": float(found.mean())}
+    quantiles = {
+        names.get(q, f"p{round(100 * q)}"): float(v)
+        for q, v in zip(QUANTILES, np.quantile(found, QUANTILES), strict=True)
+    }
+    return {
+        "min": float(found.min()),
+        **quantiles,
+        "max": float(found.max()),
+        "mean": float(found.mean()),
+    }
 
 
 def class_numbers(classes: Mapping[str, int], rows: int) -> dict[str, float]:
-    """Number of classes, evenness of their sizes, the share of rows with the largest one, and the largest divided by the smallest one.
+    """Number of classes, evenness of their sizes, the share of rows with the largest one, and the
+    largest divided by the smallest one.
 
-    Evenness: Pielou 1966. Imbalance ratio: Japkowicz and Stephen 2002, "The class imbalance problem: A systematic study".
+    Evenness: Pielou 1966. Imbalance ratio: Japkowicz and Stephen 2002, "The class imbalance
+    problem: A systematic study".
     """
     counts = list(classes.values())
     even, effective = evenness(counts)
@@ -92,7 +113,9 @@ def class_numbers(classes: Mapping[str, int], rows: int) -> dict[str, float]:
 
 
 def histogram(parts: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Edges that all splits share, up to the 99 % quantile of all (the last bar holds what is longer), and each split's counts."""
+    """Edges that all splits share, up to the 99 % quantile of all (the last bar holds what is
+    longer), and each split's counts.
+    """
     every = np.concatenate([np.asarray(values, float) for values in parts.values()])
     if not len(every):
         return {}
@@ -102,19 +125,34 @@ def histogram(parts: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     step = math.ceil(step) if whole else step
     count = max(1, min(BARS, math.floor((high - low) / step) + 1))
     edges = [low + step * i for i in range(count + 1)]
-    of = lambda values: np.bincount(np.clip(((np.asarray(values, float) - low) // step).astype(int), 0, count - 1), minlength=count)
-    return {"edges": edges, "longest": float(every.max()), "counts": {name: of(values).tolist() for name, values in parts.items()}}
+    of = lambda values: np.bincount(
+        np.clip(((np.asarray(values, float) - low) // step).astype(int), 0, count - 1),
+        minlength=count,
+    )
+    return {
+        "edges": edges,
+        "longest": float(every.max()),
+        "counts": {name: of(values).tolist() for name, values in parts.items()},
+    }
 
 
-# --- drift ------------------------------------------------------------------------------------------------------------------------------------
+# --- drift
+# --------------------------------------------------------------------------------------------------
 def ks(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
-    """(D, p) of the two-sample Kolmogorov-Smirnov test: the largest distance between the two distribution functions, and its asymptotic p-value.
+    """(D, p) of the two-sample Kolmogorov-Smirnov test: the largest distance between the two
+    distribution functions, and its asymptotic p-value.
 
-    Smirnov 1939; p by scipy, None where that is not installed. With many rows p says only that they are many: look at D.
+    Smirnov 1939; p by scipy, None where that is not installed. With many rows p says only that they
+    are many: look at D.
     """
     x, y = np.sort(np.asarray(a, float)), np.sort(np.asarray(b, float))
     both = np.concatenate([x, y])
-    d = float(np.abs(np.searchsorted(x, both, side="right") / len(x) - np.searchsorted(y, both, side="right") / len(y)).max())
+    d = float(
+        np.abs(
+            np.searchsorted(x, both, side="right") / len(x)
+            - np.searchsorted(y, both, side="right") / len(y)
+        ).max()
+    )
     try:
         from scipy.stats import kstwobign
     except ImportError:
@@ -123,9 +161,11 @@ def ks(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
 
 
 def psi(expected: Sequence[float], found: Sequence[float]) -> float:
-    """Population stability index of two lists of counts: the sum of (q - p) log(q / p) over the cells; 0.5 is added to each count.
+    """Population stability index of two lists of counts: the sum of (q - p) log(q / p) over the
+    cells; 0.5 is added to each count.
 
-    The symmetric divergence of Jeffreys 1946; its name and thresholds (below 0.1 small, from 0.25 on large) are a convention: Siddiqi 2006.
+    The symmetric divergence of Jeffreys 1946; its name and thresholds (below 0.1 small, from 0.25
+    on large) are a convention: Siddiqi 2006.
     """
     p, q = np.asarray(expected, float) + SMOOTHING, np.asarray(found, float) + SMOOTHING
     p, q = p / p.sum(), q / q.sum()
@@ -135,15 +175,19 @@ def psi(expected: Sequence[float], found: Sequence[float]) -> float:
 def psi_of_numbers(expected: Sequence[float], found: Sequence[float]) -> float:
     """PSI over the cells between the deciles of `expected`; equal deciles are one."""
     edges = np.unique(np.quantile(np.asarray(expected, float), np.arange(1, BINS) / BINS))
-    cells = lambda values: np.bincount(np.searchsorted(edges, np.asarray(values, float), side="left"), minlength=len(edges) + 1)
+    cells = lambda values: np.bincount(
+        np.searchsorted(edges, np.asarray(values, float), side="left"), minlength=len(edges) + 1
+    )
     return psi(cells(expected), cells(found))
 
 
 def chi_square(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, Any]:
-    """Chi-square of homogeneity of two counts over the categories of either, its degrees of freedom and p (scipy), and Cramér's V.
+    """Chi-square of homogeneity of two counts over the categories of either, its degrees of freedom
+    and p (scipy), and Cramér's V.
 
-    Pearson 1900; Cramér 1946, "Mathematical Methods of Statistics": V = sqrt(chi² / n) for two splits, 0 where the shares are equal, 1 where no
-    category is in both. p is None where scipy is not installed, or where there is one category only.
+    Pearson 1900; Cramér 1946, "Mathematical Methods of Statistics": V = sqrt(chi² / n) for two
+    splits, 0 where the shares are equal, 1 where no category is in both. p is None where scipy is
+    not installed, or where there is one category only.
     """
     names = sorted({*a, *b})
     table = np.array([[part.get(name, 0) for name in names] for part in (a, b)], float)
@@ -159,11 +203,18 @@ def chi_square(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, Any]:
         except ImportError:
             pass
     low = float((wanted < 5).mean())
-    return {"chi_square": value, "freedom": freedom, "p": p, "cramers_v": math.sqrt(value / n), "cells_below_5": low}
+    return {
+        "chi_square": value,
+        "freedom": freedom,
+        "p": p,
+        "cramers_v": math.sqrt(value / n),
+        "cells_below_5": low,
+    }
 
 
 def js(a: Mapping[str, int], b: Mapping[str, int]) -> float:
-    """Jensen-Shannon divergence of two counts in bits: 0 where the shares are equal, 1 where nothing is in both.
+    """Jensen-Shannon divergence of two counts in bits: 0 where the shares are equal, 1 where
+    nothing is in both.
 
     Lin 1991, "Divergence Measures Based on the Shannon Entropy".
     """
@@ -180,9 +231,14 @@ def word_for(value: float, steps: Sequence[tuple[float, str]]) -> str:
 
 
 def drift(reference: Distribution, other: Distribution, quantity: bool) -> dict[str, Any]:
-    """How one split differs from the reference: lengths by KS and PSI, classes and scripts by chi-square, V and PSI, numeric labels by KS and PSI."""
+    """How one split differs from the reference: lengths by KS and PSI, classes and scripts by
+    chi-square, V and PSI, numeric labels by KS and PSI.
+    """
     out: dict[str, Any] = {}
-    numeric = [("characters", reference.characters, other.characters), ("words", reference.words, other.words)]
+    numeric = [
+        ("characters", reference.characters, other.characters),
+        ("words", reference.words, other.words),
+    ]
     if quantity:
         numeric.append(("label", reference.numbers, other.numbers))
     for name, a, b in numeric:
@@ -190,7 +246,11 @@ def drift(reference: Distribution, other: Distribution, quantity: bool) -> dict[
             d, p = ks(a, b)
             stability = psi_of_numbers(a, b)
             out |= {f"{name}_ks": d, f"{name}_ks_p": p, f"{name}_psi": stability}
-            out[f"{name}_drift"] = max(word_for(stability, PSI), word_for(d, EFFECT), key=("small", "moderate", "large").index)
+            out[f"{name}_drift"] = max(
+                word_for(stability, PSI),
+                word_for(d, EFFECT),
+                key=("small", "moderate", "large").index,
+            )
     counted = [("script", reference.scripts, other.scripts)]
     if not quantity and reference.classes and other.classes:
         counted.append(("class", reference.classes, other.classes))
@@ -203,7 +263,16 @@ def counted_drift(name: str, a: Mapping[str, int], b: Mapping[str, int]) -> dict
     """How the counts `b` differ from `a`, under names that begin with `name`."""
     found, names = chi_square(a, b), sorted({*a, *b})
     stability = psi([a.get(key, 0) for key in names], [b.get(key, 0) for key in names])
-    worse = max(word_for(stability, PSI), word_for(found["cramers_v"], EFFECT), key=("small", "moderate", "large").index)
-    out = {"cramers_v": found["cramers_v"], "chi_square": found["chi_square"], "freedom": found["freedom"], "p": found["p"]}
+    worse = max(
+        word_for(stability, PSI),
+        word_for(found["cramers_v"], EFFECT),
+        key=("small", "moderate", "large").index,
+    )
+    out = {
+        "cramers_v": found["cramers_v"],
+        "chi_square": found["chi_square"],
+        "freedom": found["freedom"],
+        "p": found["p"],
+    }
     out |= {"cells_below_5": found["cells_below_5"], "psi": stability, "drift": worse}
     return {f"{name}_{key}": value for key, value in out.items()}

@@ -1,4 +1,5 @@
-"""Diversity of words: how many different ones there are, in ways that do and do not depend on how long the text is.
+"""Diversity of words: how many different ones there are, in ways that do and do not depend on how
+long the text is.
 
 These look at a sample of the rows (`Sample`), so memory is bounded by it.
 """
@@ -24,8 +25,10 @@ POINTS = 40  # of the curve of growth
 
 @dataclasses.dataclass
 class Sample:
-    """At most `size` rows of a split, chosen by a hash of their number and the seed: it needs one pass and no length, and a file that is sorted
-    by class is taken from everywhere. Texts come out in the order of the hash, so that neighbours in the file are not neighbours here."""
+    """At most `size` rows of a split, chosen by a hash of their number and the seed: it needs one
+    pass and no length, and a file that is sorted by class is taken from everywhere. Texts come out
+    in the order of the hash, so that neighbours in the file are not neighbours here.
+    """
 
     size: int
     seed: int = 0
@@ -47,10 +50,12 @@ class Sample:
 
 
 def distinct(words: Iterable[Sequence[str]], n: int) -> float | None:
-    """Distinct-n: different n-grams divided by all n-grams; n-grams do not cross texts. None where there are none.
+    """Distinct-n: different n-grams divided by all n-grams; n-grams do not cross texts. None where
+    there are none.
 
-    Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", who divide by the number of words; that of n-grams, as
-    is usual today, makes 1 the highest value for every n. It falls with the length of the corpus: compare equally large ones.
+    Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", who
+    divide by the number of words; that of n-grams, as is usual today, makes 1 the highest value for
+    every n. It falls with the length of the corpus: compare equally large ones.
     """
     found, total = set(), 0
     for text in words:
@@ -61,10 +66,13 @@ def distinct(words: Iterable[Sequence[str]], n: int) -> float | None:
 
 
 def mtld(words: Sequence[str], threshold: float = FACTOR) -> float | None:
-    """Measure of textual lexical diversity: the mean number of words in a row with a type/token ratio above `threshold`, forwards and backwards.
+    """Measure of textual lexical diversity: the mean number of words in a row with a type/token
+    ratio above `threshold`, forwards and backwards.
 
-    McCarthy and Jarvis 2010, "MTLD, vocd-D, and HD-D: A validation study of sophisticated approaches to lexical diversity assessment". A stretch ends
-    when its ratio falls to the threshold; the rest counts as the part (1 - ratio) / (1 - threshold) of one. None where the ratio never falls below 1.
+    McCarthy and Jarvis 2010, "MTLD, vocd-D, and HD-D: A validation study of sophisticated
+    approaches to lexical diversity assessment". A stretch ends when its ratio falls to the
+    threshold; the rest counts as the part (1 - ratio) / (1 - threshold) of one. None where the
+    ratio never falls below 1.
     """
 
     def one_way(sequence: Iterable[str]) -> float:
@@ -83,9 +91,11 @@ def mtld(words: Sequence[str], threshold: float = FACTOR) -> float | None:
 
 
 def mattr(words: Sequence[str], window: int = WINDOW) -> float | None:
-    """Moving-average type/token ratio: the mean ratio over every window of so many words. None for a text that is shorter.
+    """Moving-average type/token ratio: the mean ratio over every window of so many words. None for
+    a text that is shorter.
 
-    Covington and McFall 2010, "Cutting the Gordian Knot: The Moving-Average Type-Token Ratio (MATTR)".
+    Covington and McFall 2010, "Cutting the Gordian Knot: The Moving-Average Type-Token Ratio
+    (MATTR)".
     """
     if len(words) < window:
         return None
@@ -106,7 +116,9 @@ def mattr(words: Sequence[str], window: int = WINDOW) -> float | None:
 
 
 def growth(words: Sequence[str], points: int = POINTS) -> tuple[list[int], list[int]]:
-    """(words read, different ones among them) at about `points` places, evenly spaced in the logarithm, the last at the end."""
+    """(words read, different ones among them) at about `points` places, evenly spaced in the
+    logarithm, the last at the end.
+    """
     places = sorted({round(x) for x in np.geomspace(1, len(words), points)}) if words else []
     seen, sizes, at = set(), [], 0
     for place in places:
@@ -117,9 +129,11 @@ def growth(words: Sequence[str], points: int = POINTS) -> tuple[list[int], list[
 
 
 def heaps(tokens: Sequence[int], types: Sequence[int]) -> dict[str, float] | None:
-    """Heaps' law V(n) = K n^beta: K, beta and the R² of the line through log V over log n. None with fewer than three points behind the 100th word.
+    """Heaps' law V(n) = K n^beta: K, beta and the R² of the line through log V over log n. None
+    with fewer than three points behind the 100th word.
 
-    Heaps 1978, "Information Retrieval: Computational and Theoretical Aspects"; the first 100 words are left out, where nearly every word is new.
+    Heaps 1978, "Information Retrieval: Computational and Theoretical Aspects"; the first 100 words
+    are left out, where nearly every word is new.
     """
     kept = [(n, v) for n, v in zip(tokens, types, strict=True) if n >= 100]
     if len(kept) < 3:
@@ -128,7 +142,11 @@ def heaps(tokens: Sequence[int], types: Sequence[int]) -> dict[str, float] | Non
     slope, intercept = np.polyfit(x, y, 1)
     spread = float(((y - y.mean()) ** 2).sum())
     rest = float(((y - slope * x - intercept) ** 2).sum())
-    return {"heaps_k": math.exp(intercept), "heaps_beta": float(slope), "heaps_r2": 1 - rest / spread if spread else 1.0}
+    return {
+        "heaps_k": math.exp(intercept),
+        "heaps_beta": float(slope),
+        "heaps_r2": 1 - rest / spread if spread else 1.0,
+    }
 
 
 def numbers(sample: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[int]], Counter[str]]:

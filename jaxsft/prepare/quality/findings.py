@@ -1,4 +1,6 @@
-"""Rows that a measure found, one by one: all go to a file, the first few of each kind onto the card."""
+"""Rows that a measure found, one by one: all go to a file, the first few of each kind onto the
+card.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ class Findings:
 
     def add(self, name: str, split: str, row: Row | str, text: str, **more: Any) -> None:
         where = row if isinstance(row, str) else row.where
-        found = {"finding": name, "split": split, "row": where, **more, "text": text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"}
+        found = {
+            "finding": name,
+            "split": split,
+            "row": where,
+            **more,
+            "text": text if len(text) <= WIDTH else text[: WIDTH - 1] + "…",
+        }
         self.counts[name] += 1
         kept = self.first.setdefault(name, [])
         if len(kept) < self.listed:
@@ -31,4 +39,7 @@ class Findings:
         self.told(found)
 
     def as_json(self) -> dict[str, Any]:
-        return {name: {"count": count, "rows": self.first[name]} for name, count in sorted(self.counts.items())}
+        return {
+            name: {"count": count, "rows": self.first[name]}
+            for name, count in sorted(self.counts.items())
+        }

@@ -1,6 +1,8 @@
-"""What people and a classifier think of the labels: agreement of annotators, and labels that a classifier holds for wrong.
+"""What people and a classifier think of the labels: agreement of annotators, and labels that a
+classifier holds for wrong.
 
-Memory grows with the ratings, and with the texts that the classifier sees: the sample of the reference split.
+Memory grows with the ratings, and with the texts that the classifier sees: the sample of the
+reference split.
 """
 
 from __future__ import annotations
@@ -22,33 +24,44 @@ from jaxsft.prepare.quality import texts
 from jaxsft.prepare.stage import value_of
 
 
-# --- agreement --------------------------------------------------------------------------------------------------------------------------------
+# --- agreement
+# --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
 class Ratings:
-    """Ratings of one question: rows are annotators (or places, where annotators cannot be told apart), columns are items."""
+    """Ratings of one question: rows are annotators (or places, where annotators cannot be told
+    apart), columns are items.
+    """
 
     level: str
     annotators: tuple[str, ...] | None
     by_item: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
     def table(self) -> np.ndarray:
-        """[annotators, items]: numbers, or for level nominal the place of the label among all, sorted; NaN where nobody rated.
+        """[annotators, items]: numbers, or for level nominal the place of the label among all,
+        sorted; NaN where nobody rated.
 
         Raises:
           DataError: a rating that is no number, where the level asks for one.
         """
-        names = self.annotators or tuple(dict.fromkeys(name for item in self.by_item for name in item))
+        names = self.annotators or tuple(
+            dict.fromkeys(name for item in self.by_item for name in item)
+        )
         lines = [[item.get(name) for item in self.by_item] for name in names]
         if self.level == "nominal":
             return coded(lines)[0]
-        return np.array([[math.nan if label is None else _number(label) for label in line] for line in lines])
+        return np.array(
+            [[math.nan if label is None else _number(label) for label in line] for line in lines]
+        )
 
 
 def _number(label: str) -> float:
     try:
         return float(label)
     except ValueError:
-        raise DataError(f"ratings: found {label!r:.60}, expected a number; ratings.level=nominal compares labels that are text") from None
+        raise DataError(
+            f"ratings: found {label!r:.60}, expected a number; ratings.level=nominal compares"
+            " labels that are text"
+        ) from None
 
 
 def of_columns(columns: Sequence[str], level: str) -> Ratings:
@@ -56,20 +69,31 @@ def of_columns(columns: Sequence[str], level: str) -> Ratings:
 
 
 def add_row(ratings: Ratings, row: Row) -> None:
-    """The ratings of one row in wide form, one column per annotator. Raises DataError where a column is missing."""
-    found = {name: texts.label_text(value_of(row, name, "ratings.columns")) for name in ratings.annotators or ()}
-    ratings.by_item.append({name: label for name, label in found.items() if label.strip().lower() not in texts.MISSING})
+    """The ratings of one row in wide form, one column per annotator. Raises DataError where a
+    column is missing.
+    """
+    found = {
+        name: texts.label_text(value_of(row, name, "ratings.columns"))
+        for name in ratings.annotators or ()
+    }
+    ratings.by_item.append(
+        {name: label for name, label in found.items() if label.strip().lower() not in texts.MISSING}
+    )
 
 
 def of_file(rows: Iterable[Row], options: RatingsConfig) -> dict[str, Ratings]:
-    """The ratings of a file in long form, a row per item and annotator, for each of `ratings.values`.
+    """The ratings of a file in long form, a row per item and annotator, for each of
+    `ratings.values`.
 
-    Without `ratings.annotator` the k-th rating of an item takes the k-th place: who gave it is not known, and alpha does not ask.
+    Without `ratings.annotator` the k-th rating of an item takes the k-th place: who gave it is not
+    known, and alpha does not ask.
 
     Raises:
       DataError: a column is missing, or an annotator rated an item twice.
     """
-    items: dict[str, dict[str, dict[str, str]]] = {name: defaultdict(dict) for name in options.values}
+    items: dict[str, dict[str, dict[str, str]]] = {
+        name: defaultdict(dict) for name in options.values
+    }
     times: dict[str, int] = defaultdict(int)
     for row in rows:
         item = texts.label_text(value_of(row, options.item, "ratings.item"))
@@ -80,19 +104,30 @@ def of_file(rows: Iterable[Row], options: RatingsConfig) -> dict[str, Ratings]:
         for name in options.values:
             label = texts.label_text(value_of(row, name, "ratings.values"))
             if by in items[name][item]:
-                raise DataError(f"{row.where}: annotator {by!r} rated item {item!r} before; set ratings.item to the column that names the item")
+                raise DataError(
+                    f"{row.where}: annotator {by!r} rated item {item!r} before; set ratings.item to"
+                    " the column that names the item"
+                )
             items[name][item][by] = label
     out = {}
     for name, by_item in items.items():
-        kept = [{by: label for by, label in item.items() if label.strip().lower() not in texts.MISSING} for item in by_item.values()]
-        names = tuple(sorted({by for item in kept for by in item})) if options.annotator is not None else None
+        kept = [
+            {by: label for by, label in item.items() if label.strip().lower() not in texts.MISSING}
+            for item in by_item.values()
+        ]
+        names = (
+            tuple(sorted({by for item in kept for by in item}))
+            if options.annotator is not None
+            else None
+        )
         out[name] = Ratings(options.level, names, kept)
     return out
 
 
 def agreement(ratings: Ratings) -> dict[str, Any]:
-    """Krippendorff's alpha of all ratings; Fleiss' kappa where all items have as many ratings; for annotators with names the mean of Cohen's kappa
-    over the pairs that rated an item in common. The kappas are of level nominal. None where chance alone would agree everywhere.
+    """Krippendorff's alpha of all ratings; Fleiss' kappa where all items have as many ratings; for
+    annotators with names the mean of Cohen's kappa over the pairs that rated an item in common. The
+    kappas are of level nominal. None where chance alone would agree everywhere.
 
     Raises:
       DataError: no item has two ratings.
@@ -112,7 +147,10 @@ def agreement(ratings: Ratings) -> dict[str, Any]:
     if ratings.annotators is not None:
         pairs = [(a, b) for a, b in itertools.combinations(table, 2) if not np.isnan(a + b).all()]
         kappas = [kappa for a, b in pairs if (kappa := _finite(cohen_kappa(a, b))) is not None]
-        out |= {"kappa_mean": float(np.mean(kappas)) if kappas else None, "kappa_pairs": len(kappas)}
+        out |= {
+            "kappa_mean": float(np.mean(kappas)) if kappas else None,
+            "kappa_pairs": len(kappas),
+        }
     return out
 
 
@@ -120,12 +158,17 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-# --- wrong labels -----------------------------------------------------------------------------------------------------------------------------
-def issues(sample: Sequence[str], labels: Sequence[str], folds: int, seed: int) -> tuple[list[tuple[int, str, float]], int]:
-    """((place, likelier label, probability of the given one) of labels that seem wrong, the least likely first; number of rows looked at).
+# --- wrong labels
+# --------------------------------------------------------------------------------------------------
+def issues(
+    sample: Sequence[str], labels: Sequence[str], folds: int, seed: int
+) -> tuple[list[tuple[int, str, float]], int]:
+    """((place, likelier label, probability of the given one) of labels that seem wrong, the least
+    likely first; number of rows looked at).
 
-    Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", on probabilities that a small classifier of words gives to
-    rows that it has not seen. Classes with fewer rows than folds are left out. Nothing is looked at with fewer than two classes.
+    Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", on
+    probabilities that a small classifier of words gives to rows that it has not seen. Classes with
+    fewer rows than folds are left out. Nothing is looked at with fewer than two classes.
     """
     from jaxsft.prepare import label_noise  # with jax, which nothing else here needs
 
@@ -135,7 +178,12 @@ def issues(sample: Sequence[str], labels: Sequence[str], folds: int, seed: int) 
     if len(names) < 2:
         return [], 0
     given = np.array([names.index(labels[at]) for at in kept])
-    probabilities = label_noise.cross_val_probabilities([sample[at] for at in kept], given, folds, seed)
+    probabilities = label_noise.cross_val_probabilities(
+        [sample[at] for at in kept], given, folds, seed
+    )
     wrong = label_noise.find_issues(given, probabilities)
     order = label_noise.ranked(wrong, label_noise.quality_scores(given, probabilities))
-    return [(kept[at], names[int(probabilities[at].argmax())], float(probabilities[at, given[at]])) for at in order], len(kept)
+    return [
+        (kept[at], names[int(probabilities[at].argmax())], float(probabilities[at, given[at]]))
+        for at in order
+    ], len(kept)

@@ -10,8 +10,17 @@ LEVELS = ("nominal", "ordinal", "interval", "ratio")
 
 def check(options: QualityConfig) -> None:
     """Raises ConfigError where a value is impossible or two do not go together."""
-    if not (options.ngram == "auto" or (isinstance(options.ngram, int) and not isinstance(options.ngram, bool) and options.ngram >= 1)):
-        raise ConfigError(f"ngram={options.ngram}: expected a number of words of at least 1, or auto")
+    if not (
+        options.ngram == "auto"
+        or (
+            isinstance(options.ngram, int)
+            and not isinstance(options.ngram, bool)
+            and options.ngram >= 1
+        )
+    ):
+        raise ConfigError(
+            f"ngram={options.ngram}: expected a number of words of at least 1, or auto"
+        )
     for name, least in (("sample", 2), ("listed", 0), ("clusters", 0), ("folds", 0)):
         if getattr(options, name) < least:
             raise ConfigError(f"{name}={getattr(options, name)}: expected at least {least}")
@@ -23,6 +32,9 @@ def check(options: QualityConfig) -> None:
     if ratings.columns and ratings.file is not None:
         raise ConfigError("ratings.columns and ratings.file: expected one of them")
     if len(ratings.columns) == 1:
-        raise ConfigError(f"ratings.columns=[{ratings.columns[0]}]: expected two columns or more, one per annotator")
+        raise ConfigError(
+            f"ratings.columns=[{ratings.columns[0]}]: expected two columns or more, one per"
+            " annotator"
+        )
     if bool(ratings.values) != (ratings.file is not None):
         raise ConfigError("ratings.file and ratings.values=[COLUMNS]: expected both or none")

@@ -1,4 +1,6 @@
-"""Diversity of meaning, as far as hashed n-grams (or embeddings that are given) show it: similarity of texts to each other, and clusters of them."""
+"""Diversity of meaning, as far as hashed n-grams (or embeddings that are given) show it: similarity
+of texts to each other, and clusters of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ import numpy as np
 
 from jaxsft.errors import DataError
 
-SIZE, FINE = 512, 4096  # of a hashed vector: for many texts; for few, where buckets that two n-grams share would tell
+# of a hashed vector: for many texts; for few, where buckets that two n-grams share would tell
+SIZE, FINE = 512, 4096
 TEXTS = 5000  # texts per split that become vectors
 NEAREST = 2000  # texts whose nearest neighbour is looked for
 VENDI = 1000  # texts of the Vendi score
@@ -21,8 +24,9 @@ ITERATIONS = 50
 def hashed(words: Sequence[Sequence[str]], size: int = SIZE) -> np.ndarray:
     """Unit vectors [texts, size] of hashed words and pairs of words; a text without words is 0.
 
-    Feature hashing with signs (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning"); weights are log(1 + count) times
-    log((1 + texts) / (1 + texts that have it)) + 1 (the smoothed tf-idf of scikit-learn), per bucket.
+    Feature hashing with signs (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask
+    Learning"); weights are log(1 + count) times log((1 + texts) / (1 + texts that have it)) + 1
+    (the smoothed tf-idf of scikit-learn), per bucket.
     """
     counts = np.zeros((len(words), size), np.float32)
     known: dict[str, int] = {}
@@ -44,9 +48,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def mean_similarity(vectors: np.ndarray) -> float | None:
-    """The mean cosine over all pairs of different texts, exactly: (|sum of unit vectors|² - n) / (n (n - 1)). Vectors of 0 are left out.
+    """The mean cosine over all pairs of different texts, exactly: (|sum of unit vectors|² - n) / (n
+    (n - 1)). Vectors of 0 are left out.
 
-    Self-similarity as in Self-BLEU (Zhu et al. 2018, "Texygen"), with the cosine in place of BLEU: every pair is counted, none is drawn.
+    Self-similarity as in Self-BLEU (Zhu et al. 2018, "Texygen"), with the cosine in place of BLEU:
+    every pair is counted, none is drawn.
     """
     kept = vectors[np.any(vectors, axis=1)].astype(np.float64)
     n = len(kept)
@@ -57,7 +63,9 @@ def mean_similarity(vectors: np.ndarray) -> float | None:
 
 
 def nearest_similarity(vectors: np.ndarray) -> float | None:
-    """The mean over at most 2000 texts of the cosine with the most similar other one among them: 1 where each has a twin."""
+    """The mean over at most 2000 texts of the cosine with the most similar other one among them: 1
+    where each has a twin.
+    """
     kept = vectors[np.any(vectors, axis=1)][:NEAREST]
     if len(kept) < 2:
         return None
@@ -70,10 +78,12 @@ def nearest_similarity(vectors: np.ndarray) -> float | None:
 
 
 def vendi(vectors: np.ndarray) -> float | None:
-    """The Vendi score, an effective number of different texts: exp of the entropy of the eigenvalues of K / n, where K are the cosines.
+    """The Vendi score, an effective number of different texts: exp of the entropy of the
+    eigenvalues of K / n, where K are the cosines.
 
-    Friedman and Dieng 2023, "The Vendi Score: A Diversity Evaluation Metric for Machine Learning". At most 1000 texts are looked at, so that it says
-    of how many of them; the eigenvalues are those of the smaller of the two matrices that share them.
+    Friedman and Dieng 2023, "The Vendi Score: A Diversity Evaluation Metric for Machine Learning".
+    At most 1000 texts are looked at, so that it says of how many of them; the eigenvalues are those
+    of the smaller of the two matrices that share them.
     """
     kept = vectors[np.any(vectors, axis=1)][:VENDI].astype(np.float64)
     if not len(kept):
@@ -85,9 +95,11 @@ def vendi(vectors: np.ndarray) -> float | None:
 
 
 def kmeans(vectors: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(centres [k, size], cluster of each vector [n]) by Lloyd's iterations from k-means++ seeds, at most 50 of them.
+    """(centres [k, size], cluster of each vector [n]) by Lloyd's iterations from k-means++ seeds,
+    at most 50 of them.
 
-    Arthur and Vassilvitskii 2007, "k-means++: The Advantages of Careful Seeding". A cluster that loses all its vectors keeps its centre.
+    Arthur and Vassilvitskii 2007, "k-means++: The Advantages of Careful Seeding". A cluster that
+    loses all its vectors keeps its centre.
     """
     rng = np.random.default_rng(seed)
     norms = (vectors.astype(np.float64) ** 2).sum(axis=1)
@@ -95,7 +107,11 @@ def kmeans(vectors: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarr
     nearest = _distances(vectors, norms, centres[0][None])[:, 0]
     while len(centres) < k:
         total = nearest.sum()
-        at = int(np.searchsorted(np.cumsum(nearest), rng.random() * total, side="right")) if total > 0 else int(rng.integers(len(vectors)))
+        at = (
+            int(np.searchsorted(np.cumsum(nearest), rng.random() * total, side="right"))
+            if total > 0
+            else int(rng.integers(len(vectors)))
+        )
         centres.append(vectors[min(at, len(vectors) - 1)])
         nearest = np.minimum(nearest, _distances(vectors, norms, centres[-1][None])[:, 0])
     centres, of = np.stack(centres), None
@@ -111,18 +127,25 @@ def kmeans(vectors: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarr
 
 def _distances(vectors: np.ndarray, norms: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Squared distances [n, k]."""
-    return np.maximum(norms[:, None] - 2 * (vectors @ centres.T) + (centres.astype(np.float64) ** 2).sum(axis=1), 0)
+    return np.maximum(
+        norms[:, None] - 2 * (vectors @ centres.T) + (centres.astype(np.float64) ** 2).sum(axis=1),
+        0,
+    )
 
 
 def cluster_count(texts: int, asked: int) -> int:
-    """So many clusters as asked for, otherwise the square root of half the number of texts (a rule of thumb: Mardia et al. 1979), 50 at most."""
+    """So many clusters as asked for, otherwise the square root of half the number of texts (a rule
+    of thumb: Mardia et al. 1979), 50 at most.
+    """
     return max(1, min(asked or min(50, round(math.sqrt(texts / 2))), texts))
 
 
 def evenness(counts: Sequence[int]) -> tuple[float, float]:
-    """(entropy divided by its highest value, exp of the entropy) of counts: 1 and their number where all are equal.
+    """(entropy divided by its highest value, exp of the entropy) of counts: 1 and their number
+    where all are equal.
 
-    Pielou 1966, "The measurement of diversity in different types of biological collections"; Hill 1973, "Diversity and Evenness".
+    Pielou 1966, "The measurement of diversity in different types of biological collections"; Hill
+    1973, "Diversity and Evenness".
     """
     shares = np.array([count for count in counts if count], float)
     if not len(shares):
@@ -133,15 +156,27 @@ def evenness(counts: Sequence[int]) -> tuple[float, float]:
 
 
 def read_embeddings(path: str, rows: int) -> np.ndarray:
-    """Unit vectors from a .npy file of numbers [rows, size]. Raises DataError for anything else in it."""
+    """Unit vectors from a .npy file of numbers [rows, size]. Raises DataError for anything else in
+    it.
+    """
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a readable .npy file of numbers ({' '.join(str(error).split())})") from None
+        raise DataError(
+            f"{path}: not a readable .npy file of numbers ({' '.join(str(error).split())})"
+        ) from None
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "fiu":
-        raise DataError(f"{path}: expected numbers of shape [rows, size] (found {getattr(found, 'dtype', '?')} {getattr(found, 'shape', '?')})")
+        raise DataError(
+            f"{path}: expected numbers of shape [rows, size] (found {getattr(found, 'dtype', '?')}"
+            f" {getattr(found, 'shape', '?')})"
+        )
     if len(found) != rows:
-        raise DataError(f"{path}: found {len(found)} vectors, expected {rows}, one per row of the data")
+        raise DataError(
+            f"{path}: found {len(found)} vectors, expected {rows}, one per row of the data"
+        )
     if not np.isfinite(found).all():
-        raise DataError(f"{path}: row {int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])} holds a value that is not finite")
+        raise DataError(
+            f"{path}: row {int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])} holds a value"
+            " that is not finite"
+        )
     return unit(found.astype(np.float64))

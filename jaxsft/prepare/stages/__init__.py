@@ -1,4 +1,6 @@
-"""The stages by name. A module is imported only when its stage is used: several need libraries that not every user has."""
+"""The stages by name. A module is imported only when its stage is used: several need libraries that
+not every user has.
+"""
 
 from __future__ import annotations
 

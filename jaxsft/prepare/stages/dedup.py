@@ -1,4 +1,6 @@
-"""Rows that say the same, or nearly: all but one go, and never the one of the test split for one of the training split."""
+"""Rows that say the same, or nearly: all but one go, and never the one of the test split for one of
+the training split.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.compared import answer_of, texts_of
@@ -23,35 +26,65 @@ Place = tuple[str, int]  # a split, and the index of a row in it
 
 @dataclasses.dataclass(frozen=True)
 class Dedup(Stage):
-    """Drops repeated rows, within a split and across splits: before training (repetition is memorised) and before trusting a test score (leaks).
+    """Drops repeated rows, within a split and across splits: before training (repetition is
+    memorised) and before trusting a test score (leaks).
 
-    Exact: equal after normalisation (Unicode NFC, and what `ignore_*` says). Near: linked by a Jaccard similarity of word or character shingles of
-    at least `threshold`; MinHash and banding find the candidates and every pair is verified exactly (Broder 1997; Leskovec, Rajaraman, Ullman,
-    chapter 3; for training data: Lee et al. 2022, arXiv:2107.06499). Links chain: rows of one cluster may be less similar than the threshold, and the
-    report shows the largest clusters. `recall` in the report is the probability that a pair just at the threshold is seen.
+    Exact: equal after normalisation (Unicode NFC, and what `ignore_*` says). Near: linked by a
+    Jaccard similarity of word or character shingles of at least `threshold`; MinHash and banding
+    find the candidates and every pair is verified exactly (Broder 1997; Leskovec, Rajaraman,
+    Ullman, chapter 3; for training data: Lee et al. 2022, arXiv:2107.06499). Links chain: rows of
+    one cluster may be less similar than the threshold, and the report shows the largest clusters.
+    `recall` in the report is the probability that a pair just at the threshold is seen.
 
-    Of a cluster one row stays. With keep=test it is the first row of the test split, else of the validation split, else of another: a duplicate of a
-    test row leaves the training split, never the other way. The result depends on the rows and their order alone.
+    Of a cluster one row stays. With keep=test it is the first row of the test split, else of the
+    validation split, else of another: a duplicate of a test row leaves the training split, never
+    the other way. The result depends on the rows and their order alone.
     """
 
     on: ClassVar[str] = "all"
 
-    fields: list[str] = dataclasses.field(default_factory=list)  # the columns that are compared, together; empty: what a model is given of a row
-    method: str = "near"  # near (exact ones too) | exact
-    threshold: float = 0.8  # the Jaccard similarity from which rows are near duplicates
-    num_perm: int = 128  # entries of a MinHash signature: more see more pairs at the threshold, and take more time and memory (4 bytes each)
-    shingle: int = 3  # words in a shingle
-    char_shingle: int = 5  # characters in a shingle, where the unit is the character
-    unit: str = "auto"  # word | char | auto (characters for texts in scripts without spaces, words for others)
-    ignore_case: bool = True  # compare without regard to case
-    ignore_space: bool = True  # compare without regard to the amount of white space
-    ignore_punctuation: bool = False  # compare without punctuation and symbols: `2+2` and `2-2` are equal then
-    within: bool = True  # compare the rows of a split with each other
-    across: bool = True  # compare the rows of different splits
-    keep: str = "test"  # test (test before validation before the other splits) | first (the splits in their order)
-    conflict: str = "error"  # a cluster with different labels: error | keep (its first row stays, as ever) | drop (all of it, in every split)
-    action: str = "drop"  # drop | mark (all rows get the columns `duplicate_of`, where the kept row stands, and `marks`)
-    replace: bool = False  # with action=mark, `duplicate_of` may take the place of a column that holds something
+    fields: list[str] = option(
+        dataclasses.field(default_factory=list),
+        "the columns that are compared, together; empty: what a model is given of a row",
+    )
+    method: str = option("near", "near (exact ones too) | exact")
+    threshold: float = option(0.8, "the Jaccard similarity from which rows are near duplicates")
+    num_perm: int = option(
+        128,
+        "entries of a MinHash signature: more see more pairs at the threshold, and take more time"
+        " and memory (4 bytes each)",
+    )
+    shingle: int = option(3, "words in a shingle")
+    char_shingle: int = option(5, "characters in a shingle, where the unit is the character")
+    unit: str = option(
+        "auto",
+        "word | char | auto (characters for texts in scripts without spaces, words for others)",
+    )
+    ignore_case: bool = option(True, "compare without regard to case")
+    ignore_space: bool = option(True, "compare without regard to the amount of white space")
+    ignore_punctuation: bool = option(
+        False, "compare without punctuation and symbols: `2+2` and `2-2` are equal then"
+    )
+    within: bool = option(True, "compare the rows of a split with each other")
+    across: bool = option(True, "compare the rows of different splits")
+    keep: str = option(
+        "test",
+        "test (test before validation before the other splits) | first (the splits in their order)",
+    )
+    conflict: str = option(
+        "error",
+        "a cluster with different labels: error | keep (its first row stays, as ever) | drop (all"
+        " of it, in every split)",
+    )
+    action: str = option(
+        "drop",
+        "drop | mark (all rows get the columns `duplicate_of`, where the kept row stands, and"
+        " `marks`)",
+    )
+    replace: bool = option(
+        False,
+        "with action=mark, `duplicate_of` may take the place of a column that holds something",
+    )
 
     def check(self) -> None:
         choice("dedup", "method", self.method, ("near", "exact"))
@@ -59,23 +92,53 @@ class Dedup(Stage):
         choice("dedup", "conflict", self.conflict, ("error", "keep", "drop"))
         choice("dedup", "action", self.action, ("drop", "mark"))
         if not (self.within or self.across):
-            raise ConfigError("stages.dedup: within=false and across=false leave nothing to compare")
+            raise ConfigError(
+                "stages.dedup: within=false and across=false leave nothing to compare"
+            )
         if self.method == "near":
             self._neighbours.check("stages.dedup")
         else:
-            unread(self, "dedup", "method=exact compares whole texts", "threshold", "num_perm", "shingle", "char_shingle", "unit")
+            unread(
+                self,
+                "dedup",
+                "method=exact compares whole texts",
+                "threshold",
+                "num_perm",
+                "shingle",
+                "char_shingle",
+                "unit",
+            )
         if self.action == "drop":
             unread(self, "dedup", "action=drop makes no column", "replace")
 
     @property
     def _neighbours(self) -> Neighbours:
-        return Neighbours(self.threshold, self.num_perm, self.shingle, self.char_shingle, self.unit, self.context.seed)
+        return Neighbours(
+            self.threshold,
+            self.num_perm,
+            self.shingle,
+            self.char_shingle,
+            self.unit,
+            self.context.seed,
+        )
 
-    def sets(self, sets: Mapping[str, Rows], reports: Mapping[str, Report]) -> dict[str, Iterable[Row]]:
+    def sets(
+        self, sets: Mapping[str, Rows], reports: Mapping[str, Report]
+    ) -> dict[str, Iterable[Row]]:
         if twice := [split for split in sets if split not in ("all", "train", *EVALUATION)]:
-            raise ConfigError(f"stages.dedup: the rows of {twice[0]} stand in other folds too, and would be dropped there; put dedup before split")
+            raise ConfigError(
+                f"stages.dedup: the rows of {twice[0]} stand in other folds too, and would be"
+                " dropped there; put dedup before split"
+            )
         order = (
-            sorted(sets, key=lambda split: EVALUATION.index(split) if split in EVALUATION else len(EVALUATION)) if self.keep == "test" else list(sets)
+            sorted(
+                sets,
+                key=lambda split: (
+                    EVALUATION.index(split) if split in EVALUATION else len(EVALUATION)
+                ),
+            )
+            if self.keep == "test"
+            else list(sets)
         )
         exact = self._exact(sets, order)
         groups = self._near(sets, order, exact) if self.method == "near" else exact
@@ -85,8 +148,14 @@ class Dedup(Stage):
                 clusters[group].append((split, i))
         clusters = {group: places for group, places in clusters.items() if len(places) > 1}
         wanted = {place for places in clusters.values() for place in places}
-        rows = {(split, i): self._told(row) for split in order for i, row in enumerate(sets[split]) if (split, i) in wanted}
-        verdicts: dict[Place, tuple[str, str]] = {}  # of the rows that go: the reason, and where the row stands that stays
+        rows = {
+            (split, i): self._told(row)
+            for split in order
+            for i, row in enumerate(sets[split])
+            if (split, i) in wanted
+        }
+        # of the rows that go: the reason, and where the row stands that stays
+        verdicts: dict[Place, tuple[str, str]] = {}
         kinds: dict[str, list[list[Place]]] = {split: [] for split in order}
         for places in clusters.values():
             for part in self._parts(places):
@@ -100,8 +169,14 @@ class Dedup(Stage):
     def _key(self, row: Row) -> str:
         parts = None if self.fields else texts_of(row, self.context.columns)
         if parts is None:
-            parts = [text_in(row, name, "stages.dedup.fields") for name in self.fields or [self.context.text]]
-        return "\n".join(normalise(part, self.ignore_case, self.ignore_space, self.ignore_punctuation) for part in parts)
+            parts = [
+                text_in(row, name, "stages.dedup.fields")
+                for name in self.fields or [self.context.text]
+            ]
+        return "\n".join(
+            normalise(part, self.ignore_case, self.ignore_space, self.ignore_punctuation)
+            for part in parts
+        )
 
     def _told(self, row: Row) -> tuple[str, str]:
         """Where it stands, and what is learnt of it."""
@@ -114,13 +189,19 @@ class Dedup(Stage):
         for split in order:
             found = []
             for row in sets[split]:
-                digest = hashlib.blake2b(self._key(row).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+                digest = hashlib.blake2b(
+                    self._key(row).encode("utf-8", "surrogatepass"), digest_size=16
+                ).digest()
                 found.append(numbers.setdefault(digest, len(numbers)))
             exact[split] = np.array(found, np.int64)
         return exact
 
-    def _near(self, sets: Mapping[str, Rows], order: list[str], exact: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """For each row the number of its cluster. Each text takes part once; it is read again rather than kept."""
+    def _near(
+        self, sets: Mapping[str, Rows], order: list[str], exact: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """For each row the number of its cluster. Each text takes part once; it is read again
+        rather than kept.
+        """
 
         class Texts:
             def __iter__(texts) -> Iterator[str]:
@@ -145,38 +226,72 @@ class Dedup(Stage):
             parts = list(by_split.values())
         return [part for part in parts if len(part) > 1]
 
-    def _judge(self, part: list[Place], rows: Mapping[Place, tuple[str, str]], exact: Mapping[str, np.ndarray], verdicts: dict) -> None:
+    def _judge(
+        self,
+        part: list[Place],
+        rows: Mapping[Place, tuple[str, str]],
+        exact: Mapping[str, np.ndarray],
+        verdicts: dict,
+    ) -> None:
         first = part[0]
         other = next((place for place in part if rows[place][1] != rows[first][1]), None)
         if other is not None and self.conflict == "error":
             (where, label), (where_first, label_first) = rows[other], rows[first]
-            kind = "repeats" if exact[other[0]][other[1]] == exact[first[0]][first[1]] else "nearly repeats"
-            what = f"label {label or 'null'}, not {label_first or 'null'}" if max(len(label), len(label_first)) < 60 else "label or answer of its own"
+            kind = (
+                "repeats"
+                if exact[other[0]][other[1]] == exact[first[0]][first[1]]
+                else "nearly repeats"
+            )
+            what = (
+                f"label {label or 'null'}, not {label_first or 'null'}"
+                if max(len(label), len(label_first)) < 60
+                else "label or answer of its own"
+            )
             raise DataError(
-                f"{where}: it {kind} {where_first} with the {what}; set stages.dedup.conflict=keep (the first) or drop (all), or "
-                "stages.dedup.fields=[...] to the columns that make rows equal"
+                f"{where}: it {kind} {where_first} with the {what}; set stages.dedup.conflict=keep"
+                " (the first) or drop (all), or stages.dedup.fields=[...] to the columns that make"
+                " rows equal"
             )
         for place in part:
             if other is not None and self.conflict == "drop":
                 verdicts[place] = ("duplicates with conflicting labels", rows[first][0])
             elif place != first and (self.within or place[0] != first[0]):
                 kind = "exact" if exact[place[0]][place[1]] == exact[first[0]][first[1]] else "near"
-                verdicts[place] = (f"{kind} duplicate" + (f" of a row of {first[0]}" if place[0] != first[0] else ""), rows[first][0])
+                verdicts[place] = (
+                    f"{kind} duplicate"
+                    + (f" of a row of {first[0]}" if place[0] != first[0] else ""),
+                    rows[first][0],
+                )
 
-    def _facts(self, parts: list[list[Place]], rows: Mapping[Place, tuple[str, str]]) -> dict[str, Any]:
+    def _facts(
+        self, parts: list[list[Place]], rows: Mapping[Place, tuple[str, str]]
+    ) -> dict[str, Any]:
         largest = sorted(parts, key=len, reverse=True)[:10]
         facts: dict[str, Any] = {
             "clusters": len(parts),
-            "largest clusters": [{"rows": len(part), "first": [rows[place][0] for place in part[:5]]} for part in largest],
+            "largest clusters": [
+                {"rows": len(part), "first": [rows[place][0] for place in part[:5]]}
+                for part in largest
+            ],
         }
         if self.method == "near":
-            facts["recall"] = round(recall(self.threshold, *banding(self.threshold, self.num_perm)), 4)
+            facts["recall"] = round(
+                recall(self.threshold, *banding(self.threshold, self.num_perm)), 4
+            )
         return facts
 
-    def _rest(self, split: str, rows: Rows, verdicts: Mapping[Place, tuple[str, str]], report: Report) -> Iterator[Row]:
+    def _rest(
+        self, split: str, rows: Rows, verdicts: Mapping[Place, tuple[str, str]], report: Report
+    ) -> Iterator[Row]:
         for i, row in enumerate(rows):
             reason, where = verdicts.get((split, i), (None, None))
             instead = "rename it, or set stages.dedup.replace=true"
-            new = add_columns(row, {"duplicate_of": where}, self.replace, instead) if self.action == "mark" else row
-            if (new := judge(self, "dedup", new, [reason] if reason else [], report, self.action)) is not None:
+            new = (
+                add_columns(row, {"duplicate_of": where}, self.replace, instead)
+                if self.action == "mark"
+                else row
+            )
+            if (
+                new := judge(self, "dedup", new, [reason] if reason else [], report, self.action)
+            ) is not None:
                 yield new

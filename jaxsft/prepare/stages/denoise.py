@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import ClassVar, Optional
 
+from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import jaccard, shingles
@@ -15,29 +16,44 @@ from jaxsft.prepare.texts import SPANS, add_columns, batches, filled_in, written
 
 @dataclasses.dataclass(frozen=True)
 class Denoise(Stage):
-    """Replaces each text by a model's correction of it, where the correction stays close to what was there.
+    """Replaces each text by a model's correction of it, where the correction stays close to what
+    was there.
 
-    Each text, put into `template`, is the input of the model (a run that writes text: `run=RUN`). A model that invents is worse than a misprint: an
-    answer that is empty or cut off, or whose sets of three characters have a Jaccard similarity below `min_similarity` with those of the text, is not
-    taken, and counted ("no whole answer", "answer too different"). Every split is treated, and new rows in `predict`. Rows of whose text something is
-    said by position (`spans`) are an error where it would change.
+    Each text, put into `template`, is the input of the model (a run that writes text: `run=RUN`). A
+    model that invents is worse than a misprint: an answer that is empty or cut off, or whose sets
+    of three characters have a Jaccard similarity below `min_similarity` with those of the text, is
+    not taken, and counted ("no whole answer", "answer too different"). Every split is treated, and
+    new rows in `predict`. Rows of whose text something is said by position (`spans`) are an error
+    where it would change.
     """
 
     replayed: ClassVar[bool] = True
 
-    field: str = ""  # the column that is corrected; empty: the text column
-    min_similarity: float = 0.5  # the least similarity of an answer that is taken, from 0 (anything) to 1
-    template: str = "{text}"  # what the model is asked, with {text} for the text
-    input: str = "prompt"  # the column of the model's input, as in the data that it was trained on (source for task=seq2seq)
-    answer: str = "prediction"  # the field of the model's record that holds what it wrote
-    original: Optional[str] = None  # keep the text as it was in this column; null: it goes
-    batch: int = 32  # records that the model is given at once
+    field: str = option("", "the column that is corrected; empty: the text column")
+    min_similarity: float = option(
+        0.5, "the least similarity of an answer that is taken, from 0 (anything) to 1"
+    )
+    template: str = option("{text}", "what the model is asked, with {text} for the text")
+    input: str = option(
+        "prompt",
+        "the column of the model's input, as in the data that it was trained on (source for"
+        " task=seq2seq)",
+    )
+    answer: str = option("prediction", "the field of the model's record that holds what it wrote")
+    original: Optional[str] = option(None, "keep the text as it was in this column; null: it goes")
+    batch: int = option(32, "records that the model is given at once")
 
     def check(self) -> None:
         if not 0 <= self.min_similarity <= 1:
-            raise ConfigError(f"stages.denoise.min_similarity={self.min_similarity}: expected a number from 0 to 1")
+            raise ConfigError(
+                f"stages.denoise.min_similarity={self.min_similarity}: expected a number from 0"
+                " to 1"
+            )
         if "{text}" not in self.template:
-            raise ConfigError(f"stages.denoise.template={self.template}: expected {{text}} in it, which stands for the text")
+            raise ConfigError(
+                f"stages.denoise.template={self.template}: expected {{text}} in it, which stands"
+                " for the text"
+            )
         if self.batch < 1:
             raise ConfigError(f"stages.denoise.batch={self.batch}: expected at least 1")
         if self.context.predict is None:
@@ -55,9 +71,15 @@ class Denoise(Stage):
             for row, text, answer in zip(batch, texts, answers, strict=True):
                 new = self._taken(text, answer, report)
                 if new != text and row.fields.get(SPANS):
-                    raise DataError(f"{row.where}: column {SPANS!r} points into {name!r}, which would change; denoise before the spans are made")
+                    raise DataError(
+                        f"{row.where}: column {SPANS!r} points into {name!r}, which would change;"
+                        " denoise before the spans are made"
+                    )
                 kept = {self.original: text} if self.original is not None else {}
-                yield with_fields(add_columns(row, kept, False, "set stages.denoise.original to another name"), **{name: new})
+                yield with_fields(
+                    add_columns(row, kept, False, "set stages.denoise.original to another name"),
+                    **{name: new},
+                )
 
     def _taken(self, text: str, answer: str | None, report: Report) -> str:
         if answer is None:

@@ -1,4 +1,6 @@
-"""Rules of thumb about form: length, repetition, symbols, bad words, and the length of a target against its source."""
+"""Rules of thumb about form: length, repetition, symbols, bad words, and the length of a target
+against its source.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Optional
 
+from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.data.graphemes import marks
 from jaxsft.data.tokenizer import Tokenizer
@@ -21,7 +24,8 @@ from jaxsft.prepare.texts import is_unspaced, judge, lines_of, text_in, unread, 
 RULES = ("gopher", "gopher_repetition", "c4")
 # Rae et al. 2021 (arXiv:2112.11446), appendix A.1.1: at least two of these in a document.
 FUNCTION_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
-# The same, table A1: the largest share of the characters that lie in the most frequent n-gram, and in n-grams that are repeated.
+# The same, table A1: the largest share of the characters that lie in the most frequent n-gram, and
+# in n-grams that are repeated.
 TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}
 REPEATED_NGRAM = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 BULLETS = ("•", "-", "*", "‣", "◦")
@@ -31,43 +35,71 @@ _paragraph = re.compile(r"\n\s*\n")
 
 @dataclasses.dataclass(frozen=True)
 class Heuristics(Stage):
-    """Drops rows whose form says that they are no good text: too short or long, mostly symbols, full of repetition, with words of a list.
+    """Drops rows whose form says that they are no good text: too short or long, mostly symbols,
+    full of repetition, with words of a list.
 
-    Every bound is inclusive: `min_words=5` keeps five words. Words are counted without punctuation; in scripts that are written without spaces each
-    character is one. The first rule that a row breaks is its reason, and with action=mark all of them are told.
+    Every bound is inclusive: `min_words=5` keeps five words. Words are counted without punctuation;
+    in scripts that are written without spaces each character is one. The first rule that a row
+    breaks is its reason, and with action=mark all of them are told.
 
-    Sets of rules, with the numbers of their papers, made for web pages in English, not for instructions or dialogues:
-    - gopher: Rae et al. 2021, appendix A.1.1: 50 to 100,000 words, of 3 to 10 characters on average; at most one `#` or ellipsis in ten words; at
-      most 90 % of lines with a bullet, 30 % with an ellipsis at the end; 80 % of words with a letter; two English function words.
+    Sets of rules, with the numbers of their papers, made for web pages in English, not for
+    instructions or dialogues:
+    - gopher: Rae et al. 2021, appendix A.1.1: 50 to 100,000 words, of 3 to 10 characters on
+      average; at most one `#` or ellipsis in ten words; at most 90 % of lines with a bullet, 30 %
+      with an ellipsis at the end; 80 % of words with a letter; two English function words.
     - gopher_repetition: the same, table A1: shares of repeated lines, paragraphs and n-grams.
-    - c4: Raffel et al. 2020, section 2.2, as a filter of rows: no `lorem ipsum`, no `{`, at least three sentences. (Its filter of lines is
-      `clean.boilerplate`, its list of bad words `bad_words`.)
+    - c4: Raffel et al. 2020, section 2.2, as a filter of rows: no `lorem ipsum`, no `{`, at least
+      three sentences. (Its filter of lines is `clean.boilerplate`, its list of bad words
+      `bad_words`.)
     """
 
     slow: ClassVar[bool] = True
     folders: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
-    field: str = ""  # the column that is looked at; empty: the text column
-    rules: list[str] = dataclasses.field(default_factory=list)  # gopher | gopher_repetition | c4
-    min_chars: Optional[int] = None  # the least number of characters
-    max_chars: Optional[int] = None  # the largest number of characters
-    min_words: Optional[int] = None  # the least number of words
-    max_words: Optional[int] = None  # the largest number of words
-    min_tokens: Optional[int] = None  # the least number of tokens
-    max_tokens: Optional[int] = None  # the largest number of tokens
-    tokenizer: Optional[str] = None  # what counts tokens: a folder with tokenizer.json, or a run directory
-    max_symbols: Optional[float] = None  # the largest share of characters (without white space) that are neither letter, digit nor accent
-    max_digits: Optional[float] = None  # the largest share of digits among the characters (without white space)
-    max_upper: Optional[float] = None  # the largest share of upper case among the letters
-    max_repeated_lines: Optional[float] = None  # the largest share of lines that stood there before
-    max_repeated_ngrams: Optional[float] = None  # the largest share of n-grams of words that stood there before
-    ngram: int = 3  # words in an n-gram of max_repeated_ngrams
-    bad_words: Optional[str] = None  # a file with a bad word, or several words, a line; case does not matter
-    max_bad_words: int = 0  # so many of them may occur
-    pair: list[str] = dataclasses.field(default_factory=list)  # two columns, such as source and target, whose lengths in characters are compared
-    min_ratio: Optional[float] = None  # the least length of the second column of `pair`, divided by that of the first
-    max_ratio: Optional[float] = None  # the largest length of the second column of `pair`, divided by that of the first
-    action: str = "drop"  # drop | mark (the column `marks` says why)
+    field: str = option("", "the column that is looked at; empty: the text column")
+    rules: list[str] = option(
+        dataclasses.field(default_factory=list), "gopher | gopher_repetition | c4"
+    )
+    min_chars: Optional[int] = option(None, "the least number of characters")
+    max_chars: Optional[int] = option(None, "the largest number of characters")
+    min_words: Optional[int] = option(None, "the least number of words")
+    max_words: Optional[int] = option(None, "the largest number of words")
+    min_tokens: Optional[int] = option(None, "the least number of tokens")
+    max_tokens: Optional[int] = option(None, "the largest number of tokens")
+    tokenizer: Optional[str] = option(
+        None, "what counts tokens: a folder with tokenizer.json, or a run directory"
+    )
+    max_symbols: Optional[float] = option(
+        None,
+        "the largest share of characters (without white space) that are neither letter, digit nor"
+        " accent",
+    )
+    max_digits: Optional[float] = option(
+        None, "the largest share of digits among the characters (without white space)"
+    )
+    max_upper: Optional[float] = option(None, "the largest share of upper case among the letters")
+    max_repeated_lines: Optional[float] = option(
+        None, "the largest share of lines that stood there before"
+    )
+    max_repeated_ngrams: Optional[float] = option(
+        None, "the largest share of n-grams of words that stood there before"
+    )
+    ngram: int = option(3, "words in an n-gram of max_repeated_ngrams")
+    bad_words: Optional[str] = option(
+        None, "a file with a bad word, or several words, a line; case does not matter"
+    )
+    max_bad_words: int = option(0, "so many of them may occur")
+    pair: list[str] = option(
+        dataclasses.field(default_factory=list),
+        "two columns, such as source and target, whose lengths in characters are compared",
+    )
+    min_ratio: Optional[float] = option(
+        None, "the least length of the second column of `pair`, divided by that of the first"
+    )
+    max_ratio: Optional[float] = option(
+        None, "the largest length of the second column of `pair`, divided by that of the first"
+    )
+    action: str = option("drop", "drop | mark (the column `marks` says why)")
 
     def check(self) -> None:
         choice("heuristics", "action", self.action, ("drop", "mark"))
@@ -80,15 +112,29 @@ class Heuristics(Stage):
         for name in ("symbols", "digits", "upper", "repeated_lines", "repeated_ngrams"):
             value = getattr(self, f"max_{name}")
             if value is not None and not 0 <= value <= 1:
-                raise ConfigError(f"stages.heuristics.max_{name}={value}: expected a share from 0 to 1")
+                raise ConfigError(
+                    f"stages.heuristics.max_{name}={value}: expected a share from 0 to 1"
+                )
         if self.ngram < 1:
             raise ConfigError(f"stages.heuristics.ngram={self.ngram}: expected at least 1")
         if ((self.min_tokens, self.max_tokens) == (None, None)) != (self.tokenizer is None):
-            raise ConfigError("stages.heuristics: tokenizer=<folder> and min_tokens or max_tokens belong together")
-        if ((self.min_ratio, self.max_ratio) == (None, None)) != (not self.pair) or len(self.pair) not in (0, 2):
-            raise ConfigError("stages.heuristics: pair=[source, target] and min_ratio or max_ratio belong together")
+            raise ConfigError(
+                "stages.heuristics: tokenizer=<folder> and min_tokens or max_tokens belong together"
+            )
+        if ((self.min_ratio, self.max_ratio) == (None, None)) != (not self.pair) or len(
+            self.pair
+        ) not in (0, 2):
+            raise ConfigError(
+                "stages.heuristics: pair=[source, target] and min_ratio or max_ratio belong"
+                " together"
+            )
         if self.bad_words is None:
-            unread(self, "heuristics", "it counts words of a list; set bad_words=<file>", "max_bad_words")
+            unread(
+                self,
+                "heuristics",
+                "it counts words of a list; set bad_words=<file>",
+                "max_bad_words",
+            )
         if self.max_repeated_ngrams is None:
             unread(self, "heuristics", "it belongs to max_repeated_ngrams", "ngram")
         if self.bad_words is not None:
@@ -96,11 +142,20 @@ class Heuristics(Stage):
         if self.tokenizer is not None:
             _tokenizer(self.tokenizer)
         if not self._rules:
-            raise ConfigError("stages.heuristics: no rule is set, and nothing would be dropped; set rules, or a bound such as min_words")
+            raise ConfigError(
+                "stages.heuristics: no rule is set, and nothing would be dropped; set rules, or a"
+                " bound such as min_words"
+            )
 
     def row(self, row: Row, state: State, report: Report) -> Row | None:
         reasons = (reason for rule in self._rules for reason in rule(self, row))
-        found = list(reasons) if self.action == "mark" else [first] if (first := next(reasons, None)) else []
+        found = (
+            list(reasons)
+            if self.action == "mark"
+            else [first]
+            if (first := next(reasons, None))
+            else []
+        )
         return judge(self, "heuristics", row, found, report, self.action)
 
     @property
@@ -116,7 +171,10 @@ class Heuristics(Stage):
             (asked("bad_words"), Heuristics._bad_words),
             ("c4" in self.rules, lambda self, row: c4(self._text(row))),
             ("gopher" in self.rules, lambda self, row: gopher(self._text(row))),
-            ("gopher_repetition" in self.rules, lambda self, row: gopher_repetition(self._text(row))),
+            (
+                "gopher_repetition" in self.rules,
+                lambda self, row: gopher_repetition(self._text(row)),
+            ),
             (asked("min_tokens", "max_tokens"), Heuristics._tokens),
         )
         return [rule for on, rule in table if on]
@@ -131,7 +189,12 @@ class Heuristics(Stage):
         yield from _bounds(len(words(self._text(row))), self.min_words, self.max_words, "words")
 
     def _tokens(self, row: Row) -> Iterator[str]:
-        yield from _bounds(len(_tokenizer(str(self.tokenizer)).encode(self._text(row))), self.min_tokens, self.max_tokens, "tokens")
+        yield from _bounds(
+            len(_tokenizer(str(self.tokenizer)).encode(self._text(row))),
+            self.min_tokens,
+            self.max_tokens,
+            "tokens",
+        )
 
     def _shares(self, row: Row) -> Iterator[str]:
         text = "".join(self._text(row).split())
@@ -140,7 +203,12 @@ class Heuristics(Stage):
         upper = sum(map(str.isupper, text))
         accents = 0 if text.isascii() else sum(unicodedata.category(c)[0] == "M" for c in text)
         for value, total, most, name in (
-            (len(text) - sum(map(str.isalnum, text)) - accents, len(text), self.max_symbols, "symbols"),
+            (
+                len(text) - sum(map(str.isalnum, text)) - accents,
+                len(text),
+                self.max_symbols,
+                "symbols",
+            ),
             (digits, len(text), self.max_digits, "digits"),
             (upper, letters, self.max_upper, "upper case"),
         ):
@@ -153,11 +221,17 @@ class Heuristics(Stage):
         if self.max_repeated_lines is not None and _repeated(lines) > self.max_repeated_lines:
             yield "repeated lines"
         found = [word.lower() for word in words(text)]
-        if self.max_repeated_ngrams is not None and _repeated(list(_ngrams(found, self.ngram))) > self.max_repeated_ngrams:
+        if (
+            self.max_repeated_ngrams is not None
+            and _repeated(list(_ngrams(found, self.ngram))) > self.max_repeated_ngrams
+        ):
             yield "repeated n-grams"
 
     def _bad_words(self, row: Row) -> Iterator[str]:
-        if sum(1 for _ in _listed(str(self.bad_words)).finditer(self._text(row))) > self.max_bad_words:
+        if (
+            sum(1 for _ in _listed(str(self.bad_words)).finditer(self._text(row)))
+            > self.max_bad_words
+        ):
             yield "bad words"
 
     def _ratio(self, row: Row) -> Iterator[str]:
@@ -171,7 +245,8 @@ class Heuristics(Stage):
             yield f"{self.pair[1]} too long for {self.pair[0]}"
 
 
-# --- the rules of the papers ---------------------------------------------------------------------------------------------------------------------
+# --- the rules of the papers
+# --------------------------------------------------------------------------------------------------
 def gopher(text: str) -> Iterator[str]:
     """The quality rules of Rae et al. 2021, appendix A.1.1: the reasons why a text breaks them."""
     found = text.split()
@@ -226,7 +301,9 @@ def c4(text: str) -> Iterator[str]:
 
 
 def _covered(found: list[str], n: int) -> int:
-    """Characters of words that lie in an n-gram that stood there before; each word once, however many of them cover it."""
+    """Characters of words that lie in an n-gram that stood there before; each word once, however
+    many of them cover it.
+    """
     seen: set[tuple[str, ...]] = set()
     covered, end = 0, 0
     for i, ngram in enumerate(_ngrams(found, n)):
@@ -256,11 +333,23 @@ def _bounds(value: int, low: int | None, high: int | None, unit: str) -> Iterato
 
 @functools.cache
 def _listed(path: str) -> re.Pattern[str]:
-    """The words of a list, whole ones where letters with spaces around them would be one; longer entries first."""
-    entries = sorted({line.lower() for line in lines_of(path, "stages.heuristics.bad_words")}, key=lambda entry: (-len(entry), entry))
+    """The words of a list, whole ones where letters with spaces around them would be one; longer
+    entries first.
+    """
+    entries = sorted(
+        {line.lower() for line in lines_of(path, "stages.heuristics.bad_words")},
+        key=lambda entry: (-len(entry), entry),
+    )
     whole = "|".join(re.escape(entry) for entry in entries if not is_unspaced(entry))
     inside = "|".join(re.escape(entry) for entry in entries if is_unspaced(entry))
-    return re.compile("|".join(part for part in (rf"(?<!\w)(?:{whole})(?![\w{marks()}])" if whole else "", inside) if part), re.I)
+    return re.compile(
+        "|".join(
+            part
+            for part in (rf"(?<!\w)(?:{whole})(?![\w{marks()}])" if whole else "", inside)
+            if part
+        ),
+        re.I,
+    )
 
 
 @functools.cache

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.data.records.fields import label_of
 from jaxsft.errors import ConfigError, DataError
@@ -23,30 +24,54 @@ SHOWN = 20  # of the worst rows, in the report
 
 @dataclass(frozen=True)
 class LabelNoise(Stage):
-    """Finds training rows whose label a classifier that has not seen them does not believe (confident learning, Northcutt et al. 2021), and
-    reports, drops, weighs down or relabels them. Other splits stay as they are: a test set that is cleaned by a model favours that model.
+    """Finds training rows whose label a classifier that has not seen them does not believe
+    (confident learning, Northcutt et al. 2021), and reports, drops, weighs down or relabels them.
+    Other splits stay as they are: a test set that is cleaned by a model favours that model.
 
-    The probabilities of the classes must be out of sample: a classifier that was trained on a row believes its label. By default one is
-    trained on all parts but one of the training rows, in turn (`crossval`). Look at what `action=report` lists before anything else is done.
+    The probabilities of the classes must be out of sample: a classifier that was trained on a row
+    believes its label. By default one is trained on all parts but one of the training rows, in turn
+    (`crossval`). Look at what `action=report` lists before anything else is done.
     """
 
     on = "train"
 
-    action: str = "report"  # report (the rows are marked in the report) | drop | weight (their weight becomes the probability of the label) | relabel
-    probabilities: str = "crossval"  # crossval | a column with a list of numbers per row | a .npy file, [rows, classes] in the order of the rows
-    classes: list[str] = field(default_factory=list)  # the order of the classes in the probabilities; empty: the labels, sorted as texts
-    filter_by: str = "prune_by_noise_rate"  # how issues are told: one of the filters of `jaxsft.prepare.label_noise`
-    folds: int = 5  # of crossval
-    least: float = 0.05  # of weight: the least weight of a row that is found, to that of a row that is not
-    into: str = "weight"  # of weight: the column that is written; a weight that is there already is multiplied in
+    action: str = option(
+        "report",
+        "report (the rows are marked in the report) | drop | weight (their weight becomes the"
+        " probability of the label) | relabel",
+    )
+    probabilities: str = option(
+        "crossval",
+        "crossval | a column with a list of numbers per row | a .npy file, [rows, classes] in the"
+        " order of the rows",
+    )
+    classes: list[str] = option(
+        [], "the order of the classes in the probabilities; empty: the labels, sorted as texts"
+    )
+    filter_by: str = option(
+        "prune_by_noise_rate",
+        "how issues are told: one of the filters of `jaxsft.prepare.label_noise`",
+    )
+    folds: int = option(5, "of crossval")
+    least: float = option(
+        0.05, "of weight: the least weight of a row that is found, to that of a row that is not"
+    )
+    into: str = option(
+        "weight",
+        "of weight: the column that is written; a weight that is there already is multiplied in",
+    )
 
     def check(self) -> None:
         choice("label_noise", "action", self.action, ACTIONS)
         at_least("label_noise", 2, folds=self.folds)
         if not 0 < self.least <= 1:
-            raise ConfigError(f"stages.label_noise.least={self.least}: expected more than 0 and at most 1")
+            raise ConfigError(
+                f"stages.label_noise.least={self.least}: expected more than 0 and at most 1"
+            )
         if len(set(self.classes)) != len(self.classes):
-            raise ConfigError(f"stages.label_noise.classes={list(self.classes)}: expected each class once")
+            raise ConfigError(
+                f"stages.label_noise.classes={list(self.classes)}: expected each class once"
+            )
         if self.probabilities != "crossval":
             unread(self, "label_noise", f"with probabilities={self.probabilities}", "folds")
         if self.action != "weight":
@@ -57,17 +82,23 @@ class LabelNoise(Stage):
         classes = list(self.classes) or sorted(set(names))
         if len(classes) < 2:
             raise DataError(
-                f"stages.label_noise: the training rows have {len(classes)} classes in column {self.context.label!r}, expected two at least"
+                f"stages.label_noise: the training rows have {len(classes)} classes in column"
+                f" {self.context.label!r}, expected two at least"
             )
         index = {name: i for i, name in enumerate(classes)}
         for row, name in zip(rows, names, strict=True):
             if name not in index:
-                raise DataError(f"{row.where}: label {name!r} is none of stages.label_noise.classes={classes}")
+                raise DataError(
+                    f"{row.where}: label {name!r} is none of stages.label_noise.classes={classes}"
+                )
         labels = np.array([index[name] for name in names])
         p = self._probabilities(rows, labels, len(classes))
         found = self._issues(labels, p)
         quality, best = p[np.arange(len(p)), labels], p.argmax(1)
-        given = {name: row.fields[self.context.label] for name, row in zip(names, rows, strict=True)}  # as the file writes each class
+        # as the file writes each class
+        given = {
+            name: row.fields[self.context.label] for name, row in zip(names, rows, strict=True)
+        }
         self._tell(rows, labels, found, quality, best, classes, report)
         weights = self._weights(rows, found, quality) if self.action == "weight" else None
         for i, row in enumerate(rows):
@@ -79,7 +110,13 @@ class LabelNoise(Stage):
             if found[i] and self.action == "relabel" and best[i] != labels[i]:
                 name = classes[best[i]]
                 report.changed[f"{classes[labels[i]]} -> {name}"] += 1
-                row = with_fields(row, **{self.context.label: given.get(name, name), f"{self.context.label}_given": row.fields[self.context.label]})
+                row = with_fields(
+                    row,
+                    **{
+                        self.context.label: given.get(name, name),
+                        f"{self.context.label}_given": row.fields[self.context.label],
+                    },
+                )
             elif weights is not None:
                 if found[i]:
                     report.changed["weighed down"] += 1
@@ -108,10 +145,16 @@ class LabelNoise(Stage):
             if small.min() < self.folds:
                 at = int(small.argmin())
                 raise DataError(
-                    f"stages.label_noise.folds={self.folds}: class number {at} of {classes} has {small[at]} rows, fewer than folds; lower "
-                    "stages.label_noise.folds, or drop or join rare classes"
+                    f"stages.label_noise.folds={self.folds}: class number {at} of {classes} has"
+                    f" {small[at]} rows, fewer than folds; lower stages.label_noise.folds, or drop"
+                    " or join rare classes"
                 )
-            p = np.asarray(self._module().cross_val_probabilities(texts, labels, self.folds, self.context.seed), np.float64)
+            p = np.asarray(
+                self._module().cross_val_probabilities(
+                    texts, labels, self.folds, self.context.seed
+                ),
+                np.float64,
+            )
             where = option
         elif self.probabilities.endswith(".npy"):
             p, where = self._file(), self.probabilities
@@ -119,14 +162,21 @@ class LabelNoise(Stage):
             found = [(row.where, vector(row, self.probabilities, option)) for row in rows]
             for where, one in found:
                 if len(one) != classes:
-                    raise DataError(f"{where}: column {self.probabilities!r} holds {len(one)} numbers, expected {classes}, one per class")
+                    raise DataError(
+                        f"{where}: column {self.probabilities!r} holds {len(one)} numbers, expected"
+                        f" {classes}, one per class"
+                    )
             p, where = np.array([one for _, one in found]), f"column {self.probabilities!r}"
         if p.shape != (len(labels), classes):
             raise DataError(
-                f"{where}: found the shape {list(p.shape)}, expected [{len(labels)}, {classes}]: a row per training row, a column per class"
+                f"{where}: found the shape {list(p.shape)}, expected [{len(labels)}, {classes}]: a"
+                " row per training row, a column per class"
             )
         if not (np.isfinite(p).all() and (p >= 0).all() and np.allclose(p.sum(1), 1, atol=1e-3)):
-            raise DataError(f"{where}: found numbers that are no probabilities, expected each row to be at least 0 and to sum to 1")
+            raise DataError(
+                f"{where}: found numbers that are no probabilities, expected each row to be at"
+                " least 0 and to sum to 1"
+            )
         return p
 
     def _file(self) -> np.ndarray:
@@ -134,17 +184,35 @@ class LabelNoise(Stage):
         try:
             return np.asarray(np.load(path, allow_pickle=False), np.float64)
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read as an array of numbers ({error}); write it by numpy.save") from None
+            raise DataError(
+                f"{path}: cannot be read as an array of numbers ({error}); write it by numpy.save"
+            ) from None
 
     def _weights(self, rows: Rows, found: np.ndarray, quality: np.ndarray) -> list[float]:
-        return row_weights(rows, np.where(found, np.maximum(quality, self.least), 1.0), self.into, "stages.label_noise.into")
+        return row_weights(
+            rows,
+            np.where(found, np.maximum(quality, self.least), 1.0),
+            self.into,
+            "stages.label_noise.into",
+        )
 
     @staticmethod
     def _tell(
-        rows: Rows, labels: np.ndarray, found: np.ndarray, quality: np.ndarray, best: np.ndarray, classes: Sequence[str], report: Report
+        rows: Rows,
+        labels: np.ndarray,
+        found: np.ndarray,
+        quality: np.ndarray,
+        best: np.ndarray,
+        classes: Sequence[str],
+        report: Report,
     ) -> None:
-        """How many, and the worst of them: `[where, label, what the classifier says, probability of the label]`."""
+        """How many, and the worst of them: `[where, label, what the classifier says, probability of
+        the label]`.
+        """
         order = {int(i): place for place, i in enumerate(np.argsort(quality, kind="stable"))}
-        worst = sorted(((order[i], row.where, i) for i, row in enumerate(rows) if found[i]))[:SHOWN]
+        worst = sorted((order[i], row.where, i) for i, row in enumerate(rows) if found[i])[:SHOWN]
         report.facts["issues"] = int(found.sum())
-        report.facts["worst"] = [[where, classes[labels[i]], classes[best[i]], rounded(quality[i])] for _, where, i in worst]
+        report.facts["worst"] = [
+            [where, classes[labels[i]], classes[best[i]], rounded(quality[i])]
+            for _, where, i in worst
+        ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import numpy as np
 
+from jaxsft.config.option import option
 from jaxsft.data import vectors
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
@@ -16,7 +17,8 @@ from jaxsft.prepare.numbers import at_least, blocks, numbers, required, rounded,
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, with_fields
 from jaxsft.prepare.texts import unread
 
-ONE = {"zscore": 3.0, "iqr": 1.5, "mad": 3.5}  # methods for one column at a time, with their usual thresholds
+# methods for one column at a time, with their usual thresholds
+ONE = {"zscore": 3.0, "iqr": 1.5, "mad": 3.5}
 MANY = ("forest", "lof", "mahalanobis", "cosine", "autoencoder")
 MEASURES = ("value", "characters", "words", "perplexity", "embedding", "vectors")
 TEXT = ("characters", "words", "perplexity", "vectors")
@@ -26,47 +28,67 @@ WIDEST = 512  # numbers of a vector whose square must be kept in the manifest
 
 @dataclass(frozen=True)
 class Outliers(Stage):
-    """Finds rows that lie far from the training rows, and drops, clips or marks them. What is far is learnt from the training rows only and holds for
-    all splits.
+    """Finds rows that lie far from the training rows, and drops, clips or marks them. What is far
+    is learnt from the training rows only and holds for all splits.
 
     Columns one at a time, with limits that a reader can check:
 
-    | method | a number is out where | for |
-    |---|---|---|
-    | zscore | it is `threshold` (3) standard deviations from the mean | bell-shaped numbers; outliers widen their own limits |
-    | iqr | it is `threshold` (1.5) quartile distances beyond the quartiles (Tukey 1977) | skewed numbers, lengths of texts |
-    | mad | its modified z-score exceeds `threshold` (3.5; Iglewicz and Hoaglin 1993) | many outliers |
+    | method | a number is out where | for | |---|---|---| | zscore | it is `threshold` (3) standard
+    deviations from the mean | bell-shaped numbers; outliers widen their own limits | | iqr | it is
+    `threshold` (1.5) quartile distances beyond the quartiles (Tukey 1977) | skewed numbers, lengths
+    of texts | | mad | its modified z-score exceeds `threshold` (3.5; Iglewicz and Hoaglin 1993) |
+    many outliers |
 
-    Several columns, or an embedding, together; without `threshold`, the `fraction` of training rows with the highest scores is out:
+    Several columns, or an embedding, together; without `threshold`, the `fraction` of training rows
+    with the highest scores is out:
 
-    | method | score | for |
-    |---|---|---|
-    | forest | isolation forest (Liu, Ting and Zhou 2008); its trees are kept as arrays | many columns of any scale |
-    | lof | local outlier factor (Breunig et al. 2000); its points are kept | clusters of different density |
-    | mahalanobis | distance from the mean in units of a shrunk covariance (Ledoit and Wolf 2004) | correlated numbers, one cluster |
-    | cosine | 1 - cosine to the mean direction | embeddings |
-    | autoencoder | error of a small autoencoder (Hawkins et al. 2002) | relations that are no lines |
+    | method | score | for | |---|---|---| | forest | isolation forest (Liu, Ting and Zhou 2008);
+    its trees are kept as arrays | many columns of any scale | | lof | local outlier factor (Breunig
+    et al. 2000); its points are kept | clusters of different density | | mahalanobis | distance
+    from the mean in units of a shrunk covariance (Ledoit and Wolf 2004) | correlated numbers, one
+    cluster | | cosine | 1 - cosine to the mean direction | embeddings | | autoencoder | error of a
+    small autoencoder (Hawkins et al. 2002) | relations that are no lines |
 
     forest, lof and mahalanobis need `pip install -e ".[numeric]"`.
     """
 
     learns = True
 
-    fields: list[str] = field(default_factory=list)  # the columns; empty: that of the text, for measures of text
-    measure: str = "value"  # what is looked at: value (a number) | embedding (a list of them) | characters | words | perplexity | vectors
-    vectors: Optional[str] = None  # of vectors: a file of word2vec or GloVe; a text becomes the mean vector of its words
-    method: str = "iqr"  # zscore | iqr | mad | forest | lof | mahalanobis | cosine | autoencoder
-    action: str = "mark"  # mark (true or false in `into`) | drop | clip (to the limits; for zscore, iqr and mad of values)
-    into: str = "outlier"  # of mark: the column that is written
-    threshold: Optional[float] = None  # beyond which a row is out; null: the usual one, or the score that `fraction` of the training rows exceed
-    fraction: float = 0.01  # of methods for several columns: the part of the training rows that is out
-    missing: str = "error"  # an empty cell: error | keep (it is not out)
-    trees: int = 100  # of forest
-    sample: int = 256  # of forest: training rows that each tree is grown from
-    neighbours: int = 20  # of lof
-    points: int = 5000  # of lof: training rows that are kept, evenly spaced where there are more
-    hidden: Optional[int] = None  # of autoencoder: units between; null: half of the columns
-    steps: int = 1000  # of autoencoder: training steps, 256 rows each
+    fields: list[str] = option([], "the columns; empty: that of the text, for measures of text")
+    measure: str = option(
+        "value",
+        "what is looked at: value (a number) | embedding (a list of them) | characters | words |"
+        " perplexity | vectors",
+    )
+    vectors: Optional[str] = option(
+        None, "of vectors: a file of word2vec or GloVe; a text becomes the mean vector of its words"
+    )
+    method: str = option(
+        "iqr", "zscore | iqr | mad | forest | lof | mahalanobis | cosine | autoencoder"
+    )
+    action: str = option(
+        "mark",
+        "mark (true or false in `into`) | drop | clip (to the limits; for zscore, iqr and mad of"
+        " values)",
+    )
+    into: str = option("outlier", "of mark: the column that is written")
+    threshold: Optional[float] = option(
+        None,
+        "beyond which a row is out; null: the usual one, or the score that `fraction` of the"
+        " training rows exceed",
+    )
+    fraction: float = option(
+        0.01, "of methods for several columns: the part of the training rows that is out"
+    )
+    missing: str = option("error", "an empty cell: error | keep (it is not out)")
+    trees: int = option(100, "of forest")
+    sample: int = option(256, "of forest: training rows that each tree is grown from")
+    neighbours: int = option(20, "of lof")
+    points: int = option(
+        5000, "of lof: training rows that are kept, evenly spaced where there are more"
+    )
+    hidden: Optional[int] = option(None, "of autoencoder: units between; null: half of the columns")
+    steps: int = option(1000, "of autoencoder: training steps, 256 rows each")
 
     @property
     def replayed(self) -> bool:
@@ -84,22 +106,46 @@ class Outliers(Stage):
         choice("outliers", "action", self.action, ("drop", "clip", "mark"))
         choice("outliers", "missing", self.missing, ("error", "keep"))
         at_least("outliers", 0, threshold=self.threshold)
-        at_least("outliers", 1, trees=self.trees, neighbours=self.neighbours, hidden=self.hidden, steps=self.steps)
+        at_least(
+            "outliers",
+            1,
+            trees=self.trees,
+            neighbours=self.neighbours,
+            hidden=self.hidden,
+            steps=self.steps,
+        )
         at_least("outliers", 2, points=self.points, sample=self.sample)
         if not 0 < self.fraction < 1:
-            raise ConfigError(f"stages.outliers.fraction={self.fraction}: expected more than 0 and less than 1")
+            raise ConfigError(
+                f"stages.outliers.fraction={self.fraction}: expected more than 0 and less than 1"
+            )
         if self.action == "clip" and (self.method not in ONE or self.measure != "value"):
-            raise ConfigError(f"stages.outliers.action=clip: needs limits of numbers: method={', '.join(ONE)} and measure=value; use drop or mark")
+            raise ConfigError(
+                f"stages.outliers.action=clip: needs limits of numbers: method={', '.join(ONE)} and"
+                " measure=value; use drop or mark"
+            )
         if (self.vectors is not None) != (self.measure == "vectors"):
             raise ConfigError(
-                f"stages.outliers.vectors={self.vectors}: a file of word vectors belongs to stages.outliers.measure=vectors, and it needs one"
+                f"stages.outliers.vectors={self.vectors}: a file of word vectors belongs to"
+                " stages.outliers.measure=vectors, and it needs one"
             )
         if self.measure in WIDE and (self.method in ONE or len(self.names) != 1):
-            raise ConfigError(f"stages.outliers.measure={self.measure}: takes one column and one of method={', '.join(MANY)}")
+            raise ConfigError(
+                f"stages.outliers.measure={self.measure}: takes one column and one of"
+                f" method={', '.join(MANY)}"
+            )
         if self.measure == "perplexity" and self.context.score is None:
-            raise ConfigError("stages.outliers.measure=perplexity: no model was given that could score texts")
-        if self.method in ("cosine", "autoencoder") and self.measure not in WIDE and len(self.names) < 2:
-            raise ConfigError(f"stages.outliers.method={self.method}: needs an embedding, or at least two columns")
+            raise ConfigError(
+                "stages.outliers.measure=perplexity: no model was given that could score texts"
+            )
+        if (
+            self.method in ("cosine", "autoencoder")
+            and self.measure not in WIDE
+            and len(self.names) < 2
+        ):
+            raise ConfigError(
+                f"stages.outliers.method={self.method}: needs an embedding, or at least two columns"
+            )
         for used, *options in (
             (self.action == "mark", "into"),
             (self.method == "forest", "trees", "sample"),
@@ -108,14 +154,24 @@ class Outliers(Stage):
             (self.method in MANY, "fraction"),
         ):
             if not used:
-                unread(self, "outliers", f"with method={self.method} and action={self.action}", *options)
+                unread(
+                    self,
+                    "outliers",
+                    f"with method={self.method} and action={self.action}",
+                    *options,
+                )
 
-    # --- what is looked at -------------------------------------------------------------------------------------------------------------------
+    # --- what is looked at
+    # ----------------------------------------------------------------------------------------------
     def _table(self, rows: Rows) -> vectors.Vectors | None:
         """The vectors of the words of these rows."""
         if self.measure != "vectors":
             return None
-        words = {word for row in rows for word in vectors.words_of(text_of(row, self.names[0], "stages.outliers.fields"))}
+        words = {
+            word
+            for row in rows
+            for word in vectors.words_of(text_of(row, self.names[0], "stages.outliers.fields"))
+        }
         return vectors.read(self.vectors, vocabulary=words, repeated="first")
 
     def _matrix(self, rows: Sequence[Row], table: vectors.Vectors | None) -> np.ndarray:
@@ -125,22 +181,35 @@ class Outliers(Stage):
             found = [vector(row, names[0], option) for row in rows]
             for row, one in zip(rows, found, strict=True):
                 if len(one) != len(found[0]):
-                    raise DataError(f"{row.where}: column {names[0]!r} holds {len(one)} numbers, expected {len(found[0])} as in {rows[0].where}")
+                    raise DataError(
+                        f"{row.where}: column {names[0]!r} holds {len(one)} numbers, expected"
+                        f" {len(found[0])} as in {rows[0].where}"
+                    )
             return np.array(found)
         if self.measure == "value":
-            return np.array([numbers(row, names, option, self.missing) for row in rows]).reshape(len(rows), -1)
+            return np.array([numbers(row, names, option, self.missing) for row in rows]).reshape(
+                len(rows), -1
+            )
         if self.measure == "vectors":
             found, count = vectors.pooled(table, [text_of(row, names[0], option) for row in rows])
             if self.missing == "error" and not count.all():
                 raise DataError(
-                    f"{rows[int(count.argmin())].where}: no word of the text has a vector in {self.vectors}; "
-                    "stages.outliers.missing=keep lets such rows pass"
+                    f"{rows[int(count.argmin())].where}: no word of the text has a vector in"
+                    f" {self.vectors}; stages.outliers.missing=keep lets such rows pass"
                 )
             return np.where(count[:, None] > 0, found, np.nan).astype(np.float64)
         texts = [[text_of(row, name, option) for row in rows] for name in names]
         if self.measure == "perplexity":
-            return np.stack([np.asarray(self.context.score(column), np.float64) for column in texts], 1)
-        return np.array([[len(t) if self.measure == "characters" else len(t.split()) for t in column] for column in texts], np.float64).T
+            return np.stack(
+                [np.asarray(self.context.score(column), np.float64) for column in texts], 1
+            )
+        return np.array(
+            [
+                [len(t) if self.measure == "characters" else len(t.split()) for t in column]
+                for column in texts
+            ],
+            np.float64,
+        ).T
 
     def _score(self, x: np.ndarray, model: State, training: bool) -> np.ndarray:
         if self.method == "lof":
@@ -149,57 +218,97 @@ class Outliers(Stage):
             return scores.reconstruction(x, model)
         return getattr(scores, self.method)(x, model)
 
-    # --- learning ----------------------------------------------------------------------------------------------------------------------------
+    # --- learning
+    # ----------------------------------------------------------------------------------------------
     def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
         table = self._table(rows)
         parts = [self._matrix(block, table) for block in blocks(rows)]
         if not parts:
             raise DataError("stages.outliers: there are no training rows to learn from")
         if self.measure == "embedding" and len({part.shape[1] for part in parts}) > 1:
-            raise DataError(f"stages.outliers: column {self.names[0]!r} holds lists of several lengths")
+            raise DataError(
+                f"stages.outliers: column {self.names[0]!r} holds lists of several lengths"
+            )
         x = np.concatenate(parts)
         if self.method in ONE:
-            limits = {name: self._limits(name, x[~np.isnan(x[:, f]), f]) for f, name in enumerate(self.names)}
+            limits = {
+                name: self._limits(name, x[~np.isnan(x[:, f]), f])
+                for f, name in enumerate(self.names)
+            }
             report.facts["limits"] = limits
             return {"limits": limits}
         x = x[~np.isnan(x).any(1)]
         if len(x) < 3:
-            raise DataError(f"stages.outliers.method={self.method}: {len(x)} complete training rows, expected at least 3")
+            raise DataError(
+                f"stages.outliers.method={self.method}: {len(x)} complete training rows, expected"
+                " at least 3"
+            )
         if self.method in ("mahalanobis", "autoencoder") and x.shape[1] > WIDEST:
-            raise DataError(f"stages.outliers.method={self.method}: vectors of {x.shape[1]} numbers, expected {WIDEST} at most; set method=cosine")
+            raise DataError(
+                f"stages.outliers.method={self.method}: vectors of {x.shape[1]} numbers, expected"
+                f" {WIDEST} at most; set method=cosine"
+            )
         model = self._fit_model(x)
-        threshold = rounded(np.quantile(self._score(x, model, True), 1 - self.fraction)) if self.threshold is None else self.threshold
+        threshold = (
+            rounded(np.quantile(self._score(x, model, True), 1 - self.fraction))
+            if self.threshold is None
+            else self.threshold
+        )
         report.facts["threshold"] = threshold
         return {"model": model, "threshold": threshold}
 
     def _fit_model(self, x: np.ndarray) -> dict[str, Any]:
         if self.method == "forest":
-            return scores.fit_forest(x, trees=self.trees, sample=self.sample, seed=self.context.seed)
+            return scores.fit_forest(
+                x, trees=self.trees, sample=self.sample, seed=self.context.seed
+            )
         if self.method == "lof":
             return scores.fit_lof(x, neighbours=self.neighbours, points=self.points)
         if self.method == "autoencoder":
-            return scores.fit_reconstruction(x, hidden=self.hidden or max(1, x.shape[1] // 2), steps=self.steps, seed=self.context.seed)
+            return scores.fit_reconstruction(
+                x,
+                hidden=self.hidden or max(1, x.shape[1] // 2),
+                steps=self.steps,
+                seed=self.context.seed,
+            )
         return scores.fit_mahalanobis(x) if self.method == "mahalanobis" else scores.fit_cosine(x)
 
     def _limits(self, name: str, values: np.ndarray) -> list[float]:
-        found = scores.limits(values, self.method, ONE[self.method] if self.threshold is None else self.threshold) if values.size else None
+        found = (
+            scores.limits(
+                values, self.method, ONE[self.method] if self.threshold is None else self.threshold
+            )
+            if values.size
+            else None
+        )
         if found is None:
-            other = " or set stages.outliers.method=zscore" if values.size and values.std() > 0 else ""
+            other = (
+                " or set stages.outliers.method=zscore" if values.size and values.std() > 0 else ""
+            )
             raise DataError(
-                f"stages.outliers.method={self.method}: {self.measure} of column {name!r} has no spread in training: all else were out; "
-                f"remove it from fields{other}"
+                f"stages.outliers.method={self.method}: {self.measure} of column {name!r} has no"
+                f" spread in training: all else were out; remove it from fields{other}"
             )
         return [rounded(v) for v in found]
 
-    # --- acting ------------------------------------------------------------------------------------------------------------------------------
+    # --- acting
+    # ----------------------------------------------------------------------------------------------
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
         table = self._table(rows)
         for block in blocks(rows):
             if self.action == "clip":
-                yield from (self._clipped(row, there(row, self.names, split), state["limits"], report) for row in block)
+                yield from (
+                    self._clipped(row, there(row, self.names, split), state["limits"], report)
+                    for row in block
+                )
                 continue
             x = self._matrix(block, table)
-            out = self._one(x, state["limits"]) if self.method in ONE else self._many(x, state, split == "train")  # [rows, reasons]
+            # [rows, reasons]
+            out = (
+                self._one(x, state["limits"])
+                if self.method in ONE
+                else self._many(x, state, split == "train")
+            )
             for row, reasons in zip(block, out, strict=True):
                 if (new := self._treated(row, np.flatnonzero(reasons), report)) is not None:
                     yield new
@@ -211,7 +320,9 @@ class Outliers(Stage):
     def _many(self, x: np.ndarray, state: State, training: bool) -> np.ndarray:
         whole, out = ~np.isnan(x).any(1), np.zeros((len(x), 1), bool)
         if whole.any():
-            out[whole, 0] = self._score(x[whole], state["model"], training) > state["threshold"] * (1 + 1e-9)
+            out[whole, 0] = self._score(x[whole], state["model"], training) > state["threshold"] * (
+                1 + 1e-9
+            )
         return out
 
     def _treated(self, row: Row, out: np.ndarray, report: Report) -> Row | None:
@@ -226,7 +337,9 @@ class Outliers(Stage):
 
     def _clipped(self, row: Row, names: Sequence[str], limits: State, report: Report) -> Row:
         new = {}
-        for name, value in zip(names, numbers(row, names, "stages.outliers.fields", self.missing), strict=True):
+        for name, value in zip(
+            names, numbers(row, names, "stages.outliers.fields", self.missing), strict=True
+        ):
             low, high = limits[name]
             if value < low or value > high:
                 report.changed[f"{name} clipped"] += 1

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import ClassVar, Optional
 
+from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Report, Stage, State, choice, value_of, with_fields
@@ -21,23 +22,36 @@ from jaxsft.prepare.texts import change_text
 # A number stands free of letters and digits of ASCII; Han characters may touch it.
 _FREE, _END = r"(?<![0-9A-Za-z])", r"(?![0-9A-Za-z])"
 _digit = re.compile(r"\d", re.ASCII)
-FILLER = "\ue000"  # takes the place of what was found, for the kinds that are looked for later: of private use, and no letter
+# takes the place of what was found, for the kinds that are looked for later: of private use, and no
+# letter
+FILLER = "\ue000"
 
 
-# --- what a value must fulfil beside its form --------------------------------------------------------------------------------------------------
+# --- what a value must fulfil beside its form
+# --------------------------------------------------------------------------------------------------
 def luhn(digits: str) -> bool:
     """The check digit of payment cards (ISO/IEC 7812-1, annex B)."""
-    total = sum(int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10)) for i, d in enumerate(reversed(digits)))
+    total = sum(
+        int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10))
+        for i, d in enumerate(reversed(digits))
+    )
     return total % 10 == 0
 
 
 def iban(text: str) -> bool:
-    """The check digits of a bank account (ISO 13616: the number read from its fifth character, letters as 10 to 35, is 1 modulo 97)."""
-    return 15 <= len(text) <= 34 and int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
+    """The check digits of a bank account (ISO 13616: the number read from its fifth character,
+    letters as 10 to 35, is 1 modulo 97).
+    """
+    return (
+        15 <= len(text) <= 34
+        and int("".join(str(int(c, 36)) for c in text[4:] + text[:4])) % 97 == 1
+    )
 
 
 def chinese_id(text: str) -> bool:
-    """The birthday and the check character of a resident identity number (GB 11643-1999; ISO 7064, MOD 11-2)."""
+    """The birthday and the check character of a resident identity number (GB 11643-1999; ISO 7064,
+    MOD 11-2).
+    """
     try:
         datetime.date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
     except ValueError:
@@ -61,7 +75,9 @@ def _digits(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A form, and what its value must fulfil; `plain` is the value that is compared: as if written without blanks and in one case."""
+    """A form, and what its value must fulfil; `plain` is the value that is compared: as if written
+    without blanks and in one case.
+    """
 
     form: re.Pattern[str]
     holds: Callable[[str], bool] = lambda _: True
@@ -71,30 +87,52 @@ class Kind:
 # In the order in which they are looked for: what is found first is masked first.
 KINDS: dict[str, Kind] = {
     "email": Kind(
-        re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,7}\.[A-Za-z]{2,24}(?![\w-])", re.ASCII), plain=str.lower
+        re.compile(
+            r"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,7}\.[A-Za-z]{2,24}(?![\w-])",
+            re.ASCII,
+        ),
+        plain=str.lower,
     ),
-    "iban": Kind(re.compile(rf"{_FREE}[A-Z]{{2}}\d\d(?: ?[A-Z0-9]{{4}}){{2,7}}(?: ?[A-Z0-9]{{1,3}})?{_END}"), lambda text: iban(_digits(text))),
+    "iban": Kind(
+        re.compile(rf"{_FREE}[A-Z]{{2}}\d\d(?: ?[A-Z0-9]{{4}}){{2,7}}(?: ?[A-Z0-9]{{1,3}})?{_END}"),
+        lambda text: iban(_digits(text)),
+    ),
     "cn_id": Kind(re.compile(rf"{_FREE}[1-9]\d{{16}}[0-9Xx]{_END}"), chinese_id),
     # Written in one, in fours (13 to 19 digits), or 4-6-5 as American Express does.
     "card": Kind(
         re.compile(
-            rf"{_FREE}(?:[2-6]\d{{12,18}}|[2-6]\d{{3}}([ -])\d{{4}}\1\d{{4}}\1\d{{1,4}}(?:\1\d{{1,3}})?|3\d{{3}}([ -])\d{{6}}\2\d{{5}}){_END}"
+            rf"{_FREE}(?:[2-6]\d{{12,18}}|[2-6]\d{{3}}(["
+            r" -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|3\d{3}(["
+            rf" -])\d{{6}}\2\d{{5}}){_END}"
         ),
         lambda text: 13 <= len(_digits(text)) <= 19 and luhn(_digits(text)),
     ),
-    # Area 000, 666 and 900-999, group 00 and serial 0000 are not given out (Social Security Administration).
-    "ssn": Kind(re.compile(r"(?<![\w-])(?!000|666|9)\d{3}([- ])(?!00)\d\d\1(?!0000)\d{4}(?![\w-])", re.ASCII)),
+    # Area 000, 666 and 900-999, group 00 and serial 0000 are not given out (Social Security
+    # Administration).
+    "ssn": Kind(
+        re.compile(
+            r"(?<![\w-])(?!000|666|9)\d{3}([- ])(?!00)\d\d\1(?!0000)\d{4}(?![\w-])", re.ASCII
+        )
+    ),
     "ip": Kind(
-        re.compile(r"(?<![\w.:-])(?:(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]))", re.ASCII),
+        re.compile(
+            r"(?<![\w.:-])(?:(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]))",
+            re.ASCII,
+        ),
         _address,
         str.lower,
     ),
-    "cn_mobile": Kind(re.compile(rf"{_FREE}(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{{4}}[ -]?\d{{4}}{_END}"), plain=lambda text: _digits(text)[-11:]),
-    # International (E.164: up to 15 digits), North American with separators, national with a leading 0 and separators.
+    "cn_mobile": Kind(
+        re.compile(rf"{_FREE}(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{{4}}[ -]?\d{{4}}{_END}"),
+        plain=lambda text: _digits(text)[-11:],
+    ),
+    # International (E.164: up to 15 digits), North American with separators, national with a
+    # leading 0 and separators.
     "phone": Kind(
         re.compile(
             r"(?<![\w+])\+[1-9](?:[ .()/-]{0,2}\d){6,14}(?![\w])"
-            r"|(?<!\d )(?<![\w.+-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}(?![\w-])"
+            r"|(?<!\d )(?<![\w.+-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d["
+            r" .-]\d{4}(?![\w-])"
             r"|(?<!\d )(?<![\w.,+-])(?:\(0\d{1,4}\)|0\d{1,4})[ /-]\d{3,4}[ -]?\d{3,5}(?![\w-])",
             re.ASCII,
         )
@@ -106,7 +144,9 @@ def find(text: str, kinds: list[str]) -> list[tuple[int, int, str, str]]:
     """(start, end, kind, plain value) of everything found, in order, without overlaps."""
     digits = _digit.search(text) is not None  # most texts need no further look
     found: list[tuple[int, int, str, str]] = []
-    for name in (name for name in KINDS if name in kinds and (digits if name != "email" else "@" in text)):
+    for name in (
+        name for name in KINDS if name in kinds and (digits if name != "email" else "@" in text)
+    ):
         kind, at = KINDS[name], 0
         while match := kind.form.search(text, at):
             start, at = match.start(), match.start() + 1
@@ -118,7 +158,9 @@ def find(text: str, kinds: list[str]) -> list[tuple[int, int, str, str]]:
 
 
 def _valid(kind: Kind, text: str) -> str | None:
-    """The longest part from the start that holds, cut at blanks: words behind an account number may look like more of it."""
+    """The longest part from the start that holds, cut at blanks: words behind an account number may
+    look like more of it.
+    """
     while True:
         if kind.holds(text):
             return text
@@ -129,28 +171,42 @@ def _valid(kind: Kind, text: str) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Pii(Stage):
-    """Masks personal data that can be told by its form: use it before a data set or a model trained on it leaves the house.
+    """Masks personal data that can be told by its form: use it before a data set or a model trained
+    on it leaves the house.
 
-    Found are e-mail addresses, IBANs (check digits of ISO 13616), payment cards (Luhn), Chinese resident identity numbers (check character of GB
-    11643-1999) and mobile numbers, US social security numbers (ranges that are given out), IPv4 and IPv6 addresses, telephone numbers. Names,
-    postal addresses and anything without a form are not: a masked data set is not an anonymous one. A version such as 1.2.3.4 reads like an
-    address and is masked too.
+    Found are e-mail addresses, IBANs (check digits of ISO 13616), payment cards (Luhn), Chinese
+    resident identity numbers (check character of GB 11643-1999) and mobile numbers, US social
+    security numbers (ranges that are given out), IPv4 and IPv6 addresses, telephone numbers. Names,
+    postal addresses and anything without a form are not: a masked data set is not an anonymous one.
+    A version such as 1.2.3.4 reads like an address and is masked too.
 
-    A mask is `[EMAIL]` or, with mode=pseudonym, `[EMAIL_kbdmfoap]`: equal values have equal masks, in all splits and in `predict`, however they are
-    spaced. The letters are a keyed hash (BLAKE2b). Whoever knows the key can try all telephone numbers: give a secret one by `key_env`.
+    A mask is `[EMAIL]` or, with mode=pseudonym, `[EMAIL_kbdmfoap]`: equal values have equal masks,
+    in all splits and in `predict`, however they are spaced. The letters are a keyed hash (BLAKE2b).
+    Whoever knows the key can try all telephone numbers: give a secret one by `key_env`.
 
-    It works on a text, on the turns of a chat, and on a list of words: there every word that a value touches becomes the mask, so that the list
-    keeps its length and tags stay aligned. A text with `spans` is an error where something in it would change. Counted are the rows that have a
+    It works on a text, on the turns of a chat, and on a list of words: there every word that a
+    value touches becomes the mask, so that the list keeps its length and tags stay aligned. A text
+    with `spans` is an error where something in it would change. Counted are the rows that have a
     kind ("email") and its places ("email, places").
     """
 
     replayed: ClassVar[bool] = True
     slow: ClassVar[bool] = True
 
-    fields: list[str] = dataclasses.field(default_factory=list)  # the columns that are masked; empty: the text column
-    kinds: list[str] = dataclasses.field(default_factory=lambda: list(KINDS))  # email | iban | cn_id | card | ssn | ip | cn_mobile | phone
-    mode: str = "token"  # token | pseudonym (equal values keep equal masks)
-    key_env: Optional[str] = None  # the environment variable that holds the key of mode=pseudonym; null: the seed, which is no secret
+    fields: list[str] = option(
+        dataclasses.field(default_factory=list),
+        "the columns that are masked; empty: the text column",
+    )
+    kinds: list[str] = option(
+        dataclasses.field(default_factory=lambda: list(KINDS)),
+        "email | iban | cn_id | card | ssn | ip | cn_mobile | phone",
+    )
+    mode: str = option("token", "token | pseudonym (equal values keep equal masks)")
+    key_env: Optional[str] = option(
+        None,
+        "the environment variable that holds the key of mode=pseudonym; null: the seed, which is no"
+        " secret",
+    )
 
     def check(self) -> None:
         choice("pii", "mode", self.mode, ("token", "pseudonym"))
@@ -159,7 +215,10 @@ class Pii(Stage):
         if self.key_env is not None and self.mode == "token":
             raise ConfigError("stages.pii.key_env: mode=token has no key; set mode=pseudonym")
         if self.key_env is not None and not os.environ.get(self.key_env):
-            raise ConfigError(f"stages.pii.key_env={self.key_env}: there is no such environment variable, or it is empty")
+            raise ConfigError(
+                f"stages.pii.key_env={self.key_env}: there is no such environment variable, or it"
+                " is empty"
+            )
 
     def row(self, row: Row, state: State, report: Report) -> Row:
         places: Counter[str] = Counter()
@@ -169,7 +228,9 @@ class Pii(Stage):
             if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
                 new = with_fields(new, **{name: self._words(value, places)})
             else:
-                new = change_text(new, name, lambda text: self._text(text, places), "stages.pii.fields")
+                new = change_text(
+                    new, name, lambda text: self._text(text, places), "stages.pii.fields"
+                )
         for kind, count in places.items():
             report.changed[kind] += 1
             report.changed[f"{kind}, places"] += count
@@ -190,7 +251,8 @@ class Pii(Stage):
         return "".join([*out, text[at:]])
 
     def _words(self, words: list[str], places: Counter[str]) -> list[str]:
-        """Looks for values in the words joined by blanks, so that one over several words is found."""
+        """Looks for values in the words joined by blanks, so that one over several words is
+        found."""
         found = find(" ".join(words), self.kinds)
         out, start = [], 0
         for word in words:
@@ -209,5 +271,7 @@ class Pii(Stage):
 def _letters(secret: str, kind: str, value: str) -> str:
     """Eight letters, never a digit: a mask must not read like another number."""
     key = hashlib.blake2b(secret.encode("utf-8", "backslashreplace"), digest_size=32).digest()
-    digest = hashlib.blake2b(f"{kind}\0{value}".encode("utf-8", "backslashreplace"), key=key, digest_size=4).hexdigest()
+    digest = hashlib.blake2b(
+        f"{kind}\0{value}".encode("utf-8", "backslashreplace"), key=key, digest_size=4
+    ).hexdigest()
     return digest.translate(str.maketrans("0123456789abcdef", "abcdefghijklmnop"))

@@ -1,4 +1,5 @@
-"""Text as bags of words want it: lower case, without punctuation and stop words, stems or lemmas."""
+"""Text as bags of words want it: lower case, without punctuation and stop words, stems or
+lemmas."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import ClassVar
 
+from jaxsft.config.option import option
 from jaxsft.data import chinese
 from jaxsft.data.formats import Row
 from jaxsft.data.graphemes import marks
@@ -18,10 +20,13 @@ from jaxsft.prepare.texts import change_text, is_empty, lines_of, need
 
 # Snowball's names of its algorithms, by ISO 639-1 code.
 SNOWBALL = {
-    "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish", "et": "estonian",
+    "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english",
+    "es": "spanish", "et": "estonian",
     "eu": "basque",
-    "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian", "it": "italian",
-    "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian",
+    "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy":
+    "armenian", "id": "indonesian", "it": "italian",
+    "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian", "pt": "portuguese", "ro":
+    "romanian", "ru": "russian", "sr": "serbian",
     "sv": "swedish", "ta": "tamil", "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
 _word = rf"\w+(?:[{marks()}\u200c\u200d]+\w*)*"
@@ -30,24 +35,35 @@ _token = re.compile(rf"{_word}(?:['’-]{_word})*|[^\w\s]")
 
 @dataclasses.dataclass(frozen=True)
 class Words(Stage):
-    """Turns text into normalised words, joined by blanks: for classical baselines and for keyword features, never for a pretrained model.
+    """Turns text into normalised words, joined by blanks: for classical baselines and for keyword
+    features, never for a pretrained model.
 
-    In this order: segmentation (jieba for Chinese), lower case, punctuation, stop words, stem or lemma. Stop words are compared in lower case, before
-    stemming. Stems are Snowball's (Porter 2001, snowballstem.org), lemmas simplemma's dictionary. A text of which nothing is left is dropped as
-    "no words left". All libraries are in the extra `text`.
+    In this order: segmentation (jieba for Chinese), lower case, punctuation, stop words, stem or
+    lemma. Stop words are compared in lower case, before stemming. Stems are Snowball's (Porter
+    2001, snowballstem.org), lemmas simplemma's dictionary. A text of which nothing is left is
+    dropped as "no words left". All libraries are in the extra `text`.
     """
 
     replayed: ClassVar[bool] = True
     slow: ClassVar[bool] = True
 
-    fields: list[str] = dataclasses.field(default_factory=list)  # the columns that are changed; empty: the text column
-    language: str = "en"  # the ISO 639-1 code: of the stop words, the stems, the lemmas; zh segments with jieba
-    lower: bool = True  # lower case
-    punctuation: str = "remove"  # punctuation and symbols that stand alone: remove | keep
-    stop_words: str = "none"  # none | library (stopwordsiso's list of the language) | the path of a file with one word a line
-    stem: bool = False  # Snowball's stem of each word; not with lemma
-    lemma: bool = False  # simplemma's lemma of each word; not with stem
-    empty: str = "drop"  # rows without any word left: drop | keep
+    fields: list[str] = option(
+        dataclasses.field(default_factory=list),
+        "the columns that are changed; empty: the text column",
+    )
+    language: str = option(
+        "en", "the ISO 639-1 code: of the stop words, the stems, the lemmas; zh segments with jieba"
+    )
+    lower: bool = option(True, "lower case")
+    punctuation: str = option("remove", "punctuation and symbols that stand alone: remove | keep")
+    stop_words: str = option(
+        "none",
+        "none | library (stopwordsiso's list of the language) | the path of a file with one word a"
+        " line",
+    )
+    stem: bool = option(False, "Snowball's stem of each word; not with lemma")
+    lemma: bool = option(False, "simplemma's lemma of each word; not with stem")
+    empty: str = option("drop", "rows without any word left: drop | keep")
 
     def check(self) -> None:
         choice("words", "punctuation", self.punctuation, ("remove", "keep"))
@@ -67,7 +83,9 @@ class Words(Stage):
         new = row
         for name in self.fields or [self.context.text]:
             new = change_text(new, name, self.text, "stages.words.fields")
-        if self.empty == "drop" and any(is_empty(new.fields[name]) for name in self.fields or [self.context.text]):
+        if self.empty == "drop" and any(
+            is_empty(new.fields[name]) for name in self.fields or [self.context.text]
+        ):
             report.drop(row, "no words left")
             return None
         if new is not row:
@@ -75,16 +93,24 @@ class Words(Stage):
         return new
 
     def text(self, text: str) -> str:
-        words = chinese.segmenter("stages.words.language=zh").lcut(text) if self.language == "zh" else _token.findall(text)
+        words = (
+            chinese.segmenter("stages.words.language=zh").lcut(text)
+            if self.language == "zh"
+            else _token.findall(text)
+        )
         words = [word for word in words if not word.isspace()]
         if self.lower:
             words = [word.lower() for word in words]
         if self.punctuation == "remove":
-            words = [word for word in words if any(unicodedata.category(c)[0] in "LMN" for c in word)]
+            words = [
+                word for word in words if any(unicodedata.category(c)[0] in "LMN" for c in word)
+            ]
         if stop := _stop_words(self.stop_words, self.language):
             words = [word for word in words if word.lower() not in stop]
         if self.stem or self.lemma:
-            words = list(map(_stemmer(self.language) if self.stem else _lemmatiser(self.language), words))
+            words = list(
+                map(_stemmer(self.language) if self.stem else _lemmatiser(self.language), words)
+            )
         return " ".join(words)
 
 
@@ -96,7 +122,10 @@ def _stop_words(source: str, language: str) -> frozenset[str]:
         return frozenset(line.lower() for line in lines_of(source, "stages.words.stop_words"))
     library = need("stopwordsiso", "stages.words.stop_words=library")
     if not library.has_lang(language):
-        raise ConfigError(f"stages.words.language={language}: stopwordsiso has no stop words of it; set stop_words to a file")
+        raise ConfigError(
+            f"stages.words.language={language}: stopwordsiso has no stop words of it; set"
+            " stop_words to a file"
+        )
     return frozenset(library.stopwords(language))
 
 
@@ -112,5 +141,7 @@ def _lemmatiser(language: str) -> Callable[[str], str]:
     try:
         simplemma.lemmatize("x", lang=language)
     except ValueError:
-        raise ConfigError(f"stages.words.language={language}: simplemma has no lemmas of it") from None
+        raise ConfigError(
+            f"stages.words.language={language}: simplemma has no lemmas of it"
+        ) from None
     return functools.lru_cache(maxsize=2**16)(functools.partial(simplemma.lemmatize, lang=language))

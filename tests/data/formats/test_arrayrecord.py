@@ -12,7 +12,9 @@ ROWS = [{"text": f"grün {i}", "turns": [{"n": i, "half": 0.5, "none": None}]} f
 def test_rows_come_back_and_the_same_rows_give_the_same_bytes(tmp_path):
     for name in ("a.array_record", "b.arrayrecord"):
         write(ROWS, tmp_path / name)
-    assert [(row.line, row.fields) for row in read(tmp_path / "a.array_record")] == list(enumerate(ROWS, start=1))
+    assert [(row.line, row.fields) for row in read(tmp_path / "a.array_record")] == list(
+        enumerate(ROWS, start=1)
+    )
     assert (tmp_path / "a.array_record").read_bytes() == (tmp_path / "b.arrayrecord").read_bytes()
     (tmp_path / "noname-00000-of-00001").write_bytes((tmp_path / "a.array_record").read_bytes())
     assert len(read(tmp_path / "noname-00000-of-00001")) == 600
@@ -26,8 +28,13 @@ def test_records_that_are_no_objects_are_put_aside(tmp_path):
         writer.write(record)
     writer.close()
     bad = []
-    assert [row.fields["text"] for row in read(tmp_path / "a.array_record", quarantine=bad.append)] == ["a", "b"]
-    assert [(b.line, b.reason) for b in bad] == [(2, "found the record b'[1]', expected a JSON object"), (3, "the record b'\\xff' is no JSON")]
+    assert [
+        row.fields["text"] for row in read(tmp_path / "a.array_record", quarantine=bad.append)
+    ] == ["a", "b"]
+    assert [(b.line, b.reason) for b in bad] == [
+        (2, "found the record b'[1]', expected a JSON object"),
+        (3, "the record b'\\xff' is no JSON"),
+    ]
 
 
 def test_damaged_and_packed_files_are_one_sentence(tmp_path):

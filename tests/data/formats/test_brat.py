@@ -36,7 +36,15 @@ def fields(path, quarantine=None, **options):
 
 
 def test_every_kind_of_line(tmp_path):
-    folder = put(tmp_path / "set", eva__a_txt=TEXT, eva__a_ann=ANN, b_txt="nothing here", b_ann="", c_txt="not seen", readme_md="# x")
+    folder = put(
+        tmp_path / "set",
+        eva__a_txt=TEXT,
+        eva__a_ann=ANN,
+        b_txt="nothing here",
+        b_ann="",
+        c_txt="not seen",
+        readme_md="# x",
+    )
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         for file in sorted(folder.rglob("*.*")):
             archive.write(file, file.relative_to(folder))
@@ -55,7 +63,14 @@ def test_every_kind_of_line(tmp_path):
                 {"start": 31, "end": 43, "label": "Per"},
             ],
             "relations": [{"head": 0, "tail": 1, "label": "Near"}],
-            "events": [{"id": "E1", "label": "Beat", "trigger": 2, "arguments": [{"role": "Winner", "target": 0}, {"role": "Loser", "target": 3}]}],
+            "events": [
+                {
+                    "id": "E1",
+                    "label": "Beat",
+                    "trigger": 2,
+                    "arguments": [{"role": "Winner", "target": 0}, {"role": "Loser", "target": 3}],
+                }
+            ],
             "attributes": [
                 {"label": "Negated", "target": "E1", "value": True},
                 {"label": "Surety", "target": "E1", "value": "high"},
@@ -65,7 +80,8 @@ def test_every_kind_of_line(tmp_path):
             "normalizations": [{"target": 3, "reference": "Wikipedia:974", "text": "Ada Lovelace"}],
             "notes": [{"label": "AnnotatorNotes", "target": 0, "text": "check\tthis"}],
         }
-        assert b.fields["spans"] == [] and c.fields["spans"] is None  # nothing to mark, and nobody has looked
+        # nothing to mark, and nobody has looked
+        assert b.fields["spans"] == [] and c.fields["spans"] is None
         assert fields(path, annotators=True)[2]["annotator"] == "eva"
 
 
@@ -81,7 +97,8 @@ def test_every_kind_of_line(tmp_path):
         ("R9\tNear Arg1:T1 Arg2:T8", ["R9 points to 'T8'"]),
         ("R9\tNear T1 T2", ["R9 is 'Near T1 T2', expected a label and two"]),
         ("E8\tBeat:T9", ["E8 has the trigger 'T9'"]),
-        ("E7\tBeat:T3 Cause:E8\nE8\tBeat:T9", ["E8 has the trigger 'T9'", "E7 points to 'E8'"]),  # and what points to it
+        # and what points to it
+        ("E7\tBeat:T3 Cause:E8\nE8\tBeat:T9", ["E8 has the trigger 'T9'", "E7 points to 'E8'"]),
         ("A9\tNegated E8", ["A9 points to 'E8'"]),
         ("N9\tReference T8 x:1\tx", ["N9 points to 'T8'"]),
         ("what is this", ["found 'what is this', expected a line of brat"]),
@@ -91,10 +108,14 @@ def test_every_kind_of_line(tmp_path):
 def test_a_broken_line_is_put_aside_alone(tmp_path, lines, reasons):
     bad = []
     whole = fields(put(tmp_path / "whole", a_txt=TEXT, a_ann=ANN))
-    assert fields(put(tmp_path / "set", a_txt=TEXT, a_ann=ANN + lines), quarantine=bad.append) == whole
+    assert (
+        fields(put(tmp_path / "set", a_txt=TEXT, a_ann=ANN + lines), quarantine=bad.append) == whole
+    )
     assert len(bad) == len(reasons)
     for found, reason in zip(bad, reasons, strict=True):
-        assert reason in found.reason and found.file.endswith("a.ann") and found.line > ANN.count("\n")
+        assert (
+            reason in found.reason and found.file.endswith("a.ann") and found.line > ANN.count("\n")
+        )
     with pytest.raises(DataError, match=r"a.ann:\d+: .*data.on_bad_row=quarantine"):
         read(tmp_path / "set")
 
@@ -107,11 +128,23 @@ def test_an_ann_without_its_text(tmp_path):
 
 
 def test_what_is_written_reads_as_the_same_rows(tmp_path):
-    rows = fields(put(tmp_path / "old", eva__a_txt=TEXT, eva__a_ann=ANN, b_txt="nothing here", b_ann="", c_txt="not seen"))
+    rows = fields(
+        put(
+            tmp_path / "old",
+            eva__a_txt=TEXT,
+            eva__a_ann=ANN,
+            b_txt="nothing here",
+            b_ann="",
+            c_txt="not seen",
+        )
+    )
     for name in ("x", "y"):
         write_brat(tmp_path / name, rows)
         assert fields(tmp_path / name) == rows
-    contents = [{p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")} for name in "xy"]
+    contents = [
+        {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
+        for name in "xy"
+    ]
     assert contents[0] == contents[1]
     for wrong in (
         [{"id": "a"}],

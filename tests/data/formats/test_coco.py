@@ -1,4 +1,6 @@
-"""COCO: every annotation is checked, images without any are kept, and one image gives rows or samples of text."""
+"""COCO: every annotation is checked, images without any are kept, and one image gives rows or
+samples of text.
+"""
 
 import collections
 import copy
@@ -14,20 +16,47 @@ from tests.realdata import real
 POINTS = ["nose", "left_eye"]
 DOCUMENT = {
     "info": {"year": 2017},
-    "images": [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 50}, {"id": 8, "file_name": "b.jpg", "width": 10, "height": 10}],
+    "images": [
+        {"id": 7, "file_name": "a.jpg", "width": 100, "height": 50},
+        {"id": 8, "file_name": "b.jpg", "width": 10, "height": 10},
+    ],
     "annotations": [
-        {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 5, 40, 20.5], "iscrowd": 0, "segmentation": [[1, 2]]},
+        {
+            "id": 1,
+            "image_id": 7,
+            "category_id": 3,
+            "bbox": [10, 5, 40, 20.5],
+            "iscrowd": 0,
+            "segmentation": [[1, 2]],
+        },
         {"id": 2, "image_id": 7, "category_id": 1, "bbox": [0, 0, 100, 50], "iscrowd": 1},
-        {"id": 3, "image_id": 7, "category_id": 3, "bbox": [90, 40, 10.02, 10], "num_keypoints": 1, "keypoints": [95, 45, 1, 0, 0, 0]},
+        {
+            "id": 3,
+            "image_id": 7,
+            "category_id": 3,
+            "bbox": [90, 40, 10.02, 10],
+            "num_keypoints": 1,
+            "keypoints": [95, 45, 1, 0, 0, 0],
+        },
         {"id": 4, "image_id": 7, "caption": " A cat. "},
         {"id": 5, "image_id": 7, "caption": "Two cats?"},
     ],
-    "categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dining table", "keypoints": POINTS}],
+    "categories": [
+        {"id": 1, "name": "cat"},
+        {"id": 3, "name": "dining table", "keypoints": POINTS},
+    ],
 }
 
 
 def put(path, document):
-    text = "{" + ",\n".join(f"{json.dumps(k)}: " + json.dumps(v).replace("}, {", "},\n{") for k, v in document.items()) + "}"
+    text = (
+        "{"
+        + ",\n".join(
+            f"{json.dumps(k)}: " + json.dumps(v).replace("}, {", "},\n{")
+            for k, v in document.items()
+        )
+        + "}"
+    )
     path.write_text(text)
     return path
 
@@ -52,9 +81,15 @@ def test_an_image_is_a_row_with_its_boxes_captions_and_keypoints(tmp_path):
             {"label": "dining table", "x": 90, "y": 40, "w": 10.02, "h": 10, "crowd": False},
         ],
         "captions": ["A cat.", "Two cats?"],
-        "keypoints": [{"label": "dining table", "points": [{"name": "nose", "x": 95, "y": 45, "visible": False}]}],
+        "keypoints": [
+            {
+                "label": "dining table",
+                "points": [{"name": "nose", "x": 95, "y": 45, "visible": False}],
+            }
+        ],
     }
-    assert rows[1].fields["boxes"] == rows[1].fields["captions"] == rows[1].fields["labels"] == []  # an image without annotations is kept
+    # an image without annotations is kept
+    assert rows[1].fields["boxes"] == rows[1].fields["captions"] == rows[1].fields["labels"] == []
 
 
 def test_rows_by_annotation_and_by_caption_are_one_to_many(tmp_path):
@@ -66,23 +101,37 @@ def test_rows_by_annotation_and_by_caption_are_one_to_many(tmp_path):
         ("a.jpg", "dining table", 10.02),
     ]
     captions = fields(path, rows="caption")
-    assert [row["caption"] for row in captions] == ["A cat.", "Two cats?"] and captions[0]["labels"] == ["dining table", "cat"]
+    assert [row["caption"] for row in captions] == ["A cat.", "Two cats?"] and captions[0][
+        "labels"
+    ] == ["dining table", "cat"]
 
 
 def test_samples_of_text(tmp_path):
     path = put(tmp_path / "a.json", DOCUMENT)
     assert fields(path, sample="caption", prompt="{image} shows {labels}:") == [
-        {"image": "a.jpg", "prompt": "a.jpg shows dining table, cat:", "completion": caption} for caption in ("A cat.", "Two cats?")
+        {"image": "a.jpg", "prompt": "a.jpg shows dining table, cat:", "completion": caption}
+        for caption in ("A cat.", "Two cats?")
     ]
     assert fields(path, sample="labels") == [
         {"image": "a.jpg", "text": "A cat.\nTwo cats?", "labels": ["dining table", "cat"]},
         {"image": "b.jpg", "labels": []},
     ]
-    assert [row["text"] for row in fields(path, sample="labels", rows="caption")] == ["A cat.", "Two cats?"]
+    assert [row["text"] for row in fields(path, sample="labels", rows="caption")] == [
+        "A cat.",
+        "Two cats?",
+    ]
     boxes = fields(path, sample="boxes", prompt="Where? {captions}", digits=2)
     assert boxes[0]["prompt"] == "Where? A cat.\nTwo cats?" and boxes[1]["completion"] == "none"
-    assert boxes[0]["completion"].split("\n") == ["dining table 0.10 0.10 0.50 0.51", "cat 0.00 0.00 1.00 1.00", "dining table 0.90 0.80 1.00 1.00"]
-    for options, part in (({"rows": "box"}, "data.options.rows='box'"), ({"sample": "x"}, "data.options.sample='x'"), ({"digits": 0}, "digits=0")):
+    assert boxes[0]["completion"].split("\n") == [
+        "dining table 0.10 0.10 0.50 0.51",
+        "cat 0.00 0.00 1.00 1.00",
+        "dining table 0.90 0.80 1.00 1.00",
+    ]
+    for options, part in (
+        ({"rows": "box"}, "data.options.rows='box'"),
+        ({"sample": "x"}, "data.options.sample='x'"),
+        ({"digits": 0}, "digits=0"),
+    ):
         with pytest.raises(ConfigError, match=part):
             read(path, options=options)
 
@@ -139,12 +188,19 @@ def test_broken_images_and_documents(tmp_path):
         document = copy.deepcopy(DOCUMENT)
         document["images"][0].update(change)
         bad = []
-        assert [row["image"] for row in fields(put(tmp_path / "a.json", document), quarantine=bad.append)] == ["b.jpg"]
-        assert reason in bad[0].reason and len(bad) == 1 + len(DOCUMENT["annotations"])  # and nothing is said of an image that is not there
+        assert [
+            row["image"]
+            for row in fields(put(tmp_path / "a.json", document), quarantine=bad.append)
+        ] == ["b.jpg"]
+        # and nothing is said of an image that is not there
+        assert reason in bad[0].reason and len(bad) == 1 + len(DOCUMENT["annotations"])
     for change, part in (
         ({"images": [DOCUMENT["images"][0]] * 2}, "the image id 7 occurs twice"),
         ({"categories": [{"id": 1}]}, "expected an object with id and name"),
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "category id 1 occurs twice"),
+        (
+            {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
+            "category id 1 occurs twice",
+        ),
     ):
         with pytest.raises(DataError, match=part):
             read(put(tmp_path / "a.json", {**DOCUMENT, **change}))
@@ -154,15 +210,27 @@ def test_broken_images_and_documents(tmp_path):
 
 
 def test_a_second_file_over_the_same_images(tmp_path):
-    objects = put(tmp_path / "objects.json", {**DOCUMENT, "annotations": DOCUMENT["annotations"][:3]})
-    captions = put(tmp_path / "captions.json", {"images": DOCUMENT["images"], "annotations": DOCUMENT["annotations"][3:]})
+    objects = put(
+        tmp_path / "objects.json", {**DOCUMENT, "annotations": DOCUMENT["annotations"][:3]}
+    )
+    captions = put(
+        tmp_path / "captions.json",
+        {"images": DOCUMENT["images"], "annotations": DOCUMENT["annotations"][3:]},
+    )
     whole = put(tmp_path / "whole.json", DOCUMENT)
     assert fields(objects, also=[str(captions)]) == fields(whole)
-    points = put(tmp_path / "points.json", {**DOCUMENT, "annotations": DOCUMENT["annotations"][2:3]})
+    points = put(
+        tmp_path / "points.json", {**DOCUMENT, "annotations": DOCUMENT["annotations"][2:3]}
+    )
     both = fields(objects, also=[str(points)])[0]
     assert len(both["boxes"]) == 3  # the box of annotation 3 is in both files
-    other = put(tmp_path / "other.json", {**DOCUMENT, "annotations": [{**DOCUMENT["annotations"][0], "bbox": [0, 0, 1, 1]}]})
-    with pytest.raises(DataError, match=r"other.json:4: annotation 1: another file has another box"):
+    other = put(
+        tmp_path / "other.json",
+        {**DOCUMENT, "annotations": [{**DOCUMENT["annotations"][0], "bbox": [0, 0, 1, 1]}]},
+    )
+    with pytest.raises(
+        DataError, match=r"other.json:4: annotation 1: another file has another box"
+    ):
         fields(objects, also=[str(other)])
 
 
@@ -173,7 +241,10 @@ def test_what_is_written_reads_as_the_same_rows(tmp_path):
     for name in ("b.json", "c.json"):
         with open(tmp_path / name, "wb") as file:
             coco.write(rows, file, name)
-    assert fields(tmp_path / "b.json") == rows and (tmp_path / "b.json").read_bytes() == (tmp_path / "c.json").read_bytes()
+    assert (
+        fields(tmp_path / "b.json") == rows
+        and (tmp_path / "b.json").read_bytes() == (tmp_path / "c.json").read_bytes()
+    )
     write(rows, tmp_path / "d.json", format="coco")
     assert (tmp_path / "d.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     with pytest.raises(DataError, match="row 1 has no image"):
@@ -192,7 +263,9 @@ def test_real_files_agree_with_the_document(kind, split):
     assert [row["image"] for row in rows] == [image["file_name"] for image in document["images"]]
     assert sum(len(row[KINDS[kind]]) for row in rows) == len(document["annotations"])
     names = {category["id"]: category["name"] for category in document.get("categories", [])}
-    expected = collections.Counter(names[a["category_id"]] for a in document["annotations"] if "bbox" in a)
+    expected = collections.Counter(
+        names[a["category_id"]] for a in document["annotations"] if "bbox" in a
+    )
     assert collections.Counter(box["label"] for row in rows for box in row["boxes"]) == expected
     labelled = sum(a.get("num_keypoints", 0) for a in document["annotations"])
     assert sum(len(person["points"]) for row in rows for person in row["keypoints"]) == labelled
@@ -200,8 +273,15 @@ def test_real_files_agree_with_the_document(kind, split):
 
 def test_real_captions_beside_real_instances():
     rows = fields(
-        real("coco_mini/instances_val2017.json.gz"), also=[str(real("coco_mini/captions_val2017.json.gz"))], sample="caption", prompt="{labels}"
+        real("coco_mini/instances_val2017.json.gz"),
+        also=[str(real("coco_mini/captions_val2017.json.gz"))],
+        sample="caption",
+        prompt="{labels}",
     )
     assert len(rows) == 395 and all(row["prompt"] and row["completion"] for row in rows)
-    labels = fields(real("coco_mini/instances_val2017.json.gz"), also=[str(real("coco_mini/captions_val2017.json.gz"))], sample="labels")
+    labels = fields(
+        real("coco_mini/instances_val2017.json.gz"),
+        also=[str(real("coco_mini/captions_val2017.json.gz"))],
+        sample="labels",
+    )
     assert len(labels) == 79 and all(row["text"].count("\n") >= 4 for row in labels)

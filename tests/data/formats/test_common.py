@@ -33,8 +33,17 @@ def test_the_three_shapes_of_json_keep_their_lines(tmp_path):
     lines = '{"a": 1}\n\n{"a": "x\u2028y"}\r\n'
     assert found(put(tmp_path, "a.jsonl", lines)) == [(1, {"a": 1}), (3, {"a": "x\u2028y"})]
     assert found(put(tmp_path, "a.json", lines)) == [(1, {"a": 1}), (3, {"a": "x\u2028y"})]
-    assert found(put(tmp_path, "b.json", '[\n {"a": 1},\n {\n"a": 2}]')) == [(2, {"a": 1}), (3, {"a": 2})]
-    assert found(put(tmp_path, "c.json", '{"version": 2,\n "data": [\n{"a": 1}\n, {"a": true}], "x": {"data": []}}')) == [
+    assert found(put(tmp_path, "b.json", '[\n {"a": 1},\n {\n"a": 2}]')) == [
+        (2, {"a": 1}),
+        (3, {"a": 2}),
+    ]
+    assert found(
+        put(
+            tmp_path,
+            "c.json",
+            '{"version": 2,\n "data": [\n{"a": 1}\n, {"a": true}], "x": {"data": []}}',
+        )
+    ) == [
         (3, {"a": 1}),
         (4, {"a": True}),
     ]
@@ -76,8 +85,18 @@ def test_files_that_hold_nothing(tmp_path):
     fails(put(tmp_path, "g.jsonl.gz", b"not packed"), "not a whole gzip file")
     fails(put(tmp_path, "cut.txt.gz", gzip.compress(b"text " * 1000)[:-9]), "not a whole gzip file")
     fails(tmp_path / "x.csv", "there is no such file")
-    fails(put(tmp_path, "x.npz", "\x01\x02"), "cannot tell the format", "data.format=", error=ConfigError)
-    fails(put(tmp_path, "y.jsonl", "{}"), "data.options.unit: format jsonl has no such option", error=ConfigError, options={"unit": "line"})
+    fails(
+        put(tmp_path, "x.npz", "\x01\x02"),
+        "cannot tell the format",
+        "data.format=",
+        error=ConfigError,
+    )
+    fails(
+        put(tmp_path, "y.jsonl", "{}"),
+        "data.options.unit: format jsonl has no such option",
+        error=ConfigError,
+        options={"unit": "line"},
+    )
     fails(put(tmp_path, "a.txt", "x"), "data.unit='word'", error=ConfigError, unit="word")
 
 
@@ -93,14 +112,26 @@ def test_files_that_hold_nothing(tmp_path):
 def test_options_have_the_type_of_their_default(tmp_path, name, options, part):
     path = put(tmp_path, name, "{}")
     fails(path, part, error=ConfigError, format=path.suffix[1:], options=options)
-    assert found(put(tmp_path, "h.csv", "text,label\na,b\n"), options={"header": True}) == [(2, {"text": "a", "label": "b"})]
+    assert found(put(tmp_path, "h.csv", "text,label\na,b\n"), options={"header": True}) == [
+        (2, {"text": "a", "label": "b"})
+    ]
 
 
 def test_csv_cells(tmp_path):
     path = put(tmp_path, "a.csv", 'text,label\r\n"a, ""b""\nc",x\r\n\r\n d,y\r\n')
-    assert found(path) == [(2, {"text": 'a, "b"\nc', "label": "x"}), (5, {"text": " d", "label": "y"})]
+    assert found(path) == [
+        (2, {"text": 'a, "b"\nc', "label": "x"}),
+        (5, {"text": " d", "label": "y"}),
+    ]
     assert read(path)[1].where == f"{path}:5"
-    assert len(read(put(tmp_path, "long.csv", "text,label\n" + "x" * 300_000 + ",y\n"))[0].fields["text"]) == 300_000
+    assert (
+        len(
+            read(put(tmp_path, "long.csv", "text,label\n" + "x" * 300_000 + ",y\n"))[0].fields[
+                "text"
+            ]
+        )
+        == 300_000
+    )
     index = put(tmp_path, "pandas.csv", ",text,label\n0,a,x\n1,b,x\n")
     assert found(index)[0] == (2, {"0": "0", "text": "a", "label": "x"})
 
@@ -120,7 +151,11 @@ def test_csv_rows_that_do_not_fit(tmp_path):
 
 def test_tsv_minds_no_quotes(tmp_path):
     path = put(tmp_path, "a.tsv", 'ham\t"unclosed, \\n\r\nspam\t""\nham\tx\n')
-    assert found(path, header="false") == [(1, {"0": "ham", "1": '"unclosed, \\n'}), (2, {"0": "spam", "1": '""'}), (3, {"0": "ham", "1": "x"})]
+    assert found(path, header="false") == [
+        (1, {"0": "ham", "1": '"unclosed, \\n'}),
+        (2, {"0": "spam", "1": '""'}),
+        (3, {"0": "ham", "1": "x"}),
+    ]
 
 
 def test_header_auto(tmp_path):
@@ -130,12 +165,26 @@ def test_header_auto(tmp_path):
     assert found(bare, columns=["0", "1"])[0] == (1, {"0": "hello", "1": "x"})
     assert found(bare)[0][0] == 1  # x occurs again in its column
     assert found(headed)[0][0] == 2
-    fails(bare, f"{bare}:1: missing column 'text'", "'hello', 'x'", "data.header=false", columns=["text", "label"])
+    fails(
+        bare,
+        f"{bare}:1: missing column 'text'",
+        "'hello', 'x'",
+        "data.header=false",
+        columns=["text", "label"],
+    )
     fails(put(tmp_path, "c.csv", "hello,x\n"), "data.header=true or data.header=false")
     numbered = put(tmp_path, "n.csv", "0,1\nham,x\nspam,y\n")  # as pandas writes what has no names
     for columns in ([], ["0", "1"]):
-        fails(numbered, f"{numbered}:1: the first row, '0', '1', may be a header or data", "data.header=true", columns=columns)
-    assert found(numbered, header="true") == [(2, {"0": "ham", "1": "x"}), (3, {"0": "spam", "1": "y"})]
+        fails(
+            numbered,
+            f"{numbered}:1: the first row, '0', '1', may be a header or data",
+            "data.header=true",
+            columns=columns,
+        )
+    assert found(numbered, header="true") == [
+        (2, {"0": "ham", "1": "x"}),
+        (3, {"0": "spam", "1": "y"}),
+    ]
     assert found(bare, header="true")[0] == (2, {"hello": "bye", "x": "y"})
 
 
@@ -143,7 +192,9 @@ def test_text_units(tmp_path):
     path = put(tmp_path, "a.txt", "a\r\nb\n\n \nc\x0bd\n")
     assert found(path) == [(1, {"text": "a"}), (2, {"text": "b"}), (5, {"text": "c\x0bd"})]
     assert found(path, unit="paragraph") == [(1, {"text": "a\nb"}), (5, {"text": "c\x0bd"})]
-    assert found(path, unit="file") == [(1, {"text": "a\r\nb\n\n \nc\x0bd\n", "folder": tmp_path.name})]
+    assert found(path, unit="file") == [
+        (1, {"text": "a\r\nb\n\n \nc\x0bd\n", "folder": tmp_path.name})
+    ]
 
 
 def test_options_have_the_types_that_their_format_declares(tmp_path):
@@ -156,13 +207,23 @@ def test_options_have_the_types_that_their_format_declares(tmp_path):
     for options in ({"tags": None}, {"tags": ["x"]}, {"tags": {}}):
         fails(path, "data.options.tags=", "expected text", error=ConfigError, options=options)
     page = put(tmp_path, "a.html", "<html><body><nav>n</nav><p>a</html>")
-    assert found(page, options={"boilerplate": "true"}) == found(page, options={"boilerplate": True})
-    fails(page, "data.options.boilerplate=7: expected true or false", error=ConfigError, options={"boilerplate": 7})
+    assert found(page, options={"boilerplate": "true"}) == found(
+        page, options={"boilerplate": True}
+    )
+    fails(
+        page,
+        "data.options.boilerplate=7: expected true or false",
+        error=ConfigError,
+        options={"boilerplate": 7},
+    )
 
 
 def test_a_paragraph_with_a_line_that_cannot_be_decoded_is_no_row(tmp_path):
     path, bad = put(tmp_path, "a.txt", b"a\n\nb\n\xff\nc\n\nd\n\xff"), []
-    assert [(row.line, row.fields["text"]) for row in stream(path, unit="paragraph", quarantine=bad.append)] == [(1, "a")]
+    assert [
+        (row.line, row.fields["text"])
+        for row in stream(path, unit="paragraph", quarantine=bad.append)
+    ] == [(1, "a")]
     assert [b.line for b in bad] == [4, 8]
 
 
@@ -170,7 +231,11 @@ def test_missing_column_lists_those_found():
     row = Row({"sentence": "x", "label": 1}, "a.csv", 17)
     with pytest.raises(DataError) as caught:
         require_column(row, "text", "data.columns.text")
-    assert str(caught.value) == "a.csv:17: missing column 'text': found columns 'sentence', 'label'; set data.columns.text=<column>"
+    assert (
+        str(caught.value)
+        == "a.csv:17: missing column 'text': found columns 'sentence', 'label'; set"
+        " data.columns.text=<column>"
+    )
     assert require_column(row, "label", "") == 1
 
 
@@ -218,14 +283,22 @@ def test_real_headers_and_row_counts():
     emotions = read(real("goemotions/dev.tsv"))
     assert len(emotions) == 5426 and list(emotions[0].fields) == ["0", "1", "2"]
     assert len(read(real("gsm8k/test.jsonl"))) == 1319
-    assert len(read(real("gpteacher/roleplay.json.gz"))) == len(json.loads(gzip.decompress(real("gpteacher/roleplay.json.gz").read_bytes())))
+    assert len(read(real("gpteacher/roleplay.json.gz"))) == len(
+        json.loads(gzip.decompress(real("gpteacher/roleplay.json.gz").read_bytes()))
+    )
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [1.0, {"x": -float("inf")}]])
 def test_what_is_written_is_strict_json(tmp_path, suffix, value):
     path = tmp_path / f"out.{suffix}"
-    with pytest.raises(DataError, match=rf"out.{suffix}: row 2, column 'n': found -?(nan|inf), which JSON does not have; write .csv, or drop it"):
+    with pytest.raises(
+        DataError,
+        match=(
+            rf"out.{suffix}: row 2, column 'n': found -?(nan|inf), which JSON does not have; write"
+            r" .csv, or drop it"
+        ),
+    ):
         write([{"n": 1.5}, {"a": 1, "n": value}], path)
     assert not path.exists()
     if isinstance(value, float):

@@ -50,7 +50,13 @@ SAMPLE = """\
 
 def sentence(*lines):
     """The lines of a sentence from pairs `id head`."""
-    return "".join(f"{i}\tw{i}\t_\t_\t_\t_\t{head}\t_\t_\t_\n" for i, head in (line.split() for line in lines)) + "\n"
+    return (
+        "".join(
+            f"{i}\tw{i}\t_\t_\t_\t_\t{head}\t_\t_\t_\n"
+            for i, head in (line.split() for line in lines)
+        )
+        + "\n"
+    )
 
 
 def put(folder, content, name="a.conllu"):
@@ -75,10 +81,24 @@ def test_a_sentence_with_everything(tmp_path):
     row = first.fields
     assert (first.line, second.line) == (1, 13)
     assert (row["sent_id"], row["text"]) == ("d-1", "don't go to New York, 10 000 times")
-    assert row["id"] == [*"12345"] and row["form"] == ["do", "n't", "go", "New York", "10 000"] and row["head"] == [3, 3, 0, 3, 4]
-    assert row["upos"][0] == "AUX" and row["xpos"][0] == "VBP" and row["misc"][3] == "SpaceAfter=No" and row["deps"] == ["_"] * 5
-    assert [cells[:2] for cells in row["multiword"]] == [["1-2", "don't"]] and [cells[0] for cells in row["empty"]] == ["0.1", "3.1"]
-    assert ours.features(row["feats"][0]) == {"Mood": ["Imp"], "VerbForm": ["Fin"]} and ours.features("_") == {}
+    assert (
+        row["id"] == [*"12345"]
+        and row["form"] == ["do", "n't", "go", "New York", "10 000"]
+        and row["head"] == [3, 3, 0, 3, 4]
+    )
+    assert (
+        row["upos"][0] == "AUX"
+        and row["xpos"][0] == "VBP"
+        and row["misc"][3] == "SpaceAfter=No"
+        and row["deps"] == ["_"] * 5
+    )
+    assert [cells[:2] for cells in row["multiword"]] == [["1-2", "don't"]] and [
+        cells[0] for cells in row["empty"]
+    ] == ["0.1", "3.1"]
+    assert (
+        ours.features(row["feats"][0]) == {"Mood": ["Imp"], "VerbForm": ["Fin"]}
+        and ours.features("_") == {}
+    )
     assert ours.features("Case=Acc,Dat|X") == {"Case": ["Acc", "Dat"], "X": []}
     with pytest.raises(DataError, match="each name once"):
         ours.features("A=b|A=c")
@@ -89,7 +109,12 @@ def test_a_sentence_with_everything(tmp_path):
 
 def test_crlf_and_a_missing_last_line(tmp_path):
     expected = [row.fields for row in formats.read(put(tmp_path, SAMPLE))]
-    for content in (SAMPLE.replace("\n", "\r\n"), SAMPLE.rstrip("\n"), "\ufeff" + SAMPLE, "\n\n" + SAMPLE.replace("\n\n", "\n \n\n")):
+    for content in (
+        SAMPLE.replace("\n", "\r\n"),
+        SAMPLE.rstrip("\n"),
+        "\ufeff" + SAMPLE,
+        "\n\n" + SAMPLE.replace("\n\n", "\n \n\n"),
+    ):
         assert [row.fields for row in formats.read(put(tmp_path, content))] == expected
     assert formats.detect(formats.sources(put(tmp_path, SAMPLE, "a.txt"))[0]).name == "conllu"
 
@@ -100,7 +125,11 @@ def test_crlf_and_a_missing_last_line(tmp_path):
         (["1 0", "3 1"], 2, "found the id '3', expected 2"),
         (["1 0", "1 0"], 2, "found the id '1', expected 2; an empty line"),
         (["2 0"], 1, "found the id '2', expected 1"),
-        (["1 0", "2-5 _", "2 1"], 2, "found the range 2-5, expected one that begins with the next word, 2, and ends inside"),
+        (
+            ["1 0", "2-5 _", "2 1"],
+            2,
+            "found the range 2-5, expected one that begins with the next word, 2, and ends inside",
+        ),
         (["1-2 _", "1 0", "2-3 _", "2 1", "3 1"], 3, "found the range 2-3"),
         (["1 0", "1.2 _"], 2, "found the empty node 1.2, expected 1.1"),
         (["1 0", "3.1 _", "2 1"], 2, "found the empty node 3.1, expected 1.1"),
@@ -110,24 +139,42 @@ def test_crlf_and_a_missing_last_line(tmp_path):
 )
 def test_ids_out_of_order_are_put_aside_with_their_line(tmp_path, lines, line, part):
     good = "# text = x\n" + sentence("1 0")
-    rows, (bad,) = aside(put(tmp_path, good + "# sent_id = b\n" + sentence(*lines) + sentence("1 2", "2 0")))
-    assert [row.line for row in rows] == [1, 4 + len(lines) + 2] and bad.line == 4 + line and part in bad.reason
+    rows, (bad,) = aside(
+        put(tmp_path, good + "# sent_id = b\n" + sentence(*lines) + sentence("1 2", "2 0"))
+    )
+    assert (
+        [row.line for row in rows] == [1, 4 + len(lines) + 2]
+        and bad.line == 4 + line
+        and part in bad.reason
+    )
     with pytest.raises(DataError, match=rf"a\.conllu:{4 + line}: "):
         formats.read(tmp_path / "a.conllu")
 
 
 def test_lines_that_are_no_words(tmp_path):
-    text = sentence("1 0", "2 1").replace("2\tw2\t_", "2\tw2") + "# comment only\n\n" + sentence("1 0") + "1\tx\n\n"
+    text = (
+        sentence("1 0", "2 1").replace("2\tw2\t_", "2\tw2")
+        + "# comment only\n\n"
+        + sentence("1 0")
+        + "1\tx\n\n"
+    )
     # Cells that are missing in one line and too many in the next do not cancel out.
     text += "1\tw\t_\t_\t_\t_\t0\t_\t_\n2\tw\t_\t_\t_\t_\t1\t_\t_\t_\t_\n\n"
     rows, bad = aside(put(tmp_path, text.encode() + b"# \xff\n" + sentence("1 0").encode()))
     assert [row.line for row in rows] == [6] and [b.line for b in bad] == [2, 4, 8, 10, 13]
-    assert "found 9 cells" in bad[0].reason and "no word" in bad[1].reason and "found 2 cells" in bad[2].reason and "0xff" in bad[4].reason
+    assert (
+        "found 9 cells" in bad[0].reason
+        and "no word" in bad[1].reason
+        and "found 2 cells" in bad[2].reason
+        and "0xff" in bad[4].reason
+    )
 
 
 def test_heads_that_nobody_annotated(tmp_path):
     (row,) = formats.read(put(tmp_path, sentence("1 _", "2 _")))
-    assert row.fields["head"] == [None, None] and written([row.fields]).decode() == sentence("1 _", "2 _")
+    assert row.fields["head"] == [None, None] and written([row.fields]).decode() == sentence(
+        "1 _", "2 _"
+    )
 
 
 NO_TREES = {
@@ -157,7 +204,15 @@ def test_heads_are_checked_where_a_tree_is_asked_for(tmp_path, lines):
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=7))
 def test_trees_are_told_from_the_rest_as_by_walking(heads):
     """Against the definition: one root, and from every word the heads lead there."""
-    row = Row({"form": [*map(str, heads)], "head": ours._heads([str(head) for head in heads]), "deprel": [*map(str, heads)]}, "a.conllu", 1)
+    row = Row(
+        {
+            "form": [*map(str, heads)],
+            "head": ours._heads([str(head) for head in heads]),
+            "deprel": [*map(str, heads)],
+        },
+        "a.conllu",
+        1,
+    )
 
     def arrives(word):
         seen = set()
@@ -166,7 +221,11 @@ def test_trees_are_told_from_the_rest_as_by_walking(heads):
             word = heads[word - 1]
         return word == 0
 
-    tree = heads.count(0) == 1 and max(heads) <= len(heads) and all(arrives(i + 1) for i in range(len(heads)))
+    tree = (
+        heads.count(0) == 1
+        and max(heads) <= len(heads)
+        and all(arrives(i + 1) for i in range(len(heads)))
+    )
     try:
         found = parse_record(row, Columns()).heads
     except DataError:
@@ -176,7 +235,10 @@ def test_trees_are_told_from_the_rest_as_by_walking(heads):
 
 def test_writing_rows_that_were_not_read():
     row = {"form": ["a", "b"], "upos": ["X", "Y"], "head": [0, 1], "text": "a b"}
-    assert written([row]).decode() == "# text = a b\n1\ta\t_\tX\t_\t_\t0\t_\t_\t_\n2\tb\t_\tY\t_\t_\t1\t_\t_\t_\n\n"
+    assert (
+        written([row]).decode()
+        == "# text = a b\n1\ta\t_\tX\t_\t_\t0\t_\t_\t_\n2\tb\t_\tY\t_\t_\t1\t_\t_\t_\n\n"
+    )
     for wrong, part in (
         ({**row, "upos": ["X"]}, "found 1 cells of 'upos' and 2 forms"),
         ({**row, "form": ["a\tb", "c"]}, "found 11 cells"),
@@ -198,15 +260,27 @@ def test_real_treebanks_survive_byte_for_byte(name):
     assert written(row.fields for row in rows) == gzip.decompress(path.read_bytes())
 
 
-@pytest.mark.parametrize("name", ["ud_english_ewt/en_ewt-ud-dev.conllu.gz", "ud_german_gsd_devtest/de_gsd-ud-dev.conllu.gz"])
+@pytest.mark.parametrize(
+    "name",
+    ["ud_english_ewt/en_ewt-ud-dev.conllu.gz", "ud_german_gsd_devtest/de_gsd-ud-dev.conllu.gz"],
+)
 def test_real_trees_are_those_of_the_library(name):
     library = pytest.importorskip("conllu", reason="needs conllu")
     path = real(name)
     text = gzip.decompress(path.read_bytes()).decode()
     for row, tree in zip(formats.read(path), library.parse(text), strict=True):
         words = [token for token in tree if isinstance(token["id"], int)]
-        assert row.fields["form"] == [t["form"] for t in words] and row.fields["head"] == [t["head"] for t in words]
-        assert row.fields["deprel"] == [t["deprel"] for t in words] and row.fields["upos"] == [t["upos"] for t in words]
-        assert [ours.features(cell) for cell in row.fields["feats"]] == [{k: v.split(",") for k, v in (t["feats"] or {}).items()} for t in words]
+        assert row.fields["form"] == [t["form"] for t in words] and row.fields["head"] == [
+            t["head"] for t in words
+        ]
+        assert row.fields["deprel"] == [t["deprel"] for t in words] and row.fields["upos"] == [
+            t["upos"] for t in words
+        ]
+        assert [ours.features(cell) for cell in row.fields["feats"]] == [
+            {k: v.split(",") for k, v in (t["feats"] or {}).items()} for t in words
+        ]
         assert len(row.fields["multiword"]) + len(row.fields["empty"]) == len(tree) - len(words)
-        assert row.fields["text"] == tree.metadata["text"] and row.fields["sent_id"] == tree.metadata["sent_id"]
+        assert (
+            row.fields["text"] == tree.metadata["text"]
+            and row.fields["sent_id"] == tree.metadata["sent_id"]
+        )

@@ -1,4 +1,6 @@
-"""Whatever a file holds, reading it gives rows, rows that are put aside, or one sentence: never a traceback."""
+"""Whatever a file holds, reading it gives rows, rows that are put aside, or one sentence: never a
+traceback.
+"""
 
 import copy
 import json
@@ -16,12 +18,38 @@ from tests.data.formats.test_json_records import SNIPS
 from tests.data.formats.test_markdown import BODY
 from tests.data.formats.test_voc import XML, element
 
-STRANGE = (None, True, 0, -1, 1.5, 10**30, "", "x", [], [None], [[]], {}, {"x": 1}, float("nan"), float("inf"))
-SPAN = {"id": "a", "from_name": "label", "type": "labels", "value": {"start": 0, "end": 1, "text": "a", "labels": ["X"]}}
+STRANGE = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    10**30,
+    "",
+    "x",
+    [],
+    [None],
+    [[]],
+    {},
+    {"x": 1},
+    float("nan"),
+    float("inf"),
+)
+SPAN = {
+    "id": "a",
+    "from_name": "label",
+    "type": "labels",
+    "value": {"start": 0, "end": 1, "text": "a", "labels": ["X"]},
+}
 RELATION = {"type": "relation", "from_id": "a", "to_id": "a", "direction": "left", "labels": ["y"]}
 CHOICE = {"from_name": "t", "type": "choices", "value": {"choices": ["b"]}}
 LABELSTUDIO = [
-    {"id": 1, "data": {"text": "abc"}, "annotations": [{"completed_by": {"id": 1}, "result": [SPAN, RELATION, CHOICE]}], "predictions": []}
+    {
+        "id": 1,
+        "data": {"text": "abc"},
+        "annotations": [{"completed_by": {"id": 1}, "result": [SPAN, RELATION, CHOICE]}],
+        "predictions": [],
+    }
 ]
 ENTITY = {"id": 1, "label": "X", "start_offset": 0, "end_offset": 1}
 DOCCANO = [
@@ -33,7 +61,9 @@ DOCCANO = [
 
 def nodes(value, path=()):
     yield path
-    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+    for key in (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    ):
         yield from nodes(value[key], (*path, key))
 
 
@@ -53,7 +83,9 @@ def changed(value, path, by):
 
 
 def consumed(path, **how):
-    """How many rows and how many put aside; None where the file as a whole is refused, in one sentence that names it."""
+    """How many rows and how many put aside; None where the file as a whole is refused, in one
+    sentence that names it.
+    """
     bad = []
     try:
         rows = sum(1 for _ in stream(path, quarantine=bad.append, **how))
@@ -101,7 +133,22 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
                 out[at : at + draw.randint(1, 9)] = b""
             case 1:
                 out[at:at] = draw.choice(
-                    [b"\t", b"<", b">", b";", b"\n", b"\xff", b"-1", b"99999999999", b"&x;", b"<![if", b"T1", b"---\n", b"\0", b" "]
+                    [
+                        b"\t",
+                        b"<",
+                        b">",
+                        b";",
+                        b"\n",
+                        b"\xff",
+                        b"-1",
+                        b"99999999999",
+                        b"&x;",
+                        b"<![if",
+                        b"T1",
+                        b"---\n",
+                        b"\0",
+                        b" ",
+                    ]
                 )
             case 2:
                 out = out[:at] or bytearray(b"x")
@@ -112,8 +159,14 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
 
 
 TREES = {"brat": {"a.txt": TEXT.encode(), "a.ann": ANN.encode()}, "voc": {}}
-TREES["voc"] = {"Annotations/a.xml": XML.format(name="a", objects=element(1, 1, 9, 9)).encode(), "ImageSets/Main/train.txt": b"a\n"}
-FILES = {"a.html": PAGE.encode(), "a.md": b"---\ntitle: a\nn: [1, {b: 2024-01-01}]\n---\n" + BODY.encode()}
+TREES["voc"] = {
+    "Annotations/a.xml": XML.format(name="a", objects=element(1, 1, 9, 9)).encode(),
+    "ImageSets/Main/train.txt": b"a\n",
+}
+FILES = {
+    "a.html": PAGE.encode(),
+    "a.md": b"---\ntitle: a\nn: [1, {b: 2024-01-01}]\n---\n" + BODY.encode(),
+}
 
 
 @pytest.mark.parametrize("name", [*FILES, *TREES])
@@ -137,7 +190,9 @@ def test_text_formats_with_any_bytes_changed(tmp_path, name):
 def test_tables_with_any_bytes_changed(tmp_path, name):
     pytest.importorskip("pyarrow")
     draw = random.Random(1)
-    write([{"text": f"row {i}", "n": i, "tags": ["a"] * (i % 3)} for i in range(50)], tmp_path / name)
+    write(
+        [{"text": f"row {i}", "n": i, "tags": ["a"] * (i % 3)} for i in range(50)], tmp_path / name
+    )
     whole = (tmp_path / name).read_bytes()
     for number in range(60):
         out = bytearray(whole)

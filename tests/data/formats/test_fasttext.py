@@ -10,7 +10,9 @@ from jaxsft.errors import DataError
 
 def rows(folder, content, bad=None, **how):
     (folder / "a.txt").write_text(content)
-    return list(formats.stream(folder / "a.txt", quarantine=None if bad is None else bad.append, **how))
+    return list(
+        formats.stream(folder / "a.txt", quarantine=None if bad is None else bad.append, **how)
+    )
 
 
 def test_labels_of_fasttext_are_told_by_content(tmp_path):
@@ -27,10 +29,14 @@ def test_labels_of_fasttext_are_told_by_content(tmp_path):
 
 def test_the_first_word_is_the_label(tmp_path):
     content = "NUM:dist How far is it ?\nLOC:city Where ?\n"
-    (first, second) = rows(tmp_path, content, format="fasttext", options={"prefix": "none"})
-    assert first.fields == {"text": "How far is it ?", "labels": ["NUM:dist"]} and second.fields["labels"] == ["LOC:city"]
+    first, second = rows(tmp_path, content, format="fasttext", options={"prefix": "none"})
+    assert first.fields == {"text": "How far is it ?", "labels": ["NUM:dist"]} and second.fields[
+        "labels"
+    ] == ["LOC:city"]
     (plain,) = rows(tmp_path, "x\n")
-    with pytest.raises(DataError, match=r"no column 'label'.*data.format=fasttext data.options.prefix=none"):
+    with pytest.raises(
+        DataError, match=r"no column 'label'.*data.format=fasttext data.options.prefix=none"
+    ):
         KINDS["classify"].infer_columns(plain, Columns())
 
 

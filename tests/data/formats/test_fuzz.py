@@ -29,11 +29,21 @@ def test_the_seeds_are_read(tmp_path, kind):
         for inside, text in files.items():
             (tmp_path / name / inside).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name / inside).write_text(text, encoding="utf-8")
-        assert not fuzz.check(tmp_path / name, content.encode() if isinstance(content, str) else None, kind, "utf-8", options)
+        assert not fuzz.check(
+            tmp_path / name,
+            content.encode() if isinstance(content, str) else None,
+            kind,
+            "utf-8",
+            options,
+        )
         how = {key: value for key, value in options.items() if key in ("header", "unit")}
         given = {key: value for key, value in options.items() if key not in how}
         rows = formats.read(tmp_path / name, format=kind, options=given, **how)
-        whole = formats.tree(tmp_path / name) if isinstance(content, dict) else formats.sources(tmp_path / name)[0]
+        whole = (
+            formats.tree(tmp_path / name)
+            if isinstance(content, dict)
+            else formats.sources(tmp_path / name)[0]
+        )
         assert rows and formats.detect(whole).name == kind
 
 
@@ -67,12 +77,20 @@ def hangs(found):
 
 
 def test_a_reason_is_one_line_and_no_book(tmp_path, monkeypatch):
-    quotes = lambda source, encoding, options: iter([Bad(1, "found " + "x\n" * 5000 + "; set data.options.x=y")])
-    monkeypatch.setitem(formats.FORMATS, "txt", dataclasses.replace(formats.FORMATS["txt"], read=quotes))
+    quotes = lambda source, encoding, options: iter(
+        [Bad(1, "found " + "x\n" * 5000 + "; set data.options.x=y")]
+    )
+    monkeypatch.setitem(
+        formats.FORMATS, "txt", dataclasses.replace(formats.FORMATS["txt"], read=quotes)
+    )
     (tmp_path / "a.txt").write_text("x")
     bad = []
     assert not list(formats.stream(tmp_path / "a.txt", quarantine=bad.append))
-    assert len(bad[0].reason) < 1000 and "\n" not in bad[0].reason and bad[0].reason.endswith("; set data.options.x=y")
+    assert (
+        len(bad[0].reason) < 1000
+        and "\n" not in bad[0].reason
+        and bad[0].reason.endswith("; set data.options.x=y")
+    )
 
 
 @pytest.mark.parametrize(

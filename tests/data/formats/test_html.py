@@ -23,7 +23,10 @@ PAGE = """<!-- saved --><!DOCTYPE html>
 <aside>Ads</aside><footer>Imprint</footer>
 <script>late()</script><noscript>no script</noscript></body></html>
 """
-TEXT = "The\xa0head\nOne bold line.\nNext <line> 🙂\nUnclosed\nfirst\nsecond\ndef f():\n    return 1\n\n    # end\na\tb\n1\nOf the article"
+TEXT = (
+    "The\xa0head\nOne bold line.\nNext <line> 🙂\nUnclosed\nfirst\nsecond\ndef f():\n    return"
+    " 1\n\n    # end\na\tb\n1\nOf the article"
+)
 
 
 def put(folder, name, content):
@@ -33,19 +36,27 @@ def put(folder, name, content):
 
 
 def fields(path, quarantine=None, encoding="utf-8", **options):
-    return [row.fields for row in read(path, options=options, quarantine=quarantine, encoding=encoding)]
+    return [
+        row.fields for row in read(path, options=options, quarantine=quarantine, encoding=encoding)
+    ]
 
 
 def test_a_page_is_its_text_without_what_stands_around_it(tmp_path):
     path = put(tmp_path, "a.html", PAGE)
-    assert fields(path) == [{"text": TEXT, "title": "A & B page", "language": "de", "folder": tmp_path.name}]
+    assert fields(path) == [
+        {"text": TEXT, "title": "A & B page", "language": "de", "folder": tmp_path.name}
+    ]
     everything = fields(path, boilerplate=True)[0]["text"].split("\n")
     assert everything[:3] == ["Site", "Home", "Search"] and everything[-2:] == ["Ads", "Imprint"]
     assert not {"secret", "late()", "no script"} & set(everything)
 
 
 def test_main_is_the_page_where_there_is_one(tmp_path):
-    path = put(tmp_path, "a.htm", "<html><body><div>Cookies</div><main><p>Content</p></main><div>More</div></body></html>")
+    path = put(
+        tmp_path,
+        "a.htm",
+        "<html><body><div>Cookies</div><main><p>Content</p></main><div>More</div></body></html>",
+    )
     assert fields(path)[0]["text"] == "Content" and fields(path)[0]["title"] is None
     assert fields(path, boilerplate=True)[0]["text"] == "Cookies\nContent\nMore"
 
@@ -54,7 +65,10 @@ def test_folders_patterns_and_files_without_suffix(tmp_path):
     for name in ("pos/a.html", "neg/b.html"):
         (tmp_path / name).parent.mkdir()
         put(tmp_path, name, f"<p>{name}</p>")
-    assert [(row.fields["folder"], row.fields["text"]) for row in read(f"{tmp_path}/*/*.html")] == [("neg", "neg/b.html"), ("pos", "pos/a.html")]
+    assert [(row.fields["folder"], row.fields["text"]) for row in read(f"{tmp_path}/*/*.html")] == [
+        ("neg", "neg/b.html"),
+        ("pos", "pos/a.html"),
+    ]
     assert len(read(tmp_path)) == 2
     page = put(tmp_path, "page", PAGE)
     assert detect(source.Source(str(page), page)).name == "html"
@@ -62,7 +76,10 @@ def test_folders_patterns_and_files_without_suffix(tmp_path):
 
 
 def test_the_characters_that_the_page_declares(tmp_path):
-    latin = '<html><head><meta http-equiv="Content-Type" content="text/html; charset=ISO-8859-1"></head><p>caf\xe9 \x80</p></html>'.encode("latin-1")
+    latin = (
+        '<html><head><meta http-equiv="Content-Type" content="text/html;'
+        ' charset=ISO-8859-1"></head><p>caf\xe9 \x80</p></html>'.encode("latin-1")
+    )
     assert fields(put(tmp_path, "a.html", latin))[0]["text"] == "café €"
     assert fields(tmp_path / "a.html", encoding="latin-1")[0]["text"] == "café \x80"
     with pytest.raises(DataError, match="is not valid utf-8"):
@@ -82,9 +99,18 @@ def test_a_page_that_hides_its_text_is_bad(tmp_path, page, line, reason):
     bad = []
     put(tmp_path, "a.html", page)
     put(tmp_path, "b.html", "<p>fine</p>")
-    assert fields(tmp_path, quarantine=bad.append) == [{"text": "fine", "title": None, "language": None, "folder": tmp_path.name}]
-    assert [(b.line, b.file) for b in bad] == [(line, f"{tmp_path}/a.html")] and reason in bad[0].reason
+    assert fields(tmp_path, quarantine=bad.append) == [
+        {"text": "fine", "title": None, "language": None, "folder": tmp_path.name}
+    ]
+    assert [(b.line, b.file) for b in bad] == [(line, f"{tmp_path}/a.html")] and reason in bad[
+        0
+    ].reason
 
 
 def test_an_element_inside_one_of_its_kind_stays_hidden(tmp_path):
-    assert fields(put(tmp_path, "a.html", "<nav>a<nav>b</nav>c</nav><p>d</p><nav/><p>e</p>"))[0]["text"] == "d\ne"
+    assert (
+        fields(put(tmp_path, "a.html", "<nav>a<nav>b</nav>c</nav><p>d</p><nav/><p>e</p>"))[0][
+            "text"
+        ]
+        == "d\ne"
+    )

@@ -14,11 +14,22 @@ def span(start, end, label, text=None, id="a"):
 
 
 def chosen(*choices, control="topic", kind="choices"):
-    return {"id": "c", "from_name": control, "to_name": "text", "type": kind, "value": {kind: list(choices)}}
+    return {
+        "id": "c",
+        "from_name": control,
+        "to_name": "text",
+        "type": kind,
+        "value": {kind: list(choices)},
+    }
 
 
 def task(*annotations, **more):
-    return {"id": 1, "data": {"text": TEXT, "source": "web"}, "annotations": list(annotations), **more}
+    return {
+        "id": 1,
+        "data": {"text": TEXT, "source": "web"},
+        "annotations": list(annotations),
+        **more,
+    }
 
 
 def put(folder, tasks, name="a.json"):
@@ -31,11 +42,21 @@ def fields(path, quarantine=None, **options):
 
 
 def test_each_annotator_of_a_task_is_a_row(tmp_path):
-    first = {"completed_by": 3, "result": [span(0, 3, "PER", "Ada"), span(10, 13, "PER", "Bob", id="b"), chosen("a", "b")]}
-    first["result"].append({"type": "relation", "from_id": "a", "to_id": "b", "direction": "left", "labels": ["met"]})
-    second = {"completed_by": {"id": 4, "email": "b@c.org"}, "result": [{"from_name": "stars", "type": "rating", "value": {"rating": 4}}]}
+    first = {
+        "completed_by": 3,
+        "result": [span(0, 3, "PER", "Ada"), span(10, 13, "PER", "Bob", id="b"), chosen("a", "b")],
+    }
+    first["result"].append(
+        {"type": "relation", "from_id": "a", "to_id": "b", "direction": "left", "labels": ["met"]}
+    )
+    second = {
+        "completed_by": {"id": 4, "email": "b@c.org"},
+        "result": [{"from_name": "stars", "type": "rating", "value": {"rating": 4}}],
+    }
     skipped = {"completed_by": 5, "was_cancelled": True, "result": []}
-    path = put(tmp_path, [task(first, second, skipped), {"id": 2, "data": {"text": "b", "source": "web"}}])
+    path = put(
+        tmp_path, [task(first, second, skipped), {"id": 2, "data": {"text": "b", "source": "web"}}]
+    )
     rows = read(path)
     assert [row.line for row in rows] == [2, 2, 2, 3]
     base = {"id": 1, "text": TEXT, "source": "web"}
@@ -43,14 +64,25 @@ def test_each_annotator_of_a_task_is_a_row(tmp_path):
     assert [row.fields for row in rows] == [
         {
             **base,
-            "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 10, "end": 13, "label": "PER"}],
+            "spans": [
+                {"start": 0, "end": 3, "label": "PER"},
+                {"start": 10, "end": 13, "label": "PER"},
+            ],
             "relations": [{"head": 1, "tail": 0, "label": "met"}],
             "labels": ["a", "b"],
             "topic": ["a", "b"],
             "annotator": 3,
             "skipped": False,
         },
-        {**base, "spans": [], "relations": [], "labels": [], "stars": 4, "annotator": "b@c.org", "skipped": False},
+        {
+            **base,
+            "spans": [],
+            "relations": [],
+            "labels": [],
+            "stars": 4,
+            "annotator": "b@c.org",
+            "skipped": False,
+        },
         {**base, **none, "annotator": 5, "skipped": True},
         {"id": 2, "text": "b", "source": "web", **none, "annotator": None, "skipped": False},
     ]
@@ -58,12 +90,21 @@ def test_each_annotator_of_a_task_is_a_row(tmp_path):
 
 def test_offsets_of_javascript_become_characters(tmp_path):
     # In UTF-16 the emoji is two units long, so Bob begins one later.
-    path = put(tmp_path, [task({"result": [span(11, 14, "PER", "Bob")]}), task({"result": [span(10, 13, "PER")]})])
-    assert [row["spans"] for row in fields(path)] == [[{"start": 10, "end": 13, "label": "PER"}]] * 2
+    path = put(
+        tmp_path,
+        [task({"result": [span(11, 14, "PER", "Bob")]}), task({"result": [span(10, 13, "PER")]})],
+    )
+    assert [row["spans"] for row in fields(path)] == [
+        [{"start": 10, "end": 13, "label": "PER"}]
+    ] * 2
 
 
 def test_completions_predictions_and_other_controls(tmp_path):
-    old = {"id": 1, "data": {"body": "hi"}, "completions": [{"created_username": " a@b.c, 1", "result": [chosen("x")]}]}
+    old = {
+        "id": 1,
+        "data": {"body": "hi"},
+        "completions": [{"created_username": " a@b.c, 1", "result": [chosen("x")]}],
+    }
     assert fields(put(tmp_path, [old]), text="body")[0] == {
         "id": 1,
         "text": "hi",
@@ -76,10 +117,22 @@ def test_completions_predictions_and_other_controls(tmp_path):
     }
     tree = chosen(["A", "B"], ["C"], control="tree", kind="taxonomy")
     words = {"from_name": "better", "type": "textarea", "value": {"text": ["x", "y"]}}
-    path = put(tmp_path, [task({"completed_by": 1, "result": [chosen("x")]}, predictions=[{"model_version": "m1", "result": [tree, words]}])])
+    path = put(
+        tmp_path,
+        [
+            task(
+                {"completed_by": 1, "result": [chosen("x")]},
+                predictions=[{"model_version": "m1", "result": [tree, words]}],
+            )
+        ],
+    )
     assert [row["annotator"] for row in fields(path)] == [1]
     (model,) = fields(path, take="predictions")
-    assert (model["annotator"], model["labels"], model["better"]) == ("model m1", ["A/B", "C"], ["x", "y"])
+    assert (model["annotator"], model["labels"], model["better"]) == (
+        "model m1",
+        ["A/B", "C"],
+        ["x", "y"],
+    )
     assert [row["annotator"] for row in fields(path, take="both")] == [1, "model m1"]
     with pytest.raises(ConfigError, match=r"data\.options\.take='all'"):
         fields(path, take="all")
@@ -93,8 +146,14 @@ def test_completions_predictions_and_other_controls(tmp_path):
         ([span(0, 3, "PER", "Bob")], "the span 'PER' is 'Bob', but the text from 0 to 3 is 'Ada'"),
         ([span("0", 3, "PER")], "expected two integers"),
         ([{"type": "labels", "value": {"start": 0, "end": 1}}], "has no labels"),
-        ([{"type": "rectanglelabels", "from_name": "x", "value": {"x": 1}}], "'rectanglelabels' is no annotation of a text"),
-        ([span(0, 3, "PER"), {"type": "relation", "from_id": "a", "to_id": "z"}], "ends at 'z', which is no span"),
+        (
+            [{"type": "rectanglelabels", "from_name": "x", "value": {"x": 1}}],
+            "'rectanglelabels' is no annotation of a text",
+        ),
+        (
+            [span(0, 3, "PER"), {"type": "relation", "from_id": "a", "to_id": "z"}],
+            "ends at 'z', which is no span",
+        ),
         ([chosen("x", control="source")], "'source' has the name of another column"),
         (["x"], "expected a list of objects"),
         ({"a": 1}, "expected a list of objects"),
@@ -114,9 +173,18 @@ def test_a_broken_result_makes_its_row_bad(tmp_path, result, reason):
 
 def test_tasks_that_cannot_be_read(tmp_path):
     for broken, reason in (
-        ({"id": 1, "data": {"body": "a"}, "annotations": [{"result": []}]}, "no text in the field 'text'.*which has body; set data.options.text"),
-        ({"id": 1, "data": {"text": "a", "spans": 1}, "annotations": [{"result": []}]}, "a field 'spans'"),
-        ({"id": 1, "data": {"text": "a"}, "annotations": [3], "completed_by": 1}, "in 'annotations', expected a list of objects"),
+        (
+            {"id": 1, "data": {"body": "a"}, "annotations": [{"result": []}]},
+            "no text in the field 'text'.*which has body; set data.options.text",
+        ),
+        (
+            {"id": 1, "data": {"text": "a", "spans": 1}, "annotations": [{"result": []}]},
+            "a field 'spans'",
+        ),
+        (
+            {"id": 1, "data": {"text": "a"}, "annotations": [3], "completed_by": 1},
+            "in 'annotations', expected a list of objects",
+        ),
     ):
         with pytest.raises(DataError, match=rf"a.json:2: .*{reason}"):
             read(put(tmp_path, [broken]), format="labelstudio")
@@ -130,9 +198,28 @@ def test_json_min(tmp_path):
         "sentiment": "pos",
         "topics": {"choices": ["a", "b"]},
     }
-    path = put(tmp_path, [{**row, "annotator": 1, "annotation_id": 9, "created_at": "x", "updated_at": "y", "lead_time": 1.5}])
+    path = put(
+        tmp_path,
+        [
+            {
+                **row,
+                "annotator": 1,
+                "annotation_id": 9,
+                "created_at": "x",
+                "updated_at": "y",
+                "lead_time": 1.5,
+            }
+        ],
+    )
     assert fields(path) == [
-        {"id": 7, "text": TEXT, "sentiment": "pos", "topics": ["a", "b"], "spans": [{"start": 0, "end": 3, "label": "PER"}], "annotator": 1}
+        {
+            "id": 7,
+            "text": TEXT,
+            "sentiment": "pos",
+            "topics": ["a", "b"],
+            "spans": [{"start": 0, "end": 3, "label": "PER"}],
+            "annotator": 1,
+        }
     ]
 
 
@@ -140,14 +227,30 @@ def test_what_is_written_reads_as_the_same_rows(tmp_path):
     spans = [{"start": 0, "end": 3, "label": "PER"}, {"start": 4, "end": 5, "label": "EMO"}]
     whole = {"id": 1, "text": TEXT, "source": "web", "skipped": False}
     rows = [
-        {**whole, "spans": spans, "relations": [{"head": 1, "tail": 0, "label": "by"}], "labels": ["a", "b"], "annotator": "x"},
+        {
+            **whole,
+            "spans": spans,
+            "relations": [{"head": 1, "tail": 0, "label": "by"}],
+            "labels": ["a", "b"],
+            "annotator": "x",
+        },
         {**whole, "spans": [], "relations": [], "labels": [], "annotator": "y"},
-        {**whole, "spans": None, "relations": None, "labels": None, "annotator": "z", "skipped": True},
+        {
+            **whole,
+            "spans": None,
+            "relations": None,
+            "labels": None,
+            "annotator": "z",
+            "skipped": True,
+        },
         {**whole, "id": "b", "spans": None, "relations": None, "labels": None, "annotator": None},
     ]
     write(rows, tmp_path / "a.json", format="labelstudio")
     assert fields(tmp_path / "a.json") == rows
-    for row, part in (({"a": 1}, "row 1 has no text"), ({**rows[0], "spans": [{"start": 0, "end": 99, "label": "x"}]}, "leaves its text")):
+    for row, part in (
+        ({"a": 1}, "row 1 has no text"),
+        ({**rows[0], "spans": [{"start": 0, "end": 99, "label": "x"}]}, "leaves its text"),
+    ):
         with pytest.raises(DataError, match=part):
             write([row], tmp_path / "b.json", format="labelstudio")
     with pytest.raises(DataError, match="row 2: the data of 1 differ"):
@@ -156,7 +259,16 @@ def test_what_is_written_reads_as_the_same_rows(tmp_path):
 
 def test_the_time_that_it_took_is_kept(tmp_path):
     work = {"completed_by": 1, "lead_time": 2.5, "was_cancelled": False, "result": []}
-    path = put(tmp_path, [{"id": 1, "data": {"text": "a"}, "annotations": [work, {**work, "completed_by": 2, "was_cancelled": True}]}])
+    path = put(
+        tmp_path,
+        [
+            {
+                "id": 1,
+                "data": {"text": "a"},
+                "annotations": [work, {**work, "completed_by": 2, "was_cancelled": True}],
+            }
+        ],
+    )
     rows = [row.fields for row in read(path, format="labelstudio")]
     assert [row["seconds"] for row in rows] == [2.5, 2.5]
     write(rows, tmp_path / "again.json", "labelstudio")

@@ -34,7 +34,12 @@ def fields(path, quarantine=None, **options):
 
 
 def test_front_matter_becomes_columns(tmp_path):
-    row = read(put(tmp_path, "---\ntags: [a, b]\ndate: 2024-02-29\nscore: 1.5\nnested: {x: null}\n---\n\n" + BODY))[0]
+    row = read(
+        put(
+            tmp_path,
+            "---\ntags: [a, b]\ndate: 2024-02-29\nscore: 1.5\nnested: {x: null}\n---\n\n" + BODY,
+        )
+    )[0]
     assert row.line == 7 and row.fields == {
         "text": BODY.strip("\n"),
         "title": "The title",
@@ -45,15 +50,22 @@ def test_front_matter_becomes_columns(tmp_path):
         "nested": {"x": None},
     }
     toml = '+++\r\ntitle = "T"\r\ntime = 07:32:00\r\n+++\r\nbody\r\n'
-    assert fields(put(tmp_path, toml)) == [{"text": "body", "title": "T", "folder": tmp_path.name, "time": "07:32:00"}]
-    assert fields(put(tmp_path, "text\n\n---\n\nmore"))[0] == {"text": "text\n\n---\n\nmore", "title": None, "folder": tmp_path.name}
+    assert fields(put(tmp_path, toml)) == [
+        {"text": "body", "title": "T", "folder": tmp_path.name, "time": "07:32:00"}
+    ]
+    assert fields(put(tmp_path, "text\n\n---\n\nmore"))[0] == {
+        "text": "text\n\n---\n\nmore",
+        "title": None,
+        "folder": tmp_path.name,
+    }
     assert fields(put(tmp_path, "---\n---\nbody"))[0]["text"] == "body"
 
 
 def test_text_without_markup(tmp_path):
     assert fields(put(tmp_path, BODY), markup=False)[0]["text"].split("\n") == [
         "The title",
-        "Some bold text with a link, code and . Same paragraph & raw HTML.",  # as shown: a line break is a space, an image no text
+        # as shown: a line break is a space, an image no text
+        "Some bold text with a link, code and . Same paragraph & raw HTML.",
         "one",
         "two",
         "quoted",

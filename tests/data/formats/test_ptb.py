@@ -75,17 +75,36 @@ def test_a_tree_over_many_lines(tmp_path):
     first, second = formats.read(path)
     row = first.fields
     assert (first.line, second.line) == (4, 17)
-    assert row["tokens"] == words("Ann Lee , 61 years old will join *-1 to sell 1\\/2 -LRB- \\* -RRB- .")
+    assert row["tokens"] == words(
+        "Ann Lee , 61 years old will join *-1 to sell 1\\/2 -LRB- \\* -RRB- ."
+    )
     assert row["pos"] == words("NNP NNP , CD NNS JJ MD VB -NONE- TO VB CD -LRB- NN -RRB- .")
-    assert row["spans"][:4] == [[0, 16, "S"], [0, 6, "NP-SBJ-1"], [0, 2, "NP"], [3, 6, "ADJP"]] and [11, 15, "NP=2"] in row["spans"]
-    assert row["tree"].startswith("( (S (NP-SBJ-1 (NP (NNP Ann) (NNP Lee)) (, ,) (ADJP (NP") and second.fields["tree"] == "( (NP (NN x)))"
+    assert (
+        row["spans"][:4] == [[0, 16, "S"], [0, 6, "NP-SBJ-1"], [0, 2, "NP"], [3, 6, "ADJP"]]
+        and [11, 15, "NP=2"] in row["spans"]
+    )
+    assert (
+        row["tree"].startswith("( (S (NP-SBJ-1 (NP (NNP Ann) (NNP Lee)) (, ,) (ADJP (NP")
+        and second.fields["tree"] == "( (NP (NN x)))"
+    )
 
 
 def test_function_tags_traces_and_escapes(tmp_path):
     path = put(tmp_path, TREES)
     row = fields(path, functions="strip", traces="drop", escapes="unescape")[0]
-    assert row["tokens"] == words("Ann Lee , 61 years old will join to sell 1/2 ( * ) .") and "-NONE-" not in row["pos"]
-    assert row["spans"] == [[0, 15, "S"], [0, 6, "NP"], [0, 2, "NP"], [3, 6, "ADJP"], [3, 5, "NP"], [6, 14, "VP"], [7, 14, "VP"]] + [
+    assert (
+        row["tokens"] == words("Ann Lee , 61 years old will join to sell 1/2 ( * ) .")
+        and "-NONE-" not in row["pos"]
+    )
+    assert row["spans"] == [
+        [0, 15, "S"],
+        [0, 6, "NP"],
+        [0, 2, "NP"],
+        [3, 6, "ADJP"],
+        [3, 5, "NP"],
+        [6, 14, "VP"],
+        [7, 14, "VP"],
+    ] + [
         [8, 14, "S"],
         [8, 14, "VP"],
         [10, 14, "NP"],
@@ -101,10 +120,25 @@ def test_function_tags_traces_and_escapes(tmp_path):
 
 def test_brackets_that_do_not_close(tmp_path):
     good = "( (S (NN x)) )\n"
-    text = f"{good}( (S (NP (NN a))\n  (VP (VB b))\n{good}( (S (NN c))))\n\n(X (Y y)\n\n(X (Y z))\nword\n{good}( (S (NN d))\n"
+    text = (
+        f"{good}( (S (NP (NN a))\n  (VP (VB b))\n{good}( (S (NN c))))\n\n(X (Y y)\n\n(X (Y"
+        f" z))\nword\n{good}( (S (NN d))\n"
+    )
     rows, bad = aside(put(tmp_path, text))
-    assert [row.line for row in rows] == [1, 4, 5, 9, 11] and [b.line for b in bad] == [2, 5, 7, 10, 12]
-    parts = ["2 brackets of the tree are not closed before line 4", "found '( (S (NN c))))'", "before line 9", "'word'", "the end of the file"]
+    assert [row.line for row in rows] == [1, 4, 5, 9, 11] and [b.line for b in bad] == [
+        2,
+        5,
+        7,
+        10,
+        12,
+    ]
+    parts = [
+        "2 brackets of the tree are not closed before line 4",
+        "found '( (S (NN c))))'",
+        "before line 9",
+        "'word'",
+        "the end of the file",
+    ]
     assert all(part in b.reason for b, part in zip(bad, parts, strict=True))
 
 
@@ -132,14 +166,21 @@ def test_deep_trees(tmp_path):
 
 
 label = st.sampled_from(["S", "NP-SBJ", "VP", "NP", "ADVP|PRT"])
-leaf = st.tuples(st.sampled_from(["NN", "-LRB-", ".", "-NONE-"]), st.sampled_from(["a", "-LRB-", "1\\/2", ".", "Zürich"]))
-trees = st.recursive(leaf, lambda inner: st.tuples(label, st.lists(inner, min_size=1, max_size=4)), max_leaves=12).filter(
-    lambda t: isinstance(t[1], list)
+leaf = st.tuples(
+    st.sampled_from(["NN", "-LRB-", ".", "-NONE-"]),
+    st.sampled_from(["a", "-LRB-", "1\\/2", ".", "Zürich"]),
 )
+trees = st.recursive(
+    leaf, lambda inner: st.tuples(label, st.lists(inner, min_size=1, max_size=4)), max_leaves=12
+).filter(lambda t: isinstance(t[1], list))
 
 
 def spelled(tree, gap):
-    return f"({tree[0]} {tree[1]})" if isinstance(tree[1], str) else f"({tree[0]}{gap}{gap.join(spelled(child, gap) for child in tree[1])})"
+    return (
+        f"({tree[0]} {tree[1]})"
+        if isinstance(tree[1], str)
+        else f"({tree[0]}{gap}{gap.join(spelled(child, gap) for child in tree[1])})"
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,11 +192,16 @@ def test_trees_are_those_of_nltk_and_are_written_back(tmp_path_factory, found, g
     rows = fields(path)
     for row, tree in zip(rows, found, strict=True):
         theirs = nltk.Tree.fromstring(spelled(tree, " "))
-        assert row["tokens"] == theirs.leaves() and list(zip(row["tokens"], row["pos"], strict=True)) == theirs.pos()
+        assert (
+            row["tokens"] == theirs.leaves()
+            and list(zip(row["tokens"], row["pos"], strict=True)) == theirs.pos()
+        )
         spans = []
         for place in theirs.treepositions("preorder"):
             if isinstance(theirs[place], nltk.Tree) and isinstance(theirs[place][0], nltk.Tree):
-                before = sum(theirs.leaf_treeposition(i) < place for i in range(len(theirs.leaves())))
+                before = sum(
+                    theirs.leaf_treeposition(i) < place for i in range(len(theirs.leaves()))
+                )
                 spans.append([before, before + len(theirs[place].leaves()), theirs[place].label()])
         assert row["spans"] == spans
     formats.write(rows, folder / "b.mrg")
@@ -174,48 +220,87 @@ def test_writing_refuses_what_is_no_tree():
             ptb.write([row], io.BytesIO(), "a.mrg")
 
 
-# --- tagged text -------------------------------------------------------------------------------------------------------------------------------
+# --- tagged text
+# --------------------------------------------------------------------------------------------------
 def test_tagged_text(tmp_path):
     path = put(tmp_path, TAGGED, "a.pos")
     first, second, third = formats.read(path)
     assert [row.line for row in (first, second, third)] == [6, 10, 18]
-    assert first.fields["tokens"] == words("Ann Lee , 61 years old , said `` No . ''") and first.fields["spans"] == [[0, 2, "NP"], [3, 5, "NP"]]
-    assert second.fields["tokens"] == words("Mr. Lee ate 1/2 a/b -LRB- / the pie .") and second.fields["pos"][3:7] == [
+    assert first.fields["tokens"] == words(
+        "Ann Lee , 61 years old , said `` No . ''"
+    ) and first.fields["spans"] == [[0, 2, "NP"], [3, 5, "NP"]]
+    assert second.fields["tokens"] == words(
+        "Mr. Lee ate 1/2 a/b -LRB- / the pie ."
+    ) and second.fields["pos"][3:7] == [
         "CD",
         "NN|VB",
         "-LRB-",
         "SYM",
     ]
-    assert second.fields["spans"] == [[0, 2, "NP"], [7, 9, "NP"]] and third.fields["tokens"] == ["Bye", "!"]
+    assert second.fields["spans"] == [[0, 2, "NP"], [7, 9, "NP"]] and third.fields["tokens"] == [
+        "Bye",
+        "!",
+    ]
     whole = fields(path, sentence="paragraph")
-    assert [row["tokens"] for row in whole] == [first.fields["tokens"] + second.fields["tokens"], third.fields["tokens"]]
+    assert [row["tokens"] for row in whole] == [
+        first.fields["tokens"] + second.fields["tokens"],
+        third.fields["tokens"],
+    ]
     assert fields(path, escapes="unescape")[1]["tokens"][5] == "("
 
 
 def test_tagged_text_that_is_broken(tmp_path):
-    text = "a/NN b\n\n[ a/NN\n\nc/NN ]\n\n[ a/NN [ b/NN ] ]\n\n1\\/2\n\n/NN\n\na/\n\nok/UH\n\n\xff/NN\n"
+    text = (
+        "a/NN b\n\n[ a/NN\n\nc/NN ]\n\n[ a/NN [ b/NN ]"
+        " ]\n\n1\\/2\n\n/NN\n\na/\n\nok/UH\n\n\xff/NN\n"
+    )
     rows, bad = aside(put(tmp_path, text.encode("latin-1"), "a.pos"))
-    assert [row.line for row in rows] == [15] and [b.line for b in bad] == [1, 3, 5, 7, 9, 11, 13, 17]
-    for b, part in zip(bad, ["'b'", "not closed", "outside", "inside", "'1\\\\/2'", "'/NN'", "'a/'", "0xff"], strict=True):
+    assert [row.line for row in rows] == [15] and [b.line for b in bad] == [
+        1,
+        3,
+        5,
+        7,
+        9,
+        11,
+        13,
+        17,
+    ]
+    for b, part in zip(
+        bad,
+        ["'b'", "not closed", "outside", "inside", "'1\\\\/2'", "'/NN'", "'a/'", "0xff"],
+        strict=True,
+    ):
         assert part in b.reason
 
 
-word = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\\"), min_size=1, max_size=5).filter(
-    lambda t: t.split() == [t] and not t.startswith("*x*")
-)
+word = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\\"), min_size=1, max_size=5
+).filter(lambda t: t.split() == [t] and not t.startswith("*x*"))
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.lists(st.tuples(word, st.sampled_from(["NN", ".", "''", "PRP$", "JJ|NN"]), st.booleans()), min_size=1, max_size=5), min_size=1, max_size=3
+        st.lists(
+            st.tuples(word, st.sampled_from(["NN", ".", "''", "PRP$", "JJ|NN"]), st.booleans()),
+            min_size=1,
+            max_size=5,
+        ),
+        min_size=1,
+        max_size=3,
     )
 )
 def test_tagged_text_is_written_back(tmp_path_factory, found):
     rows = []
     for words in found:
         spans = [[i, i + 1, "NP"] for i, (_, _, noun) in enumerate(words) if noun]
-        rows.append({"tokens": [w for w, _, _ in words], "pos": [tag for _, tag, _ in words], "spans": spans})
+        rows.append(
+            {
+                "tokens": [w for w, _, _ in words],
+                "pos": [tag for _, tag, _ in words],
+                "spans": spans,
+            }
+        )
     path = tmp_path_factory.mktemp("p") / "a.pos"
     formats.write(rows, path)
     assert fields(path, sentence="paragraph") == rows
@@ -235,8 +320,15 @@ def test_writing_refuses_what_would_be_read_differently(tmp_path):
 
 
 def test_both_are_told_by_their_beginning(tmp_path):
-    for content, name in ((TREES, "ptb"), ("(ROOT\n  (S\n    (NP (NNP A))))", "ptb"), (TAGGED, "pos")):
-        assert formats.detect(formats.sources(put(tmp_path, content, f"{name}.unknown"))[0]).name == name
+    for content, name in (
+        (TREES, "ptb"),
+        ("(ROOT\n  (S\n    (NP (NNP A))))", "ptb"),
+        (TAGGED, "pos"),
+    ):
+        assert (
+            formats.detect(formats.sources(put(tmp_path, content, f"{name}.unknown"))[0]).name
+            == name
+        )
     for content in ("(a b)\n", "(I think (so) too)\n", "and/or he/she\n", "12/3\n=====\n"):
         with pytest.raises(ConfigError):
             formats.detect(formats.sources(put(tmp_path, content, "x.unknown"))[0])

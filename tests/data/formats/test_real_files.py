@@ -1,4 +1,6 @@
-"""Every real JSON, CSV and Parquet-like file reads with the number of rows that its SOURCE.txt gives, or the test says how the numbers relate."""
+"""Every real JSON, CSV and Parquet-like file reads with the number of rows that its SOURCE.txt
+gives, or the test says how the numbers relate.
+"""
 
 import re
 from pathlib import Path
@@ -8,11 +10,14 @@ import pytest
 from jaxsft.data.formats import read
 from tests.realdata import real
 
-# How a file is read: format detection, suffix and the options that it needs; what SOURCE.txt counts that is no row.
+# How a file is read: format detection, suffix and the options that it needs; what SOURCE.txt counts
+# that is no row.
 HOW = {
     "advglue_dev/dev.json": {"options": {"records": "*"}},
     "banking77/categories.json": {"options": {"records": "*"}},
-    "cleanlab_label_errors/dataset_indexing__imdb_test_set_index_to_filename.json": {"options": {"records": "*"}},
+    "cleanlab_label_errors/dataset_indexing__imdb_test_set_index_to_filename.json": {
+        "options": {"records": "*"}
+    },
     "nlupp_multilabel/ontology.json": {"options": {"records": "*.*"}},  # 62 intents and 17 slots
     "snips_cc0/train_PlayMusic_full.json.gz": {"encoding": "latin-1"},
 }
@@ -56,7 +61,10 @@ def test_row_counts_of_source_txt(folder):
 
 
 def test_the_nested_files_hold_what_they_should():
-    advglue = [row.fields for row in read(real("advglue_dev/dev.json"), options={"records": "*", "key": "task"})]
+    advglue = [
+        row.fields
+        for row in read(real("advglue_dev/dev.json"), options={"records": "*", "key": "task"})
+    ]
     assert {row["task"]: sum(r["task"] == row["task"] for r in advglue) for row in advglue} == {
         "sst2": 148,
         "qqp": 78,
@@ -66,9 +74,19 @@ def test_the_nested_files_hold_what_they_should():
         "rte": 81,
     }
     labels = {row.fields["category"] for row in read(real("banking77/train.csv"))}
-    assert {row.fields["value"] for row in read(real("banking77/categories.json"), options={"records": "*"})} == labels
-    intents = {row.fields["key"] for row in read(real("nlupp_multilabel/ontology.json"), options={"records": "intents.*"})}
-    used = {intent for row in read(f"{real('nlupp_multilabel/banking')}/*.json") for intent in row.fields.get("intents", [])}
+    assert {
+        row.fields["value"]
+        for row in read(real("banking77/categories.json"), options={"records": "*"})
+    } == labels
+    intents = {
+        row.fields["key"]
+        for row in read(real("nlupp_multilabel/ontology.json"), options={"records": "intents.*"})
+    }
+    used = {
+        intent
+        for row in read(f"{real('nlupp_multilabel/banking')}/*.json")
+        for intent in row.fields.get("intents", [])
+    }
     assert len(used) > 40 and used <= intents
 
 

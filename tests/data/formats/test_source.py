@@ -28,14 +28,28 @@ def test_a_pattern_a_folder_and_an_archive_are_their_files_in_order(tmp_path):
         (tmp_path / name).write_text(f"{name} 1\n{name} 2\n")
     expected = [(f"{tmp_path}/{n}:{i}", f"{n} {i}") for n in ("a.txt", "b.txt") for i in (1, 2)]
     assert texts(f"{tmp_path}/*.txt") == expected and texts(tmp_path) == expected
-    archive = packed(tmp_path / "all.zip", {"x/b.txt": "b", "x/a.txt.gz": gzip.compress(b"a"), "y/c.txt": "c", "__MACOSX/x/._a.txt": "?"})
-    assert texts(archive) == [(f"{archive}/x/a.txt.gz:1", "a"), (f"{archive}/x/b.txt:1", "b"), (f"{archive}/y/c.txt:1", "c")]
+    archive = packed(
+        tmp_path / "all.zip",
+        {
+            "x/b.txt": "b",
+            "x/a.txt.gz": gzip.compress(b"a"),
+            "y/c.txt": "c",
+            "__MACOSX/x/._a.txt": "?",
+        },
+    )
+    assert texts(archive) == [
+        (f"{archive}/x/a.txt.gz:1", "a"),
+        (f"{archive}/x/b.txt:1", "b"),
+        (f"{archive}/y/c.txt:1", "c"),
+    ]
     assert [text for _, text in texts(f"{archive}/x/*")] == ["a", "b"]
     with pytest.raises(DataError, match="no file fits the pattern"):
         texts(f"{archive}/z/*")
 
 
-@pytest.mark.parametrize("name", ["../up.txt", "/root.txt", "a/../../up.txt", "C:/x.txt", "..\\up.txt"])
+@pytest.mark.parametrize(
+    "name", ["../up.txt", "/root.txt", "a/../../up.txt", "C:/x.txt", "..\\up.txt"]
+)
 def test_an_archive_that_names_a_path_outside_itself_is_refused(tmp_path, name):
     with pytest.raises(DataError, match="a path outside itself"):
         texts(packed(tmp_path / "a.zip", {"good.txt": "x", name: "x"}))
@@ -44,7 +58,10 @@ def test_an_archive_that_names_a_path_outside_itself_is_refused(tmp_path, name):
 def test_what_grows_without_measure_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "FREE", 2**16)
     zeros = b"\n" * 2**20
-    bombs = {"a.txt.gz": gzip.compress(zeros, mtime=0), "b.zip": packed(io.BytesIO(), {"b.txt": zeros}).getvalue()}
+    bombs = {
+        "a.txt.gz": gzip.compress(zeros, mtime=0),
+        "b.zip": packed(io.BytesIO(), {"b.txt": zeros}).getvalue(),
+    }
     for name, content in bombs.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match="grow more than 200-fold"):
@@ -94,15 +111,32 @@ FILES = {
 def test_bad_rows_are_put_aside_one_by_one(tmp_path, name):
     (tmp_path / name).write_bytes(FILES[name])
     bad = []
-    assert [t for _, t in texts(tmp_path / name, quarantine=bad.append, columns=["text"])] == ["1", "5"]
+    assert [t for _, t in texts(tmp_path / name, quarantine=bad.append, columns=["text"])] == [
+        "1",
+        "5",
+    ]
     first = 2 if name == "a.jsonl" else 3
-    assert [b.line for b in bad] == [first, first + 1, first + 2] and "0xff" in bad[2].reason and all(b.file.endswith(name) for b in bad)
+    assert (
+        [b.line for b in bad] == [first, first + 1, first + 2]
+        and "0xff" in bad[2].reason
+        and all(b.file.endswith(name) for b in bad)
+    )
     with pytest.raises(DataError, match=rf"{name}:{first}: .*data.on_bad_row=quarantine"):
         texts(tmp_path / name, columns=["text"])
 
 
 def test_real_archives():
-    rows = list(formats.stream(f"{real('movie_reviews_long')}/movie_reviews.zip/movie_reviews/*/*.txt", unit="file"))
+    rows = list(
+        formats.stream(
+            f"{real('movie_reviews_long')}/movie_reviews.zip/movie_reviews/*/*.txt", unit="file"
+        )
+    )
     assert len(rows) == 2000 and {row.fields["folder"] for row in rows} == {"neg", "pos"}
-    lines = list(formats.stream(f"{real('sentence_polarity_subjectivity')}/sentence_polarity.zip/*/rt-polarity.*", format="txt", encoding="latin-1"))
+    lines = list(
+        formats.stream(
+            f"{real('sentence_polarity_subjectivity')}/sentence_polarity.zip/*/rt-polarity.*",
+            format="txt",
+            encoding="latin-1",
+        )
+    )
     assert len(lines) == 10662

@@ -1,4 +1,6 @@
-"""TFDS data sets without TensorFlow: what we write TFDS reads, what TFDS writes we read, and rows come back exactly."""
+"""TFDS data sets without TensorFlow: what we write TFDS reads, what TFDS writes we read, and rows
+come back exactly.
+"""
 
 import io
 import json
@@ -16,8 +18,29 @@ from jaxsft.data.formats.tfds import write_tfds
 from jaxsft.errors import ConfigError, DataError
 
 ROWS = [
-    {"text": "grün 🙂", "n": 2**62 + 1, "half": 0.5, "ok": True, "tags": ["a", ""], "ids": [], "tenth": 0.1, "chat": [{"role": "user"}], "mixed": 1},
-    {"text": "", "n": -(2**63), "half": -2.0, "ok": False, "tags": [], "ids": [3, 4], "tenth": 1.0, "chat": [], "mixed": "1", "late": None},
+    {
+        "text": "grün 🙂",
+        "n": 2**62 + 1,
+        "half": 0.5,
+        "ok": True,
+        "tags": ["a", ""],
+        "ids": [],
+        "tenth": 0.1,
+        "chat": [{"role": "user"}],
+        "mixed": 1,
+    },
+    {
+        "text": "",
+        "n": -(2**63),
+        "half": -2.0,
+        "ok": False,
+        "tags": [],
+        "ids": [3, 4],
+        "tenth": 1.0,
+        "chat": [],
+        "mixed": "1",
+        "late": None,
+    },
 ]
 
 
@@ -35,10 +58,13 @@ def test_rows_come_back_exactly_and_the_same_rows_give_the_same_bytes(tmp_path):
     assert fields(a, split="train") == ROWS * 7 and fields(a, split="test") == ROWS[:1]
     assert [row.line for row in read(a, options={"split": "train"})] == list(range(1, 15))
     assert contents(a) == contents(b)
-    assert sorted(name for name in contents(a) if "train" in name) == [f"mini-train.array_record-0000{i}-of-00003" for i in range(3)]
+    assert sorted(name for name in contents(a) if "train" in name) == [
+        f"mini-train.array_record-0000{i}-of-00003" for i in range(3)
+    ]
     kinds = json.loads((a / "features.json").read_text())["featuresDict"]["features"]
     as_json = {name for name, kind in kinds.items() if kind.get("description") == tfds.JSON_TEXT}
-    assert as_json == {"tenth", "chat", "mixed", "late"}  # what a tf.train.Example does not hold exactly
+    # what a tf.train.Example does not hold exactly
+    assert as_json == {"tenth", "chat", "mixed", "late"}
     write_tfds(a, "mini", "1.0.0", {"train": ROWS})  # takes the place of the old
     assert fields(a) == ROWS and sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
@@ -68,18 +94,28 @@ value = st.recursive(
     | st.floats(allow_nan=False)
     | st.floats(width=32, allow_nan=False)
     | st.text(max_size=4),
-    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=2), inside, max_size=2),
+    lambda inside: (
+        st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=2), inside, max_size=2)
+    ),
     max_leaves=4,
 )
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.dictionaries(st.sampled_from(["a", "b", "c/d", "ü"]), value, min_size=1), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(["a", "b", "c/d", "ü"]), value, min_size=1),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_any_json_comes_back_exactly(tmp_path_factory, rows):
     folder = write_tfds(tmp_path_factory.mktemp("t") / "set", "any", "2.0.1", {"every": rows})
     found = fields(folder)
     assert found == rows
-    assert repr([sorted(row.items(), key=lambda item: item[0]) for row in found]) == repr([sorted(r.items(), key=lambda item: item[0]) for r in rows])
+    assert repr([sorted(row.items(), key=lambda item: item[0]) for row in found]) == repr(
+        [sorted(r.items(), key=lambda item: item[0]) for r in rows]
+    )
 
 
 def prepared(folder, features, examples, file_format="array_record", splits=("train",)):
@@ -92,7 +128,9 @@ def prepared(folder, features, examples, file_format="array_record", splits=("tr
         url_infos: ClassVar = {}  # else it looks for a file of checksums beside this module
 
         def _info(self):
-            return library.core.DatasetInfo(builder=self, features=library.features.FeaturesDict(features(library.features)))
+            return library.core.DatasetInfo(
+                builder=self, features=library.features.FeaturesDict(features(library.features))
+            )
 
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples() for split in splits}
@@ -125,7 +163,9 @@ def test_what_tfds_itself_prepares(tmp_path, file_format, monkeypatch):
         "pair": {"de": "Haus", "en": "house"},
     }
     unlabelled = {**example, "label": -1, "turns": [], "text": "b"}
-    folder = prepared(tmp_path, features, [example, unlabelled], file_format, ("train", "validation"))
+    folder = prepared(
+        tmp_path, features, [example, unlabelled], file_format, ("train", "validation")
+    )
     rows = sorted(fields(folder, split="train"), key=lambda row: row["text"], reverse=True)
     assert rows[0] == {**example, "ids": [1, 2], "turns": [turn, {"role": "user", "text": ""}]}
     assert rows[1]["label"] is None and rows[1]["turns"] == []
@@ -136,19 +176,29 @@ def test_what_tfds_itself_prepares(tmp_path, file_format, monkeypatch):
         with pytest.raises(DataError, match="gives 2 rows, expected 1"):
             fields(folder, split="train[:1]")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert sorted(fields("tfds:given:validation"), key=str) == sorted(fields("tfds:given/1.0.0", split="train"), key=str)
+    assert sorted(fields("tfds:given:validation"), key=str) == sorted(
+        fields("tfds:given/1.0.0", split="train"), key=str
+    )
     for path, split in ((folder, ""), (folder, "dev"), ("tfds:given:dev", "")):
-        with pytest.raises(DataError, match=r"set data\.options\.split to one of train, validation"):
+        with pytest.raises(
+            DataError, match=r"set data\.options\.split to one of train, validation"
+        ):
             read(path, options={"split": split} if split else None)
 
 
 def test_an_image_is_refused_unless_other_columns_are_asked_for(tmp_path):
     folder = prepared(
         tmp_path,
-        lambda f: {"image": f.Image(), "grid": f.Tensor(shape=(1, 1), dtype=np.int64), "text": f.Text()},
+        lambda f: {
+            "image": f.Image(),
+            "grid": f.Tensor(shape=(1, 1), dtype=np.int64),
+            "text": f.Text(),
+        },
         [{"image": io.BytesIO(b"\x89PNG"), "grid": [[1]], "text": "a"}],
     )
-    with pytest.raises(DataError, match=r"the feature '(image|grid)' is .*set data.options.columns"):
+    with pytest.raises(
+        DataError, match=r"the feature '(image|grid)' is .*set data.options.columns"
+    ):
         fields(folder)
     assert fields(folder, columns=["text"]) == [{"text": "a"}]
     with pytest.raises(DataError, match="'image' is of the kind Image"):
@@ -163,7 +213,11 @@ def test_names_that_mean_no_folder(tmp_path, monkeypatch):
     write_tfds(tmp_path / "glue" / "sst2" / "1.9.0", "glue", "1.9.0", {"train": [{"a": 3}]})
     assert fields("tfds:glue/sst2:train") == [{"a": 2}]  # the newest
     write_tfds(tmp_path / "glue" / "cola" / "1.0.0", "glue", "1.0.0", {"train": [{"a": 4}]})
-    for path, part in (("tfds:glue", "the configs cola, sst2"), ("tfds:nothing", "TFDS_DATA_DIR"), ("tfds:../x y", "expected tfds:name")):
+    for path, part in (
+        ("tfds:glue", "the configs cola, sst2"),
+        ("tfds:nothing", "TFDS_DATA_DIR"),
+        ("tfds:../x y", "expected tfds:name"),
+    ):
         with pytest.raises(DataError, match=part):
             read(path)
 
@@ -171,7 +225,11 @@ def test_names_that_mean_no_folder(tmp_path, monkeypatch):
 def test_what_is_damaged_is_one_sentence(tmp_path):
     folder = write_tfds(tmp_path / "set", "mini", "1.0.0", {"train": ROWS})
     shard = folder / "mini-train.array_record-00000-of-00001"
-    for damage in (lambda: shard.write_bytes(b"x" * 70_000), shard.unlink, lambda: (folder / "features.json").write_text("{")):
+    for damage in (
+        lambda: shard.write_bytes(b"x" * 70_000),
+        shard.unlink,
+        lambda: (folder / "features.json").write_text("{"),
+    ):
         damage()
         with pytest.raises(DataError) as caught:
             read(folder)
@@ -191,7 +249,11 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
         (ConfigError, "not all", ("mini", "1.0.0", {"all": ROWS})),
         (ConfigError, "no split", ("mini", "1.0.0", {})),
         (DataError, "'train' has no rows", ("mini", "1.0.0", {"train": []})),
-        (DataError, "row 1 of train, column 'a': found a bytes", ("mini", "1.0.0", {"train": [{"a": [b"x"]}]})),
+        (
+            DataError,
+            "row 1 of train, column 'a': found a bytes",
+            ("mini", "1.0.0", {"train": [{"a": [b"x"]}]}),
+        ),
         (DataError, "column name ''", ("mini", "1.0.0", {"train": [{"": 1}]})),
         (DataError, "no columns", ("mini", "1.0.0", {"train": [{}]})),
     ):

@@ -32,7 +32,11 @@ def put(folder, files, splits=None):
     for name, objects in files.items():
         path = folder / "VOC2012" / "Annotations" / f"{name}.xml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(objects if isinstance(objects, bytes) else XML.format(name=name, objects="\n".join(objects)).encode())
+        path.write_bytes(
+            objects
+            if isinstance(objects, bytes)
+            else XML.format(name=name, objects="\n".join(objects)).encode()
+        )
     for name, lines in (splits or {}).items():
         path = folder / "VOC2012" / "ImageSets" / "Main" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +48,11 @@ def fields(path, quarantine=None, **options):
     return [row.fields for row in read(path, options=options, quarantine=quarantine)]
 
 
-FILES = {"b": [element(1, 2, 41, 22), element("10.5", 2, 100, 50, name="cat", truncated=1)], "a": [], "c": [element(1, 1, 2, 2)]}
+FILES = {
+    "b": [element(1, 2, 41, 22), element("10.5", 2, 100, 50, name="cat", truncated=1)],
+    "a": [],
+    "c": [element(1, 1, 2, 2)],
+}
 
 
 def test_a_folder_and_an_archive(tmp_path):
@@ -55,22 +63,62 @@ def test_a_folder_and_an_archive(tmp_path):
     for path in (folder, tmp_path / "set.zip"):
         assert detect(tree(path)).name == "voc"
         rows = read(path)
-        assert [row.where for row in rows] == [f"{path}/VOC2012/Annotations/{name}.xml:1" for name in "abc"]
-        assert rows[0].fields == {"id": "a", "image": "a.jpg", "width": 100, "height": 50, "labels": [], "boxes": []}  # kept
+        assert [row.where for row in rows] == [
+            f"{path}/VOC2012/Annotations/{name}.xml:1" for name in "abc"
+        ]
+        # kept
+        assert rows[0].fields == {
+            "id": "a",
+            "image": "a.jpg",
+            "width": 100,
+            "height": 50,
+            "labels": [],
+            "boxes": [],
+        }
         assert rows[1].fields["labels"] == ["dog", "cat"]
         assert rows[1].fields["boxes"] == [
-            {"label": "dog", "x": 1, "y": 2, "w": 40, "h": 20, "truncated": False, "difficult": True},
-            {"label": "cat", "x": 10.5, "y": 2, "w": 89.5, "h": 48, "truncated": True, "difficult": True},
+            {
+                "label": "dog",
+                "x": 1,
+                "y": 2,
+                "w": 40,
+                "h": 20,
+                "truncated": False,
+                "difficult": True,
+            },
+            {
+                "label": "cat",
+                "x": 10.5,
+                "y": 2,
+                "w": 89.5,
+                "h": 48,
+                "truncated": True,
+                "difficult": True,
+            },
         ]
         assert [row["image"] for row in fields(path, split="train")] == ["b.jpg", "a.jpg"]
         assert [row["image"] for row in fields(path, split="dog_train")] == ["b.jpg"]
-        with pytest.raises(DataError, match=r"no split 'test'; set data\.options\.split to one of dog_train, train"):
+        with pytest.raises(
+            DataError, match=r"no split 'test'; set data\.options\.split to one of dog_train, train"
+        ):
             read(path, options={"split": "test"})
         assert fields(path, sample="boxes", digits=1)[2]["completion"] == "dog 0.0 0.0 0.0 0.0"
         assert len(fields(path, rows="annotation")) == 3
-        bare = fields(path, sample="labels", prompt="{places}", digits=1)  # of images without captions the prompt is the text
-        assert bare[1] == {"image": "b.jpg", "text": "0.0 0.0 0.4 0.4\n0.1 0.0 1.0 1.0", "labels": ["dog", "cat"]} and bare[0]["text"] == "none"
-        assert fields(path, sample="boxes", prompt="Name {places}", digits=1)[2]["prompt"] == "Name 0.0 0.0 0.0 0.0"
+        # of images without captions the prompt is the text
+        bare = fields(path, sample="labels", prompt="{places}", digits=1)
+        assert (
+            bare[1]
+            == {
+                "image": "b.jpg",
+                "text": "0.0 0.0 0.4 0.4\n0.1 0.0 1.0 1.0",
+                "labels": ["dog", "cat"],
+            }
+            and bare[0]["text"] == "none"
+        )
+        assert (
+            fields(path, sample="boxes", prompt="Name {places}", digits=1)[2]["prompt"]
+            == "Name 0.0 0.0 0.0 0.0"
+        )
         assert fields(path, sample="labels")[0] == {"image": "a.jpg", "labels": []}
 
 
@@ -90,7 +138,9 @@ def test_a_broken_box_is_put_aside_alone(tmp_path, corners, reason):
     bad = []
     rows = fields(folder, quarantine=bad.append)
     assert len(rows) == 1 and len(rows[0]["boxes"]) == 1
-    assert len(bad) == 1 and reason in bad[0].reason and bad[0].where.endswith("Annotations/a.xml:9")
+    assert (
+        len(bad) == 1 and reason in bad[0].reason and bad[0].where.endswith("Annotations/a.xml:9")
+    )
     with pytest.raises(DataError, match=r"a.xml:9: the object 'dog'"):
         read(folder)
 
@@ -99,10 +149,16 @@ def test_a_broken_box_is_put_aside_alone(tmp_path, corners, reason):
     ("content", "reason"),
     [
         (b"<annotation><size></annotation>", "broken XML"),
-        (b'<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "a document type or an entity"),
+        (
+            b'<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>',
+            "a document type or an entity",
+        ),
         (XML.format(name="a", objects="").encode("utf-16"), "a zero byte"),
         (b'<?xml version="1.0" encoding="martian"?><annotation/>', "broken XML"),
-        (b"<annotation><size><width>0</width><height>5</height></size></annotation>", "the size is 0 x 5"),
+        (
+            b"<annotation><size><width>0</width><height>5</height></size></annotation>",
+            "the size is 0 x 5",
+        ),
         (b"<annotation/>", "the size is None x None"),
         (b"<html/>", "found <html>"),
     ],
@@ -123,9 +179,18 @@ def test_what_is_written_reads_as_the_same_rows(tmp_path):
     splits = {"train": rows[:2], "test": rows[2:]}
     for name in ("x", "y"):
         write_voc(tmp_path / name, splits)
-        assert fields(tmp_path / name) == rows and fields(tmp_path / name, split="train") == rows[:2]
-    contents = [{p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")} for name in "xy"]
-    assert contents[0] == contents[1] and sorted(path.name for path in tmp_path.iterdir()) == ["old", "x", "y"]
+        assert (
+            fields(tmp_path / name) == rows and fields(tmp_path / name, split="train") == rows[:2]
+        )
+    contents = [
+        {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
+        for name in "xy"
+    ]
+    assert contents[0] == contents[1] and sorted(path.name for path in tmp_path.iterdir()) == [
+        "old",
+        "x",
+        "y",
+    ]
     for bad, part in (
         ({"image": "a.jpg"}, "expected image, width"),
         ({**rows[0], "image": "\x01"}, "XML does not have"),
@@ -145,7 +210,9 @@ def test_folders_are_found_in_any_case_where_the_format_is_named(tmp_path, folde
     (root / "cat.XML").write_text(XML.format(name="cat", objects=element(1, 2, 3, 4)))
     (row,) = read(tmp_path / "set", format="voc")
     assert row.fields["id"] == "cat" and row.fields["labels"] == ["dog"]
-    assert (detect(tree(tmp_path / "set")).name if folder.lower() == "annotations" else "voc") == "voc"
+    assert (
+        detect(tree(tmp_path / "set")).name if folder.lower() == "annotations" else "voc"
+    ) == "voc"
 
 
 def test_two_images_of_one_name_are_not_one(tmp_path):
@@ -160,12 +227,23 @@ def test_real_archive_agrees_with_its_text():
     path = real("voc_bccd/BCCD_voc.zip")
     bad, out = [], {}
     with zipfile.ZipFile(path) as archive:
-        xml = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".xml")}
-        listed = {s: archive.read(f"BCCD/ImageSets/Main/{s}.txt").decode().split() for s in ("train", "val", "trainval", "test")}
+        xml = {
+            name: archive.read(name).decode()
+            for name in archive.namelist()
+            if name.endswith(".xml")
+        }
+        listed = {
+            s: archive.read(f"BCCD/ImageSets/Main/{s}.txt").decode().split()
+            for s in ("train", "val", "trainval", "test")
+        }
     rows = fields(path, quarantine=bad.append)
-    # SOURCE.txt counts 368 files: 364 images and 4 lists. Two boxes are points, and stand in the ledger.
+    # SOURCE.txt counts 368 files: 364 images and 4 lists. Two boxes are points, and stand in the
+    # ledger.
     assert len(rows) == len(xml) == 364 and len(xml) + len(listed) == 368
-    assert [(b.file.rsplit("/", 1)[1], b.line) for b in bad] == [("BloodImage_00338.xml", 158), ("BloodImage_00343.xml", 50)]
+    assert [(b.file.rsplit("/", 1)[1], b.line) for b in bad] == [
+        ("BloodImage_00338.xml", 158),
+        ("BloodImage_00343.xml", 50),
+    ]
     out = collections.Counter(box["label"] for row in rows for box in row["boxes"])
     expected = collections.Counter(re.findall("<name>(.*?)</name>", "".join(xml.values())))
     assert out + collections.Counter(RBC=2) == expected and set(out) == {"RBC", "WBC", "Platelets"}

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.formats.spans import Problem, located
-from jaxsft.data.records import features, label_record, literals, multilabel_record, regression_record, span_record, tag_record
+from jaxsft.data.records import (
+    features,
+    label_record,
+    literals,
+    multilabel_record,
+    regression_record,
+    span_record,
+    tag_record,
+)
 from jaxsft.errors import DataError
 
 
@@ -18,8 +26,14 @@ def row(**fields):
 
 
 value = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(-1e9, 1e9) | st.text(max_size=6),
-    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=3), inside, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats(-1e9, 1e9)
+    | st.text(max_size=6),
+    lambda inside: (
+        st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=3), inside, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -30,13 +44,29 @@ def test_what_python_prints_is_read_back(found):
     assert literals.read(repr(found)) == found and literals.read(repr(tuple(found))) == found
 
 
-@pytest.mark.parametrize("text", ["['a' 'b']", "[a]", "['a'", "['a'] x", "[1,,2]", "[" * 5000, "{1: 2}", "['a', open('x')]", "", "[0x10]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "['a' 'b']",
+        "[a]",
+        "['a'",
+        "['a'] x",
+        "[1,,2]",
+        "[" * 5000,
+        "{1: 2}",
+        "['a', open('x')]",
+        "",
+        "[0x10]",
+    ],
+)
 def test_what_is_no_list_is_refused(text):
     with pytest.raises(ValueError, match=r"\w"):
         literals.read(text)
 
 
-@pytest.mark.parametrize("cell", ["['joy', 'fear']", '["joy", "fear"]', "('joy', 'fear')", "[\"joy\", 'fear', ]"])
+@pytest.mark.parametrize(
+    "cell", ["['joy', 'fear']", '["joy", "fear"]', "('joy', 'fear')", "[\"joy\", 'fear', ]"]
+)
 def test_labels_in_a_cell(cell):
     assert multilabel_record(row(text="x", labels=cell), Columns()).labels == ("joy", "fear")
 
@@ -55,12 +85,19 @@ def test_words_and_tags_in_cells():
         '[{"start": 0, "end": 3, "text": "Ann", "labels": ["PER"]}]',
         "[{'start_offset': 0, 'end_offset': 3, 'label': 'PER'}]",
     ):
-        assert span_record(row(text="Ann is", label=cell), Columns(spans="label")).spans == ((0, 3, "PER"),)
-    with pytest.raises(DataError, match=r"a.csv:7: column 'tags' holds broken JSON .* no list of Python .*without a comma"):
+        assert span_record(row(text="Ann is", label=cell), Columns(spans="label")).spans == (
+            (0, 3, "PER"),
+        )
+    with pytest.raises(
+        DataError,
+        match=r"a.csv:7: column 'tags' holds broken JSON .* no list of Python .*without a comma",
+    ):
         tag_record(row(tokens='["a"]', tags="['O' 'O']"), Columns())
 
 
-@pytest.mark.parametrize("found", [["a"], '["a"]', "['a']", {"choices": ["a"]}, '{"choices": ["a"]}', "a"])
+@pytest.mark.parametrize(
+    "found", [["a"], '["a"]', "['a']", {"choices": ["a"]}, '{"choices": ["a"]}', "a"]
+)
 def test_a_list_of_one_label_is_that_label(found):
     assert label_record(row(text="x", label=found), Columns()).label == "a"
 
@@ -70,11 +107,29 @@ def test_a_list_of_several_labels_is_no_label():
         with pytest.raises(DataError, match=r"expected one label.*task=multilabel reads lists"):
             label_record(row(text="x", label=found), Columns())
     assert label_record(row(text="x", label="[UNK]"), Columns()).label == "[UNK]"
-    assert multilabel_record(row(text="x", label='{"choices": ["a", "b"]}'), Columns()).labels == ("a", "b")
+    assert multilabel_record(row(text="x", label='{"choices": ["a", "b"]}'), Columns()).labels == (
+        "a",
+        "b",
+    )
 
 
 NUMBERS = {"12": 12, " 1.5 ": 1.5, "-3": -3, "+1e3": 1000, ".5": 0.5, "7.": 7, 3: 3, 2.5: 2.5}
-NO_NUMBERS = ["1_000", "２０", "1,250", "3,5", "inf", "-Infinity", "1e200", "0x10", "12 kg", "٣", 10**400, True, "1e", float("inf")]
+NO_NUMBERS = [
+    "1_000",
+    "２０",
+    "1,250",
+    "3,5",
+    "inf",
+    "-Infinity",
+    "1e200",
+    "0x10",
+    "12 kg",
+    "٣",
+    10**400,
+    True,
+    "1e",
+    float("inf"),
+]
 
 
 @pytest.mark.parametrize("found", NUMBERS)
@@ -84,7 +139,9 @@ def test_numbers_have_one_spelling(found):
 
 @pytest.mark.parametrize("found", NO_NUMBERS)
 def test_other_spellings_are_no_numbers(found):
-    with pytest.raises(DataError, match=r"a.csv:7: column 'label' holds .*expected a finite number"):
+    with pytest.raises(
+        DataError, match=r"a.csv:7: column 'label' holds .*expected a finite number"
+    ):
         regression_record(row(text="x", label=found), Columns())
 
 
@@ -92,7 +149,10 @@ def test_other_spellings_are_no_numbers(found):
 def test_one_cell_does_not_make_names_of_a_column_of_numbers(odd):
     columns = Columns(features=["x"], missing="mask")
     rows, where = [("1",), ("2.5",), (None,), (odd,), ("3",)], [f"a.csv:{i}" for i in range(2, 7)]
-    with pytest.raises(DataError, match=rf"a.csv:5: column 'x' holds '{odd}' beside 3 numbers.*data.columns.categories"):
+    with pytest.raises(
+        DataError,
+        match=rf"a.csv:5: column 'x' holds '{odd}' beside 3 numbers.*data.columns.categories",
+    ):
         features.learn(columns, rows, where)
     (known,) = features.learn(Columns(features=["x"], categories=["x"]), rows, where)
     assert odd in known["values"]
@@ -112,27 +172,51 @@ def test_what_is_learnt_of_numbers_and_made_of_them_is_finite():
     (learnt,) = features.learn(columns, [("3e38",), ("-3e38",)], where)
     assert json.loads(json.dumps(learnt, allow_nan=False)) == learnt
     (tiny,) = features.learn(columns, [("1e-30",), ("2e-30",)], where)
-    with pytest.raises(DataError, match=r"b.csv:1: column 'x' holds 1e\+30, too far from the numbers of training"):
+    with pytest.raises(
+        DataError, match=r"b.csv:1: column 'x' holds 1e\+30, too far from the numbers of training"
+    ):
         features.encode([tiny], [("1e30",)], ["b.csv:1"])
 
 
-SEVERAL = [{"start": 0, "end": 8, "label": "X", "parts": [[0, 3], [6, 8]]}, {"start": 0, "end": 8, "label": "X", "fragments": [{}, {}]}]
+SEVERAL = [
+    {"start": 0, "end": 8, "label": "X", "parts": [[0, 3], [6, 8]]},
+    {"start": 0, "end": 8, "label": "X", "fragments": [{}, {}]},
+]
 
 
 @pytest.mark.parametrize("span", SEVERAL)
 def test_spans_of_several_parts_are_refused_or_taken_whole_where_asked(span):
-    with pytest.raises(DataError, match=r"a.csv:7: column 'spans': span 1 is .*of several parts.*data.columns.allow=\[discontinuous\]"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"a.csv:7: column 'spans': span 1 is .*of several"
+            r" parts.*data.columns.allow=\[discontinuous\]"
+        ),
+    ):
         span_record(row(text="abc de fg", spans=[span]), Columns())
-    assert span_record(row(text="abc de fg", spans=[span]), Columns(allow=["discontinuous"])).spans == ((0, 8, "X"),)
+    assert span_record(
+        row(text="abc de fg", spans=[span]), Columns(allow=["discontinuous"])
+    ).spans == ((0, 8, "X"),)
     one = {"start": 0, "end": 3, "label": "X", "parts": [[0, 3]]}
     assert span_record(row(text="abc de fg", spans=[one]), Columns()).spans == ((0, 3, "X"),)
 
 
-@pytest.mark.parametrize("quoted", ["Berlin, Germany", "Berlin,  Germany", "Berlin,\nGermany", "Berlin,\\nGermany", "Berlin,Germany"])
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "Berlin, Germany",
+        "Berlin,  Germany",
+        "Berlin,\nGermany",
+        "Berlin,\\nGermany",
+        "Berlin,Germany",
+    ],
+)
 def test_a_quote_may_show_white_space_otherwise(quoted):
     text = "Text: Berlin,  Germany."
     assert located(text, 6, 22, quoted, "the span") == (6, 22)
-    assert span_record(row(text=text, spans=[{"start": 6, "end": 22, "text": quoted, "label": "LOC"}]), Columns()).spans == ((6, 22, "LOC"),)
+    assert span_record(
+        row(text=text, spans=[{"start": 6, "end": 22, "text": quoted, "label": "LOC"}]), Columns()
+    ).spans == ((6, 22, "LOC"),)
     assert located("😀 " + text, 9, 25, quoted, "the span") == (8, 24)  # counted as JavaScript does
     with pytest.raises(Problem, match="is 'Berlin, France', but the text"):
         located(text, 6, 22, "Berlin, France", "the span")

@@ -36,22 +36,48 @@ def test_a_turn_that_its_file_leaves_out_is_not_trained(name):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"train": True, "loss": False}, {"masked": True, "trainable": True}, {"weight": 0, "loss_mask": 1}, {"weight": 2, "train": False}]
+    "fields",
+    [
+        {"train": True, "loss": False},
+        {"masked": True, "trainable": True},
+        {"weight": 0, "loss_mask": 1},
+        {"weight": 2, "train": False},
+    ],
 )
 def test_keys_of_a_weight_that_contradict_each_other_are_an_error(fields):
     fails("contradict each other", **fields)
 
 
 def test_zeros_and_ones_of_a_mask():
-    assert [message(loss_mask=value).weight for value in (0, 1)] == [message(weight=value).weight for value in (0, 1)] == [0, 1]
-    assert message(weight=0.5, train=True).weight == 0.5 and message(weight=0, masked=True).weight == 0
+    assert (
+        [message(loss_mask=value).weight for value in (0, 1)]
+        == [message(weight=value).weight for value in (0, 1)]
+        == [0, 1]
+    )
+    assert (
+        message(weight=0.5, train=True).weight == 0.5 and message(weight=0, masked=True).weight == 0
+    )
 
 
 def test_roles_by_their_newer_and_older_names():
-    assert message_of({"role": "developer", "content": "s"}, WHERE) == message_of({"role": "system", "content": "s"}, WHERE)
-    assert message_of({"role": "function", "name": "up", "content": "ok"}, WHERE) == Message("tool", "ok", 1.0, {"name": "up"})
-    for name, role in (("human", "user"), ("model", "assistant"), ("ai", "assistant"), ("ipython", "tool"), ("observation", "tool")):
-        assert message_of({"role": name, "content": "s"}, WHERE).role == shared_message({"from": name, "value": "s"}, WHERE).role == role
+    assert message_of({"role": "developer", "content": "s"}, WHERE) == message_of(
+        {"role": "system", "content": "s"}, WHERE
+    )
+    assert message_of({"role": "function", "name": "up", "content": "ok"}, WHERE) == Message(
+        "tool", "ok", 1.0, {"name": "up"}
+    )
+    for name, role in (
+        ("human", "user"),
+        ("model", "assistant"),
+        ("ai", "assistant"),
+        ("ipython", "tool"),
+        ("observation", "tool"),
+    ):
+        assert (
+            message_of({"role": name, "content": "s"}, WHERE).role
+            == shared_message({"from": name, "value": "s"}, WHERE).role
+            == role
+        )
     assert shared_message({"from": "developer", "value": "s"}, WHERE).role == "system"
     for role in ("critic", 3, ["user"], None):
         fails("has the role", role=role)
@@ -71,11 +97,19 @@ def test_a_function_call_is_a_tool_call():
 
 def test_nulls_that_somebody_wrote_stay():
     call = {"function": {"name": "find", "arguments": '{"q": "cats", "limit": null}'}}
-    assert message(tool_calls=[call]).extra["tool_calls"][0]["function"]["arguments"] == {"q": "cats", "limit": None}
+    assert message(tool_calls=[call]).extra["tool_calls"][0]["function"]["arguments"] == {
+        "q": "cats",
+        "limit": None,
+    }
     given = {"function": {"name": "find", "arguments": {"q": "cats", "limit": None}}}
-    assert message(tool_calls=[given]).extra["tool_calls"][0]["function"]["arguments"] == {"q": "cats", "limit": None}
+    assert message(tool_calls=[given]).extra["tool_calls"][0]["function"]["arguments"] == {
+        "q": "cats",
+        "limit": None,
+    }
     columnar = {"function": Struct(name="find", arguments=Struct(q="cats", limit=None))}
-    assert message(tool_calls=[columnar]).extra["tool_calls"][0]["function"]["arguments"] == {"q": "cats"}
+    assert message(tool_calls=[columnar]).extra["tool_calls"][0]["function"]["arguments"] == {
+        "q": "cats"
+    }
 
 
 def test_parts_of_a_content():
@@ -96,7 +130,9 @@ def test_parts_of_a_content():
 @pytest.mark.parametrize("name", MEDIA)
 def test_media_beside_a_turn_are_an_error_or_left_out_with_their_marks(name):
     fails(rf"has {name}.*data.columns.allow=\[media\]", **{name: ["1.jpg"]})
-    assert message_of(BOT | {name: ["1.jpg"], "content": "<image>\nWhat <video>now?"}, WHERE, ["media"]) == Message("assistant", "What now?")
+    assert message_of(
+        BOT | {name: ["1.jpg"], "content": "<image>\nWhat <video>now?"}, WHERE, ["media"]
+    ) == Message("assistant", "What now?")
     assert message(**{name: []}).extra == message(**{name: None}).extra == {}
 
 

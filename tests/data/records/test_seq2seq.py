@@ -16,7 +16,9 @@ def row(**fields):
 
 def test_a_target_or_references():
     assert seq2seq_record(row(source="a", target="b"), Columns()) == Seq2Seq("a", "b")
-    assert seq2seq_record(row(mr="a", ref="b"), Columns(source="mr", target="ref")) == Seq2Seq("a", "b")
+    assert seq2seq_record(row(mr="a", ref="b"), Columns(source="mr", target="ref")) == Seq2Seq(
+        "a", "b"
+    )
     several = Seq2Seq("a", "b", ("b", "c"))
     assert seq2seq_record(row(source="a", references=["b", "c"]), Columns()) == several
     assert seq2seq_record(row(source="a", refs='["b", "c"]'), Columns(references="refs")) == several
@@ -39,9 +41,18 @@ def test_malformed_rows(fields, part):
 
 
 def test_references_of_one_source_are_grouped_in_order():
-    records = [Seq2Seq("x", "1"), Seq2Seq("y", "2"), Seq2Seq("x", "3"), Seq2Seq("x", "1"), Seq2Seq("y", "4", ("4", "5"))]
+    records = [
+        Seq2Seq("x", "1"),
+        Seq2Seq("y", "2"),
+        Seq2Seq("x", "3"),
+        Seq2Seq("x", "1"),
+        Seq2Seq("y", "4", ("4", "5")),
+    ]
     grouped, where = group_references(records, list("abcde"))
-    assert grouped == [Seq2Seq("x", "1", ("1", "3")), Seq2Seq("y", "2", ("2", "4", "5"))] and where == ["a", "b"]
+    assert grouped == [
+        Seq2Seq("x", "1", ("1", "3")),
+        Seq2Seq("y", "2", ("2", "4", "5")),
+    ] and where == ["a", "b"]
 
 
 def test_e2e_nlg():
@@ -50,4 +61,6 @@ def test_e2e_nlg():
     records = [seq2seq_record(r, columns) for r in rows]
     grouped, where = group_references(records, [r.where for r in rows])
     assert len(rows) == 4672 and len(grouped) == len({r.fields["mr"] for r in rows}) == len(where)
-    assert sum(len(r.references) for r in grouped) == len({(r.fields["mr"], r.fields["ref"]) for r in rows})
+    assert sum(len(r.references) for r in grouped) == len(
+        {(r.fields["mr"], r.fields["ref"]) for r in rows}
+    )

@@ -1,4 +1,6 @@
-"""What only all rows of a file tell together: chunks or not, one-hot lists, labels that stand for none."""
+"""What only all rows of a file tell together: chunks or not, one-hot lists, labels that stand for
+none.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from jaxsft.errors import DataError
 
 
 def tagged(*lists, **columns):
-    rows = [Row({"tokens": ["w"] * len(tags), columns.get("tags", "tags"): list(tags)}, "a", i) for i, tags in enumerate(lists, start=1)]
+    rows = [
+        Row({"tokens": ["w"] * len(tags), columns.get("tags", "tags"): list(tags)}, "a", i)
+        for i, tags in enumerate(lists, start=1)
+    ]
     return rows, Columns(**columns)
 
 
@@ -24,7 +29,9 @@ def labelled(*labels, name="label"):
     return [Row({"text": f"t{i}", name: label}, "a", i) for i, label in enumerate(labels, start=1)]
 
 
-@pytest.mark.parametrize("spelt", ["{0}_{1}", "{0}:{1}", "{1}-{0}", "{1}_{0}", "{0}.{1}", "{0}|{1}"])
+@pytest.mark.parametrize(
+    "spelt", ["{0}_{1}", "{0}:{1}", "{1}-{0}", "{1}_{0}", "{0}.{1}", "{0}|{1}"]
+)
 @pytest.mark.parametrize("lower", [False, True])
 def test_tags_in_another_spelling_name_the_option_that_reads_them(spelt, lower):
     of = lambda prefix, kind: spelt.format(prefix.lower() if lower else prefix, kind)
@@ -35,7 +42,11 @@ def test_tags_in_another_spelling_name_the_option_that_reads_them(spelt, lower):
     asked = settled.tags(rows, Columns(scheme="iob2"))
     record = tag_record(rows[0], asked)
     assert record.tags == ("B-PER", "I-PER", "O") and record.scheme == "iob2"
-    assert tag_record(rows[0], settled.tags(rows, Columns(scheme="none"))).tags == (of("B", "PER"), of("I", "PER"), "O")
+    assert tag_record(rows[0], settled.tags(rows, Columns(scheme="none"))).tags == (
+        of("B", "PER"),
+        of("I", "PER"),
+        "O",
+    )
 
 
 def test_b_per_in_small_letters():
@@ -44,16 +55,29 @@ def test_b_per_in_small_letters():
         settled.tags(rows, columns)
 
 
-@pytest.mark.parametrize("lists", [[["PER", "I-PER", "O"], ["B-PER", "O"]], [["NOUN"], ["VERB", "B-X"]]])
+@pytest.mark.parametrize(
+    "lists", [[["PER", "I-PER", "O"], ["B-PER", "O"]], [["NOUN"], ["VERB", "B-X"]]]
+)
 def test_mixed_tags_are_an_error(lists):
-    with pytest.raises(Doubtful, match=r"data\.columns\.scheme=none to take each tag for itself") as error:
+    with pytest.raises(
+        Doubtful, match=r"data\.columns\.scheme=none to take each tag for itself"
+    ) as error:
         settled.tags(*tagged(*lists))
     assert error.value.finding == "mixed_tags"
 
 
 @pytest.mark.parametrize(
     "tags",
-    [["NN", "VBZ", "DT"], ["S_x", "N_y", "O_z"], ["love", "hate"], ["NOUN", "O"], ["X", "E", "S"], ["-LRB-", "NN"], ["0", "1"], ["b", "i"]],
+    [
+        ["NN", "VBZ", "DT"],
+        ["S_x", "N_y", "O_z"],
+        ["love", "hate"],
+        ["NOUN", "O"],
+        ["X", "E", "S"],
+        ["-LRB-", "NN"],
+        ["0", "1"],
+        ["b", "i"],
+    ],
 )
 def test_other_tags_stand_for_themselves(tags):
     assert settled.tags(*tagged(tags, tags[::-1])).scheme == "none"
@@ -61,7 +85,8 @@ def test_other_tags_stand_for_themselves(tags):
 
 def test_letters_are_chunks_where_all_rows_fit():
     assert settled.tags(*tagged(["B", "I", "O"], ["B", "O"])).scheme == "auto"
-    assert settled.tags(*tagged(["E", "I"], ["M", "U", "S"], ["L", "B"])).scheme == "none"  # parts of speech
+    # parts of speech
+    assert settled.tags(*tagged(["E", "I"], ["M", "U", "S"], ["L", "B"])).scheme == "none"
     with pytest.raises(Doubtful, match=r"data\.columns\.scheme=bmes"):
         settled.tags(*tagged(*[["B", "M", "E", "S"]] * 19, ["M", "E"]))
 
@@ -72,7 +97,17 @@ def test_parts_of_speech_of_conllu_are_never_chunks(name):
 
 
 @pytest.mark.parametrize(
-    "labels", [[0, 1, -1], [-1, -1], [0, 1, -100], ["0", "1", "-1.0"], ["1", "-1", "0"], ["a", "nan"], ["a", "NULL"], ["x", "<NA>"]]
+    "labels",
+    [
+        [0, 1, -1],
+        [-1, -1],
+        [0, 1, -100],
+        ["0", "1", "-1.0"],
+        ["1", "-1", "0"],
+        ["a", "nan"],
+        ["a", "NULL"],
+        ["x", "<NA>"],
+    ],
 )
 def test_what_stands_for_no_label_is_no_class(labels):
     rows = labelled(*labels)
@@ -83,12 +118,23 @@ def test_what_stands_for_no_label_is_no_class(labels):
     assert settled.label(rows, Columns(), [mark]) == Columns()
 
 
-@pytest.mark.parametrize("labels", [[1, -1], [0, 1, 2], ["a", "none"], [-2, 2], [True, False], ["-1", "x"]])
+@pytest.mark.parametrize(
+    "labels", [[1, -1], [0, 1, 2], ["a", "none"], [-2, 2], [True, False], ["-1", "x"]]
+)
 def test_other_labels_are_classes(labels):
     assert settled.label(labelled(*labels), Columns()) == Columns()
 
 
-@pytest.mark.parametrize("lists", [[[0, 1], [1, 0]], [["1.0"], [1]], ["[0, 1, 0]", "[1, 0, 0]"], [[True, False], [False, True]], ["[1 0]", "[0 1]"]])
+@pytest.mark.parametrize(
+    "lists",
+    [
+        [[0, 1], [1, 0]],
+        [["1.0"], [1]],
+        ["[0, 1, 0]", "[1, 0, 0]"],
+        [[True, False], [False, True]],
+        ["[1 0]", "[0 1]"],
+    ],
+)
 def test_one_hot_lists_are_told(lists):
     rows = labelled(*lists, name="labels")
     if lists[0] == ["1.0"]:
@@ -103,7 +149,9 @@ def test_one_hot_lists_are_told(lists):
         multilabel_record(rows[0], Columns(labels=list("abcd")))
 
 
-@pytest.mark.parametrize("lists", [[[0, 1], ["a"]], [[0, 1], [1]], [["joy"], ["fear", "joy"]], [[], [1]]])
+@pytest.mark.parametrize(
+    "lists", [[[0, 1], ["a"]], [[0, 1], [1]], [["joy"], ["fear", "joy"]], [[], [1]]]
+)
 def test_other_lists_are_names(lists):
     assert settled.labels(labelled(*lists, name="labels"), Columns()) == Columns()
 
@@ -120,14 +168,32 @@ def test_labels_of_options_are_spelled_as_the_data():
 
 
 def test_respelled():
-    assert [respelled(tag) for tag in ("B-PER", "b_PER", "PER-I", "O", "o", "NOUN", "B")] == ["B-PER", "B-PER", "I-PER", "O", "O", None, "B"]
-    assert [respelled(tag) for tag in ("B PER", "I\u2013PER", "BEGIN-PER", "inside_PER")] == ["B-PER", "I-PER", "B-PER", "I-PER"]
+    assert [respelled(tag) for tag in ("B-PER", "b_PER", "PER-I", "O", "o", "NOUN", "B")] == [
+        "B-PER",
+        "B-PER",
+        "I-PER",
+        "O",
+        "O",
+        None,
+        "B",
+    ]
+    assert [respelled(tag) for tag in ("B PER", "I\u2013PER", "BEGIN-PER", "inside_PER")] == [
+        "B-PER",
+        "I-PER",
+        "B-PER",
+        "I-PER",
+    ]
     assert [respelled(tag) for tag in ("START_TIME", "BERT-PER", "PER_MAX")] == [None, None, None]
 
 
 @pytest.mark.parametrize(
     ("cells", "sign"),
-    [(["joy|fear", "joy"], "|"), (["joy; fear", "joy"], ";"), (["joy/fear", "joy", "fear"], "/"), (["joy fear", "joy", "fear"], " ")],
+    [
+        (["joy|fear", "joy"], "|"),
+        (["joy; fear", "joy"], ";"),
+        (["joy/fear", "joy", "fear"], "/"),
+        (["joy fear", "joy", "fear"], " "),
+    ],
 )
 def test_cells_parted_by_another_sign_are_told(cells, sign):
     with pytest.raises(Doubtful, match=re.escape(f"data.columns.separator='{sign}'")):
@@ -136,12 +202,24 @@ def test_cells_parted_by_another_sign_are_told(cells, sign):
     assert labels(labelled(*cells, name="labels"), Columns(), [cells[0]])
 
 
-@pytest.mark.parametrize("cells", [["joy", "fear"], ["joy, fear|anger", "joy"], ["hip/hop", "rock"], ["not spam", "spam"], ["['a|b']", "a"]])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["joy", "fear"],
+        ["joy, fear|anger", "joy"],
+        ["hip/hop", "rock"],
+        ["not spam", "spam"],
+        ["['a|b']", "a"],
+    ],
+)
 def test_cells_without_another_sign_are_left_alone(cells):
     assert labels(labelled(*cells, name="labels"), Columns())
 
 
-@pytest.mark.parametrize("cells", [["0 1 0", "1 0 0"], ["0,1", "1,0"], ["0;1", "1;1"], ["[0 1]", "[1 0]"], ["0|1", "1|0"]])
+@pytest.mark.parametrize(
+    "cells",
+    [["0 1 0", "1 0 0"], ["0,1", "1,0"], ["0;1", "1;1"], ["[0 1]", "[1 0]"], ["0|1", "1|0"]],
+)
 def test_zeros_and_ones_of_a_cell_are_one_hot(cells):
     rows = labelled(*cells, name="labels")
     with pytest.raises(Doubtful, match="one-hot"):

@@ -46,9 +46,19 @@ def test_text():
             text_record(row(text=bad), Columns())
 
 
-# --- one label -------------------------------------------------------------------------------------------------------------------------------
+# --- one label
+# --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "found, label", [("3", "3"), (3, "3"), (3.0, "3"), (True, "true"), (False, "false"), (0, "0"), (1.37e18, "1370000000000000000")]
+    "found, label",
+    [
+        ("3", "3"),
+        (3, "3"),
+        (3.0, "3"),
+        (True, "true"),
+        (False, "false"),
+        (0, "0"),
+        (1.37e18, "1370000000000000000"),
+    ],
 )
 def test_labels_of_any_type(found, label):  # guards D10
     assert label_record(row(text="x", label=found), Columns()) == LabelledText("x", None, label)
@@ -56,14 +66,18 @@ def test_labels_of_any_type(found, label):  # guards D10
     assert pair_record(row(text="x", text_pair="y", label=found), Columns()).label == label
 
 
-@pytest.mark.parametrize("bad", [None, "", " ", 1.5, float("nan"), float("inf"), ["a", "b"], [], [["a"]], {}])
+@pytest.mark.parametrize(
+    "bad", [None, "", " ", 1.5, float("nan"), float("inf"), ["a", "b"], [], [["a"]], {}]
+)
 def test_labels_that_are_none(bad):
     with pytest.raises(DataError, match=r"data.jsonl:117: column 'label' holds"):
         label_record(row(text="x", label=bad), Columns())
 
 
 def test_pairs_of_a_class():
-    assert label_record(row(a="x", b="y", c="z"), Columns(text="a", text_pair="b", label="c")) == LabelledText("x", "y", "z")
+    assert label_record(
+        row(a="x", b="y", c="z"), Columns(text="a", text_pair="b", label="c")
+    ) == LabelledText("x", "y", "z")
     with pytest.raises(DataError, match=r"missing column 'b'.*data.columns.text_pair"):
         label_record(row(text="x", label="z"), Columns(text_pair="b"))
 
@@ -80,8 +94,15 @@ def test_pairs_of_a_class():
 )
 def test_ids_are_named_by_a_class_file(tmp_path, name, content):
     columns = Columns(label_names=names_file(tmp_path, content, name))
-    assert [label_record(row(text="x", label=label), columns).label for label in (0, "1", 1.0, "no", "yes")] == ["no", "yes", "yes", "no", "yes"]
-    for bad, part in ((2, "the id 2, but .* names the ids 0 to 1"), (-1, "the id -1"), ("maybe", "none of the 2 names")):
+    assert [
+        label_record(row(text="x", label=label), columns).label
+        for label in (0, "1", 1.0, "no", "yes")
+    ] == ["no", "yes", "yes", "no", "yes"]
+    for bad, part in (
+        (2, "the id 2, but .* names the ids 0 to 1"),
+        (-1, "the id -1"),
+        ("maybe", "none of the 2 names"),
+    ):
         with pytest.raises(DataError, match=f"data.jsonl:117: .*{part}.*data.columns.label_names"):
             label_record(row(text="x", label=bad), columns)
 
@@ -121,15 +142,22 @@ def test_a_row_without_a_majority_is_dropped_where_it_is_declared():
     assert label_record(rows[1], Columns()).label == "-"  # not declared: a label like any other
     aside = []
     kept, records = parse_rows(rows[:2], label_record, Columns(no_label="-"), aside, "error")
-    assert [r.label for r in records] == ["a"] and kept == rows[:1] and [(a.line, a.reason) for a in aside] == [(117, "no_label")]
+    assert (
+        [r.label for r in records] == ["a"]
+        and kept == rows[:1]
+        and [(a.line, a.reason) for a in aside] == [(117, "no_label")]
+    )
     with pytest.raises(DataError, match="holds null"):
         parse_rows(rows, label_record, Columns(no_label="-"), [], "error")
     aside = []
     parse_rows(rows, label_record, Columns(no_label="-"), aside, "quarantine")
-    assert [a.reason for a in aside] == ["no_label", "no_record"] and "holds null" in aside[1].message
+    assert [a.reason for a in aside] == ["no_label", "no_record"] and "holds null" in aside[
+        1
+    ].message
 
 
-# --- several labels --------------------------------------------------------------------------------------------------------------------------
+# --- several labels
+# --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "found, labels",
     [
@@ -144,7 +172,9 @@ def test_a_row_without_a_majority_is_dropped_where_it_is_declared():
     ],
 )
 def test_several_labels_of_a_row(found, labels):
-    assert multilabel_record(row(text="x", labels=found), Columns()) == MultiLabel("x", None, labels)
+    assert multilabel_record(row(text="x", labels=found), Columns()) == MultiLabel(
+        "x", None, labels
+    )
     assert multilabel_record(row(text="x", kinds=found), Columns(label="kinds")).labels == labels
 
 
@@ -152,7 +182,12 @@ def test_an_absent_list_of_labels_is_an_error_unless_it_is_allowed():
     for found in (row(text="x"), row(text="x", labels=None)):
         assert multilabel_record(found, Columns(allow=["absent"])).labels == ()
         with pytest.raises(
-            DataError, match=r"data.columns" if "labels" in found.fields else r"set data.columns.allow=\[absent\], or data.columns.label="
+            DataError,
+            match=(
+                r"data.columns"
+                if "labels" in found.fields
+                else r"set data.columns.allow=\[absent\], or data.columns.label="
+            ),
         ):
             multilabel_record(found, Columns())
 
@@ -175,7 +210,8 @@ def test_one_hot_columns():
         multilabel_record(row(text="x", a=1, b=1), columns)
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------------------------------
+# --- numbers
+# --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("found", [3, 3.0, "3", "3.0", " 3 ", np.int64(3), np.float64(3)])
 def test_targets_are_float32_whatever_they_were(found):  # guards D11
     record = regression_record(row(text="x", label=found), Columns())
@@ -189,7 +225,9 @@ def test_targets_are_rounded_to_float32():  # guards D11
 
 @pytest.mark.parametrize("bad", ["much", True, "inf", float("inf"), 1e39, [1], "1,5"])
 def test_what_is_no_number(bad):
-    with pytest.raises(DataError, match=r"data.jsonl:117: column 'label' holds .*expected a finite number"):
+    with pytest.raises(
+        DataError, match=r"data.jsonl:117: column 'label' holds .*expected a finite number"
+    ):
         regression_record(row(text="x", label=bad), Columns())
 
 
@@ -204,7 +242,8 @@ def test_missing_targets_are_an_error_or_masked(missing):
         regression_record(row(text="x", V=missing), Columns(targets=["V"], missing="mask"))
 
 
-# --- pairs -----------------------------------------------------------------------------------------------------------------------------------
+# --- pairs
+# --------------------------------------------------------------------------------------------------
 def test_pairs():
     found = row(text="a", text_pair="b", label="near", gold=4.5)
     assert pair_record(found, Columns()) == Pair("a", "b", "near", None)
@@ -217,18 +256,28 @@ def test_pairs():
         pair_record(row(text="a", text_pair="b", s=None), Columns(score="s"))
 
 
-# --- real files ------------------------------------------------------------------------------------------------------------------------------
+# --- real files
+# --------------------------------------------------------------------------------------------------
 def test_goemotions():
     columns = Columns(text="0", label="1", label_names=str(real("goemotions/labels.txt")))
-    records = [multilabel_record(r, columns) for r in formats.stream(real("goemotions/dev.tsv"), columns=["0", "1"])]
-    assert len(records) == 5426 and records[1].labels == ("approval", "neutral") and max(len(r.labels) for r in records) > 2
+    records = [
+        multilabel_record(r, columns)
+        for r in formats.stream(real("goemotions/dev.tsv"), columns=["0", "1"])
+    ]
+    assert (
+        len(records) == 5426
+        and records[1].labels == ("approval", "neutral")
+        and max(len(r.labels) for r in records) > 2
+    )
     assert {label for r in records for label in r.labels} == set(label_names(columns.label_names))
 
 
 def test_emobank():
     columns = Columns(targets=["V", "A", "D"])
     kind = KINDS["regress"]
-    rows = formats.read(real("emobank/emobank.csv.gz"), columns=[*kind.inputs(columns), *kind.outputs(columns)])
+    rows = formats.read(
+        real("emobank/emobank.csv.gz"), columns=[*kind.inputs(columns), *kind.outputs(columns)]
+    )
     targets = np.array([kind.record(r, columns).targets for r in rows])
     assert targets.shape == (10062, 3) and targets.min() >= 1 and targets.max() <= 5
 

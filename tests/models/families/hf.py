@@ -1,4 +1,6 @@
-"""Small models in the layout of Hugging Face, for tests: the golden ones of tools/golden/families.py, written out."""
+"""Small models in the layout of Hugging Face, for tests: the golden ones of
+tools/golden/families.py, written out.
+"""
 
 from __future__ import annotations
 
@@ -45,24 +47,41 @@ def one_text(length: int) -> Tokens:
     return Tokens(jnp.ones((1, length), jnp.int32), jnp.arange(length, dtype=jnp.int32)[None])
 
 
-def write(name: str, folder: Path, dtype: str = "F32", drop: tuple[str, ...] = (), **changes: Any) -> Path:
+def write(
+    name: str, folder: Path, dtype: str = "F32", drop: tuple[str, ...] = (), **changes: Any
+) -> Path:
     """The folder of a case; `changes` of its config (None: the key is left out)."""
     about, _ = golden(name)
     folder.mkdir(parents=True, exist_ok=True)
-    values = {key: value for key, value in (about["config"] | changes).items() if value is not None or key not in changes}
+    values = {
+        key: value
+        for key, value in (about["config"] | changes).items()
+        if value is not None or key not in changes
+    }
     (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
-    tensors = {key: value.astype(DTYPES[dtype]) for key, value in weights(about["shapes"], about["seed"]).items() if key not in drop}
+    tensors = {
+        key: value.astype(DTYPES[dtype])
+        for key, value in weights(about["shapes"], about["seed"]).items()
+        if key not in drop
+    }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
-def load(folder: Path, head_kind: str | None = None, context: int | None = None, mesh: MeshConfig | None = None) -> tuple[Transformer, Any]:
+def load(
+    folder: Path,
+    head_kind: str | None = None,
+    context: int | None = None,
+    mesh: MeshConfig | None = None,
+) -> tuple[Transformer, Any]:
     """The model of a folder, and its weights."""
     source = pretrained.open_source(folder)
     config = source.model(context)
     head = None
     if head_kind == "lm" and (config.head_bias or not config.tied):
-        head = VocabHead(config.embed, config.vocab_rows, "fp32", matrix=not config.tied, bias=config.head_bias)
+        head = VocabHead(
+            config.embed, config.vocab_rows, "fp32", matrix=not config.tied, bias=config.head_bias
+        )
     if head_kind == "mlm":
         config = dataclasses.replace(config, head_bias=True)
         head = MaskedHead(config, config.vocab_rows, "fp32", "gelu")
@@ -70,7 +89,10 @@ def load(folder: Path, head_kind: str | None = None, context: int | None = None,
     model = Transformer(config, config.vocab_rows, "fp32", head, placed)
     declared = specs(jax.eval_shape(model.init, jax.random.key(0)))
     place = None if placed is None else flatten(meshes.shardings(declared, placed))
-    empty = {path: jnp.zeros(spec.shape, spec.dtype, device=place and place[path]) for path, spec in flatten(declared).items()}
+    empty = {
+        path: jnp.zeros(spec.shape, spec.dtype, device=place and place[path])
+        for path, spec in flatten(declared).items()
+    }
     todo = pretrained.plan(source, flatten(declared), head_kind)
     assert not todo.fresh
     values = pretrained.load(source, todo, empty)

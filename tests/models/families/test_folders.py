@@ -1,4 +1,6 @@
-"""Folders of models that are damaged, hostile or of other tools: one sentence each, before anything is allocated."""
+"""Folders of models that are damaged, hostile or of other tools: one sentence each, before anything
+is allocated.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ from tests.models.families import hf, test_pairs
         ({"weight_map": ["a"]}, r"weight_map=\['a'\]: expected an object"),
         ({"weight_map": {}}, r"weight_map=\{\}: expected an object"),
         ({"weight_map": {"a": 3}}, "'a' is 3, expected the name of a .safetensors file"),
-        ({"weight_map": {"a": "a.bin"}}, "'a' is 'a.bin', expected the name of a .safetensors file"),
+        (
+            {"weight_map": {"a": "a.bin"}},
+            "'a' is 'a.bin', expected the name of a .safetensors file",
+        ),
         ([], "found a list|expected an object"),
         (None, "found null|expected an object"),
     ],
@@ -34,9 +39,18 @@ def test_an_index_of_another_shape_is_a_sentence(index, message, tmp_path):  # g
 
 def test_layers_that_are_not_in_the_files_are_told_from_their_headers(tmp_path):  # guards F2
     folder = hf.write("llama", tmp_path, num_hidden_layers=4000)
-    with pytest.raises(CheckpointError, match=r"config\.json: says 4000 layers, but the files have 3: model\.layers\.2\..* is of the last one"):
+    with pytest.raises(
+        CheckpointError,
+        match=(
+            r"config\.json: says 4000 layers, but the files have 3: model\.layers\.2\..* is of the"
+            r" last one"
+        ),
+    ):
         pretrained.open_source(folder).model()
-    assert pretrained.open_source(hf.write("llama", tmp_path, num_hidden_layers=2)).model().layers == 2  # what is over is told by `plan`
+    # what is over is told by `plan`
+    assert (
+        pretrained.open_source(hf.write("llama", tmp_path, num_hidden_layers=2)).model().layers == 2
+    )
 
 
 def test_a_class_that_ties_is_tied_where_the_files_have_no_matrix(tmp_path):  # guards G3
@@ -46,20 +60,38 @@ def test_a_class_that_ties_is_tied_where_the_files_have_no_matrix(tmp_path):  # 
     model = pretrained.open_source(folder).model()
     assert model.tied
     tensors = load_file(folder / "model.safetensors")
-    save_file(tensors | {"lm_head.weight": np.ones_like(tensors["shared.weight"])}, folder / "model.safetensors")
+    save_file(
+        tensors | {"lm_head.weight": np.ones_like(tensors["shared.weight"])},
+        folder / "model.safetensors",
+    )
     assert not pretrained.open_source(folder).model().tied
 
 
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"model_type": "gemma3", "text_config": {}}, "model_type='gemma3' is not known here .*are gemma3_text"),
-        ({"model_type": "qwen2_vl", "vision_config": {}}, "reads images or sounds; models of texts alone can be loaded"),
-        ({"model_type": "qwen3_next"}, r"\(the nearest, qwen3\w*, computes otherwise\); there are llama"),
+        (
+            {"model_type": "gemma3", "text_config": {}},
+            "model_type='gemma3' is not known here .*are gemma3_text",
+        ),
+        (
+            {"model_type": "qwen2_vl", "vision_config": {}},
+            "reads images or sounds; models of texts alone can be loaded",
+        ),
+        (
+            {"model_type": "qwen3_next"},
+            r"\(the nearest, qwen3\w*, computes otherwise\); there are llama",
+        ),
         ({"model_type": ["llama"]}, r"model_type=\['llama'\] is not known here; there are llama"),
         ({}, "has no model_type, so that nothing says how its model computes"),
-        ({"model_type": "llama", "architectures": "LlamaForCausalLM"}, "architectures='LlamaForCausalLM': expected a list of words"),
-        ({"model_type": "bert", "id2label": ["a"]}, r"id2label=\['a'\]: expected an object or null"),
+        (
+            {"model_type": "llama", "architectures": "LlamaForCausalLM"},
+            "architectures='LlamaForCausalLM': expected a list of words",
+        ),
+        (
+            {"model_type": "bert", "id2label": ["a"]},
+            r"id2label=\['a'\]: expected an object or null",
+        ),
     ],
 )
 def test_a_family_that_is_not_here_has_the_nearest_named(values, message):

@@ -31,9 +31,14 @@ def rows(arrays: dict) -> tuple[np.ndarray, Tokens]:
 
     def laid(values):
         one, two = (value[:n] for value, n in zip(values, lengths, strict=True))
-        return np.stack([np.pad(row, (0, width - len(row))) for row in (np.concatenate([one, two]), one, two)]).astype(np.int32)
+        return np.stack(
+            [np.pad(row, (0, width - len(row))) for row in (np.concatenate([one, two]), one, two)]
+        ).astype(np.int32)
 
-    places, segments = (np.tile(np.arange(width), (2, 1)), np.array([[1], [2]]) * np.ones(width, int))
+    places, segments = (
+        np.tile(np.arange(width), (2, 1)),
+        np.array([[1], [2]]) * np.ones(width, int),
+    )
     types = laid(arrays["types"]) if "types" in arrays else None
     return laid(arrays["ids"]), Tokens(laid(segments), laid(places), types)
 

@@ -1,4 +1,6 @@
-"""Models of random shapes and options, written by transformers itself, against transformers (jaxsft[torch])."""
+"""Models of random shapes and options, written by transformers itself, against transformers
+(jaxsft[torch]).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ def decoder(rng, **options) -> dict:
         "num_hidden_layers": int(rng.integers(1, 5)),
     }
     heads = {"num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": dim}
-    tied = {"tie_word_embeddings": bool(rng.integers(2)), "rms_norm_eps": float(rng.choice([1e-5, 1e-3]))}
+    tied = {
+        "tie_word_embeddings": bool(rng.integers(2)),
+        "rms_norm_eps": float(rng.choice([1e-5, 1e-3])),
+    }
     return {"vocab_size": 61, "max_position_embeddings": 64, **sizes, **heads, **tied, **options}
 
 
@@ -49,27 +54,65 @@ def encoder(rng, **options) -> dict:
         "intermediate_size": int(rng.integers(9, 50)),
         "num_hidden_layers": int(rng.integers(1, 5)),
     }
-    how = {"hidden_act": str(rng.choice(["gelu", "relu", "gelu_new"])), "layer_norm_eps": float(rng.choice([1e-12, 1e-5]))}
-    return {"vocab_size": 61, "max_position_embeddings": 64, "num_attention_heads": heads, **sizes, **how, **options}
+    how = {
+        "hidden_act": str(rng.choice(["gelu", "relu", "gelu_new"])),
+        "layer_norm_eps": float(rng.choice([1e-12, 1e-5])),
+    }
+    return {
+        "vocab_size": 61,
+        "max_position_embeddings": 64,
+        "num_attention_heads": heads,
+        **sizes,
+        **how,
+        **options,
+    }
 
 
 def neox(rng) -> dict:
     drop = ("num_key_value_heads", "head_dim", "rms_norm_eps", "hidden_size", "num_attention_heads")
     given = {key: value for key, value in decoder(rng).items() if key not in drop}
-    part = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": float(rng.choice([0.25, 0.5, 1.0]))}
-    options = {"use_parallel_residual": bool(rng.integers(2)), "attention_bias": bool(rng.integers(2)), "rope_parameters": part}
-    return {**given, **options, "hidden_size": 32, "num_attention_heads": int(rng.choice([1, 2, 4]))}
+    part = {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "partial_rotary_factor": float(rng.choice([0.25, 0.5, 1.0])),
+    }
+    options = {
+        "use_parallel_residual": bool(rng.integers(2)),
+        "attention_bias": bool(rng.integers(2)),
+        "rope_parameters": part,
+    }
+    return {
+        **given,
+        **options,
+        "hidden_size": 32,
+        "num_attention_heads": int(rng.choice([1, 2, 4])),
+    }
 
 
 def gpt2(rng) -> dict:
     heads = int(rng.integers(1, 5))
-    sizes = {"n_embd": heads * int(rng.integers(3, 9)), "n_head": heads, "n_layer": int(rng.integers(1, 5)), "n_positions": 64}
-    inner = {"n_inner": None if rng.integers(2) else int(rng.integers(9, 50)), "tie_word_embeddings": bool(rng.integers(2))}
-    return {"vocab_size": 61, **sizes, **inner, "activation_function": str(rng.choice(["gelu_new", "relu", "gelu"]))}
+    sizes = {
+        "n_embd": heads * int(rng.integers(3, 9)),
+        "n_head": heads,
+        "n_layer": int(rng.integers(1, 5)),
+        "n_positions": 64,
+    }
+    inner = {
+        "n_inner": None if rng.integers(2) else int(rng.integers(9, 50)),
+        "tie_word_embeddings": bool(rng.integers(2)),
+    }
+    return {
+        "vocab_size": 61,
+        **sizes,
+        **inner,
+        "activation_function": str(rng.choice(["gelu_new", "relu", "gelu"])),
+    }
 
 
 def llama(rng) -> dict:
-    return decoder(rng, attention_bias=bool(rng.integers(2)), mlp_bias=bool(rng.integers(2)), **ropes(rng))
+    return decoder(
+        rng, attention_bias=bool(rng.integers(2)), mlp_bias=bool(rng.integers(2)), **ropes(rng)
+    )
 
 
 def window(rng) -> int | None:
@@ -77,26 +120,51 @@ def window(rng) -> int | None:
 
 
 def qwen2(rng) -> dict:
-    given = decoder(rng, use_sliding_window=bool(rng.integers(2)), sliding_window=4, max_window_layers=int(rng.integers(0, 3)), **ropes(rng))
+    given = decoder(
+        rng,
+        use_sliding_window=bool(rng.integers(2)),
+        sliding_window=4,
+        max_window_layers=int(rng.integers(0, 3)),
+        **ropes(rng),
+    )
     given.pop("head_dim")
     return given | {"hidden_size": given["num_attention_heads"] * 2 * int(rng.integers(2, 7))}
 
 
 def phi3(rng) -> dict:
-    part = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": float(rng.choice([0.5, 1.0]))}
+    part = {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "partial_rotary_factor": float(rng.choice([0.5, 1.0])),
+    }
     given = decoder(rng, sliding_window=window(rng), rope_parameters=part, pad_token_id=0)
     given.pop("head_dim")
     return given | {"hidden_size": given["num_attention_heads"] * 4 * int(rng.integers(1, 5))}
 
 
 def gemma(rng, **options) -> dict:
-    caps = {"attn_logit_softcapping": float(rng.choice([2.0, 50.0])), "final_logit_softcapping": float(rng.choice([3.0, 30.0]))}
-    return decoder(rng, query_pre_attn_scalar=int(rng.integers(4, 20)), sliding_window=int(rng.integers(1, 12)), **caps, **options)
+    caps = {
+        "attn_logit_softcapping": float(rng.choice([2.0, 50.0])),
+        "final_logit_softcapping": float(rng.choice([3.0, 30.0])),
+    }
+    return decoder(
+        rng,
+        query_pre_attn_scalar=int(rng.integers(4, 20)),
+        sliding_window=int(rng.integers(1, 12)),
+        **caps,
+        **options,
+    )
 
 
 def gemma3(rng) -> dict:
     local = {"rope_type": "default", "rope_theta": 100.0}
-    return gemma(rng, rope_parameters={"full_attention": ropes(rng)["rope_parameters"], "sliding_attention": local}) | {
+    return gemma(
+        rng,
+        rope_parameters={
+            "full_attention": ropes(rng)["rope_parameters"],
+            "sliding_attention": local,
+        },
+    ) | {
         "num_hidden_layers": int(rng.integers(1, 9)),
         "attn_logit_softcapping": None,
     }
@@ -130,8 +198,14 @@ ENCODERS = ("Bert", "Roberta")
 def test_random_models_agree(name, seed, tmp_path, record_property):  # guards G9
     rng = np.random.default_rng([seed, *name.encode()])
     torch.manual_seed(seed)
-    config = getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(name, f"{name}Config"))(**FAMILIES[name](rng), attn_implementation="eager")
-    cls = f"{name}Model" if name in ENCODERS else {"GPT2": "GPT2LMHeadModel"}.get(name, f"{name}ForCausalLM")
+    config = getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(name, f"{name}Config"))(
+        **FAMILIES[name](rng), attn_implementation="eager"
+    )
+    cls = (
+        f"{name}Model"
+        if name in ENCODERS
+        else {"GPT2": "GPT2LMHeadModel"}.get(name, f"{name}ForCausalLM")
+    )
     theirs = getattr(transformers, cls)(config).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():

@@ -13,7 +13,14 @@ TASKS = schema.GROUPS["task"]
 
 
 def config(
-    task: str, folder: Path, splits: dict[str, Any], /, columns: dict | None = None, context: int = 2048, model: dict | None = None, **groups: dict
+    task: str,
+    folder: Path,
+    splits: dict[str, Any],
+    /,
+    columns: dict | None = None,
+    context: int = 2048,
+    model: dict | None = None,
+    **groups: dict,
 ) -> schema.Config:
     """Splits by name: rows (dicts, written as JSON lines; or text, as it is) or a path."""
     files = {}
@@ -24,7 +31,9 @@ def config(
         elif isinstance(rows, str):
             path.write_text(rows, encoding="utf-8")
         files[name] = str(path)
-    data = schema.DataConfig(**files, columns=schema.Columns(**(columns or {})), **groups.pop("data", {}))
+    data = schema.DataConfig(
+        **files, columns=schema.Columns(**(columns or {})), **groups.pop("data", {})
+    )
     looked = schema.CheckConfig(**groups.pop("check", {}))
     made = TASKS[task](**groups.pop("task", {}))
     shape = schema.ModelConfig(context=context, causal=task != "classify", **(model or {}))
@@ -37,7 +46,11 @@ def look(*arguments: Any, **groups: Any) -> Result:
 
 def found(result: Result, id: str, split: str | None = None) -> Finding | None:
     """The finding of this name (and split); None where there is none."""
-    those = [finding for finding in result.findings if finding.id == id and split in (None, finding.split)]
+    those = [
+        finding
+        for finding in result.findings
+        if finding.id == id and split in (None, finding.split)
+    ]
     assert len(those) <= 1, those
     return those[0] if those else None
 

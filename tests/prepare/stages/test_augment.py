@@ -16,12 +16,18 @@ SENTENCE = "The quick brown fox jumps over the lazy dog near my big house today"
 @pytest.fixture(scope="module")
 def lexicon(tmp_path_factory):
     path = tmp_path_factory.mktemp("lexicon") / "words.tsv"
-    path.write_text("quick\tfast, very fast\nbig\tlarge\ngo\tmove\nhouse\tbuilding\n城\t市\n", encoding="utf-8")
+    path.write_text(
+        "quick\tfast, very fast\nbig\tlarge\ngo\tmove\nhouse\tbuilding\n城\t市\n", encoding="utf-8"
+    )
     return str(path)
 
 
 def options(methods, lexicon, **more):
-    return {"methods": methods, **({"lexicon": lexicon} if {"insert", "synonym"} & set(methods) else {}), **more}
+    return {
+        "methods": methods,
+        **({"lexicon": lexicon} if {"insert", "synonym"} & set(methods) else {}),
+        **more,
+    }
 
 
 def copies(content, method, lexicon, **more):
@@ -41,7 +47,12 @@ def test_each_method_changes_what_it_says(lexicon):
         elif method == "delete":
             assert len(after) == 13 and [w for w in before if w in after] == after
         elif method == "insert":
-            assert len(after) >= 15 and set(after) - set(before) <= {"fast", "very", "large", "building"}
+            assert len(after) >= 15 and set(after) - set(before) <= {
+                "fast",
+                "very",
+                "large",
+                "building",
+            }
         elif method == "synonym":
             assert set(before) - set(after) <= {"quick", "big", "house"} and after != before
         elif method == "case":
@@ -55,16 +66,28 @@ def test_characters_become_what_the_tables_say(tmp_path):
         (row,) = copies("abcdefghijklm", method, None, alpha=0.01)
         after, changed = row.fields["text"], False
         for at, old in enumerate("abcdefghijklm"):
-            changed |= any(after == "abcdefghijklm"[:at] + new + "abcdefghijklm"[at + 1 :] for new in table.get(old, ()))
+            changed |= any(
+                after == "abcdefghijklm"[:at] + new + "abcdefghijklm"[at + 1 :]
+                for new in table.get(old, ())
+            )
         assert changed or "d" + after[3:] == after  # cl -> d does not occur
     assert set(noise.KEYBOARD["g"]) == set("fhtyvb") and set(noise.KEYBOARD["q"]) == set("12wa")
-    assert all(key in noise.KEYBOARD[other] for key, others in noise.KEYBOARD.items() for other in others)
+    assert all(
+        key in noise.KEYBOARD[other] for key, others in noise.KEYBOARD.items() for other in others
+    )
     (tmp_path / "own.tsv").write_text("a\tα\n", encoding="utf-8")
-    assert texts(copies("banana", "ocr", None, alpha=1.0, confusions=str(tmp_path / "own.tsv"))) == ["bαnαnα"]
+    assert texts(
+        copies("banana", "ocr", None, alpha=1.0, confusions=str(tmp_path / "own.tsv"))
+    ) == ["bαnαnα"]
 
 
 tagged = st.lists(
-    st.tuples(st.sampled_from(["quick", "big", "Fox", "in", "York", "a"]), st.sampled_from(["O", "O", "B-X", "I-X"])), min_size=1, max_size=10
+    st.tuples(
+        st.sampled_from(["quick", "big", "Fox", "in", "York", "a"]),
+        st.sampled_from(["O", "O", "B-X", "I-X"]),
+    ),
+    min_size=1,
+    max_size=10,
 )
 
 
@@ -86,9 +109,16 @@ def test_tags_stay_aligned(lexicon, content, method, alpha):
     words, tags = map(list, zip(*content, strict=True))
     row = {"text": " ".join(words), "tokens": words, "tags": tags}
     stage = make("augment", **options([method], lexicon, alpha=alpha, copies=3))
-    for new in (stage.changed(rows_of(row)[0], method, stage.rng(rows_of(row)[0], copy)) for copy in range(3)):
+    for new in (
+        stage.changed(rows_of(row)[0], method, stage.rng(rows_of(row)[0], copy))
+        for copy in range(3)
+    ):
         after, after_tags = new.fields["tokens"], new.fields["tags"]
-        assert len(after) == len(after_tags) and new.fields["text"] == " ".join(after) and all(w.strip() for w in after)
+        assert (
+            len(after) == len(after_tags)
+            and new.fields["text"] == " ".join(after)
+            and all(w.strip() for w in after)
+        )
         if method in WORDS:
             assert entities(after, after_tags) == entities(words, tags)
         else:
@@ -97,13 +127,24 @@ def test_tags_stay_aligned(lexicon, content, method, alpha):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.sampled_from(["quick ", "big", "\n", " ", "Fox, ", "北京城", "go ", "é "]), min_size=1, max_size=10), st.data(), st.sampled_from(ALL)
+    st.lists(
+        st.sampled_from(["quick ", "big", "\n", " ", "Fox, ", "北京城", "go ", "é "]),
+        min_size=1,
+        max_size=10,
+    ),
+    st.data(),
+    st.sampled_from(ALL),
 )
 def test_spans_mark_the_same_text(lexicon, pieces, data, method):
     text = "".join(pieces)
-    ends = st.tuples(st.integers(0, len(text)), st.integers(0, len(text))).filter(lambda x: x[0] < x[1])
+    ends = st.tuples(st.integers(0, len(text)), st.integers(0, len(text))).filter(
+        lambda x: x[0] < x[1]
+    )
     bounds = data.draw(st.lists(ends, max_size=3))
-    for spans in ([[a, b, "X"] for a, b in bounds], [{"start": a, "end": b, "label": "X"} for a, b in bounds]):
+    for spans in (
+        [[a, b, "X"] for a, b in bounds],
+        [{"start": a, "end": b, "label": "X"} for a, b in bounds],
+    ):
         stage = make("augment", **options([method], lexicon, alpha=0.5))
         (row,) = rows_of({"text": text, "spans": spans})
         new = stage.changed(row, method, stage.rng(row, 0)).fields
@@ -122,17 +163,23 @@ def test_copies_depend_on_the_row_alone_and_only_training_rows_get_them(lexicon)
     rows = rows_of(*(f"{SENTENCE} number {i}" for i in range(150)))
     out, reports = run(stage, {"train": rows, "test": rows[:5]})
     assert out["test"] == rows[:5] and len(out["train"]) > 4.5 * len(rows)
-    parts = [row for part in (rows[:70], rows[70:]) for row in run(stage, {"train": part})[0]["train"]]
+    parts = [
+        row for part in (rows[:70], rows[70:]) for row in run(stage, {"train": part})[0]["train"]
+    ]
     assert parts == out["train"]
     assert set(reports["train"].added) == set(ALL)
-    assert [row.fields["made_by"] for row in out["train"][:1]] == [None] and {r.fields["made_by"] for r in out["train"]} == {None, *ALL}
+    assert [row.fields["made_by"] for row in out["train"][:1]] == [None] and {
+        r.fields["made_by"] for r in out["train"]
+    } == {None, *ALL}
     other = make("augment", Context(seed=1), **options(ALL, lexicon, copies=4, column="made_by"))
     assert run(other, {"train": rows})[0]["train"] != out["train"]
 
 
 def test_what_would_break_a_row_is_an_error(lexicon):
     tree = {"tokens": ["a", "b"], "head": [0, 1], "tags": ["O", "O"]}
-    with pytest.raises(DataError, match="column 'head' belongs to the words too, and swap would break it"):
+    with pytest.raises(
+        DataError, match="column 'head' belongs to the words too, and swap would break it"
+    ):
         copies(tree, "swap", lexicon)
     assert copies(tree, "case", lexicon)[0].fields["head"] == [0, 1]
     with pytest.raises(DataError, match="is not a list of 2 tags"):
@@ -144,29 +191,50 @@ def test_what_would_break_a_row_is_an_error(lexicon):
 
 
 def test_a_copy_that_equals_its_row_is_not_made(lexicon):
-    rows, report = one(make("augment", **options(["synonym"], lexicon)), "nothing known", "a quick one")
+    rows, report = one(
+        make("augment", **options(["synonym"], lexicon)), "nothing known", "a quick one"
+    )
     assert len(rows) == 3 and report.facts["unchanged copies"] == 1
 
 
 def test_back_translation_asks_the_model():
     def predict(records):
         assert all(set(record) == {"prompt"} for record in records)
-        return [{**record, "prediction": record["prompt"].removeprefix("Say ")[::-1], "stopped": record["prompt"] != "Say xyz"} for record in records]
+        return [
+            {
+                **record,
+                "prediction": record["prompt"].removeprefix("Say ")[::-1],
+                "stopped": record["prompt"] != "Say xyz",
+            }
+            for record in records
+        ]
 
-    stage = make("augment", Context(predict=predict), methods=["back_translation", "case"], copies=2, template="Say {text}")
+    stage = make(
+        "augment",
+        Context(predict=predict),
+        methods=["back_translation", "case"],
+        copies=2,
+        template="Say {text}",
+    )
     rows, report = one(stage, "abc", "def", "xyz")  # the answer to the last one is cut off
-    assert report.added == {"back_translation": 2, "case": 3} and report.facts["unchanged copies"] == 1
+    assert (
+        report.added == {"back_translation": 2, "case": 3} and report.facts["unchanged copies"] == 1
+    )
     assert [text for text in texts(rows) if text in ("cba", "fed")] == ["cba", "fed"]
     with pytest.raises(DataError, match="cannot keep tags or spans aligned"):
         one(stage, {"text": "a", "tokens": ["a"], "tags": ["O"]})
     with pytest.raises(DataError, match="the model gave 0 records for"):
-        one(make("augment", Context(predict=lambda records: []), methods=["back_translation"]), "abc")
+        one(
+            make("augment", Context(predict=lambda records: []), methods=["back_translation"]),
+            "abc",
+        )
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"methods": ["x"]}, {"methods": []}, {"copies": 0}, {"alpha": 0.0}, {"methods": ["synonym"]}, {"lexicon": "x"}, {"confusions": "x"},
+        {"methods": ["x"]}, {"methods": []}, {"copies": 0}, {"alpha": 0.0},
+        {"methods": ["synonym"]}, {"lexicon": "x"}, {"confusions": "x"},
         {"methods": ["back_translation"]},
     ],
 )  # fmt: skip

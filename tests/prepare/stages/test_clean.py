@@ -17,14 +17,49 @@ def clean(text, **options):
     return rows[0].fields["text"]
 
 
-EVERYTHING = {"unicode": "NFKC", "html": "strip", "urls": "token", "emails": "token", "calculator": "strip", "boilerplate": True, "space": "collapse"}
-pieces = [*"<>/&;#ab \n\t|·.@:-!1", "<b>", "</p>", "&amp;", "&lt;", "&#38;", "<!--", "-->", "<script>", "</script>", "http://", "<<"]
-unseen = [*"\u200b\u200c\u200d\ufeff\u0643\u0915\u094d👩❤\ufe0f\U0001f3f4\U000e0067\U000e007f\u0301e\u00e9ﬁ１\r\n\x00"]
-hostile = st.text() | st.one_of(st.lists(st.sampled_from(some), max_size=12).map("".join) for some in (pieces, unseen))
+EVERYTHING = {
+    "unicode": "NFKC",
+    "html": "strip",
+    "urls": "token",
+    "emails": "token",
+    "calculator": "strip",
+    "boilerplate": True,
+    "space": "collapse",
+}
+pieces = [
+    *"<>/&;#ab \n\t|·.@:-!1",
+    "<b>",
+    "</p>",
+    "&amp;",
+    "&lt;",
+    "&#38;",
+    "<!--",
+    "-->",
+    "<script>",
+    "</script>",
+    "http://",
+    "<<",
+]
+unseen = [
+    *"\u200b\u200c\u200d\ufeff\u0643\u0915\u094d👩❤\ufe0f\U0001f3f4\U000e0067\U000e007f\u0301e\u00e9ﬁ１\r\n\x00"
+]
+hostile = st.text() | st.one_of(
+    st.lists(st.sampled_from(some), max_size=12).map("".join) for some in (pieces, unseen)
+)
 
 
 @settings(max_examples=300, deadline=None)
-@given(hostile, st.sampled_from([{}, EVERYTHING, {"space": "line", "html": "strip", "urls": "remove"}, {"space": "keep", "unicode": "none"}]))
+@given(
+    hostile,
+    st.sampled_from(
+        [
+            {},
+            EVERYTHING,
+            {"space": "line", "html": "strip", "urls": "remove"},
+            {"space": "keep", "unicode": "none"},
+        ]
+    ),
+)
 def test_cleaning_twice_is_cleaning_once(text, options):
     stage = make("clean", **options)
     rows, _ = one(stage, text)
@@ -50,17 +85,33 @@ def test_cleaning_twice_is_cleaning_once(text, options):
         ),
         ({}, "a\u200cb\u200dc", "abc"),
         ({}, "👩\u200d❤\ufe0f\u200d👨 👩\u200dx", "👩\u200d❤\ufe0f\u200d👨 👩x"),
-        ({}, "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e007f x\U000e0041y", "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e007f xy"),
+        (
+            {},
+            "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e007f x\U000e0041y",
+            "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e007f xy",
+        ),
         ({"html": "strip"}, "<p>a &amp;lt;b&amp;gt; <B class='x'>c</B><br/>d</p>", "a  c\nd"),
-        ({"html": "strip"}, "List<String> x; a < b and c > d; AT&T &copy &eacute;", "List<String> x; a < b and c > d; AT&T &copy é"),
-        ({"html": "strip"}, "x<script src=a>if (a<b) {}</script>y<!-- <p> -->z<style>p{}</style>", "xyz"),
+        (
+            {"html": "strip"},
+            "List<String> x; a < b and c > d; AT&T &copy &eacute;",
+            "List<String> x; a < b and c > d; AT&T &copy é",
+        ),
+        (
+            {"html": "strip"},
+            "x<script src=a>if (a<b) {}</script>y<!-- <p> -->z<style>p{}</style>",
+            "xyz",
+        ),
         ({"html": "strip"}, "x <!-- never closed", "x <!-- never closed"),
         ({"urls": "token"}, "see https://a.org/b?c=d_(e), or www.x.io.", "see <url>, or <url>."),
         ({"urls": "token", "html": "strip"}, "见https://a.org/b。好", "见<url>。好"),
         ({"urls": "remove"}, "see http://a.org now", "see  now"),
         ({"emails": "token"}, "to jo.x+y@mail.example.org.", "to <email>."),
         ({"calculator": "strip"}, "48/2 = <<48/2=24>>24", "48/2 = 24"),
-        ({"boilerplate": True}, "Real text.\nWe use cookies to improve it.\nHome | News | About us\nMore.", "Real text.\nMore."),
+        (
+            {"boilerplate": True},
+            "Real text.\nWe use cookies to improve it.\nHome | News | About us\nMore.",
+            "Real text.\nMore.",
+        ),
         ({"patterns": [r"^\[ad\]"]}, "a\n[ad] buy\nb", "a\nb"),
         ({"space": "collapse"}, "  a \t b\n   c", "a b\nc"),
         ({"space": "line"}, " a\n\nb\t c ", "a b c"),
@@ -84,9 +135,15 @@ def test_a_row_that_becomes_empty_is_dropped_by_reason():
 
 def test_a_chat_is_cleaned_by_turn_and_null_stays():
     stage = make("clean", fields=["messages"])
-    chat = [{"role": "user", "content": "a\u200b "}, {"role": "assistant", "content": None, "tool_calls": []}]
+    chat = [
+        {"role": "user", "content": "a\u200b "},
+        {"role": "assistant", "content": None, "tool_calls": []},
+    ]
     rows, report = one(stage, {"messages": chat})
-    assert rows[0].fields["messages"] == [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": []}]
+    assert rows[0].fields["messages"] == [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "tool_calls": []},
+    ]
     assert report.changed == {"invisible characters": 1, "white space": 1}
 
 
@@ -115,7 +172,26 @@ def test_impossible_options(options):
 
 
 @pytest.mark.parametrize(
-    "piece", ["<", "&", "&amp;", "<a ", "<!--", "<script>", "a@", "a.", " ", "http://", "<<", "|", "\u200d", "<b>", "x" * 9, "&#38;", "<<b>b>"]
+    "piece",
+    [
+        "<",
+        "&",
+        "&amp;",
+        "<a ",
+        "<!--",
+        "<script>",
+        "a@",
+        "a.",
+        " ",
+        "http://",
+        "<<",
+        "|",
+        "\u200d",
+        "<b>",
+        "x" * 9,
+        "&#38;",
+        "<<b>b>",
+    ],
 )
 def test_time_is_linear_in_the_length(piece):
     stage = make("clean", **EVERYTHING)
@@ -124,20 +200,32 @@ def test_time_is_linear_in_the_length(piece):
 
 
 def test_boilerplate_is_short_and_whole():
-    assert is_boilerplate("Accept all cookies") and is_boilerplate("版权所有 2020") and is_boilerplate("a | b | c")
+    assert (
+        is_boilerplate("Accept all cookies")
+        and is_boilerplate("版权所有 2020")
+        and is_boilerplate("a | b | c")
+    )
     assert not is_boilerplate("The privacy policy " + "of the firm was disputed in court " * 5)
-    assert not is_boilerplate("") and not is_boilerplate("|x| is the absolute value of x, a number that is never negative")
+    assert not is_boilerplate("") and not is_boilerplate(
+        "|x| is the absolute value of x, a number that is never negative"
+    )
 
 
 def test_real_rows_stay_readable():
     rows = read(real("gsm8k/test.jsonl"))[:300]
-    out, reports = run(make("clean", fields=["question", "answer"], calculator="strip"), {"train": rows})
-    assert len(out["train"]) == len(rows) and not any("<<" in row.fields["answer"] for row in out["train"])
+    out, reports = run(
+        make("clean", fields=["question", "answer"], calculator="strip"), {"train": rows}
+    )
+    assert len(out["train"]) == len(rows) and not any(
+        "<<" in row.fields["answer"] for row in out["train"]
+    )
     assert reports["train"].changed["calculator marks"] > 250
     assert all(unicodedata.is_normalized("NFC", row.fields["question"]) for row in out["train"])
     assert rows_of("x")[0].where == "rows.jsonl:1"
 
 
 def test_a_column_is_named_once():
-    with pytest.raises(ConfigError, match=r"stages.clean.fields=\['text', 'text'\]: expected each column once"):
+    with pytest.raises(
+        ConfigError, match=r"stages.clean.fields=\['text', 'text'\]: expected each column once"
+    ):
         make("clean", fields=["text", "text"])

@@ -12,8 +12,14 @@ from tests.prepare.harness import make, one, run, texts
 from tests.realdata import real
 
 PAGE = "\n".join(
-    f"The {a} of the house was seen by a {b} in the year {n}, and that is what people have said with some pride."
-    for a, b, n in zip(("roof", "door", "garden", "owner"), ("sailor", "farmer", "teacher", "painter"), (1800, 1820, 1833, 1900), strict=True)
+    f"The {a} of the house was seen by a {b} in the year {n}, and that is what people have said"
+    " with some pride."
+    for a, b, n in zip(
+        ("roof", "door", "garden", "owner"),
+        ("sailor", "farmer", "teacher", "painter"),
+        (1800, 1820, 1833, 1900),
+        strict=True,
+    )
 )
 
 
@@ -48,30 +54,62 @@ def test_bounds_are_inclusive(option, value, good, bad):
 @given(st.text(st.sampled_from("ab .,\n天地"), max_size=30), st.integers(0, 12), st.integers(0, 12))
 def test_the_number_of_words_decides(text, low, high):
     low, high = sorted((low, high))
-    assert bool(one(make("heuristics", min_words=low, max_words=high), text)[0]) == (low <= len(words(text)) <= high)
+    assert bool(one(make("heuristics", min_words=low, max_words=high), text)[0]) == (
+        low <= len(words(text)) <= high
+    )
 
 
 def test_tokens_are_those_of_the_tokenizer(tmp_path):
     from jaxsft.data.tokenizer import Tokenizer
 
     Tokenizer.bytes().save(tmp_path)
-    rows, report = one(make("heuristics", tokenizer=str(tmp_path), min_tokens=2, max_tokens=4), "a", "ab", "abcd", "abcde", "天地")
+    rows, report = one(
+        make("heuristics", tokenizer=str(tmp_path), min_tokens=2, max_tokens=4),
+        "a",
+        "ab",
+        "abcd",
+        "abcde",
+        "天地",
+    )
     assert texts(rows) == ["ab", "abcd"]
-    assert [reason for _, reason in report.dropped] == ["too few tokens", "too many tokens", "too many tokens"]
+    assert [reason for _, reason in report.dropped] == [
+        "too few tokens",
+        "too many tokens",
+        "too many tokens",
+    ]
 
 
 def test_bad_words(tmp_path):
     (tmp_path / "bad.txt").write_text("darn\nbad thing\n坏蛋\n", encoding="utf-8")
     stage = make("heuristics", bad_words=str(tmp_path / "bad.txt"))
-    assert texts(one(stage, "Darn!", "darned", "a bad thing", "你这个坏蛋吗", "fine")[0]) == ["darned", "fine"]
-    assert texts(one(make("heuristics", bad_words=str(tmp_path / "bad.txt"), max_bad_words=1), "darn", "darn darn")[0]) == ["darn"]
+    assert texts(one(stage, "Darn!", "darned", "a bad thing", "你这个坏蛋吗", "fine")[0]) == [
+        "darned",
+        "fine",
+    ]
+    assert texts(
+        one(
+            make("heuristics", bad_words=str(tmp_path / "bad.txt"), max_bad_words=1),
+            "darn",
+            "darn darn",
+        )[0]
+    ) == ["darn"]
 
 
 def test_ratio_of_two_columns():
     stage = make("heuristics", pair=["source", "target"], min_ratio=0.5, max_ratio=2.0)
-    rows, report = one(stage, *({"source": s, "target": t} for s, t in (("ab", "a"), ("ab", "abcd"), ("ab", ""), ("ab", "abcde"), ("", "a"))))
+    rows, report = one(
+        stage,
+        *(
+            {"source": s, "target": t}
+            for s, t in (("ab", "a"), ("ab", "abcd"), ("ab", ""), ("ab", "abcde"), ("", "a"))
+        ),
+    )
     assert [row.line for row in rows] == [1, 2]
-    assert [reason for _, reason in report.dropped] == ["target too short for source", "target too long for source", "nothing in source"]
+    assert [reason for _, reason in report.dropped] == [
+        "target too short for source",
+        "target too long for source",
+        "nothing in source",
+    ]
 
 
 def test_gopher():
@@ -80,7 +118,9 @@ def test_gopher():
     assert "gopher, mean length of words" in list(gopher("a b " * 40))
     assert "gopher, hashes or ellipses" in list(gopher(PAGE + " #" * 12))
     assert "gopher, hashes or ellipses" not in list(gopher(PAGE + " #" * 9))
-    assert "gopher, lines with a bullet" in list(gopher("\n".join(f"- {line}" for line in PAGE.split("\n"))))
+    assert "gopher, lines with a bullet" in list(
+        gopher("\n".join(f"- {line}" for line in PAGE.split("\n")))
+    )
     assert "gopher, lines that end with an ellipsis" in list(gopher(PAGE.replace(".\n", "...\n")))
     assert "gopher, words without a letter" in list(gopher(PAGE + " 123" * 30))
     assert "gopher, function words" in list(gopher("lorem ipsum dolor sit amet " * 12))
@@ -88,10 +128,17 @@ def test_gopher():
 
 def test_gopher_repetition():
     assert list(gopher_repetition(PAGE)) != []  # it repeats whole phrases
-    prose = "Ships came early that spring. Nobody had expected them before May, because ice still covered most harbours along this coast."
+    prose = (
+        "Ships came early that spring. Nobody had expected them before May, because ice still"
+        " covered most harbours along this coast."
+    )
     assert list(gopher_repetition(prose)) == []
     found = set(gopher_repetition("one line\n" * 5))
-    assert {"gopher, repeated lines", "gopher, characters in repeated lines", "gopher, most frequent 2-gram"} <= found
+    assert {
+        "gopher, repeated lines",
+        "gopher, characters in repeated lines",
+        "gopher, most frequent 2-gram",
+    } <= found
     assert "gopher, repeated paragraphs" in set(gopher_repetition("one\n\ntwo\n\none\n\none"))
     assert "gopher, repeated 5-grams" in set(gopher_repetition(prose + " " + prose))
 
@@ -117,23 +164,38 @@ def test_marking_tells_all_reasons_and_dropping_the_first():
 
 def test_real_pages_of_the_rules():
     rows = read(
-        real("sms_spam/" + next(p.name for p in real("sms_spam").iterdir() if p.suffix not in (".txt", ".upstream"))), format="tsv", header="false"
+        real(
+            "sms_spam/"
+            + next(
+                p.name for p in real("sms_spam").iterdir() if p.suffix not in (".txt", ".upstream")
+            )
+        ),
+        format="tsv",
+        header="false",
     )
     out, reports = run(make("heuristics", field="1", max_upper=0.5, min_words=3), {"train": rows})
     assert 0.8 < len(out["train"]) / len(rows) < 1
-    assert {reason for _, reason in reports["train"].dropped} == {"too much upper case", "too few words"}
+    assert {reason for _, reason in reports["train"].dropped} == {
+        "too much upper case",
+        "too few words",
+    }
 
 
 @pytest.mark.parametrize("piece", ["a ", "a. ", "a\n", "\n", "a", ".", "# "])
 def test_time_is_linear_in_the_length(piece):
-    rules = {"rules": ["gopher", "gopher_repetition", "c4"], "max_symbols": 0.1, "max_repeated_ngrams": 0.1}
+    rules = {
+        "rules": ["gopher", "gopher_repetition", "c4"],
+        "max_symbols": 0.1,
+        "max_repeated_ngrams": 0.1,
+    }
     assert is_linear(lambda n: reasons(piece * (n // len(piece)), **rules))
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"rules": ["x"]}, {"min_words": 3, "max_words": 2}, {"max_upper": 1.5}, {"max_tokens": 3}, {"tokenizer": "x"}, {"pair": ["a"]},
+        {}, {"rules": ["x"]}, {"min_words": 3, "max_words": 2}, {"max_upper": 1.5},
+        {"max_tokens": 3}, {"tokenizer": "x"}, {"pair": ["a"]},
         {"min_ratio": 0.5}, {"max_bad_words": 2}, {"min_words": 1, "ngram": 0},
     ],
 )  # fmt: skip

@@ -13,7 +13,9 @@ from tests.prepare.numeric_harness import column, make, run
 
 @pytest.fixture(autouse=True)
 def issues(monkeypatch):
-    """The real module decides where it is there; else one rule of it, so that the stage is tested by itself."""
+    """The real module decides where it is there; else one rule of it, so that the stage is tested
+    by itself.
+    """
     if importlib.util.find_spec("jaxsft.prepare.label_noise"):
         return
     stub = types.ModuleType("jaxsft.prepare.label_noise")
@@ -39,21 +41,32 @@ def noisy(n=40):
     truth = [i % 2 for i in range(n)]
     given = [1 - t if i in WRONG else t for i, t in enumerate(truth)]
     p = np.array([[0.9, 0.1] if t == 0 else [0.1, 0.9] for t in truth])
-    texts = [f"{['good', 'bad'][t]} {['fine', 'poor'][t]} thing number {i}" for i, t in enumerate(truth)]
+    texts = [
+        f"{['good', 'bad'][t]} {['fine', 'poor'][t]} thing number {i}" for i, t in enumerate(truth)
+    ]
     return make({"text": texts, "label": given, "p": p.tolist()}), p
 
 
 def test_each_action_treats_the_wrong_labels_and_no_others():
     rows, _ = noisy()
     where = [rows[i].where for i in WRONG]
-    stage = lambda action, **options: run(LabelNoise(action=action, probabilities="p", **options), train=rows, test=rows)
+    stage = lambda action, **options: run(
+        LabelNoise(action=action, probabilities="p", **options), train=rows, test=rows
+    )
     out, reports, _ = stage("report")
-    assert column(out["train"], "label") == column(rows, "label") and reports["train"].marked == {"label issue": 2}
-    assert [w[0] for w in reports["train"].facts["worst"]] == where and reports["train"].facts["worst"][0][1:] == ["0", "1", 0.1]
+    assert column(out["train"], "label") == column(rows, "label") and reports["train"].marked == {
+        "label issue": 2
+    }
+    assert [w[0] for w in reports["train"].facts["worst"]] == where and reports["train"].facts[
+        "worst"
+    ][0][1:] == ["0", "1", 0.1]
     out, reports, _ = stage("drop")
     assert [w for w, _ in reports["train"].dropped] == where and len(out["test"]) == 40
     out, reports, _ = stage("relabel")
-    assert column(out["train"], "label") == [i % 2 for i in range(40)] and out["train"][3].fields["label_given"] == 0
+    assert (
+        column(out["train"], "label") == [i % 2 for i in range(40)]
+        and out["train"][3].fields["label_given"] == 0
+    )
     assert reports["train"].changed == {"0 -> 1": 1, "1 -> 0": 1}
     out, _, _ = stage("weight")
     weights = np.array(column(out["train"], "weight"))
@@ -65,7 +78,10 @@ def test_each_action_treats_the_wrong_labels_and_no_others():
 def test_probabilities_come_from_a_file_or_from_other_folds(tmp_path):
     rows, p = noisy()
     np.save(tmp_path / "p.npy", p[:, ::-1])
-    out, _, _ = run(LabelNoise(action="drop", probabilities=str(tmp_path / "p.npy"), classes=["1", "0"]), train=rows)
+    out, _, _ = run(
+        LabelNoise(action="drop", probabilities=str(tmp_path / "p.npy"), classes=["1", "0"]),
+        train=rows,
+    )
     assert len(out["train"]) == 38
     _, reports, _ = run(LabelNoise(action="drop", folds=4), train=rows)
     assert {rows[i].where for i in WRONG} <= {w for w, _ in reports["train"].dropped}
@@ -73,7 +89,11 @@ def test_probabilities_come_from_a_file_or_from_other_folds(tmp_path):
 
 def test_what_are_no_probabilities_is_refused(tmp_path):
     rows, p = noisy()
-    for array, message in ((p[:5], r"found the shape \[5, 2\], expected \[40, 2\]"), (p * 2, "no probabilities"), (p * np.nan, "no probabilities")):
+    for array, message in (
+        (p[:5], r"found the shape \[5, 2\], expected \[40, 2\]"),
+        (p * 2, "no probabilities"),
+        (p * np.nan, "no probabilities"),
+    ):
         np.save(tmp_path / "p.npy", array)
         with pytest.raises(DataError, match=message):
             run(LabelNoise(probabilities=str(tmp_path / "p.npy")), train=rows)

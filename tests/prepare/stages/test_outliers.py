@@ -44,11 +44,18 @@ def test_actions_drop_clip_and_mark_with_limits_of_the_training_rows():
     out, reports, _ = run(Outliers(fields=["v"], action="clip"), **data)
     assert column(out["test"], "v") == ["3", 7.0] and reports["test"].changed == {"v clipped": 1}
     out, reports, _ = run(Outliers(fields=["v"]), **data)
-    assert column(out["test"], "outlier") == [False, True] and sum(reports["test"].marked.values()) == 1
+    assert (
+        column(out["test"], "outlier") == [False, True]
+        and sum(reports["test"].marked.values()) == 1
+    )
     assert Outliers(action="clip").replayed and not Outliers(action="drop").replayed
 
 
-OWN = {"forest": {"trees": 50}, "lof": {"neighbours": 30}, "autoencoder": {"steps": 300, "hidden": 1}}
+OWN = {
+    "forest": {"trees": 50},
+    "lof": {"neighbours": 30},
+    "autoencoder": {"steps": 300, "hidden": 1},
+}
 
 
 @pytest.mark.parametrize("method", MANY)
@@ -57,7 +64,12 @@ def test_rows_that_break_a_relation_are_found_though_each_number_is_ordinary(met
         pytest.importorskip("sklearn")
     x = cloud()
     rows = as_rows(x)
-    assert not any(column(run(Outliers(fields=["f0", "f1", "f2"], method="mad"), train=rows)[0]["train"], "outlier"))
+    assert not any(
+        column(
+            run(Outliers(fields=["f0", "f1", "f2"], method="mad"), train=rows)[0]["train"],
+            "outlier",
+        )
+    )
     stage = Outliers(fields=["f0", "f1", "f2"], method=method, fraction=0.1, **OWN.get(method, {}))
     out, reports, _ = run(stage, train=rows, test=rows[:10])
     found = column(out["train"], "outlier")
@@ -73,7 +85,9 @@ def test_the_forest_without_pickle_scores_as_scikit_learn():
     state = json.loads(json.dumps(scores.fit_forest(x, trees=20, sample=64, seed=3)))
     oracle = ensemble.IsolationForest(n_estimators=20, max_samples=64, random_state=3).fit(x)
     for data in (x, new):
-        np.testing.assert_allclose(scores.forest(data, state), -oracle.score_samples(data), rtol=1e-9)
+        np.testing.assert_allclose(
+            scores.forest(data, state), -oracle.score_samples(data), rtol=1e-9
+        )
 
 
 def test_the_local_outlier_factor_of_training_rows_leaves_each_out():
@@ -83,7 +97,9 @@ def test_the_local_outlier_factor_of_training_rows_leaves_each_out():
     oracle = neighbors.LocalOutlierFactor(n_neighbors=10)
     z = (x - x.mean(0)) / x.std(0)
     oracle.fit_predict(z)
-    np.testing.assert_allclose(scores.lof(x, state, True), -oracle.negative_outlier_factor_, rtol=1e-9)
+    np.testing.assert_allclose(
+        scores.lof(x, state, True), -oracle.negative_outlier_factor_, rtol=1e-9
+    )
     assert not np.allclose(scores.lof(x, state, False), scores.lof(x, state, True))
 
 
@@ -92,10 +108,16 @@ def test_distances_agree_with_their_definitions():
     x = cloud()
     from sklearn.covariance import LedoitWolf
 
-    np.testing.assert_allclose(scores.mahalanobis(x, scores.fit_mahalanobis(x)) ** 2, LedoitWolf().fit(x).mahalanobis(x), rtol=1e-6)
+    np.testing.assert_allclose(
+        scores.mahalanobis(x, scores.fit_mahalanobis(x)) ** 2,
+        LedoitWolf().fit(x).mahalanobis(x),
+        rtol=1e-6,
+    )
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     middle = unit.mean(0) / np.linalg.norm(unit.mean(0))
-    np.testing.assert_allclose(scores.cosine(x, scores.fit_cosine(x)), 1 - unit @ middle, atol=1e-12)
+    np.testing.assert_allclose(
+        scores.cosine(x, scores.fit_cosine(x)), 1 - unit @ middle, atol=1e-12
+    )
     assert scores.cosine(np.zeros((1, 3)), scores.fit_cosine(x))[0] == 1
 
 
@@ -104,7 +126,9 @@ def test_texts_are_measured_by_length_and_by_a_model():
     for measure in ("characters", "words"):
         out, _, _ = run(Outliers(measure=measure, action="drop"), train=make({"text": texts}))
         assert column(out["train"], "text") == texts[:-1]
-    strange = Context(score=lambda batch: np.array([1000.0 if "e" in t else float(len(t) % 3) for t in batch]))
+    strange = Context(
+        score=lambda batch: np.array([1000.0 if "e" in t else float(len(t) % 3) for t in batch])
+    )
     out, _, _ = run(Outliers(measure="perplexity", context=strange), train=make({"text": texts}))
     assert column(out["train"], "outlier") == [t == "a b c e" for t in texts]
     with pytest.raises(ConfigError, match=r"no model was given"):
@@ -115,7 +139,9 @@ def test_an_embedding_column_is_one_vector_per_row():
     x = np.random.default_rng(0).normal(size=(100, 4)) * 0.1 + 1
     x[7] = -1
     rows = make({"e": x.tolist()})
-    out, _, _ = run(Outliers(fields=["e"], measure="embedding", method="cosine", action="drop"), train=rows)
+    out, _, _ = run(
+        Outliers(fields=["e"], measure="embedding", method="cosine", action="drop"), train=rows
+    )
     assert len(out["train"]) == 99 and x[7].tolist() not in column(out["train"], "e")
     for value, message in (
         ([1.0, 2.0], "holds 2 numbers, expected 4"),
@@ -123,23 +149,44 @@ def test_an_embedding_column_is_one_vector_per_row():
         ([1, 2, 3, None], "expected a list"),
     ):
         with pytest.raises(DataError, match=message):
-            run(Outliers(fields=["e"], measure="embedding", method="cosine"), train=[*rows, *make({"e": [value]})])
+            run(
+                Outliers(fields=["e"], measure="embedding", method="cosine"),
+                train=[*rows, *make({"e": [value]})],
+            )
     wide = make({"e": np.zeros((4, 600)).tolist()})
     with pytest.raises(DataError, match=r"512 at most; set method=cosine"):
         run(Outliers(fields=["e"], measure="embedding", method="mahalanobis"), train=wide)
 
 
 def test_texts_are_compared_by_the_vectors_of_their_words(tmp_path):
-    (tmp_path / "v.txt").write_text("cat 1 0.1\ndog 0.9 0\ncow 1.1 0.05\ntax -0.2 1\nlaw 0 1.1\n", encoding="utf-8")
-    texts = ["cat and dog", "the dog", "cow, cat", "dog cow", "cow", "cat dog cow", "tax law", "cat"]
+    (tmp_path / "v.txt").write_text(
+        "cat 1 0.1\ndog 0.9 0\ncow 1.1 0.05\ntax -0.2 1\nlaw 0 1.1\n", encoding="utf-8"
+    )
+    texts = [
+        "cat and dog",
+        "the dog",
+        "cow, cat",
+        "dog cow",
+        "cow",
+        "cat dog cow",
+        "tax law",
+        "cat",
+    ]
     options = {"measure": "vectors", "method": "cosine", "fraction": 0.1, "action": "drop"}
     out, _, state = run(
-        Outliers(vectors=str(tmp_path / "v.txt"), **options), train=make({"text": texts}), test=make({"text": ["law of tax", "a cat"]})
+        Outliers(vectors=str(tmp_path / "v.txt"), **options),
+        train=make({"text": texts}),
+        test=make({"text": ["law of tax", "a cat"]}),
     )
-    assert set(texts) - set(column(out["train"], "text")) == {"tax law"} and column(out["test"], "text") == ["a cat"]
+    assert set(texts) - set(column(out["train"], "text")) == {"tax law"} and column(
+        out["test"], "text"
+    ) == ["a cat"]
     assert len(state["model"]["centre"]) == 2
     with pytest.raises(DataError, match=r"rows.csv:3: no word of the text has a vector"):
-        run(Outliers(vectors=str(tmp_path / "v.txt"), **options), train=make({"text": ["cat", "zebra", "dog"]}))
+        run(
+            Outliers(vectors=str(tmp_path / "v.txt"), **options),
+            train=make({"text": ["cat", "zebra", "dog"]}),
+        )
     with pytest.raises(ConfigError, match=r"measure=vectors, and it needs one"):
         Outliers(**options).check()
 
@@ -158,16 +205,26 @@ def test_what_cannot_work_is_refused():
             Outliers(fields=["v"], **options).check()
     with pytest.raises(DataError, match=r"no spread in training.*method=zscore"):
         run(Outliers(fields=["v"], method="mad"), train=make({"v": [1, 1, 1, 9]}))
-    with pytest.raises(DataError, match=r"25 training rows are equal, more than stages.outliers.neighbours=20"):
+    with pytest.raises(
+        DataError, match=r"25 training rows are equal, more than stages.outliers.neighbours=20"
+    ):
         run(Outliers(fields=["v"], method="lof"), train=make({"v": [1.0] * 25 + [2.0, 3.0]}))
     with pytest.raises(DataError, match=r"rows.csv:3: .*missing=keep"):
         run(Outliers(fields=["v"]), train=make({"v": [1, None, 2]}))
-    out, _, _ = run(Outliers(fields=["v"], missing="keep"), train=make({"v": [1, None, 2, 3, 2, 99]}))
+    out, _, _ = run(
+        Outliers(fields=["v"], missing="keep"), train=make({"v": [1, None, 2, 3, 2, 99]})
+    )
     assert column(out["train"], "outlier") == [False] * 5 + [True]
 
 
 @pytest.mark.parametrize(
-    "options", [{"trees": 50}, {"method": "lof", "fraction": 0.1, "trees": 5}, {"action": "drop", "into": "odd"}, {"fraction": 0.2}]
+    "options",
+    [
+        {"trees": 50},
+        {"method": "lof", "fraction": 0.1, "trees": 5},
+        {"action": "drop", "into": "odd"},
+        {"fraction": 0.2},
+    ],
 )
 def test_an_option_without_effect_is_refused(options):
     with pytest.raises(ConfigError, match=r"stages.outliers.\w+=.*: it has no effect"):

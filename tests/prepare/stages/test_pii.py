@@ -29,10 +29,14 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("kind", "value"), FOUND)
-@pytest.mark.parametrize(("before", "after"), [("", ""), ("Call ", ", please. EUR 20"), ("x (", ")"), ("号码", "。")])
+@pytest.mark.parametrize(
+    ("before", "after"), [("", ""), ("Call ", ", please. EUR 20"), ("x (", ")"), ("号码", "。")]
+)
 def test_a_value_is_found_wherever_it_stands(kind, value, before, after):
     found = find(before + value + after, list(KINDS))
-    assert [(start, end, name) for start, end, name, _ in found] == [(len(before), len(before) + len(value), kind)]
+    assert [(start, end, name) for start, end, name, _ in found] == [
+        (len(before), len(before) + len(value), kind)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,9 @@ def test_what_only_looks_like_it_stays(text):
 def test_exactly_one_check_digit_fits(number):
     digits = f"{number:015d}"
     assert sum(luhn(digits + str(d)) for d in range(10)) == 1
-    assert sum(iban(f"DE{check:02d}{digits[:9]}{number % 10**9:09d}") for check in range(2, 99)) == 1
+    assert (
+        sum(iban(f"DE{check:02d}{digits[:9]}{number % 10**9:09d}") for check in range(2, 99)) == 1
+    )
     person = f"110105199001{1 + number % 28:02d}{number % 1000:03d}"
     assert sum(chinese_id(person + c) for c in "0123456789X") == 1
 
@@ -73,7 +79,9 @@ def test_masks_by_token_count_by_kind():
 
 def test_pseudonyms_are_equal_where_values_are_and_only_there(monkeypatch):
     text = "A@b.org a@B.org c@b.org 4111111111111111 4111-1111-1111-1111"
-    first, second, third, card, again = texts(one(make("pii", mode="pseudonym"), text)[0])[0].split()
+    first, second, third, card, again = texts(one(make("pii", mode="pseudonym"), text)[0])[
+        0
+    ].split()
     assert first == second != third and card == again
     other = texts(one(make("pii", Context(seed=1), mode="pseudonym"), text)[0])[0].split()
     assert not {first, third, card} & set(other)
@@ -83,7 +91,10 @@ def test_pseudonyms_are_equal_where_values_are_and_only_there(monkeypatch):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.sampled_from([value for _, value in FOUND] + ["and", "12", "+", "-"]), max_size=6), st.sampled_from(["token", "pseudonym"]))
+@given(
+    st.lists(st.sampled_from([value for _, value in FOUND] + ["and", "12", "+", "-"]), max_size=6),
+    st.sampled_from(["token", "pseudonym"]),
+)
 def test_masked_twice_is_masked_once(parts, mode):
     rows, _ = one(make("pii", mode=mode), " ".join(parts))
     again, report = one(make("pii", mode=mode), rows[0].fields["text"])
@@ -91,9 +102,19 @@ def test_masked_twice_is_masked_once(parts, mode):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.sampled_from([word for _, value in FOUND for word in value.split()] + ["and", "mailto:a@b.org,", "x"]), min_size=1, max_size=12))
+@given(
+    st.lists(
+        st.sampled_from(
+            [word for _, value in FOUND for word in value.split()] + ["and", "mailto:a@b.org,", "x"]
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
 def test_words_keep_their_number_and_say_what_the_text_says(words):
-    rows, report = one(make("pii", fields=["tokens"]), {"tokens": words, "tags": ["O"] * len(words)})
+    rows, report = one(
+        make("pii", fields=["tokens"]), {"tokens": words, "tags": ["O"] * len(words)}
+    )
     masked = rows[0].fields["tokens"]
     assert len(masked) == len(words)
     found = find(" ".join(words), list(KINDS))
@@ -102,24 +123,39 @@ def test_words_keep_their_number_and_say_what_the_text_says(words):
 
 
 def test_a_value_over_several_words_masks_each():
-    rows, _ = one(make("pii", fields=["tokens"]), {"tokens": ["call", "+49", "30", "901820", "<a@b.org>"]})
+    rows, _ = one(
+        make("pii", fields=["tokens"]), {"tokens": ["call", "+49", "30", "901820", "<a@b.org>"]}
+    )
     assert rows[0].fields["tokens"] == ["call", "[PHONE]", "[PHONE]", "[PHONE]", "<[EMAIL]>"]
 
 
 def test_spans_and_chats():
     with pytest.raises(DataError, match=r"points into 'text'.*stages.pii.fields"):
         one(make("pii"), {"text": "a@b.org", "spans": [[0, 7, "X"]]})
-    rows, _ = one(make("pii", fields=["messages"]), {"messages": [{"role": "user", "content": "I am a@b.org"}]})
+    rows, _ = one(
+        make("pii", fields=["messages"]),
+        {"messages": [{"role": "user", "content": "I am a@b.org"}]},
+    )
     assert rows[0].fields["messages"][0]["content"] == "I am [EMAIL]"
 
 
-@pytest.mark.parametrize("options", [{"mode": "x"}, {"kinds": ["name"]}, {"key_env": "HOME"}, {"mode": "pseudonym", "key_env": "NO_SUCH_VARIABLE"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "x"},
+        {"kinds": ["name"]},
+        {"key_env": "HOME"},
+        {"mode": "pseudonym", "key_env": "NO_SUCH_VARIABLE"},
+    ],
+)
 def test_impossible_options(options):
     with pytest.raises(ConfigError, match=r"stages.pii"):
         make("pii", **options)
 
 
-@pytest.mark.parametrize("piece", ["1", "1 ", "+1", "a@", "a.", "AB12", "AB12 ", "1.", "a:", "0-", "(0", "4111-"])
+@pytest.mark.parametrize(
+    "piece", ["1", "1 ", "+1", "a@", "a.", "AB12", "AB12 ", "1.", "a:", "0-", "(0", "4111-"]
+)
 def test_time_is_linear_in_the_length(piece):
     stage = make("pii")
     assert is_linear(lambda n: one(stage, piece * (n // len(piece))))

@@ -27,7 +27,11 @@ def test_stop_words_of_a_file(tmp_path):
     (tmp_path / "stop.txt").write_text("The\n\n und \n", encoding="utf-8")
     assert words("The cat und THE dog", stop_words=str(tmp_path / "stop.txt")) == "cat dog"
     rows, report = one(make("words", stop_words=str(tmp_path / "stop.txt")), "the the", "cat")
-    assert texts(rows) == ["cat"] and report.dropped == [("rows.jsonl:1", "no words left")] and not report.changed
+    assert (
+        texts(rows) == ["cat"]
+        and report.dropped == [("rows.jsonl:1", "no words left")]
+        and not report.changed
+    )
 
 
 def test_stop_words_of_the_library():
@@ -54,7 +58,9 @@ def test_chinese_is_segmented():
     pytest.importorskip("jieba")
     assert words("我来到北京清华大学。", language="zh") == "我 来到 北京 清华大学"
     pytest.importorskip("stopwordsiso")
-    assert words("我来到北京清华大学。", language="zh", stop_words="library") == "来到 北京 清华大学"
+    assert (
+        words("我来到北京清华大学。", language="zh", stop_words="library") == "来到 北京 清华大学"
+    )
 
 
 def test_an_unreadable_list_is_told(tmp_path):
