@@ -39,21 +39,22 @@ from jaxsft.data import hub, pipeline, prepared
 from jaxsft.data.formats import Row, jsonl
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batches, Split
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
-from jaxsft.models import generate as generation
-from jaxsft.models import pretrained, stops
+from jaxsft.generation import decoding as generation
+from jaxsft.generation import stops
+from jaxsft.hf import read as pretrained
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
 from jaxsft.training import export as exporting
-from jaxsft.training import labels, loop, runs, setup, untrained
+from jaxsft.training import headless_export, loop, runs, setup, split_labels
 from jaxsft.training.held import Held
 from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
 
 if TYPE_CHECKING:
-    from jaxsft.prepare.check import Result as Checked
+    from jaxsft.check import Result as Checked
 
 CHECKPOINT = "checkpoint="
 OVERRIDABLE = (
@@ -141,7 +142,7 @@ def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
       ConfigError: an option is wrong, or there is no data. What is wrong with the data is a
         finding.
     """
-    from jaxsft.prepare import check as checking
+    from jaxsft import check as checking
 
     return checking.check(_composed(config, overrides, options))
 
@@ -170,7 +171,7 @@ def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dic
     if given := [name for name in ("output", "compare") if getattr(config, name) is not None]:
         raise ConfigError(
             f"{given[0]}: jaxsft.quality gives the card and writes nothing;"
-            " jaxsft.prepare.quality.compare sets two cards side by side"
+            " jaxsft.prepare.quality.card_comparison sets two cards side by side"
         )
     return measuring.card(measuring.of_config(config.data, config.split_column), config)
 
@@ -286,7 +287,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
             raise ConfigError(
                 f"checkpoint={asked}: {run} is no run directory, and has no steps; leave it out"
             )
-        return Model(untrained.open_folder(folder, change))
+        return Model(headless_export.open_folder(folder, change))
     return Model(runs.open_run(run, change, checkpoint=asked))
 
 
@@ -605,7 +606,7 @@ class Model:
             known = {("label", name) for name in self.task.state.get("labels", ())} | {
                 ("text", name) for name in self.task.state.get("intents", ())
             }
-            part = labels.seen(part, self.task, known)
+            part = split_labels.seen(part, self.task, known)
             aside[:] = part.aside
         part = setup.arranged(type(self.task), part, config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))

@@ -63,7 +63,7 @@ from jaxsft.data.records import (  # noqa: E402
     Tags,
     Text,
 )
-from jaxsft.data.tokenizer import Tokenizer  # noqa: E402
+from jaxsft.data.tokenizers.tokenizer import Tokenizer  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.step import make_hyper  # noqa: E402
@@ -93,14 +93,14 @@ SCHEDULES = schema.GROUPS["schedule"]
 HEART = """
 invariants losses metrics test_cli.py test_patterns.py test_recipes.py test_rundir.py
 config/test_compose.py config/test_pretrained_defaults.py config/test_validate.py
-data/test_encode.py data/test_packing_plan.py data/test_split.py data/test_templates.py
-data/test_tokenizer.py data/test_words.py
+data/test_encode.py data/test_packing_plan.py data/test_split_rule.py data/chat/test_templates.py
+data/tokenizers/test_tokenizer.py data/test_word_tokens.py
 data/formats/test_common.py data/formats/test_dialect.py data/records
 models/test_attention.py models/test_heads.py models/test_layers.py models/test_rope.py
-models/test_sampling.py models/test_transformer.py
-models/adapters/test_low_rank.py models/families/test_parity.py
-optim/test_schedules.py prepare/check prepare/test_run.py prepare/test_training.py
-reports/test_report.py sharding/test_mesh.py
+generation/test_sampling.py models/test_transformer.py
+models/adapters/test_low_rank.py hf/families/test_parity.py
+optim/test_schedules.py check prepare/test_run.py prepare/test_training.py
+reports/test_markdown_report.py sharding/test_mesh.py
 tasks/test_tag.py tasks/test_span.py training/test_checkpoint.py training/test_runs.py
 """
 BUDGET = 60  # seconds that a file may take on two cores of a fast machine

@@ -13,7 +13,7 @@ from jaxsft import cli, invocation, progress
 from jaxsft.commands import completion, env, train
 from jaxsft.config import overrides, schema
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.reports import compare, facts
+from jaxsft.reports import facts, run_comparison
 from jaxsft.rundir import JsonLines, read_json, write_json, write_text
 from jaxsft.sharding import platforms
 from jaxsft.training import callbacks
@@ -204,7 +204,7 @@ def test_runs_are_set_side_by_side(tmp_path):
         runs[1] / "result.json",
         read_json(runs[1] / "result.json") | {"test/accuracy": 0.5, "validation/loss": math.inf},
     )
-    found = compare.compare(runs)
+    found = run_comparison.compare(runs)
     assert found.options == ["evaluation.metric", "seed"] and found.chosen == "accuracy"
     assert found.lines() == [
         (

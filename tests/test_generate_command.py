@@ -20,11 +20,11 @@ from tokenizers import decoders
 
 import jaxsft
 from jaxsft import cli
-from jaxsft.commands import generate as command
+from jaxsft.commands import generate_text as command
 from jaxsft.config.model import ModelConfig
-from jaxsft.data.templates import DEFAULT_TEMPLATE
-from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.models.generate import Answer
+from jaxsft.data.chat.templates import DEFAULT_TEMPLATE
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.generation.decoding import Answer
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_jsonl
 from tests import realdata, tiny

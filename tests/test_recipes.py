@@ -10,7 +10,7 @@ import jaxsft
 from jaxsft.config import compose
 from jaxsft.config.overrides import config_folder
 from tests import tiny
-from tests.training import test_hf, test_hf_pairs
+from tests.training import test_pretrained, test_pretrained_pairs
 
 SMALL = [
     "precision=fp32",
@@ -59,7 +59,7 @@ def test_every_recipe_is_run_here():
 )
 def test_a_recipe_trains_in_miniature(name, tmp_path):
     rows, given, family, expected = RECIPES[name]
-    make = test_hf_pairs.folder if family.startswith("t5") else test_hf.folder
+    make = test_pretrained_pairs.folder if family.startswith("t5") else test_pretrained.folder
     source = make(tmp_path / "model", family)
     data = tiny.write_lines(tmp_path / "rows.jsonl", rows)
     config = jaxsft.compose(

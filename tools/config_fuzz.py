@@ -2,7 +2,7 @@
 publish, and from those with one key changed.
 
     python -m tools.config_fuzz published [only=NAME]                  every file of
-      tests/models/families/published.json, shrunk
+      tests/hf/families/published.json, shrunk
     python -m tools.config_fuzz keys [only=FAMILY] [numbers=true]      one file of each family, key
       by key
 
@@ -33,11 +33,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsft.errors import ConfigError, JaxsftError
-from jaxsft.models import families
-from jaxsft.models.families.keys import names_read, nearest
-from jaxsft.models.families.reads import ALIASES, READS
+from jaxsft.hf import families
+from jaxsft.hf.families.keys import names_read, nearest
+from jaxsft.hf.families.reads import ALIASES, READS
 
-PUBLISHED = Path(__file__).parents[1] / "tests" / "models" / "families" / "published.json"
+PUBLISHED = Path(__file__).parents[1] / "tests" / "hf" / "families" / "published.json"
 VOCABULARY, LENGTH, TOLERANCE = 61, 23, 1e-5
 SMALL = {  # sizes by key; what is not smaller already becomes this
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim"), 32),
@@ -176,7 +176,7 @@ def theirs(values: dict[str, Any], folder: Path | None = None) -> np.ndarray:
 def ours(folder: Path) -> np.ndarray:
     """What jaxsft computes with the weights of a folder."""
     from jaxsft.models.attention import Tokens
-    from tests.models.families import hf, test_pairs
+    from tests.hf.families import hf, test_pairs
 
     where = Tokens(
         jnp.ones(IDS.shape, jnp.int32),

@@ -1,7 +1,7 @@
 """Finds the keys of config.json that the classes of each family read, in the sources of the
 installed transformers.
 
-    python -m tools.config_keys check    compares them with jaxsft/models/families/reads.py, for a
+    python -m tools.config_keys check    compares them with jaxsft/hf/families/reads.py, for a
       new version of transformers
     python -m tools.config_keys write    writes them there
 
@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsft.models import families
+from jaxsft.hf import families
 
 TARGET = Path(families.__file__).with_name("reads.py")
 # What code that models share reads of a config and can change numbers by: of every family, of those
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str]) -> int:
         TARGET.write_text(text(version, reads, aliases), encoding="utf-8")
         print(f"{TARGET}: keys of {len(reads)} families, transformers {version}")
         return 0
-    known = importlib.import_module("jaxsft.models.families.reads")
+    known = importlib.import_module("jaxsft.hf.families.reads")
     differs = 0
     for name, now in reads.items():
         before = known.READS.get(name, frozenset())

@@ -27,10 +27,8 @@ from safetensors.numpy import save_file
 
 from jaxsft.config.adapters import LoRA
 from jaxsft.errors import JaxsftError
-from jaxsft.models import pretrained
-from jaxsft.models.adapters import peft_config, peft_read
-from jaxsft.models.adapters.peft import CONFIG, WEIGHTS
-from jaxsft.training import generation_config
+from jaxsft.hf import generation_config, peft_config, peft_read, read
+from jaxsft.hf.peft_write import CONFIG, WEIGHTS
 from tools.config_fuzz import PUBLISHED, shrink
 from tools.fuzz import cut, flip, insert, repeat
 
@@ -158,11 +156,11 @@ def text(rng: random.Random, values: dict[str, Any]) -> bytes:
 def reader(kind: str, folder: Path) -> Callable[[], Any]:
     """What opens a file of this kind."""
     if kind == "config.json":
-        return lambda: pretrained.open_source(folder).model()
+        return lambda: read.open_source(folder).model()
     if kind == generation_config.NAME:
         return lambda: generation_config.stop_ids(folder)
-    if kind == pretrained.INDEX:
-        return lambda: pretrained.Tensors(folder)
+    if kind == read.INDEX:
+        return lambda: read.Tensors(folder)
     return lambda: peft_config.check(
         folder / CONFIG, peft_read._opened(folder).values, LoRA(rank=4, alpha=8.0)
     )
@@ -208,8 +206,8 @@ def main(arguments: Sequence[str]) -> int:
     index = {"metadata": {"total_size": 4}, "weight_map": {"a": "a.safetensors"}}
     for number in range(cases):
         rng = random.Random(f"{seed}/{number}")
-        kind = rng.choice(("config.json",) * 5 + (generation_config.NAME, pretrained.INDEX, CONFIG))
-        others = {generation_config.NAME: GENERATION, pretrained.INDEX: index, CONFIG: ADAPTER}
+        kind = rng.choice(("config.json",) * 5 + (generation_config.NAME, read.INDEX, CONFIG))
+        others = {generation_config.NAME: GENERATION, read.INDEX: index, CONFIG: ADAPTER}
         values = others[kind] if kind in others else rng.choice(configs)
         for name in (*others, "config.json"):
             (folder / name).unlink(missing_ok=True)

@@ -32,15 +32,15 @@ def run(config: Config) -> int:
     if "jax" not in sys.modules:
         check_files(config)
 
-    from jaxsft.prepare import check
-    from jaxsft.prepare.check import report
+    from jaxsft import check
+    from jaxsft.check import summary
 
     result = check.check(config)
-    paths = report.write(result, config.check.output, config.check.json)
+    paths = summary.write(result, config.check.output, config.check.json)
     if config.check.json == "-":
-        print(report.json_text(result.as_dict()))
+        print(summary.json_text(result.as_dict()))
     else:
-        print(report.text(result, report.colours()))
+        print(summary.text(result, summary.colours()))
         for path in paths:
             print(path)
     sys.stdout.flush()

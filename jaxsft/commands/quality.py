@@ -28,8 +28,8 @@ from jaxsft import rundir
 from jaxsft.commands import hydra_app
 from jaxsft.config.schema import QualityConfig
 from jaxsft.prepare import quality
-from jaxsft.prepare.quality.compare import read
-from jaxsft.reports import quality as pages
+from jaxsft.prepare.quality.card_comparison import read
+from jaxsft.reports import quality_page as pages
 
 
 def main(arguments: list[str]) -> int:

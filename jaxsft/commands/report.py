@@ -42,9 +42,9 @@ def _one(place: str) -> int:
 
 
 def _several(places: list[str], output: str) -> int:
-    from jaxsft.reports import compare
+    from jaxsft.reports import run_comparison
 
     runs = [remote.opened(place) for place in places]
-    print("\n".join(compare.compare(runs).lines()))
-    print(compare.write(runs, output))
+    print("\n".join(run_comparison.compare(runs).lines()))
+    print(run_comparison.write(runs, output))
     return 0

@@ -72,15 +72,14 @@ class Sweep:
 
     def tell(self) -> None:
         """Prints the runs side by side, and writes the page."""
-        from jaxsft.reports import compare
+        from jaxsft.reports import run_comparison
 
         if len(self.runs) < 2:
             return
         try:
-            print("\n" + "\n".join(compare.compare(self.runs).lines()))
-            print(
-                f"comparison: {compare.write(self.runs, self.runs[0].parent / 'comparison.html')}"
-            )
+            print("\n" + "\n".join(run_comparison.compare(self.runs).lines()))
+            page = self.runs[0].parent / "comparison.html"
+            print(f"comparison: {run_comparison.write(self.runs, page)}")
         except JaxsftError as error:  # the runs are whole all the same
             print(f"jaxsft: {error}", file=sys.stderr)
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsft.data.ledger import Aside, Ledger
-from jaxsft.data.tokenizer_frame import Wrapped
+from jaxsft.data.tokenizers.special_tokens import Wrapped
 from jaxsft.data.windows import cut_places, owners, sentence_windows, windows, word_windows
 from jaxsft.errors import ConfigError, DataError
 

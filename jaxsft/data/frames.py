@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxsft.data.formats import Row
-from jaxsft.data.formats.rows import repeated
+from jaxsft.data.formats.row import repeated
 from jaxsft.errors import ConfigError, DataError
 
 

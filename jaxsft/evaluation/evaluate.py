@@ -18,8 +18,8 @@ from jaxsft.config.schema import Config
 from jaxsft.data import pipeline
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.errors import ConfigError
+from jaxsft.generation.decoding import generate
 from jaxsft.metrics import states
-from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task
 

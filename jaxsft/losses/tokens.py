@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxsft.models.layers import at_least_fp32, to_vocab
+from jaxsft.products import at_least_fp32, to_vocab
 
 PLAIN_LOGITS = 2**25  # logits that are held at once without a second thought: 128 MiB in float32
 CHUNK_LOGITS = 2**23

@@ -18,8 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import blocked as blocks
 from jaxsft.models import disentangled
-from jaxsft.models.layers import Linear, Norm, at_least_fp32, contract
+from jaxsft.models.layers import Linear, Norm
 from jaxsft.models.rope import rotate
+from jaxsft.products import at_least_fp32, contract
 
 LARGE = 512 * 512  # scores of a head and row
 

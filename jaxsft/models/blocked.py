@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxsft.models.layers import contract
+from jaxsft.products import contract
 
 BLOCK = 128
 _LOW = -1e30  # below any score; finite, so that a row without keys gives no NaN

@@ -19,7 +19,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.models.heads import TokenHead
-from jaxsft.models.layers import Dropout, at_least_fp32
+from jaxsft.models.layers import Dropout
+from jaxsft.products import at_least_fp32
 from jaxsft.sharding.weights import declare
 
 

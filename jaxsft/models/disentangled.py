@@ -15,7 +15,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from jaxsft.config.model import ModelConfig
-from jaxsft.models.layers import Norm, contract
+from jaxsft.models.layers import Norm
+from jaxsft.products import contract
 from jaxsft.sharding.weights import declare
 
 

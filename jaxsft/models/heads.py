@@ -20,17 +20,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import Tokens
-from jaxsft.models.features import Features
-from jaxsft.models.layers import (
-    ACTIVATIONS,
-    Dropout,
-    Linear,
-    Norm,
-    at_least_fp32,
-    contract,
-    dropout,
-    fan_in_normal,
-)
+from jaxsft.models.feature_tokens import Features
+from jaxsft.models.layers import ACTIVATIONS, Dropout, Linear, Norm, dropout, fan_in_normal
+from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding.weights import declare
 
 

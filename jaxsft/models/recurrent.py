@@ -28,8 +28,9 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters
 from jaxsft.models.attention import Tokens
-from jaxsft.models.layers import Dropout, at_least_fp32, contract, dropout, fan_in_normal, neftune
+from jaxsft.models.layers import Dropout, dropout, fan_in_normal, neftune
 from jaxsft.models.transformer import NONE, Embed, Model, Params, Soft
+from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
 

@@ -23,24 +23,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
-from jaxsft.metrics.experts import Routing
+from jaxsft.metrics.expert_load import Routing
 from jaxsft.models import adapters, experts, rope
-from jaxsft.models.adapters import sites
+from jaxsft.models.adapters import targets
 from jaxsft.models.attention import Attention, Cache, Tokens
 from jaxsft.models.disentangled import Disentangled
 from jaxsft.models.experts import Experts
-from jaxsft.models.features import Soft
-from jaxsft.models.layers import (
-    MLP,
-    Dropout,
-    Linear,
-    Norm,
-    at_least_fp32,
-    dropout,
-    neftune,
-    to_vocab,
-)
+from jaxsft.models.feature_tokens import Soft
+from jaxsft.models.layers import MLP, Dropout, Linear, Norm, dropout, neftune
 from jaxsft.models.relative import Relative
+from jaxsft.products import at_least_fp32, to_vocab
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
@@ -196,8 +188,8 @@ class Model:
         return 1 if self.mesh is None else meshes.row_shards(self.mesh)
 
     def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
-        """The matrix that turns hidden states into logits over the vocabulary (`layers.to_vocab`):
-        the embedding's transpose where tied.
+        """Returns the matrix that turns hidden states into logits (`products.to_vocab`): the
+        embedding's transpose where tied.
         """
         own = params.get(adapters.NAME, {})
         own = own.get("embed", {}).get("tokens") if self.config.tied else own.get("head")
@@ -235,7 +227,7 @@ class Model:
 
     def _segments(self, params: Params) -> list[tuple[int, Params, Params]]:
         """(first layer, stack, the adapters beside it) of each segment, from the bottom up."""
-        return sites.cut(params["layers"], params.get(adapters.NAME, {}).get("layers", {}))
+        return targets.cut(params["layers"], params.get(adapters.NAME, {}).get("layers", {}))
 
     def _adapters(self, tree: Params, noise: Dropout | None = None) -> dict[str, Params]:
         """The collection of a module's adapters, where it has some."""

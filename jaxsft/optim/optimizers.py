@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 from jaxsft import patterns
 from jaxsft.config import optim as config
 from jaxsft.errors import ConfigError
-from jaxsft.optim.layers import (
+from jaxsft.optim.per_layer import (
     ADAM,
     MUON,
     matrix_first,

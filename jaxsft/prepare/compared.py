@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.records import KINDS, TOKENS, chat_record, form_of
-from jaxsft.data.records.chat import LISTS
+from jaxsft.data.records.conversations import LISTS
 from jaxsft.data.records.fields import first_of
 from jaxsft.data.records.sequences import glued, joined_words
 from jaxsft.errors import DataError
-from jaxsft.prepare.texts import has_text, text_in
+from jaxsft.prepare.text_columns import has_text, text_in
 from jaxsft.rundir import json_text
 
 # beside labels, numbers and chats

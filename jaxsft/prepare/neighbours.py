@@ -18,10 +18,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from jaxsft.data import split as splitting
+from jaxsft.data import split_rule as splitting
 from jaxsft.data.graphemes import marks
+from jaxsft.data.scripts import is_unspaced
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.texts import batches, is_unspaced
+from jaxsft.prepare.text_columns import batches
 
 UNITS = ("auto", "word", "char")
 BATCH = 2**10  # texts whose signatures are made at once

@@ -21,10 +21,10 @@ from jaxsft.config.schema import Columns, DataFiles, PrepareConfig
 from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Bad, Row, tfds
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare import pipeline, stages
-from jaxsft.prepare.pipeline import Entry
+from jaxsft.prepare import stage_runner, stages
 from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
+from jaxsft.prepare.stage_runner import Entry
 
 WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu", prepared.ARRAY_RECORD)
 # .SET.writing-XXXX and .SET.writing-XXXX.old lie beside a set while it is written
@@ -83,7 +83,7 @@ def prepare(
             for stale in (path for path in work.iterdir() if path.is_dir()):
                 shutil.rmtree(stale)
         rows = {name: _read(config.data, path, name) for name, path in _paths(config.data).items()}
-        sets = pipeline.run([reading, *entries], rows, work, key, config.workers)
+        sets = stage_runner.run([reading, *entries], rows, work, key, config.workers)
         _not_too_many(reading, config.data.max_dropped)
         _some_rows([reading, *entries], sets)
         return _write(config, folder, key, inputs, [reading, *entries], sets, work), True
@@ -231,7 +231,7 @@ def _paths(data: DataFiles) -> dict[str, str]:
         )
     if data.path and (found := prepared.manifest(data.path)):  # its rows, not its account
         return {split: prepared.located(data.path, found, split) for split in found["splits"]}
-    return given or {pipeline.UNSPLIT: data.path}
+    return given or {stage_runner.UNSPLIT: data.path}
 
 
 def _read(data: DataFiles, path: str, split: str) -> Iterator[Row | Bad]:
@@ -266,7 +266,7 @@ def _some_rows(entries: Sequence[Entry], sets: Mapping[str, Spool]) -> None:
     an empty file could not be read.
     """
     for split, rows in sets.items():
-        if not len(rows) and (split in ("train", pipeline.UNSPLIT) or split.endswith("_train")):
+        if not len(rows) and (split in ("train", stage_runner.UNSPLIT) or split.endswith("_train")):
             last = next(e for e in entries if e.written.get(split) == 0)
             reasons = last.reports[split].dropped.counts if split in last.reports else {}
             why = (

@@ -31,7 +31,7 @@ import numpy as np
 from jaxsft.config.option import option
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
-from jaxsft.data.formats.rows import listed, plain_number
+from jaxsft.data.formats.row import listed, plain_number
 from jaxsft.errors import ConfigError, DataError
 
 State = Mapping[str, Any]  # what a stage learnt: plain JSON

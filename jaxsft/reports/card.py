@@ -14,7 +14,7 @@ import yaml
 from jaxsft.errors import JaxsftError
 from jaxsft.reports import facts
 from jaxsft.reports.curves import COUNTS
-from jaxsft.reports.report import code, escape, table, written_sections
+from jaxsft.reports.markdown_report import code, escape, table, written_sections
 from jaxsft.rundir import write_text
 
 MARK = "<!-- Written by jaxsft report. Remove this line to keep a text of your own. -->"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft.errors import JaxsftError
-from jaxsft.reports import card, facts, figures, page, report
+from jaxsft.reports import card, facts, figures, markdown_report, page
 
 
 def write_all(run_dir: str | Path) -> list[Path]:
@@ -34,7 +34,7 @@ def write_all(run_dir: str | Path) -> list[Path]:
     attempt(figures.write_figures)
     written = [
         path
-        for write in (report.write_report, card.write_card, page.write_page)
+        for write in (markdown_report.write_report, card.write_card, page.write_page)
         if (path := attempt(write)) is not None
     ]
     if not written:

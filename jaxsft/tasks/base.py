@@ -13,12 +13,12 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from jaxsft.config.schema import Config
-from jaxsft.data import split as splitting
+from jaxsft.data import split_rule as splitting
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data import chat_templates
+from jaxsft.data.chat import named_templates
+from jaxsft.data.chat.templates import Template
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.records import KINDS, Chat, open_chat
-from jaxsft.data.templates import Template
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.causal import CausalTask
 
@@ -32,20 +32,20 @@ def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
         return Template.default(tokenizer, **options)
     if name == "auto":
         return Template.of(tokenizer, **options)
-    if name in chat_templates.NAMED:
-        if missing := chat_templates.lacking(name, tokenizer.added):
+    if name in named_templates.NAMED:
+        if missing := named_templates.lacking(name, tokenizer.added):
             raise ConfigError(
                 f"task.template={name}: the tokenizer has no special token {missing[0]!r}; set"
                 f" tokenizer.added={json.dumps(missing)}"
             )
-        return Template(chat_templates.source(name), tokenizer, name, **options)
+        return Template(named_templates.source(name), tokenizer, name, **options)
     if name in tokenizer.chat_templates:
         return Template(tokenizer.chat_templates[name], tokenizer, name, **options)
     try:
         source = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         own = [own for own in tokenizer.chat_templates if own != "default"]
-        known = ", ".join(("auto", "default", *chat_templates.NAMED, *own))
+        known = ", ".join(("auto", "default", *named_templates.NAMED, *own))
         raise ConfigError(
             f"task.template={name}: expected {known}, or a readable file with a Jinja template"
             f" ({error})"

@@ -15,12 +15,12 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, LabelledText
-from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.losses import registry
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.losses import table
 from jaxsft.metrics.states import Confusion
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.base import Output, Terms, by_row
-from jaxsft.tasks.texts import TextTask, about, mean_of_parts
+from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
 
 AVERAGES = ("macro", "micro", "weighted")
 
@@ -108,8 +108,8 @@ class Classify(TextTask):
 
     def _values(self, logits, gold, hyper):
         smoothing = hyper["label_smoothing"]
-        if registry.get(self.config.task.loss) is registry.cross_entropy:
-            return registry.cross_entropy(logits, gold, smoothing)
+        if table.get(self.config.task.loss) is table.cross_entropy:
+            return table.cross_entropy(logits, gold, smoothing)
         classes = logits.shape[-1]
         target = (
             jax.nn.one_hot(gold, classes, dtype=logits.dtype) * (1 - smoothing)

@@ -18,8 +18,8 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, Slots
-from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.losses import registry
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.losses import table
 from jaxsft.metrics.states import Hits
 from jaxsft.models.attention import Tokens
 from jaxsft.models.crf import TagHead
@@ -27,7 +27,7 @@ from jaxsft.models.heads import TextHead
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.base import Output, Terms
 from jaxsft.tasks.tag import TagWords
-from jaxsft.tasks.texts import TextTask, mean_of_parts
+from jaxsft.tasks.whole_text import TextTask, mean_of_parts
 
 
 class JointHead(nn.Module):
@@ -131,7 +131,7 @@ class SlotsAndIntent(TagWords):
             "intent": (
                 (
                     TextTask.weight(batch)
-                    * registry.cross_entropy(logits, gold, hyper["label_smoothing"])
+                    * table.cross_entropy(logits, gold, hyper["label_smoothing"])
                 ).sum()
             )
         }

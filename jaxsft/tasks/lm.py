@@ -10,7 +10,7 @@ import numpy as np
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.records import KINDS, Text
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.tasks.causal import CausalTask
 
 

@@ -17,7 +17,7 @@ from jaxsft.data.encode import Encoded, framed, no_text
 from jaxsft.data.masking import Masking
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import KINDS, Text
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.losses import tokens as token_losses
 from jaxsft.metrics import states

@@ -16,13 +16,13 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, MultiLabel
 from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import pair_of
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.losses import registry
-from jaxsft.metrics import labels as scoring
+from jaxsft.losses import table
+from jaxsft.metrics import classification as scoring
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.base import Output, Terms
-from jaxsft.tasks.texts import TextTask, about, mean_of_parts
+from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
 
 HALF = 0.5
 
@@ -125,7 +125,7 @@ class MultiLabelTask(TextTask):
         target = gold * (1 - smoothing) + smoothing / 2
         scores = (
             logits
-            if registry.get(self.config.task.loss) is registry.binary_cross_entropy
+            if table.get(self.config.task.loss) is table.binary_cross_entropy
             else jax.nn.sigmoid(logits)
         )
         weights = jnp.where(gold, self.positive_weight, 1).astype(logits.dtype)

@@ -21,9 +21,9 @@ from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, Pair
 from jaxsft.data.records.fields import text_of
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
-from jaxsft.losses import pairs, registry
+from jaxsft.losses import pairs, table
 from jaxsft.metrics import regression, retrieval
 from jaxsft.metrics.states import Confusion
 from jaxsft.models.attention import Tokens
@@ -31,7 +31,7 @@ from jaxsft.models.heads import PairHead, TextHead
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Output, Terms, by_row
 from jaxsft.tasks.classify import AVERAGES
-from jaxsft.tasks.texts import TextTask, about, mean_of_parts
+from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
 
 # what a loss reads; others: score
 KIND = {"cross_entropy": "label", "cosine_embedding": "label", "contrastive": "nothing"}
@@ -205,7 +205,7 @@ class PairTask(TextTask):
         elif name == "cross_entropy":
             gold = batch.segment["label"].astype(jnp.int32)
             values, found = (
-                registry.cross_entropy(out, gold, hyper["label_smoothing"]),
+                table.cross_entropy(out, gold, hyper["label_smoothing"]),
                 {"logits": out},
             )
             states = {

@@ -13,19 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data import words as spelling
+from jaxsft.data import word_tokens as spelling
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, Parse
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import tokens as token_losses
-from jaxsft.metrics import words as scoring
+from jaxsft.metrics import tagging as scoring
 from jaxsft.metrics.states import Confusion, Hits
 from jaxsft.models import biaffine, trees
 from jaxsft.models.transformer import Transformer
-from jaxsft.models.words import first_piece
+from jaxsft.models.word_states import first_piece
 from jaxsft.tasks.base import Output, Task, Terms, by_text
 from jaxsft.tasks.tag import words_of_row
 

@@ -15,12 +15,12 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, Regression
 from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import pair_of
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
 from jaxsft.metrics import regression
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.base import Output, Terms
-from jaxsft.tasks.texts import TextTask, about, mean_of_parts
+from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
 
 
 class Regress(TextTask):

@@ -20,9 +20,9 @@ from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import KINDS, Seq2Seq, group_references, seq2seq_record
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.metrics import texts as text_scores
+from jaxsft.metrics import text_overlap as text_scores
 from jaxsft.models.attention import Tokens
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.causal import CausalTask

@@ -22,7 +22,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS
 from jaxsft.data.records.questions import Question, question_of
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.data.windows import sentences
 from jaxsft.errors import DataError
 from jaxsft.metrics import answers as scoring

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
+from jaxsft.data.corruption import Spans
 from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import KINDS, Text
-from jaxsft.data.span_corruption import Spans
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Tokens
 from jaxsft.models.transformer import Transformer

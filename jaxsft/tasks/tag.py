@@ -14,22 +14,22 @@ import numpy as np
 
 from jaxsft.config.schema import Config
 from jaxsft.data import schemes
-from jaxsft.data import words as spelling
+from jaxsft.data import word_tokens as spelling
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import KINDS, TOKENS, Tags
 from jaxsft.data.records import words as words_in
 from jaxsft.data.records.fields import declared_labels, first_of
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import tokens as token_losses
-from jaxsft.metrics import words as scoring
+from jaxsft.metrics import tagging as scoring
 from jaxsft.metrics.states import Confusion, Hits
 from jaxsft.models.crf import Chains, Scores, TagHead, negative_log_likelihood, viterbi
 from jaxsft.models.heads import layers_of
 from jaxsft.models.transformer import Transformer
-from jaxsft.models.words import first_piece, mean_of_pieces, word_of
+from jaxsft.models.word_states import first_piece, mean_of_pieces, word_of
 from jaxsft.tasks.base import Output, Task, Terms, by_text, in_order
 
 FORBIDDEN = -1e9  # the score of what a scheme does not allow

@@ -15,18 +15,20 @@ import jax
 import numpy as np
 
 from jaxsft import rundir
-from jaxsft.data.template_files import FURTHER
-from jaxsft.data.template_variables import pinned
-from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.data.tokenizer_frame import A, B, Frames
+from jaxsft.data.chat.template_files import FURTHER
+from jaxsft.data.chat.template_variables import pinned
+from jaxsft.data.tokenizers.special_tokens import A, B, Frames
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, JaxsftError
-from jaxsft.models import adapters, exported, families, pretrained
-from jaxsft.models.adapters import peft
-from jaxsft.models.families import decoders
-from jaxsft.models.families.base import Family, Head
+from jaxsft.hf import families, peft_write, read
+from jaxsft.hf import write as exported
+from jaxsft.hf.families import decoders
+from jaxsft.hf.families.family import Family, Head
+from jaxsft.models import adapters
 from jaxsft.sharding.weights import Flat, WeightSpec, flatten
 from jaxsft.tasks.base import Task
-from jaxsft.training import bodies, hf, partition
+from jaxsft.training import open_folder, partition
+from jaxsft.training import pretrained as hf
 from jaxsft.training.runs import Run
 from jaxsft.training.setup import Parts
 
@@ -107,10 +109,10 @@ def export(
         _tokenizer(folder, parts.tokenizer, parts.task, kind, before is None)
         _generation(folder, before, parts.tokenizer, parts.task)
         if its is None:
-            bodies.write_head(folder, parts.task, weights, specs)
-            if chosen.bare in bodies.LOADED:
-                bodies.write_vectors(folder, parts.task, weights, parts.config.model.context)
-        _check(run, pretrained.open_source(folder), specs, None if its is None else kind)
+            open_folder.write_head(folder, parts.task, weights, specs)
+            if chosen.bare in open_folder.LOADED:
+                open_folder.write_vectors(folder, parts.task, weights, parts.config.model.context)
+        _check(run, read.open_source(folder), specs, None if its is None else kind)
     return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
 
 
@@ -183,11 +185,11 @@ def _most(dtypes: Mapping[str, str]) -> str:
     return exported.TORCH[Counter(dtypes.values()).most_common(1)[0][0]]
 
 
-def _check(run: Run, written: pretrained.Source, specs: Any, kind: str | None) -> None:
+def _check(run: Run, written: read.Source, specs: Any, kind: str | None) -> None:
     """What was written is what a reader finds: every option, every name, every shape. Raises
     JaxsftError.
     """
-    pretrained.plan(written, specs, kind)
+    read.plan(written, specs, kind)
     if other := hf.differs(
         hf.architecture(run.parts.config, written), decoders.without_ntk(run.parts.config.model)
     ):
@@ -246,7 +248,7 @@ def _peft(
         weights, specs = _head(
             run.parts.task, head, flatten(partition.join(run.params)), flatten(run.parts.specs)
         )
-        count = peft.write(
+        count = peft_write.write(
             folder, config.adapter, weights, specs, config.model, family, head, **about
         )
         if labels := _about_task(run.parts.task):
@@ -264,7 +266,7 @@ def _config(
 ) -> tuple[str | None, dict[str, Any], Family]:
     """(kind of head, config.json, family); `what` names the run in an error."""
     config = parts.config
-    kind, rows = pretrained.KINDS.get(config.task.name), parts.model.vocab
+    kind, rows = read.KINDS.get(config.task.name), parts.model.vocab
     if before is None or (name is not None and name != before["config"].get("model_type")):
         family, values = exported.fitting(config.model, rows, name, kind, config.task)
         pad = parts.tokenizer.pad_id
@@ -280,13 +282,13 @@ def _config(
     # as the classes of an encoder alone have it
     if not config.model.decoder_layers and values.get("is_encoder_decoder"):
         values["is_encoder_decoder"] = False
-    now = hf.architecture(config, pretrained.Source(Path(), values, family))
+    now = hf.architecture(config, read.Source(Path(), values, family))
     if now.positions == "rope" and (now.rope_scaling, now.context) != (
         config.model.rope_scaling,
         config.model.context,
     ):
         values = decoders.with_rope(values, config.model)
-        now = hf.architecture(config, pretrained.Source(Path(), values, family))
+        now = hf.architecture(config, read.Source(Path(), values, family))
     if other := hf.differs(now, decoders.without_ntk(config.model)):
         raise ConfigError(
             f"{what}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set"

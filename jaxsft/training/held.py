@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxsft.models.kv import depths_of, stacked, unstacked
+from jaxsft.generation.kv_cache import depths_of, stacked, unstacked
 from jaxsft.training.runs import Run
 
 

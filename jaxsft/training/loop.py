@@ -31,7 +31,7 @@ from jaxsft.metrics import states
 from jaxsft.models import surgery
 from jaxsft.sharding import hosts, platforms
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import backbone, device, hf, manifest, partition, runs, setup
+from jaxsft.training import backbone, device, manifest, partition, pretrained, runs, setup
 from jaxsft.training import export as exporting
 from jaxsft.training.callbacks import Metrics, Progress, StopSignal, banner, memory_text
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
@@ -326,9 +326,9 @@ class Loop:
             # what new rows must go through before they are predicted
             rundir.write_json(self.run_dir / "prepared.json", found)
         parts = runs.source_parts(self.parts) if surgery.asked(self.config.model) else self.parts
-        if found := hf.facts(parts, lambda place: remote.opened(str(hub.run_dir(place)))):
-            rundir.write_json(self.run_dir / hf.NAME, found)
-            print(hf.told(found), flush=True)
+        if found := pretrained.facts(parts, lambda place: remote.opened(str(hub.run_dir(place)))):
+            rundir.write_json(self.run_dir / pretrained.NAME, found)
+            print(pretrained.told(found), flush=True)
         rundir.write_text(self.run_dir / seal.CONFIG, compose.to_yaml(self.config))
 
     def _resume(self, checkpoints: Checkpoints) -> int:
@@ -413,7 +413,7 @@ class Loop:
         ]
         if refused := exporting.refusal(
             self.parts,
-            hf.config_of(self.config, lambda place: remote.opened(str(hub.run_dir(place)))),
+            pretrained.config_of(self.config, lambda place: remote.opened(str(hub.run_dir(place)))),
         ):
             notes.append(f"jaxsft export writes no class of transformers: {refused}")
         if (used := self.parts.mesh.size) < jax.device_count():

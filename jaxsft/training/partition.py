@@ -17,7 +17,7 @@ from jaxsft import patterns
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters
-from jaxsft.models.adapters import sites
+from jaxsft.models.adapters import targets
 
 Tree = dict[str, Any]
 NONE = NoAdapter()
@@ -143,7 +143,7 @@ def _find_edges(
                     [np.broadcast_to(f, depth) for f in jax.tree.leaves(frozen[key][start])], axis=1
                 )
                 edges.setdefault(_of_base((*path, key)), set()).update(
-                    int(start) + edge for run in sites.runs(rows) for edge in run
+                    int(start) + edge for run in targets.runs(rows) for edge in run
                 )
         elif isinstance(child, dict):
             _find_edges(child, frozen[key], (*path, key), edges)

@@ -20,13 +20,15 @@ from jaxsft.config import compose
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.models import adapters, encoder_decoder, exported, pretrained, surgery
-from jaxsft.models.adapters import peft_read
+from jaxsft.hf import peft_read, write
+from jaxsft.hf import read as pretrained
+from jaxsft.models import adapters, encoder_decoder, surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import hf, partition, rows, setup
+from jaxsft.training import partition, setup, vocab_rows
+from jaxsft.training import pretrained as hf
 from jaxsft.training.checkpoint import (
     Checkpoints,
     Damaged,
@@ -245,13 +247,14 @@ def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = Fals
     if not source or (config.model.init == "scratch" and not config.train.init_from):
         params = parts.init_params()
         return started(
-            parts, params if parts.vectors is None else rows.with_vectors(params, parts.vectors)
+            parts,
+            params if parts.vectors is None else vocab_rows.with_vectors(params, parts.vectors),
         )
     specs, given = flatten(parts.specs), hf.resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
         theirs = setup.tokenizer_at(source)
         _same_tokenizer(theirs, parts, f"{option}={source}")
-        if rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model):
+        if vocab_rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model):
             base = source_parts(parts)
             there = flatten(base.specs)
             changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
@@ -328,7 +331,7 @@ def _from_peft(parts: Parts, params: Params) -> Params:
     config, flat = parts.config, flatten(params)
     folder = hf.folder_of(config)
     family = (
-        exported.fitting(config.model, parts.model.vocab, None)[0]
+        write.fitting(config.model, parts.model.vocab, None)[0]
         if folder is None
         else pretrained.open_source(folder, config.model.part).family
     )
@@ -395,15 +398,15 @@ def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
             else base.config.model
         )
         stored = surgery.apply(stored, old, m, parts.config.seeds.init)
-    if not rows.extends(parts.tokenizer, base.tokenizer):
+    if not vocab_rows.extends(parts.tokenizer, base.tokenizer):
         return stored
-    grown = rows.grown(flatten(stored), flatten(parts.specs), parts.tokenizer)
+    grown = vocab_rows.grown(flatten(stored), flatten(parts.specs), parts.tokenizer)
     return jax.tree.unflatten(jax.tree.structure(stored), [grown[name] for name in flatten(stored)])
 
 
 def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
     """It may have further tokens (`tokenizer.added`). Raises ConfigError."""
-    if theirs.digest != parts.tokenizer.digest and not rows.extends(parts.tokenizer, theirs):
+    if theirs.digest != parts.tokenizer.digest and not vocab_rows.extends(parts.tokenizer, theirs):
         source = what.partition("=")[2]
         raise ConfigError(
             f"{what}: its tokenizer is another one; set tokenizer=pretrained"

@@ -30,32 +30,27 @@ from jaxsft.config.schema import (
     WordTokenizer,
 )
 from jaxsft.config.validate import validate, validate_values
-from jaxsft.data import (
-    chat_templates,
-    formats,
-    hub,
-    pipeline,
-    prepared,
-    split,
-    tokenizer_train,
-    vectors,
-    verdicts,
-)
+from jaxsft.data import formats, hub, pipeline, prepared, row_weights, vectors, verdicts
 from jaxsft.data import records as typed
-from jaxsft.data import weights as row_weights
+from jaxsft.data import split_rule as split
+from jaxsft.data.chat import named_templates
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batch, Batches, Split
-from jaxsft.data.tokenizer import SPECIAL, Tokenizer
+from jaxsft.data.tokenizers import learn
+from jaxsft.data.tokenizers.tokenizer import SPECIAL, Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.metrics import texts as text_scores
-from jaxsft.models import kinds, pretrained, surgery
+from jaxsft.hf import read as pretrained
+from jaxsft.metrics import text_overlap as text_scores
+from jaxsft.models import registry, surgery
 from jaxsft.models.encoder_decoder import encoder_of
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.tasks.base import Task
-from jaxsft.training import asked, hf, labels, partition
+from jaxsft.training import partition, pretrained_conflicts
+from jaxsft.training import pretrained as hf
+from jaxsft.training import split_labels as labels
 from jaxsft.training.step import Program, State
 
 
@@ -130,11 +125,11 @@ def with_template_tokens(config: Config) -> tuple[Config, bool]:
     lacks as `tokenizer.added`; and whether there are.
     """
     name = config.task.template if config.task.name == "chat" else "auto"
-    if not chat_templates.lacking(name, ()):
+    if not named_templates.lacking(name, ()):
         return config, False
     source = config.model.pretrained or getattr(config.tokenizer, "path", None)
     known = {*(tokenizer_at(source).added if source else SPECIAL), *config.tokenizer.added}
-    missing = chat_templates.lacking(name, known)
+    missing = named_templates.lacking(name, known)
     added = (*config.tokenizer.added, *missing)
     return (
         (
@@ -193,7 +188,7 @@ def like_pretrained(config: Config) -> Config:
     """
     plain, source = of_source(config)
     found = dataclasses.replace(plain, model=surgery.resized(plain.model))
-    asked.check(config, hf.USERS, source, found)
+    pretrained_conflicts.check(config, hf.USERS, source, found)
     if config.model.init != "scratch":
         found = pretrained_defaults.apply(found, _trained_with(found))
     return dataclasses.replace(found, unasked=())
@@ -545,13 +540,13 @@ def make_tokenizer(config: Config, task: type[Task], training: Sequence[Any]) ->
         case BpeTokenizer():
             found = Tokenizer.train(texts, t.vocab_size, t.lowercase)
         case CharTokenizer():
-            found = tokenizer_train.characters(texts, t.min_count, t.lowercase)
+            found = learn.characters(texts, t.min_count, t.lowercase)
         case WordTokenizer():
-            found = tokenizer_train.words(texts, t.min_count, t.vocab_size, t.lowercase, t.segment)
+            found = learn.words(texts, t.min_count, t.vocab_size, t.lowercase, t.segment)
         case WordPieceTokenizer():
-            found = tokenizer_train.wordpiece(texts, t.vocab_size, t.lowercase)
+            found = learn.wordpiece(texts, t.vocab_size, t.lowercase)
         case UnigramTokenizer():
-            found = tokenizer_train.unigram(texts, t.vocab_size, t.lowercase)
+            found = learn.unigram(texts, t.vocab_size, t.lowercase)
         case _:
             found = Tokenizer.bytes()
     return found.with_added(t.added) if t.added else found
@@ -698,8 +693,8 @@ def make_parts(
             f"model.vocab_rows={rows}: the tokenizer has {tokenizer.vocab_size} tokens; give at"
             " least as many rows"
         )
-    kind = kinds.get(config.model, config.data.packing)
-    options = kinds.adapting(kind, config)
+    kind = registry.get(config.model, config.data.packing)
+    options = registry.adapting(kind, config)
     model = kind(
         config.model, rows, config.precision, task.head(rows, config.precision), mesh, **options
     )

@@ -22,14 +22,15 @@ from jaxsft.config import durations
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
 from jaxsft.errors import ConfigError
-from jaxsft.losses import experts as of_routers
+from jaxsft.losses import expert_balance as of_routers
 from jaxsft.losses import penalties
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim import optimizers, schedules
 from jaxsft.sharding.weights import LAYERS, WeightSpec
 from jaxsft.tasks.base import Output, Task
-from jaxsft.training import partition, rows
+from jaxsft.training import partition
+from jaxsft.training import vocab_rows as rows
 
 Hyper = Mapping[str, Any]
 EXPERTS = "experts"  # the name of the state of what routers did

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.families import hf
+from tests.hf.families import hf
 from tools.bench import memory
 
 SIZES = {

@@ -11,7 +11,7 @@ import pytest
 
 from jaxsft import tasks
 from jaxsft.data import cache, pipeline
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from tests.conftest import make_config, make_records
 
 ARRAYS = {"tokens": np.arange(7, dtype=np.int32), "loss_weight": np.ones((2, 3), np.float32)}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jaxsft.data import encode
 from jaxsft.data.encode import Encoded
 from jaxsft.data.ledger import Ledger
-from jaxsft.data.tokenizer_frame import Wrapped
+from jaxsft.data.tokenizers.special_tokens import Wrapped
 from jaxsft.errors import DataError
 
 STOP = 9

@@ -8,14 +8,14 @@ import json
 import pytest
 
 from jaxsft import api, rundir, tasks
+from jaxsft.check.findings import Findings
+from jaxsft.check.load import load
 from jaxsft.config import validate
 from jaxsft.config.schema import Columns
 from jaxsft.data import pipeline
 from jaxsft.data.ledger import Aside
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.check.findings import Findings
-from jaxsft.prepare.check.load import load
 from jaxsft.training import loop, setup
 from tests import tiny
 from tests.conftest import make_config, make_records

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxsft.prepare import check
-from jaxsft.prepare.check import texts, tokens
+from jaxsft import check
+from jaxsft.check import encoding as tokens
+from jaxsft.check import text_findings
 from tests import tiny
 from tests.docs import pages
 
@@ -29,7 +30,7 @@ def test_the_page_has_every_finding():
         path.read_text(encoding="utf-8") for path in Path(check.__file__).parent.glob("*.py")
     )
     names = set(re.findall(r'findings\.add\(\s*"(\w+)"', sources)) | {
-        *texts.RULES,
+        *text_findings.RULES,
         *tokens.ABOUT.values(),
         *tokens.DROPPED,
     }

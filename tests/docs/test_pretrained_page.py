@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from jaxsft.models.families import FAMILIES
+from jaxsft.hf.families import FAMILIES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pretrained.md").read_text(encoding="utf-8")
 

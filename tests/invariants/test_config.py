@@ -19,7 +19,7 @@ from jaxsft import rundir, tasks
 from jaxsft.config import adapters, compose, schema
 from jaxsft.config import optim as optims
 from jaxsft.config.model import RopeScaling
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import loop, partition, runs, setup
 from jaxsft.training.checkpoint import flatten
@@ -191,10 +191,10 @@ ELSEWHERE = {
         "data.encoding",
         "data.unit",
     ),
-    "tests/data/records/test_chat.py": columns(
+    "tests/data/records/test_conversations.py": columns(
         "form", "prompt", "completion", "messages", "input", "history", "system", "tools", "allow"
     ),
-    "tests/data/records/test_texts.py": columns(
+    "tests/data/records/test_whole_texts.py": columns(
         *(
             "text",
             "text_pair",
@@ -218,10 +218,10 @@ ELSEWHERE = {
     "tests/data/records/test_sequences.py": columns(
         "tokens", "tags", "heads", "deprels", "spans", "scheme"
     ),
-    "tests/data/records/test_seq2seq.py": columns(
+    "tests/data/records/test_source_target.py": columns(
         "source", "target", "references", "group_references"
     ),
-    "tests/data/test_tokenizer_train.py": ("tokenizer.added",),
+    "tests/data/tokenizers/test_learn.py": ("tokenizer.added",),
     "tests/models/test_recurrent.py": ("model.kind",),
     "tests/models/test_surgery.py": tuple(
         f"model.{n}"
@@ -234,16 +234,16 @@ ELSEWHERE = {
             "bidirectional",
         )
     ),
-    "tests/training/test_rows.py": ("model.vectors", "model.train_rows"),
+    "tests/training/test_vocab_rows.py": ("model.vectors", "model.train_rows"),
     "tests/training/test_part.py": ("model.part",),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),
     "tests/data/test_windows.py": ("data.stride",),
     "tests/data/test_two_streams.py": ("data.max_source_length",),
-    "tests/data/test_weights.py": ("data.columns.weight",),
+    "tests/data/test_row_weights.py": ("data.columns.weight",),
     "tests/data/test_encode.py": ("data.max_dropped", "data.require_stop"),
-    "tests/data/test_split.py": ("data.fractions",),
-    "tests/prepare/check/test_labels.py": ("check.near", "data.unseen_labels"),
-    "tests/data/test_templates.py": ("task.template", "task.allow_unwritten"),
+    "tests/data/test_split_rule.py": ("data.fractions",),
+    "tests/check/test_label_findings.py": ("check.near", "data.unseen_labels"),
+    "tests/data/chat/test_templates.py": ("task.template", "task.allow_unwritten"),
     "tests/tasks/test_chat.py": ("task.train_turns",),
     "tests/test_cli.py": (
         "data.train",
@@ -257,16 +257,16 @@ ELSEWHERE = {
         *("train.init_from", "train.log_every", "checkpoint.every", "checkpoint.include_base"),
         *("evaluation.every", "evaluation.patience", "evaluation.generate"),
     ),
-    "tests/prepare/check/test_check.py": (
+    "tests/check/test_check.py": (
         "check.output",
         "check.json",
         "check.accept",
         "check.places",
     ),
-    "tests/prepare/check/test_tokens.py": ("check.samples",),
+    "tests/check/test_encoding.py": ("check.samples",),
     "tests/training/test_loop.py": ("train.on_nan",),
     "tests/invariants/test_backbone.py": ("train.backbone", "train.backbone_limit"),
-    "tests/training/test_hf.py": ("model.init",),
+    "tests/training/test_pretrained.py": ("model.init",),
     "tests/invariants/test_eval.py": ("generate.allow_cut",),
     "tests/sharding/test_hosts.py": (
         "hosts.coordinator",
@@ -284,20 +284,20 @@ ELSEWHERE = {
         "model.relative_distance",
         "model.output_scale",
     ),
-    "tests/models/test_generate.py": (
+    "tests/generation/test_decoding.py": (
         "generate.max_new_tokens",
         "generate.temperature",
         "generate.batch_size",
         "generate.stop",
         "generate.allow_long",
     ),
-    "tests/models/test_sampling.py": (
+    "tests/generation/test_sampling.py": (
         "generate.top_k",
         "generate.top_p",
         "generate.min_p",
         "generate.repetition_penalty",
     ),
-    "tests/models/test_beam.py": ("generate.num_beams", "generate.length_penalty"),
+    "tests/generation/test_beam.py": ("generate.num_beams", "generate.length_penalty"),
 }
 RUN = (
     "data.validation",

@@ -15,8 +15,8 @@ from jaxsft.data import pipeline
 from jaxsft.data.records import Chat, Message
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.generation.decoding import Answer
 from jaxsft.models.attention import Tokens
-from jaxsft.models.generate import Answer
 from jaxsft.training.step import objective_value
 from tests.conftest import assert_same, bench, make_records
 

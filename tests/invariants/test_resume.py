@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxsft import rundir
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.training import loop, runs, setup
 from jaxsft.training.checkpoint import flatten

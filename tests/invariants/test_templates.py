@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxsft.data.chat.templates import Template
 from jaxsft.data.records import Chat, Message
-from jaxsft.data.templates import Template
-from jaxsft.data.tokenizer import SPECIAL, Tokenizer
+from jaxsft.data.tokenizers.tokenizer import SPECIAL, Tokenizer
 from jaxsft.tasks.chat import ChatSFT
 from tests import conftest
 from tests.realdata import real

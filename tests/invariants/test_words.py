@@ -11,7 +11,7 @@ import pytest
 
 from jaxsft import tasks
 from jaxsft.data.pipeline import Batches
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from tests.conftest import LABELS, assert_close, bench, distance, make_config, make_records
 
 VARIANTS = {

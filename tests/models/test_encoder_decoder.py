@@ -14,11 +14,11 @@ from flax import linen as nn
 from jaxsft import patterns
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
+from jaxsft.generation.decoding import generate
+from jaxsft.generation.kv_cache import caches_at, empty_kv
 from jaxsft.models import blocked, relative
 from jaxsft.models.attention import Tokens
 from jaxsft.models.encoder_decoder import EncoderDecoder, Memory
-from jaxsft.models.generate import generate
-from jaxsft.models.kv import caches_at, empty_kv
 from jaxsft.models.layers import Dropout
 from jaxsft.sharding import weights
 from jaxsft.training import partition

@@ -16,8 +16,8 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import Tokens
 from jaxsft.models.experts import Experts
 from jaxsft.sharding.weights import WeightSpec, specs
-from tests.models.families import hf
-from tests.models.families.test_parity import rows
+from tests.hf.families import hf
+from tests.hf.families.test_parity import rows
 
 ROUTERS = json.loads(
     (Path(__file__).parent / "golden" / "routers.json").read_text(encoding="utf-8")

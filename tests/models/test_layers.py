@@ -13,11 +13,11 @@ from jaxsft.models.layers import (
     Dropout,
     Linear,
     Norm,
-    contract,
     dropout,
     fan_in_normal,
     neftune,
 )
+from jaxsft.products import contract
 
 x64 = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxsft.config import adapters as options
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
-from jaxsft.models import adapters, kinds
+from jaxsft.models import adapters, registry
 from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Dropout, neftune
 from jaxsft.models.recurrent import Cell, Recurrent
@@ -104,12 +104,12 @@ def test_packed_is_unpacked(kind, causal, x64):  # guards B11
 
 def test_a_kind_that_cannot_keep_texts_apart_is_refused(monkeypatch):  # guards B11
     leaky = types.SimpleNamespace(supports_packing=False)
-    monkeypatch.setitem(kinds.KINDS, "gru", leaky)
+    monkeypatch.setitem(registry.KINDS, "gru", leaky)
     with pytest.raises(
         ConfigError, match=r"model.kind=gru: texts that share a row .* set data.packing=false"
     ):
         conftest.bench("classify", model=GRU)
-    assert kinds.get(ModelConfig(kind="gru"), packing=False) is leaky
+    assert registry.get(ModelConfig(kind="gru"), packing=False) is leaky
 
 
 # the last three as they are by default

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from jaxsft.check.findings import Findings
+from jaxsft.check.load import Part
+from jaxsft.check.overlap import find_overlap
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.records import KINDS
-from jaxsft.data.split import split_file
+from jaxsft.data.split_rule import split_file
 from jaxsft.errors import DataError
-from jaxsft.prepare.check.findings import Findings
-from jaxsft.prepare.check.load import Part
-from jaxsft.prepare.check.overlap import find_overlap
 from jaxsft.prepare.stage import Context
 from jaxsft.training import setup
 from tests.prepare.harness import make, run

@@ -11,7 +11,7 @@ import pytest
 from jaxsft import api, cli
 from jaxsft.config import overrides
 from jaxsft.data import formats, prepared
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError, JaxsftError
 from jaxsft.prepare import run
 from jaxsft.rundir import RunLock

@@ -16,7 +16,7 @@ from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import run, stages
-from jaxsft.prepare.quality import source
+from jaxsft.prepare.quality import inputs
 from jaxsft.prepare.stage import Report, Stage, number_of, text_of, with_fields
 
 
@@ -178,11 +178,11 @@ def test_the_options_of_a_split_are_read_with_its_file(folder):
     }
     given = overrides.composed(overrides.from_values({"data": data}), "prepare").data
     assert [
-        (name, row.fields["text"]) for name, row in source.of_config(given).rows("train", "test")
+        (name, row.fields["text"]) for name, row in inputs.of_config(given).rows("train", "test")
     ] == [("train", "aa")] * 3 + [("test", "bb")] * 2
     for read in (
         lambda data: prepare(folder, ["upper"], data=data),
-        lambda data: source.of_config(dataclasses.replace(given, **data)),
+        lambda data: inputs.of_config(dataclasses.replace(given, **data)),
     ):
         with pytest.raises(
             ConfigError, match=r"data\.options\.validation: is read with data\.validation=FILE only"

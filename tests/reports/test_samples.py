@@ -10,7 +10,7 @@ from jaxsft import tasks
 from jaxsft.config import metric_names
 from jaxsft.data.records import Question
 from jaxsft.evaluation import evaluate as evaluation
-from jaxsft.reports import report, samples, scores
+from jaxsft.reports import markdown_report, samples, scores
 from jaxsft.reports.samples import Word, sample
 from tests.conftest import TASKS, bench
 
@@ -43,7 +43,7 @@ def test_every_task_shows_what_was_given_and_what_was_said(name):
         assert not shown.gold or (shown.answer or shown.words)
         assert (
             "["
-            not in report.samples_table(
+            not in markdown_report.samples_table(
                 [samples.readable(line)], ["words", "prediction"]
             ).splitlines()[2]
         )

@@ -22,7 +22,7 @@ from jaxsft.sharding.weights import flatten
 from jaxsft.training import runs
 from tests import tiny
 from tests.sharding import restoring
-from tests.training import test_hf
+from tests.training import test_pretrained as test_hf
 
 GIVEN = [
     *tiny.MODEL,

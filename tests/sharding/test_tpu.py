@@ -16,7 +16,7 @@ from jaxsft import tasks
 from jaxsft.compat import auto_axes
 from jaxsft.config.durations import Clock
 from jaxsft.config.optim import AdamW
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import setup
 from jaxsft.training.step import make_hyper

@@ -8,7 +8,7 @@ import pytest
 
 from jaxsft.config.adapters import LoRA
 from jaxsft.data.records import Chat, Message
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.chat import ChatSFT, only_last
 from jaxsft.training import export, setup

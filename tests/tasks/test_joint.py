@@ -8,7 +8,7 @@ from jaxsft.config.schema import Columns
 from jaxsft.data import formats, pipeline
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Slots, parse_rows, slots_record
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
 from tests import tiny
 from tests.conftest import make_config

@@ -10,9 +10,9 @@ import pytest
 
 from jaxsft import tasks
 from jaxsft.config import schema
-from jaxsft.data import tokenizer_train
 from jaxsft.data.records import Text
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers import learn
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import Tokens
 from jaxsft.training import setup
@@ -26,7 +26,7 @@ TEXTS = [
     "every bird sings in the morning and the evening",
     "cats",
 ]
-WORDS = tokenizer_train.wordpiece(TEXTS, 80)
+WORDS = learn.wordpiece(TEXTS, 80)
 MODEL = {"norm": "layer", "head_bias": True, "causal": False, "layers": 1}
 
 

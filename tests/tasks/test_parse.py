@@ -10,7 +10,7 @@ from jaxsft.config.schema import Columns
 from jaxsft.data import formats
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Parse, parse_record
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.models.trees import is_tree
 from tests import tiny

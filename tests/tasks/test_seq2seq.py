@@ -11,7 +11,7 @@ from jaxsft import api, rundir, tasks
 from jaxsft.config import schema
 from jaxsft.data import formats
 from jaxsft.data.records import Seq2Seq, seq2seq_record
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.seq2seq import Seq2SeqTask
 from jaxsft.training import setup

@@ -11,7 +11,7 @@ import pytest
 from jaxsft import api, rundir
 from jaxsft.config.optim import Muon
 from jaxsft.data.records import Seq2Seq
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.sharding.weights import flatten
 from jaxsft.tasks.seq2seq import Seq2SeqTask

@@ -16,7 +16,7 @@ from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batches
 from jaxsft.data.records import Question, question_record
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.metrics import answers
 from jaxsft.rundir import read_json, read_jsonl

@@ -5,7 +5,7 @@ import pytest
 from jaxsft import tasks
 from jaxsft.config import schema
 from jaxsft.data.records import Text
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.training import setup
 from tests import conftest, tiny

@@ -13,7 +13,7 @@ from jaxsft.config.schema import Columns
 from jaxsft.data import formats, pipeline
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Tags, tag_record
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.models.crf import Scores
 from jaxsft.tasks.base import by_text

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxsft.metrics import labels as label_scores
+from jaxsft.metrics import classification as label_scores
 from jaxsft.metrics import regression
 from jaxsft.rundir import read_json, read_jsonl
 from tests import tiny

@@ -17,10 +17,11 @@ from jaxsft.data.formats import Row
 from jaxsft.models.attention import Tokens
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import export as exporting
-from jaxsft.training import hf, runs, setup
+from jaxsft.training import pretrained as hf
+from jaxsft.training import runs, setup
 from tests import tiny
-from tests.training import test_hf_pairs
-from tests.training.test_hf import FAST, folder
+from tests.training import test_pretrained_pairs as test_hf_pairs
+from tests.training.test_pretrained import FAST, folder
 
 BERT = ["task.pool=first", "task.head=dense"]
 LAST = ["task.pool=last", "task.bias=false"]

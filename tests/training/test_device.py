@@ -8,8 +8,8 @@ import pytest
 
 from jaxsft.config import schema
 from jaxsft.config.durations import profile_steps
-from jaxsft.data import tokenizer_train
 from jaxsft.data.records import LabelledText, Text
+from jaxsft.data.tokenizers import learn
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import read_jsonl
 from jaxsft.training import device, loop
@@ -84,7 +84,7 @@ def test_flops_of_the_head_are_those_of_the_tokens_that_are_guessed(freeze, monk
     monkeypatch.setattr(
         conftest,
         "_tokenizer",
-        lambda: tokenizer_train.characters(["abcdefghijklmnopqrstuvwxyz"]).with_added(["<|mask|>"]),
+        lambda: learn.characters(["abcdefghijklmnopqrstuvwxyz"]).with_added(["<|mask|>"]),
     )
     records = ([Text("abcdefgh" * 7 + "abcdef" + x) for x in "ab"], ["rows.txt:1", "rows.txt:2"])
     model = WIDE | {"layers": 1, "embed": 32, "tied": False, "vocab_rows": 2000}

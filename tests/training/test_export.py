@@ -18,11 +18,13 @@ from safetensors.numpy import load_file
 
 from jaxsft.config.model import RopeScaling
 from jaxsft.data.records import Seq2Seq, Text
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.models import exported, families, rope
+from jaxsft.hf import families
+from jaxsft.hf import write as exported
+from jaxsft.hf.families import decoders
+from jaxsft.models import rope
 from jaxsft.models.crf import TagHead
-from jaxsft.models.families import decoders
 from jaxsft.models.heads import SpanHead, TextHead
 from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.layers import Norm
@@ -33,7 +35,7 @@ from jaxsft.tasks.base import in_order
 from jaxsft.training import export as exporting
 from jaxsft.training.export import padding_of
 from tests import tiny
-from tests.models.families import hf
+from tests.hf.families import hf
 from tests.training.exporting import BERT, PAIR, SCRATCH, TEXT, export, made
 
 CLASSES = json.loads((Path(__file__).parent / "golden_classes.json").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import jaxsft
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Seq2Seq
 from jaxsft.models.heads import pool as pooled
-from tests.models.families.hf import one_text
+from tests.hf.families.hf import one_text
 from tests.training.exporting import (
     ENCODERS,
     NORMED,

@@ -16,7 +16,7 @@ from jaxsft.config.optim import AdamW
 from jaxsft.config.schema import Constant, Linear
 from jaxsft.data import synthetic
 from jaxsft.errors import ConfigError
-from jaxsft.models import generate
+from jaxsft.generation import decoding
 from jaxsft.rundir import read_json, read_jsonl
 from jaxsft.training import loop, setup
 from jaxsft.training.checkpoint import Checkpoints
@@ -142,11 +142,11 @@ def test_nothing_is_compiled_twice(files, tmp_path, monkeypatch):
         step = jax.jit(lambda x: x + 1)
         step(np.zeros(3)), step(np.zeros(3)), step(np.zeros(4))
     assert names == ["<lambda>"] * 2
-    programs, shapes, decode = [], set(), generate.decode
+    programs, shapes, decode = [], set(), decoding.decode
     seen = lambda model, params, state, *rest: (
         shapes.add(state.where.positions.shape) or decode(model, params, state, *rest)
     )
-    monkeypatch.setattr(generate, "decode", seen)
+    monkeypatch.setattr(decoding, "decode", seen)
     for steps in (7, 21):
         with compilations() as names:
             loop.train(

@@ -13,18 +13,19 @@ from safetensors.numpy import load_file, save_file
 
 import jaxsft
 from jaxsft.errors import ConfigError
+from jaxsft.hf.families import FAMILIES
 from jaxsft.models.attention import Tokens
 from jaxsft.models.encoder_decoder import half
-from jaxsft.models.families import FAMILIES
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten
-from jaxsft.training import hf, runs, setup
+from jaxsft.training import pretrained as hf
+from jaxsft.training import runs, setup
 from tests import tiny
 from tests.training.exporting import ROWS, export, made
-from tests.training.test_hf import FAST
-from tests.training.test_hf import folder as bodies
-from tests.training.test_hf_pairs import folder
+from tests.training.test_pretrained import FAST
+from tests.training.test_pretrained import folder as bodies
+from tests.training.test_pretrained_pairs import folder
 
 ALONE = "model.part=encoder"
 

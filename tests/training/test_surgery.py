@@ -10,8 +10,8 @@ from jaxsft.models.attention import Tokens
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import runs, setup
 from tests import tiny
-from tests.training import test_hf_pairs
-from tests.training.test_hf import FAST, folder
+from tests.training import test_pretrained_pairs as test_hf_pairs
+from tests.training.test_pretrained import FAST, folder
 
 IDS = np.array([[3, 1, 4, 1, 5]])
 WHERE = Tokens(np.ones((1, 5), np.int32), np.arange(5, dtype=np.int32)[None])

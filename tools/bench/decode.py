@@ -19,8 +19,8 @@ from jax import lax
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
+from jaxsft.generation.decoding import generate
 from jaxsft.models.attention import Tokens
-from jaxsft.models.generate import generate
 from jaxsft.models.transformer import Transformer
 
 VOCAB = 261

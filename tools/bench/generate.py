@@ -30,7 +30,7 @@ from safetensors.numpy import save_file
 import jaxsft
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
-from jaxsft.models.generate import generate
+from jaxsft.generation.decoding import generate
 from jaxsft.models.transformer import Params, Transformer
 
 VOCAB, AGREE, SPECIAL = 4096, 8, 3

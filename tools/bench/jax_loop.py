@@ -18,8 +18,8 @@ from jaxsft.config import compose
 from jaxsft.config.durations import Clock
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.data.pipeline import Batch
-from jaxsft.data.tokenizer import Tokenizer
-from jaxsft.models.generate import generate
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.generation.decoding import generate
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import device, setup
 from jaxsft.training.checkpoint import unflatten

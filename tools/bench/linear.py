@@ -37,7 +37,7 @@ from jaxsft import tasks
 from jaxsft.data import schemes
 from jaxsft.data.records import LabelledText
 from jaxsft.errors import JaxsftError
-from jaxsft.metrics import regression, texts, words
+from jaxsft.metrics import regression, tagging, text_overlap
 from jaxsft.models import trees
 from jaxsft.training import setup
 
@@ -97,8 +97,8 @@ def seq2seq(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
         vectors.transform([r.source for r in test]),
     )
     nearest = np.asarray((asked @ known.T).argmax(axis=1)).ravel()
-    return texts.scores(
-        list(texts.SCORES),
+    return text_overlap.scores(
+        list(text_overlap.SCORES),
         [train[i].target for i in nearest],
         [list(r.references or (r.target,)) for r in test],
         "13a",
@@ -122,10 +122,10 @@ def tag(train: Sequence[Any], test: Sequence[Any], untagged: str | None = None) 
         for r in test
     ]
     gold, predicted = ([[pair[side] for pair in pairs] for pairs in told] for side in (0, 1))
-    out = {"accuracy": words.accuracy(gold, predicted)}
+    out = {"accuracy": tagging.accuracy(gold, predicted)}
     # what is said of each word alone need not be a sequence that the scheme allows
     if (scheme := test[0].scheme) != "none":
-        out["f1"] = words.of_chunks(
+        out["f1"] = tagging.of_chunks(
             gold, [schemes.repaired(tags, scheme)[0] for tags in predicted], scheme
         ).scores()["f1_micro"]
     return out
@@ -182,8 +182,8 @@ def parse(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
     previous = [list(range(len(r.tokens))) for r in test]
     gold = [list(r.heads) for r in test]
     return {
-        "uas": words.accuracy(gold, heads),
-        "uas of the word before": words.accuracy(gold, previous),
+        "uas": tagging.accuracy(gold, heads),
+        "uas of the word before": tagging.accuracy(gold, previous),
     }
 
 

@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 
 SIZES = "layers=16,embed=1024,heads=16,kv_heads=8,head_dim=64,mlp=4096,vocab=32000"  # 284 M
 DTYPES = {"fp32": np.float32, "bf16": ml_dtypes.bfloat16}

@@ -22,7 +22,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from jaxsft import tasks
 from jaxsft.config import compose
-from jaxsft.metrics import labels, regression
+from jaxsft.metrics import classification, regression
 from jaxsft.rundir import read_json
 from jaxsft.training import setup
 
@@ -75,14 +75,16 @@ def multilabel(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float
     model = lambda strength: OneVsRestClassifier(LogisticRegression(C=strength, max_iter=300))
     fit = lambda x, records, strength: model(strength).fit(x, gold["train"]).predict_proba
     tuned = lambda p: (
-        labels.best_thresholds(gold["validation"], p)
+        classification.best_thresholds(gold["validation"], p)
         if "thresholds" in state
         else np.full(len(names), 0.5)
     )
     found = chosen(
-        splits, fit, lambda p, records: labels.scores(gold["validation"], p >= tuned(p))["f1_micro"]
+        splits,
+        fit,
+        lambda p, records: classification.scores(gold["validation"], p >= tuned(p))["f1_micro"],
     )
-    return labels.scores(gold["test"], found["test"] >= tuned(found["validation"]))
+    return classification.scores(gold["test"], found["test"] >= tuned(found["validation"]))
 
 
 def classify(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Golden ids of a real chat template, by transformers: what `tests/data/test_golden_chat.py`
+"""Golden ids of a real chat template, by transformers: what `tests/data/chat/test_golden_chat.py`
 compares ours with.
 
 python tools/golden/chat.py FOLDER FILE     FOLDER with tokenizer.json and tokenizer_config.json;

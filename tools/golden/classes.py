@@ -5,7 +5,7 @@ small as the golden ones.
     tests/training/golden_classes.json
 
 By "CASE CLASS": the name of the class and {name: shape} of what its files hold, tied matrices once.
-Sizes are those of `folder` in tests/training/test_hf.py.
+Sizes are those of `folder` in tests/training/test_pretrained.py.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ def tensors(name: str, kind: str) -> dict:
     import transformers
 
     values = json.loads(
-        (ROOT / "tests" / "models" / "families" / "golden" / f"{name}.json").read_text(
-            encoding="utf-8"
-        )
+        (ROOT / "tests" / "hf" / "families" / "golden" / f"{name}.json").read_text(encoding="utf-8")
     )["config"]
     room = {
         "n_positions" if name == "gpt2" else "max_position_embeddings": (

@@ -1,5 +1,5 @@
 """Writes tests/models/golden/routers.json: what transformers computes of the routers of the sparse
-models in tests/models/families/golden.
+models in tests/hf/families/golden.
 
   python -m tools.golden.experts      needs jaxsft[torch]
 

@@ -1,4 +1,4 @@
-"""Writes the golden files of tests/models/families: what transformers computes with small random
+"""Writes the golden files of tests/hf/families: what transformers computes with small random
 models of each family.
 
   python -m tools.golden.families [name ...]      needs jaxsft[torch]; rewrites the files of these
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-FOLDER = Path(__file__).parents[2] / "tests" / "models" / "families" / "golden"
+FOLDER = Path(__file__).parents[2] / "tests" / "hf" / "families" / "golden"
 LENGTHS = (11, 7)  # of the two texts of a case
 
 DECODER: dict[str, Any] = {

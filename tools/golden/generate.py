@@ -1,5 +1,5 @@
-"""tests/models/golden/generate.json: what transformers generates with a small real model, and what
-its filters leave of logits.
+"""Writes tests/generation/golden/generate.json: what transformers generates with a small real
+model, and what its filters leave of logits.
 
 python -m tools.golden.generate FOLDER      needs torch and transformers; FOLDER holds a small
   Llama: stories260K_hf of the shared data
@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-OUT = Path(__file__).parents[2] / "tests" / "models" / "golden" / "generate.json"
+OUT = Path(__file__).parents[2] / "tests" / "generation" / "golden" / "generate.json"
 TEXTS = (
     "",
     "Once upon a time",

@@ -21,7 +21,7 @@ import numpy as np
 from tools.golden.families import FOLDER as BASES
 from tools.golden.families import weights
 
-FOLDER = Path(__file__).parents[2] / "tests" / "models" / "adapters" / "golden"
+FOLDER = Path(__file__).parents[2] / "tests" / "hf" / "golden"
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 # name: (case of the base, class of the config in peft, its options)

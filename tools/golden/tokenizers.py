@@ -1,4 +1,4 @@
-"""The golden ids of tests/golden/tokenizers, by transformers and sentencepiece: `python -m
+"""The golden ids of tests/data/tokenizers/golden, by transformers and sentencepiece: `python -m
 tools.golden.tokenizers DATA OUT`.
 
 DATA is the folder of real data that the tests read; OUT takes tokenizers.json and the small

@@ -42,7 +42,7 @@ from jaxsft.data.formats import (
     unsupported,
     voc,
 )
-from jaxsft.data.formats.rows import Bad, Format, Row, listed, require_column
+from jaxsft.data.formats.row import Bad, Format, Row, listed, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
 from jaxsft.errors import ConfigError, DataError
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 from jaxsft import rundir
 from jaxsft.config.option import option
 from jaxsft.data.formats import conllu
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered, plain_number
+from jaxsft.data.formats.row import Bad, Format, NoOptions, Numbered, plain_number
 from jaxsft.data.formats.source import Source, tree
 from jaxsft.errors import ConfigError, DataError
 

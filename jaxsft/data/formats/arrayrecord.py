@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.row import Bad, Format, NoOptions, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
 

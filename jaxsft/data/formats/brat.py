@@ -14,7 +14,7 @@ from typing import Any
 from jaxsft import rundir
 from jaxsft.config.option import option
 from jaxsft.data.formats import folders
-from jaxsft.data.formats.rows import Bad, Format, Numbered, Row
+from jaxsft.data.formats.row import Bad, Format, Numbered, Row
 from jaxsft.data.formats.source import Source, Tree
 from jaxsft.data.formats.spans import Problem, located
 from jaxsft.errors import DataError

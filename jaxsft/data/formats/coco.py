@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from jaxsft.config.option import option
 from jaxsft.data.formats import boxes, jsonl
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 from jaxsft.config.option import option
 from jaxsft.data import schemes
 from jaxsft.data.formats import ontonotes
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 from jaxsft.data.formats.conll import id_order
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.row import Bad, Format, NoOptions, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
 

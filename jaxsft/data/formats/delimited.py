@@ -15,7 +15,7 @@ from typing import IO, Any
 from jaxsft.config.option import option
 from jaxsft.data.formats import dialect as dialects
 from jaxsft.data.formats.dialect import Dialect
-from jaxsft.data.formats.rows import Bad, Format, Numbered, listed, repeated
+from jaxsft.data.formats.row import Bad, Format, Numbered, listed, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 

@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
-from jaxsft.data.formats.rows import Bad
+from jaxsft.data.formats.row import Bad
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError
 

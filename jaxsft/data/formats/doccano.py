@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from jaxsft.config.option import option
 from jaxsft.data.formats import jsonl
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.row import Bad, Format, NoOptions, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.data.formats.spans import Problem, located, relation
 from jaxsft.errors import DataError

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from jaxsft.config.option import option
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 
 MARK = "__label__"

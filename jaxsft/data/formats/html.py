@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import PurePath
 
 from jaxsft.config.option import option
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 
 UNSEEN = {

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from jaxsft.config.option import option
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered, repeated
+from jaxsft.data.formats.row import Bad, Format, NoOptions, Numbered, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
 

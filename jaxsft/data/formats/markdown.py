@@ -15,7 +15,7 @@ import yaml
 
 from jaxsft.config.option import option
 from jaxsft.data.formats import html
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 
 _matter = re.compile(

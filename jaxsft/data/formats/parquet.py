@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
 from jaxsft.config.option import option
-from jaxsft.data.formats.rows import Bad, Format, Numbered, Struct, repeated
+from jaxsft.data.formats.row import Bad, Format, Numbered, Struct, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from jaxsft.config.option import option
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import IO, Any
 
 from jaxsft.data.formats import jsonl
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.row import Bad, Format, NoOptions, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import DataError
 

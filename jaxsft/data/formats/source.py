@@ -27,7 +27,7 @@ from typing import IO
 
 from jaxsft.data import hub
 from jaxsft.data.formats import unsupported
-from jaxsft.data.formats.rows import Bad, repeated
+from jaxsft.data.formats.row import Bad, repeated
 from jaxsft.errors import ConfigError, DataError
 
 HEAD = 2**16  # bytes that are looked at to tell the format

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxsft.data.formats import jsonl
-from jaxsft.data.formats.rows import Bad, Format, NoOptions, Numbered
+from jaxsft.data.formats.row import Bad, Format, NoOptions, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.data.formats.spans import Problem
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import IO, Any
 
 from jaxsft.config.option import option
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.config.option import option
-from jaxsft.data.formats.rows import Bad, Format, Numbered
+from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Tree
 from jaxsft.errors import ConfigError, DataError
 

@@ -17,7 +17,7 @@ from typing import Any
 from jaxsft import rundir
 from jaxsft.config.option import option
 from jaxsft.data.formats import boxes
-from jaxsft.data.formats.rows import Bad, Format, Numbered, Row, plain_number
+from jaxsft.data.formats.row import Bad, Format, Numbered, Row, plain_number
 from jaxsft.data.formats.source import Source, Tree
 from jaxsft.errors import DataError
 

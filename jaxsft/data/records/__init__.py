@@ -12,15 +12,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxsft.data import split
+from jaxsft.data import split_rule
 from jaxsft.data.formats import Row, listed
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import settled
-from jaxsft.data.records.chat import FORMS, Chat, chat_record, form_of, open_chat
+from jaxsft.data.records.conversations import FORMS, Chat, chat_record, form_of, open_chat
 from jaxsft.data.records.fields import Doubtful, Unlabelled, label_names, label_text
 from jaxsft.data.records.messages import ROLES, Message
 from jaxsft.data.records.questions import Question, question_record
-from jaxsft.data.records.seq2seq import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.records.sequences import (
     SCHEMES,
     TOKENS,
@@ -36,7 +35,8 @@ from jaxsft.data.records.sequences import (
     tags_of,
     words,
 )
-from jaxsft.data.records.texts import (
+from jaxsft.data.records.source_target import Seq2Seq, group_references, seq2seq_record
+from jaxsft.data.records.whole_texts import (
     LabelledText,
     MultiLabel,
     Pair,
@@ -87,7 +87,7 @@ class Kind:
         """Returns what two rows that say the same share: what the model is given, in NFC, without
         regard to case and white space.
         """
-        return split.text_key((self.compared or self.given)(record))
+        return split_rule.text_key((self.compared or self.given)(record))
 
     def classes(self, record: Any) -> list[tuple[str, str]]:
         """Returns every label that must be known to learn or score a record, `("label", name)`; of

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxsft import documents
 from jaxsft.data.formats import Row, require_column
-from jaxsft.data.formats.rows import Struct, plain_number, repeated
+from jaxsft.data.formats.row import Struct, plain_number, repeated
 from jaxsft.data.records import literals
 from jaxsft.errors import ConfigError, DataError
 

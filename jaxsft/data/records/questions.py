@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxsft.data.formats import Row, require_column
 from jaxsft.data.records.fields import show, text_of, without_none
-from jaxsft.data.weights import Record
+from jaxsft.data.row_weights import Record
 from jaxsft.errors import DataError
 
 STARTS = ("answer_start", "start", "starts")

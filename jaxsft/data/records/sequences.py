@@ -14,7 +14,7 @@ from jaxsft.data.formats import Row, require_column
 from jaxsft.data.formats.spans import same
 from jaxsft.data.graphemes import words
 from jaxsft.data.records.fields import first_of, label_of, list_of, listed_in, show, text_of
-from jaxsft.data.weights import Record
+from jaxsft.data.row_weights import Record
 from jaxsft.errors import DataError
 
 TOKENS = ("tokens", "form")  # columns of words, in this order, where none is named

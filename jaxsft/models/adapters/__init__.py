@@ -23,9 +23,10 @@ from jaxtyping import Array
 
 from jaxsft.config.adapters import AdapterConfig
 from jaxsft.errors import ConfigError
-from jaxsft.models.adapters import ia3, low_rank, sites, virtual
+from jaxsft.models.adapters import ia3, low_rank, prefix_prompt
+from jaxsft.models.adapters import targets as sites
 from jaxsft.models.adapters.low_rank import OutputMatrix
-from jaxsft.models.adapters.sites import Leaf, Site, Tree
+from jaxsft.models.adapters.targets import Leaf, Site, Tree
 from jaxsft.models.layers import Dropout
 from jaxsft.sharding.weights import LAYERS, Weight, WeightSpec
 
@@ -82,16 +83,16 @@ KINDS: dict[str, Kind] = {
     "ia3": Kind(_scaled, ia3.declare, lambda leaves, options: ia3.IA3Node(**leaves)),
     "prefix": Kind(
         lambda specs, options: sites.choose(sites.attentions(specs), options.target),
-        virtual.declare_prefix,
-        lambda leaves, options: virtual.PrefixNode(**leaves),
+        prefix_prompt.declare_prefix,
+        lambda leaves, options: prefix_prompt.PrefixNode(**leaves),
         merges=False,
         shift=lambda options: options.tokens,
     ),
     "prompt": Kind(
         lambda specs, options: {"embed": Site("embed/tokens", specs["embed"]["tokens"]["w"])},
-        virtual.declare_prompt,
-        lambda leaves, options: virtual.PromptNode(**leaves),
-        virtual.start_prompt,
+        prefix_prompt.declare_prompt,
+        lambda leaves, options: prefix_prompt.PromptNode(**leaves),
+        prefix_prompt.start_prompt,
         merges=False,
         places=lambda options: options.tokens,
         shift=lambda options: options.tokens,

@@ -11,8 +11,8 @@ from flax import struct
 from jaxtyping import Array
 
 from jaxsft.config.adapters import IA3
-from jaxsft.models.adapters.sites import Leaf, Site
-from jaxsft.models.layers import at_least_fp32
+from jaxsft.models.adapters.targets import Leaf, Site
+from jaxsft.products import at_least_fp32
 
 OUTPUTS, INPUTS = 1, 2  # rules of a site
 

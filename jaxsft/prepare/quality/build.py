@@ -16,24 +16,24 @@ from jaxsft import __version__
 from jaxsft.config.schema import QualityConfig
 from jaxsft.data import formats
 from jaxsft.data.formats import Row
-from jaxsft.data.split import canonical
+from jaxsft.data.split_rule import canonical
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.quality import (
     consistency,
     distribution,
     diversity,
-    labels,
+    inputs,
+    label_measures,
     noise,
     options,
-    source,
-    texts,
-    vectors,
+    text_measures,
 )
+from jaxsft.prepare.quality import embeddings as vectors
 from jaxsft.prepare.quality.completeness import Completeness
 from jaxsft.prepare.quality.contamination import Index
-from jaxsft.prepare.quality.findings import Findings
+from jaxsft.prepare.quality.inputs import Sets
 from jaxsft.prepare.quality.measures import MEASURES
-from jaxsft.prepare.quality.source import Sets
+from jaxsft.prepare.quality.notices import Findings
 from jaxsft.prepare.stage import Report
 from jaxsft.prepare.stages.language import Language
 
@@ -84,7 +84,7 @@ class _Build:
     def __init__(self, sets: Sets, config: QualityConfig, findings: Findings):
         self.sets, self.config, self.findings = sets, config, findings
         self.reading = {
-            **source.reading(config.data),
+            **inputs.reading(config.data),
             "columns": (),
             "format": "auto",
             "options": {},
@@ -92,16 +92,16 @@ class _Build:
         first = next((row for _, row in sets.rows()), None)
         if first is None:
             raise DataError("there are no rows: a quality card needs at least one")
-        self.fields = texts.fields_of(
+        self.fields = text_measures.fields_of(
             first.fields, config.data.columns, config.multilabel, first.where
         )
-        self.reference = source.reference(sets.names)
+        self.reference = inputs.reference(sets.names)
         self.parts = {
             name: Part(sample=diversity.Sample(config.sample, config.seed)) for name in sets.names
         }
         self.texts = consistency.Texts()
         self.ratings = (
-            {"ratings": labels.of_columns(config.ratings.columns, config.ratings.level)}
+            {"ratings": label_measures.of_columns(config.ratings.columns, config.ratings.level)}
             if config.ratings.columns
             else {}
         )
@@ -193,16 +193,18 @@ class _Build:
         for split, row in self.sets.rows():
             part, found = self.parts[split], self.fields.parts(row)
             text, names = "\n".join(found), self.fields.labels(row)
-            words = [texts.words(one) for one in found]
+            words = [text_measures.words(one) for one in found]
             flat = [word for one in words for word in one]
-            script = texts.script(text)
+            script = text_measures.script(text)
             part.digest.update(canonical(row).encode("ascii") + b"\n")
             part.completeness.add(row, self.fields, text, names)
             part.distribution.add(text, len(flat), script, names)
             part.sample.add(text, names, row.where)
             if text.strip():
                 self.texts.add(
-                    texts.key(texts.normalised(text)), names, self.sets.names.index(split)
+                    text_measures.key(text_measures.normalised(text)),
+                    names,
+                    self.sets.names.index(split),
                 )
             for what in part.consistency.add(row, names):
                 self.findings.add(f"consistency/{what}", split, row, text)
@@ -220,7 +222,7 @@ class _Build:
                         detail=hit.words,
                     )
             if self.ratings:
-                labels.add_row(self.ratings["ratings"], row)
+                label_measures.add_row(self.ratings["ratings"], row)
 
     def _noise(self, split: str, row: Row, text: str, words: Sequence[str], script: str) -> None:
         part, broken = self.parts[split], noise.rules(text, words, script)
@@ -267,7 +269,7 @@ class _Build:
         for split, row in self.sets.rows():
             part, text = self.parts[split].consistency, self.fields.text_of(row)
             names = self.fields.labels(row)
-            key = texts.key(texts.normalised(text)) if text.strip() else None
+            key = text_measures.key(text_measures.normalised(text)) if text.strip() else None
             if wrong := consistency.violations(row, allowed):
                 part.violating_rows += 1
                 self.findings.add("consistency/type", split, row, text, detail="; ".join(wrong))
@@ -382,7 +384,7 @@ class _Build:
         """
         drawn = {name: part.sample.rows()[: vectors.TEXTS] for name, part in self.parts.items()}
         rows = [
-            (name, number, texts.words(text), text)
+            (name, number, text_measures.words(text), text)
             for name, found in drawn.items()
             for number, text, *_ in found
         ]
@@ -494,9 +496,9 @@ class _Build:
                 **self.reading,
                 "columns": tuple(filter(None, [asked.item, asked.annotator, *asked.values])),
             }
-            self.ratings = labels.of_file(formats.stream(asked.file, **how), asked)
+            self.ratings = label_measures.of_file(formats.stream(asked.file, **how), asked)
         for name, ratings in self.ratings.items():
-            numbers["agreement"][name] = labels.agreement(ratings)
+            numbers["agreement"][name] = label_measures.agreement(ratings)
 
     def _label_issues(self, numbers: dict[str, Any], quantity: bool) -> None:
         if not self.config.folds:
@@ -510,7 +512,7 @@ class _Build:
                 "rows with one label each, of at least two classes, are needed"
             )
             return
-        found, looked = labels.issues(
+        found, looked = label_measures.issues(
             [row[1] for row in rows],
             [row[2][0] for row in rows],
             self.config.folds,

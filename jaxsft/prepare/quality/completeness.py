@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from jaxsft.data.formats import Row
-from jaxsft.prepare.quality.texts import Fields
+from jaxsft.prepare.quality.text_measures import Fields
 
 KINDS = ("null", "empty", "nan")
 

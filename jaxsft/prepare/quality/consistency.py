@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from jaxsft.data.formats import Row
-from jaxsft.prepare.quality import texts
+from jaxsft.prepare.quality import text_measures
 from jaxsft.prepare.quality.completeness import missing
 
 MOSTLY = 0.95  # of the texts of a column: so many numbers make it a column of numbers
@@ -127,7 +127,7 @@ def variants(labels: Counter[str]) -> list[list[str]]:
     """
     groups = defaultdict(list)
     for label in labels:
-        groups[re.sub(r"[\s_-]+", " ", texts.normalised(label)).strip()].append(label)
+        groups[re.sub(r"[\s_-]+", " ", text_measures.normalised(label)).strip()].append(label)
     return [
         sorted(group, key=lambda label: (-labels[label], label))
         for _, group in sorted(groups.items())
@@ -181,7 +181,9 @@ class Consistency:
         self.labels.update(labels)
         for name, value in row.fields.items():
             self.types.setdefault(name, Counter())[kind(value)] += 1
-        found = sorted({what for text in texts.strings(row.fields) for what in damage(text)})
+        found = sorted(
+            {what for text in text_measures.strings(row.fields) for what in damage(text)}
+        )
         self.damaged.update(found)
         self.damaged_rows += bool(found)
         return found

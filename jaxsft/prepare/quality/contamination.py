@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from jaxsft.data.formats import Row
-from jaxsft.prepare.quality import texts
+from jaxsft.prepare.quality import text_measures
 
 FEWEST, MOST = 8, 13  # words of an n-gram with ngram=auto
 
@@ -51,15 +51,17 @@ class Index:
     _places: list[str] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def of(cls, name: str, rows: Iterable[Row], n: int | str, fields: texts.Fields | None) -> Index:
+    def of(
+        cls, name: str, rows: Iterable[Row], n: int | str, fields: text_measures.Fields | None
+    ) -> Index:
         """The index of rows; without `fields`, and for rows that lack those columns, every text in
         a row counts.
         """
         kept = []
         for row in rows:
             known = fields is not None and any(column in row.fields for column in fields.text)
-            parts = fields.parts(row) if known else texts.strings(row.fields)
-            kept.append((row.where, [texts.words(part) for part in parts]))
+            parts = fields.parts(row) if known else text_measures.strings(row.fields)
+            kept.append((row.where, [text_measures.words(part) for part in parts]))
         if n == "auto":
             totals = [sum(map(len, parts)) for _, parts in kept] or [MOST]
             n = int(np.clip(np.quantile(totals, 0.05), FEWEST, MOST))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsft.prepare.quality.vectors import evenness
+from jaxsft.prepare.quality.embeddings import evenness
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MANY = 20  # different numbers, one of them with a fraction, make a label a quantity and not a class

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsft.prepare.quality import texts
+from jaxsft.prepare.quality import text_measures
 
 FACTOR = 0.72  # of MTLD, as McCarthy and Jarvis chose it
 WINDOW = 500  # words, of the moving average
@@ -151,7 +151,7 @@ def heaps(tokens: Sequence[int], types: Sequence[int]) -> dict[str, float] | Non
 
 def numbers(sample: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[int]], Counter[str]]:
     """(numbers, curve of growth, counts of words) of the texts of a sample, in its order."""
-    split = [texts.words(text) for text in sample]
+    split = [text_measures.words(text) for text in sample]
     flat = [word for text in split for word in text]
     counts = Counter(flat)
     tokens, types = growth(flat)

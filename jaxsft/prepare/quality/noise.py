@@ -13,9 +13,9 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from jaxsft.prepare.quality.texts import NO_SCRIPT
+from jaxsft.data.scripts import is_unspaced
+from jaxsft.prepare.quality.text_measures import NO_SCRIPT
 from jaxsft.prepare.stages.heuristics import gopher, gopher_repetition
-from jaxsft.prepare.texts import is_unspaced
 
 # rule -> what it says; in the order of the card
 RULES = {

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Optional
 import numpy as np
 
 from jaxsft.config.option import option
+from jaxsft.data import perturb
 from jaxsft.data.formats import Row
+from jaxsft.data.perturb import Unit
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare import noise
-from jaxsft.prepare.noise import Unit
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
-from jaxsft.prepare.texts import SPANS, add_columns, batches, filled_in, unread, written
+from jaxsft.prepare.text_columns import SPANS, add_columns, batches, filled_in, unread, written
 
 WORDS = ("swap", "delete", "insert", "synonym")
 CHARACTERS = ("slip", "keyboard", "ocr", "case")
@@ -127,19 +127,19 @@ class Augment(Stage):
         _ = self._lexicon, self._confusions
 
     @property
-    def _lexicon(self) -> noise.Table:
+    def _lexicon(self) -> perturb.Table:
         return (
-            noise.table_of(self.lexicon, "stages.augment.lexicon", True)
+            perturb.table_of(self.lexicon, "stages.augment.lexicon", True)
             if self.lexicon is not None
             else {}
         )
 
     @property
-    def _confusions(self) -> noise.Table:
+    def _confusions(self) -> perturb.Table:
         return (
-            noise.table_of(self.confusions, "stages.augment.confusions", False)
+            perturb.table_of(self.confusions, "stages.augment.confusions", False)
             if self.confusions is not None
-            else noise.OCR
+            else perturb.OCR
         )
 
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
@@ -215,8 +215,8 @@ class Augment(Stage):
         name = self.field or self.context.text
         text, spans = text_of(row, name, "stages.augment.field"), row.fields.get(SPANS) or []
         bounds = [_bounds(span, row, len(text)) for span in spans]
-        lead, units = noise.units_of(text, bounds)
-        new, moved = noise.joined(lead, self._edited(units, method, rng, single=False))
+        lead, units = perturb.units_of(text, bounds)
+        new, moved = perturb.joined(lead, self._edited(units, method, rng, single=False))
         blocks = {start: unit for unit in units if (start := unit.start) is not None}
         fields: dict[str, Any] = {name: new}
         if spans:
@@ -300,18 +300,18 @@ class Augment(Stage):
     ) -> list[Unit]:
         count = max(1, round(self.alpha * sum(unit.free for unit in units)))
         if method in ("swap", "delete"):
-            return (noise.swap if method == "swap" else noise.delete)(units, count, rng)
+            return (perturb.swap if method == "swap" else perturb.delete)(units, count, rng)
         if method in ("insert", "synonym"):
-            return (noise.insert if method == "insert" else noise.synonym)(
+            return (perturb.insert if method == "insert" else perturb.synonym)(
                 units, count, rng, self._lexicon, single
             )
         if method == "slip":
-            return noise.characters(units, self.alpha, rng, noise.slip)
+            return perturb.characters(units, self.alpha, rng, perturb.slip)
         if method == "case":
-            return noise.characters(units, self.alpha, rng, noise.flip)
-        table = noise.KEYBOARD if method == "keyboard" else self._confusions
-        return noise.characters(
-            units, self.alpha, rng, functools.partial(noise.confuse, table=table)
+            return perturb.characters(units, self.alpha, rng, perturb.flip)
+        table = perturb.KEYBOARD if method == "keyboard" else self._confusions
+        return perturb.characters(
+            units, self.alpha, rng, functools.partial(perturb.confuse, table=table)
         )
 
 

@@ -11,11 +11,12 @@ from typing import Optional
 import numpy as np
 
 from jaxsft.config.option import option
+from jaxsft.data import shares
 from jaxsft.data.formats import Row
 from jaxsft.data.records.fields import label_of
-from jaxsft.data.records.texts import multilabel_record
+from jaxsft.data.records.whole_texts import multilabel_record
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare import minority, shares
+from jaxsft.prepare import minority
 from jaxsft.prepare.numbers import at_least, rounded, row_weights
 from jaxsft.prepare.stage import (
     Report,
@@ -28,7 +29,7 @@ from jaxsft.prepare.stage import (
     value_of,
     with_fields,
 )
-from jaxsft.prepare.texts import filled_in, unread, written
+from jaxsft.prepare.text_columns import filled_in, unread, written
 
 METHODS = ("oversample", "undersample", "resample", "weight")
 TOWARD = ("equal", "sqrt", "temperature", "effective", "ratio")

@@ -14,8 +14,9 @@ from typing import ClassVar
 from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
+from jaxsft.extras import need
 from jaxsft.prepare.stage import Report, Stage, State, choice
-from jaxsft.prepare.texts import change_text, is_empty, need, pattern, unread
+from jaxsft.prepare.text_columns import change_text, is_empty, pattern, unread
 
 ROUNDS = 20
 # A joiner is needed behind a letter of these scripts: Arabic and its neighbours, N'Ko to Syriac

@@ -18,7 +18,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.compared import answer_of, texts_of
 from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
 from jaxsft.prepare.stage import Report, Rows, Stage, choice
-from jaxsft.prepare.texts import add_columns, judge, text_in, unread
+from jaxsft.prepare.text_columns import add_columns, judge, text_in, unread
 
 EVALUATION = ("test", "validation")
 Place = tuple[str, int]  # a split, and the index of a row in it

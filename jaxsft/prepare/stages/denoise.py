@@ -11,7 +11,7 @@ from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import jaccard, shingles
 from jaxsft.prepare.stage import Report, Rows, Stage, State, text_of, with_fields
-from jaxsft.prepare.texts import SPANS, add_columns, batches, filled_in, written
+from jaxsft.prepare.text_columns import SPANS, add_columns, batches, filled_in, written
 
 
 @dataclasses.dataclass(frozen=True)

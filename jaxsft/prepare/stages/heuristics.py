@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Optional
 from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.data.graphemes import marks
-from jaxsft.data.tokenizer import Tokenizer
+from jaxsft.data.scripts import is_unspaced, lines_of, words
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Report, Stage, State, choice
-from jaxsft.prepare.texts import is_unspaced, judge, lines_of, text_in, unread, words
+from jaxsft.prepare.text_columns import judge, text_in, unread
 
 RULES = ("gopher", "gopher_repetition", "c4")
 # Rae et al. 2021 (arXiv:2112.11446), appendix A.1.1: at least two of these in a document.

@@ -16,7 +16,7 @@ from jaxsft.data.records.fields import label_of
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.numbers import at_least, rounded, row_weights, vector
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
-from jaxsft.prepare.texts import unread
+from jaxsft.prepare.text_columns import unread
 
 ACTIONS = ("report", "drop", "weight", "relabel")
 SHOWN = 20  # of the worst rows, in the report
@@ -50,7 +50,7 @@ class LabelNoise(Stage):
     )
     filter_by: str = option(
         "prune_by_noise_rate",
-        "how issues are told: one of the filters of `jaxsft.prepare.label_noise`",
+        "how issues are told: one of the filters of `jaxsft.prepare.confident_learning`",
     )
     folds: int = option(5, "of crossval")
     least: float = option(
@@ -129,7 +129,7 @@ class LabelNoise(Stage):
 
     @staticmethod
     def _module() -> Any:
-        return importlib.import_module("jaxsft.prepare.label_noise")
+        return importlib.import_module("jaxsft.prepare.confident_learning")
 
     def _issues(self, labels: np.ndarray, p: np.ndarray) -> np.ndarray:
         """`[N]` bool."""

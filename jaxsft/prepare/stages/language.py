@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
+from jaxsft.extras import need
 from jaxsft.prepare.stage import Report, Stage, State, choice
-from jaxsft.prepare.texts import add_columns, judge, need, text_in, unread
+from jaxsft.prepare.text_columns import add_columns, judge, text_in, unread
 
 SCRIPT_NAMES = {"CJK": "Han", "HANGUL": "Hangul", "IDEOGRAPHIC": "Han", "NKO": "Nko"}
 

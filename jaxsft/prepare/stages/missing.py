@@ -27,7 +27,7 @@ from jaxsft.prepare.stage import (
     value_of,
     with_fields,
 )
-from jaxsft.prepare.texts import unread
+from jaxsft.prepare.text_columns import unread
 
 SIMPLE = {"mean": statistics.fmean, "median": statistics.median, "min": min, "max": max}
 NOTHING = ("na", "nan", "null", "none")

@@ -15,7 +15,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import outlier_scores as scores
 from jaxsft.prepare.numbers import at_least, blocks, numbers, required, rounded, there, vector
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, with_fields
-from jaxsft.prepare.texts import unread
+from jaxsft.prepare.text_columns import unread
 
 # methods for one column at a time, with their usual thresholds
 ONE = {"zscore": 3.0, "iqr": 1.5, "mad": 3.5}

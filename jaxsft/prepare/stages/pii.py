@@ -17,7 +17,7 @@ from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Report, Stage, State, choice, value_of, with_fields
-from jaxsft.prepare.texts import change_text
+from jaxsft.prepare.text_columns import change_text
 
 # A number stands free of letters and digits of ASCII; Han characters may touch it.
 _FREE, _END = r"(?<![0-9A-Za-z])", r"(?![0-9A-Za-z])"

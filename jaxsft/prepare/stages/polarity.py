@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Optional
 from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.extras import need
 from jaxsft.prepare.stage import Report, Stage, State, choice, value_of
-from jaxsft.prepare.texts import add_columns, judge, need, text_in, unread
+from jaxsft.prepare.text_columns import add_columns, judge, text_in, unread
 
 METHODS = ("vader", "textblob")
 

@@ -13,9 +13,11 @@ import numpy as np
 
 from jaxsft.config.option import option
 from jaxsft.data.formats import Row
+from jaxsft.data.scripts import lines_of, words
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.extras import need
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, with_fields
-from jaxsft.prepare.texts import add_columns, batches, judge, lines_of, need, text_in, unread, words
+from jaxsft.prepare.text_columns import add_columns, batches, judge, text_in, unread
 
 METHODS = ("classifier", "bleu", "rouge", "model")
 BATCH = 256

@@ -14,7 +14,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import filters
 from jaxsft.prepare.numbers import at_least, required, rounded, series, table, there
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, with_fields
-from jaxsft.prepare.texts import unread
+from jaxsft.prepare.text_columns import unread
 
 METHODS = ("mean", "median", "wiener", "wavelet")
 

@@ -10,7 +10,7 @@ from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
-from jaxsft.prepare.texts import SPANS, add_columns, batches, filled_in, written
+from jaxsft.prepare.text_columns import SPANS, add_columns, batches, filled_in, written
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxsft.data import formats
 from jaxsft.data.formats import delimited, dialect, source
-from jaxsft.data.formats.rows import repeated
+from jaxsft.data.formats.row import repeated
 from jaxsft.errors import ConfigError, DataError
 
 

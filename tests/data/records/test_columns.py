@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
+from jaxsft import check
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.records import KINDS, READS, columns_read
 from jaxsft.errors import ConfigError
-from jaxsft.prepare import check
 from jaxsft.training import setup
 from tests import tiny
 

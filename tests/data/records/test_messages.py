@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxsft.data.formats.rows import Struct
+from jaxsft.data.formats.row import Struct
 from jaxsft.data.records.messages import FLAGS, MEDIA, THOUGHTS, Message, message_of, shared_message
 from jaxsft.errors import DataError
 

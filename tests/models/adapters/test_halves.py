@@ -10,8 +10,8 @@ import pytest
 from jaxsft.config import adapters as options
 from jaxsft.config import schema
 from jaxsft.errors import ConfigError
-from jaxsft.models import adapters, kinds
-from jaxsft.models.generate import generate
+from jaxsft.generation.decoding import generate
+from jaxsft.models import adapters, registry
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import partition
@@ -165,4 +165,4 @@ def test_a_half_without_a_prefix_stays_where_it_is():  # guards B3
 def test_models_without_a_place_for_an_adapter_are_refused(name, model):
     config = schema.Config(adapter=options.ADAPTERS[name](), model=schema.ModelConfig(**model))
     with pytest.raises(ConfigError, match=f"adapter={name}"):
-        kinds.adapting(kinds.get(config.model, packing=False), config)
+        registry.adapting(registry.get(config.model, packing=False), config)

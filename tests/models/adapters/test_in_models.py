@@ -15,7 +15,8 @@ from jaxsft.config import adapters as options
 from jaxsft.config import optim, schema
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
-from jaxsft.models import adapters, generate
+from jaxsft.generation import decoding
+from jaxsft.models import adapters
 from jaxsft.models.attention import Tokens
 from jaxsft.models.layers import Norm
 from jaxsft.models.transformer import Transformer
@@ -430,7 +431,7 @@ def test_the_cache_generates_what_the_whole_forward_pass_says(name, positions):
     params, model, p = learnt(b), b.parts.model, b.parts.model.places
     prompt = [9, 8, 7, 6, 5, 4]
     options_of = schema.GenerateConfig(batch_size=2)
-    new = generate.generate(
+    new = decoding.generate(
         model, params, [prompt, [5, 6, 7]], options_of, max_new_tokens=4, stop_ids=[]
     )[0].ids
     ids = np.array([[0] * p + prompt + new])

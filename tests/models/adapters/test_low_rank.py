@@ -10,8 +10,9 @@ import pytest
 from jaxsft.config import adapters as options
 from jaxsft.models import adapters
 from jaxsft.models.adapters import low_rank
-from jaxsft.models.adapters.sites import Site
-from jaxsft.models.layers import Dropout, Linear, contract
+from jaxsft.models.adapters.targets import Site
+from jaxsft.models.layers import Dropout, Linear
+from jaxsft.products import contract
 from jaxsft.sharding.weights import WeightSpec
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -20,9 +20,9 @@ from jaxsft.data import formats
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import quality
-from jaxsft.prepare.quality.compare import read
+from jaxsft.prepare.quality.card_comparison import read
 from jaxsft.prepare.quality.measures import LENGTH, MEASURES
-from jaxsft.reports import quality as pages
+from jaxsft.reports import quality_page as pages
 from tests import realdata
 from tests.tiny import jaxsft
 

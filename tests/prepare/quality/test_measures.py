@@ -21,9 +21,9 @@ from jaxsft.prepare.quality import (
     contamination,
     distribution,
     diversity,
+    embeddings,
     noise,
-    texts,
-    vectors,
+    text_measures,
 )
 
 COUNTS = st.lists(st.integers(0, 50), min_size=2, max_size=6).filter(lambda c: sum(c) > 0)
@@ -36,10 +36,10 @@ def rows(*fields):
 # --- texts
 # --------------------------------------------------------------------------------------------------
 def test_words_of_many_scripts():
-    assert texts.words("Don't STOP, it's 3.5 €!") == ["don't", "stop", "it's", "3", "5"]
-    assert texts.words("नमस्ते दुनिया") == ["नमस्ते", "दुनिया"]  # vowel signs belong to the word
-    assert texts.words("我爱 café") == ["我", "爱", "café"]
-    assert texts.words("cafe\u0301") == texts.words("café")
+    assert text_measures.words("Don't STOP, it's 3.5 €!") == ["don't", "stop", "it's", "3", "5"]
+    assert text_measures.words("नमस्ते दुनिया") == ["नमस्ते", "दुनिया"]  # vowel signs belong to the word
+    assert text_measures.words("我爱 café") == ["我", "爱", "café"]
+    assert text_measures.words("cafe\u0301") == text_measures.words("café")
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_words_of_many_scripts():
     ],
 )
 def test_script(text, script):
-    assert texts.script(text) == script
+    assert text_measures.script(text) == script
 
 
 def test_labels_and_columns():
-    fields = texts.fields_of(
+    fields = text_measures.fields_of(
         ["q", "a", "y"], Columns(prompt="q", completion="a", label="y"), False, "f:1"
     )
     row = Row({"q": "what", "a": "that", "y": "7, 3"}, "f", 1)
     assert fields.parts(row) == ["what", "that"] and fields.text_of(row) == "what\nthat"
-    assert texts.Fields(("q",), "y", ",").labels(Row({"y": "4,27"}, "f", 1)) == ("27", "4")
-    one = texts.Fields(("q",), "y")
+    assert text_measures.Fields(("q",), "y", ",").labels(Row({"y": "4,27"}, "f", 1)) == ("27", "4")
+    one = text_measures.Fields(("q",), "y")
     assert [
         one.labels(Row({"y": y}, "f", 1)) for y in (3, 3.0, True, None, " ", "NA", ["b", "a"])
     ] == [
@@ -77,7 +77,7 @@ def test_labels_and_columns():
         (),
         ("a", "b"),
     ]
-    assert texts.fields_of(["messages"], Columns(), False, "f:1").parts(
+    assert text_measures.fields_of(["messages"], Columns(), False, "f:1").parts(
         Row(
             {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
             "f",
@@ -85,13 +85,13 @@ def test_labels_and_columns():
         )
     ) == ["a", "b"]
     with pytest.raises(DataError, match=r"f:1: found columns 'x'.*data\.columns\.text"):
-        texts.fields_of(["x"], Columns(), False, "f:1")
+        text_measures.fields_of(["x"], Columns(), False, "f:1")
 
 
 # --- completeness and consistency
 # --------------------------------------------------------------------------------------------------
 def test_missing_cells_are_counted_by_kind():
-    fields, found = texts.Fields(("text",), "label"), completeness.Completeness()
+    fields, found = text_measures.Fields(("text",), "label"), completeness.Completeness()
     for row in rows(
         {"text": "a", "label": "x"},
         {"text": " ", "label": None},
@@ -244,37 +244,37 @@ def test_the_sample_is_the_same_for_the_same_seed_and_holds_all_of_a_small_split
 # --- vectors
 # --------------------------------------------------------------------------------------------------
 def test_mean_similarity_is_that_of_all_pairs():
-    points = vectors.unit(np.random.default_rng(0).normal(size=(9, 4)))
+    points = embeddings.unit(np.random.default_rng(0).normal(size=(9, 4)))
     cosines = points @ points.T
-    assert vectors.mean_similarity(points) == pytest.approx(
+    assert embeddings.mean_similarity(points) == pytest.approx(
         cosines[np.triu_indices(9, 1)].mean(), abs=1e-6
     )
     twins = np.repeat(points, 2, axis=0)
-    assert vectors.nearest_similarity(twins) == pytest.approx(1, abs=1e-6)
+    assert embeddings.nearest_similarity(twins) == pytest.approx(1, abs=1e-6)
 
 
 def test_vendi_counts_different_texts():
-    assert vectors.vendi(np.eye(5)) == pytest.approx(5) and vectors.vendi(
+    assert embeddings.vendi(np.eye(5)) == pytest.approx(5) and embeddings.vendi(
         np.ones((6, 1))
     ) == pytest.approx(1)
-    assert vectors.vendi(np.repeat(np.eye(4), 3, axis=0)) == pytest.approx(4)
+    assert embeddings.vendi(np.repeat(np.eye(4), 3, axis=0)) == pytest.approx(4)
     # more features than texts: the other matrix
-    points = vectors.unit(np.random.default_rng(0).normal(size=(7, 30)))
+    points = embeddings.unit(np.random.default_rng(0).normal(size=(7, 30)))
     values = np.linalg.eigvalsh(points.astype(float) @ points.T.astype(float) / 7)
-    assert vectors.vendi(points) == pytest.approx(
+    assert embeddings.vendi(points) == pytest.approx(
         np.exp(-(values * np.log(values)).sum()), rel=1e-5
     )
 
 
 def test_hashed_vectors_are_alike_for_like_texts():
-    same, near, far = vectors.hashed(
+    same, near, far = embeddings.hashed(
         [
-            texts.words(t)
+            text_measures.words(t)
             for t in ("the cat sat on the mat", "the cat sat on a mat", "stocks fell sharply today")
         ]
     )
     assert same @ near > 0.4 > 0.2 > abs(same @ far)
-    assert np.linalg.norm(same) == pytest.approx(1, abs=1e-6) and not vectors.hashed([[]]).any()
+    assert np.linalg.norm(same) == pytest.approx(1, abs=1e-6) and not embeddings.hashed([[]]).any()
 
 
 def test_kmeans_is_as_good_as_scikit_learns():
@@ -283,22 +283,23 @@ def test_kmeans_is_as_good_as_scikit_learns():
     points = np.concatenate([rng.normal(centre, 0.3, size=(40, 3)) for centre in (0, 3, 6)]).astype(
         np.float32
     )
-    centres, of = vectors.kmeans(points, 3, seed=0)
+    centres, of = embeddings.kmeans(points, 3, seed=0)
     expected = cluster.KMeans(3, n_init=3, random_state=0).fit(points)
     inertia = float(((points - centres[of]) ** 2).sum())
     assert inertia == pytest.approx(expected.inertia_, rel=1e-4)
     assert all(len(set(of[i : i + 40])) == 1 for i in (0, 40, 80)) and len(set(of)) == 3
-    again = vectors.kmeans(points, 3, seed=0)
+    again = embeddings.kmeans(points, 3, seed=0)
     assert np.array_equal(of, again[1])
     # texts that are all the same are one cluster
-    assert set(vectors.kmeans(np.ones((5, 2), np.float32), 3, 0)[1]) == {0}
+    assert set(embeddings.kmeans(np.ones((5, 2), np.float32), 3, 0)[1]) == {0}
 
 
 def test_evenness():
-    assert vectors.evenness([5, 5, 5]) == (pytest.approx(1), pytest.approx(3)) and vectors.evenness(
-        [7, 0]
-    ) == (0, 1)
-    assert vectors.evenness([1, 3])[0] == pytest.approx(
+    assert embeddings.evenness([5, 5, 5]) == (
+        pytest.approx(1),
+        pytest.approx(3),
+    ) and embeddings.evenness([7, 0]) == (0, 1)
+    assert embeddings.evenness([1, 3])[0] == pytest.approx(
         -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
     )
 
@@ -310,14 +311,14 @@ def test_embeddings_that_do_not_fit_are_refused(tmp_path, content):
     path = tmp_path / "e.npy"
     path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
     with pytest.raises(DataError, match=r"e\.npy"):
-        vectors.read_embeddings(str(path), 3)
+        embeddings.read_embeddings(str(path), 3)
 
 
 def test_embeddings_with_objects_are_not_unpacked(tmp_path):
     path = tmp_path / "e.npy"
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match=r"e\.npy"):
-        vectors.read_embeddings(str(path), 1)
+        embeddings.read_embeddings(str(path), 1)
 
 
 # --- noise
@@ -333,14 +334,14 @@ PROSE = (
 def broken(text):
     return [
         rule
-        for rule in noise.rules(text, texts.words(text), texts.script(text))
+        for rule in noise.rules(text, text_measures.words(text), text_measures.script(text))
         if rule in noise.RULES
     ]
 
 
 def test_prose_breaks_no_rule():
     assert (
-        noise.rules(PROSE, texts.words(PROSE), "Latin") == []
+        noise.rules(PROSE, text_measures.words(PROSE), "Latin") == []
         and broken("Ok lar... Joking wif u oni...") == []
         and broken("") == []
     )
@@ -481,7 +482,7 @@ def test_a_histogram_holds_every_value(a, b):
 # --------------------------------------------------------------------------------------------------
 def index(benchmark, n):
     return contamination.Index.of(
-        "b", rows(*({"text": text} for text in benchmark)), n, texts.Fields(("text",))
+        "b", rows(*({"text": text} for text in benchmark)), n, text_measures.Fields(("text",))
     )
 
 
@@ -489,11 +490,14 @@ def test_a_shared_run_is_found_whatever_its_case_and_punctuation():
     found = index(
         ["one two three four five six", "short text", "nine ten eleven twelve thirteen"], 4
     )
-    hit = found.look(Row({}, "d", 7), [texts.words("Zero ONE, two; three... four!")])
+    hit = found.look(Row({}, "d", 7), [text_measures.words("Zero ONE, two; three... four!")])
     assert (hit.row, hit.benchmark_row, hit.words) == ("d:7", "f:1", "one two three four")
     # a run does not cross texts
     assert (
-        found.look(Row({}, "d", 8), [texts.words("one two three"), texts.words("four five six")])
+        found.look(
+            Row({}, "d", 8),
+            [text_measures.words("one two three"), text_measures.words("four five six")],
+        )
         is None
     )
     assert found.numbers() == {

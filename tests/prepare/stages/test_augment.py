@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxsft.data import perturb
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare import noise
 from jaxsft.prepare.stage import Context
 from jaxsft.prepare.stages.augment import CHARACTERS, WORDS
 from tests.prepare.harness import make, one, rows_of, run, texts
@@ -62,7 +62,7 @@ def test_each_method_changes_what_it_says(lexicon):
 
 
 def test_characters_become_what_the_tables_say(tmp_path):
-    for method, table in (("keyboard", noise.KEYBOARD), ("ocr", noise.OCR)):
+    for method, table in (("keyboard", perturb.KEYBOARD), ("ocr", perturb.OCR)):
         (row,) = copies("abcdefghijklm", method, None, alpha=0.01)
         after, changed = row.fields["text"], False
         for at, old in enumerate("abcdefghijklm"):
@@ -71,9 +71,11 @@ def test_characters_become_what_the_tables_say(tmp_path):
                 for new in table.get(old, ())
             )
         assert changed or "d" + after[3:] == after  # cl -> d does not occur
-    assert set(noise.KEYBOARD["g"]) == set("fhtyvb") and set(noise.KEYBOARD["q"]) == set("12wa")
+    assert set(perturb.KEYBOARD["g"]) == set("fhtyvb") and set(perturb.KEYBOARD["q"]) == set("12wa")
     assert all(
-        key in noise.KEYBOARD[other] for key, others in noise.KEYBOARD.items() for other in others
+        key in perturb.KEYBOARD[other]
+        for key, others in perturb.KEYBOARD.items()
+        for other in others
     )
     (tmp_path / "own.tsv").write_text("a\tα\n", encoding="utf-8")
     assert texts(
@@ -154,8 +156,8 @@ def test_spans_mark_the_same_text(lexicon, pieces, data, method):
 
 @given(st.text())
 def test_a_text_is_its_units(text):
-    lead, units = noise.units_of(text)
-    assert noise.joined(lead, units) == (text, {})
+    lead, units = perturb.units_of(text)
+    assert perturb.joined(lead, units) == (text, {})
 
 
 def test_copies_depend_on_the_row_alone_and_only_training_rows_get_them(lexicon):

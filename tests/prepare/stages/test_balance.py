@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsft.config.schema import Columns
-from jaxsft.data import formats
+from jaxsft.data import formats, shares
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare import minority, shares
+from jaxsft.prepare import minority
 from jaxsft.prepare.stage import Context
 from jaxsft.prepare.stages.balance import TOWARD, Balance
 from tests.prepare.numeric_harness import column, make, run

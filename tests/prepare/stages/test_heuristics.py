@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsft.data.formats import read
+from jaxsft.data.scripts import words
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.spool import Log
 from jaxsft.prepare.stages.heuristics import c4, gopher, gopher_repetition
-from jaxsft.prepare.texts import words
 from tests.growth import is_linear
 from tests.prepare.harness import make, one, run, texts
 from tests.realdata import real
@@ -60,7 +60,7 @@ def test_the_number_of_words_decides(text, low, high):
 
 
 def test_tokens_are_those_of_the_tokenizer(tmp_path):
-    from jaxsft.data.tokenizer import Tokenizer
+    from jaxsft.data.tokenizers.tokenizer import Tokenizer
 
     Tokenizer.bytes().save(tmp_path)
     rows, report = one(

@@ -16,9 +16,9 @@ def issues(monkeypatch):
     """The real module decides where it is there; else one rule of it, so that the stage is tested
     by itself.
     """
-    if importlib.util.find_spec("jaxsft.prepare.label_noise"):
+    if importlib.util.find_spec("jaxsft.prepare.confident_learning"):
         return
-    stub = types.ModuleType("jaxsft.prepare.label_noise")
+    stub = types.ModuleType("jaxsft.prepare.confident_learning")
     stub.find_issues = lambda labels, p, filter_by: (p.argmax(1) != labels) & (p.max(1) > 0.5)
 
     def cross_val(texts, labels, folds, seed):
@@ -31,7 +31,7 @@ def issues(monkeypatch):
         return p / p.sum(1, keepdims=True)
 
     stub.cross_val_probabilities = cross_val
-    monkeypatch.setitem(sys.modules, "jaxsft.prepare.label_noise", stub)
+    monkeypatch.setitem(sys.modules, "jaxsft.prepare.confident_learning", stub)
 
 
 WRONG = (3, 20)

@@ -1,0 +1,476 @@
+"""Texts as tokens: what is too long, what is trained, whether turns end with a stop token; and rows
+shown token by token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsft import tasks
+from jaxsft.check.findings import Findings, percent, rows
+from jaxsft.check.load import Part
+from jaxsft.config.schema import Config
+from jaxsft.data import encode
+from jaxsft.data.encode import Encoded
+from jaxsft.data.ledger import length_summary
+from jaxsft.data.pipeline import row_lengths
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.training import setup, split_labels
+
+OPTION = re.compile(
+    r"\b(?:data|task|tokenizer|model|evaluation|adapter|loss)\.[a-z_.]+(?:=(?:\[[^\]]*\]|<[^>]*>|[^\s,;]+))?"
+)
+# What the sentences of `templates.py` are about, by a part of them.
+ABOUT = {
+    "is no prefix of": "prefix",
+    "the generation prompt of message": "prefix",
+    "is not a stop token": "stop_token",
+    "more than one BOS": "bos",
+    "{% generation %}": "generation_marks",
+    "no token before the trained ones": "generation_marks",
+    "looks like a special token": "template_markers",
+    "does not write": "unwritten",
+    "is not in the vocabulary of": "unseen_label",
+    "in which the training split is written": "scheme_broken",
+    "gives no token, and the tokenizer": "no_token",
+}
+
+
+def encode_parts(
+    config: Config, parts: Mapping[str, Part], findings: Findings
+) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
+    """Encodes every row as training would.
+
+    Returns: the numbers of each split, the rows that are shown token by token, and the tokenizer's
+    special tokens.
+    """
+    source = parts.get("train") or next(iter(parts.values()))
+    try:
+        kind = tasks.get(config.task.name)
+        tokenizer = setup.make_tokenizer(config, kind, source.records)
+        task = _task(config, kind, tokenizer, source, parts)
+    except (ConfigError, DataError) as error:
+        findings.add(
+            _about(error) or "tokens",
+            "error",
+            f"The rows cannot be made into tokens: {error}.",
+            repair=_named_options(error),
+        )
+        return {}, [], ()
+    numbers, samples, limits = {}, [], (1, 1)
+    for name, part in parts.items():
+        encoded = _encoded(task, part, findings)
+        limits = row_lengths(encoded, config.model.context, config.data, limits)
+        numbers[name] = _fitted(config, part, encoded, *limits, findings)
+        _audit(config, task, part, encoded, findings)
+        samples += [
+            _sample(task, part, encoded, i)
+            for i in _evenly(encoded, config.check.samples if name == source.name else 0)
+        ]
+    return numbers, samples, tokenizer.special_strings
+
+
+def _task(
+    config: Config, kind: Any, tokenizer: Tokenizer, source: Part, parts: Mapping[str, Part]
+) -> Any:
+    """The task, fitted to the training rows; for chats without those that the template refuses,
+    which are found one by one.
+    """
+    records, where = source.records, source.where
+    if config.task.name == "chat":
+        records, where = [], []
+        from jaxsft.tasks.chat import template_of
+
+        options = {
+            "require_stop": config.data.require_stop,
+            "allow_unwritten": config.task.allow_unwritten,
+            "variables": config.task.variables,
+        }
+        template = template_of(config.task.template, tokenizer, **options)
+        for record, place in zip(source.records, source.where, strict=True):
+            try:
+                template.render(record, place)
+            except DataError:
+                continue
+            # one that goes is enough: the longest answer is of no interest here
+            records, where = [record], [place]
+            break
+        else:
+            template.render(source.records[0], source.where[0])
+    splits = {name: setup.Records(part.records, part.where) for name, part in parts.items()} | {
+        "train": setup.Records(records, where)
+    }
+    return kind(config, tokenizer, split_labels.fitted(config, kind, tokenizer, splits))
+
+
+def _named_options(error: Exception) -> str:
+    """The options that a sentence names, as the repair of what it is about."""
+    told = str(error).partition(": ")[2]
+    return ", ".join(
+        dict.fromkeys(
+            found.rstrip(".,;:") for found in OPTION.findall(told.partition("; ")[2] or told)
+        )
+    )
+
+
+def _about(error: Exception) -> str | None:
+    return next((id for part, id in ABOUT.items() if part in str(error)), None)
+
+
+def _encoded(task: Any, part: Part, findings: Findings) -> list[Encoded | str]:
+    """Every row by itself where one of them fails, so that all that fail are told, by what they
+    fail of.
+    """
+    try:
+        return task.encode_all(part.records, part.where)
+    except DataError:
+        pass
+    out: list[Encoded | str] = []
+    failed: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for record, place in zip(part.records, part.where, strict=True):
+        try:
+            out += task.encode_all([record], [place])
+        except DataError as error:
+            id = _about(error) or "template"
+            failed[id].append((place, str(error)))
+            out.append(id)
+    for id, those in failed.items():
+        if id == "unseen_label":  # told with the labels
+            continue
+        message = (
+            f"{rows(len(those), part.name)}: no tokens can be made of it; the first:"
+            f" {those[0][1].removeprefix(those[0][0] + ': ')}."
+        )
+        findings.add(
+            id,
+            "error",
+            message,
+            [place for place, _ in those],
+            split=part.name,
+            repair="task.template, or mend the rows",
+        )
+    return out
+
+
+def _fitted(
+    config: Config,
+    part: Part,
+    encoded: Sequence[Encoded | str],
+    limit: int,
+    source_limit: int,
+    findings: Findings,
+) -> dict[str, Any]:
+    """The lengths against the limits, and the ledger as training would write it."""
+    d = config.data
+    lengths = np.array(
+        [one.positions for e in encoded if isinstance(e, Encoded) for one in e.texts], np.int64
+    )
+    over = [
+        i
+        for i, e in enumerate(encoded)
+        if isinstance(e, Encoded) and encode.too_long_for(e, limit, source_limit)
+    ]
+    policy = "drop" if d.too_long == "error" else d.too_long
+    try:
+        options = {
+            "require_stop": d.require_stop,
+            "max_dropped": 1.0,
+            "split": part.name,
+            "stride": d.stride,
+            "aside": part.aside,
+        }
+        options["source_limit"] = source_limit
+        _, ledger, gone = encode.build(encoded, part.where, limit, too_long=policy, **options)
+    except DataError as error:
+        if not all(isinstance(e, str) and e in TOLD for e in encoded):
+            lengths_of = (
+                "data.max_length, data.max_source_length" if source_limit else "data.max_length"
+            )
+            repair = f"{lengths_of}, model.context" if over else "mend the rows"
+            findings.add(
+                "nothing_left",
+                "error",
+                f"No row of {part.name} is left: {error}.",
+                split=part.name,
+                repair=repair,
+            )
+        return {"limit": limit, "lengths": length_summary(lengths)}
+    if over:
+        sources = all(encode.longest([encoded[i]]) <= limit for i in over)
+        size = lambda i: encoded[i].source_positions if sources else encode.longest([encoded[i]])
+        over.sort(key=lambda i: -size(i))
+        longest, where = size(over[0]), [part.where[i] for i in over]
+        cut = sum(
+            max(one.positions - limit, 0) + max(one.source_positions - source_limit, 0)
+            for i in over
+            for one in encoded[i].texts
+        )
+        room, option = (
+            (f"{source_limit:,} tokens of a row of sources", "data.max_source_length")
+            if sources
+            else (f"{limit:,} tokens of a row", "data.max_length")
+        )
+        become = {
+            "error": "which training refuses",
+            "drop": "dropped whole",
+            "window": "which are cut into windows",
+        }.get(d.too_long, f"of which {cut:,} tokens are cut off")
+        message = (
+            f"{rows(len(over), part.name, len(encoded))}: longer than the {room} (up to"
+            f" {longest:,}), {become}."
+        )
+        policies = {"tag": "drop|window", "joint": "drop|window", "parse": "drop"}.get(
+            config.task.name, "drop|truncate_left|truncate_right"
+        )
+        others = f", or data.too_long={policies}" if d.too_long == "error" else ""
+        repair = f"model.context={-(-longest // 32) * 32} and {option}" + others
+        severity = {"error": "error", "window": "info"}.get(d.too_long, "warning")
+        findings.add("too_long", severity, message, where, split=part.name, repair=repair)
+    for reason, (severity, what, repair) in DROPPED.items():
+        if count := ledger.rows_dropped[reason]:
+            places = [part.where[row] for row, why in gone.items() if why == reason]
+            findings.add(
+                reason,
+                severity,
+                f"{rows(count, part.name)}: {what}; dropped.",
+                places,
+                split=part.name,
+                count=count,
+                repair=repair,
+            )
+    # these end a training, and what cannot be encoded does: they are told above
+    refused = {"too_long"} if d.too_long == "error" else set()
+    dropped = sum(
+        ledger.rows_dropped[reason] for reason in {"empty", "too_long", *DROPPED} - refused
+    ) + sum(not one.declared for one in part.aside)
+    if dropped > d.max_dropped * part.read:
+        message = (
+            f"{dropped:,} of {part.read:,} rows of {part.name} would be dropped, more than"
+            f" data.max_dropped={d.max_dropped} allows."
+        )
+        findings.add(
+            "too_many_dropped",
+            "error",
+            message,
+            split=part.name,
+            count=dropped,
+            repair="data.max_dropped, or mend the rows",
+        )
+    if ledger.several_texts:
+        message = (
+            f"{rows(ledger.several_texts, part.name)}: the template writes earlier turns otherwise"
+            " when later ones follow, so that each such row is several examples;"
+            " task.train_turns=last trains the last turn of each alone."
+        )
+        findings.add("several_texts", "info", message, split=part.name, count=ledger.several_texts)
+    ledger.check()
+    return {"limit": limit, "lengths": length_summary(lengths), "ledger": ledger.as_dict()}
+
+
+WORDS = 60  # words of a row that are shown with their tags
+# findings that name the rows of which no tokens can be made
+TOLD = ("unseen_label", *ABOUT.values(), "template")
+DROPPED = {
+    "text_lost": (
+        "warning",
+        "the tokenizer keeps nothing of the text",
+        "remove them, or take another tokenizer",
+    ),
+    "answer_lost": (
+        "warning",
+        "the tokenizer keeps nothing of the answer",
+        "remove them, or take another tokenizer",
+    ),
+    "no_trained_token": (
+        "error",
+        "no trained token",
+        "the weights of their turns, or data.too_long",
+    ),
+    "stop_token_truncated": (
+        "warning",
+        "the stop token is cut off",
+        "data.too_long=truncate_left, or data.require_stop=false",
+    ),
+}
+
+
+def _audit(
+    config: Config, task: Any, part: Part, encoded: Sequence[Encoded | str], findings: Findings
+) -> None:
+    """Every row once more by its ids alone: BOS, the last trained token, and how many are
+    trained."""
+    known = [
+        (where, one)
+        for where, e in zip(part.where, encoded, strict=True)
+        if isinstance(e, Encoded)
+        for one in e.texts
+    ]
+    bos = task.tokenizer.bos_id
+    if bos is not None and (
+        twice := [where for where, e in known if np.count_nonzero(e.ids[:2] == bos) > 1]
+    ):
+        findings.add(
+            "bos",
+            "error",
+            f"{rows(len(twice), part.name)}: two BOS tokens at the beginning.",
+            twice,
+            split=part.name,
+            repair="task.template",
+        )
+    trained = [(where, e) for where, e in known if e.weights is not None]
+    if not trained:
+        return
+    stops = set(getattr(task, "stop_ids", ()))
+    ends = [
+        (where, int(e.ids[at[-1]])) for where, e in trained if len(at := np.flatnonzero(e.weights))
+    ]
+    if config.task.name == "lm" and not stops:
+        findings.add(
+            "stop_token",
+            "warning",
+            "The tokenizer has no EOS token: texts do not end, and generation has nothing to"
+            " stop at.",
+            repair="tokenizer",
+        )
+    elif open_ends := [where for where, last in ends if last not in stops]:
+        message = (
+            f"{rows(len(open_ends), part.name)}: no stop token at the end of what is trained, so"
+            " that the model would not learn to stop."
+        )
+        findings.add(
+            "stop_token",
+            "error",
+            message,
+            open_ends,
+            split=part.name,
+            repair="task.template, or check.accept=[stop_token]",
+        )
+    learnt = sum(int(np.count_nonzero(e.weights[1:])) for _, e in trained)
+    whole = sum(len(e.ids) for _, e in trained)
+    all_or_none = config.task.name == "chat" and learnt in (0, whole)
+    message = f"{percent(learnt, whole)} of the {whole:,} tokens of {part.name} are trained."
+    findings.add(
+        "trained_share",
+        "error" if all_or_none else "info",
+        message,
+        split=part.name,
+        repair="task.template" if all_or_none else "",
+    )
+
+
+# --- rows token by token
+# --------------------------------------------------------------------------------------------------
+def _evenly(encoded: Sequence[Encoded | str], count: int) -> list[int]:
+    there = [i for i, e in enumerate(encoded) if isinstance(e, Encoded)]
+    count = min(count, len(there))
+    return [there[i * len(there) // count] for i in range(count)]
+
+
+def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> dict[str, Any]:
+    """A row as runs of tokens: trained, masked, or template (what the template wrote and nobody is
+    trained on).
+    """
+    e, tokenizer = encoded[i], task.tokenizer
+    special = {tokenizer.special_id(name) for name in tokenizer.special_strings}
+    ids = np.concatenate([one.ids for one in e.texts])
+    weights = (
+        np.zeros(len(ids))
+        if e.weights is None
+        else np.concatenate([one.weights for one in e.texts])
+    )
+    pieces = []
+    written = (
+        task.written(part.records[i], part.where[i])
+        if hasattr(task, "template")
+        else [False] * len(ids)
+    )
+    for token, weight, ours in zip(ids.tolist(), weights.tolist(), written, strict=True):
+        kind = (
+            "trained"
+            if weight > 0
+            else (
+                "template"
+                if ours or token in special
+                else "masked"
+                if e.weights is not None
+                else "text"
+            )
+        )
+        pieces.append((token, kind, token in special))
+    runs: list[dict[str, Any]] = []
+    ids = []
+    for at, (token, kind, alone) in enumerate(pieces):
+        ids.append(token)
+        following = pieces[at + 1] if at + 1 < len(pieces) else None
+        if following is None or following[1] != kind or alone or following[2]:
+            # a space between two runs is shown
+            goes_on = at >= len(ids) and not pieces[at - len(ids)][2]
+            text = (tokenizer.continued if goes_on else tokenizer.decode)(ids, skip_special=False)
+            runs.append({"text": text, "kind": kind, "tokens": len(ids)})
+            ids = []
+    gold = _gold(part.records[i])
+    return {"split": part.name, "where": part.where[i], "tokens": len(pieces), "runs": runs} | (
+        {"gold": gold} if gold else {}
+    )
+
+
+def _gold(record: Any) -> str:
+    """What is learnt of each word, `word/tag` or `word/head/relation`; "" of records that say
+    nothing of words.
+    """
+    if hasattr(record, "tags"):
+        said = list(zip(record.tokens, record.tags, strict=True))
+    elif hasattr(record, "deprels"):
+        said = list(zip(record.tokens, record.heads, record.deprels, strict=True))
+    else:
+        return ""
+    label = f"{record.label}: " if getattr(record, "label", "") else ""
+    return (
+        label
+        + " ".join("/".join(map(str, of)) for of in said[:WORDS])
+        + (" ..." if len(said) > WORDS else "")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How a kind of token is shown: a colour of the terminal, and marks where there is none."""
+
+    colour: str
+    left: str
+    right: str
+
+
+STYLES = {
+    "trained": Style("32", "[+", "+]"),
+    "masked": Style("31", "[-", "-]"),
+    "template": Style("90", "", ""),
+    "text": Style("0", "", ""),
+}
+
+
+def shown(sample: Mapping[str, Any], colour: bool) -> str:
+    """A row for the terminal: trained green, masked red, template grey; without colours trained
+    [+so+], masked [-so-], template as it is.
+    """
+    out = []
+    for run in sample["runs"]:
+        style = STYLES[run["kind"]]
+        text = visible(run["text"])
+        out.append(
+            f"\x1b[{style.colour}m{text}\x1b[0m" if colour else f"{style.left}{text}{style.right}"
+        )
+    return "".join(out)
+
+
+def visible(text: str) -> str:
+    """Text without anything that a terminal would obey; a line break is shown, and breaks the
+    line."""
+    return "".join("\\n\n" if c == "\n" else c if c.isprintable() else repr(c)[1:-1] for c in text)

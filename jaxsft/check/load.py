@@ -1,0 +1,326 @@
+"""The splits of a config as a check sees them: every row is read, and what gives no record is
+collected instead of ending the check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxsft.check.findings import Findings, some
+from jaxsft.check.findings import rows as rows_of
+from jaxsft.config.schema import Config
+from jaxsft.data import row_weights, verdicts
+from jaxsft.data import split_rule as splitting
+from jaxsft.data.formats import Row
+from jaxsft.data.ledger import Aside
+from jaxsft.data.records import (
+    KINDS,
+    Doubtful,
+    Kind,
+    Seq2Seq,
+    group_references,
+    parse_rows,
+    settled_columns,
+)
+from jaxsft.errors import DataError
+from jaxsft.training import setup, split_labels
+
+SPLITS = ("train", "validation", "test")
+READ = 64  # rows that are looked at for columns that nothing reads
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One split: its records, where each stands, and the rows that gave none. `read` counts all of
+    them.
+    """
+
+    name: str
+    records: list[Any]
+    where: list[str]
+    aside: Sequence[Aside]
+    read: int
+
+
+def load(config: Config, findings: Findings) -> dict[str, Part]:
+    """The splits, by name; one that cannot be read at all is an error among the findings."""
+    reading = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, on_bad_row="quarantine")
+    )
+    kind, d = KINDS[config.task.name], config.data
+    found = {}
+    paths = (
+        [("train", d.path)]
+        if d.path
+        else [
+            *(("train", one.path) for one in d.mixture.sources),
+            *((name, getattr(d, name)) for name in SPLITS),
+        ]
+    )
+    for name, path in paths:
+        if path:
+            try:
+                read = _read(
+                    reading,
+                    name,
+                    path,
+                    kind,
+                    training=name == "train" and not d.path,
+                    findings=findings,
+                )
+                found[name] = (
+                    tuple(a + b for a, b in zip(found[name], read, strict=True))
+                    if name in found
+                    else read
+                )
+            except Doubtful as error:
+                findings.add(error.finding, "error", f"{error}.", split=name, repair=error.repair)
+            except DataError as error:
+                findings.add(
+                    "unreadable",
+                    "error",
+                    f"{name} cannot be read: {error}.",
+                    split=name,
+                    repair="data.format, data.encoding, or mend the file",
+                )
+    for note in setup.left_out(config) if found else ():
+        findings.add("left_out", "info", f"{note}.")
+    if d.path and found:
+        found = _split(config, *found["train"], kind, findings)
+    parts = {name: _part(name, *read) for name, read in found.items()}
+    if d.unseen_labels == "drop" and "train" in parts:
+        known = {label for record in parts["train"].records for label in kind.classes(record)}
+        parts = {
+            name: part if name == "train" else _seen(part, kind, known)
+            for name, part in parts.items()
+        }
+    for part in parts.values():
+        _bad_rows(config, part, findings)
+    if config.data.columns.group_references:
+        parts = {name: _grouped(part, findings) for name, part in parts.items()}
+    return parts
+
+
+Read = tuple[list[Row], list[Any], list[Aside]]
+
+
+def _read(
+    config: Config, name: str, path: str, kind: Kind, training: bool, findings: Findings
+) -> Read:
+    aside: list[Aside] = []
+    split = "" if config.data.path else name
+    rows = setup.read_rows(
+        config, path, setup.wanted(config, kind, training=name == "train"), aside, split
+    )
+    rows = setup.usable(config, rows, kind, aside, split)
+    if not rows:
+        return [], [], aside
+    columns = settled_columns(kind, rows, config)
+    record = (
+        (lambda row, columns: row_weights.weighted(kind.record(row, columns), row, columns))
+        if training
+        else kind.record
+    )
+    whole = rows
+    rows, records = parse_rows(rows, record, columns, aside, "quarantine")
+    _unread(whole, record, columns, name, config, findings)
+    return rows, records, aside
+
+
+class _Read(dict[str, Any]):
+    """The fields of a row, which notes those that are read."""
+
+    def __init__(self, fields: dict[str, Any], read: set[str]):
+        super().__init__(fields)
+        self.read = read
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+
+def _unread(
+    rows: Sequence[Row],
+    record: Callable[[Row, Any], Any],
+    columns: Any,
+    split: str,
+    config: Config,
+    findings: Findings,
+) -> None:
+    """The columns that nothing reads, as some rows show, evenly spaced: what they say of a row,
+    nobody knows.
+    """
+    read = {*verdicts.of_split(config.data.keep, split), verdicts.ANSWER, *verdicts.SKIPPED}
+    for i in range(min(len(rows), READ)):
+        row = rows[i * len(rows) // min(len(rows), READ)]
+        with contextlib.suppress(DataError):
+            record(dataclasses.replace(row, fields=_Read(row.fields, read)), columns)
+    there = dict.fromkeys(name for row in rows for name in row.fields)
+    if idle := [name for name in there if name not in read]:
+        findings.add(
+            "unread_columns",
+            "info",
+            f"Nothing reads the columns {some(idle, 12)} of {split}.",
+            split=split,
+            count=len(idle),
+        )
+
+
+def _split(
+    config: Config,
+    rows: list[Row],
+    records: list[Any],
+    aside: list[Aside],
+    kind: Kind,
+    findings: Findings,
+) -> dict[str, Read]:
+    """As training would split the file."""
+    parts, moved = splitting.split_file(
+        rows, records, kind, config.data.fractions, config.data.split_seed
+    )
+    if moved:
+        message = (
+            f"{rows_of(moved, 'the file')}: in train, which would lack a label of"
+            f" {'it' if moved == 1 else 'them'} by the split alone."
+        )
+        findings.add("moved_to_train", "info", message, split="train", count=moved)
+    named = zip(SPLITS, parts, strict=True)
+    return {
+        name: (*part, aside if name == "train" else [])
+        for name, part in named
+        if part[0] or name == "train"
+    }
+
+
+def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) -> Part:
+    return Part(name, records, [row.where for row in rows], aside, len(rows) + len(aside))
+
+
+KINDS_TOLD = 5  # kinds of bad rows that are told one by one
+
+
+def _seen(part: Part, kind: Kind, known: set[tuple[str, str]]) -> Part:
+    kept = split_labels.seen(setup.Records(part.records, part.where, part.aside), kind, known)
+    return dataclasses.replace(part, records=kept.records, where=kept.where, aside=kept.aside)
+
+
+def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
+    """A finding for each reason, and among rows that are damaged for each kind of damage, with its
+    count.
+    """
+    messages = {
+        "unreadable": "unreadable",
+        "no_record": f"no record of task={config.task.name}",
+        "no_label": f"the mark {config.data.columns.no_label!r}, no label; dropped",
+        "rejected": "rejected by who annotated them; dropped",
+        "ignored": "ignored by who annotated them; dropped",
+        "skipped": "skipped by who annotated them; dropped",
+        "not_answered": "without the verdict that the others have; dropped",
+        "unseen_label": "a label that train lacks; dropped by data.unseen_labels=drop",
+    }
+    aside = config.data.on_bad_row == "quarantine"
+    for reason in dict.fromkeys(a.reason for a in part.aside):
+        those = [a for a in part.aside if a.reason == reason]
+        declared = reason == "no_label" or those[0].declared
+        what = messages.get(reason, f"left out by data.{reason}")
+        repair = (
+            ""
+            if declared or aside or not part.records
+            else "mend them, or data.on_bad_row=quarantine"
+        )
+        message = (
+            f"{rows_of(len(those), part.name, part.read)}:"
+            f" {what}{_by_label(config, part, those)}{'' if declared else _kinds(those)}."
+        )
+        severity, where = (
+            "info" if declared else "warning" if aside else "error",
+            [a.where for a in those],
+        )
+        findings.add(reason, severity, message, where, split=part.name, repair=repair)
+    if not part.records:
+        findings.add(
+            "nothing_left",
+            "error",
+            f"No row of {part.name} gives a record.",
+            split=part.name,
+            count=part.read,
+            repair="data.columns, or task",
+        )
+
+
+def _kinds(those: Sequence[Aside]) -> str:
+    """Why rows are bad: of one kind its first message, of several a line each, with its count and
+    its first place.
+    """
+    kinds = _by_kind(those)
+    why = [kind[0].message.removeprefix(kind[0].where + ": ") for kind in kinds]
+    if len(kinds) == 1:
+        return f"; {'the first: ' if len(those) > 1 else ''}{why[0]}"
+    return "".join(
+        f"\n{len(kind):,} at {kind[0].where}{' and others' * (len(kind) > 1)}: {reason}"
+        for kind, reason in zip(kinds, why, strict=True)
+    )
+
+
+def _by_kind(those: Sequence[Aside]) -> list[list[Aside]]:
+    """Bad rows whose messages differ in numbers and in what they quote only; the most frequent
+    kinds first, the rarest of many together.
+    """
+    kinds: dict[str, list[Aside]] = {}
+    for one in those:
+        message = one.message.removeprefix(one.where + ": ")
+        kinds.setdefault(
+            re.sub(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"|[0-9.,]+(?: [0-9]+)*|0x[0-9a-f]+", "#", message),
+            [],
+        ).append(one)
+    found = sorted(kinds.values(), key=len, reverse=True)
+    return (
+        found
+        if len(found) <= KINDS_TOLD
+        else [*found[: KINDS_TOLD - 1], [one for kind in found[KINDS_TOLD - 1 :] for one in kind]]
+    )
+
+
+def _by_label(config: Config, part: Part, alike: Sequence[Aside]) -> str:
+    """Of which labels the rows are, where the label can still be read: a class that loses many of
+    its rows is seen.
+    """
+    kind, name = KINDS[config.task.name], config.data.columns.label or "label"
+    lost = Counter(
+        str(a.fields[name])
+        for a in alike
+        if isinstance(a.fields.get(name), str | int) and "\ufffd" not in str(a.fields[name])
+    )
+    kept = Counter(label for record in part.records for label in kind.labels(record))
+    if not (known := {label: count for label, count in lost.most_common() if label in kept}):
+        return ""
+    some = [
+        f"{label} {count:,} of {count + kept[label]:,}" for label, count in list(known.items())[:5]
+    ]
+    return (
+        "; by label:"
+        f" {', '.join(some)}{f' and {len(known) - 5:,} labels more' if len(known) > 5 else ''}"
+    )
+
+
+def _grouped(part: Part, findings: Findings) -> Part:
+    if not part.records or not isinstance(part.records[0], Seq2Seq):
+        return part
+    records, where = group_references(part.records, part.where)
+    findings.add(
+        "grouped",
+        "info",
+        f"{len(part.records):,} rows of {part.name} are {len(records):,} sources with several"
+        " references.",
+        split=part.name,
+    )
+    return dataclasses.replace(part, records=records, where=where)

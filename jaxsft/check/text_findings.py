@@ -1,0 +1,244 @@
+"""Rows that are worth a look for what their texts are: empty, far too long, damaged, or full of
+markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsft.check.findings import Findings, percent, rows, some
+from jaxsft.check.load import Part
+from jaxsft.data.records import Kind
+from jaxsft.errors import ConfigError
+from jaxsft.extras import need
+from jaxsft.prepare.stages.language import script_counts
+
+# times the quartile range: Tukey's outer fences (Exploratory Data Analysis, 1977), here of log
+# lengths
+FENCE = 3.0
+RUN = 20  # characters of one kind in a row
+SAMPLED = 1000  # rows whose language is told by the model
+# Tokens and headings of chat templates; a model that was trained on them as text has seen two kinds
+# of turns.
+MARKERS = re.compile(
+    r"<\|[\w ]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|</?tool_call>|(?m:^###"
+    r" (?:Instruction|Response):)"
+)
+HTML = re.compile(
+    r"</?(?:p|br|div|span|a|img|table|t[rdh]|[uo]l|li|b|i|em|strong|h[1-6]|script|style)(?:\s[^<>]*)?/?>|&(?:nbsp|amp|lt|gt|quot|#\d+);",
+    re.I,
+)
+CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]"
+)
+REPEATED = re.compile(rf"([^\s=\-_.*#~])\1{{{RUN - 1},}}")
+HIGH = re.compile(
+    "[\u0080-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{2,}"
+)
+
+
+# Characters of UTF-8 that real texts in Latin letters hold most; of any others it takes two in a
+# row, for `É»` and the like are no accident.
+HIDDEN = re.compile(
+    rb"[\xc2\xc3][\x80-\xbf]|\xe2[\x80-\x84][\x80-\xbf]|\xef\xbb\xbf|\xef\xbf\xbd"
+    rb"|(?:[\xc4-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|\xf0[\x90-\xbf][\x80-\xbf]{2}){2,}"
+)
+
+
+def is_mojibake(text: str) -> bool:
+    """Whether a part of the text is UTF-8 that was read as Latin-1 or Windows-1252: its characters,
+    as bytes, are UTF-8 of another text.
+    """
+    for match in HIGH.finditer(text):
+        for encoding in ("cp1252", "latin-1"):
+            try:
+                if HIDDEN.search(match.group().encode(encoding)):
+                    return True
+            except UnicodeEncodeError:
+                continue
+    return False
+
+
+def _found(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    return lambda text: pattern.search(text) is not None
+
+
+# id: (what it is, how it is told, what mends it)
+RULES: Mapping[str, tuple[str, Callable[[str], bool], str]] = {
+    "mojibake": (
+        "UTF-8 that was read in another encoding (such as Ã© for é)",
+        is_mojibake,
+        "data.encoding, or the stage clean",
+    ),
+    "replacement_character": (
+        "U+FFFD, which stands for a lost character",
+        lambda text: "\ufffd" in text,
+        "data.encoding, or read the source again",
+    ),
+    "control_characters": (
+        "control characters, or others that cannot be seen",
+        _found(CONTROL),
+        "the stage clean",
+    ),
+    "repeated_characters": (
+        f"one character {RUN} times or more in a row",
+        _found(REPEATED),
+        "the stage heuristics",
+    ),
+    "template_markers": (
+        "markers of chat templates (such as <|im_end|>), which are spelled out as text",
+        _found(MARKERS),
+        "the stage clean",
+    ),
+    "html": ("HTML tags or entities", _found(HTML), "the stage clean"),
+}
+
+
+def suspicious(
+    part: Part, kind: Kind, special: Sequence[str], findings: Findings
+) -> dict[str, Any]:
+    """Findings on the texts of a split, and the numbers for the card: characters of a row and rows
+    by script.
+    """
+    texts = [kind.texts(record) for record in part.records]
+    given = [kind.given(record) for record in part.records]
+    empty = [
+        where
+        for where, those in zip(part.where, given, strict=True)
+        if not any(text.strip() for text in those)
+    ]
+    if empty:
+        message = (
+            f"{rows(len(empty), part.name)}: nothing but white space in what the model is given."
+        )
+        findings.add(
+            "empty",
+            "warning",
+            message,
+            empty,
+            split=part.name,
+            repair="the stage missing, or remove them",
+        )
+    blank = [
+        w
+        for w, those, asked in zip(part.where, texts, given, strict=True)
+        if len(those) > len(asked) and not all(t.strip() for t in those[len(asked) :])
+    ]
+    if blank:
+        findings.add(
+            "empty_answer",
+            "warning",
+            f"{rows(len(blank), part.name)}: an empty answer.",
+            blank,
+            split=part.name,
+            repair="remove them",
+        )
+    marks = [text for text in special if text.strip()]
+    by_rule: dict[str, list[str]] = defaultdict(list)
+    for where, those in zip(part.where, texts, strict=True):
+        joined = "\n".join(those)
+        for id, (_, found, _) in RULES.items():
+            if found(joined) or (
+                id == "template_markers" and any(mark in joined for mark in marks)
+            ):
+                by_rule[id].append(where)
+    for id, (what, _, repair) in RULES.items():
+        if places := by_rule[id]:
+            message = f"{rows(len(places), part.name, len(texts))}: {what}."
+            findings.add(
+                id,
+                "info" if id == "html" else "warning",
+                message,
+                places,
+                split=part.name,
+                repair=repair,
+            )
+    lengths = np.array([sum(map(len, those)) for those in texts])
+    _outliers(part, lengths, findings)
+    return {"characters": lengths, "scripts": _scripts(part, texts, findings)}
+
+
+def _outliers(part: Part, lengths: np.ndarray, findings: Findings) -> None:
+    if len(lengths) < 8:
+        return
+    logs = np.log1p(lengths)
+    first, third = np.quantile(logs, [0.25, 0.75])
+    # where most rows are as long as each other, half as much again is no outlier
+    width = FENCE * max(third - first, np.log(1.5))
+    for id, far, what in (
+        ("very_long", logs > third + width, "longer"),
+        ("very_short", logs < first - width, "shorter"),
+    ):
+        if far.any():
+            places = [part.where[i] for i in np.flatnonzero(far)]
+            extreme = int(lengths[far].max() if id == "very_long" else lengths[far].min())
+            reach = (
+                f"{'up' if id == 'very_long' else 'down'} to {extreme:,} characters; the median is"
+                f" {int(np.median(lengths)):,}"
+            )
+            message = f"{rows(len(places), part.name)}: far {what} than the others ({reach})."
+            findings.add(id, "info", message, places, split=part.name, repair="the stage outliers")
+
+
+def _scripts(part: Part, texts: Sequence[Sequence[str]], findings: Findings) -> dict[str, int]:
+    """Rows by the script of most of their letters; none where there is no letter."""
+    main: Counter[str] = Counter()
+    places: dict[str, list[str]] = defaultdict(list)
+    for where, those in zip(part.where, texts, strict=True):
+        counts = script_counts("".join(those)[:2000])
+        name = max(sorted(counts), key=counts.__getitem__) if counts else "none"
+        main[name] += 1
+        places[name].append(where)
+    written = Counter({name: count for name, count in main.items() if name != "none"})
+    (first, most), *others = written.most_common() or [("none", 0)]
+    rare = [name for name, count in others if count < 0.01 * written.total()]
+    if others:
+        shown = ", ".join(
+            f"{name} {percent(count, written.total())}" for name, count in written.most_common(5)
+        )
+        findings.add(
+            "scripts",
+            "info",
+            f"The rows of {part.name} are written in {len(written)} scripts: {shown}.",
+            split=part.name,
+        )
+    if rare and most > 0.9 * written.total():
+        those = [where for name in rare for where in places[name]]
+        message = (
+            f"{rows(len(those), part.name)}: in another script ({some(rare)}) than the rest"
+            f" ({first})."
+        )
+        findings.add(
+            "rare_script", "info", message, those, split=part.name, repair="the stage language"
+        )
+    return dict(main.most_common())
+
+
+def languages(part: Part, kind: Kind, findings: Findings) -> dict[str, int]:
+    """Evenly spaced rows by language, where py3langid is installed."""
+    try:
+        langid = need("py3langid.langid", "check")
+    except ConfigError:
+        return {}
+    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+    count = min(SAMPLED, len(part.records))
+    texts = [
+        " ".join(kind.texts(part.records[i * len(part.records) // count])) for i in range(count)
+    ]
+    told = Counter(
+        str(identifier.classify(text)[0]) for text in texts if sum(map(str.isalpha, text)) >= 20
+    )
+    if len(told) > 1:
+        shown = ", ".join(f"{name} {percent(n, told.total())}" for name, n in told.most_common(5))
+        findings.add(
+            "languages",
+            "info",
+            f"Of {told.total():,} rows of {part.name} that are long enough to tell: {shown}.",
+            split=part.name,
+        )
+    return dict(told.most_common())

@@ -1,0 +1,149 @@
+"""How the ids of a conversation are put together: from a rendered text to a plan that other
+conversations can fill.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsft.data.chat.provenance import Tracked, plain
+from jaxsft.data.chat.symbolic_values import Session, reader
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(slots=True)
+class Layout:
+    """A rendered text, its trained regions (start, end, message) and its pieces (start, end, id of
+    a special token or None for plain text).
+    """
+
+    text: Tracked
+    regions: list[tuple[int, int, int]]
+    pieces: list[tuple[int, int, int | None]]
+
+    def inside(self, number: int, tokenizer: Tokenizer) -> bool:
+        """Whether a piece of plain text goes on with what stands before it, so that the tokenizer
+        puts no space there, as in the text as a whole.
+        """
+        return (
+            number > 0
+            and tokenizer.prefix != "none"
+            and (tokenizer.prefix == "first" or self.pieces[number - 1][2] is None)
+        )
+
+
+@dataclasses.dataclass(slots=True)
+class Plan:
+    """How the ids of conversations are put together.
+
+    Attributes:
+      parts: ids that are always the same, or None where a text is encoded.
+      texts: per text that is encoded, what gives it for the data of a conversation, and whether it
+        goes on with what stands before it.
+      regions: (first part, end part, message) of each trained region.
+      written: per piece, special tokens too, what gives its characters.
+      borders: per region but the last, what gives the plain text before and behind its first
+        character, up to the special tokens beside it.
+    """
+
+    parts: list[list[int] | None]
+    texts: list[tuple[Callable[[Sequence[Any]], str], bool]]
+    regions: list[tuple[int, int, int]]
+    written: list[Callable[[Sequence[Any]], str]]
+    borders: list[tuple[Callable[[Sequence[Any]], str], Callable[[Sequence[Any]], str], bool]] = (
+        dataclasses.field(default_factory=list)
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as tokens.
+
+    Attributes:
+      ids: token ids.
+      turns: (first token, end token, index of the message) of each trained region.
+      turn_weights: the weight of the turn of each.
+      others: further texts of the conversation, each up to an earlier turn that the template writes
+        otherwise when later turns follow, and that is trained there as the model would have to
+        write it.
+    """
+
+    ids: list[int]
+    turns: tuple[tuple[int, int, int], ...]
+    turn_weights: tuple[float, ...]
+    _plan: Plan
+    _data: Sequence[Any]
+    others: tuple[Rendered, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What the template wrote."""
+        return "".join([part(self._data) for part in self._plan.written])
+
+    @property
+    def weights(self) -> np.ndarray:
+        """`[ids]` float32: per token, the weight of its turn if it is trained, else 0."""
+        weights = np.zeros(len(self.ids), np.float32)
+        for (start, end, _), weight in zip(self.turns, self.turn_weights, strict=True):
+            weights[start:end] = weight
+        return weights
+
+
+def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Plan:
+    """The layout as parts; neighbours of constant ids are one, but at the border of a region."""
+    plan, starts, part_of = Plan([], [], [], []), [start for start, _, _ in layout.pieces], []
+    insides = []
+    first = lambda border: bisect.bisect_left(starts, border)  # a piece belongs to where it begins
+    borders = {first(border) for start, end, _ in layout.regions for border in (start, end)}
+    for number, (start, end, token) in enumerate(layout.pieces):
+        pieces = (
+            session.pieces(layout.text[start:end]) if session else [plain(layout.text[start:end])]
+        )
+        inside, fixed = layout.inside(number, tokenizer), session and _constant(pieces)
+        ids = (
+            [token]
+            if token is not None
+            else tokenizer.encode("".join(pieces), inside)
+            if fixed
+            else None
+        )
+        plan.written.append(_filled(pieces))
+        insides.append(inside)
+        if ids is not None and number not in borders and plan.parts and plan.parts[-1] is not None:
+            plan.parts[-1] += ids
+        else:
+            plan.parts.append(ids)
+            plan.texts += [(plan.written[-1], inside)] if ids is None else []
+        part_of.append(len(plan.parts) - 1)
+    at = lambda border: [*part_of, len(plan.parts)][first(border)]
+    plan.regions = [(at(start), at(end), index) for start, end, index in layout.regions]
+    for start, _, _ in layout.regions[:-1]:
+        number = first(start)
+        if (
+            0 < number < len(layout.pieces)
+            and layout.pieces[number][2] is None is layout.pieces[number - 1][2]
+        ):
+            plan.borders.append(
+                (plan.written[number - 1], plan.written[number], insides[number - 1])
+            )
+    return plan
+
+
+def _constant(pieces: list) -> bool:
+    return all(isinstance(piece, str) for piece in pieces)
+
+
+def _filled(pieces: list) -> Callable[[Sequence[Any]], str]:
+    """What gives the text of strings and expressions for the data of a conversation."""
+    if _constant(pieces):
+        text = "".join(pieces)
+        return lambda data: text
+    if len(pieces) == 1:
+        return reader(pieces[0])
+    parts = [_filled([piece]) for piece in pieces]
+    return lambda data: "".join([part(data) for part in parts])

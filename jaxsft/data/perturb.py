@@ -1,0 +1,281 @@
+"""How text goes wrong or is said otherwise: edits of words and characters that never touch what a
+label points at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from jaxsft.data.scripts import UNSPACED, lines_of
+from jaxsft.errors import ConfigError
+
+_unit = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
+Table = Mapping[str, Sequence[str]]
+
+
+@dataclasses.dataclass
+class Unit:
+    """A word (a character, in scripts without spaces) and the white space behind it.
+
+    Attributes:
+      free: words may be replaced, moved and deleted, and characters changed. soft: its characters
+        may be changed (a tagged word keeps its tag).
+      start: where a marked span began; None: no span.
+      before: a word may be put before it. fixed: it may not be deleted: it keeps two marked words
+        apart.
+    """
+
+    text: str
+    space: str = " "
+    free: bool = True
+    soft: bool = True
+    start: int | None = None
+    before: bool = True
+    fixed: bool = False
+
+
+def units_of(text: str, spans: Sequence[tuple[int, int]] = ()) -> tuple[str, list[Unit]]:
+    """The white space before the first unit, and the units. What spans mark is one unit each
+    (overlapping ones together), and not free.
+    """
+    blocks: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if blocks and start < blocks[-1][1]:
+            blocks[-1] = (blocks[-1][0], max(end, blocks[-1][1]))
+        else:
+            blocks.append((start, end))
+    pieces: list[tuple[int, int, bool]] = []
+    at = 0
+    for start, end in [*blocks, (len(text), len(text))]:
+        pieces += [(match.start(), match.end(), True) for match in _unit.finditer(text, at, start)]
+        if end > start:
+            pieces.append((start, end, False))
+        at = max(at, end)
+    if not pieces:
+        return text, []
+    ends = [start for start, _, _ in pieces[1:]] + [len(text)]
+    units = [
+        Unit(text[start:end], text[end:following], free, free, None if free else start)
+        for (start, end, free), following in zip(pieces, ends, strict=True)
+    ]
+    for previous, unit in itertools.pairwise(units):
+        unit.before = bool(previous.space)
+    return text[: pieces[0][0]], units
+
+
+def joined(lead: str, units: Sequence[Unit]) -> tuple[str, dict[int, int]]:
+    """The text again, and where each span's unit begins now, by where it began."""
+    parts, moved, at = [lead], {}, len(lead)
+    for unit in units:
+        if unit.start is not None:
+            moved[unit.start] = at
+        parts += [unit.text, unit.space]
+        at += len(unit.text) + len(unit.space)
+    return "".join(parts), moved
+
+
+# --- words: Wei & Zou 2019, "EDA", section 2
+# --------------------------------------------------------------------------------------------------
+def swap(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
+    """`count` times two free words change places."""
+    units = [dataclasses.replace(unit) for unit in units]
+    free = [i for i, unit in enumerate(units) if unit.free]
+    for _ in range(count if len(free) > 1 else 0):
+        i, j = rng.choice(free, 2, replace=False)
+        units[i].text, units[j].text = units[j].text, units[i].text
+    return units
+
+
+def delete(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
+    """`count` free words go; one word is left in any case. A fixed number, where EDA draws for each
+    word.
+    """
+    free = [i for i, unit in enumerate(units) if unit.free and not unit.fixed]
+    gone = (
+        set(rng.choice(free, min(count, len(free), len(units) - 1), replace=False).tolist())
+        if free and len(units) > 1
+        else set()
+    )
+    left = [dataclasses.replace(unit) for i, unit in enumerate(units) if i not in gone]
+    if left and units and len(units) - 1 in gone:
+        left[-1].space = units[-1].space
+    return left
+
+
+def synonym(
+    units: list[Unit], count: int, rng: np.random.Generator, lexicon: Table, single: bool
+) -> list[Unit]:
+    """`count` free words become one of their synonyms; with `single` those of one word only."""
+    units = [dataclasses.replace(unit) for unit in units]
+    known = [
+        i for i, unit in enumerate(units) if unit.free and _synonyms(unit.text, lexicon, single)
+    ]
+    for i in rng.permutation(known)[:count] if known else ():
+        units[i].text = _drawn(units[i].text, lexicon, single, rng)
+    return units
+
+
+def insert(
+    units: list[Unit], count: int, rng: np.random.Generator, lexicon: Table, single: bool
+) -> list[Unit]:
+    """`count` times a synonym of a free word is put before some word, or at the end."""
+    units = [dataclasses.replace(unit) for unit in units]
+    known = [unit.text for unit in units if unit.free and _synonyms(unit.text, lexicon, single)]
+    for _ in range(count if known else 0):
+        word = _drawn(known[int(rng.integers(len(known)))], lexicon, single, rng).lower()
+        places = [i for i, unit in enumerate(units) if unit.before]
+        i = int(rng.choice([*places, len(units)]))
+        if i == len(units):
+            units.append(Unit(word, units[-1].space))
+            units[-2].space = " "
+        else:
+            units.insert(i, Unit(word, " "))
+    return units
+
+
+def _synonyms(word: str, lexicon: Table, single: bool) -> list[str]:
+    return [
+        other for other in lexicon.get(word.lower(), ()) if not (single and len(other.split()) > 1)
+    ]
+
+
+def _drawn(word: str, lexicon: Table, single: bool, rng: np.random.Generator) -> str:
+    found = _synonyms(word, lexicon, single)
+    new = found[int(rng.integers(len(found)))]
+    return (
+        new.upper()
+        if word.isupper() and len(word) > 1
+        else new[:1].upper() + new[1:]
+        if word[:1].isupper()
+        else new
+    )
+
+
+# --- characters
+# --------------------------------------------------------------------------------------------------
+_ROWS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
+
+
+def _neighbours() -> dict[str, list[str]]:
+    """Keys that touch on a QWERTY keyboard: beside, and in the rows above and below, which are
+    shifted by half a key.
+    """
+    table = {}
+    for r, row in enumerate(_ROWS):
+        for c, key in enumerate(row):
+            places = [
+                (r, c - 1),
+                (r, c + 1),
+                (r - 1, c),
+                (r - 1, c + 1),
+                (r + 1, c - 1),
+                (r + 1, c),
+            ]
+            table[key] = [
+                _ROWS[y][x] for y, x in places if 0 <= y < len(_ROWS) and 0 <= x < len(_ROWS[y])
+            ]
+    return table
+
+
+KEYBOARD: Table = _neighbours()
+# What readers of print take for each other: shapes that are close, and letters that run together.
+OCR: Table = {
+    "0": ["O", "o"], "O": ["0", "Q"], "o": ["0", "c"], "1": ["l", "I"], "l": ["1", "I"],
+    "I": ["l", "1"], "i": ["1", "j"], "j": ["i"], "5": ["S"],
+    "S": ["5"], "8": ["B"], "B": ["8"], "2": ["Z"], "Z": ["2"], "6": ["G", "b"], "G": ["6", "C"],
+    "9": ["g"], "g": ["9", "q"], "q": ["g"], "e": ["c"],
+    "c": ["e", "o"], "h": ["b", "li"], "b": ["h", "6"], "m": ["rn"], "n": ["ri"], "u": ["v", "ii"],
+    "v": ["u"], "w": ["vv"], "d": ["cl"], "f": ["t"],
+    "t": ["f"], "D": ["O"], "rn": ["m"], "cl": ["d"], "vv": ["w"], "ii": ["u"], "ſ": ["f"],
+    "s": ["ſ"],
+}  # fmt: skip
+
+
+def characters(
+    units: list[Unit],
+    rate: float,
+    rng: np.random.Generator,
+    edit: Callable[[str, int, np.random.Generator], str | None],
+) -> list[Unit]:
+    """`rate` of the characters that `edit` can change (at least one) are changed, at places drawn
+    without repetition.
+
+    Args:
+      edit: (word, place, rng) -> the word with another character there; None where there is nothing
+        to change at the place.
+    """
+    units = [dataclasses.replace(unit) for unit in units]
+    # whether a place can be changed must not use up random numbers
+    probe = np.random.default_rng(0)
+    places = [
+        (i, at)
+        for i, unit in enumerate(units)
+        if unit.soft
+        for at in range(len(unit.text))
+        if edit(unit.text, at, probe) is not None
+    ]
+    count = max(1, round(rate * len(places)))
+    chosen = (
+        sorted((places[i] for i in rng.permutation(len(places))[:count]), reverse=True)
+        if places
+        else []
+    )
+    for i, at in chosen:  # from the end: what stands before keeps its place
+        new = edit(units[i].text, at, rng)
+        units[i].text = new if new else units[i].text
+    return units
+
+
+def slip(word: str, at: int, rng: np.random.Generator) -> str | None:
+    """A letter goes, is doubled, becomes another of the word, or changes places with the next."""
+    if not word[at].isalnum() or len(word) == 1:
+        return None
+    kind = int(rng.integers(4))
+    if kind == 0:
+        return word[:at] + word[at + 1 :]
+    if kind == 1:
+        return word[: at + 1] + word[at:]
+    if kind == 2:
+        return word[:at] + word[int(rng.integers(len(word)))] + word[at + 1 :]
+    return word[:at] + word[at : at + 2][::-1] + word[at + 2 :]
+
+
+def confuse(word: str, at: int, rng: np.random.Generator, table: Table) -> str | None:
+    """The characters at the place (two, if the table has them) become what the table says; case is
+    kept where the table has lower case only.
+    """
+    for size in (2, 1):
+        part = word[at : at + size]
+        if len(part) == size and (found := table.get(part) or table.get(part.lower())):
+            new = found[int(rng.integers(len(found)))]
+            return word[:at] + (new if part in table else new.upper()) + word[at + size :]
+    return None
+
+
+def flip(word: str, at: int, rng: np.random.Generator) -> str | None:
+    """The letter in the other case, where it has one of one letter."""
+    other = word[at].swapcase()
+    return word[:at] + other + word[at + 1 :] if other != word[at] and len(other) == 1 else None
+
+
+@functools.cache
+def table_of(path: str, option: str, lower: bool) -> dict[str, tuple[str, ...]]:
+    """A file of lines `word<TAB>other, another`. Raises ConfigError where a line is not of the
+    form.
+    """
+    table: dict[str, tuple[str, ...]] = {}
+    for line in lines_of(path, option):
+        key, tab, rest = line.partition("\t")
+        others = tuple(other.strip() for other in rest.split(",") if other.strip())
+        if not tab or not others:
+            raise ConfigError(
+                f"{option}={path}: {line!r:.60} is not of the form word<TAB>other, another"
+            )
+        table[key.strip().lower() if lower else key.strip()] = others
+    return table

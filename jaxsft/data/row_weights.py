@@ -1,0 +1,66 @@
+"""The weight of a training row: a column of the file (`data.columns.weight`) that multiplies the
+row's loss. Evaluation counts every row once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from jaxsft.data.formats import Row, require_column
+from jaxsft.data.formats.row import plain_number
+from jaxsft.errors import ConfigError, DataError
+
+NONE = "none"  # leave a column `weight` alone
+# what float32, in which losses are weighted, can tell from 0 and from infinity
+SMALLEST, LARGEST = 1e-37, 3e38
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What records of all tasks have. `weight` is not part of the content: rows that differ in it
+    alone are equal word for word.
+    """
+
+    weight: float = dataclasses.field(default=1.0, repr=False)
+
+
+def wanted(columns: Any) -> list[str]:
+    """The column of the weight, where one is read."""
+    return [] if columns.weight in (None, NONE) else [columns.weight]
+
+
+def weighted(record: Any, row: Row, columns: Any) -> Any:
+    """The record with the weight of its row.
+
+    Raises:
+      DataError: there is a column `weight` that no option mentions (it would be ignored, or used,
+        in silence); the column is missing; or it holds no finite number above 0. A weight of 0
+        would train nothing and count in no metric: such a row is to be dropped.
+      ConfigError: the records of the task carry no weight.
+    """
+    if columns.weight is None and "weight" in row.fields:
+        raise DataError(
+            f"{row.where}: column 'weight' is there; set data.columns.weight=weight to multiply the"
+            f" row's loss by it, or data.columns.weight={NONE} to leave it alone"
+        )
+    if not (name := wanted(columns)):
+        return record
+    if not hasattr(record, "weight"):
+        raise ConfigError(
+            f"data.columns.weight={name[0]}: records of this task ({type(record).__name__}) carry"
+            " no weight"
+        )
+    value = require_column(row, name[0], "data.columns.weight")
+    spelled = plain_number(value) if isinstance(value, str) else value
+    try:
+        number = math.nan if spelled is None or isinstance(spelled, bool) else float(spelled)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not SMALLEST < number < LARGEST:
+        raise DataError(
+            f"{row.where}: column {name[0]!r} holds {value!r:.60}, expected a finite weight above"
+            " 0; remove rows that shall not train"
+        )
+    return dataclasses.replace(record, weight=number)

@@ -1,0 +1,162 @@
+"""Sparse experts: Mixtral (arXiv:2401.04088), OLMoE (arXiv:2409.02060) and the mixtures of Qwen 3
+(arXiv:2505.09388). No token is dropped. The weight of the loss that balances their routers is that
+of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxsft.config.model import ModelConfig
+from jaxsft.hf.families import decoders, olmo2, qwen
+from jaxsft.hf.families.family import Entry, Family, Keys, span_head
+from jaxsft.hf.families.transforms import LINEAR
+
+
+def _experts(keys: Keys, norm: bool) -> dict[str, Any]:
+    """How many there are, and how many a token takes. Raises ConfigError where a token would take
+    more than there are.
+    """
+    count, taken = keys.get("num_local_experts"), keys.get("num_experts_per_tok")
+    if taken > count:
+        keys.refuse("num_experts_per_tok", f"is more than num_local_experts={count}")
+    return {"experts": count, "experts_per_token": taken, "expert_norm": norm}
+
+
+def read_mixtral(keys: Keys) -> dict[str, Any]:
+    out = decoders.sizes(keys)
+    keys.get("router_jitter_noise")  # of training
+    return {
+        **out,
+        **decoders.rope(keys, out["context"], base=("rope_theta", 1e6)),
+        **decoders.windows(keys, out["layers"], keys.get("sliding_window"), None),
+        **_experts(keys, True),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
+    }
+
+
+def read_qwen3(keys: Keys) -> dict[str, Any]:
+    """A window is of every layer here, whatever `max_window_layers` says, and heads are as wide as
+    `hidden_size` makes them: not so in Qwen 3.
+    """
+    keys.only("decoder_sparse_step", 1)
+    if keys.get("mlp_only_layers"):
+        keys.refuse(
+            "mlp_only_layers", "layers without experts beside layers with them are not known here"
+        )
+    window = keys.get("sliding_window")
+    return {
+        **qwen.normed(keys),
+        **_experts(keys, keys.get("norm_topk_prob")),
+        **decoders.windows(
+            keys,
+            keys.need("num_hidden_layers"),
+            window if keys.get("use_sliding_window") else None,
+            None,
+        ),
+        "mlp": keys.need("moe_intermediate_size"),
+    }
+
+
+def read_olmoe(keys: Keys) -> dict[str, Any]:
+    out, bias = decoders.sizes(keys), keys.get("attention_bias")
+    keys.only("clip_qkv", None)
+    count, taken = keys.get("num_experts"), keys.get("num_experts_per_tok")
+    if taken > count:
+        keys.refuse("num_experts_per_tok", f"is more than num_experts={count}")
+    return {
+        **out,
+        **decoders.rope(keys, out["context"]),
+        "experts": count,
+        "experts_per_token": taken,
+        "expert_norm": keys.get("norm_topk_prob"),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
+        "qk_norm": "all",
+        "qkv_bias": bias,
+        "o_bias": bias,
+    }
+
+
+def write_mixtral(m: ModelConfig) -> dict[str, Any]:
+    numbers = {
+        "num_local_experts": m.experts,
+        "num_experts_per_tok": m.experts_per_token,
+        "sliding_window": m.window,
+    }
+    return {**decoders.write_sizes(m), **numbers}
+
+
+def write_qwen3(m: ModelConfig) -> dict[str, Any]:
+    numbers = {
+        "num_experts": m.experts,
+        "num_experts_per_tok": m.experts_per_token,
+        "norm_topk_prob": m.expert_norm,
+    }
+    window = {"use_sliding_window": True, "sliding_window": m.window} if m.window else {}
+    return {
+        **decoders.write_sizes(m),
+        **numbers,
+        **window,
+        "moe_intermediate_size": m.mlp,
+        "attention_bias": m.qkv_bias,
+    }
+
+
+def write_olmoe(m: ModelConfig) -> dict[str, Any]:
+    numbers = {
+        "num_experts": m.experts,
+        "num_experts_per_tok": m.experts_per_token,
+        "norm_topk_prob": m.expert_norm,
+    }
+    return {
+        **{key: value for key, value in decoders.write_sizes(m).items() if key != "head_dim"},
+        **numbers,
+        "attention_bias": m.qkv_bias,
+    }
+
+
+def _table(layer: str, gate: str, up: str, down: str) -> tuple[Entry, ...]:
+    names = {"gate": gate, "up": up, "down": down}
+    return (
+        decoders.EMBEDDING,
+        *decoders.attention(),
+        *decoders.NORMS,
+        Entry("layers/*/mlp/router/w", f"layers.*.{layer}.gate.weight", LINEAR),
+        *(
+            Entry(f"layers/*/mlp/{ours}/w", f"layers.*.{layer}.experts.#.{theirs}.weight", LINEAR)
+            for ours, theirs in names.items()
+        ),
+    )
+
+
+_OPTIONS: dict[str, Any] = {"prefix": "model.", "skip": decoders.SKIP}
+
+MIXTRAL = Family(
+    model_type="mixtral",
+    architecture="Mixtral",
+    read=read_mixtral,
+    write=write_mixtral,
+    table=_table("block_sparse_moe", "w1", "w3", "w2"),
+    heads={**decoders.TAGGED, "span": span_head()},
+    **_OPTIONS,
+)
+QWEN3_MOE = Family(
+    model_type="qwen3_moe",
+    architecture="Qwen3Moe",
+    read=read_qwen3,
+    write=write_qwen3,
+    table=(*_table("mlp", "gate_proj", "up_proj", "down_proj"), *qwen.QUERY_NORMS),
+    heads=decoders.HEADS,
+    **_OPTIONS,
+)
+OLMOE = Family(
+    model_type="olmoe",
+    architecture="Olmoe",
+    read=read_olmoe,
+    write=write_olmoe,
+    table=(*_table("mlp", "gate_proj", "up_proj", "down_proj"), *olmo2.QUERY_NORMS),
+    heads={"lm": decoders.GENERIC["lm"]},
+    **_OPTIONS,
+)

@@ -1,0 +1,171 @@
+"""generation_config.json of a folder: its stop tokens are read; what else it asks for is not
+followed, for an answer is greedy unless an option says otherwise, and is told with the options that
+follow it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxsft import documents
+from jaxsft.config.schema import GenerateConfig
+from jaxsft.errors import ConfigError
+from jaxsft.hf.families.key_types import ID, shown
+
+NAME = "generation_config.json"
+# What transformers does where nothing is said: a value that is this, or null, asks for nothing.
+# read where do_sample is true
+SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None}
+OPTIONS = {"repetition_penalty": 1.0, "num_beams": 1}
+BEAMS = {"length_penalty": 1.0}  # read where num_beams is above 1
+OTHERS = {  # for which there is no option
+    **{
+        "min_length": 0,
+        "min_new_tokens": 0,
+        "no_repeat_ngram_size": 0,
+        "encoder_no_repeat_ngram_size": 0,
+        "num_beam_groups": 1,
+    },
+    **{
+        "diversity_penalty": 0.0,
+        "encoder_repetition_penalty": 1.0,
+        "typical_p": 1.0,
+        "epsilon_cutoff": 0.0,
+        "eta_cutoff": 0.0,
+        "penalty_alpha": 0,
+    },
+    **dict.fromkeys(
+        (
+            "bad_words_ids",
+            "force_words_ids",
+            "suppress_tokens",
+            "begin_suppress_tokens",
+            "forced_decoder_ids",
+            "sequence_bias",
+        )
+    ),
+    **dict.fromkeys(
+        (
+            "exponential_decay_length_penalty",
+            "guidance_scale",
+            "constraints",
+            "stop_strings",
+            "top_h",
+            "watermarking_config",
+        )
+    ),
+    **{"forced_bos_token_id": None, "num_return_sequences": 1},
+}
+# Names, ids that the tokenizer knows, lengths (generate.max_new_tokens has a standard of its own),
+# and how it is computed or returned.
+_INERT = """
+_from_model_config transformers_version early_stopping forced_eos_token_id
+eos_token_id bos_token_id pad_token_id decoder_start_token_id max_length max_new_tokens max_time
+use_cache
+do_sample return_dict_in_generate output_attentions output_hidden_states output_scores output_logits
+cache_implementation cache_config low_memory
+renormalize_logits remove_invalid_values token_healing return_legacy_cache is_assistant
+prefill_chunk_size compile_config disable_compile
+num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold
+prompt_lookup_num_tokens max_matching_ngram_size
+assistant_early_exit assistant_lookbehind target_lookbehind generation_kwargs trust_remote_code
+"""
+INERT = frozenset(_INERT.split())
+
+
+def read(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a folder says; without the file, what older ones say in config.json (`model`). Raises
+    ConfigError.
+    """
+    if (file := folder / NAME).is_file():
+        return documents.read_json(file, ConfigError, dict)
+    return {
+        key: value
+        for key, value in model.items()
+        if key in SAMPLING or key in OPTIONS or key in BEAMS or key in OTHERS or key == "do_sample"
+    }
+
+
+def stop_ids(folder: Path) -> Sequence[int]:
+    """The stop tokens of generation_config.json. Raises ConfigError for what is no id."""
+    found = read(folder, {}).get("eos_token_id")
+    ids = [] if found is None else found if isinstance(found, list) else [found]
+    if not all(ID.fits(one) for one in ids):
+        raise ConfigError(
+            f"{folder / NAME}: eos_token_id={shown(found)}: expected {ID.said}, a list of such, or"
+            " null"
+        )
+    return ids
+
+
+def note(
+    values: Mapping[str, Any], options: GenerateConfig, start: Sequence[int] = ()
+) -> str | None:
+    """What is asked for and not followed, in a line; None: nothing is.
+
+    Args:
+      values: of `read`.
+      options: of the user; what one of them decides is not told.
+      start: the tokens that a decoder begins with, among which a first token may be that is forced.
+    """
+    beams, drawn = values.get("num_beams") or 1, values.get("do_sample") is True
+    asked = (
+        (SAMPLING if drawn else {})
+        | OPTIONS
+        | (BEAMS if isinstance(beams, int) and beams > 1 else {})
+    )
+    given = {
+        field.name
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != getattr(GenerateConfig(), field.name)
+    }
+    follow = {
+        name: values.get(name, asked[name])
+        for name in asked
+        if name in values and values[name] not in (None, asked[name])
+    }
+    if drawn and "temperature" not in given:
+        follow = {
+            "temperature": values.get("temperature", 1.0),
+            "top_k": values.get("top_k", 50),
+        } | follow
+    follow = {
+        name: value for name, value in follow.items() if name not in given and value is not None
+    }
+    there = {
+        name: value
+        for name, value in values.items()
+        if name in OTHERS and value not in (None, OTHERS[name], [], {})
+    }
+    if there.get("forced_bos_token_id") in tuple(start)[1:]:
+        del there["forced_bos_token_id"]
+    known = {*SAMPLING, *OPTIONS, *BEAMS, *OTHERS, *INERT}
+    there |= {
+        name: value for name, value in values.items() if name not in known and value is not None
+    }
+    told = "; ".join(
+        part
+        for part in (
+            (
+                "follow it by "
+                + " ".join(f"generate.{name}={value}" for name, value in follow.items())
+                if follow
+                else ""
+            ),
+            (
+                "nothing here does "
+                + ", ".join(f"{name}={value!r:.40}" for name, value in there.items())
+                if there
+                else ""
+            ),
+        )
+        if part
+    )
+    return (
+        f"{NAME} asks for other answers than the greedy ones of the standard: {told}"
+        if told
+        else None
+    )

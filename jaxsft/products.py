@@ -1,0 +1,80 @@
+"""Matrix products in two precisions: float32 or wider, and bfloat16 operands with float32 sums."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+
+def at_least_fp32(dtype) -> jnp.dtype:
+    """Returns `dtype`, or float32 where that is wider."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+# As bf16, of a model whose linear layers have weights that are rounded already, though they lie in
+# float32. A CPU widens bfloat16 again before it multiplies, and a loop over tokens would keep such
+# a copy of every weight.
+ROUNDED = "rounded"
+
+
+def contract(equation: str, x: Array, w: Array, precision: str) -> Array:
+    """`einsum(equation, x, w)`. fp32: operands as they are (float64 stays float64), highest
+    precision. bf16, and `ROUNDED`: operands rounded to bfloat16, sums and result in float32, in the
+    forward and in the backward pass.
+    """
+    if precision != "fp32":
+        return _bf16_einsum(equation, x, w)
+    return jnp.einsum(
+        equation,
+        x,
+        w,
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=at_least_fp32(jnp.result_type(x, w)),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _bf16_einsum(equation: str, x: Array, w: Array) -> Array:
+    return jnp.einsum(
+        equation, x.astype(jnp.bfloat16), w.astype(jnp.bfloat16), preferred_element_type=jnp.float32
+    )
+
+
+def _bf16_forward(equation, x, w):
+    # The rounded operands are what the backward pass needs: half the memory of the originals.
+    return _bf16_einsum(equation, x, w), (x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
+
+
+def _bf16_backward(equation, operands, g):
+    # XLA transposes a mixed bf16 -> fp32 product into a full fp32 one; rounding the cotangent keeps
+    # the fast kernel.
+    x, w = operands
+    (left, right), out = equation.split("->")[0].split(","), equation.split("->")[1]
+    g = g.astype(jnp.bfloat16)
+    dx = jnp.einsum(f"{out},{right}->{left}", g, w, preferred_element_type=jnp.float32)
+    # nor does it have the product of a transposed matrix with more than a matrix: the states of a
+    # recurrent cell
+    if x.ndim == 2 < g.ndim:
+        x, left = lax.optimization_barrier(x.T), left[::-1]
+    dw = jnp.einsum(f"{left},{out}->{right}", x, g, preferred_element_type=jnp.float32)
+    # XLA folds a transpose that follows (a tied head's) into the product, in a form that its CPU
+    # backend does not have for bfloat16 without AMX.
+    return dx, lax.optimization_barrier(dw)
+
+
+_bf16_einsum.defvjp(_bf16_forward, _bf16_backward)
+
+
+def to_vocab(x: Array, matrix: Any, precision: str) -> Array:
+    """Logits [..., V] of states [..., D] through an output matrix [D, V], and through its adapter
+    where it has one.
+    """
+    if hasattr(matrix, "logits"):
+        return matrix.logits(x, functools.partial(contract, precision=precision))
+    lead = "bs"[: x.ndim - 1]
+    return contract(f"{lead}d,dv->{lead}v", x, matrix, precision)

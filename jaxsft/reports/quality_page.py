@@ -1,0 +1,510 @@
+"""The pages of a quality card and of a comparison of two: Markdown, and HTML without any network,
+from `card.json` alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsft.reports import charts, facts, markdown_report, page
+from jaxsft.rundir import write_text
+
+HEADINGS = {
+    "completeness": ("Completeness", "What is not there."),
+    "consistency": ("Consistency", "What contradicts itself, and what was damaged on its way."),
+    "diversity": ("Diversity", "How much the texts differ, in words and in content."),
+    "noise": (
+        "Noise",
+        (
+            "Rules of thumb that point at rows to read, no verdict: mathematics, code and lists"
+            " break them by nature."
+        ),
+    ),
+    "distribution": ("Distribution", "Which labels, lengths and scripts there are."),
+    "drift": (
+        "Drift",
+        "How the splits differ. With many rows every p-value is small: look at the effect.",
+    ),
+    "agreement": ("Agreement", "Whether people who labelled the same item agree."),
+    "contamination": (
+        "Contamination",
+        "Rows of a benchmark, or of a held-out split, of which a run of words stands in the data.",
+    ),
+}
+TILES = (
+    ("completeness", "rows"), ("completeness", "missing_cells"),
+    ("consistency", "conflicting_rows"), ("consistency", "damaged_rows"),
+    ("diversity", "repeated_rows"), ("diversity", "mtld"), ("noise", "noisy_rows"),
+    ("contamination", "contaminated_share"),
+)  # fmt: skip
+BARS = 30  # classes with a bar of their own
+IN_MARKDOWN = 5  # rows of a finding
+VERDICTS = ("worse", "better", "changed", "added", "removed", "same")
+
+
+def write_card(folder: Path, card: Mapping[str, Any], name: str) -> list[Path]:
+    """Write `card.md` and `card.html` into a folder and return their paths. Raises JaxsftError
+    where they cannot be written.
+    """
+    return [
+        write_text(folder / "card.md", markdown(card, name)),
+        write_text(folder / "card.html", html(card, name)),
+    ]
+
+
+def write_comparison(
+    folder: Path, lines: Sequence[Mapping[str, Any]], before: str, after: str
+) -> list[Path]:
+    """Write `comparison.md` and `comparison.html` from the lines of a comparison, and return their
+    paths. Raises JaxsftError.
+    """
+    written = [write_text(folder / "comparison.md", _comparison_markdown(lines, before, after))]
+    text = (
+        page.templates()
+        .get_template("comparison.html.jinja")
+        .render(
+            before=before,
+            after=after,
+            groups=_grouped(lines),
+            verdicts=VERDICTS,
+            count={v: sum(x["verdict"] == v for x in lines) for v in VERDICTS},
+        )
+    )
+    return [*written, write_text(folder / "comparison.html", text)]
+
+
+# --- text of numbers
+# --------------------------------------------------------------------------------------------------
+def value_text(card: Mapping[str, Any], measure: str, value: Any) -> str:
+    """Return a number as the card shows it: a share in percent, a count with thousands marks,
+    others with four digits, – where there is none.
+    """
+    if value is None:
+        return "–"
+    if not isinstance(value, int | float):
+        return str(value)
+    if card["definitions"].get(measure, {}).get("share"):
+        return "0 %" if value == 0 else f"{100 * value:.3g} %"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    return facts.number_text(value)
+
+
+def headlines(card: Mapping[str, Any]) -> list[str]:
+    """Return a line per split with the numbers to look at first, and one per benchmark."""
+    out = []
+    for split in card["data"]["splits"]:
+        found = [
+            (m, card["numbers"][f][split][m])
+            for f, m in TILES
+            if m in card["numbers"].get(f, {}).get(split, {})
+        ]
+        out.append(
+            f"{split}: "
+            + ", ".join(f"{measure} {value_text(card, measure, value)}" for measure, value in found)
+        )
+    for name, found in card["numbers"].get("contamination", {}).items():
+        judged = found["benchmark_rows"] - found["short_rows"]
+        out.append(
+            f"{name}: {found['contaminated_rows']:,} of {judged:,} rows share {found['ngram']}"
+            " words with the data"
+        )
+    return out
+
+
+def _table(card: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """Return heads and lines (measure, what it is, a text per split) of a family."""
+    numbers = card["numbers"].get(family, {})
+    measures = dict.fromkeys(measure for values in numbers.values() for measure in values)
+    cells = lambda m: [
+        value_text(card, m, values[m]) if m in values else "" for values in numbers.values()
+    ]
+    return {
+        "heads": list(numbers),
+        "lines": [(m, card["definitions"].get(m, {}).get("says", ""), cells(m)) for m in measures],
+    }
+
+
+def _definitions(card: Mapping[str, Any], family: str) -> list[tuple[str, str, str, str]]:
+    measures = dict.fromkeys(
+        measure for values in card["numbers"].get(family, {}).values() for measure in values
+    )
+    found = [(m, card["definitions"][m]) for m in measures if m in card["definitions"]]
+    return [(m, d["says"], d["source"], d["better"]) for m, d in found]
+
+
+def _title(card: Mapping[str, Any], name: str) -> tuple[str, str]:
+    data = card["data"]
+    rows = ", ".join(f"{split} {part['rows']:,} rows" for split, part in data["splits"].items())
+    label = (
+        f"; label: {data['label']} ({data['label_is']})"
+        if data["label"] is not None
+        else "; no label"
+    )
+    return f"Quality of {name}", f"{rows}; text: {', '.join(data['text'])}{label}"
+
+
+# --- Markdown
+# --------------------------------------------------------------------------------------------------
+def markdown(card: Mapping[str, Any], name: str) -> str:
+    """Return the card as Markdown."""
+    title, about = _title(card, name)
+    out = [f"# {markdown_report.escape(title)}", markdown_report.escape(about) + "."]
+    for family, (heading, lede) in HEADINGS.items():
+        out += [f"## {heading}", lede]
+        table = _table(card, family)
+        if table["lines"]:
+            heads = ["measure", *map(markdown_report.escape, table["heads"])]
+            out.append(
+                markdown_report.table(
+                    heads,
+                    [
+                        [measure.replace("_", " "), *map(markdown_report.escape, cells)]
+                        for measure, _, cells in table["lines"]
+                    ],
+                )
+            )
+        for skipped in _skipped(card, family):
+            out.append(f"*Not measured: {markdown_report.escape(skipped)}.*")
+        if family == "completeness":
+            out += _columns_markdown(card)
+        if family == "consistency" and card["conflicts"]:
+            out.append("Texts with several labels, the first of them:")
+            lines = [
+                [row["row"], ", ".join(row["labels"]), found["text"]]
+                for found in card["conflicts"][:IN_MARKDOWN]
+                for row in found["rows"]
+            ]
+            out.append(
+                markdown_report.samples_table(
+                    [dict(zip(("row", "labels", "text"), line, strict=True)) for line in lines],
+                    ("row", "labels", "text"),
+                )
+            )
+        out += _findings_markdown(card, family)
+    out.append("## Definitions")
+    lines = [
+        [
+            m.replace("_", " "),
+            markdown_report.escape(d["says"]),
+            markdown_report.escape(d["source"]),
+            d["better"],
+        ]
+        for m, d in card["definitions"].items()
+    ]
+    out.append(
+        markdown_report.table(["measure", "what it is", "source", "better"], lines, numbers=False)
+    )
+    return "\n\n".join(out) + "\n"
+
+
+def _columns_markdown(card: Mapping[str, Any]) -> list[str]:
+    out = []
+    for split, columns in card["tables"]["columns"].items():
+        lines = [
+            [markdown_report.escape(column), *(f"{counts[kind]:,}" for kind in _KINDS)]
+            for column, counts in columns.items()
+        ]
+        out.append(
+            markdown_report.table(
+                [f"missing cells, {markdown_report.escape(split)}", *_KINDS], lines
+            )
+        )
+    return out
+
+
+_KINDS = ("absent", "null", "empty", "nan", "missing")
+
+
+def _findings_markdown(card: Mapping[str, Any], family: str) -> list[str]:
+    out = []
+    for kind, found in card["findings"].items():
+        if kind.partition("/")[0] == family and found["rows"] and kind != "consistency/conflict":
+            columns = [
+                column
+                for column in ("row", "detail", "other", "text")
+                if any(row.get(column) for row in found["rows"])
+            ]
+            name = markdown_report.escape(_kind(kind))
+            out.append(f"**{name}**: {found['count']:,} (all in findings.jsonl)")
+            out.append(markdown_report.samples_table(found["rows"][:IN_MARKDOWN], columns))
+    return out
+
+
+def _kind(name: str) -> str:
+    return name.partition("/")[2].replace("_", " ")
+
+
+def _skipped(card: Mapping[str, Any], family: str) -> list[str]:
+    names = (family, "label_issues") if family == "noise" else (family,)
+    return [
+        f"{'wrong labels: ' if name == 'label_issues' else ''}{card['skipped'][name]}"
+        for name in names
+        if name in card["skipped"]
+    ]
+
+
+def _comparison_markdown(lines: Sequence[Mapping[str, Any]], before: str, after: str) -> str:
+    out = [f"# {markdown_report.escape(after)} against {markdown_report.escape(before)}"]
+    for verdict in VERDICTS[:-1]:
+        found = [line for line in lines if line["verdict"] == verdict]
+        if found:
+            out.append(f"## {verdict.capitalize()}: {len(found)}")
+            cells = [
+                [markdown_report.escape(f"{line['family']}: {line['measure'].replace('_', ' ')}"),
+                markdown_report.escape(line["part"]),
+                 *(_plain(line[key]) for key in ("before", "after", "difference")), line["better"]]
+                for line in found
+            ]  # fmt: skip
+            out.append(
+                markdown_report.table(
+                    ["measure", "of", "before", "after", "difference", "better"], cells
+                )
+            )
+    same = sum(line["verdict"] == "same" for line in lines)
+    return "\n\n".join([*out, f"{same} numbers are the same."]) + "\n"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    return (
+        facts.number_text(value)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else markdown_report.escape(str(value))
+    )
+
+
+def _grouped(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    out: dict[str, list[dict[str, Any]]] = {verdict: [] for verdict in VERDICTS}
+    for line in lines:
+        shown = {key: _plain(line[key]) for key in ("before", "after", "difference")}
+        out[line["verdict"]].append({**line, **shown, "measure": line["measure"].replace("_", " ")})
+    return out
+
+
+# --- HTML
+# --------------------------------------------------------------------------------------------------
+def html(card: Mapping[str, Any], name: str) -> str:
+    """Return the card as one page; everything that the data holds goes through Jinja's escaping."""
+    title, about = _title(card, name)
+    more = {
+        "completeness": _missing,
+        "consistency": _types,
+        "diversity": _diversity,
+        "distribution": _distribution,
+    }
+    sections = []
+    for family, (heading, lede) in HEADINGS.items():
+        sections.append({
+            "id": family, "heading": heading, "lede": lede, "skipped": _skipped(card, family),
+            "table": _table(card, family),
+            "definitions": _definitions(card, family), "findings": _findings(card, family),
+            "conflicts": card["conflicts"] if family == "consistency" else [],
+            "charts": [], "histograms": [], "bars": [], "tables": [],
+            **(more[family](card) if family in more else {}),
+        })  # fmt: skip
+    return (
+        page.templates()
+        .get_template("quality.html.jinja")
+        .render(title=title, about=about, tiles=_tiles(card), sections=sections)
+    )
+
+
+def _tiles(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the numbers to look at first, of the reference split; of contamination the highest."""
+    split, out = card["data"]["reference"], []
+    for family, measure in TILES:
+        if family == "contamination":
+            found = [
+                values[measure]
+                for values in card["numbers"].get(family, {}).values()
+                if measure in values
+            ]
+            value = max(found, default=None)
+        else:
+            value = card["numbers"].get(family, {}).get(split, {}).get(measure)
+        if value is not None:
+            out.append((measure.replace("_", " "), value_text(card, measure, value)))
+    return out
+
+
+def _findings(card: Mapping[str, Any], family: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": _kind(kind),
+            "count": found["count"],
+            "rows": [{"detail": "", "other": "", **row} for row in found["rows"]],
+        }
+        for kind, found in card["findings"].items()
+        if kind.partition("/")[0] == family and kind != "consistency/conflict"
+    ]
+
+
+def _missing(card: Mapping[str, Any]) -> dict[str, Any]:
+    found = card["tables"]["columns"]
+    names = dict.fromkeys(column for columns in found.values() for column in columns)
+    lines = [
+        (
+            name,
+            [
+                f"{columns[name]['missing']:,}" if name in columns else ""
+                for columns in found.values()
+            ],
+        )
+        for name in names
+    ]
+    tables = [{"title": "Missing cells", "first": "column", "heads": list(found), "lines": lines}]
+    for split, columns in found.items():
+        if lines := [
+            (column, [f"{counts[kind]:,}" for kind in _KINDS[:-1]])
+            for column, counts in columns.items()
+            if counts["missing"]
+        ]:
+            tables.append(
+                {
+                    "title": f"Kinds of missing cells, {split}",
+                    "first": "column",
+                    "heads": _KINDS[:-1],
+                    "lines": lines,
+                }
+            )
+    return {"tables": tables}
+
+
+def _types(card: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = sorted({kind for counts in card["tables"]["types"].values() for kind in counts})
+    types = [
+        (column, [f"{counts.get(kind, 0):,}" for kind in kinds])
+        for column, counts in card["tables"]["types"].items()
+    ]
+    tables = [
+        {"title": "Types of cells, all splits", "first": "column", "heads": kinds, "lines": types}
+    ]
+    damage = card["tables"]["damage"]
+    lines = [
+        (what.replace("_", " "), [f"{counts[what]:,}" for counts in damage.values()])
+        for what in next(iter(damage.values()))
+    ]
+    tables.append(
+        {
+            "title": "Damaged characters, rows",
+            "first": "kind",
+            "heads": list(damage),
+            "lines": lines,
+        }
+    )
+    if card["tables"]["label_variants"]:
+        lines = [(group[0], [", ".join(group[1:])]) for group in card["tables"]["label_variants"]]
+        tables.append(
+            {
+                "title": "Labels in several spellings",
+                "first": "most frequent",
+                "heads": ["others"],
+                "lines": lines,
+            }
+        )
+    return {"tables": tables}
+
+
+def _diversity(card: Mapping[str, Any]) -> dict[str, Any]:
+    curves = [(split, np.array(c["words"], float), np.array(c["vocabulary"], float),
+    f"dotted s{i % charts.COLOURS}")
+              for i,
+              (split,
+              c) in enumerate(card["curves"]["growth"].items()) if len(c["words"]) > 1]  # fmt: skip
+    drawn = (
+        [charts.chart("Growth of the vocabulary: different words by words read", curves, zero=True)]
+        if curves
+        else []
+    )
+    clusters = card["tables"]["clusters"]
+    lines = [
+        (f"cluster {at}", cluster["sizes"], cluster["example"])
+        for at, cluster in enumerate(clusters, start=1)
+    ]
+    bars = (
+        [_bars(card, "Clusters of texts, each with the text nearest to its centre", lines)]
+        if lines
+        else []
+    )
+    return {"charts": drawn, "bars": bars}
+
+
+def _distribution(card: Mapping[str, Any]) -> dict[str, Any]:
+    bars = [
+        _bars(card, title, [(name, counts, "") for name, counts in card["tables"][table].items()])
+        for table, title in (
+            ("classes", "Labels"),
+            ("scripts", "Scripts"),
+            ("languages", "Languages of a sample"),
+        )
+        if card["tables"][table]
+    ]
+    titles = {
+        "characters": "Characters of a row",
+        "words": "Words of a row",
+        "label": "Label (a quantity)",
+    }
+    histograms = [
+        _histogram(titles[what], found)
+        for what, found in card["curves"]["lengths"].items()
+        if found
+    ]
+    return {"bars": bars, "histograms": histograms}
+
+
+def _bars(
+    card: Mapping[str, Any], title: str, lines: Sequence[tuple[str, Mapping[str, int], str]]
+) -> dict[str, Any]:
+    """Return horizontal bars, one per split, as shares of the split; the widest is as wide as the
+    page.
+    """
+    totals = {
+        split: max(sum(counts.get(split, 0) for _, counts, _ in lines), 1)
+        for split in card["data"]["splits"]
+    }
+    share = lambda split, count: count / totals[split]
+    widest = (
+        max(
+            (share(split, counts.get(split, 0)) for _, counts, _ in lines for split in totals),
+            default=0,
+        )
+        or 1
+    )
+    made = [
+        (name,
+        [(f"s{i % charts.COLOURS}", split, counts.get(split, 0),
+        f"{100 * share(split, counts.get(split, 0)):.3g} %",
+                 round(100 * share(split, counts.get(split, 0)) / widest, 2)) for i,
+                 split in enumerate(totals)], note)
+        for name, counts, note in lines
+    ]  # fmt: skip
+    return {
+        "title": title,
+        "splits": [(f"s{i % charts.COLOURS}", split) for i, split in enumerate(totals)],
+        "lines": made[:BARS],
+        "rest": made[BARS:],
+    }
+
+
+def _histogram(title: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    out = []
+    for split, counts in found["counts"].items():
+        highest, edges = max(counts), list(pairwise(found["edges"]))
+        last = len(counts) - 1
+        bars = [(facts.number_text(low),
+        facts.number_text(found["longest"] if at == last else high), count,
+        round(100 * count / max(highest, 1), 2))
+                for at,
+                ((low, high), count) in enumerate(zip(edges, counts, strict=True))]  # fmt: skip
+        out.append({"split": split, "bars": bars, "highest": highest})
+    return {
+        "title": title,
+        "first": facts.number_text(found["edges"][0]),
+        "last": facts.number_text(found["longest"]),
+        "splits": out,
+    }

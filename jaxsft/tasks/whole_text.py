@@ -1,0 +1,313 @@
+"""What the tasks on whole texts share: how a text becomes ids, how packed texts are read, and how
+the parts of a row are put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxsft.config.schema import Config
+from jaxsft.data.encode import Encoded, framed
+from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.records import features
+from jaxsft.data.records.fields import declared_labels
+from jaxsft.data.windows import sentences
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.losses import table
+from jaxsft.models.attention import Tokens
+from jaxsft.models.feature_tokens import Features, Soft, place
+from jaxsft.models.heads import TextHead, layers_of, pool
+from jaxsft.models.transformer import Params, Transformer
+from jaxsft.tasks.base import Task, by_row, in_order
+
+
+class TextTask(Task):
+    """A text, or a pair of texts in one sequence, is pooled to a vector, from which the head makes
+    `width` numbers.
+    """
+
+    @property
+    def width(self) -> int:
+        """How many numbers the head gives."""
+        raise NotImplementedError
+
+    # --- columns beside the text
+    # ----------------------------------------------------------------------------------------------
+    @staticmethod
+    def fit_features(
+        config: Config, records: Sequence[Any], where: Sequence[str]
+    ) -> dict[str, Any]:
+        """What is learnt of `data.columns.features` from the training rows, for the state; nothing
+        where there are none.
+        """
+        columns = config.data.columns
+        return (
+            {"features": features.learn(columns, [r.features for r in records], where)}
+            if columns.features
+            else {}
+        )
+
+    @property
+    def _learnt(self) -> list[dict[str, Any]]:
+        return self.state.get("features", [])
+
+    @property
+    def _soft(self) -> bool:
+        return bool(self._learnt) and self.config.task.features == "tokens"
+
+    def _with_features(self, one: Encoded, numbers: np.ndarray, classes: np.ndarray) -> Encoded:
+        """Places for the vectors of the columns, behind the special tokens at the beginning; a cut
+        leaves them.
+        """
+        start, count = self._start, len(numbers)
+        grown = lambda x: None if x is None else np.insert(x, start, np.zeros(count, x.dtype))
+        segment = {**one.segment, "numbers": numbers, "classes": classes}
+        first = None if one.first is None else (one.first[0] + count, one.first[1] + count)
+        frame, breaks = (one.frame[0] + count, one.frame[1]), [at + count for at in one.breaks]
+        return one._replace(
+            ids=grown(one.ids),
+            types=grown(one.types),
+            segment=segment,
+            first=first,
+            frame=frame,
+            breaks=breaks,
+        )
+
+    @property
+    def _start(self) -> int:
+        """How many special tokens stand before a text."""
+        return self.tokenizer.wrap([], None).head
+
+    # --- texts
+    # ----------------------------------------------------------------------------------------------
+    def encode_texts(
+        self, records: Sequence[Any], where: Sequence[str], segments: Sequence[Mapping[str, Any]]
+    ) -> list[Encoded | str]:
+        """Per record its ids, framed by the tokenizer's bos and eos, and what belongs to the whole
+        text; or that it is empty.
+
+        Args:
+          segments: per record, numbers and vectors by name; `weight` is the weight of the text.
+        """
+        first, second = (
+            map(list, zip(*(_texts(record) for record in records), strict=True))
+            if records
+            else ([], [])
+        )
+        blank = [
+            not a.strip() and not (b or "").strip() for a, b in zip(first, second, strict=True)
+        ]
+        cells = [getattr(r, "features", ()) for r in records]
+        if self._learnt:
+            numbers, classes = features.encode(self._learnt, cells, where)
+            if not self._soft:
+                template = self.config.task.feature_template
+                first = [
+                    features.written(template, self._learnt, row, text)
+                    for row, text in zip(cells, first, strict=True)
+                ]
+        text_ids = self.tokenizer.encode_stream(first)
+        paired = any(text is not None for text in second)
+        pair_ids = (
+            self.tokenizer.encode_batch([text or "" for text in second])
+            if paired
+            else [[]] * len(records)
+        )
+        encoded: list[Encoded | str] = []
+        for i, (a, b, ids, pair, segment) in enumerate(
+            zip(first, second, text_ids, pair_ids, segments, strict=True)
+        ):
+            if blank[i] or not (ids or pair):
+                encoded.append("empty" if blank[i] else "text_lost")
+                continue
+            one = (
+                self._pair(ids, pair, segment)
+                if b is not None
+                else framed(self.tokenizer.wrap(ids, None), segment)
+            )
+            if self.config.data.too_long == "sentence":
+                one = one._replace(breaks=self._breaks(a if b is None else b, one.frame[0]))
+            encoded.append(self._with_features(one, numbers[i], classes[i]) if self._soft else one)
+        return encoded
+
+    def _pair(self, a: list[int], b: list[int], segment: Mapping[str, Any]) -> Encoded:
+        """Two texts in one frame or, `apart`, each in its own, with types that part them. A long
+        pair keeps its first text in every window.
+        """
+        if self.apart:
+            both = [framed(self.tokenizer.wrap(ids, None), {}) for ids in (a, b)]
+            ids, types = (
+                np.concatenate([one.ids for one in both]),
+                np.repeat(np.arange(2, dtype=np.int32), [len(one.ids) for one in both]),
+            )
+            start, head, tail = (
+                both[0].frame[0],
+                len(both[0].ids) + both[1].frame[0],
+                both[1].frame[1],
+            )
+            return Encoded(
+                ids, segment=segment, types=types, frame=(head, tail), first=(start, start + len(a))
+            )
+        one = framed(self.tokenizer.wrap(a, b), segment)
+        start, tail = one.frame
+        return one._replace(
+            frame=(len(one.ids) - tail - len(b), tail), first=(start, start + len(a))
+        )
+
+    def _breaks(self, text: str, start: int) -> list[int]:
+        """Where sentences of a text begin, in ids, of which the first is `start`."""
+        begins = [begin for begin, _ in self.tokenizer.offsets(text)]
+        return (start + np.searchsorted(begins, sentences(text))).tolist()
+
+    apart = False  # the two texts of a pair do not see each other
+
+    def head(self, vocab: int, precision: str) -> TextHead | None:
+        return self.make_head(TextHead, self.width, precision)
+
+    def make_head(self, kind: type[TextHead], outputs: int, precision: str) -> TextHead:
+        t = self.config.task
+        sizes = tuple(features.sizes(self._learnt)) if self._soft else ()
+        return kind(
+            self.config.model.embed,
+            outputs,
+            precision,
+            t.pool,
+            bias=t.bias,
+            features=sizes,
+            **layers_of(t, self.config.model),
+        )
+
+    @property
+    def digest(self) -> dict[str, Any]:
+        t = self.config.task
+        return {**super().digest, "sentences": self.config.data.too_long == "sentence"} | (
+            {"features": [t.features, t.feature_template]} if self._learnt else {}
+        )
+
+    def read(
+        self, model: Transformer, params: Params, batch: Batch, noise: Any
+    ) -> Float[Array, "batch texts width"]:
+        """What the head says of each packed text."""
+        # [B, G, D], or [B, S, D] for a head that pools by itself
+        x = self.states(model, params, batch, noise)
+        noise = noise.at(model.config.layers + 1) if noise else None
+        return model.head.apply(
+            {"params": params.get("head", {})},
+            x,
+            None if self.pooled else self.where(batch),
+            self.count(batch),
+            noise,
+        )
+
+    def backbone(self, model: Transformer, params: Params, batch: Batch, noise: Any) -> Array:
+        where = self.where(batch)
+        # [B, S, D]
+        hidden = model.hidden(
+            params, batch.tokens, where, noise, self._vectors(model, params, batch, where)
+        )
+        return (
+            pool(
+                hidden, where.segment_ids, where.positions, self.count(batch), self.config.task.pool
+            )
+            if self.pooled
+            else hidden
+        )
+
+    @property
+    def pooled(self) -> bool:
+        return self.config.task.pool != "attention"
+
+    def where(self, batch: Batch) -> Tokens:
+        """The texts of each row that are read apart."""
+        return Tokens(batch.segment_ids, batch.positions, batch.types)
+
+    def count(self, batch: Batch) -> int:
+        """How many of them there may be."""
+        return batch.example_ids.shape[1]
+
+    def _vectors(
+        self, model: Transformer, params: Params, batch: Batch, where: Tokens
+    ) -> Soft | None:
+        if not self._soft:
+            return None
+        columns = Features(tuple(features.sizes(self._learnt)), model.config.embed)
+        vectors = columns.apply(
+            {"params": params["head"]["features"]},
+            batch.segment["numbers"],
+            batch.segment["classes"],
+        )
+        return place(vectors, where, self._start)
+
+    @staticmethod
+    def weight(batch: Batch) -> Float[Array, "batch texts"]:
+        """The weight of each text, 0 where there is none."""
+        return jnp.where(batch.example_ids >= 0, batch.segment["weight"], 0).astype(jnp.float32)
+
+    def values(self, predictions: Array, targets: Array, hyper: Mapping[str, Any]) -> Array:
+        """The loss of `losses/table.py` between numbers, element by element."""
+        scalars = {"delta": hyper["huber_delta"]} if self.config.task.loss == "huber" else {}
+        return table.get(self.config.task.loss)(predictions, targets, **scalars)
+
+    def read_labels(
+        self,
+        records: Sequence[Any],
+        where: Sequence[str],
+        labels: Sequence[str],
+        of: Any,
+        option: str = "task.labels",
+    ) -> list[list[int]]:
+        """The numbers of the labels of each record. Raises DataError for one that is not in the
+        vocabulary, which `option` names.
+        """
+        index, out = {label: i for i, label in enumerate(labels)}, []
+        for record, line in zip(records, where, strict=True):
+            if unknown := [label for label in of(record) if label not in index]:
+                known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+                raise DataError(
+                    f"{line}: label {unknown[0]!r} is not in the vocabulary of {len(index)} labels"
+                    f" ({known}); add it by {option}"
+                )
+            out.append([index[label] for label in of(record)])
+        return out
+
+    @classmethod
+    def fit_labels(
+        cls, given: Sequence[str] | None, found: set[str], where: Sequence[str], least: int = 2
+    ) -> list[str]:
+        """The vocabulary of labels: `task.labels`, or those of the training split in order. Raises
+        ConfigError or DataError.
+        """
+        labels = declared_labels(given, found) if given else in_order(found)
+        if len(labels) < least or len(set(labels)) != len(labels):
+            raise (ConfigError if given else DataError)(
+                f"{where[0].rsplit(':', 1)[0] if where else 'task.labels'}: {len(set(labels))}"
+                f" different labels ({', '.join(labels[:5])}); task={cls.name} needs at least"
+                f" {least}, each named once; check data.columns.label and task.labels"
+            )
+        return labels
+
+
+def _texts(record: Any) -> tuple[str, str | None]:
+    return (
+        (record.text_a, record.text_b)
+        if hasattr(record, "text_a")
+        else (record.text, record.text_pair)
+    )
+
+
+def about(record: Any) -> dict[str, Any]:
+    """The texts of a record, as a line of predictions shows them."""
+    a, b = _texts(record)
+    return {"text": a} | ({} if b is None else {"text_pair": b})
+
+
+def mean_of_parts(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
+    """Per row the mean of its parts, in float64: a long row that was cut into several examples
+    speaks with one voice.
+    """
+    return {row: parts.astype(np.float64).mean(0) for row, parts in by_row(split, values).items()}

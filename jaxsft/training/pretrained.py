@@ -1,0 +1,391 @@
+"""Runs that start from a folder in the layout of Hugging Face: its architecture, its weights, and
+what a run keeps of it for `jaxsft export`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxsft import patterns, remote, rundir
+from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
+from jaxsft.data import hub
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.hf import read as pretrained
+from jaxsft.hf import trained_heads, write
+from jaxsft.hf.families.family import Head
+from jaxsft.models import surgery
+from jaxsft.models.transformer import Params
+from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding.weights import Flat, flatten
+
+if TYPE_CHECKING:
+    from jaxsft.training.setup import Parts
+
+MODULES = "modules.json"  # in a folder of sentence-transformers
+NAME = "pretrained.json"  # in a run directory: what it started from
+# stay the user's
+USERS = (
+    "dropout",
+    "attention",
+    "remat",
+    "unroll",
+    "pretrained",
+    "init",
+    "part",
+    "vectors",
+    "train_rows",
+    *surgery.FIELDS,
+)
+# read where logits over the vocabulary are made
+OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")
+
+
+def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
+    """The config with the architecture and the tokenizer of a folder. Raises ConfigError: an option
+    changes nothing there, or the tokenizer is of another model.
+    """
+    source = pretrained.open_source(folder, config.model.part)
+    config = with_head_of_class(config, source)
+    task = config.task
+    found = longer(config.model, architecture(config, source))
+    if config.model.bidirectional and not found.causal and not found.decoder_layers:
+        raise ConfigError(
+            f"model.bidirectional=True: a token of model.pretrained={config.model.pretrained} sees"
+            " the whole text already; leave it out"
+        )
+    # Added tokens may lie beyond the rows: a padding token that only the tokenizer has. What texts
+    # are made of may not.
+    if (
+        config.model.init != "scratch"
+        and (tokens := int(reader.ordinary().max(initial=-1)) + 1) > found.vocab_rows
+    ):
+        raise ConfigError(
+            f"model.pretrained={config.model.pretrained}: the tokenizer makes texts of {tokens}"
+            f" tokens, the embedding of the model has {found.vocab_rows} rows, so they belong to"
+            " different models; put the model's own tokenizer there"
+        )
+    found = dataclasses.replace(
+        found, vocab_rows=max(found.vocab_rows, reader.vocab_size + len(config.tokenizer.added))
+    )
+    tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
+    if found.decoder_layers and getattr(task, "start", ()) is None:
+        config = dataclasses.replace(config, task=dataclasses.replace(task, start=_start(source)))
+    return dataclasses.replace(config, model=found, tokenizer=tokenizer)
+
+
+def with_head_of_class(config: Config, source: pretrained.Source) -> Config:
+    """The config with the head of the folder's class where no option of a head was given: what is
+    trained can be exported, and a trained head or a pooler is taken. A folder of
+    sentence-transformers keeps the standard, a mean, for that is how its vectors were made.
+    """
+    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    head = source.family.heads.get(kind)
+    if (
+        head is None
+        or kind == "lm"
+        or getattr(task, "encoder", "cross") != "cross"
+        or (kind == "text" and (source.folder / MODULES).is_file())
+    ):
+        return config
+    own = (
+        trained_heads.of_masked(source.family, source.values, task)
+        if kind == "mlm"
+        else trained_heads.options_of(head, source.values, type(task))
+    )
+    # an option against it is an error later, which names it
+    trained = (trained_heads.head_of(source.family, source.values) or (None,))[0] == kind
+    return _unless_given(
+        config, head, own, f"{source.family.architecture}{head.suffix}", always=trained
+    )
+
+
+def with_head_of_family(config: Config) -> Config:
+    """The config of a model from nothing that reads in both directions, with the head of the family
+    that has all options of the model, where there is one and no option of a head was given.
+    """
+    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    if (
+        not config.unasked
+        or config.model.causal
+        or config.model.decoder_layers
+        or config.model.kind != "transformer"
+    ):
+        return config
+    head = (
+        write.class_of(config.model, kind)
+        if kind in ("text", "tag", "span") and getattr(task, "encoder", "cross") == "cross"
+        else None
+    )
+    return (
+        config
+        if head is None
+        else _unless_given(
+            config, head, trained_heads.nearest_options(head, task), f"...{head.suffix}"
+        )
+    )
+
+
+def _unless_given(
+    config: Config, head: Head, own: Mapping[str, Any], name: str, always: bool = False
+) -> Config:
+    """The config with these options of the task, where nobody gave them; if one was given that the
+    class does not compute with, they make no whole, and the task stays (but for `always`).
+    `Config.origins` says that they are those of the class `name`.
+    """
+    task, unasked = config.task, dict(config.unasked)
+    standard = type(task)()
+    nobody = lambda name: (
+        f"task.{name}" in unasked if unasked else getattr(task, name) == getattr(standard, name)
+    )
+    other = lambda key, value: (
+        key in head.options
+        and key != "bias"
+        and getattr(task, key) not in (head.options[key], value, *_several(head, key))
+    )
+    if not always and any(not nobody(key) and other(key, value) for key, value in own.items()):
+        return config
+    chosen = {key: value for key, value in own.items() if nobody(key)}
+    told = tuple(
+        (f"task.{key}", f"as {name}")
+        for key, value in chosen.items()
+        if value != getattr(task, key)
+    )
+    return dataclasses.replace(
+        config, task=dataclasses.replace(task, **chosen), origins=(*config.origins, *told)
+    )
+
+
+def _several(head: Head, key: str) -> tuple[Any, ...]:
+    return head.options[key] if isinstance(head.options[key], tuple) else ()
+
+
+def _start(source: pretrained.Source) -> list[str] | None:
+    """The tokens that the decoder was trained to start from: that of config.json, and bos where the
+    tokenizer has another one, for a target is framed as a source is. None where config.json names
+    none. Raises ConfigError.
+    """
+    first, tokenizer = source.values.get("decoder_start_token_id"), Tokenizer.load(source.folder)
+    if first is None:
+        return None
+    names = {token["id"]: content for content, token in tokenizer.added.items()}
+    if first not in names:
+        raise ConfigError(
+            f"{source.folder / 'config.json'}: decoder_start_token_id={first} is no special token"
+            " of the tokenizer"
+        )
+    return [
+        names[first],
+        *([names[tokenizer.bos_id]] if tokenizer.bos_id not in (None, first) else []),
+    ]
+
+
+def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
+    """The model of a folder, as the task uses it: without an output over the vocabulary where the
+    task has none.
+    """
+    found, own = source.model(config.model.context), own_options(config)
+    if pretrained.KINDS.get(config.task.name) == "mlm":
+        own |= {"head_bias": True}  # of BERT's head; no config.json speaks of it
+    return dataclasses.replace(found, **own)
+
+
+def own_options(config: Config) -> dict[str, Any]:
+    """What a run does not take from its source: the options of the user, and those of an output
+    over the vocabulary where its task has none.
+    """
+    own = {name: getattr(config.model, name) for name in USERS}
+    if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
+        standard = ModelConfig()
+        own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
+    return own
+
+
+def longer(asked: ModelConfig, found: ModelConfig) -> ModelConfig:
+    """A pretrained architecture with the rope scaling that is asked for, and its context. Raises
+    ConfigError where positions are not rotary.
+    """
+    if asked.rope_scaling.kind == "none" or asked.rope_scaling == found.rope_scaling:
+        return found
+    if found.positions != "rope":
+        raise ConfigError(
+            f"model.rope_scaling.kind={asked.rope_scaling.kind}: the model of model.pretrained has"
+            " no rotary positions"
+        )
+    return dataclasses.replace(
+        found, rope_scaling=asked.rope_scaling, context=max(asked.context, found.context)
+    )
+
+
+def differs(a: ModelConfig, b: ModelConfig) -> tuple[str, Any, Any] | None:
+    """The first option, but for the rows of the vocabulary, that two models have not alike; lists
+    and tuples of the same numbers are alike.
+    """
+    one, other = (json.loads(rundir.json_text(dataclasses.asdict(model))) for model in (a, b))
+    return next(
+        (
+            (name, one[name], other[name])
+            for name in one
+            if name != "vocab_rows" and one[name] != other[name]
+        ),
+        None,
+    )
+
+
+def folder_of(config: Config) -> Path | None:
+    """The folder that the weights come from, where `model.pretrained` names one in this layout."""
+    if not config.model.pretrained:
+        return None
+    folder = remote.opened(str(hub.run_dir(config.model.pretrained)))
+    return folder if pretrained.is_source(folder) else None
+
+
+def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool = False) -> Params:
+    """Parameters on the mesh with the values of the files, tensor by tensor.
+
+    Args:
+      fresh: by path, whether its weight (or, of a stack, which layers) keeps its initial values.
+      rounded: the weights of linear layers are rounded to bfloat16 (`products.ROUNDED`), for a
+        model that is not trained.
+
+    Raises:
+      CheckpointError: a tensor is missing, additional or of another shape; or config.json is
+        another one than the run was started with.
+    """
+    source = pretrained.open_source(folder, parts.config.model.part)
+    if other := differs(
+        longer(parts.config.model, architecture(parts.config, source)), parts.config.model
+    ):
+        name, now, before = other
+        raise CheckpointError(
+            f"{folder / 'config.json'}: says model.{name}={now!r}, the run was started with"
+            f" model.{name}={before!r}"
+        )
+    todo = plan(parts, source)
+    keep = {path: value for path, value in fresh.items() if np.any(value)}
+    specs = flatten(parts.specs)
+    weights = initial(parts, {*todo.fresh, *keep})
+    weights = pretrained.load(
+        source, todo, weights, keep, pretrained.read_by_products(specs) if rounded else ()
+    )
+    return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
+
+
+def plan(parts: Parts, source: pretrained.Source) -> pretrained.Plan:
+    """What becomes of every tensor. A head that is to start anew has none. Raises ConfigError and
+    CheckpointError, as `pretrained.plan`.
+    """
+    kind, state, specs = (
+        pretrained.KINDS.get(parts.config.task.name),
+        parts.task.state,
+        flatten(parts.specs),
+    )
+    names = state.get("labels") or state.get("targets")
+    given, head = resets(parts.config), [path for path in specs if path.startswith("head/")]
+    if head and (
+        parts.config.model.init == "scratch"
+        or all(any(patterns.full(one, path, "train.init_fresh") for one in given) for path in head)
+    ):
+        return pretrained.plan(source, specs, None)
+    return pretrained.plan(source, specs, kind, trained_heads.Asked(kind, parts.config.task, names))
+
+
+def resets(config: Config) -> list[str]:
+    """The patterns of weights that keep their initial values."""
+    reset = (
+        config.model.init.removeprefix("reset:") if config.model.init.startswith("reset:") else None
+    )
+    return [*config.train.init_fresh, *([reset] if reset is not None else [])]
+
+
+def initial(parts: Parts, wanted: set[str]) -> Flat:
+    """Initial values of these weights, as a fresh model has them, and zeros for the others, which
+    cost nothing to make.
+    """
+    place = flatten(meshes.shardings(parts.specs, parts.mesh))
+
+    def init(key: jax.Array) -> Flat:
+        values = flatten(nn.meta.unbox(parts.model.init(key)))
+        return {
+            path: value if path in wanted else jnp.zeros_like(value)
+            for path, value in values.items()
+        }
+
+    return jax.jit(init, out_shardings=place)(jax.random.key(parts.config.seeds.init))
+
+
+# --- what a run keeps
+# --------------------------------------------------------------------------------------------------
+def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
+    """What `pretrained.json` of a run says; None where nothing of it came from such a folder.
+
+    Returns: config, generation (config.json and generation_config.json as they were), tensors
+    ({name: [dtype, shape]}), renamed (names there that
+      are old ones: {today's: theirs}), fresh, left and head (of `pretrained.Plan`).
+    """
+    config = parts.config
+    if (folder := folder_of(config)) is None:
+        before = config.train.init_from or config.model.pretrained
+        path = other(before) / NAME if before else None
+        return (
+            rundir.read_json(path) | {"head": None} if path is not None and path.is_file() else None
+        )
+    source = pretrained.open_source(folder, config.model.part)
+    todo = plan(parts, source)
+    generation = folder / "generation_config.json"
+    return {
+        "folder": str(config.model.pretrained),
+        "config": dict(source.values),
+        "generation": rundir.read_json(generation) if generation.is_file() else None,
+        "tensors": {
+            name: [source.tensors.dtype(name), list(source.tensors.shape(name))]
+            for name in source.tensors
+        },
+        "fresh": list(todo.fresh),
+        "left": list(todo.left),
+        "head": todo.head,
+    }
+
+
+def config_of(config: Config, other: Callable[[str], Path]) -> dict[str, Any] | None:
+    """Of `facts` what is known before anything is read of the tensors; of a run that started from
+    another all that this one keeps.
+    """
+    if (folder := folder_of(config)) is not None:
+        return {"config": dict(pretrained.open_source(folder, config.model.part).values)}
+    before = config.train.init_from or config.model.pretrained
+    path = other(before) / NAME if before else None
+    return rundir.read_json(path) if path is not None and path.is_file() else None
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """One line for the start of a run."""
+    some = lambda names: (
+        ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    )
+    out = f"{found['folder']}: {len(found['tensors']) - len(found['left'])} tensors taken"
+    out += f"; not taken: {some(found['left'])}" if found["left"] else ""
+    out += f"; fresh: {some(found['fresh'])}" if found["fresh"] else ""
+    return out + (
+        f"\nnote       its trained head is not taken: {found['head']}" if found.get("head") else ""
+    )
+
+
+def check_init(option: str, folder: Path) -> None:
+    """Raises ConfigError where `train.init_from` names such a folder: its architecture would not be
+    read.
+    """
+    if pretrained.is_source(folder):
+        raise ConfigError(
+            f"{option}={folder}: is no run directory; model.pretrained={folder} takes its"
+            " architecture and tokenizer too"
+        )

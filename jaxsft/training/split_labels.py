@@ -1,0 +1,150 @@
+"""Labels over the splits of a run: rows with labels that training lacks, the labels that are
+learnt, and few rows that show all of them.
+
+`records` and `part` are `setup.Records`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxsft.config.schema import Config
+from jaxsft.data.ledger import Aside
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.tasks.base import Task
+
+
+def seen(part: Any, task: Any, known: Collection[tuple[str, str]]) -> Any:
+    """The rows whose labels (`Task.classes`) are all known; the others are put aside as
+    `unseen_label`.
+    """
+    keep, aside = [], list(part.aside)
+    for i, (record, where) in enumerate(zip(part.records, part.where, strict=True)):
+        if new := [name for kind, name in task.classes(record) if (kind, name) not in known]:
+            file, _, line = where.rpartition(":")
+            aside.append(
+                Aside(
+                    file,
+                    int(line),
+                    "unseen_label",
+                    f"{where}: no row of train has the label {new[0]!r}",
+                    declared=True,
+                )
+            )
+        else:
+            keep.append(i)
+    return part._replace(
+        records=[part.records[i] for i in keep], where=[part.where[i] for i in keep], aside=aside
+    )
+
+
+def fitted(
+    config: Config, task: type[Task], tokenizer: Tokenizer, records: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the task learns of the training split (`Task.fit`); with `data.unseen_labels=learn` the
+    labels of the other splits are known too.
+    """
+    if config.data.unseen_labels == "learn":
+        classes = {
+            label
+            for part in records.values()
+            for record in part.records
+            for label in task.classes(record)
+        }
+        kinds = {"labels": "label", "intents": "text"}
+        more = {
+            option: [name for of, name in sorted(classes) if of == kind]
+            for option, kind in kinds.items()
+            if hasattr(config.task, option)
+        }
+        given = {
+            option: names for option, names in more.items() if getattr(config.task, option) is None
+        }
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, **given))
+    return task.fit(config, tokenizer, records["train"].records, records["train"].where)
+
+
+def limit(records: Any, rows: int | None, task: Any = None) -> Any:
+    """So many rows, evenly spaced, of which some give way to others until every label, and of a
+    number a high and a low one, has a row, the rarest first; a note tells what has none.
+    """
+    count = len(records.records)
+    if not rows or rows >= count:
+        return records
+    kinds = _kinds(records.records, task)
+    chosen = _with_kinds([i * count // rows for i in range(rows)], kinds)
+    there, whole = (
+        {kind for found in those for kind in found} for those in ([kinds[i] for i in chosen], kinds)
+    )
+    notes = records.notes
+    if len(there) < len(whole):
+        notes += (
+            (
+                f"data.limit={rows}: {len(there):,} of {len(whole):,} labels have a row in train,"
+                " so that nothing is learnt of the others"
+            ),
+        )
+    elif len(whole) == 1 or (task is not None and not whole and task.name == "regress"):
+        notes += (
+            (
+                f"data.limit={rows}: all rows of train have the same to be learnt, so that learning"
+                " them by heart shows nothing"
+            ),
+        )
+    return records._replace(
+        records=[records.records[i] for i in chosen],
+        where=[records.where[i] for i in chosen],
+        notes=notes,
+    )
+
+
+def _kinds(records: Sequence[Any], task: Any) -> list[frozenset[Any]]:
+    """What a few rows should show of each record: its labels, or that it has none; of numbers
+    whether they lie above the mean of all rows.
+    """
+    numbers = [getattr(r, "targets", None) or (getattr(r, "score", None),) for r in records]
+    if task is None or not records or None not in numbers[0]:
+        values = np.array([n for n in numbers if None not in n], np.float64)
+        if task is None or not len(values) or len(values) < len(records):
+            return [frozenset()] * len(records)
+        above, finite = values > np.nanmean(values, axis=0), np.isfinite(values)
+        return [
+            frozenset((i, bool(a[i])) for i in np.flatnonzero(f))
+            for a, f in zip(above, finite, strict=True)
+        ]
+    return [
+        frozenset(task.classes(r)) or frozenset([("label", None)] if hasattr(r, "labels") else [])
+        for r in records
+    ]
+
+
+def _with_kinds(chosen: list[int], kinds: Sequence[frozenset[Any]]) -> list[int]:
+    """The rows, of which some give way to the first row of a kind that none of them has; no kind
+    loses its only row for it.
+    """
+    counts = Counter(kind for found in kinds for kind in found)
+    have = Counter(kind for i in chosen for kind in kinds[i])
+    first: dict[Any, int] = {}
+    for i, found in enumerate(kinds):
+        for kind in found:
+            first.setdefault(kind, i)
+    taken = set(chosen)
+    for kind, _ in sorted(counts.items(), key=lambda one: (one[1], str(one[0]))):
+        spare = (
+            [i for i in taken if all(have[other] > 1 for other in kinds[i])]
+            if not have[kind]
+            else []
+        )
+        if spare:
+            gone = max(
+                spare, key=lambda i: (min((have[other] for other in kinds[i]), default=0), i)
+            )
+            taken = (taken - {gone}) | {first[kind]}
+            have.subtract(kinds[gone])
+            have.update(kinds[first[kind]])
+    return sorted(taken)

@@ -1,0 +1,121 @@
+"""Folders of models that are damaged, hostile or of other tools: one sentence each, before anything
+is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxsft.config import compose
+from jaxsft.errors import CheckpointError, ConfigError
+from jaxsft.hf import families
+from jaxsft.hf import read as pretrained
+from tests.hf.families import hf, test_pairs
+
+
+@pytest.mark.parametrize(
+    "index, message",
+    [
+        ({}, "weight_map=None: expected an object with the file of each tensor"),
+        ({"weight_map": ["a"]}, r"weight_map=\['a'\]: expected an object"),
+        ({"weight_map": {}}, r"weight_map=\{\}: expected an object"),
+        ({"weight_map": {"a": 3}}, "'a' is 3, expected the name of a .safetensors file"),
+        (
+            {"weight_map": {"a": "a.bin"}},
+            "'a' is 'a.bin', expected the name of a .safetensors file",
+        ),
+        ([], "found a list|expected an object"),
+        (None, "found null|expected an object"),
+    ],
+)
+def test_an_index_of_another_shape_is_a_sentence(index, message, tmp_path):  # guards F2
+    (tmp_path / pretrained.INDEX).write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        pretrained.Tensors(tmp_path)
+
+
+def test_layers_that_are_not_in_the_files_are_told_from_their_headers(tmp_path):  # guards F2
+    folder = hf.write("llama", tmp_path, num_hidden_layers=4000)
+    with pytest.raises(
+        CheckpointError,
+        match=(
+            r"config\.json: says 4000 layers, but the files have 3: model\.layers\.2\..* is of the"
+            r" last one"
+        ),
+    ):
+        pretrained.open_source(folder).model()
+    # what is over is told by `plan`
+    assert (
+        pretrained.open_source(hf.write("llama", tmp_path, num_hidden_layers=2)).model().layers == 2
+    )
+
+
+def test_a_class_that_ties_is_tied_where_the_files_have_no_matrix(tmp_path):  # guards G3
+    folder = test_pairs.write("t5", tmp_path)
+    values = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    model = pretrained.open_source(folder).model()
+    assert model.tied
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        tensors | {"lm_head.weight": np.ones_like(tensors["shared.weight"])},
+        folder / "model.safetensors",
+    )
+    assert not pretrained.open_source(folder).model().tied
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (
+            {"model_type": "gemma3", "text_config": {}},
+            "model_type='gemma3' is not known here .*are gemma3_text",
+        ),
+        (
+            {"model_type": "qwen2_vl", "vision_config": {}},
+            "reads images or sounds; models of texts alone can be loaded",
+        ),
+        (
+            {"model_type": "qwen3_next"},
+            r"\(the nearest, qwen3\w*, computes otherwise\); there are llama",
+        ),
+        ({"model_type": ["llama"]}, r"model_type=\['llama'\] is not known here; there are llama"),
+        ({}, "has no model_type, so that nothing says how its model computes"),
+        (
+            {"model_type": "llama", "architectures": "LlamaForCausalLM"},
+            "architectures='LlamaForCausalLM': expected a list of words",
+        ),
+        (
+            {"model_type": "bert", "id2label": ["a"]},
+            r"id2label=\['a'\]: expected an object or null",
+        ),
+    ],
+)
+def test_a_family_that_is_not_here_has_the_nearest_named(values, message):
+    with pytest.raises(ConfigError, match=message):
+        families.of(values, "config.json")
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (
+            ("adapter_config.json", "adapter_model.safetensors"),
+            "adapter of PEFT: give its base model as model.pretrained= and .* adapter.start_from=",
+        ),
+        (("model-Q4_K_M.gguf",), "model-Q4_K_M.gguf is GGUF, which cannot be read"),
+        (("model.onnx", "tokenizer.json"), "model.onnx is a compiled model"),
+        (("pytorch_model.bin",), "pytorch_model.bin holds weights in another format"),
+        (("model.safetensors",), "model.safetensors holds weights alone: put the config.json"),
+        (("notes.txt",), "it has no config.yaml"),
+    ],
+)
+def test_a_folder_of_another_tool_is_told_what_it_is(names, message, tmp_path):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match=f"{tmp_path}: not a run directory .*{message}"):
+        compose.read(tmp_path / "config.yaml")
