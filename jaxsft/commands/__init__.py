@@ -32,20 +32,20 @@ COMMANDS = {
             " task=... data.train=FILE"
         ),
     ),
-    "eval": ("evaluate", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
+    "eval": ("eval", "score a run on a file: jaxsft eval run=DIR data.path=FILE"),
     "predict": (
         "predict",
         "predict every row of a file: jaxsft predict run=DIR input=FILE output=FILE",
     ),
     "generate": (
-        "generate",
+        "generate_text",
         (
             "answer a prompt, hold a conversation, answer a file: jaxsft generate run=DIR"
             " [prompt=TEXT | input=FILE]"
         ),
     ),
     "export": (
-        "export",
+        "export_run",
         "write a run as a folder that transformers loads: jaxsft export run=DIR to=FOLDER",
     ),
     "quality": (

@@ -17,7 +17,7 @@ STAGES = {
     "collect": "collect.Collect",
     "clean": "clean.Clean",
     "pii": "pii.Pii",
-    "words": "words.Words",
+    "words": "word_lists.Words",
     "missing": "missing.Missing",
     "scale": "scale.Scale",
     "smooth": "smooth.Smooth",
@@ -28,12 +28,12 @@ STAGES = {
     "polarity": "polarity.Polarity",
     "quality_score": "quality_score.QualityScore",
     "label_noise": "label_noise.LabelNoise",
-    "split": "split.SplitRows",
+    "split": "split_rows.SplitRows",
     "balance": "balance.Balance",
     "augment": "augment.Augment",
     "translate": "translate.Translate",
     "denoise": "denoise.Denoise",
-    "annotate": "annotate.Annotate",
+    "annotate": "first_annotation.Annotate",
 }
 
 
