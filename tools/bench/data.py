@@ -117,7 +117,7 @@ def encoding(folder: Path, rounds: int, task: str, *options: str) -> None:
     )
     parts, records = setup.prepare(config)
     texts = [text for record in records["train"][0] for text in parts.task.texts(record)]
-    bare = parts.tokenizer._plain  # the object of the library itself
+    bare = parts.tokenizer._full  # the object of the library itself
     made = iter(range(1000))
 
     def ours() -> None:
