@@ -1,6 +1,4 @@
-"""Rows that say the same as others: within a split, and across splits, where a score would be of
-what was learnt by heart.
-"""
+"""Duplicates within a split and across splits, where a score would measure memorised rows."""
 
 from __future__ import annotations
 
@@ -66,7 +64,7 @@ def _exact(
     findings: Findings,
     out: dict[str, dict[str, Any]],
 ) -> dict[str, set[int]]:
-    """The rows of each split, by number, whose text an earlier split has."""
+    """Returns the rows of each split, by number, whose text an earlier split has."""
     leaked: dict[str, set[int]] = defaultdict(set)
     names = list(parts)
     for i, name in enumerate(names):

@@ -87,8 +87,9 @@ def table(lines: Sequence[dict[str, Any]], separator: str) -> list[dict[str, Any
 
 
 def cells(line: dict[str, Any], separator: str) -> dict[str, Any]:
-    """A line for a file of cells: several predictions are joined by `data.columns.separator`, those
-    that have names get a column each.
+    """Returns a prediction line for a file of cells.
+
+    Several predictions are joined by `data.columns.separator`; named ones get a column each.
     """
     out: dict[str, Any] = {}
     for name, value in line.items():

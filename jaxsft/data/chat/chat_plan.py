@@ -18,8 +18,10 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 
 @dataclasses.dataclass(slots=True)
 class Layout:
-    """A rendered text, its trained regions (start, end, message) and its pieces (start, end, id of
-    a special token or None for plain text).
+    """A rendered text with its trained regions and pieces.
+
+    Regions are (start, end, message), pieces (start, end, id of a special token or None for
+    plain text).
     """
 
     text: Tracked
@@ -27,8 +29,9 @@ class Layout:
     pieces: list[tuple[int, int, int | None]]
 
     def inside(self, number: int, tokenizer: Tokenizer) -> bool:
-        """Whether a piece of plain text goes on with what stands before it, so that the tokenizer
-        puts no space there, as in the text as a whole.
+        """Returns whether a piece of plain text continues what stands before it.
+
+        There the tokenizer adds no prefix space, as within a text.
         """
         return (
             number > 0
@@ -39,7 +42,7 @@ class Layout:
 
 @dataclasses.dataclass(slots=True)
 class Plan:
-    """How the ids of conversations are put together.
+    """A plan of how the ids of conversations are put together.
 
     Attributes:
       parts: ids that are always the same, or None where a text is encoded.
@@ -82,7 +85,7 @@ class Rendered:
 
     @property
     def text(self) -> str:
-        """What the template wrote."""
+        """Returns the text that the template wrote."""
         return "".join([part(self._data) for part in self._plan.written])
 
     @property
@@ -95,7 +98,10 @@ class Rendered:
 
 
 def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Plan:
-    """The layout as parts; neighbours of constant ids are one, but at the border of a region."""
+    """Builds the plan of a layout.
+
+    Neighbouring parts of constant ids are merged, but not across the border of a region.
+    """
     plan, starts, part_of = Plan([], [], [], []), [start for start, _, _ in layout.pieces], []
     insides = []
     first = lambda border: bisect.bisect_left(starts, border)  # a piece belongs to where it begins
@@ -139,7 +145,7 @@ def _constant(pieces: list) -> bool:
 
 
 def _filled(pieces: list) -> Callable[[Sequence[Any]], str]:
-    """What gives the text of strings and expressions for the data of a conversation."""
+    """Returns a function from a conversation's data to the text of strings and expressions."""
     if _constant(pieces):
         text = "".join(pieces)
         return lambda data: text
