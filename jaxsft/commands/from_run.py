@@ -1,6 +1,4 @@
-"""What `eval`, `predict` and `generate` share: arguments of their own, and the overrides that go to
-the run.
-"""
+"""Splits command lines into arguments of `eval`, `predict` or `generate` and overrides."""
 
 from __future__ import annotations
 

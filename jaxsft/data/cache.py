@@ -59,8 +59,7 @@ def crc32(array: np.ndarray) -> int:
 
 
 def load_or_build(folder: Path, build: Callable[[], tuple[Arrays, dict]]) -> tuple[Arrays, dict]:
-    """The arrays (memory-mapped) and the facts stored with them; built, written aside and renamed
-    where they are missing.
+    """Returns the memory-mapped arrays and the facts of a folder; builds what is missing.
 
     A folder of another key, or with facts or arrays that are not as they were written, is built
     again.

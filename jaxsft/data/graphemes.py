@@ -49,5 +49,5 @@ def word_pattern() -> re.Pattern[str]:
 
 
 def words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text stand, (start, end) in characters, as `word_pattern` cuts them."""
+    """Returns the (start, end) of a text's words, in characters, as `word_pattern` cuts them."""
     return [match.span() for match in word_pattern().finditer(text)]

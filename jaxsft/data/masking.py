@@ -46,13 +46,11 @@ class Masking:
     frame: tuple[int, int]
 
     def most(self, length: int, texts: int) -> int:
-        """How many places of a row of `length` positions and `texts` texts may be chosen."""
+        """Returns how many positions of a row may be chosen at most, for its length and texts."""
         return min(int(self.share * length) + texts, length)
 
     def count(self, length: int) -> int:
-        """How many tokens of a text of so many ids are guessed: with whole words no more than
-        these.
-        """
+        """Returns how many tokens of a text are predicted; with whole words an upper bound."""
         inside = length - sum(self.frame)
         return max(int(self.share * inside), 1) if inside > 0 else 0
 

@@ -232,7 +232,7 @@ def characters(
 
 
 def slip(word: str, at: int, rng: np.random.Generator) -> str | None:
-    """A letter goes, is doubled, becomes another of the word, or changes places with the next."""
+    """Makes a typing slip: a letter is dropped, doubled, swapped or becomes another of the word."""
     if not word[at].isalnum() or len(word) == 1:
         return None
     kind = int(rng.integers(4))

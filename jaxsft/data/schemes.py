@@ -58,9 +58,7 @@ SCHEMES = {
 
 
 def named(scheme: str, option: str = "scheme") -> str:
-    """The name by which `SCHEMES` knows a scheme. Raises ConfigError where there is none of that
-    name.
-    """
+    """Returns the key of a scheme in `SCHEMES`. Raises ConfigError for an unknown name."""
     name = NAMES.get(scheme.lower(), scheme.lower())
     if name not in SCHEMES:
         raise ConfigError(
@@ -107,9 +105,7 @@ def respelled(tag: str) -> str | None:
 
 
 def problems(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
-    """Each position, from 0, whose tag cannot stand there, and why; of a chunk that never ends, its
-    last one.
-    """
+    """Returns (position from 0, reason) of each invalid tag; for an open chunk, its last tag."""
     name, found = named(scheme), []
     kind = SCHEMES[name]
     opened: str | None = None  # the type of the chunk that the tag before leaves open

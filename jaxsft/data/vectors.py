@@ -313,8 +313,9 @@ def rows_of(path: str | Path, words: Sequence[str | None]) -> Rows:
 
 
 def pooled(vectors: Vectors, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean vector of the words of each text, as `words_of` cuts them, `[N, D]` float32, and how
-    many had one, `[N]`; zeros where none had.
+    """Returns the mean word vector of each text, `[N, D]`, and how many words had one, `[N]`.
+
+    Words are cut by `words_of`; the float32 mean is zeros where none had a vector.
     """
     index = vectors.index
     out, count = (

@@ -248,9 +248,7 @@ _KNOWN = OUT | IN | GOLD | VERDICTS | SPLIT | FOLD
 
 
 def _against(kind: str, found: Sequence[tuple[Row, Any]]) -> list[tuple[Row, Any]] | None:
-    """The rows whose value speaks against them; None: the column says nothing about the use of
-    rows.
-    """
+    """Returns the rows whose value speaks against them; None where the column says nothing."""
     if kind in SPLIT:
         parts = [PART_OF.get(re.sub("[^a-z]", "", str(value).lower())) for _, value in found]
         return (

@@ -1,6 +1,4 @@
-"""How the ids of a conversation are put together: from a rendered text to a plan that other
-conversations can fill.
-"""
+"""Plans that build the ids of a conversation from a rendered text; others can fill them too."""
 
 from __future__ import annotations
 
@@ -90,7 +88,7 @@ class Rendered:
 
     @property
     def weights(self) -> np.ndarray:
-        """`[ids]` float32: per token, the weight of its turn if it is trained, else 0."""
+        """Returns the weight of each token, `[ids]` float32: its turn's if trained, else 0."""
         weights = np.zeros(len(self.ids), np.float32)
         for (start, end, _), weight in zip(self.turns, self.turn_weights, strict=True):
             weights[start:end] = weight

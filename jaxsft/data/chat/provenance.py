@@ -255,7 +255,7 @@ def _holds_data(value: Any, seen: set[int]) -> bool:
 
 
 class _Generation(Extension):
-    """`{% generation %} ... {% endgeneration %}`: what the model is trained to write."""
+    """The block `{% generation %} ... {% endgeneration %}`: what the model learns to write."""
 
     tags = frozenset({"generation"})
 
@@ -414,7 +414,7 @@ class Environment(ImmutableSandboxedEnvironment):
     # --- tracking
     # ----------------------------------------------------------------------------------------------
     def _whole(self, value: Any) -> Any:
-        """A value that can be measured: the items of a generator as a list, each paid for."""
+        """Returns a value that can be measured: a generator's items as a list, each charged."""
         lazy = hasattr(type(value), "__next__") and not issubclass(type(value), LoopContext)
         return list(self.spent.iterate(value)) if lazy else value
 
@@ -540,9 +540,7 @@ def _refused(source: str) -> Iterator[None]:
 
 
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by name of a call, without the variables of the loop and block that Jinja
-    passes beside them.
-    """
+    """Returns the named arguments of a call, without the loop and block variables of Jinja."""
     return {
         name: value for name, value in options.items() if name not in ("_loop_vars", "_block_vars")
     }

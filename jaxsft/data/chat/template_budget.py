@@ -1,5 +1,6 @@
-"""What a chat template may spend: every operation pays for what it touches and makes, before it
-does so.
+"""The budget of a chat template: every operation is charged before it runs.
+
+It pays for what it touches and makes.
 
 A step is an iteration, a call, an item of a list, or `STEP` characters. What an operation touches
 is counted as it would be written: a list that stands in another one twice counts twice, for that is
@@ -175,7 +176,7 @@ def check_numbers(*values: Any) -> None:
 
 
 def _len(value: Any) -> int:
-    """Its length, where it is of Python's own types: others may not be looked into."""
+    """Returns the length of a value of Python's own types; 0 of others, which stay closed."""
     return (
         str.__len__(value)
         if issubclass(type(value), str)

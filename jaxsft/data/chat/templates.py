@@ -446,8 +446,9 @@ class Template:
         return ids
 
     def written(self, chat: Chat, where: str) -> list[bool]:
-        """For each id of `render`, and of its further texts, whether the template alone wrote its
-        characters. Raises DataError as `render`.
+        """Returns for each id of `render` whether the template alone wrote its characters.
+
+        Ids of its further texts follow. Raises DataError as `render`.
         """
         if chat.tools and self._with_tools is not None:
             return self._with_tools.written(chat, where)

@@ -66,8 +66,9 @@ class Turns:
     def layouts(
         self, messages: Sequence[Message], draft: Draft, where: str, session: Session | None
     ) -> list[Layout]:
-        """The texts that train every turn with a weight as generation would ask for it, the longest
-        first.
+        """Returns the layouts that train each weighted turn as generation would ask for it.
+
+        The longest comes first.
 
         A turn is trained in a text that begins with its prompt, and that goes on as the text that
         ends with this turn does, up to its stop token.
@@ -92,9 +93,7 @@ class Turns:
         where: str,
         session: Session | None,
     ) -> tuple[Layout, list[int]]:
-        """The text of the messages with the turns of `wanted` that are trained in it, and those
-        that are not.
-        """
+        """Returns the layout of the messages with its trained turns of `wanted`, and the others."""
         text = draft(messages, False)
         matches = self.matches(text, messages, where)
         extents, left = [], []
@@ -325,7 +324,10 @@ def clean_cut(tokenizer: Tokenizer, before: str, behind: str, inside: bool) -> b
 
 
 def may_be_unclean(before: str, behind: str) -> bool:
-    """Whether `clean_cut` is worth asking: tokenizers part white space from the word behind it."""
+    """Returns whether `clean_cut` must be called.
+
+    Tokenizers separate white space from a word behind it.
+    """
     return bool(before and behind) and (behind[0].isspace() or not before[-1].isspace())
 
 
