@@ -10,7 +10,9 @@ from jaxsft.hf.families.family import RENAMED_NORMS, Family, Keys
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    """Its positions begin after the id of padding, and its table of them has rows for those before
+    """Reads RoBERTa.
+
+    Its positions begin after the id of padding, and its table of them has rows for those before
     it.
     """
     out, offset = bert.read(keys), _padding(keys) + 1
