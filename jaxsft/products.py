@@ -73,9 +73,7 @@ _bf16_einsum.defvjp(_bf16_forward, _bf16_backward)
 
 
 def to_vocab(x: Array, matrix: Any, precision: str) -> Array:
-    """Logits [..., V] of states [..., D] through an output matrix [D, V], and through its adapter
-    where it has one.
-    """
+    """Computes logits [..., V] of states [..., D] by an output matrix [D, V] with its adapter."""
     if hasattr(matrix, "logits"):
         return matrix.logits(x, functools.partial(contract, precision=precision))
     lead = "bs"[: x.ndim - 1]

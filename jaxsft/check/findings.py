@@ -70,7 +70,7 @@ class Findings:
         )
 
     def sorted(self) -> list[Finding]:
-        """Errors first."""
+        """Returns the findings, errors first."""
         return sorted(self.found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 

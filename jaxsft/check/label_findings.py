@@ -79,7 +79,7 @@ def _everywhere(train: Counter[str], part: Part, config: Config, findings: Findi
 
 
 def _like_none(train: Counter[str], findings: Findings) -> None:
-    """Labels that may be what a program or an annotator wrote for none."""
+    """Adds a finding for labels that a program or an annotator may have written for none."""
     found = [
         label
         for label in train
@@ -344,7 +344,7 @@ def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -
 
 
 def _numbers(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
-    """Hubs keep the ids of tags, whose names lie beside the rows."""
+    """Adds a finding for tags that are whole numbers and may be ids of names."""
     found = {tag for part in parts.values() for record in part.records for tag in record.tags}
     if found and all(re.fullmatch(r"-?\d+", tag) for tag in found):
         message = (

@@ -15,8 +15,9 @@ from jaxsft.prepare.neighbours import Neighbours, banding, recall
 def find_overlap(
     parts: Mapping[str, Part], kind: Kind, near: float, findings: Findings
 ) -> dict[str, dict[str, Any]]:
-    """Duplicates and leaks of each split: of what the model is given, after normalisation (NFC,
-    case, white space).
+    """Finds duplicates and leaks of each split, in what the model is given.
+
+    Texts are compared after normalisation (NFC, case, white space).
 
     Args:
       near: the Jaccard similarity of shingles from which two texts are near duplicates; 0: they are

@@ -22,9 +22,7 @@ def colours(stream: Any = None) -> bool:
 
 
 def text(result: Result, colour: bool) -> str:
-    """Findings, errors first, each with the rows that it is about; then the rows that are shown
-    token by token.
-    """
+    """Formats the findings, errors first, each with its rows; then rows token by token."""
     lines = [_line(finding, colour) for finding in result.findings]
     if result.samples:
         kinds = {run["kind"] for sample in result.samples for run in sample["runs"]}

@@ -101,8 +101,9 @@ RULES: Mapping[str, tuple[str, Callable[[str], bool], str]] = {
 def suspicious(
     part: Part, kind: Kind, special: Sequence[str], findings: Findings
 ) -> dict[str, Any]:
-    """Findings on the texts of a split, and the numbers for the card: characters of a row and rows
-    by script.
+    """Adds findings on the texts of a split, and returns the numbers for the card.
+
+    They are the characters of a row, and rows by script.
     """
     texts = [kind.texts(record) for record in part.records]
     given = [kind.given(record) for record in part.records]

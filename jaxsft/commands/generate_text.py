@@ -94,8 +94,9 @@ def answer_file(model: Model, path: str, output: str | None) -> int:
 
 
 def converse(model: Model) -> int:
-    """Questions from the terminal, or a line each from a pipe, and the answers; all turns so far
-    are in the prompt.
+    """Runs a conversation with questions from the terminal, or a line each from a pipe.
+
+    All turns so far are in the prompt.
     """
     asked, history = sys.stdin.isatty(), []
     if asked:

@@ -112,7 +112,7 @@ def _bound(folder: Path, stored: Stored, arrays: Mapping[str, np.ndarray]) -> St
 
 
 def used(folder: Path) -> None:
-    """Notes that what lies there was read now, for `prune`."""
+    """Marks the folder as read now, for `prune`."""
     with contextlib.suppress(OSError):
         os.utime(folder)
 

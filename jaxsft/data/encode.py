@@ -120,8 +120,9 @@ class Example(NamedTuple):
 
 
 def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs, targets and weights of the positions `[start, stop)`. The only place where anything
-    is shifted.
+    """Returns inputs, targets and weights of the positions `[start, stop)`.
+
+    It is the only place where anything is shifted.
     """
     return (
         encoded.ids[start:stop],

@@ -88,7 +88,7 @@ class Ledger:
         self.truncated_rows += bool(cut or source_cut)
 
     def lose(self, reason: str, tokens: int) -> None:
-        """Tokens of a row that stays without them."""
+        """Counts tokens that a kept row loses."""
         self.tokens_read += tokens
         self.tokens_dropped[reason] += tokens
 

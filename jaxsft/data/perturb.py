@@ -163,8 +163,9 @@ _ROWS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
 def _neighbours() -> dict[str, list[str]]:
-    """Keys that touch on a QWERTY keyboard: beside, and in the rows above and below, which are
-    shifted by half a key.
+    """Returns the keys that touch each key on a QWERTY keyboard.
+
+    They lie beside it, and in the rows above and below, which are shifted by half a key.
     """
     table = {}
     for r, row in enumerate(_ROWS):

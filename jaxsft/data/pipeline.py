@@ -135,8 +135,9 @@ def row_lengths(
     data: Any,
     least: tuple[int, int] = (1, 1),
 ) -> tuple[int, int]:
-    """Positions of a row of a split, and of a row of its sources (0: there are none), both at least
-    `least` where the context has room.
+    """Returns the row lengths of a split and of its sources (0: there are none).
+
+    Both are at least `least` where the context has room.
     """
     kept = [e for e in encoded if not isinstance(e, str)]
     limit = max(row_length(encode.longest(kept), context, data.max_length), min(least[0], context))

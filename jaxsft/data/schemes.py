@@ -294,7 +294,7 @@ def tags(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
 
 
 def convert(tags_: Sequence[str], source: str, target: str, repair: bool = False) -> list[str]:
-    """Tags of one scheme as those of another. Raises DataError as `spans` and `tags` do."""
+    """Converts tags of one scheme to another. Raises DataError as `spans` and `tags` do."""
     return tags(spans(tags_, source, repair), len(tags_), target)
 
 

@@ -16,8 +16,9 @@ Window = tuple[int, int]  # begin and end, the end outside
 
 
 def windows(length: int, limit: int, stride: int) -> list[Window]:
-    """Windows of `limit` units over `length` of them, one every `stride`; the last one ends with
-    the text, so that each of them is full.
+    """Returns windows of `limit` units over `length` of them, one every `stride`.
+
+    The last one ends with the text, so that each of them is full.
 
     windows(10, 4, 3)    [(0, 4), (3, 7), (6, 10)]
 

@@ -80,7 +80,7 @@ def evaluate(
     objective: Callable[[Any, Any], float],
     tune: bool = False,
 ) -> Evaluation:
-    """Loss and metrics of a split.
+    """Computes loss and metrics of a split.
 
     Args:
       run: the compiled evaluation of a batch.

@@ -204,7 +204,7 @@ def generate(
     start: Sequence[int] = (),
     pieces: stops.Pieces | None = None,
 ) -> list[Answer]:
-    """Continuations of prompts, in their order.
+    """Generates continuations of prompts, in their order.
 
     A greedy answer does not depend on the other prompts, the size of the batch or the padding; a
     sample is a function of (seed, its prompt's number).

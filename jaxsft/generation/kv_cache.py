@@ -65,7 +65,7 @@ def laid_sources(sources: Sequence[Sequence[int]], rows: int) -> tuple[np.ndarra
 def caches_at(
     kv: KV, where: Tokens, slot: Array, sources: Sources | None = None
 ) -> tuple[Cache | CrossCache, ...]:
-    """Caches whose slots hold the tokens of `where` once those from `slot` on are written."""
+    """Returns caches whose slots hold the tokens of `where` once those from `slot` on exist."""
     if sources is None:
         return tuple(Cache(k, v, where, slot) for k, v in kv)
     return tuple(

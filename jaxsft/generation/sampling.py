@@ -80,8 +80,9 @@ def choose(
 def penalised(
     scores: Float[Array, "batch vocab"], seen: Bool[Array, "batch vocab"], penalty: Float[Array, ""]
 ) -> Float[Array, "batch vocab"]:
-    """Scores of seen tokens divided by the penalty where positive, multiplied where negative
-    (Keskar et al., 2019; as transformers).
+    """Divides positive scores of seen tokens by the penalty and multiplies negative ones by it.
+
+    Keskar et al., 2019; as transformers.
     """
     penalty = penalty.astype(scores.dtype)
     return jnp.where(seen, jnp.where(scores < 0, scores * penalty, scores / penalty), scores)

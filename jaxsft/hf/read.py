@@ -112,9 +112,7 @@ class Tensors:
         return data[begin:end].view(FLOATS[self.dtype(name)]).reshape(self.shape(name))
 
     def release(self, name: str) -> None:
-        """Gives the pages of a tensor that was read back to the system; they are read again where
-        they are asked for.
-        """
+        """Releases the pages of a tensor to the system; they are read again when asked for."""
         file = self._files[name]
         header, data = self._mapped(file)
         begin, end = (

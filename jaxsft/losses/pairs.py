@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 
 def normalise(x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
-    """Vectors of length 1; that of zeros stays, with a gradient of zeros."""
+    """Scales vectors to length 1; that of zeros stays, with a gradient of zeros."""
     square = jnp.square(x).sum(-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.where(square > 0, square, 1))
 

@@ -27,8 +27,9 @@ class Counts:
     def add(
         self, gold: Iterable[Any], predicted: Iterable[Any], name: Any = lambda item: item
     ) -> None:
-        """Items of one text, which are equal where a prediction is right; `name` is the class of an
-        item.
+        """Counts the items of one text; a prediction is right where it equals a gold item.
+
+        `name` gives the class of an item.
         """
         gold, predicted = Counter(gold), Counter(predicted)
         for counter, items in (
@@ -81,7 +82,7 @@ class Counts:
 
 
 def of_classes(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] | None]) -> Counts:
-    """Words by class; None is a text of which nothing was predicted."""
+    """Counts words by class; None is a text of which nothing was predicted."""
     counts = Counts()
     for true, guess in zip(gold, predicted, strict=True):
         counts.add(enumerate(true), enumerate(guess or ()), name=lambda item: item[1])
@@ -91,9 +92,7 @@ def of_classes(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] 
 def of_chunks(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] | None], scheme: str
 ) -> Counts:
-    """Chunks by type, as the strict mode of seqeval counts them: right where beginning, end and
-    type are.
-    """
+    """Counts chunks by type as strict seqeval does: beginning, end and type must be right."""
     counts = Counts()
     for true, guess in zip(gold, predicted, strict=True):
         counts.add(

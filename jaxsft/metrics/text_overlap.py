@@ -88,8 +88,9 @@ def exact_match(answers: Texts, references: Sequence[Texts], tokens: str) -> flo
 
 
 def bleu(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
-    """Corpus BLEU of up to four tokens, case kept, smoothed exponentially (Papineni et al., 2002;
-    Post, 2018).
+    """Computes corpus BLEU of up to four tokens, case kept, smoothed exponentially.
+
+    Papineni et al., 2002; Post, 2018.
     """
     from sacrebleu.metrics import BLEU
 

@@ -81,8 +81,9 @@ def dropout(
 def neftune(
     x: Float[Array, "batch seq embed"], noise: Dropout | None, segment_ids: Int[Array, "batch seq"]
 ) -> Float[Array, "batch seq embed"]:
-    """Embeddings of training with noise from `[-1, 1] alpha / sqrt(length of the text x D)` (Jain
-    et al., 2023, arXiv:2310.05914, algorithm 1).
+    """Adds noise from `[-1, 1] alpha / sqrt(length of the text x D)` to embeddings in training.
+
+    Jain et al., 2023, arXiv:2310.05914, algorithm 1.
     """
     if noise is None or noise.neftune is None:
         return x

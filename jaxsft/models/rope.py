@@ -73,8 +73,9 @@ def _yarn(plain: np.ndarray, base: float, dims: int, s: RopeScaling) -> np.ndarr
 def table(
     config: ModelConfig, positions: Int[Array, "batch seq"], dtype, base: float | None = None
 ) -> tuple[Float[Array, "batch seq 1 half"], Float[Array, "batch seq 1 half"]]:
-    """Cosines and sines of every position. With a `base` of its own, that of layers with a window,
-    without scaling.
+    """Computes cosines and sines of every position.
+
+    With a separate `base`, those of layers with a window, without scaling.
     """
     scaling = config.rope_scaling if base is None else RopeScaling()
     frequency, high = frequencies(

@@ -130,7 +130,7 @@ def _order(m: ModelConfig, option: str, depth: int) -> list[int]:
 
 
 def apply(params: Params, old: ModelConfig, wanted: ModelConfig, seed: int) -> Params:
-    """Weights of the architecture `old` for `resized` of it.
+    """Converts weights of the architecture `old` to those of `resized(wanted)`.
 
     Args:
       params: with one stack of layers, or one of each half.

@@ -207,8 +207,9 @@ class Model:
     def logits(
         self, params: Params, hidden: Float[Array, "... embed"]
     ) -> Float[Array, "... vocab"]:
-        """Logits over the vocabulary of a few hidden states; a loss takes them chunk by chunk
-        (`losses/tokens.py`).
+        """Computes logits over the vocabulary of a few hidden states.
+
+        A loss takes them chunk by chunk (`losses/tokens.py`).
         """
         y = to_vocab(hidden, self.output_matrix(params), self.precision)
         return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
@@ -425,7 +426,7 @@ class Transformer(Model):
         )
 
     def _layers(self, start: int, depth: int) -> Layer:
-        """Arrays `[depth]`."""
+        """Returns index, window and locality of consecutive layers, arrays `[depth]`."""
         c, index = self.config, np.arange(start, start + depth, dtype=np.int32)
         if c.window is None:
             return Layer(index)

@@ -47,8 +47,9 @@ def is_tree(heads: np.ndarray) -> bool:
 
 
 def _circle(heads: np.ndarray) -> list[int] | None:
-    """Nodes that lead to each other and not to node 0; None where there are none. `heads[0]` is not
-    read.
+    """Returns a cycle of nodes that does not reach node 0; None where there is none.
+
+    `heads[0]` is not read.
     """
     state = np.zeros(len(heads), np.int64)  # 0: not seen, else the walk that came by first
     state[0] = -1

@@ -176,8 +176,7 @@ def ema_update(ema: Any, params: Any, decay: ArrayLike, step: ArrayLike) -> Any:
 
 
 def match_params(state: Any, specs: Any, values: Any, default: Any) -> Any:
-    """Gives each leaf of an optimizer state the value (a sharding, say) of the parameter that it
-    belongs to.
+    """Maps each leaf of an optimizer state to the value of its parameter, such as a sharding.
 
     A leaf belongs to a parameter if its path ends in the parameter's and it has the same shape. The
     others, such as counters and Adafactor's factors, get `default`. It stands in for

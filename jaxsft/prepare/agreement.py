@@ -22,7 +22,7 @@ WEIGHTS = ("none", "linear", "quadratic")
 
 
 def coded(values: Sequence[Sequence[object]]) -> tuple[Float[np.ndarray, "A I"], list[str]]:
-    """Labels as numbers, and the labels by number, sorted; None is a rating that is not there."""
+    """Converts labels to numbers; returns them and the sorted labels. None is a missing rating."""
     names = sorted({str(v) for line in values for v in line if v is not None})
     number = {name: float(i) for i, name in enumerate(names)}
     return (

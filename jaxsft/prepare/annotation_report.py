@@ -23,7 +23,7 @@ CLASSES = ("class", "pairwise", "rating")  # one answer per item
 def report(
     work: Work, schema: Schema, adjudication: Adjudication, gold: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Numbers of the whole, and of every annotator.
+    """Computes the numbers of the whole, and of every annotator.
 
     Of one answer per item: percent agreement, Krippendorff's alpha (ordinal for ratings, else
     nominal), Cohen's kappa of pairs (with quadratic weights for ratings). Of parts: F1 of pairs,

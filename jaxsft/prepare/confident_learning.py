@@ -161,7 +161,7 @@ def _rounded(matrix: np.ndarray) -> np.ndarray:
 def quality_scores(
     labels: Int[Array, " N"], p: Float[Array, "N C"], method: str = "self_confidence"
 ) -> Float[Array, " N"]:
-    """Scores how well each label fits, 0 to 1; the lowest are looked at first.
+    """Rates how well each label fits, 0 to 1; the lowest are looked at first.
 
     `self_confidence` is `p_i`; `normalized_margin` is `(p_i - max_j p_j + 1) / 2` with j other than
     i; `confidence_weighted_entropy` is the entropy divided by `log C` and by `p_i`, turned round to
@@ -216,8 +216,9 @@ def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
 def cross_val_probabilities(
     texts, labels, folds: int = 5, seed: int = 0
 ) -> Float[np.ndarray, "N C"]:
-    """Probabilities of each text by a small classifier that has not seen it; see
-    `text_classifier.cross_val_probabilities`.
+    """Computes out-of-fold class probabilities by a small classifier.
+
+    See `text_classifier.cross_val_probabilities`.
     """
     from jaxsft.prepare import text_classifier
 

@@ -38,7 +38,8 @@ def wiener(x: np.ndarray, window: int, noise: float | None) -> np.ndarray:
 
 
 def wavelet(x: np.ndarray, name: str, level: int | None) -> np.ndarray:
-    """Coefficients of the wavelet transform, softly thresholded at `sigma sqrt(2 ln N)`, and back;
+    """Thresholds wavelet coefficients softly at `sigma sqrt(2 ln N)`, and transforms back.
+
     sigma is the median absolute coefficient of the finest level / 0.6745 (Donoho and Johnstone
     1994). Raises ConfigError (no PyWavelets; no such wavelet; a level too deep for the series).
     """

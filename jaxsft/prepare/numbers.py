@@ -84,8 +84,9 @@ def rounded(value: float) -> float:
 
 
 def row_weights(rows: Iterable[Row], weights: np.ndarray, into: str, option: str) -> list[float]:
-    """Weights `[N]` of training rows, times those that the column has already, brought to the mean
-    1. Raises DataError where one is not above 0.
+    """Returns weights `[N]` of training rows, times those in the column, scaled to the mean 1.
+
+    Raises DataError where one is not above 0.
     """
     weights = np.array(weights, np.float64)
     for i, row in enumerate(rows):

@@ -168,7 +168,7 @@ def _in_order(entries: Sequence[Entry], sets: Iterable[str]) -> None:
 
 
 def _segments(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Neighbours that stream share a segment; any other stage begins one."""
+    """Groups the stages: neighbours that stream share a segment; any other stage begins one."""
     out: list[list[Entry]] = [[]]
     for entry in entries:
         if not entry.streams:
@@ -287,8 +287,9 @@ def _counted(entry: Entry, split: str, rows: Iterable[Row]) -> Iterator[Row]:
 def _in_processes(
     stage: Stage, split: str, rows: Iterator[Row], report: Report, workers: int
 ) -> Iterator[Row]:
-    """Chunks of rows over fresh processes, in order; never more of them on the way than keep the
-    processes busy.
+    """Runs chunks of rows in fresh processes, in order; yields the new rows.
+
+    There are never more chunks on the way than keep the processes busy.
     """
     stage = dataclasses.replace(
         stage, context=dataclasses.replace(stage.context, score=None, predict=None)

@@ -34,8 +34,9 @@ _word = re.compile(
 
 
 def features(texts: Sequence[str]) -> tuple[Int[np.ndarray, "N L"], Float[np.ndarray, "N L"]]:
-    """Buckets and values of each text, filled with value 0: `log(1 + count) * log(N / texts with
-    it)`, scaled to unit length.
+    """Computes hashed features of each text: buckets and values, padded with value 0.
+
+    A value is `log(1 + count) * log(N / texts with it)`, scaled to unit length.
     """
     counted: list[tuple[np.ndarray, np.ndarray]] = []
     seen = np.zeros(BUCKETS)

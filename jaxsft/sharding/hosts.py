@@ -79,8 +79,9 @@ def detected() -> bool:
 
 
 def _has_tpu() -> bool:
-    """Chips and their library: JAX then asks the machine who the others are, and one that is alone
-    starts alone.
+    """Returns whether there are TPU chips and their library.
+
+    JAX then asks the machine who the others are, and one that is alone starts alone.
     """
     chips = any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
     return (
@@ -106,9 +107,7 @@ def sync(name: str) -> None:
 
 
 def leave() -> None:
-    """Parts from the others in good order, so that none of them takes the end of this process for a
-    loss.
-    """
+    """Ends the connection to other processes in order, so that none takes this end for a loss."""
     if _started is not None:
         jax.distributed.shutdown()
 

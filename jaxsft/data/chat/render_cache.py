@@ -114,7 +114,7 @@ class Symbolic(Environment):
     # --- what Jinja calls
     # ----------------------------------------------------------------------------------------------
     def concat(self, pieces: Any) -> Any:
-        """Strings as ever; a text where there is a hole."""
+        """Joins strings as usual; returns a `Text` where a symbolic string is among them."""
         items = [piece.value if type(piece) is Output else piece for piece in pieces]
         if not any(type(item) in OPAQUE for item in items):
             return super().concat(items)

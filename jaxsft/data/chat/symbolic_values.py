@@ -264,7 +264,10 @@ WRITABLE = frozenset((Hole, Text))
 
 
 def _simple(values: Any) -> tuple:
-    """Arguments that are constants of the template: numbers, strings, None, tuples of strings."""
+    """Returns the arguments that are constants of the template; raises Looked for others.
+
+    Constants are numbers, strings, None, and tuples of strings.
+    """
     out = []
     for value in values:
         if type(value) in OPAQUE or not isinstance(value, str | int | tuple | None):

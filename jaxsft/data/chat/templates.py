@@ -394,8 +394,9 @@ class Template:
     def _assembled(
         self, chat: Chat, where: str, planned: tuple, encoded: Iterator[list[int]]
     ) -> Rendered:
-        """Ids and weights of each text, checked; `encoded` gives the ids of each piece of the
-        plans.
+        """Assembles ids and weights of each text, and checks them.
+
+        `encoded` gives the ids of each piece of the plans.
         """
         plans, data, text = planned
         made = []

@@ -245,9 +245,10 @@ def _links(
 
 
 def _by_id(source: Source, target: Source, encoding: str, options: AlignedOptions) -> Numbered:
-    """Sentences of two CoNLL-U files with the same `sent_id`, in the order of the first; one that
-    is in one file only is Bad. The target is held in memory. The lines of an alignment belong to
-    the pairs, in this order.
+    """Yields the sentences of two CoNLL-U files with the same `sent_id`, in the first one's order.
+
+    One that is in one file only is Bad. The target is held in memory. The lines of an alignment
+    belong to the pairs, in this order.
     """
     links = beside(source, options.alignment) if options.alignment else None
     lines = None if links is None else links.lines(encoding)

@@ -91,8 +91,9 @@ class _Document:
             setattr(self, key, [])
 
     def add(self, source: Source, encoding: str) -> Iterable[Bad]:
-        """Spans first, then events and relations, then what points to them: an .ann file may have
-        them in any order.
+        """Adds the lines of an .ann file, which may stand in any order; yields the bad ones.
+
+        Spans come first, then events and relations, then what points to them.
         """
         stages: list[list[tuple[int, str]]] = [[], [], []]
         for found in source.lines(encoding):

@@ -536,9 +536,11 @@ def _checked(
 # --- writing
 # --------------------------------------------------------------------------------------------------
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Tabs between columns, comments as `# key = value`, an empty line behind each sentence. Lists
-    are columns, texts are comments; `column_2` stands at its place. Where there are more columns
-    than tokens and tags, the first line names them: `# global.columns`, as in CoNLL-U Plus.
+    """Writes tabs between columns, comments as `# key = value`, an empty line after each sentence.
+
+    Lists are columns, texts are comments; `column_2` stands at its place. Where there are more
+    columns than tokens and tags, the first line names them: `# global.columns`, as in CoNLL-U
+    Plus.
 
     Raises:
       DataError: a row would not be read back as it is: no tokens, columns of different lengths or
@@ -682,8 +684,10 @@ def id_order(identifier: str) -> tuple[int, int, int]:
 # --- telling the format
 # --------------------------------------------------------------------------------------------------
 def _looks_like(head: bytes) -> bool:
-    """Sentences of at least two columns, all of as many cells, one of them with O and other chunk
-    tags, and more than one sentence or a comment.
+    """Returns whether a file begins as column files do.
+
+    It has sentences of at least two columns, all of as many cells, one of them with O and other
+    chunk tags, and more than one sentence or a comment.
     """
     lines = head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
     lines = [line.removesuffix("\r") for line in lines[:-1] or lines]

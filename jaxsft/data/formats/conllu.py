@@ -182,8 +182,9 @@ def features(cell: str) -> dict[str, list[str]]:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Sentences as they were read, byte for byte; of others `sent_id` and `text` become comments,
-    and a column that is missing becomes `_`.
+    """Writes sentences as they were read, byte for byte.
+
+    Of others `sent_id` and `text` become comments, and a column that is missing becomes `_`.
 
     Raises:
       DataError: what is written would not be read back: columns of different lengths, a tab or a

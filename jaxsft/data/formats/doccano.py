@@ -105,8 +105,10 @@ def _rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _labelled(text: str, labels: Any) -> dict[str, Any]:
-    """Spans or labels, whichever the list has; an empty one is both, so that either task reads
-    it."""
+    """Returns spans or labels, whichever the list has.
+
+    An empty list gives both, so that either task reads it.
+    """
     if isinstance(labels, str | int):
         return {"labels": [labels]}
     if not isinstance(labels, list):

@@ -391,8 +391,9 @@ def _add(now: _Open, part: str, number: int, options: TaggedOptions) -> None:
 
 
 def write_tagged(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Sentences between lines of ====, noun phrases in brackets on lines of their own. A sentence
-    with a full stop inside is read back whole with `sentence=paragraph`.
+    """Writes sentences between lines of ====, bracketed noun phrases on lines of their own.
+
+    A sentence with a full stop inside is read back whole with `sentence=paragraph`.
 
     Raises:
       DataError: a row would not be read back: tokens and tags of different number, white space in

@@ -96,7 +96,7 @@ class Format:
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:
-    """Names for a message: the first of them, and how many there are beside them."""
+    """Formats names for a message: the first of them, and how many there are beside them."""
     names = list(names)
     return ", ".join(names[:most]) + (
         f" and {len(names) - most:,} more" if len(names) > most else ""

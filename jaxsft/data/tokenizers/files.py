@@ -162,7 +162,7 @@ def _added(file: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def named(file: Path) -> Iterator[None]:
-    """Errors of the block begin with the file."""
+    """Raises the ConfigErrors of the block with the file in front."""
     try:
         yield
     except ConfigError as error:

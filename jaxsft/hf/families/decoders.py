@@ -25,7 +25,7 @@ HF_ACTIVATIONS = {name: {"gelu_tanh": "gelu_pytorch_tanh"}.get(name, name) for n
 # --- config.json
 # --------------------------------------------------------------------------------------------------
 def sizes(keys: Keys) -> dict[str, Any]:
-    """Sizes and vocabulary under the names that all of them use."""
+    """Reads sizes and vocabulary under the names that all of these families use."""
     embed, heads, dim = (
         keys.need("hidden_size"),
         keys.need("num_attention_heads"),

@@ -28,8 +28,9 @@ def _padding(keys: Keys) -> int:
 
 
 def write(m: ModelConfig) -> dict[str, Any]:
-    """Positions begin behind the id of padding, which must be that of the tokenizer: 0 where there
-    are no rows to spare.
+    """Returns the config of RoBERTa, whose positions begin after the id of padding.
+
+    That must be the tokenizer's: 0 where there are no rows to spare.
     """
     return {
         **bert.write(m),

@@ -18,7 +18,7 @@ OUTPUTS, INPUTS = 1, 2  # rules of a site
 
 
 def declare(site: Site, options: IA3) -> dict[str, Leaf]:
-    """Ones: the model starts as it is."""
+    """Declares vectors of ones: the model starts as it is."""
     w, n, inputs = site.spec, site.spec.inputs, site.rule == INPUTS
     part = slice(0, n) if inputs else slice(n, None)
     return {

@@ -27,8 +27,9 @@ EVERYONE = -1  # the segment of keys that the tokens of every text see
 
 
 def declare_prefix(site: Site, options: Prefix) -> dict[str, Leaf]:
-    """Keys and values of every virtual token, [P, K, N]. They are trained directly, without Li and
-    Liang's network in front.
+    """Declares keys and values of every virtual token, [P, K, N].
+
+    They are trained directly, without Li and Liang's network in front.
     """
     w = site.spec  # of the keys: [D, K, N]
     leaf = Leaf(
@@ -75,7 +76,7 @@ class PrefixNode(struct.PyTreeNode):
 
 
 def declare_prompt(site: Site, options: Prompt) -> dict[str, Leaf]:
-    """Vectors [P, D]."""
+    """Declares the prompt's vectors, [P, D]."""
     w = site.spec
     return {
         "prompt": Leaf(

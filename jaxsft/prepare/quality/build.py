@@ -557,9 +557,7 @@ def counted(parts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
 
 
 def rounded(value: Any) -> Any:
-    """Floats with six significant digits: what is behind them differs between machines, and says
-    nothing.
-    """
+    """Rounds floats to six significant digits: further ones differ between machines."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):

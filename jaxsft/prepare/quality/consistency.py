@@ -123,8 +123,9 @@ def _byte(char: str) -> bytes:
 # --- labels
 # --------------------------------------------------------------------------------------------------
 def variants(labels: Counter[str]) -> list[list[str]]:
-    """Labels that differ in case, white space, `_` and `-` only, each group with its most frequent
-    spelling first.
+    """Returns groups of labels that differ only in case, white space, `_` and `-`.
+
+    The most frequent spelling of a group is its first.
     """
     groups = defaultdict(list)
     for label in labels:

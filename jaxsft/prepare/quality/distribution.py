@@ -114,8 +114,9 @@ def class_numbers(classes: Mapping[str, int], rows: int) -> dict[str, float]:
 
 
 def histogram(parts: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Edges that all splits share, up to the 99 % quantile of all (the last bar holds what is
-    longer), and each split's counts.
+    """Computes histograms over edges that all splits share, up to the 99 % quantile of all.
+
+    The last bar holds what is longer.
     """
     every = np.concatenate([np.asarray(values, float) for values in parts.values()])
     if not len(every):

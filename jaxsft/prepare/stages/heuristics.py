@@ -297,7 +297,10 @@ def gopher_repetition(text: str) -> Iterator[str]:
 
 
 def c4(text: str) -> Iterator[str]:
-    """Rules for pages of Raffel et al. 2020, section 2.2: the reasons why a text breaks them."""
+    """Yields the reasons why a text breaks the rules of C4 for pages.
+
+    Raffel et al. 2020, section 2.2.
+    """
     if "lorem ipsum" in text.lower():
         yield "c4, lorem ipsum"
     if "{" in text:
@@ -307,9 +310,7 @@ def c4(text: str) -> Iterator[str]:
 
 
 def _covered(found: list[str], n: int) -> int:
-    """Characters of words that lie in an n-gram that stood there before; each word once, however
-    many of them cover it.
-    """
+    """Counts the characters of words in repeated n-grams; each word counts once."""
     seen: set[tuple[str, ...]] = set()
     covered, end = 0, 0
     for i, ngram in enumerate(_ngrams(found, n)):

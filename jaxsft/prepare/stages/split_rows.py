@@ -424,7 +424,7 @@ class SplitRows(Stage):
 # --- how units are placed
 # --------------------------------------------------------------------------------------------------
 def _cut(blocks: Sequence[Sequence[Unit]], shares: Sequence[float]) -> list[tuple[Unit, int]]:
-    """Blocks in their order, cut at the shares of rows: a block belongs where its middle falls."""
+    """Cuts blocks in their order at the shares of rows: a block belongs where its middle falls."""
     total, before, placed = sum(len(unit.rows) for block in blocks for unit in block), 0, []
     for block in blocks:
         size = sum(len(unit.rows) for unit in block)
