@@ -23,9 +23,11 @@ ROUNDED = "rounded"
 
 
 def contract(equation: str, x: Array, w: Array, precision: str) -> Array:
-    """`einsum(equation, x, w)`. fp32: operands as they are (float64 stays float64), highest
-    precision. bf16, and `ROUNDED`: operands rounded to bfloat16, sums and result in float32, in the
-    forward and in the backward pass.
+    """Computes `einsum(equation, x, w)` in one of two precisions.
+
+    fp32: operands as they are (float64 stays float64), highest precision. bf16, and `ROUNDED`:
+    operands rounded to bfloat16, sums and result in float32, in the forward and in the backward
+    pass.
     """
     if precision != "fp32":
         return _bf16_einsum(equation, x, w)
@@ -71,9 +73,7 @@ _bf16_einsum.defvjp(_bf16_forward, _bf16_backward)
 
 
 def to_vocab(x: Array, matrix: Any, precision: str) -> Array:
-    """Logits [..., V] of states [..., D] through an output matrix [D, V], and through its adapter
-    where it has one.
-    """
+    """Computes logits [..., V] of states [..., D] by an output matrix [D, V] with its adapter."""
     if hasattr(matrix, "logits"):
         return matrix.logits(x, functools.partial(contract, precision=precision))
     lead = "bs"[: x.ndim - 1]

@@ -1,5 +1,6 @@
-"""`jaxsft check`: everything that can be known of a data set and a task before training. Nothing is
-trained, and no row is changed.
+"""`jaxsft check`: checks a data set and a task before training.
+
+Nothing is trained, and no row is changed.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _merge(numbers: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, A
 
 
 def _refuse_unknown(config: Config, findings: Findings) -> None:
-    """A name in `check.accept` that nothing was found of is told: it may be misspelt."""
+    """Adds a finding for names in `check.accept` that match no finding: they may be misspelt."""
     there = {finding.id for finding in findings.found}
     if idle := [name for name in config.check.accept if name not in there]:
         findings.add(

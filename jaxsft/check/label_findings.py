@@ -1,5 +1,6 @@
-"""Labels, tags and targets: how often each occurs, what one split has and another lacks, and rows
-that contradict each other.
+"""Findings about labels, tags and targets.
+
+How often each occurs, what one split has and another lacks, and rows that contradict each other.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ IMBALANCED = 10
 def count_labels(
     config: Config, parts: Mapping[str, Part], kind: Kind, findings: Findings
 ) -> dict[str, dict[str, int]]:
-    """Rows of each class (for tags and relations: words), by split; and the findings on them."""
+    """Counts the rows of each class by split, for tags and relations the words; adds findings.
+
+    The findings are about unknown, rare and missing classes.
+    """
     counts = {name: _counted(part, kind) for name, part in parts.items()}
     if not any(counts.values()):
         return counts
@@ -53,7 +57,7 @@ def count_labels(
 
 
 def _everywhere(train: Counter[str], part: Part, config: Config, findings: Findings) -> None:
-    """Of several labels a text: one that every row has teaches nothing."""
+    """Adds a finding for labels that every row has in multi-label data: they teach nothing."""
     rows_there = len(part.records)
     if (
         config.task.name == "multilabel"
@@ -75,7 +79,7 @@ def _everywhere(train: Counter[str], part: Part, config: Config, findings: Findi
 
 
 def _like_none(train: Counter[str], findings: Findings) -> None:
-    """Labels that may be what a program or an annotator wrote for none."""
+    """Adds a finding for labels that a program or an annotator may have written for none."""
     found = [
         label
         for label in train
@@ -261,8 +265,9 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
 
 
 def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
-    """Rows with one text and different labels: the loss cannot be zero on them, and one of them is
-    likely to be wrong.
+    """Adds a finding for rows with the same text and different labels.
+
+    The loss cannot be zero on them, and one of them is likely to be wrong.
     """
     seen: dict[str, dict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
     for where, record in zip(part.where, part.records, strict=True):
@@ -296,7 +301,7 @@ def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
 
 
 def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
-    """How the chunks of a split are written; splits that differ are an error."""
+    """Detects the chunk scheme of each split; adds an error where splits differ."""
     told = {}
     _numbers(config, parts, findings)
     for name, part in parts.items():
@@ -339,7 +344,7 @@ def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -
 
 
 def _numbers(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
-    """Hubs keep the ids of tags, whose names lie beside the rows."""
+    """Adds a finding for tags that are whole numbers and may be ids of names."""
     found = {tag for part in parts.values() for record in part.records for tag in record.tags}
     if found and all(re.fullmatch(r"-?\d+", tag) for tag in found):
         message = (
@@ -357,8 +362,9 @@ def _numbers(config: Config, parts: Mapping[str, Part], findings: Findings) -> N
 def targets(
     config: Config, parts: Mapping[str, Part], findings: Findings
 ) -> dict[str, list[dict[str, Any]]]:
-    """Of every target of a regression, by split: smallest, mean, largest, deviation, and how many
-    are missing.
+    """Returns the statistics of each regression target by split.
+
+    Smallest, mean, largest, deviation, and how many are missing.
     """
     names = config.data.columns.targets or (config.data.columns.label or "label",)
     out = {}

@@ -1,5 +1,6 @@
-"""The commands, one module each with `main(arguments) -> exit code`. The command line imports only
-the one that runs.
+"""The commands, one module each with `main(arguments) -> exit code`.
+
+The command line imports only the one that runs.
 """
 
 # name: (module, what it does), in the order of the help

@@ -159,5 +159,5 @@ def run(
 
 
 def _pasteable(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides of a job without the directory of its sweep."""
+    """Returns the overrides of a job without the directory of its sweep."""
     return [o for o in overrides if not o.startswith("run_dir=")]

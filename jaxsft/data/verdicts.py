@@ -1,5 +1,6 @@
-"""Columns that say whether a row may be used: the verdict of an annotator, a mark that a row is to
-be skipped, the split that a row belongs to.
+"""Columns that say whether a row may be used.
+
+The verdict of an annotator, a mark that a row is to be skipped, or the split that a row belongs to.
 
 A column that nothing reads would change nothing in silence, so such a column is obeyed where its
 tool leaves no doubt (`answer` of Prodigy, `skipped` and `was_cancelled` of Label Studio), and is an
@@ -170,8 +171,9 @@ def _obeyed(
 
 
 def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | None:
-    """The fields of a rejected row of an export with one class; None: what was rejected says
-    nothing that could be learnt.
+    """Returns the fields of a rejected row of an export with one class.
+
+    None where a rejection says nothing that could be learned.
     """
     if task not in ("classify", "multilabel"):
         return None
@@ -188,8 +190,10 @@ def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | 
 # --- refused until data.keep decides
 # --------------------------------------------------------------------------------------------------
 def _doubtless(rows: Sequence[Row], name: str, split: str) -> Sequence[Row]:
-    """The rows as they are. Raises DataError where the column has something to say about their
-    use."""
+    """Returns the rows as they are.
+
+    Raises DataError where the column may say whether they are to be used.
+    """
     kind = re.sub(r"[^a-z]", "", name.lower())
     kind = "status" if kind.endswith("status") else kind
     kind = next(
@@ -244,9 +248,7 @@ _KNOWN = OUT | IN | GOLD | VERDICTS | SPLIT | FOLD
 
 
 def _against(kind: str, found: Sequence[tuple[Row, Any]]) -> list[tuple[Row, Any]] | None:
-    """The rows whose value speaks against them; None: the column says nothing about the use of
-    rows.
-    """
+    """Returns the rows whose value speaks against them; None where the column says nothing."""
     if kind in SPLIT:
         parts = [PART_OF.get(re.sub("[^a-z]", "", str(value).lower())) for _, value in found]
         return (
@@ -279,7 +281,7 @@ def _flag(value: Any) -> bool | None:
 
 
 def _spellings(found: Sequence[tuple[Row, Any]]) -> dict[str, Any]:
-    """By split, how the column calls it."""
+    """Returns the column's name for each split."""
     out: dict[str, Any] = {}
     for _, value in found:
         out.setdefault(PART_OF[re.sub("[^a-z]", "", str(value).lower())], value)

@@ -1,5 +1,6 @@
-"""The model card of a run: `README.md` with the front matter that Hugging Face reads, from the
-files of the run directory.
+"""The model card of a run: `README.md` with the front matter that Hugging Face reads.
+
+It is made from the files of the run directory.
 
 A card that a person has changed is theirs: it is written again only while it holds the line that
 says who wrote it.
@@ -29,8 +30,9 @@ SHOWN_LABELS = 100
 
 
 def write_card(run_dir: str | Path) -> Path | None:
-    """Write `README.md` into a run directory and return its path; None where there is one that
-    jaxsft has not written.
+    """Writes `README.md` into a run directory and returns its path.
+
+    None where there is one that jaxsft has not written.
 
     Raises:
         JaxsftError: `run_dir` is not the directory of a run, `README.md` is no text file, or the
@@ -52,8 +54,9 @@ def write_card(run_dir: str | Path) -> Path | None:
 
 
 def card(run_dir: Path) -> str:
-    """Return the card as text. A file that is missing or damaged costs its own section, which says
-    so.
+    """Returns the card as text.
+
+    A file that is missing or damaged costs its own section, which says so.
     """
     sections = (
         ("Intended task", _task), ("Training data", _data), ("Procedure", _procedure),
@@ -68,9 +71,7 @@ def card(run_dir: Path) -> str:
 
 
 def front_matter(run_dir: Path) -> dict[str, Any]:
-    """Return the metadata that stand before the text. The language is not among them: no file of a
-    run says it.
-    """
+    """Returns the metadata of the front matter; no file of a run says the language."""
     task = _option(run_dir, "task.name")
     kind = TASKS.get(task, (None, ""))[0]
     tags = ["jaxsft", "jax", "supervised-fine-tuning", *([task] if isinstance(task, str) else [])]
@@ -88,8 +89,9 @@ def front_matter(run_dir: Path) -> dict[str, Any]:
 
 
 def _finite(results: facts.Results) -> dict[str, dict[str, Any]]:
-    """Return split → metric → value of what was scored: numbers of the run itself and those that
-    are not finite are not results.
+    """Returns split → metric → value of what was scored.
+
+    Numbers of the run itself and those that are not finite are not results.
     """
     out: dict[str, dict[str, Any]] = {}
     for split in facts.by_split(results.splits):
@@ -207,7 +209,7 @@ def _results(run_dir: Path) -> str:
 
 
 def _limits(run_dir: Path) -> str:
-    """Return what the files themselves show to be missing, and what no run measures."""
+    """Returns what the files themselves show to be missing, and what no run measures."""
     entries = facts.ledger(run_dir)
     rows = facts.read_or(run_dir, "metrics.jsonl", [])
     found = [] if rows else ["Nothing was logged."]

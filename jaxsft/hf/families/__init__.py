@@ -93,9 +93,11 @@ def get(model_type: object, place: str) -> Family:
 
 
 def of(values: Mapping[str, Any], place: str, part: str = "all") -> Family:
-    """The family of a config.json; of an encoder-decoder that of its encoder alone where `part`
-    (`model.part`) says so, or where the class that the file names has no other half. Raises
-    ConfigError where the family is not known, or has no encoder beside a decoder.
+    """Returns the family of a config.json, or that of its encoder alone.
+
+    The latter where `part` (`model.part`) says so, or where the class that the file names has
+    no other half. Raises ConfigError where the family is not known, or has no encoder beside a
+    decoder.
     """
     if "model_type" not in values:
         raise ConfigError(

@@ -1,5 +1,6 @@
-"""The keys of config.json that the classes of transformers read, by family. Made by `python -m
-tools.config_keys write`.
+"""The keys of config.json that the classes of transformers read, by family.
+
+Made by `python -m tools.config_keys write`.
 """
 
 from __future__ import annotations

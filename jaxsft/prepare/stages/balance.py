@@ -173,8 +173,9 @@ class Balance(Stage):
         return self.column or self.context.label
 
     def labels(self, row: Row) -> list[str]:
-        """The classes of a row, as training reads them. Raises DataError where there is none, or a
-        cell holds something else.
+        """Returns the classes of a row, as training reads them.
+
+        Raises DataError where there is none, or a cell holds something else.
         """
         columns = self.context.columns
         if self.multilabel:
@@ -243,7 +244,7 @@ class Balance(Stage):
     def _sampled(
         self, rows: Rows, labels: Sequence[list[str]], chosen: Sequence[str], report: Report
     ) -> Iterator[tuple[Row, list[str]]]:
-        """Rows and their labels."""
+        """Yields the sampled rows and their labels."""
         names = sorted(set(chosen))
         count = Counter(chosen)
         counts = np.array([count[name] for name in names])
@@ -276,8 +277,9 @@ class Balance(Stage):
                 yield row, [label]
 
     def _times(self, rows: Rows, chosen: Sequence[str], sizes: dict[str, int]) -> list[int]:
-        """How often each row comes: all of a class alike, and once more those whose random number
-        is smallest.
+        """Returns how often each row comes.
+
+        All of a class alike, and once more those whose random number is smallest.
         """
         members, keys = defaultdict(list), [self.rng(row).random() for row in rows]
         for i, name in enumerate(chosen):
@@ -344,7 +346,7 @@ class Balance(Stage):
         )
 
     def _written(self, rows: Sequence[Row], label: str, wanted: int) -> Iterator[tuple[Row, str]]:
-        """(the row that it takes its other fields from, a text) as often as may be tried."""
+        """Yields (row of the other fields, new text) as often as may be tried."""
         name = self.context.text
         texts = [str(row.fields[name]) for row in rows]
         model = minority.NgramModel(texts, self.order) if self.fill == "ngram" else None

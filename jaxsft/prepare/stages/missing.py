@@ -117,7 +117,7 @@ class Missing(Stage):
 
     @property
     def replayed(self) -> bool:
-        """`predict` gives an answer for every row, so it drops none."""
+        """Returns whether `predict` repeats it: it answers every row, so it drops none."""
         return self.strategy != "drop"
 
     def check(self) -> None:
@@ -199,8 +199,9 @@ class Missing(Stage):
         return impute.fit_denoising(x, self.hidden, self.steps, self.corrupt, self.context.seed)
 
     def _kind(self, rows: Rows, name: str) -> str:
-        """number | category | text, of all training rows. Raises DataError where the strategy does
-        not fit.
+        """Returns number, category or text, by all training rows.
+
+        Raises DataError where the strategy does not fit.
         """
         words, whole, seen, infinite = None, True, False, None
         for row in rows:
@@ -245,7 +246,7 @@ class Missing(Stage):
         return kind
 
     def _statistic(self, rows: Rows, name: str, kind: str) -> Any:
-        """One value; with groups, `{"groups": {group: value}, "other": value}`."""
+        """Computes one value; with groups, `{"groups": {group: value}, "other": value}`."""
         if self.strategy == "indicator":
             if self.value is not None:
                 return self.value
@@ -296,7 +297,7 @@ class Missing(Stage):
         return value is None or value != value
 
     def _table(self, rows: Iterable[Row], names: Sequence[str]) -> np.ndarray:
-        """`[rows, names]`, NaN where a cell is empty, by whatever name."""
+        """Returns the numbers `[rows, names]`, NaN where a cell is empty, by whatever name."""
         cleared = (
             with_fields(row, **{name: None for name in names if self._empty(row, name, "number")})
             for row in rows
@@ -324,7 +325,7 @@ class Missing(Stage):
                     yield new
 
     def _new(self, rows: list[Row], state: State, report: Report) -> Iterator[Row]:
-        """New rows, which may lack columns (targets): such a column is no cell to be filled."""
+        """Yields new rows filled; a column that they lack (a target) is no cell to be filled."""
         lenient = dataclasses.replace(self, absent=True)
         if self.strategy in ALONG:  # there is no series of what is not there
             lenient = dataclasses.replace(
@@ -416,7 +417,7 @@ class Missing(Stage):
 
 
 def _number(row: Row, name: str) -> Any:
-    """A number that was written as text becomes one; others stay."""
+    """Converts a number that was written as text; other values stay."""
     value = row.fields[name]
     return number_of(row, name, "stages.missing.fields") if isinstance(value, str) else value
 
@@ -429,9 +430,10 @@ def judge(
     seed: int = 0,
     **options: Any,
 ) -> float:
-    """How far a strategy misses numbers that are known: the root of the mean squared error over
-    cells that are hidden from it at random (missing completely at random: what is really missing
-    may be harder).
+    """Measures how far a strategy misses known numbers.
+
+    It is the root of the mean squared error over cells that are hidden from it at random
+    (missing completely at random: what is really missing may be harder).
 
     Args:
       rows: at least one of their cells is hidden. fields: columns of numbers. hidden: the fraction

@@ -96,7 +96,10 @@ class Outliers(Stage):
 
     @property
     def replayed(self) -> bool:
-        """`predict` clips as training did; it drops no row, and nothing reads its marks."""
+        """Returns whether `predict` repeats it: it clips as training did.
+
+        It drops no row then, and nothing reads its marks.
+        """
         return self.action == "clip"
 
     @property
@@ -168,7 +171,7 @@ class Outliers(Stage):
     # --- what is looked at
     # ----------------------------------------------------------------------------------------------
     def _table(self, rows: Rows) -> vectors.Vectors | None:
-        """The vectors of the words of these rows."""
+        """Returns the vectors of the words of these rows; None for other measures."""
         if self.measure != "vectors":
             return None
         words = {
@@ -179,7 +182,7 @@ class Outliers(Stage):
         return vectors.read(self.vectors, vocabulary=words, repeated="first")
 
     def _matrix(self, rows: Sequence[Row], table: vectors.Vectors | None) -> np.ndarray:
-        """`[rows, D]`; NaN where a cell is empty, or no word of a text has a vector."""
+        """Returns the numbers `[rows, D]`; NaN where a cell is empty, or no word has a vector."""
         option, names = "stages.outliers.fields", self.names
         if self.measure == "embedding":
             found = [vector(row, names[0], option) for row in rows]

@@ -93,7 +93,7 @@ class Scale(Stage):
         )
 
     def _numbers(self, row: Row, split: str) -> list[float]:
-        """One per field, NaN where there is none."""
+        """Returns one number per field, NaN where there is none."""
         names = there(row, self.fields, split)
         found = dict(
             zip(names, numbers(row, names, "stages.scale.fields", self.missing), strict=True)
@@ -130,8 +130,9 @@ def _affine(centre: float, spread: float, offset: float = 0.0) -> dict[str, floa
 
 
 def inverse(state: State, field: str, values: Any) -> np.ndarray:
-    """Scaled numbers of a column, of any shape, in the units of the file: what predictions are
-    taken back with. `state` is what the stage learnt.
+    """Returns scaled numbers of a column, of any shape, in the units of the file.
+
+    Predictions are taken back with it. `state` is what the stage learned.
 
     Raises ConfigError where the column was not scaled.
     """
