@@ -116,7 +116,7 @@ def leave() -> None:
         jax.distributed.shutdown()
 
 
-def of_first(make: Callable[[], Any]) -> str:
+def from_first_process(make: Callable[[], Any]) -> str:
     """The text that the first process makes, on all of them. Raises, on all of them, the
     JaxsftError that it raises there.
     """
@@ -140,7 +140,7 @@ def of_first(make: Callable[[], Any]) -> str:
     return bytes(np.asarray(told, np.uint8)).decode()
 
 
-def worst(rank: int, text: str) -> tuple[int, str]:
+def max_over_processes(rank: int, text: str) -> tuple[int, str]:
     """The largest rank that any process gives, and the text (up to 2,000 bytes) of the first one
     that gives it: the same on all of them.
     """
@@ -209,7 +209,7 @@ class Agreement:
 
 
 @contextlib.contextmanager
-def losses_told() -> Iterator[None]:
+def collective_errors() -> Iterator[None]:
     """A collective that fails because another process is gone becomes one sentence. Raises
     JaxsftError.
     """

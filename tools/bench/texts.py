@@ -22,6 +22,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from jaxsft import tasks
 from jaxsft.config import compose
+from jaxsft.data.splits import read_splits
 from jaxsft.metrics import classification, regression
 from jaxsft.rundir import read_json
 from jaxsft.training import setup
@@ -98,7 +99,7 @@ def classify(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float]:
 
 def main(run: Path) -> None:
     config = compose.read(run / "config.yaml")
-    splits = setup.read_splits(config, tasks.get(config.task.name))
+    splits = read_splits(config, tasks.get(config.task.name))
     splits["train"] = setup.limit(splits["train"], config.data.limit)
     linear = {"regress": regress, "multilabel": multilabel, "classify": classify}[config.task.name](
         splits, read_json(run / "task.json")
