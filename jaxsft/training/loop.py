@@ -64,13 +64,13 @@ def _train_one(config: Config, records: Recorder) -> Result:
     session = Session(config, records.quarantine)
     session.check_same()
     trial = session.trial()
-    if (done := records.open(session)) is not None:
+    if (done := records.open(session, trial)) is not None:
         return done
     session.cache_backbone()
     with contextlib.closing(records):
-        records.resume(trial)
+        records.resume()
         session.compile(trial)
-        records.announce(trial)
+        records.announce()
         return run(session, [trial], [records])[0]
 
 
@@ -86,7 +86,7 @@ def run(session: Session, trials: Sequence[Trial], recorders: Sequence[Recorder]
         waiting = [(trial, records) for trial, records in pairs if not trial.out_of_patience]
         stopped_by = _take_steps(session, waiting, signal) if waiting else None
         if stopped_by is not None:
-            return [records.stop(trial, stopped_by) for trial, records in pairs]
+            return [records.stop(stopped_by) for _, records in pairs]
     return [_finish(session, trial, records) for trial, records in pairs]
 
 
@@ -119,7 +119,7 @@ def _take_steps(session: Session, pairs: list[Pair], signal: StopSignal) -> int 
         for trial, records in pairs:
             if validates and not stops:
                 _validate(session, trial, records, step)
-            records.save(trial)
+            records.save()
         if stops:
             return stopped_by
         session.meter.resume()
@@ -186,14 +186,14 @@ def _with_patience(pairs: list[Pair]) -> list[Pair]:
     """Returns the trials that go on; of the others is told that they stop early."""
     for trial, records in pairs:
         if trial.out_of_patience:
-            records.gave_up(trial)
+            records.gave_up()
     return [(trial, records) for trial, records in pairs if not trial.out_of_patience]
 
 
 def _finish(session: Session, trial: Trial, records: Recorder) -> Result:
     """Evaluates the best weights on every split and writes the results."""
     last, skipped = trial.step, int(trial.state.skipped)
-    records.restore_best(trial)
+    records.restore_best()
     numbers = {
         "train/steps": last,
         "train/skipped_steps": skipped,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 import signal
 import sys
@@ -29,6 +30,7 @@ from jaxsft.sharding import mesh as meshes
 from jaxsft.training import banner, device, manifest, pretrained, runs
 from jaxsft.training.callbacks import Metrics, Progress
 from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
+from jaxsft.training.components import Components
 from jaxsft.training.session import Session
 from jaxsft.training.step import StepMetrics
 from jaxsft.training.trial import Trial, terms_text
@@ -101,6 +103,7 @@ class Recorder:
     def __init__(self, run_dir: Path, mirror: remote.Mirror):
         self.run_dir, self.mirror, self.began = run_dir, mirror, time.time()
         self.session: Session | None = None
+        self.trial: Trial | None = None
         self.start = 0  # the step from which this process goes on
         self.checkpoints: Checkpoints | None = None
         self.metrics: Metrics | None = None
@@ -115,16 +118,28 @@ class Recorder:
 
     # --- start
     # ----------------------------------------------------------------------------------------------
-    def open(self, session: Session) -> Result | None:
-        """Compares the directory with a session; gives the result of a run that has reached this
-        very duration.
+    @property
+    def config(self) -> Config:
+        """The config of the trial."""
+        return self.trial.config
+
+    @functools.cached_property
+    def components(self) -> Components:
+        """Those of the session, with the config of the trial."""
+        shared = self.session.components
+        same = self.config is shared.config
+        return shared if same else dataclasses.replace(shared, config=self.config)
+
+    def open(self, session: Session, trial: Trial) -> Result | None:
+        """Compares the directory with a trial of a session; gives the result of a run that has
+        reached this very duration.
 
         Raises:
           ConfigError: data, tokenizer or template changed since the run was started.
         """
-        self.session = session
-        self.trace = device.Trace(session.config.profile, self.run_dir / "profile", session.total)
-        self._facts = manifest.manifest(session.components, session.digests)
+        self.session, self.trial = session, trial
+        self.trace = device.Trace(self.config.profile, self.run_dir / "profile", session.total)
+        self._facts = manifest.manifest(self.components, session.digests)
         manifest.check_unchanged(self.run_dir, self.mirror.place, self._facts)
         healed = hosts.from_first_process(lambda: "\n".join(seal.heal(self.run_dir)))
         if healed:
@@ -139,7 +154,7 @@ class Recorder:
         if (
             not path.exists()
             or compose.read(self.run_dir / "config.yaml").train.duration
-            != self.session.config.train.duration
+            != self.config.train.duration
         ):
             return None
         if hosts.first():
@@ -148,16 +163,16 @@ class Recorder:
             )
         return Result(self.run_dir, rundir.read_json(path))
 
-    def resume(self, trial: Trial) -> None:
+    def resume(self) -> None:
         """Writes what the run is, and gives the trial the state of the newest good checkpoint."""
         facts = manifest.named(self.run_dir, self._facts)
         self.checkpoints = Checkpoints(self.mirror.place, run=facts.get("run"))
-        self.start = self._restore_newest(trial)
+        self.start = self._restore_newest()
         self._write_start(facts)
 
-    def _restore_newest(self, trial: Trial) -> int:
+    def _restore_newest(self) -> int:
         """Returns the step that the trial goes on from. Raises ConfigError."""
-        session = self.session
+        session, trial = self.session, self.trial
         found = self.checkpoints.restore_newest(session.state_shapes(trial))
         if found is None:
             return 0
@@ -173,7 +188,7 @@ class Recorder:
         if start > session.total:
             raise ConfigError(
                 f"run_dir={self.mirror.place}: has trained {start} steps already, more than"
-                f" train.duration={session.config.train.duration} ({session.total} steps); give a"
+                f" train.duration={self.config.train.duration} ({session.total} steps); give a"
                 " longer one, or another run_dir="
             )
         return start
@@ -193,8 +208,7 @@ class Recorder:
         self.mirror.push()
 
     def _write_files(self) -> None:
-        session, config = self.session, self.session.config
-        parts = session.components
+        session, config, parts = self.session, self.config, self.components
         parts.tokenizer.save(self.run_dir / "tokenizer")
         rundir.write_json(self.run_dir / "task.json", session.task.state)
         rundir.write_json(self.run_dir / "ledger.json", session.ledger)
@@ -209,16 +223,16 @@ class Recorder:
             print(pretrained.told(facts), flush=True)
         rundir.write_text(self.run_dir / seal.CONFIG, compose.to_yaml(config))
 
-    def announce(self, trial: Trial) -> None:
+    def announce(self) -> None:
         """Prints what will happen, and opens what is written while it does."""
         session = self.session
         if hosts.first():
             told = banner.facts(session, self.start)
-            print(banner.banner(session.config, self.mirror.place, told), flush=True)
-            if session.config.mesh.show:
-                arrays = {"state": trial.state, "frozen": session.frozen}
+            print(banner.banner(self.config, self.mirror.place, told), flush=True)
+            if self.config.mesh.show:
+                arrays = {"state": self.trial.state, "frozen": session.frozen}
                 print(meshes.table(arrays), flush=True)
-        self.metrics = Metrics(self.run_dir, self.start, trial.validated, session.config)
+        self.metrics = Metrics(self.run_dir, self.start, self.trial.validated, self.config)
         self.progress = Progress(session.total, self.start)
 
     # --- steps
@@ -241,30 +255,30 @@ class Recorder:
         told = metric_names.brief(numbers, metric)
         self.progress.say(f"step {step:,}: validation {told}")
 
-    def gave_up(self, trial: Trial) -> None:
+    def gave_up(self) -> None:
         """Tells that the trial ran out of patience."""
         self.progress.say(
-            f"no improvement of {trial.config.evaluation.metric} for {trial.impatience}"
+            f"no improvement of {self.config.evaluation.metric} for {self.trial.impatience}"
             " evaluations: stopped early"
         )
 
-    def save(self, trial: Trial) -> None:
+    def save(self) -> None:
         """Writes a checkpoint, while the next steps are taken."""
         self.metrics.sync()  # a checkpoint must not know of lines that a power cut could lose
         if hosts.first():
             self.mirror.push()
-        frozen = self.session.frozen
+        trial, frozen = self.trial, self.session.frozen
         meta = trial.meta() | {"frozen": digest(flatten(frozen)), "jaxsft": manifest.VERSION}
-        base = frozen if trial.config.checkpoint.include_base else runs.fixed(frozen)
+        base = frozen if self.config.checkpoint.include_base else runs.fixed(frozen)
         self.checkpoints.save(trial.step, trial.state, meta, trial.best["step"], base)
 
-    def stop(self, trial: Trial, stopped_by: int) -> Result:
+    def stop(self, stopped_by: int) -> Result:
         """Closes the checkpoints of a trial that a signal ended, and tells how it goes on."""
         self.checkpoints.close()
-        self._add_session(trial.step)
+        step = self.trial.step
+        self._add_session(step)
         self.progress.say(
-            f"stopped at step {trial.step}; the same command with run_dir={self.mirror.place}"
-            " continues"
+            f"stopped at step {step}; the same command with run_dir={self.mirror.place} continues"
         )
         return Result(self.run_dir, {}, stopped_by)
 
@@ -273,13 +287,14 @@ class Recorder:
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def restore_best(self, trial: Trial) -> None:
+    def restore_best(self) -> None:
         """Gives the trial the state of its best step, or tells why the last one is the result."""
+        trial = self.trial
         last, best = trial.step, trial.best["step"]
         self.checkpoints.wait()
         if best is None and "validation" in self.session.batches:
             self.progress.say(
-                f"evaluation.metric={trial.config.evaluation.metric} was no finite number in any"
+                f"evaluation.metric={self.config.evaluation.metric} was no finite number in any"
                 " evaluation: the last weights are the result; choose another one"
             )
         if best is None or best == last:

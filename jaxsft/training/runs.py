@@ -251,22 +251,35 @@ def starting_params(parts: Components, via: Sequence[Path] = (), rounded: bool =
             parts,
             params if parts.vectors is None else vocab_rows.with_vectors(params, parts.vectors),
         )
-    specs, given = flatten(parts.specs), hf.resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
-        theirs = tokenizer_at(source)
-        _same_tokenizer(theirs, parts, f"{option}={source}")
-        if vocab_rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model):
-            base = source_parts(parts)
-            there = flatten(base.specs)
-            changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
-            own = (
-                {adapters.NAME: parts.init_params()[adapters.NAME]}
-                if adapters.NAME in parts.specs
-                else {}
-            )
-            return started(parts, _placed(parts, {**changed, **own}))
-        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
+        return _from_folder(parts, folder, rounded)
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
+    return _from_run(parts, option, source, via)
+
+
+def _from_folder(parts: Components, folder: Path, rounded: bool) -> Params:
+    """Weights from a folder in the layout of Hugging Face, with the rows of added tokens and the
+    changes of `models/surgery.py`. Raises ConfigError and CheckpointError.
+    """
+    config, specs, given = parts.config, flatten(parts.specs), hf.resets(parts.config)
+    theirs = tokenizer_at(config.model.pretrained)
+    _same_tokenizer(theirs, parts, f"model.pretrained={config.model.pretrained}")
+    if not (vocab_rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model)):
+        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
+    base = source_parts(parts)
+    there = flatten(base.specs)
+    changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
+    own = (
+        {adapters.NAME: parts.init_params()[adapters.NAME]} if adapters.NAME in parts.specs else {}
+    )
+    return started(parts, _placed(parts, {**changed, **own}))
+
+
+def _from_run(parts: Components, option: str, source: str, via: Sequence[Path]) -> Params:
+    """Weights of another run, of which `option` names the directory. Raises ConfigError and
+    CheckpointError.
+    """
+    config, specs = parts.config, flatten(parts.specs)
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
     _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
@@ -277,15 +290,16 @@ def starting_params(parts: Components, via: Sequence[Path] = (), rounded: bool =
     if not goes_on:
         there = partition.join(adapters.merge(run.parts.config.adapter, there))
     stored, wanted = flatten(_changed(parts, there, run.parts)), flatten(params)
-    fresh = _fresh(given, specs, flatten(_part(parts, run.parts.specs, run.parts)))
-    whole = {name for name, layers in fresh.items() if np.all(layers)} | {
+    theirs = flatten(_part(parts, run.parts.specs, run.parts))
+    fresh = _fresh(hf.resets(config), specs, theirs)
+    all_fresh = {name for name, layers in fresh.items() if np.all(layers)} | {
         n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on
     }
-    _same_labels(run.parts, parts, whole, f"{option}={source}")
+    _same_labels(run.parts, parts, all_fresh, f"{option}={source}")
     try:
         check_same_leaves(
-            describe(_without(stored, whole)),
-            describe(_without(wanted, whole)),
+            describe(_without(stored, all_fresh)),
+            describe(_without(wanted, all_fresh)),
             f"{option}={source}",
         )
     except CheckpointError as error:
@@ -294,7 +308,7 @@ def starting_params(parts: Components, via: Sequence[Path] = (), rounded: bool =
         ) from error
 
     def start(name: str, like: jax.Array) -> jax.Array:
-        if name in whole:
+        if name in all_fresh:
             return like
         taken = jax.device_put(stored[name], like.sharding)
         if not np.any(fresh[name]):
