@@ -96,7 +96,9 @@ def test_a_character_that_is_read_as_bytes_later_ends_no_stream(model, monkeypat
     texts = [decoder.decode(tokens[:n]) for n in range(1, len(tokens) + 1)]
     assert texts[6] == "a世界" and texts[-1] == "a" + "\ufffd" * 7 + "bc"
     steps = [(0, Answer([], False, text), i + 1 == len(texts)) for i, text in enumerate(texts)]
-    monkeypatch.setattr("jaxsft.api.generation.continuations", lambda *args, **options: iter(steps))
+    monkeypatch.setattr(
+        "jaxsft.inference.generation.continuations", lambda *args, **options: iter(steps)
+    )
     assert list(model.stream("x")) == ["a", "世", "界", "\ufffd" * 7 + "b", "c"]
 
 

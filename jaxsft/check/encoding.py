@@ -18,12 +18,14 @@ from jaxsft.check.findings import Findings, percent, rows
 from jaxsft.check.load import Part
 from jaxsft.config.schema import Config
 from jaxsft.data import encode
+from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.encode import Encoded
 from jaxsft.data.ledger import length_summary
 from jaxsft.data.pipeline import row_lengths
+from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.training import setup, split_labels
+from jaxsft.training.components import fitted
 
 OPTION = re.compile(
     r"\b(?:data|task|tokenizer|model|evaluation|adapter|loss)\.[a-z_.]+(?:=(?:\[[^\]]*\]|<[^>]*>|[^\s,;]+))?"
@@ -55,7 +57,7 @@ def encode_parts(
     source = parts.get("train") or next(iter(parts.values()))
     try:
         kind = tasks.get(config.task.name)
-        tokenizer = setup.make_tokenizer(config, kind, source.records)
+        tokenizer = make_tokenizer(config, kind, source.records)
         task = _task(config, kind, tokenizer, source, parts)
     except (ConfigError, DataError) as error:
         findings.add(
@@ -106,10 +108,10 @@ def _task(
             break
         else:
             template.render(source.records[0], source.where[0])
-    splits = {name: setup.Records(part.records, part.where) for name, part in parts.items()} | {
-        "train": setup.Records(records, where)
+    splits = {name: Records(part.records, part.where) for name, part in parts.items()} | {
+        "train": Records(records, where)
     }
-    return kind(config, tokenizer, split_labels.fitted(config, kind, tokenizer, splits))
+    return kind(config, tokenizer, fitted(config, kind, tokenizer, splits))
 
 
 def _named_options(error: Exception) -> str:

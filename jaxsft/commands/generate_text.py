@@ -26,7 +26,7 @@ from jaxsft.commands import from_run
 from jaxsft.errors import ConfigError, DataError, JaxsftError
 
 if TYPE_CHECKING:
-    from jaxsft.api import Model
+    from jaxsft.inference import Model
 
 OWN = ("run", "prompt", "input", "output")
 

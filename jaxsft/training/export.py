@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from jaxsft import rundir
-from jaxsft.data.chat.template_files import FURTHER
 from jaxsft.data.chat.template_variables import pinned
+from jaxsft.data.template_files import FURTHER
 from jaxsft.data.tokenizers.special_tokens import A, B, Frames
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, JaxsftError
@@ -29,8 +29,8 @@ from jaxsft.sharding.weights import Flat, WeightSpec, flatten
 from jaxsft.tasks.base import Task
 from jaxsft.training import open_folder, partition
 from jaxsft.training import pretrained as hf
+from jaxsft.training.components import Components
 from jaxsft.training.runs import Run
-from jaxsft.training.setup import Parts
 
 UNSAID = (
     "a tokenizer.json cannot say how such words are found; train on texts with blanks between"
@@ -116,7 +116,7 @@ def export(
     return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
 
 
-def refusal(parts: Parts, before: dict[str, Any] | None) -> str | None:
+def refusal(parts: Components, before: dict[str, Any] | None) -> str | None:
     """What `jaxsft export` would say of a run with these parts, before it is trained; None: it
     would write a class.
 
@@ -130,7 +130,7 @@ def refusal(parts: Parts, before: dict[str, Any] | None) -> str | None:
     return "; ".join(_reasons(parts, kind, family)) or None
 
 
-def _reasons(parts: Parts, kind: str | None, family: Family) -> list[str]:
+def _reasons(parts: Components, kind: str | None, family: Family) -> list[str]:
     """All that keeps a class of this family from computing what a task computes, and what would
     fit.
     """
@@ -262,7 +262,7 @@ def _peft(
 
 
 def _config(
-    parts: Parts, what: str, before: dict[str, Any] | None, name: str | None
+    parts: Components, what: str, before: dict[str, Any] | None, name: str | None
 ) -> tuple[str | None, dict[str, Any], Family]:
     """(kind of head, config.json, family); `what` names the run in an error."""
     config = parts.config

@@ -29,6 +29,7 @@ from jaxsft.config.schema import (
 )
 from jaxsft.data import schemes
 from jaxsft.data.chat.templates import Template
+from jaxsft.data.chosen_tokenizer import tokenizer_at
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.hf import generation_config, trained_heads
@@ -39,12 +40,13 @@ from jaxsft.sharding import hosts
 from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
 from jaxsft.training import pretrained as hf
 from jaxsft.training import runs, setup
+from jaxsft.training.components import Components, build_components
 
 LONGEST = 120  # tokens of an answer, where no training says it
 
 
 def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
-    """Parts and weights.
+    """Components and weights.
 
     Args:
       change: what a command's overrides make of the config.
@@ -53,7 +55,7 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
       ConfigError: a model of another kind, or a head, tokenizer or template that cannot be read.
       CheckpointError: the weights are not those of its config.json.
     """
-    tokenizer = setup.tokenizer_at(str(folder))
+    tokenizer = tokenizer_at(str(folder))
     source = pretrained.open_source(folder)
     if (head := trained_heads.head_of(source.family, source.values)) is not None:
         return _with_head(source, *head, tokenizer, change)
@@ -70,7 +72,7 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
     learnt = (
         state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer, variables)
     )
-    parts = setup.make_parts(config, tokenizer, learnt)
+    parts = build_components(config, tokenizer, learnt)
     asked = generation_config.read(folder, source.values)
     if hosts.first() and (
         told := generation_config.note(asked, config.generate, parts.task.start_ids)
@@ -79,7 +81,7 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
     return _run(folder, parts)
 
 
-def _run(folder: Path, parts: setup.Parts) -> runs.Run:
+def _run(folder: Path, parts: Components) -> runs.Run:
     """With its weights. On a CPU those of linear layers are rounded once where every product of
     precision=bf16 would round them again.
     """
@@ -131,7 +133,7 @@ def _with_head(
         options["standardize"] = False
     columns = Columns(targets=tuple(names)) if name == "regress" and len(names) > 1 else None
     config = _config(source.folder, TASKS[name](**options), change, columns)
-    parts = setup.make_parts(config, tokenizer, state_of_head(name, names, config.data.columns))
+    parts = build_components(config, tokenizer, state_of_head(name, names, config.data.columns))
     todo = hf.plan(parts, source)
     if todo.head is not None or any(not path.endswith("/b") for path in todo.fresh):
         why = todo.head or f"{', '.join(todo.fresh)} is not in the files"

@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +27,7 @@ from jaxsft.models import surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
-
-if TYPE_CHECKING:
-    from jaxsft.training.setup import Parts
+from jaxsft.training.components import Components
 
 MODULES = "modules.json"  # in a folder of sentence-transformers
 NAME = "pretrained.json"  # in a run directory: what it started from
@@ -249,7 +247,9 @@ def folder_of(config: Config) -> Path | None:
     return folder if pretrained.is_source(folder) else None
 
 
-def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool = False) -> Params:
+def starting(
+    parts: Components, folder: Path, fresh: Mapping[str, Any], rounded: bool = False
+) -> Params:
     """Parameters on the mesh with the values of the files, tensor by tensor.
 
     Args:
@@ -280,7 +280,7 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool
     return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
 
 
-def plan(parts: Parts, source: pretrained.Source) -> pretrained.Plan:
+def plan(parts: Components, source: pretrained.Source) -> pretrained.Plan:
     """What becomes of every tensor. A head that is to start anew has none. Raises ConfigError and
     CheckpointError, as `pretrained.plan`.
     """
@@ -307,7 +307,7 @@ def resets(config: Config) -> list[str]:
     return [*config.train.init_fresh, *([reset] if reset is not None else [])]
 
 
-def initial(parts: Parts, wanted: set[str]) -> Flat:
+def initial(parts: Components, wanted: set[str]) -> Flat:
     """Initial values of these weights, as a fresh model has them, and zeros for the others, which
     cost nothing to make.
     """
@@ -325,7 +325,7 @@ def initial(parts: Parts, wanted: set[str]) -> Flat:
 
 # --- what a run keeps
 # --------------------------------------------------------------------------------------------------
-def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
+def facts(parts: Components, other: Callable[[str], Path]) -> dict[str, Any] | None:
     """What `pretrained.json` of a run says; None where nothing of it came from such a folder.
 
     Returns: config, generation (config.json and generation_config.json as they were), tensors

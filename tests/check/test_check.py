@@ -14,9 +14,9 @@ from jaxsft import tasks
 from jaxsft.check import summary
 from jaxsft.config import compose, schema
 from jaxsft.data import records, verdicts
+from jaxsft.data.splits import read_splits
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import stages
-from jaxsft.training import setup
 from tests import tiny
 from tests.check.look import config, found, lines, look
 from tests.realdata import real
@@ -82,7 +82,7 @@ def test_what_a_check_calls_an_error_training_refuses(tmp_path):
     for name, rows in sets.items():
         made = config("classify", tmp_path, {"train": rows})
         try:
-            setup.read_splits(made, tasks.get("classify"))
+            read_splits(made, tasks.get("classify"))
             refused = False
         except DataError:
             refused = True

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from jaxsft import tasks
 from jaxsft.check.findings import Findings
 from jaxsft.check.load import Part
 from jaxsft.check.overlap import find_overlap
@@ -16,9 +17,9 @@ from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.records import KINDS
 from jaxsft.data.split_rule import split_file
+from jaxsft.data.splits import Records, in_training_too
 from jaxsft.errors import DataError
 from jaxsft.prepare.stage import Context
-from jaxsft.training import setup
 from tests.prepare.harness import make, run
 
 SAID = ("It rains.", "it  RAINS.", "A dog", "A dog ", "Nobody came", "caf\u00e9", "cafe\u0301")
@@ -149,7 +150,7 @@ def test_what_a_check_counts_dedup_drops(task, form, seed):
 @pytest.mark.parametrize(("task", "form"), CASES)
 def test_no_split_leaks_by_the_measure_of_the_check(task, form):
     rows, _, records = made(task, form, 0)
-    for kind in (KINDS[task], setup.tasks.get(task)):
+    for kind in (KINDS[task], tasks.get(task)):
         parts, _ = split_file(rows, records, kind, (0.5, 0.25, 0.25), 0)
         keys = [set(map(kind.text_key, found)) for _, found in parts]
         assert sum(len(found) for _, found in parts) == len(rows) and not (
@@ -160,10 +161,8 @@ def test_no_split_leaks_by_the_measure_of_the_check(task, form):
         ]
         assert classes[0] >= classes[1] | classes[2]
     named = {"train": 0, "validation": 1, "test": 2}
-    splits = {
-        name: setup.Records(parts[i][1], [""] * len(parts[i][1])) for name, i in named.items()
-    }
-    assert set(setup.in_training_too(splits, kind).values()) == {0}
+    splits = {name: Records(parts[i][1], [""] * len(parts[i][1])) for name, i in named.items()}
+    assert set(in_training_too(splits, kind).values()) == {0}
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from jaxsft.models.transformer import Transformer
 from jaxsft.products import ROUNDED
 from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten, specs
+from jaxsft.training import components, runs, setup
 from jaxsft.training import pretrained as hf
-from jaxsft.training import runs, setup
+from jaxsft.training.components import Components
 from tests import tiny
 from tests.training import test_pretrained as test_hf
 from tests.training.test_pretrained import FAST
@@ -60,7 +61,7 @@ def labels_of(name: str) -> list[str]:
 
 def begun(
     tmp_path, source, *given: str, rows: list[dict], task: str = "classify"
-) -> tuple[setup.Parts, dict]:
+) -> tuple[Components, dict]:
     """(parts, what a run says of the weights that it starts from)."""
     data = tiny.write_lines(tmp_path / f"{task}.jsonl", rows)
     config = setup.resolve(
@@ -68,11 +69,11 @@ def begun(
             f"task={task}", f"data.train={data}", f"model.pretrained={source}", *FAST, *given
         )
     )
-    parts = setup.prepare(config)[0]
+    parts = components.prepare(config)[0]
     return parts, hf.facts(parts, Path)
 
 
-def started(tmp_path, source, *given: str, rows: list[dict]) -> tuple[setup.Parts, dict, dict]:
+def started(tmp_path, source, *given: str, rows: list[dict]) -> tuple[Components, dict, dict]:
     """(parts, weights at the start, what the run says of them)."""
     parts, about = begun(tmp_path, source, *given, rows=rows)
     return parts, flatten(jax.tree.map(np.asarray, runs.starting_params(parts))), about

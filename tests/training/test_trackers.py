@@ -319,7 +319,7 @@ def test_a_failure_is_forgotten_when_a_later_attempt_goes_well(
 
 
 def test_a_run_that_fails_is_told_so(notebook, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.Loop, "_validate", lambda *a: 1 / 0)
+    monkeypatch.setattr(loop, "_validate", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         loop.train(short(files, tmp_path, 2))
     assert notebook.told[-1] == ("finish", {}, False)

@@ -34,7 +34,7 @@ import numpy as np
 
 from jaxsft.config import overrides
 from jaxsft.data import formats
-from jaxsft.training import setup
+from jaxsft.training import components, setup
 
 WORDS = np.array(
     [
@@ -115,7 +115,7 @@ def encoding(folder: Path, rounds: int, task: str, *options: str) -> None:
             ]
         )
     )
-    parts, records = setup.prepare(config)
+    parts, records = components.prepare(config)
     texts = [text for record in records["train"][0] for text in parts.task.texts(record)]
     bare = parts.tokenizer._full  # the object of the library itself
     made = iter(range(1000))

@@ -37,6 +37,7 @@ import jaxsft
 from jaxsft import tasks
 from jaxsft.data import schemes
 from jaxsft.data.records import LabelledText
+from jaxsft.data.splits import read_splits
 from jaxsft.errors import JaxsftError
 from jaxsft.metrics import regression, tagging, text_overlap
 from jaxsft.models import trees
@@ -233,7 +234,7 @@ def main(options: Sequence[str]) -> None:
         config = jaxsft.compose(*options)
         if config.task.name not in MODELS:
             raise SystemExit(f"task={config.task.name}: there are models for {', '.join(MODELS)}")
-        splits = setup.read_splits(setup.resolve(config), tasks.get(config.task.name))
+        splits = read_splits(setup.resolve(config), tasks.get(config.task.name))
     except JaxsftError as error:
         raise SystemExit(str(error)) from None
     held = splits.get("test") or splits.get("validation")

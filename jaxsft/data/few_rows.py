@@ -1,72 +1,12 @@
-"""Labels over the splits of a run: rows with labels that training lacks, the labels that are
-learnt, and few rows that show all of them.
-
-`records` and `part` are `setup.Records`.
-"""
+"""Few rows of a split that show all of its labels (`data.limit`)."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from jaxsft.config.schema import Config
-from jaxsft.data.ledger import Aside
-from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.tasks.base import Task
-
-
-def seen(part: Any, task: Any, known: Collection[tuple[str, str]]) -> Any:
-    """The rows whose labels (`Task.classes`) are all known; the others are put aside as
-    `unseen_label`.
-    """
-    keep, aside = [], list(part.aside)
-    for i, (record, where) in enumerate(zip(part.records, part.where, strict=True)):
-        if new := [name for kind, name in task.classes(record) if (kind, name) not in known]:
-            file, _, line = where.rpartition(":")
-            aside.append(
-                Aside(
-                    file,
-                    int(line),
-                    "unseen_label",
-                    f"{where}: no row of train has the label {new[0]!r}",
-                    declared=True,
-                )
-            )
-        else:
-            keep.append(i)
-    return part._replace(
-        records=[part.records[i] for i in keep], where=[part.where[i] for i in keep], aside=aside
-    )
-
-
-def fitted(
-    config: Config, task: type[Task], tokenizer: Tokenizer, records: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What the task learns of the training split (`Task.fit`); with `data.unseen_labels=learn` the
-    labels of the other splits are known too.
-    """
-    if config.data.unseen_labels == "learn":
-        classes = {
-            label
-            for part in records.values()
-            for record in part.records
-            for label in task.classes(record)
-        }
-        kinds = {"labels": "label", "intents": "text"}
-        more = {
-            option: [name for of, name in sorted(classes) if of == kind]
-            for option, kind in kinds.items()
-            if hasattr(config.task, option)
-        }
-        given = {
-            option: names for option, names in more.items() if getattr(config.task, option) is None
-        }
-        config = dataclasses.replace(config, task=dataclasses.replace(config.task, **given))
-    return task.fit(config, tokenizer, records["train"].records, records["train"].where)
 
 
 def limit(records: Any, rows: int | None, task: Any = None) -> Any:
