@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxsft import remote, rundir, tasks
+from jaxsft import remote, rundir
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
@@ -207,7 +207,7 @@ def model_functions(run: str | None) -> dict[str, Callable]:
     model = functools.cache(lambda: load(run))
 
     def score(texts: Sequence[str]) -> np.ndarray:
-        if model().task.name != "lm":
+        if model().task.spec.output != "continuation":
             raise ConfigError(
                 f"run={run}: task={model().task.name} gives no perplexity; expected a run with"
                 " task=lm"
@@ -269,7 +269,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
     def change(config: Config) -> Config:
         config = composing.override(config, overrides)
         validate.validate_values(composing.flat(composing.to_dict(config)))
-        setup.check_columns(config, tasks.get(config.task.name).record)
+        setup.check_columns(config)
         given = any(text.startswith("mesh.") for text in overrides)
         config = dataclasses.replace(
             config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh)
@@ -722,7 +722,7 @@ class Model:
                 f"prompt:{number}: found {prompt!r:.60}, expected a text or a list of messages with"
                 " role and content"
             )
-        if self.task.name != "chat":
+        if not self.task.spec.conversations:
             raise DataError(
                 f"prompt:{number}: found messages, but task={self.task.name} reads a text"
             )

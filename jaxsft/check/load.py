@@ -19,7 +19,6 @@ from jaxsft.data import split_rule as splitting
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import (
-    KINDS,
     Doubtful,
     Kind,
     Seq2Seq,
@@ -52,7 +51,7 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
     reading = dataclasses.replace(
         config, data=dataclasses.replace(config.data, on_bad_row="quarantine")
     )
-    kind, d = KINDS[config.task.name], config.data
+    kind, d = config.task.spec.records, config.data
     found = {}
     paths = (
         [("train", d.path)]
@@ -294,7 +293,7 @@ def _by_label(config: Config, part: Part, alike: Sequence[Aside]) -> str:
     """Of which labels the rows are, where the label can still be read: a class that loses many of
     its rows is seen.
     """
-    kind, name = KINDS[config.task.name], config.data.columns.label or "label"
+    kind, name = config.task.spec.records, config.data.columns.label or "label"
     lost = Counter(
         str(a.fields[name])
         for a in alike

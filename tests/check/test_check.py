@@ -16,6 +16,7 @@ from jaxsft.config import compose, schema
 from jaxsft.data import records, verdicts
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import stages
+from jaxsft.tasks.specs import SPECS
 from jaxsft.training import setup
 from tests import tiny
 from tests.check.look import config, found, lines, look
@@ -168,7 +169,7 @@ def test_records_of_every_kind_are_checked(tmp_path, task):
 
 
 def test_every_task_of_the_config_has_a_kind_of_record():
-    assert set(schema.GROUPS["task"]) == set(records.KINDS)
+    assert set(schema.GROUPS["task"]) == set(SPECS)
 
 
 def test_sources_of_an_encoder_have_rows_of_their_own(tmp_path):
