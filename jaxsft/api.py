@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxsft import remote, rundir
+from jaxsft import plugins, remote, rundir
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
@@ -114,6 +114,7 @@ def train(config: Config | str, *overrides: str, **options: Any) -> Result:
       JaxsftError: anything that the user can mend.
     """
     config = _composed(config, overrides, options)
+    plugins.begin()
     from jaxsft.reports import outputs  # with matplotlib, which nothing else here needs
 
     return loop.train(config, outputs.write_all)
@@ -232,13 +233,15 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
 
     Args:
       overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation,
-        generate, mesh, precision, seed; of a folder `task.variables` too; and `checkpoint=STEP` or
-        `checkpoint=newest` for another step than the best.
+        generate, mesh, precision, seed; of a folder `task.variables` too; `checkpoint=STEP` or
+        `checkpoint=newest` for another step than the best; and `plugins=[MODULE]`, as the run had
+        it.
 
     Raises:
       ConfigError: not a run directory, or an option that cannot be changed for a trained run.
       CheckpointError: no good checkpoint.
     """
+    overrides = tuple(plugins.of_arguments(overrides))
     remote.opened.cache_clear()  # the run may have gone on since
     asked = next(
         (text.partition("=")[2] for text in overrides if text.startswith(CHECKPOINT)), None

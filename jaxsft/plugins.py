@@ -301,6 +301,11 @@ def use(modules: Iterable[str]) -> None:
         _given[name] = module
 
 
+def given() -> list[str]:
+    """Returns the modules of the option that were imported, for another process to do the same."""
+    return list(_given)
+
+
 def of_arguments(arguments: Sequence[str]) -> list[str]:
     """Imports what `plugins=` names among the arguments of a command or a call, and returns the
     others. Raises ConfigError."""

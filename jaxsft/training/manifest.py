@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 import jaxsft
-from jaxsft import invocation, rundir, seal
+from jaxsft import invocation, plugins, rundir, seal
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
@@ -63,6 +63,7 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
             if parts.vectors is None
             else {"vectors": {"rows": len(parts.vectors.rows), "words": parts.vectors.words}}
         ),
+        **({"plugins": theirs} if (theirs := plugins.used()) else {}),
         "hub": hub.commits(compose.flat(compose.to_dict(parts.config))),
     }
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import jaxsft
-from jaxsft import prepare as prepare_package
 from jaxsft import tasks
 from jaxsft.check import summary
 from jaxsft.config import compose, schema
@@ -360,8 +359,10 @@ def test_repairs_name_options_and_stages_that_exist():
     names = re.compile(
         r"(?<![\w./])(?:data|task|check|model|tokenizer|evaluation|loss)\.[a-z_]+(?:\.[a-z_]+)*(?=[=,;:)\s|]|$)"
     )
-    folders = [Path(prepare_package.__file__).parent / "check", Path(records.__file__).parent]
-    of_tasks = [Path(tasks.__file__).parent / f"{name}.py" for name in ("tag", "pair", "texts")]
+    folders = [Path(summary.__file__).parent, Path(records.__file__).parent]
+    of_tasks = [
+        Path(tasks.__file__).parent / f"{name}.py" for name in ("tag", "pair", "whole_text")
+    ]
     files = [
         *(file for folder in folders for file in folder.glob("*.py")),
         Path(verdicts.__file__),
