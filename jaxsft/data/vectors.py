@@ -1,9 +1,10 @@
 """Word vectors from files: word2vec (text and binary, Mikolov et al. 2013) and GloVe (Pennington et
 al. 2014), read as streams, also from .gz.
 
-| format | file | |---|---| | word2vec | a first line `words dimensions`, then a line `word x1 ...
-xD` each | | word2vec_binary | the same first line, then each word, a space, D little-endian float32
-and perhaps a line end | | glove | lines `word x1 ... xD` only |
+- word2vec: a first line `words dimensions`, then a line `word x1 ... xD` each
+- word2vec_binary: the same first line, then each word, a space, D little-endian float32 and perhaps
+  a line end
+- glove: lines `word x1 ... xD` only
 """
 
 from __future__ import annotations
