@@ -34,7 +34,11 @@ OPTION = "plugins="
 # are named by text, so that no room has to stand above this file to be looked up.
 KINDS: dict[str, tuple[str, str, str]] = {
     "tasks": ("task", "jaxsft.tasks.specs:SPECS", "jaxsft.tasks.specs:TaskSpec"),
-    "metrics": ("metric", "jaxsft.metrics.row_metrics:METRICS", "jaxsft.metrics.by_row:Metric"),
+    "metrics": (
+        "metric",
+        "jaxsft.metrics.row_metrics:METRICS",
+        "jaxsft.metrics.row_metrics:Metric",
+    ),
     "losses": ("loss", "jaxsft.losses.table:LOSSES", "jaxsft.losses.table:Loss"),
     "optimizers": (
         "optimizer",
@@ -138,6 +142,11 @@ class OfTable(Mapping[str, Any]):
     def __init__(self, kind: str, field: str):
         self.kind, self.field = kind, field
 
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """Returns the field of the entries of jaxsft alone."""
+        return {name: getattr(value, self.field) for name, value in table(self.kind).own.items()}
+
     def __getitem__(self, name: str) -> Any:
         return getattr(table(self.kind)[name], self.field)
 
@@ -207,7 +216,8 @@ def working(kind: str) -> Iterator[tuple[str, Any]]:
     says why when they are asked for."""
     for name in names(kind):
         with contextlib.suppress(ConfigError):
-            yield name, part(_of_name(kind, name)[0])
+            if name not in table(kind).own:
+                yield name, part(_of_name(kind, name)[0])
 
 
 # --- loading
@@ -362,7 +372,7 @@ def check_run(folder: Path, modules: Any = ()) -> None:
     listed = manifest.get("plugins") if isinstance(manifest, dict) else None
     for one in listed if isinstance(listed, list) else ():
         kind, name, module, package = (
-            one.get(key) if isinstance(one, dict) else None
+            str(one[key]) if isinstance(one, dict) and one.get(key) is not None else None
             for key in ("kind", "name", "module", "package")
         )
         if kind not in KINDS or (kind, name, module) in there:

@@ -91,12 +91,11 @@ def register() -> None:
     store.store(name="quality_schema", node=plain(schema.QualityConfig))
     for group, options in GROUPS.items():
         kind = OF_PLUGINS.get(group)
-        theirs = dict(plugins.working(kind)) if kind else {}
-        unusable = {*plugins.names(kind)} - theirs.keys() if kind else ()
-        for name in options:
-            if name not in unusable:
-                store.store(group=f"schema/{group}", name=name, node=plain(options[name]))
-        for name, part in theirs.items():
+        own = getattr(options, "own", options)
+        for name in own:
+            store.store(group=f"schema/{group}", name=name, node=plain(own[name]))
+        for name, part in plugins.working(kind) if kind else ():
+            store.store(group=f"schema/{group}", name=name, node=plain(part.options))
             _store_preset(store, group, name, part.preset)
 
 

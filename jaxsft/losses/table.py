@@ -79,4 +79,4 @@ def get(name: str) -> Callable[..., Array]:
     """Raises ConfigError for an unknown name."""
     if name not in LOSSES:
         raise ConfigError(f"task.loss={name}: unknown loss; there are {', '.join(sorted(LOSSES))}")
-    return LOSSES.take(name)
+    return LOSSES[name]

@@ -50,7 +50,7 @@ def take(name: str, spec: Any) -> Metric:
     if name not in METRICS:
         known = ", ".join(METRICS) or "none, but for those of plug-ins"
         raise ConfigError(f"evaluation.metrics=[{name}]: unknown; there are {known}")
-    metric = METRICS.take(name)
+    metric = METRICS[name]
     if metric.outputs and spec.output not in metric.outputs:
         raise ConfigError(
             f"evaluation.metrics=[{name}]: is of tasks with {' or '.join(metric.outputs)}, and"

@@ -70,7 +70,7 @@ def build(
     """
     if options.name not in DIRECTIONS:
         raise ConfigError(f"optim={options.name}: unknown; choose one of {', '.join(DIRECTIONS)}")
-    steps = [DIRECTIONS.take(options.name)(options, specs)]
+    steps = [DIRECTIONS[options.name](options, specs)]
     if hasattr(options, "weight_decay"):
         steps.append(_decay(hyper["weight_decay"], decay_factors))
     if options.name in AFTER_DECAY:

@@ -66,7 +66,7 @@ def unit(
     return jnp.where(
         step < warmup,
         step / _positive(warmup),
-        SCHEDULES.take(name)(step, warmup, total, final, decay),
+        SCHEDULES[name](step, warmup, total, final, decay),
     )
 
 

@@ -19,4 +19,4 @@ def get(name: str) -> type[Task]:
     """Returns the class of a task. Raises ConfigError for one that is not known."""
     if name not in SPECS:
         raise ConfigError(f"task={name}: unknown; there are {', '.join(SPECS)}")
-    return SPECS.take(name).task()
+    return SPECS[name].task()
