@@ -88,7 +88,7 @@ def _task(
     For chats, rows that the template refuses are left out; they are reported one by one.
     """
     records, where = source.records, source.where
-    if config.task.name == "chat":
+    if config.task.spec.conversations:
         records, where = [], []
         from jaxsft.tasks.chat import template_of
 
@@ -228,9 +228,7 @@ def _fitted(
             f"{rows(len(over), part.name, len(encoded))}: longer than the {room} (up to"
             f" {longest:,}), {become}."
         )
-        policies = {"tag": "drop|window", "joint": "drop|window", "parse": "drop"}.get(
-            config.task.name, "drop|truncate_left|truncate_right"
-        )
+        policies = "|".join([one for one in config.task.spec.too_long if one != "error"][:3])
         others = f", or data.too_long={policies}" if d.too_long == "error" else ""
         repair = f"model.context={-(-longest // 32) * 32} and {option}" + others
         severity = {"error": "error", "window": "info"}.get(d.too_long, "warning")
@@ -332,7 +330,7 @@ def _audit(
     ends = [
         (where, int(e.ids[at[-1]])) for where, e in trained if len(at := np.flatnonzero(e.weights))
     ]
-    if config.task.name == "lm" and not stops:
+    if config.task.spec.output == "continuation" and not stops:
         findings.add(
             "stop_token",
             "warning",
@@ -355,7 +353,7 @@ def _audit(
         )
     learnt = sum(int(np.count_nonzero(e.weights[1:])) for _, e in trained)
     whole = sum(len(e.ids) for _, e in trained)
-    all_or_none = config.task.name == "chat" and learnt in (0, whole)
+    all_or_none = config.task.spec.conversations and learnt in (0, whole)
     message = f"{percent(learnt, whole)} of the {whole:,} tokens of {part.name} are trained."
     findings.add(
         "trained_share",

@@ -15,7 +15,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import splits, verdicts
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
-from jaxsft.data.records import KINDS, Doubtful, Kind, Seq2Seq, group_references
+from jaxsft.data.records import Doubtful, Kind, Seq2Seq, group_references
 from jaxsft.data.splits import Parsed, Records
 from jaxsft.errors import DataError
 from jaxsft.training.components import left_out
@@ -43,7 +43,7 @@ def load(config: Config, findings: Findings) -> dict[str, Part]:
     reading = dataclasses.replace(
         config, data=dataclasses.replace(config.data, on_bad_row="quarantine")
     )
-    kind, d = KINDS[config.task.name], config.data
+    kind, d = config.task.spec.records, config.data
     found = _of_one_file(reading, kind, findings) if d.path else _of_files(reading, kind, findings)
     for note in left_out(config) if found else ():
         findings.add("left_out", "info", f"{note}.")
@@ -249,7 +249,7 @@ def _by_kind(those: Sequence[Aside]) -> list[list[Aside]]:
 
 def _by_label(config: Config, part: Part, alike: Sequence[Aside]) -> str:
     """Describes the labels of bad rows, so that a class that loses many rows is seen."""
-    kind, name = KINDS[config.task.name], config.data.columns.label or "label"
+    kind, name = config.task.spec.records, config.data.columns.label or "label"
     lost = Counter(
         str(a.fields[name])
         for a in alike

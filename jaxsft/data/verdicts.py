@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.data.formats import SPLITS as FILES
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
@@ -175,7 +176,8 @@ def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | 
 
     None where a rejection says nothing that could be learned.
     """
-    if task not in ("classify", "multilabel"):
+    output = plugins.table("tasks")[task].output
+    if output not in ("label", "labels"):
         return None
     name = columns.label or next((n for n in ("label", "labels") if n in rows[0].fields), "label")
     found = {
@@ -184,7 +186,7 @@ def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | 
     }
     if len(found) != 1 or None in found:
         return None
-    return {name: f"not {next(iter(found))}" if task == "classify" else []}
+    return {name: f"not {next(iter(found))}" if output == "label" else []}
 
 
 # --- refused until data.keep decides

@@ -38,19 +38,6 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_BYTES = 1 << 26  # of config.json and of an index: far more than the largest has
 VOCABULARY = ("embed/tokens/w", "head/w", "head/b")  # grow with the tokenizer
 OWN = ("head", "adapters")  # the roots of weights that a body has not
-KINDS = {
-    "lm": "lm",
-    "chat": "lm",
-    "seq2seq": "lm",
-    "span_corruption": "lm",
-    "mlm": "mlm",
-    "classify": "text",
-    "multilabel": "text",
-    "regress": "text",
-    "pair": "text",
-    "tag": "tag",
-    "span": "span",
-}  # the head of each task
 
 
 # --- files
@@ -274,7 +261,7 @@ def plan(
     """Plans what becomes of every tensor and every weight (a flat dict of specs).
 
     Args:
-      kind: of the head, of `KINDS`.
+      kind: of the head, as `TaskSpec.head`.
       asked: what the head must be, to be taken from the files where it is none over the vocabulary;
         None: it starts anew.
 

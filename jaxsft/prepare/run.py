@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxsft
-from jaxsft import rundir
+from jaxsft import plugins, rundir
 from jaxsft.config import compose, validate
 from jaxsft.config.schema import Columns, DataFiles, PrepareConfig
 from jaxsft.data import formats, prepared
@@ -54,6 +54,7 @@ def prepare(
       DataError: a row that cannot be read, unless it is put aside; a column that is missing or of
         the wrong kind.
     """
+    plugins.begin()
     validate.validate_each(compose.flat(compose.to_dict(config)))
     if config.output.format not in WRITTEN:
         raise ConfigError(
@@ -404,6 +405,7 @@ def _key(
         "output": output,
         "models": asked,
         "code": _code(),
+        **({"plugins": theirs} if (theirs := plugins.used()) else {}),
     }
     return rundir.sha256_json(told)[:32]
 
@@ -442,6 +444,7 @@ def _write(
             "run": config.run,
             "inputs": inputs,
             "stages": [e.summary() for e in entries],
+            **({"plugins": theirs} if (theirs := plugins.used()) else {}),
             "splits": splits,
         }
         with rundir.atomic_lines(aside / DROPPED) as file:

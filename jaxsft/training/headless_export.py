@@ -38,6 +38,7 @@ from jaxsft.hf.families.family import Head
 from jaxsft.products import ROUNDED
 from jaxsft.sharding import hosts
 from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
+from jaxsft.tasks.specs import SPECS, of_problem
 from jaxsft.training import pretrained as hf
 from jaxsft.training import runs, setup
 from jaxsft.training.components import Components, build_components
@@ -129,9 +130,10 @@ def _with_head(
     """A model of a class with a head. Raises ConfigError where it has not all of that head."""
     name, names = _task_of(source, kind), trained_heads.names_of(source.values)
     options = trained_heads.options_of(head, source.values, TASKS[name])
-    if name == "regress":
+    numbers = SPECS[name].output == "numbers"
+    if numbers:
         options["standardize"] = False
-    columns = Columns(targets=tuple(names)) if name == "regress" and len(names) > 1 else None
+    columns = Columns(targets=tuple(names)) if numbers and len(names) > 1 else None
     config = _config(source.folder, TASKS[name](**options), change, columns)
     parts = build_components(config, tokenizer, state_of_head(name, names, config.data.columns))
     todo = hf.plan(parts, source)
@@ -152,7 +154,7 @@ def _task_of(source: pretrained.Source, kind: str) -> str:
         if len(trained_heads.names_of(source.values)) == 1
         else "single_label_classification"
     )
-    names = {its: name for name, its in trained_heads.PROBLEMS.items()}
+    names = of_problem()
     if not isinstance(problem, str) or problem not in names:
         raise ConfigError(
             f"{source.folder / 'config.json'}: problem_type={problem!r} is unknown; expected one of"
@@ -163,16 +165,17 @@ def _task_of(source: pretrained.Source, kind: str) -> str:
 
 def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str, Any]:
     """What a task would have learnt in training: its labels, in the order of the outputs."""
-    if name == "regress":
+    output = SPECS[name].output
+    if output == "numbers":
         targets = (
             list(names) if len(names) > 1 else list(columns.targets) or [columns.label or "label"]
         )
         return {"targets": targets, "mean": [0.0] * len(targets), "deviation": [1.0] * len(targets)}
-    if name == "span":
+    if output == "stretch":
         # nothing says whether it was trained on questions without an answer
         return {"unanswered": False}
     return {"labels": list(names)} | (
-        {"scheme": schemes.of_labels(names) or "none"} if name == "tag" else {}
+        {"scheme": schemes.of_labels(names) or "none"} if output == "tags" else {}
     )
 
 

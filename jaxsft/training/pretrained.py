@@ -86,7 +86,7 @@ def with_head_of_class(config: Config, source: pretrained.Source) -> Config:
     trained can be exported, and a trained head or a pooler is taken. A folder of
     sentence-transformers keeps the standard, a mean, for that is how its vectors were made.
     """
-    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    task, kind = config.task, config.task.spec.head
     head = source.family.heads.get(kind)
     if (
         head is None
@@ -111,7 +111,7 @@ def with_head_of_family(config: Config) -> Config:
     """The config of a model from nothing that reads in both directions, with the head of the family
     that has all options of the model, where there is one and no option of a head was given.
     """
-    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    task, kind = config.task, config.task.spec.head
     if (
         not config.unasked
         or config.model.causal
@@ -192,7 +192,7 @@ def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
     task has none.
     """
     found, own = source.model(config.model.context), own_options(config)
-    if pretrained.KINDS.get(config.task.name) == "mlm":
+    if config.task.spec.head == "mlm":
         own |= {"head_bias": True}  # of BERT's head; no config.json speaks of it
     return dataclasses.replace(found, **own)
 
@@ -202,7 +202,7 @@ def own_options(config: Config) -> dict[str, Any]:
     over the vocabulary where its task has none.
     """
     own = {name: getattr(config.model, name) for name in USERS}
-    if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
+    if config.task.spec.head not in ("lm", "mlm"):
         standard = ModelConfig()
         own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
     return own
@@ -285,7 +285,7 @@ def plan(parts: Components, source: pretrained.Source) -> pretrained.Plan:
     CheckpointError, as `pretrained.plan`.
     """
     kind, state, specs = (
-        pretrained.KINDS.get(parts.config.task.name),
+        parts.config.task.spec.head,
         parts.task.state,
         flatten(parts.specs),
     )
