@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxsft import remote, rundir, tasks
+from jaxsft import halves, remote, rundir, tasks
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
 from jaxsft.config import validate
@@ -376,7 +376,7 @@ class Model:
         """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`; of a folder
         under precision=bf16 on a CPU, rounded to it.
         """
-        return self.run.params
+        return jax.tree.map(lambda w: halves.unpack(w) if halves.are(w) else w, self.run.params)
 
     def generate(
         self,

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxsft import patterns, remote, rundir
+from jaxsft import halves, patterns, remote, rundir
 from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
@@ -23,7 +24,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf import read as pretrained
 from jaxsft.hf import trained_heads, write
 from jaxsft.hf.families.family import Head
-from jaxsft.models import surgery
+from jaxsft.models import adapters, surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -255,7 +256,7 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool
     Args:
       fresh: by path, whether its weight (or, of a stack, which layers) keeps its initial values.
       rounded: the weights of linear layers are rounded to bfloat16 (`products.ROUNDED`), for a
-        model that is not trained.
+        model that is not trained; of a large model on one device they are held so (`halves`).
 
     Raises:
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is
@@ -273,11 +274,29 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool
     todo = plan(parts, source)
     keep = {path: value for path, value in fresh.items() if np.any(value)}
     specs = flatten(parts.specs)
-    weights = initial(parts, {*todo.fresh, *keep})
-    weights = pretrained.load(
-        source, todo, weights, keep, pretrained.read_by_products(specs) if rounded else ()
-    )
+    rounds = narrow(parts, source, todo) if rounded else set()
+    large = sum(math.prod(specs[path].shape) for path in rounds) >= halves.LARGE
+    # an adapter may compute with the weights themselves
+    alone = parts.mesh.size == 1 and adapters.NAME not in parts.specs
+    bits = rounds if large and alone else ()
+    weights = initial(parts, {*todo.fresh, *keep}, bits)
+    weights = pretrained.load(source, todo, weights, keep, rounds)
     return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
+
+
+def narrow(parts: Parts, source: pretrained.Source, todo: pretrained.Plan) -> set[str]:
+    """The weights that lose nothing when they are held in bfloat16 under precision=bf16: those that
+    products round, and those over the vocabulary that lie in the files so.
+    """
+    vocabulary = {"embed/tokens/w"}
+    if pretrained.KINDS.get(parts.config.task.name) == "lm":
+        vocabulary.add("head/w")
+    return pretrained.read_by_products(flatten(parts.specs)) | {
+        slot.path
+        for move in todo.moves
+        for slot in move.slots
+        if slot.path in vocabulary and source.tensors.dtype(move.theirs) == "BF16"
+    }
 
 
 def plan(parts: Parts, source: pretrained.Source) -> pretrained.Plan:
@@ -307,9 +326,9 @@ def resets(config: Config) -> list[str]:
     return [*config.train.init_fresh, *([reset] if reset is not None else [])]
 
 
-def initial(parts: Parts, wanted: set[str]) -> Flat:
+def initial(parts: Parts, wanted: set[str], bits: Collection[str] = ()) -> Flat:
     """Initial values of these weights, as a fresh model has them, and zeros for the others, which
-    cost nothing to make.
+    cost nothing to make; of `bits` as `halves` are held.
     """
     place = flatten(meshes.shardings(parts.specs, parts.mesh))
 
@@ -317,7 +336,10 @@ def initial(parts: Parts, wanted: set[str]) -> Flat:
         values = flatten(nn.meta.unbox(parts.model.init(key)))
         return {
             path: value if path in wanted else jnp.zeros_like(value)
-            for path, value in values.items()
+            for path, value in (
+                (path, halves.pack(value) if path in bits else value)
+                for path, value in values.items()
+            )
         }
 
     return jax.jit(init, out_shardings=place)(jax.random.key(parts.config.seeds.init))
