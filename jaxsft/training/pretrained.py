@@ -24,7 +24,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf import read as pretrained
 from jaxsft.hf import trained_heads, write
 from jaxsft.hf.families.family import Head
-from jaxsft.models import adapters, surgery
+from jaxsft.models import surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -276,9 +276,7 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool
     specs = flatten(parts.specs)
     rounds = narrow(parts, source, todo) if rounded else set()
     large = sum(math.prod(specs[path].shape) for path in rounds) >= halves.LARGE
-    # an adapter may compute with the weights themselves
-    alone = parts.mesh.size == 1 and adapters.NAME not in parts.specs
-    bits = rounds if large and alone else ()
+    bits = rounds if large and parts.mesh.size == 1 else ()
     weights = initial(parts, {*todo.fresh, *keep}, bits)
     weights = pretrained.load(source, todo, weights, keep, rounds)
     return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
