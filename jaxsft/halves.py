@@ -96,10 +96,13 @@ def _dot(x: Array, w: Array, axis: int) -> Array:
 
 
 def _turns(w: Array, axis: int) -> tuple[int, int]:
-    """(number of parts, size of each) along an axis; fewer than that number are left over."""
+    """(number of parts, size of each) along an axis; none, or fewer than that number, are left
+    over."""
     count = max(-(-w.size // PART), PARTS) if w.size >= SMALL else 1
-    count = min(count, w.shape[axis])
-    return count, w.shape[axis] // count
+    rows = w.shape[axis]
+    count = min(count, rows)
+    count = next((n for n in range(count, 2 * count + 1) if rows % n == 0), count)
+    return count, rows // count
 
 
 def _over_inputs(x: Array, w: Array) -> Array:
@@ -120,6 +123,8 @@ def _over_outputs(x: Array, w: Array, axis: int) -> Array:
         part = lax.dynamic_slice_in_dim(w, i * size, size, axis)
         return lax.dynamic_update_slice_in_dim(y, _dot(x, part, 1 - axis), i * size, axis=1)
 
-    rest = _dot(x, lax.slice_in_dim(w, count * size, None, axis=axis), 1 - axis)
-    y = jnp.zeros((x.shape[0], count * size), jnp.float32)
-    return jnp.concatenate([lax.fori_loop(0, count, one, y), rest], axis=1)
+    y = lax.fori_loop(0, count, one, jnp.zeros((x.shape[0], count * size), jnp.float32))
+    if count * size == w.shape[axis]:
+        return y
+    rest = lax.slice_in_dim(w, count * size, None, axis=axis)
+    return jnp.concatenate([y, _dot(x, rest, 1 - axis)], axis=1)

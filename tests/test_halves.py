@@ -35,6 +35,7 @@ def test_bits_are_the_numbers_of_bfloat16():
     "rows, shape, inputs, equation",
     [
         (1, (300, 221), 1, "bsd,df->bsf"),  # parts of 75 of the inputs
+        (1, (307, 221), 1, "bsd,df->bsf"),  # of 76, and three are left
         (30, (300, 221), 1, "bsd,df->bsf"),  # of 55 of the outputs, and one is left
         (1, (301, 5, 44), 1, "bsd,dhn->bshn"),
         (2, (5, 44, 307), 2, "bshn,hnd->bsd"),

@@ -82,7 +82,8 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
 
 def _run(folder: Path, parts: setup.Parts) -> runs.Run:
     """With its weights. On a CPU those of linear layers are rounded once where every product of
-    precision=bf16 would round them again; of a large model they are held so, which is told.
+    precision=bf16 would round them again; of a large one that writes they are held so,
+    which is told.
     """
     rounded = parts.config.precision == "bf16" and jax.default_backend() == "cpu"
     weights = runs.starting_params(parts, rounded=rounded)

@@ -256,7 +256,8 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool
     Args:
       fresh: by path, whether its weight (or, of a stack, which layers) keeps its initial values.
       rounded: the weights of linear layers are rounded to bfloat16 (`products.ROUNDED`), for a
-        model that is not trained; of a large model on one device they are held so (`halves`).
+        model that is not trained; of a large one that writes, on one device, they are held so
+        (`halves`).
 
     Raises:
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is
@@ -276,7 +277,9 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool
     specs = flatten(parts.specs)
     rounds = narrow(parts, source, todo) if rounded else set()
     large = sum(math.prod(specs[path].shape) for path in rounds) >= halves.LARGE
-    bits = rounds if large and parts.mesh.size == 1 else ()
+    # one that only reads texts has many states a product, whose speed is worth more
+    writes = pretrained.KINDS.get(parts.config.task.name) == "lm"
+    bits = rounds if large and writes and parts.mesh.size == 1 else ()
     weights = initial(parts, {*todo.fresh, *keep}, bits)
     weights = pretrained.load(source, todo, weights, keep, rounds)
     return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
