@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import plugins, remote, rundir
+from jaxsft import halves, plugins, remote, rundir
 from jaxsft.config import compose as composing
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
@@ -212,7 +212,7 @@ class Model:
         """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`; of a folder
         under precision=bf16 on a CPU, rounded to it.
         """
-        return self.run.params
+        return jax.tree.map(lambda w: halves.unpack(w) if halves.are(w) else w, self.run.params)
 
     def generate(
         self,

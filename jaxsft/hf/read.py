@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from jaxsft import documents
+from jaxsft import documents, halves
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError, first_line
 from jaxsft.hf import families, trained_heads
@@ -438,7 +438,8 @@ def load(
 
     Args:
       keep: by path, which layers (`[L]`, or a single value) keep what they have.
-      rounded: paths of weights that are rounded to bfloat16, and held in their own dtype.
+      rounded: paths of weights that are rounded to bfloat16, and held in their own dtype; where
+        that is uint16, as bits (`halves`).
 
     Raises:
       CheckpointError: a value is NaN or infinite.
@@ -521,7 +522,10 @@ def _put(
     """
     place, dtype = _part(weight.sharding, len(index)), FLOATS["BF16"] if rounded else value.dtype
     # a copy: a file may change
-    own = lambda where: _finite(np.array(value[where], order="C"), what).astype(dtype, copy=False)
+    bits = np.uint16 if halves.are(weight) else dtype
+    own = lambda where: (
+        _finite(np.array(value[where], order="C"), what).astype(dtype, copy=False).view(bits)
+    )
     part = jax.make_array_from_callback(value.shape, place, own)
     return _write(weight.sharding)(weight, part, np.array(index, np.int32))
 

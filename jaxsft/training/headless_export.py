@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from jaxsft import halves
 from jaxsft.config.schema import (
     TASKS,
     ChatTask,
@@ -84,10 +85,17 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
 
 def _run(folder: Path, parts: Components) -> runs.Run:
     """With its weights. On a CPU those of linear layers are rounded once where every product of
-    precision=bf16 would round them again.
+    precision=bf16 would round them again; of a large one that writes they are held so,
+    which is told.
     """
     rounded = parts.config.precision == "bf16" and jax.default_backend() == "cpu"
     weights = runs.starting_params(parts, rounded=rounded)
+    if hosts.first() and any(map(halves.are, jax.tree.leaves(weights))):
+        print(
+            f"note: {folder}: its weights are held in bfloat16, and widened part by part;"
+            " precision=fp32 holds them in float32",
+            file=sys.stderr,
+        )
     parts = (
         dataclasses.replace(parts, model=dataclasses.replace(parts.model, precision=ROUNDED))
         if rounded
