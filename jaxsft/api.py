@@ -268,7 +268,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
 
     def change(config: Config) -> Config:
         config = composing.override(config, overrides)
-        validate.validate_values(composing.flat(composing.to_dict(config)))
+        validate.of_run(config)
         setup.check_columns(config, tasks.get(config.task.name).record)
         given = any(text.startswith("mesh.") for text in overrides)
         config = dataclasses.replace(
@@ -477,7 +477,7 @@ class Model:
                 if value is not None
             ],
         )
-        validate.validate_values(composing.flat(composing.to_dict(config)))
+        validate.of_run(config)
         return config
 
     def _limits(self, config: Config) -> dict[str, Any]:

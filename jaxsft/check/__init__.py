@@ -15,7 +15,7 @@ from jaxsft.check.label_findings import count_labels, tag_schemes, targets
 from jaxsft.check.load import Part, load
 from jaxsft.check.overlap import find_overlap
 from jaxsft.check.text_findings import languages, suspicious
-from jaxsft.config import compose, validate
+from jaxsft.config import validate
 from jaxsft.config.schema import Config
 from jaxsft.data import formats
 from jaxsft.data.ledger import length_summary
@@ -30,14 +30,14 @@ def check(config: Config) -> Result:
       ConfigError: an option is wrong, or there is no data. What is wrong with the data is a
         finding.
     """
-    validate.validate_values(compose.flat(compose.to_dict(config)))
+    validate.of_run(config)
     kind, config = KINDS[config.task.name], setup.with_template_tokens(config)[0]
     setup.check_columns(config, kind.record)
     config = setup.of_prepared(
         setup.like_pretrained(config) if config.model.pretrained else config,
         columns_read(kind.record),
     )
-    validate.data(config)
+    validate.data(config, setup.facts_of(config))
     if config.data.format != "auto":
         formats.named(config.data.format)
     findings = Findings(config.check.places, config.check.accept)

@@ -12,8 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxsft.config import validate_backbone
-from jaxsft.config.schema import Config
+from jaxsft.config.schema import FROZEN, Config
 
 # Peak rates of Adam and AdamW. Whole models: BERT, appendix A.3 (arXiv:1810.04805: 2e-5 to 5e-5),
 # and Llama 2, section 3.1 (arXiv:2307.09288: 2e-5). Adapters: QLoRA, table 9 (arXiv:2305.14314:
@@ -86,7 +85,7 @@ def _defaults(config: Config, source: Source) -> dict[str, tuple[Any, str]]:
             (0.0, "a cached backbone") if cached else (source.dropout, "as the source")
         ),
     }
-    if not cached and validate_backbone.FROZEN not in config.train.freeze:
+    if not cached and FROZEN not in config.train.freeze:
         out["train.duration"] = ("3epochs", "a pretrained model")
         rows, cuts = min(config.train.batch_size, ROWS), config.train.accumulate
         if source.kind == "encoder" and rows % cuts == 0:

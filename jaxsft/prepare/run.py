@@ -16,7 +16,7 @@ from typing import Any
 
 import jaxsft
 from jaxsft import rundir
-from jaxsft.config import compose, validate
+from jaxsft.config import validate
 from jaxsft.config.schema import Columns, DataFiles, PrepareConfig
 from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Bad, Row, tfds
@@ -52,7 +52,7 @@ def prepare(
       DataError: a row that cannot be read, unless it is put aside; a column that is missing or of
         the wrong kind.
     """
-    validate.validate_each(compose.flat(compose.to_dict(config)))
+    validate.each(config)
     if config.output.format not in WRITTEN:
         raise ConfigError(
             f"output.format={config.output.format}: expected one of {', '.join(WRITTEN)}"

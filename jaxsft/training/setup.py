@@ -16,9 +16,10 @@ import numpy as np
 from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
-from jaxsft.config import compose, pretrained_defaults, validate_backbone
+from jaxsft.config import compose, facts, pretrained_defaults
 from jaxsft.config.optim import Group, OptimConfig
 from jaxsft.config.schema import (
+    FROZEN,
     BpeTokenizer,
     CharTokenizer,
     Config,
@@ -29,7 +30,7 @@ from jaxsft.config.schema import (
     WordPieceTokenizer,
     WordTokenizer,
 )
-from jaxsft.config.validate import validate, validate_values
+from jaxsft.config.validate import of_run, validate
 from jaxsft.data import formats, hub, pipeline, prepared, row_weights, vectors, verdicts
 from jaxsft.data import records as typed
 from jaxsft.data import split_rule as split
@@ -84,20 +85,14 @@ def resolve(config: Config) -> Config:
     task = tasks.get(config.task.name)
     check_columns(config, task.record)
     config = of_prepared(config, typed.columns_read(task.record))
-    validate_values(compose.flat(compose.to_dict(config)))
+    of_run(config)
     config = config if config.model.pretrained else hf.with_head_of_family(config)
     if config.data.format != "auto":
         formats.named(config.data.format)
     config = dataclasses.replace(
         config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate)
     )
-    validate(
-        config,
-        metrics=task.metric_names(config),
-        causal=task.causal,
-        generates=task.generates,
-        can_generate=task.can_generate,
-    )
+    validate(config, facts_of(config))
     metric = (
         config.evaluation.metric
         if config.evaluation.metric != "auto" or task.metric is None
@@ -117,6 +112,20 @@ def resolve(config: Config) -> Config:
             config.seeds,
             **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None},
         ),
+    )
+
+
+def facts_of(config: Config) -> facts.Task:
+    """Returns what the config must know of its task."""
+    task = tasks.get(config.task.name)
+    return facts.Task(
+        task.name,
+        task.metric_names(config),
+        task.metric,
+        task.causal,
+        task.generates,
+        task.can_generate,
+        typed.columns_read(task.record),
     )
 
 
@@ -176,8 +185,8 @@ def _with_frozen(train: TrainConfig) -> TrainConfig:
     """A cached backbone is a frozen one, to all that opens the run later."""
     return (
         train
-        if train.backbone == "trained"
-        else dataclasses.replace(train, freeze=validate_backbone.frozen(train.freeze))
+        if train.backbone == "trained" or FROZEN in train.freeze
+        else dataclasses.replace(train, freeze=(*train.freeze, FROZEN))
     )
 
 

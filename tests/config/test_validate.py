@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from jaxsft.config import schema, validate
+from jaxsft.config import facts, schema, validate
 from jaxsft.errors import ConfigError
 
 TASKS = {"chat": schema.ChatTask(), "classify": schema.ClassifyTask(), "lm": schema.LMTask()}
@@ -26,13 +26,14 @@ def check(name="chat", /, **groups):
         config = dataclasses.replace(config, **{group: value})
     causal = {"chat": True, "lm": True, "classify": None}[name]
     metrics = ("loss", "accuracy", "exact_match", "generated_rows")
-    validate.validate(
-        config,
-        metrics=metrics,
+    task = facts.Task(
+        name,
+        metrics,
         causal=causal,
         generates=name == "chat",
         can_generate=name != "classify",
     )
+    validate.validate(config, task)
 
 
 def test_the_defaults_are_good():

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from jaxsft.config.validate_texts import LOSSES
+from jaxsft.config.option import declarations
+from jaxsft.config.tasks import ClassifyTask
 from jaxsft.errors import ConfigError
 from jaxsft.losses import table
 
@@ -120,7 +121,7 @@ def test_no_loss_divides():  # guards A5
 
 
 def test_names():
-    assert set(table.LOSSES) == set(LOSSES["classify"])
+    assert set(table.LOSSES) == set(declarations(ClassifyTask)["loss"].accepts.choices)
     with pytest.raises(
         ConfigError, match=r"task\.loss=hinge: unknown loss; there are binary_cross_entropy, "
     ):
