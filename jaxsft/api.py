@@ -24,6 +24,7 @@ import numpy as np
 from jaxsft import remote, rundir, tasks
 from jaxsft.config import compose as composing
 from jaxsft.config import overrides as over
+from jaxsft.config import resolve as resolving
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
 from jaxsft.config.schema import (
@@ -275,9 +276,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
             config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh)
         )
         validate.evaluation_batches(config)
-        return (
-            config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
-        )
+        return resolving.with_precision(config, platforms.facts())
 
     platforms.devices()
     if isinstance(run, Result):

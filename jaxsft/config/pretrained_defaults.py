@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from jaxsft.config.facts import Source
 from jaxsft.config.schema import FROZEN, Config
 
 # Peak rates of Adam and AdamW. Whole models: BERT, appendix A.3 (arXiv:1810.04805: 2e-5 to 5e-5),
@@ -40,16 +41,6 @@ DROPOUTS = (
     "dropout_rate",
     "dropout",
 )
-
-
-class Source(NamedTuple):
-    """What the defaults depend on: the kind (a key of `RATES`), `embed`, and the regularisation
-    that the source was trained with."""
-
-    kind: str
-    embed: int
-    dropout: float
-    label_smoothing: float = 0.0
 
 
 def dropout_of(values: Mapping[str, Any]) -> float:

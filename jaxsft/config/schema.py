@@ -695,7 +695,8 @@ class Config:
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
     precision: str = option(
         "auto",
-        "of activations and products, not of weights: auto (bf16) | fp32 | bf16",
+        "of activations and products, not of weights; auto: bf16 where the device multiplies it in"
+        " hardware, else fp32",
         choices=("auto", "fp32", "bf16"),
     )
     seed: int = option(

@@ -222,8 +222,10 @@ def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
         if facts["peak"] is None
         else f"peak {facts['peak'] / 1e12:,.0f} TFLOP/s each"
     )
+    why = dict(config.origins).get("precision")
+    told = f"{config.precision} ({why})" if why else config.precision
     lines.append(
-        f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']},"
+        f"device     {facts['devices']} ({peak}), {told}, {facts['memory']},"
         f" {flops_text(facts['flops'])} of the model"
     )
     return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])

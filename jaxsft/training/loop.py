@@ -70,7 +70,7 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
     platforms.devices()
     device.keep_programs(config.compilation_cache)
     device.keep_memory()
-    config = setup.resolve(config)
+    asked, config = config, setup.resolve(config)
     with hosts.losses_told(), stages.ended():
         same = {
             k: v
@@ -98,6 +98,7 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
                 if hosts.first():
                     rundir.sweep(run_dir)
                 mirror = remote.Mirror(home, run_dir)
+                config = manifest.kept(run_dir, asked, config)
                 manifest.check_config(run_dir, config)
                 result = Loop(config, run_dir, mirror).run()
                 if result.stopped_by is None and hosts.first():

@@ -16,21 +16,20 @@ import numpy as np
 from flax import linen as nn
 
 from jaxsft import remote, rundir, tasks
-from jaxsft.config import compose, facts, pretrained_defaults
-from jaxsft.config.optim import Group, OptimConfig
+from jaxsft.config import compose, pretrained_defaults, validate
+from jaxsft.config import resolve as resolving
+from jaxsft.config.facts import Facts, Source, TaskFacts
+from jaxsft.config.facts import Task as KnownTask
 from jaxsft.config.schema import (
-    FROZEN,
     BpeTokenizer,
     CharTokenizer,
     Config,
     ModelConfig,
     PretrainedTokenizer,
-    TrainConfig,
     UnigramTokenizer,
     WordPieceTokenizer,
     WordTokenizer,
 )
-from jaxsft.config.validate import of_run, validate
 from jaxsft.data import formats, hub, pipeline, prepared, row_weights, vectors, verdicts
 from jaxsft.data import records as typed
 from jaxsft.data import split_rule as split
@@ -47,7 +46,7 @@ from jaxsft.models.encoder_decoder import encoder_of
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
-from jaxsft.sharding import weights
+from jaxsft.sharding import platforms, weights
 from jaxsft.tasks.base import Task
 from jaxsft.training import partition, pretrained_conflicts
 from jaxsft.training import pretrained as hf
@@ -70,55 +69,29 @@ class Records(NamedTuple):
 # --- config
 # --------------------------------------------------------------------------------------------------
 def resolve(config: Config) -> Config:
-    """The config that runs: checked, and every `auto` that does not depend on the data replaced by
-    what it stands for. Raises ConfigError.
+    """The config that runs (`config/resolve.py`), with the architecture and tokenizer of
+    `model.pretrained`, and the splits of a prepared set. Raises ConfigError.
     """
     config, brought = with_template_tokens(config)
     if config.model.pretrained:
         config = like_pretrained(config)
     if brought and hasattr(config.adapter, "train"):
         config = _with_trained_rows(config)
-    if getattr(config.task, "scores", ()) is None:
-        config = dataclasses.replace(
-            config, task=dataclasses.replace(config.task, scores=text_scores.installed())
-        )
     task = tasks.get(config.task.name)
     check_columns(config, task.record)
     config = of_prepared(config, typed.columns_read(task.record))
-    of_run(config)
+    validate.each(config)
     config = config if config.model.pretrained else hf.with_head_of_family(config)
     if config.data.format != "auto":
         formats.named(config.data.format)
-    config = dataclasses.replace(
-        config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate)
-    )
-    validate(config, facts_of(config))
-    metric = (
-        config.evaluation.metric
-        if config.evaluation.metric != "auto" or task.metric is None
-        else f"validation/{task.metric}"
-    )
-    return dataclasses.replace(
-        config,
-        precision="bf16" if config.precision == "auto" else config.precision,
-        evaluation=dataclasses.replace(
-            config.evaluation,
-            metric=metric,
-            batch_size=config.evaluation.batch_size or config.train.batch_size,
-        ),
-        optim=_with_ratio(config),
-        train=_with_frozen(config.train),
-        seeds=dataclasses.replace(
-            config.seeds,
-            **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None},
-        ),
-    )
+    facts = Facts(platforms.facts(), scores=text_scores.installed())
+    return resolving.resolve(config, facts_of(config), facts)
 
 
-def facts_of(config: Config) -> facts.Task:
+def facts_of(config: Config) -> TaskFacts:
     """Returns what the config must know of its task."""
     task = tasks.get(config.task.name)
-    return facts.Task(
+    return KnownTask(
         task.name,
         task.metric_names(config),
         task.metric,
@@ -168,28 +141,6 @@ def _with_trained_rows(config: Config) -> Config:
     )
 
 
-def _with_ratio(config: Config) -> OptimConfig:
-    """The optimizer with the group that `adapter.lr_ratio` stands for; groups that were given come
-    first.
-    """
-    ratio, groups = getattr(config.adapter, "lr_ratio", 1.0), tuple(config.optim.lr_groups)
-    group = Group("adapters/.*/b", ratio)
-    return (
-        config.optim
-        if ratio == 1 or group in groups
-        else dataclasses.replace(config.optim, lr_groups=(*groups, group))
-    )
-
-
-def _with_frozen(train: TrainConfig) -> TrainConfig:
-    """A cached backbone is a frozen one, to all that opens the run later."""
-    return (
-        train
-        if train.backbone == "trained" or FROZEN in train.freeze
-        else dataclasses.replace(train, freeze=(*train.freeze, FROZEN))
-    )
-
-
 def like_pretrained(config: Config) -> Config:
     """The architecture, changed as `models/surgery.py` says, and the tokenizer of what
     `model.pretrained` names; `hf.USERS` stay the user's. Raises ConfigError where others were given
@@ -203,16 +154,16 @@ def like_pretrained(config: Config) -> Config:
     return dataclasses.replace(found, unasked=())
 
 
-def _trained_with(config: Config) -> pretrained_defaults.Source:
+def _trained_with(config: Config) -> Source:
     """Returns the kind and width of the started model, and how `model.pretrained` was
     regularised."""
     m = config.model
     kind = "encoder-decoder" if m.decoder_layers else "decoder" if m.causal else "encoder"
     if (folder := hf.folder_of(config)) is not None:
         values = pretrained.open_source(folder, m.part).values
-        return pretrained_defaults.Source(kind, m.embed, pretrained_defaults.dropout_of(values))
+        return Source(kind, m.embed, pretrained_defaults.dropout_of(values))
     run = compose.read(remote.opened(str(hub.run_dir(m.pretrained))) / "config.yaml")
-    return pretrained_defaults.Source(kind, m.embed, run.model.dropout, run.loss.label_smoothing)
+    return Source(kind, m.embed, run.model.dropout, run.loss.label_smoothing)
 
 
 def of_source(config: Config) -> tuple[Config, ModelConfig]:
