@@ -60,6 +60,7 @@ class AdamW(OptimConfig):
     """Loshchilov and Hutter 2019, arXiv:1711.05101."""
 
     name: str = "adamw"
+    learning_rate: float = option(1e-3, "the peak, which `schedule` multiplies", at_least=0)
     b1: float = option(0.9, "decay of the mean of gradients", at_least=0, below=1)
     b2: float = option(0.98, "decay of the mean of their squares", at_least=0, below=1)
     eps: float = option(1e-8, "added to the root of the second mean", at_least=0)

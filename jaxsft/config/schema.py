@@ -335,7 +335,7 @@ class DataConfig(DataFiles):
 class ScheduleConfig:
     name: str = "???"
     warmup: str = option(
-        "0steps", "a duration in which the rate rises from 0 to its peak", duration=True
+        "5%", "a duration in which the rate rises from 0 to its peak", duration=True
     )
 
 
