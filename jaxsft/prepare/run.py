@@ -17,7 +17,7 @@ from typing import Any
 
 import jaxsft
 from jaxsft import plugins, rundir
-from jaxsft.config import compose, validate
+from jaxsft.config import validate
 from jaxsft.config.schema import Columns, DataFiles, PrepareConfig
 from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Bad, Row, tfds
@@ -55,7 +55,7 @@ def prepare(
         the wrong kind.
     """
     plugins.begin()
-    validate.validate_each(compose.flat(compose.to_dict(config)))
+    validate.each(config)
     if config.output.format not in WRITTEN:
         raise ConfigError(
             f"output.format={config.output.format}: expected one of {', '.join(WRITTEN)}"

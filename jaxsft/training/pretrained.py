@@ -278,7 +278,7 @@ def starting(
     rounds = narrow(parts, source, todo) if rounded else set()
     large = sum(math.prod(specs[path].shape) for path in rounds) >= halves.LARGE
     # one that only reads texts has many states a product, whose speed is worth more
-    writes = parts.config.task.spec.head == "lm"
+    writes = parts.config.task.spec.has_lm_head
     bits = rounds if large and writes and parts.mesh.size == 1 else ()
     weights = initial(parts, {*todo.fresh, *keep}, bits)
     weights = pretrained.load(source, todo, weights, keep, rounds)
@@ -290,7 +290,7 @@ def narrow(parts: Components, source: pretrained.Source, todo: pretrained.Plan) 
     products round, and those over the vocabulary that lie in the files so.
     """
     vocabulary = {"embed/tokens/w"}
-    if parts.config.task.spec.head == "lm":
+    if parts.config.task.spec.has_lm_head:
         vocabulary.add("head/w")
     return pretrained.read_by_products(flatten(parts.specs)) | {
         slot.path

@@ -45,7 +45,7 @@ def configured(folder, name, **groups):
     groups = {
         "checkpoint": {"every": "1steps"},
         "evaluation": {"generate": "never", "every": "1steps"},
-        "schedule": schema.Constant(),
+        "schedule": schema.Constant(warmup="0steps"),
     } | groups
     return tiny.config(folder, folder / name, task="classify", model=MODEL, **groups)
 
