@@ -48,7 +48,7 @@ class AlignedOptions:
     )
     possible: str = option("keep", "keep | drop: links `0p1`, which annotators were not sure of")
     files: Mapping[str, str] = option(
-        dataclasses.field(default_factory=dict),
+        {},
         "further files by column: {tags:seq.out,label:label}; instead of `target`",
     )
     column: str = option(

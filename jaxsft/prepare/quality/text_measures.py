@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxsft.config.schema import Columns
+from jaxsft.data import scripts
 from jaxsft.data.formats import Row
 from jaxsft.errors import DataError
-from jaxsft.prepare import text_columns as prepare_texts
 from jaxsft.prepare.stages.language import script_counts
 
 NO_SCRIPT = "none"
@@ -188,8 +188,8 @@ def normalised(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words (`prepare.texts.words`) in one case and one normal form."""
-    return prepare_texts.words(normalised(text))
+    """The words (`data.scripts.words`) in one case and one normal form."""
+    return scripts.words(normalised(text))
 
 
 def script(text: str) -> str:

@@ -50,9 +50,7 @@ class Augment(Stage):
 
     on: ClassVar[str] = "train"
 
-    methods: list[str] = option(
-        dataclasses.field(default_factory=lambda: ["swap", "delete"]), "see above"
-    )
+    methods: list[str] = option(["swap", "delete"], "see above")
     copies: int = option(1, "of each row")
     alpha: float = option(
         0.1, "the share of words, or of characters, that a copy changes; at least one"
@@ -63,9 +61,7 @@ class Augment(Stage):
     tokens: Optional[str] = option(
         None, "the column of the words; null: tokens or form, where a row has them as a list"
     )
-    aligned: list[str] = option(
-        dataclasses.field(default_factory=lambda: ["tags"]), "columns with one tag for each word"
-    )
+    aligned: list[str] = option(["tags"], "columns with one tag for each word")
     outside: str = option("O", "the tag of words that belong to no entity")
     lexicon: Optional[str] = option(
         None, "a file of synonyms, `word<TAB>other, another` a line: for synonym and insert"

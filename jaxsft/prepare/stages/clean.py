@@ -124,7 +124,7 @@ class Clean(Stage):
     slow: ClassVar[bool] = True
 
     fields: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the columns that are cleaned; empty: the text column",
     )
     unicode: str = option(
@@ -145,7 +145,7 @@ class Clean(Stage):
         False, "drop lines about cookies, terms, sharing, and bars of navigation"
     )
     patterns: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "regular expressions; a line in which one is found is dropped",
     )
     space: str = option(

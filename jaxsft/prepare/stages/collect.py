@@ -33,22 +33,22 @@ class Collect(Stage):
         "source", "the column that takes the name of the file; null: none"
     )
     rename: dict[str, Any] = option(
-        dataclasses.field(default_factory=dict),
+        {},
         "old name: new name; a row need not have all of them",
     )
     folder: Optional[str] = option(
         None, "the column that takes the name of the folder in which the file lies; null: none"
     )
     values: dict[str, Any] = option(
-        dataclasses.field(default_factory=dict),
+        {},
         "new column: a value for all rows, or {pattern of file names: value}",
     )
     keep: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the columns that stay, beside the new ones; empty: all",
     )
     columns: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the columns of every row in the end, in this order; missing ones are null; empty: any",
     )
     extra: str = option("error", "a column that `columns` does not have: error | drop")

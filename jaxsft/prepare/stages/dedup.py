@@ -44,7 +44,7 @@ class Dedup(Stage):
     on: ClassVar[str] = "all"
 
     fields: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the columns that are compared, together; empty: what a model is given of a row",
     )
     method: str = option("near", "near (exact ones too) | exact")

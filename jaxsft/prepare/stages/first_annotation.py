@@ -44,11 +44,11 @@ class Annotate(Stage):
         " the engine gives",
     )
     layers: list[str] = option(
-        dataclasses.field(default_factory=lambda: list(LAYERS)),
+        list(LAYERS),
         "pos | ner | dep, of spacy and stanza",
     )
     take: dict[str, Any] = option(
-        dataclasses.field(default_factory=dict),
+        {},
         "of method=model: field of the answer: new column, such as {tags: ner}",
     )
     tokens: str = option("tokens", "the column of the words")

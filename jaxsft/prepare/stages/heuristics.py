@@ -58,9 +58,7 @@ class Heuristics(Stage):
     folders: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     field: str = option("", "the column that is looked at; empty: the text column")
-    rules: list[str] = option(
-        dataclasses.field(default_factory=list), "gopher | gopher_repetition | c4"
-    )
+    rules: list[str] = option([], "gopher | gopher_repetition | c4")
     min_chars: Optional[int] = option(None, "the least number of characters")
     max_chars: Optional[int] = option(None, "the largest number of characters")
     min_words: Optional[int] = option(None, "the least number of words")
@@ -91,7 +89,7 @@ class Heuristics(Stage):
     )
     max_bad_words: int = option(0, "so many of them may occur")
     pair: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "two columns, such as source and target, whose lengths in characters are compared",
     )
     min_ratio: Optional[float] = option(

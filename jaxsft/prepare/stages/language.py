@@ -38,7 +38,7 @@ class Language(Stage):
     field: str = option("", "the column that is looked at; empty: the text column")
     method: str = option("model", "model | script")
     keep: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "languages (en, zh ...) or scripts (Latin, Han ...) that stay; empty: all",
     )
     min_probability: float = option(
@@ -53,7 +53,7 @@ class Language(Stage):
     )
     short: str = option("keep", "texts without a language: keep | drop")
     candidates: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the languages that method=model chooses from; empty: all that it knows",
     )
     action: str = option("drop", "the other rows: drop | mark (the column `marks` says why)")

@@ -194,11 +194,11 @@ class Pii(Stage):
     slow: ClassVar[bool] = True
 
     fields: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the columns that are masked; empty: the text column",
     )
     kinds: list[str] = option(
-        dataclasses.field(default_factory=lambda: list(KINDS)),
+        list(KINDS),
         "email | iban | cn_id | card | ssn | ip | cn_mobile | phone",
     )
     mode: str = option("token", "token | pseudonym (equal values keep equal masks)")

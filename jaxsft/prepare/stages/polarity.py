@@ -33,7 +33,7 @@ class Polarity(Stage):
     field: str = option("", "the column that is looked at; empty: the text column")
     method: str = option("vader", "vader | textblob")
     labels: dict[str, Any] = option(
-        dataclasses.field(default_factory=dict),
+        {},
         "the polarity of each label: {positive: 1, negative: -1}; others say nothing",
     )
     margin: float = option(

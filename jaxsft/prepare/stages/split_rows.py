@@ -72,7 +72,7 @@ class SplitRows(Stage):
     splits: ClassVar[bool] = True
 
     fractions: list[float] = option(
-        dataclasses.field(default_factory=lambda: [0.7, 0.15, 0.15]),
+        [0.7, 0.15, 0.15],
         "of train, validation, test; a split of 0 is not made",
     )
     by: str = option("content", "content | time | hash")
@@ -96,7 +96,7 @@ class SplitRows(Stage):
         " only equal ones do",
     )
     fields: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the columns that make rows equal or near; empty: what a model is given, else all",
     )
     seed: Optional[int] = option(

@@ -30,14 +30,14 @@ class Translate(Stage):
 
     target: str = option("", "the language that comes out, as the model calls it (en, de ...)")
     fields: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the columns that are translated; empty: the text column",
     )
     language: Optional[str] = option(
         "language", "the column that says which language a row is in; null: every row is translated"
     )
     sources: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the languages that are translated; empty: all but the target",
     )
     original: Optional[str] = option(

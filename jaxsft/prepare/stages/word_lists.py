@@ -50,7 +50,7 @@ class Words(Stage):
     slow: ClassVar[bool] = True
 
     fields: list[str] = option(
-        dataclasses.field(default_factory=list),
+        [],
         "the columns that are changed; empty: the text column",
     )
     language: str = option(
