@@ -8,7 +8,8 @@ installed transformers.
 A key is read where the modeling files of a family, or what every model shares, look at an attribute
 of a config (`config.name`, `getattr(config, "name")`), where a config class looks at its own, takes
 it from its keyword arguments, declares it as a field, or has a setter for it. Other names of a key
-(`attribute_map`) are read as the key is. Needs transformers; it imports config classes only, no torch.
+(`attribute_map`) are read as the key is. Needs transformers; it imports config classes only, no
+torch.
 """
 
 from __future__ import annotations
@@ -141,7 +142,9 @@ def keys_of(model_type: str) -> tuple[set[str], dict[str, str]]:
     # methods, and properties that no key of a file can set
     code = {name for name in own - fields - set_by_code if hasattr(cls, name)}
     own = {
-        name for name in (own - code) | fields | set_by_code if not name.startswith("_") and name == name.lower()
+        name
+        for name in (own - code) | fields | set_by_code
+        if not name.startswith("_") and name == name.lower()
     } - OF_IMAGES
     shared = f"{SHARED} {ROTARY if 'rope_parameters' in fields else ''} "
     shared += (

@@ -242,15 +242,13 @@ def _numbers(m: ModelConfig) -> None:
         raise ConfigError(
             f"model.window_layers: there is no layer {wrong[0]} of {m.layers}, counted from 0"
         )
-    if (
-        m.relative_buckets < 4
-        or m.relative_buckets % 4
-        or m.relative_distance <= m.relative_buckets // 2
-    ):
+    # these buckets grow by a logarithm that is 0 one distance later
+    least = m.relative_buckets // 2 + (m.positions == "disentangled")
+    if m.relative_buckets < 4 or m.relative_buckets % 4 or m.relative_distance <= least:
         raise ConfigError(
             f"model.relative_buckets={m.relative_buckets}"
             f" model.relative_distance={m.relative_distance}: expected a multiple of 4, and a"
-            " distance of more than half of it"
+            f" distance of more than {least}"
         )
     if m.positions == "relative" and m.attention == "blocked":
         raise ConfigError(
