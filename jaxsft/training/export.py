@@ -36,7 +36,6 @@ UNSAID = (
     "a tokenizer.json cannot say how such words are found; train on texts with blanks between"
     " words, and tokenizer.segment=spaces"
 )
-LABELS = "labels.json"  # beside an adapter for PEFT: id2label, label2id and problem_type
 SHARD = 4 * 10**9  # bytes of a file
 PROBLEMS = dict.fromkeys(("classify", "pair"), "single_label_classification")
 OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
@@ -244,16 +243,21 @@ def _peft(
         )
     base = config.model.pretrained or config.train.init_from
     with rundir.atomic_folder(to) as folder:
-        about = {"kind": kind, "base": None if base is None else str(base)}
+        specs = run.parts.specs
+        about = {
+            "kind": kind,
+            "base": None if base is None else str(base),
+            "frozen": flatten(partition.frozen_mask(specs, config.train.freeze, config.adapter)),
+        }
         weights, specs = _head(
-            run.parts.task, head, flatten(partition.join(run.params)), flatten(run.parts.specs)
+            run.parts.task, head, flatten(partition.join(run.params)), flatten(specs)
         )
         count = peft_write.write(
             folder, config.adapter, weights, specs, config.model, family, head, **about
         )
         if labels := _about_task(run.parts.task):
             # for from_pretrained of the base, whose config.json has those of another task
-            rundir.write_json(folder / LABELS, labels)
+            rundir.write_json(folder / peft_write.LABELS, labels)
     return {
         "class": f"PEFT {config.adapter.name} of {family.architecture + head.suffix}",
         "tensors": count,
