@@ -99,7 +99,7 @@ def check(config: Path, values: Mapping[str, Any], options: AdapterConfig) -> No
         )
         raise ConfigError(f"{config}: {key}={value!r:.60}: {why}")
     if values.get("bias", "none") not in ("none", None):
-        raise ConfigError(f"{config}: bias={values['bias']}: is not read; expected none")
+        raise ConfigError(f"{config}: bias={values['bias']:.40}: is not read; expected none")
 
 
 TYPES: Mapping[str, tuple[type, ...]] = {

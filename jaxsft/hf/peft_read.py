@@ -264,7 +264,7 @@ def _modules(
             if not any(peft_config.matches(key, theirs) for theirs in found)
         ]:
             raise ConfigError(
-                f"{source.folder / CONFIG}: {pattern} has {bad[0]}, which is no module of this"
+                f"{source.folder / CONFIG}: {pattern} has {bad[0]:.60}, which is no module of this"
                 " adapter; check adapter.target"
             )
     return out
@@ -282,7 +282,9 @@ def _rank(source: Source, module: Module, parts: Parts, options: LowRank) -> tup
     fits = sorted(
         {options.rank, options.rank * len(parts)} if len(module.parts) > 1 else {options.rank}
     )
-    is_less = rank < options.rank and getattr(options, "init", "zero") == "zero"
+    is_less = (
+        type(rank) is int and rank < options.rank and getattr(options, "init", "zero") == "zero"
+    )
     if rank not in fits and not is_less:
         of = f" for {len(parts)} parts of one layer" if len(parts) > 1 else ""
         raise ConfigError(

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import rundir
+from jaxsft import patterns, rundir
 from jaxsft.data.chat.template_files import FURTHER
 from jaxsft.data.chat.template_variables import pinned
 from jaxsft.data.tokenizers.special_tokens import A, B, Frames
@@ -24,7 +24,7 @@ from jaxsft.hf import families, peft_write, read
 from jaxsft.hf import write as exported
 from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import Family, Head
-from jaxsft.models import adapters
+from jaxsft.models import adapters, surgery
 from jaxsft.sharding.weights import Flat, WeightSpec, flatten
 from jaxsft.tasks.base import Task
 from jaxsft.training import open_folder, partition
@@ -242,15 +242,16 @@ def _peft(
             " cannot say; leave the option out"
         )
     base = config.model.pretrained or config.train.init_from
+    frozen = flatten(partition.frozen_mask(run.parts.specs, config.train.freeze, config.adapter))
+    _check_base(run, frozen)
     with rundir.atomic_folder(to) as folder:
-        specs = run.parts.specs
         about = {
             "kind": kind,
             "base": None if base is None else str(base),
-            "frozen": flatten(partition.frozen_mask(specs, config.train.freeze, config.adapter)),
+            "frozen": frozen,
         }
         weights, specs = _head(
-            run.parts.task, head, flatten(partition.join(run.params)), flatten(specs)
+            run.parts.task, head, flatten(partition.join(run.params)), flatten(run.parts.specs)
         )
         count = peft_write.write(
             folder, config.adapter, weights, specs, config.model, family, head, **about
@@ -263,6 +264,30 @@ def _peft(
         "tensors": count,
         "dtypes": {"F32": count},
     }
+
+
+def _check_base(run: Run, frozen: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an adapter stands beside frozen weights that its base, as others
+    open it, does not have.
+    """
+    config = run.parts.config
+    what = next((name for name in surgery.NONE if surgery.changes(config.model, name)), None)
+    if what is not None:
+        raise ConfigError(
+            f"export.adapter=peft: model.{what} made another model of"
+            f" {config.model.pretrained}, which PEFT would open as it was; leave the option out"
+        )
+    for pattern in hf.resets(config):
+        for path, spec in flatten(run.parts.specs).items():
+            hits = [patterns.full(pattern, p, "init") for p in patterns.paths_of(path, spec)]
+            if not path.startswith(("head/", "adapters/")) and np.any(
+                np.logical_and(hits, frozen[path])
+            ):
+                raise ConfigError(
+                    f"export.adapter=peft: {path} started anew (train.init_fresh or model.init) and"
+                    " was not trained, so that the base which PEFT opens has other values; leave"
+                    " the option out"
+                )
 
 
 def _config(

@@ -152,6 +152,9 @@ def test_smaller_ranks_are_filled_up_by_zeros(tmp_path):
         model, with_read(params, peft_read.read(folder, config, flatten(params), **how)), ids
     )
     np.testing.assert_allclose(grown, same, atol=1e-6)
+    changed(folder, rank_pattern={"q_proj": 1.5})
+    with pytest.raises(ConfigError, match=r"has rank 1.5, expected 3"):
+        peft_read.read(folder, config, flatten(params), **how)
     changed(folder, rank_pattern={"q_proj": 9})
     with pytest.raises(ConfigError, match=r"has rank 9, expected 3.*; set adapter.rank=9"):
         peft_read.read(folder, config, flatten(params), **how)

@@ -125,8 +125,8 @@ def own_frames(document: dict[str, Any]) -> Frames | None:
             f"the post processor of the tokenizer is not as expected: {step!s:.200}"
         ) from None
     raise ConfigError(
-        f"the post processor of the tokenizer is a {step.get('type')}, expected TemplateProcessing,"
-        " BertProcessing or RobertaProcessing"
+        f"the post processor of the tokenizer is a {step.get('type')!s:.40}, expected"
+        " TemplateProcessing, BertProcessing or RobertaProcessing"
     )
 
 

@@ -118,6 +118,11 @@ def test_damaged_files_are_a_sentence_or_a_tokenizer(kind, tmp_path):
         ("tokenizer.json", {"model": []}, r"model is \[\], expected an object"),
         (
             "tokenizer.json",
+            {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.1}},
+            r"model.dropout is 0.1, expected null or 0, for ids that are the same every time",
+        ),
+        (
+            "tokenizer.json",
             {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [1]}},
             r"model.merges\[0\] is 1, expected two pieces",
         ),
