@@ -142,10 +142,12 @@ def _positions(m: ModelConfig) -> Broken:
     if m.positions == "disentangled" and m.heads != m.kv_heads:
         yield f"model.positions=disentangled: needs model.kv_heads=model.heads={m.heads}"
     buckets, distance = m.relative_buckets, m.relative_distance
-    if buckets < 4 or buckets % 4 or distance <= buckets // 2:
+    # these buckets grow by a logarithm that is 0 one distance later
+    least = buckets // 2 + (m.positions == "disentangled")
+    if buckets < 4 or buckets % 4 or distance <= least:
         yield (
             f"model.relative_buckets={buckets} model.relative_distance={distance}: expected a"
-            " multiple of 4, and a distance of more than half of it"
+            f" multiple of 4, and a distance of more than {least}"
         )
 
 

@@ -304,19 +304,27 @@ def plan(parts: Components, source: pretrained.Source) -> pretrained.Plan:
     """What becomes of every tensor. A head that is to start anew has none. Raises ConfigError and
     CheckpointError, as `pretrained.plan`.
     """
-    kind, state, specs = (
-        parts.config.task.spec.head,
-        parts.task.state,
-        flatten(parts.specs),
-    )
+    specs, wanted = flatten(parts.specs), asked(parts)
+    if resets_head(parts):
+        return pretrained.plan(source, specs, None)
+    return pretrained.plan(source, specs, wanted.kind, wanted)
+
+
+def asked(parts: Components) -> trained_heads.Asked:
+    """Returns what the task wants of a trained head."""
+    state = parts.task.state
     names = state.get("labels") or state.get("targets")
-    given, head = resets(parts.config), [path for path in specs if path.startswith("head/")]
-    if head and (
+    return trained_heads.Asked(parts.config.task.spec.head, parts.config.task, names)
+
+
+def resets_head(parts: Components) -> bool:
+    """Returns whether the head of the task starts anew, whatever the files have."""
+    given = resets(parts.config)
+    head = [path for path in flatten(parts.specs) if path.startswith("head/")]
+    return bool(head) and (
         parts.config.model.init == "scratch"
         or all(any(patterns.full(one, path, "train.init_fresh") for one in given) for path in head)
-    ):
-        return pretrained.plan(source, specs, None)
-    return pretrained.plan(source, specs, kind, trained_heads.Asked(kind, parts.config.task, names))
+    )
 
 
 def resets(config: Config) -> list[str]:
