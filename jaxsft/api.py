@@ -142,9 +142,9 @@ def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
       ConfigError: an option is wrong, or there is no data. What is wrong with the data is a
         finding.
     """
-    from jaxsft import check as checking
+    from jaxsft.check import check as of_config
 
-    return checking.check(_composed(config, overrides, options))
+    return of_config(_composed(config, overrides, options))
 
 
 def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dict[str, Any]:

@@ -66,8 +66,8 @@ class Columns:
     label: Optional[str] = option(None, "the class of a text; null: label")
     weight: Optional[str] = option(
         None,
-        "of training rows: multiplies their loss; none: a column `weight` is left alone (it is an"
-        " error where this is null)",
+        "of training rows: multiplies their loss; in a chat a list may hold a number for each turn;"
+        " none: a column `weight` is left alone (it is an error where this is null)",
     )
     labels: list[str] = option([], "one-hot columns of 0 and 1, each named as its class")
     targets: list[str] = option([], "numbers; none: the column of the label")
@@ -107,7 +107,7 @@ class Columns:
     )
     allow: list[str] = option(
         [],
-        "assistant_first|repeated_role|no_answer|media|several_roots|partial_words|discontinuous|absent",
+        "assistant_first|repeated_role|no_answer|media|media_marks|several_roots|partial_words|discontinuous|absent",
     )
     group_references: bool = option(False, "rows of one source are one row with several references")
 

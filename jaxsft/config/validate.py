@@ -122,6 +122,7 @@ ALLOW = (
     "discontinuous",
     "absent",
     "media",
+    "media_marks",
 )
 GENERATED = (*SCORES, "stopped")  # metrics of answers
 TRACKERS = ("wandb", "mlflow", "trackio")

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from jaxsft import check
+from jaxsft.check import check
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.records import KINDS, READS, columns_read
@@ -126,7 +126,7 @@ def test_a_column_that_the_task_never_reads_is_an_error(tmp_path):
         data={"train": str(data), "columns": Columns(**columns)},
     )
     assert setup.resolve(made(label="label")).data.columns.label == "label"
-    for action in (setup.resolve, check.check):
+    for action in (setup.resolve, check):
         with pytest.raises(
             ConfigError,
             match=(
