@@ -196,16 +196,22 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class DataConfig(DataFiles):
+class UsedFiles(DataFiles):
+    """Files of which rows may be left out for what a column says of them."""
+
+    keep: dict[str, Any] = option(
+        {},
+        "by column, the values of rows that are used (any: all); at train ... those of one split",
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig(UsedFiles):
     mixture: Mixture = field(default_factory=Mixture)
     fractions: list[float] = option(
         [0.7, 0.15, 0.15], "shares of train, validation and test of `data.path`; they sum to 1"
     )
     split_seed: int = option(0, "of the split of `data.path`")
-    keep: dict[str, Any] = option(
-        {},
-        "by column, the values of rows that are used (any: all); at train ... those of one split",
-    )
     unseen_labels: str = option(
         "error",
         "of validation and test rows: error | drop (they are counted) | learn (the labels of all"
@@ -545,7 +551,7 @@ class OutputConfig:
 class PrepareConfig:
     """The options of `jaxsft prepare`."""
 
-    data: DataFiles = field(default_factory=DataFiles)
+    data: UsedFiles = field(default_factory=UsedFiles)
     stages: list[Any] = option([], "in their order: a name, or {name: {option: value}}")
     output: OutputConfig = field(default_factory=OutputConfig)
     run: Optional[str] = option(

@@ -203,6 +203,9 @@ def validate_each(values: dict[str, Any]) -> None:
     Args:
       values: the flat config, of training or of preparation.
     """
+    for key, value in values.items():
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{key}={value!r}: expected a text without the character NUL")
     for key, known in CHOICES.items():
         if key in values and values[key] not in known:
             raise ConfigError(f"{key}={values[key]}: expected one of {', '.join(known)}")
