@@ -54,6 +54,7 @@ ALLOW = (
     "discontinuous",
     "absent",
     "media",
+    "media_marks",
 )
 SMOOTHED = (
     "output=vocabulary or output=words and task.crf!=true or answer=label|labels or"
@@ -99,8 +100,8 @@ class Columns:
     label: Optional[str] = option(None, "the class of a text; null: label")
     weight: Optional[str] = option(
         None,
-        "of training rows: multiplies their loss; none: a column `weight` is left alone (it is an"
-        " error where this is null)",
+        "of training rows: multiplies their loss; in a chat a list may hold a number for each turn;"
+        " none: a column `weight` is left alone (it is an error where this is null)",
     )
     labels: list[str] = option([], "one-hot columns of 0 and 1, each named as its class")
     targets: list[str] = option([], "numbers; none: the column of the label")
@@ -148,7 +149,8 @@ class Columns:
     )
     allow: list[str] = option(
         [],
-        "assistant_first|repeated_role|no_answer|media|several_roots|partial_words|discontinuous|absent",
+        "assistant_first | repeated_role | no_answer | media | media_marks | several_roots |"
+        " partial_words | discontinuous | absent",
         choices=ALLOW,
     )
     group_references: bool = option(False, "rows of one source are one row with several references")
@@ -255,7 +257,17 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class DataConfig(DataFiles):
+class UsedFiles(DataFiles):
+    """Files of which rows may be left out for what a column says of them."""
+
+    keep: dict[str, Any] = option(
+        {},
+        "by column, the values of rows that are used (any: all); at train ... those of one split",
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig(UsedFiles):
     mixture: Mixture = field(default_factory=Mixture)
     fractions: list[float] = option(
         [0.7, 0.15, 0.15],
@@ -264,10 +276,6 @@ class DataConfig(DataFiles):
     )
     split_seed: int = option(
         0, "of the split of `data.path`", at_least=0, below=2**32, read_if="data.path"
-    )
-    keep: dict[str, Any] = option(
-        {},
-        "by column, the values of rows that are used (any: all); at train ... those of one split",
     )
     unseen_labels: str = option(
         "error",
@@ -755,7 +763,7 @@ class OutputConfig:
 class PrepareConfig:
     """The options of `jaxsft prepare`."""
 
-    data: DataFiles = field(default_factory=DataFiles)
+    data: UsedFiles = field(default_factory=UsedFiles)
     stages: list[Any] = option([], "in their order: a name, or {name: {option: value}}")
     output: OutputConfig = field(default_factory=OutputConfig)
     run: Optional[str] = option(
