@@ -178,7 +178,7 @@ def _as_written(data: DataFiles, found: Mapping[str, Any]) -> DataFiles:
 
 
 class Read(Stage):
-    """The rows of a reader, and what stands for those that cannot be read, or are not to be used."""
+    """The rows of a reader, and what stands for those that cannot be read or are not to be used."""
 
     def row(self, row: Row | Bad | Aside, state: Any, report: Report) -> Row | None:
         if isinstance(row, Aside):

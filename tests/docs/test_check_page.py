@@ -17,7 +17,7 @@ def test_the_example_prints_what_the_page_shows(tmp_path, monkeypatch, which, co
     blocks = pages.blocks("check.md")
     monkeypatch.chdir(tmp_path)
     # the library may be there or not
-    monkeypatch.setattr(check, "languages", lambda *arguments: {})
+    monkeypatch.setattr(text_findings, "languages", lambda *arguments: {})
     for name in ("train.jsonl", "test.jsonl", "chat.jsonl"):
         Path(name).write_text(blocks[name], encoding="utf-8")
     found, text, err = tiny.jaxsft(*shlex.split(blocks[f"command{which}"])[1:])
